@@ -1,0 +1,228 @@
+"""`analyze`, `finalize` and `demo`."""
+
+import argparse
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fer_batch.config import AnalyzeConfig
+
+if TYPE_CHECKING:
+    from fer_batch.archive.listing import Listing
+    from fer_batch.pipeline.analyze import Progress
+    from fer_batch.pipeline.finalize import RunSummary
+
+SAMPLE = Path(__file__).parent.parent / "sample" / "two_faces.mp4"
+DEFAULTS = AnalyzeConfig()
+
+ANALYZE_EXAMPLES = """\
+examples:
+  fer-batch analyze talks/ --out results              every video in a folder and below
+  fer-batch analyze 'talks/*.mkv' more.mp4 --out results
+  fer-batch analyze videos.csv --out results          a manifest: .txt (a path a line) or .csv (a column path)
+  fer-batch analyze talks/ --out results --fps 10     ten moments a second instead of five
+  fer-batch analyze talks/ --out results --address auto       on the Ray cluster of this machine
+
+The same command again goes on where it was stopped; more videos are added. A video that can't be read is a
+row in the table `videos` with the reason, and the exit code stays 0. Ask with `fer-batch query`."""
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands of this module to the parser."""
+    parser = commands.add_parser(
+        "analyze",
+        help="videos to emotion tracks in Parquet",
+        description="Find the faces in videos, follow them, and write how each looks at every moment.",
+        epilog=ANALYZE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "videos",
+        nargs="*",
+        metavar="VIDEOS",
+        help="files, folders (recursive), globs, manifests (.txt, .csv)",
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="OUT", help="output folder: new, empty, or of the same run"
+    )
+    add_config_options(parser)
+    _add_ray_options(parser)
+    parser.set_defaults(run=run_analyze)
+
+    parser = commands.add_parser(
+        "finalize",
+        help="write the tables of a run anew from its results",
+        description="Stitch a run's results into `videos`, `tracks` and `moments`, as `analyze` does.",
+        epilog="example:\n  fer-batch finalize results",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="output folder of `analyze`")
+    parser.set_defaults(run=run_finalize)
+
+    parser = commands.add_parser(
+        "demo",
+        help="analyze the sample video that is packaged, and show the timeline",
+        description="Analyze the packaged sample video: two public-domain portraits that move, 10 seconds.",
+        epilog="example:\n  fer-batch demo --out /tmp/demo",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("fer-batch-demo"), metavar="OUT", help="default: ./fer-batch-demo"
+    )
+    _add_ray_options(parser)
+    parser.set_defaults(run=run_demo)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """The options that make an AnalyzeConfig."""
+    group = parser.add_argument_group("what is looked at")
+    group.add_argument(
+        "--fps", type=float, default=DEFAULTS.fps, help="moments a second (default %(default)g)"
+    )
+    group.add_argument(
+        "--every-frame", action="store_true", help="every frame instead of --fps moments a second"
+    )
+    group.add_argument(
+        "--min-face", type=float, default=DEFAULTS.min_face, metavar="SHARE",
+        help="smallest face, as a share of the frame's height (default %(default)g)",
+    )  # fmt: skip
+    group.add_argument(
+        "--min-score", type=float, default=DEFAULTS.min_score, metavar="SCORE",
+        help="lowest score of the face detector, 0 to 1 (default %(default)g)",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-gap", type=float, default=DEFAULTS.max_gap_s, metavar="SECONDS", dest="max_gap_s",
+        help="how long a face may be lost and keep its track (default %(default)g)",
+    )  # fmt: skip
+    group.add_argument(
+        "--checkpoint", metavar="FILE", help="a model's .safetensors (default: the packaged one)"
+    )
+    group = parser.add_argument_group("how the work is cut (the answers don't depend on it)")
+    group.add_argument(
+        "--segment", type=float, default=DEFAULTS.segment_s, metavar="SECONDS", dest="segment_s",
+        help="longest part of a video that is one piece of work (default %(default)g)",
+    )  # fmt: skip
+    group.add_argument(
+        "--bundle", type=float, default=DEFAULTS.bundle_s, metavar="SECONDS", dest="bundle_s",
+        help="video in one bundle, the unit that a stopped run does again (default %(default)g)",
+    )  # fmt: skip
+
+
+def _add_ray_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where it runs")
+    group.add_argument(
+        "--address",
+        help="a Ray cluster, also by RAY_ADDRESS or from inside a Ray job (default: this machine)",
+    )
+    group.add_argument("--verbose", action="store_true", help="show what Ray says")
+
+
+def run_analyze(options: argparse.Namespace) -> int:
+    """Run the command `analyze`."""
+    names = {field.name for field in dataclasses.fields(AnalyzeConfig)}
+    config = AnalyzeConfig(**{name: value for name, value in vars(options).items() if name in names})
+    _analyze(options.videos, options.out, config, options)
+    return 0
+
+
+def run_finalize(options: argparse.Namespace) -> int:
+    """Run the command `finalize`."""
+    from fer_batch.pipeline.finalize import finalize
+
+    _print_summary(finalize(options.out), options.out)
+    return 0
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Run the command `demo`."""
+    from fer_batch.timeline.store import open_timeline
+    from fer_batch.timeline.summary import ribbons
+
+    _analyze([str(SAMPLE)], options.out, DEFAULTS, options)
+    timeline = open_timeline(options.out)
+    print("\nTwo faces, 10 seconds, from left to right (one leaves and comes back):")
+    print("\n".join(ribbons(timeline.to_pandas(), width=72)))
+    print(f"\nThe tracks are in {options.out / 'tracks'}. Ask, for example:")
+    print(f'  fer-batch query {options.out} "SELECT emotion, count(*) FROM tracks GROUP BY 1"')
+    return 0
+
+
+def _analyze(videos: list[str], out: Path, config: AnalyzeConfig, options: argparse.Namespace) -> None:
+    from fer_batch.pipeline.analyze import analyze
+
+    line = _ProgressLine()
+    summary = analyze(
+        videos,
+        out,
+        config,
+        address=options.address,
+        verbose=options.verbose,
+        on_listing=line.listed,
+        on_progress=line.show,
+    )
+    line.close()
+    _print_summary(summary, out)
+
+
+class _ProgressLine:
+    """One line on stderr, written over in a terminal, else again every ten seconds."""
+
+    def __init__(self) -> None:
+        self.over = "\r\x1b[K" if sys.stderr.isatty() else ""
+        self.last = 0.0
+        self.text = ""
+
+    def listed(self, listing: "Listing") -> None:
+        said = [f"{len(listing.sources)} videos"]
+        said += [f"{listing.skipped} other files skipped"] if listing.skipped else []
+        said += [f"{listing.repeated} named again"] if listing.repeated else []
+        print(f"{', '.join(said)}; starting Ray …", file=sys.stderr, flush=True)
+
+    def show(self, progress: "Progress") -> None:
+        rate = progress.video_s_done / max(progress.elapsed_s, 1e-9)
+        left = (progress.video_s - progress.video_s_done) / rate if rate else None
+        self.text = (
+            f"{progress.videos_done} of {progress.videos} videos done, {progress.faces} faces found, "
+            f"{rate:.1f}× realtime, {'…' if left is None else _clock(left)} left"
+        )
+        if self.over:
+            print(f"{self.over}{self.text}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - self.last >= 10:
+            print(self.text, file=sys.stderr, flush=True)
+            self.last = time.monotonic()
+            self.text = ""
+
+    def close(self) -> None:
+        if self.text:
+            print(self.over + self.text, file=sys.stderr, flush=True)
+
+
+def _print_summary(summary: "RunSummary", out: Path) -> None:
+    console = Console(highlight=False)
+    table = Table(title=f"{out}", title_justify="left", title_style="bold")
+    for name in ("videos", *summary.videos, "hours of video", "moments", "faces", "tracks"):
+        table.add_column(name, justify="right")
+    counts = [str(summary.videos[name]) for name in summary.videos]
+    table.add_row(
+        str(sum(summary.videos.values())), *counts, f"{summary.seconds / 3600:.3f}",
+        str(summary.moments), str(summary.faces), str(summary.tracks),
+    )  # fmt: skip
+    console.print(table)
+    for uri, status, error in summary.trouble[:20]:
+        console.print(f"  {status}: {uri}: {error}", markup=False, soft_wrap=True)
+    if len(summary.trouble) > 20:
+        console.print(
+            f"  … and {len(summary.trouble) - 20} more: "
+            "SELECT uri, status, error FROM videos WHERE error IS NOT NULL"
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,85 @@
+"""The recognizer: a CNN that embeds each face crop, and two bidirectional LSTMs that read the embeddings in
+order.
+
+The encoder is the 8-convolution VGG-style network with batch norm that is common on FER2013 (compare
+Khaireddin & Chen 2021, arXiv:2105.03588), at half its usual width. The emotion head answers per moment: the
+sum of what the moment's own crop says and what the LSTMs add from its neighbours.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+CROP_SIZE = 48
+
+
+class Encoder(nn.Module):
+    """Crops to embeddings: `(N, 1, 48, 48)` float, normalised, to `(N, filters[-1])` float."""
+
+    def __init__(self, filters: Sequence[int] = (32, 64, 128, 256)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 1
+        for width in filters:
+            for _ in range(2):
+                layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+                layers += [nn.ReLU(inplace=True)]
+                channels = width
+            layers += [nn.MaxPool2d(2)]
+        self.blocks = nn.Sequential(*layers)
+        self.width = channels
+
+    def forward(self, crops: Tensor) -> Tensor:
+        maps = self.blocks(crops)  # (N, 256, 3, 3)
+        return maps.mean(dim=(2, 3))  # (N, 256)
+
+
+class CnnBiLstm(nn.Module):
+    """Sequences of face crops to emotion logits, one answer per moment.
+
+    Parameters: `classes` (how many emotions), `filters` (of the encoder's four blocks), `lstm` (units per
+    direction of the two layers), `dropout` (before the heads, in training).
+    """
+
+    def __init__(
+        self,
+        classes: int = 7,
+        filters: Sequence[int] = (32, 64, 128, 256),
+        lstm: Sequence[int] = (128, 64),
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(filters)
+        first, second = lstm
+        self.lstm1 = nn.LSTM(self.encoder.width, first, batch_first=True, bidirectional=True)
+        self.lstm2 = nn.LSTM(2 * first, second, batch_first=True, bidirectional=True)
+        self.dropout = nn.Dropout(dropout)
+        self.crop_head = nn.Linear(self.encoder.width, classes)
+        self.context_head = nn.Linear(2 * second, classes)
+
+    def encode(self, crops: Tensor) -> Tensor:
+        """`(N, 1, 48, 48)` normalised crops to `(N, D)` embeddings, each on its own."""
+        return self.encoder(crops)
+
+    def classify(self, embeddings: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`(B, T, D)` embeddings to `(B, T, classes)` logits; `lengths` `(B,)` int on the CPU, 1..T, else
+        all T.
+
+        Padding beyond a sequence's length changes nothing before it; its own logits are meaningless.
+        """
+        batch, steps, _ = embeddings.shape
+        if lengths is None:
+            lengths = torch.full((batch,), steps, dtype=torch.int64)
+        packed = pack_padded_sequence(embeddings, lengths, batch_first=True, enforce_sorted=False)
+        packed, _ = self.lstm1(packed)
+        packed, _ = self.lstm2(packed)
+        context, _ = pad_packed_sequence(packed, batch_first=True, total_length=steps)  # (B, T, 128)
+        return self.crop_head(self.dropout(embeddings)) + self.context_head(self.dropout(context))
+
+    def forward(self, crops: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`(B, T, 1, 48, 48)` normalised crops to `(B, T, classes)` logits; any T from 1."""
+        batch, steps = crops.shape[:2]
+        embeddings = self.encode(crops.flatten(0, 1))  # (B·T, D)
+        return self.classify(embeddings.float().unflatten(0, (batch, steps)), lengths)

@@ -1,0 +1,124 @@
+"""A checkpoint: `NAME.safetensors` and its card `NAME.json`, read and written together.
+
+The card says what the weights are: classes, architecture, how crops are framed and normalised, the rate and
+length of a window, the training record, and the weights' sha256. Nothing is ever unpickled.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+from fer_batch.errors import CheckpointError
+from fer_batch.files import write_bytes, write_json
+from fer_batch.model.cnn_bilstm import CnnBiLstm
+
+DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safetensors"
+CARD_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a checkpoint says of itself."""
+
+    classes: tuple[str, ...]
+    """Names of the emotions in the order of the model's outputs; they become the `p_…` columns."""
+    architecture: dict[str, Any]
+    """Keyword arguments of `CnnBiLstm`."""
+    crop_scale: float = 0.96
+    """Side of the square crop as a share of the face box's height."""
+    mean: float = 0.5077
+    """Subtracted from grey values in 0–1 (the mean of FER2013's training images)."""
+    std: float = 0.2551
+    """Divides grey values after the mean is taken off."""
+    window_rate_hz: float = 5.0
+    """Moments a second that the LSTMs were trained at."""
+    window_length: int = 9
+    """Moments in a window, odd: the answer is for the one in the middle."""
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    sha256: str = ""
+    card_version: int = CARD_VERSION
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            raise CheckpointError(
+                f"a model needs two or more different classes, its card names {list(self.classes)}"
+            )
+        if self.window_length < 1 or self.window_length % 2 == 0:
+            raise CheckpointError(
+                f"window_length is {self.window_length} in the card; it must be odd and at least 1"
+            )
+        if self.window_rate_hz <= 0 or self.std <= 0 or self.crop_scale <= 0:
+            raise CheckpointError("window_rate_hz, std and crop_scale must be above 0 in the card")
+
+    @property
+    def model_id(self) -> str:
+        """Short name of exactly these weights, as written into the tables."""
+        return f"cnn-bilstm-{self.sha256[:12]}"
+
+    @property
+    def half_window_s(self) -> float:
+        """How far a moment's window reaches to either side, in seconds."""
+        return (self.window_length // 2) / self.window_rate_hz
+
+
+def save_checkpoint(path: Path, model: CnnBiLstm, card: Card) -> Card:
+    """Write `path` (.safetensors) and the card beside it (.json); returns the card with its sha256."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    data = safetensors.torch.save(tensors)
+    card = dataclasses.replace(card, sha256=hashlib.sha256(data).hexdigest())
+    write_bytes(path, data)
+    write_json(path.with_suffix(".json"), dataclasses.asdict(card))
+    return card
+
+
+def load_checkpoint(path: Path | None = None) -> tuple[CnnBiLstm, Card]:
+    """Read the model, in eval mode, and its card; the packaged default where `path` is None.
+
+    Raises CheckpointError where a file is missing, is not safetensors, or is not what its card says.
+    """
+    path, card = read_card(path)
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != card.sha256:
+        raise CheckpointError(
+            f"{path}: its sha256 is {digest[:12]}…, its card says {card.sha256[:12]}…: "
+            "the weights and the card don't belong together"
+        )
+    model = CnnBiLstm(**card.architecture)
+    try:
+        model.load_state_dict(safetensors.torch.load(data))
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not hold the model that its card describes: {error}") from error
+    return model.eval(), card
+
+
+def read_card(path: Path | None = None) -> tuple[Path, Card]:
+    """The checkpoint's own path and its card, without reading the weights (a folder means its
+    model.safetensors).
+    """
+    path = DEFAULT_CHECKPOINT if path is None else Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{path} is not a checkpoint: allowed is a .safetensors file with its .json card beside it"
+        )
+    card_path = path.with_suffix(".json")
+    for needed in (path, card_path):
+        if not needed.is_file():
+            raise CheckpointError(
+                f"there is no file {needed}: a checkpoint is a .safetensors file and its .json card"
+            )
+    try:
+        fields = json.loads(card_path.read_text())
+        fields["classes"] = tuple(fields["classes"])
+        card = Card(**fields)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{card_path} is not a card that this version can read: {error}") from error
+    return path, card

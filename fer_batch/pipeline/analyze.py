@@ -1,0 +1,210 @@
+"""The main job: inputs to tables. Plans, runs what is not done yet through Ray Data, and finalizes."""
+
+import logging
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy
+
+from fer_batch.archive.listing import Listing, list_videos
+from fer_batch.archive.plan import plan_segments
+from fer_batch.config import AnalyzeConfig
+from fer_batch.model.weights import Card, load_checkpoint
+from fer_batch.pipeline.finalize import RunSummary, finalize
+from fer_batch.pipeline.plan_store import add_round, check_output, read_plan, start_run
+from fer_batch.pipeline.results import ResultsSink, done_bundles, faces_found
+from fer_batch.pipeline.stages import AnalyzeStage, FacesStage, RecognizeStage, probe_stage
+from fer_batch.runtime import ray_session
+from fer_batch.schema import PLAN, to_bundle
+
+PROBES_PER_TASK = 32
+RETRIES: dict[str, Any] = {"max_restarts": 2, "max_task_retries": 2}
+"""Finite: Ray's own default for actors would try a poisonous video for ever."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is."""
+
+    videos: int
+    videos_done: int
+    video_s: float
+    """Seconds of video to do in this start."""
+    video_s_done: float
+    faces: int
+    elapsed_s: float
+
+
+def analyze(
+    inputs: Sequence[str],
+    out: Path,
+    config: AnalyzeConfig | None = None,
+    *,
+    address: str | None = None,
+    verbose: bool = False,
+    on_listing: Callable[[Listing], None] = lambda listing: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> RunSummary:
+    """Analyze videos into the tables of `out`; what an earlier start has done there is not done again.
+
+    `inputs` are files, folders, globs and manifests (see `list_videos`). Ray is the one that runs already,
+    else that of `address`, RAY_ADDRESS or the job, else one of its own. Raises FerBatchError, with nothing
+    written, where the inputs, the configuration, the checkpoint or `out` can't be used. Trouble with a
+    video is never raised: it ends in `videos`.
+    """
+    config = config or AnalyzeConfig()
+    out = Path(out).absolute()
+    checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
+    card = load_checkpoint(checkpoint)[1]
+    run = check_output(out, config, card)
+    listing = list_videos(inputs)
+    on_listing(listing)
+    with ray_session(address, verbose=verbose):
+        _quiet_data(verbose)
+        known = {(v["video_id"], v["version"]) for v in read_plan(out)[0]} if run else set()
+        fresh = [s for s in listing.sources if (s.video_id, s.version) not in known]
+        if fresh:
+            videos = _probe([vars(source) for source in fresh])
+            workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+            segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
+            out.mkdir(parents=True, exist_ok=True)
+            if run is None:
+                start_run(out, config, card, sum(v["duration_s"] or 0 for v in videos))
+            add_round(out, videos, segments)
+        (out / "results").mkdir(exist_ok=True)
+        videos, plan = read_plan(out)
+        done = done_bundles(out / "results")
+        todo = plan.filter(
+            pa.array([b not in done for b in plan.column("bundle_id").to_pylist()], pa.bool_())
+        )
+        if todo.num_rows:
+            (out / "_SUCCESS.json").unlink(missing_ok=True)
+            with _watched(out / "results", len(videos), plan, todo, on_progress):
+                run_bundles(todo, out / "results", config, card, checkpoint)
+        return finalize(out)
+
+
+def run_bundles(
+    plan: pa.Table, results: Path, config: AnalyzeConfig, card: Card, checkpoint: Path | None
+) -> None:
+    """Take planned segments through the stages to a file of answers a bundle, on the Ray that is connected.
+
+    Without a GPU one stage does all; with GPUs, faces and recognition are pools of their own and crops
+    cross between.
+    """
+    resources = ray.cluster_resources()
+    cpus, gpus = max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))
+    bundles = ray.data.from_arrow(list(_bundles(plan)))
+    if gpus:
+        # Four workers that decode share a GPU for detection with one that recognizes.
+        answers = _stage(
+            bundles, FacesStage, (config, card.crop_scale), min(4 * gpus, cpus), num_cpus=0.5, num_gpus=0.2
+        )
+        answers = _stage(answers, RecognizeStage, (checkpoint,), gpus, num_cpus=0.25, num_gpus=0.2)
+    else:
+        # Half a CPU each, so that the write tasks always find a place, also on one CPU.
+        answers = _stage(bundles, AnalyzeStage, (config, card.crop_scale, checkpoint), cpus, num_cpus=0.5)
+    answers.write_datasink(ResultsSink(results), ray_remote_args={"num_cpus": 0.1})
+
+
+def _stage(
+    bundles: ray.data.Dataset, stage: type, arguments: tuple[Any, ...], workers: int, **resources: Any
+) -> ray.data.Dataset:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # RETRIES have no named parameters yet
+        return bundles.map_batches(
+            stage,
+            fn_constructor_args=arguments,
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=2),
+            **resources,
+            **RETRIES,
+        )
+
+
+def _probe(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Listed files to rows of `schema.PROBED`, in the same order, each opened on some node of the cluster."""
+    fields = ("video_id", "version", "uri", "size_bytes")
+    schema = pa.schema(
+        [*[PLAN.field(n) for n in fields[:3]], ("size_bytes", pa.int64()), ("error", pa.string())]
+    )
+    table = pa.Table.from_pylist(sources, schema=schema)
+    blocks = [table.slice(first, PROBES_PER_TASK) for first in range(0, len(table), PROBES_PER_TASK)]
+    probed = ray.data.from_arrow(blocks).map_batches(
+        probe_stage, batch_size=None, batch_format="pyarrow", num_cpus=0.5
+    )
+    rows = pa.concat_tables(ray.get(probed.to_arrow_refs())).to_pylist()
+    order = {source["uri"]: number for number, source in enumerate(sources)}
+    return sorted(rows, key=lambda row: order[row["uri"]])
+
+
+def _bundles(plan: pa.Table) -> Iterator[pa.Table]:
+    for bundle_id in dict.fromkeys(plan.column("bundle_id").to_pylist()):
+        yield to_bundle(bundle_id, plan.filter(pa.compute.field("bundle_id") == bundle_id))
+
+
+@contextmanager
+def _watched(
+    results: Path, videos: int, plan: pa.Table, todo: pa.Table, report: Callable[[Progress], None]
+) -> Iterator[None]:
+    """Report progress from the files that appear in `results`, every half second, while the body runs."""
+    began = time.monotonic()
+    left = set(todo.column("bundle_id").to_pylist())
+    length_s = dict.fromkeys(left, 0.0)
+    waiting: dict[str, set[str]] = {}
+    for row in todo.select(["bundle_id", "video_id", "core_start_s", "core_end_s"]).to_pylist():
+        length_s[row["bundle_id"]] += row["core_end_s"] - row["core_start_s"]
+        waiting.setdefault(row["bundle_id"], set()).add(row["video_id"])
+    faces, done_s = 0, 0.0
+    over = threading.Event()
+
+    def look() -> None:
+        nonlocal faces, done_s
+        for bundle_id in left & done_bundles(results):
+            left.discard(bundle_id)
+            waiting.pop(bundle_id)
+            faces += faces_found(results, bundle_id)
+            done_s += length_s[bundle_id]
+        unfinished = len(set().union(*waiting.values()))
+        elapsed_s = time.monotonic() - began
+        total_s = sum(length_s.values())
+        report(
+            Progress(
+                videos=videos,
+                videos_done=videos - unfinished,
+                video_s=total_s,
+                video_s_done=done_s,
+                faces=faces,
+                elapsed_s=elapsed_s,
+            )
+        )
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        look()
+
+
+def _quiet_data(verbose: bool) -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = verbose
+    context.print_on_execution_start = verbose
+    logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.ERROR)

@@ -1,0 +1,178 @@
+"""Every table of the project, written down once. Columns are only ever added, and new ones are nullable.
+
+Times are seconds since the video's first presentation timestamp. Ranges are half-open. Boxes are shares of
+the upright frame's width and height.
+"""
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+"""The classes of the packaged model. Another checkpoint's card may name others."""
+
+STATUSES = ("ok", "no_faces", "no_video", "partial", "failed")
+
+
+def _fields(**types: pa.DataType) -> list[pa.Field]:
+    return [pa.field(name, kind) for name, kind in types.items()]
+
+
+PROBED = pa.schema(
+    _fields(
+        video_id=pa.string(),
+        version=pa.string(),
+        uri=pa.string(),
+        size_bytes=pa.int64(),
+        duration_s=pa.float64(),
+        fps=pa.float64(),
+        width=pa.int32(),
+        height=pa.int32(),
+        codec=pa.string(),
+        first_pts=pa.int64(),
+        status=pa.string(),
+        error=pa.string(),
+    )
+)
+"""One input as probed: `status` is "ok" where it has a video stream to read, else "no_video" or "failed"."""
+
+VIDEOS = pa.schema(
+    [f for f in PROBED if f.name not in ("first_pts", "status", "error")]
+    + _fields(
+        status=pa.string(),
+        error=pa.string(),
+        read_s=pa.float64(),
+        moments=pa.int64(),
+        moments_with_face=pa.int64(),
+        tracks=pa.int32(),
+        analyze_s=pa.float64(),
+        bucket=pa.int32(),
+    )
+)
+"""One input and how it ended."""
+
+PLAN = pa.schema(
+    _fields(
+        segment_id=pa.string(),
+        bundle_id=pa.string(),
+        video_id=pa.string(),
+        version=pa.string(),
+        uri=pa.string(),
+        index=pa.int32(),
+        segments=pa.int32(),
+        start_s=pa.float64(),
+        end_s=pa.float64(),
+        core_start_s=pa.float64(),
+        core_end_s=pa.float64(),
+        first_pts=pa.int64(),
+    )
+)
+"""One segment to do. The last of a video (`index = segments - 1`) is read to the end of the file, whatever
+`end_s`."""
+
+MOMENT = pa.struct(_fields(time_s=pa.float64(), frame_index=pa.int64(), faces=pa.int16()))
+
+FACE = pa.struct(
+    _fields(
+        time_s=pa.float64(),
+        frame_index=pa.int64(),
+        track=pa.int32(),
+        box_x0=pa.float32(),
+        box_y0=pa.float32(),
+        box_x1=pa.float32(),
+        box_y1=pa.float32(),
+        face_score=pa.float32(),
+        face_px=pa.float32(),
+        blur=pa.float32(),
+        roll_deg=pa.float32(),
+        yaw=pa.float32(),
+    )
+)
+"""A face at a moment, as vision leaves it. `frame_index` counts from the first frame of the segment's core
+and is -1 outside it; `track` counts from 0 within the segment."""
+
+_SEGMENT = [
+    *[
+        f
+        for f in PLAN
+        if f.name in ("segment_id", "video_id", "version", "index", "core_start_s", "core_end_s")
+    ],
+    *_fields(
+        status=pa.string(),
+        error=pa.string(),
+        read_s=pa.float64(),
+        frames=pa.int64(),
+        moments=pa.list_(MOMENT),
+    ),
+]
+_TIMINGS = _fields(decode_s=pa.float64(), detect_s=pa.float64(), crop_s=pa.float64())
+
+FACES = pa.schema([*_SEGMENT, *_fields(faces=pa.list_(FACE), crops=pa.large_binary()), *_TIMINGS])
+"""A segment's faces with their crops, `(len(faces), 48, 48) uint8` grey, as they cross from vision to the
+model."""
+
+RESULTS = pa.schema(
+    [
+        *_SEGMENT,
+        *_fields(
+            faces=pa.list_(pa.struct([*FACE, pa.field("probs", pa.list_(pa.float32()))])),
+            model_id=pa.string(),
+        ),
+        *_TIMINGS,
+        *_fields(recognize_s=pa.float64()),
+    ]
+)
+"""A segment's answer. `status` is "ok", "partial" or "failed"; faces outside the core have empty `probs`:
+they serve to link tracks across the seams."""
+
+MOMENTS = pa.schema(
+    _fields(
+        video_id=pa.string(), time_s=pa.float64(), frame_index=pa.int64(), faces=pa.int16(), bucket=pa.int32()
+    )
+)
+"""A moment that was looked at, with the number of faces found: "no face" and "not looked at" differ."""
+
+
+def bundled(rows: pa.Schema) -> pa.Schema:
+    """What crosses between stages: a row a bundle, its segments a list of structs."""
+    return pa.schema(
+        [pa.field("bundle_id", pa.string()), pa.field("segments", pa.list_(pa.struct(list(rows))))]
+    )
+
+
+def to_bundle(bundle_id: str, rows: pa.Table) -> pa.Table:
+    """The rows of one bundle as a table of one row."""
+    struct = rows.combine_chunks().to_struct_array()
+    if isinstance(struct, pa.ChunkedArray):
+        struct = struct.combine_chunks()
+    segments = pa.ListArray.from_arrays(pa.array([0, len(struct)], pa.int32()), struct)
+    schema = bundled(rows.schema)
+    return pa.table([pa.array([bundle_id]), segments.cast(schema.field("segments").type)], schema=schema)
+
+
+def from_bundle(bundle: pa.Table, rows: pa.Schema) -> pa.Table:
+    """The rows of all bundles in a table of bundles."""
+    segments = pa.chunked_array(
+        [chunk.flatten() for chunk in bundle.column("segments").chunks], type=pa.struct(list(rows))
+    )
+    return pa.Table.from_struct_array(segments).cast(rows)
+
+
+def probability_column(name: str) -> str:
+    """Column of a class's probability: `p_` and its name, in lower case, with _ for all but letters and
+    digits.
+    """
+    return "p_" + "".join(c if c.isalnum() else "_" for c in name.lower())
+
+
+def tracks_schema(classes: tuple[str, ...]) -> pa.Schema:
+    """A face at a moment, as people query it, for a model of these classes."""
+    return pa.schema(
+        [
+            *_fields(video_id=pa.string(), uri=pa.string(), track_id=pa.int32()),
+            *[f for f in FACE if f.name != "track"],
+            *_fields(emotion=pa.string(), confidence=pa.float32()),
+            *[pa.field(probability_column(name), pa.float32()) for name in classes],
+            *_fields(model_id=pa.string(), bucket=pa.int32()),
+        ]
+    )

@@ -1,0 +1,135 @@
+"""Questions to a finished run: its tables as SQL and as pandas, read-only, and nothing else within reach."""
+
+import glob
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+from fer_batch.errors import OutputError, QueryError
+from fer_batch.schema import probability_column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLES = ("tracks", "moments", "videos")
+
+
+class Timeline:
+    """The tables `tracks`, `moments` and `videos` of one output folder, as they were when it was opened."""
+
+    def __init__(self, out: str | Path) -> None:
+        self.out = Path(out).absolute()
+        self._connection = duckdb.connect(":memory:")
+        for name in TABLES:
+            self._view(name)
+        for setting in (
+            "python_enable_replacements = false",
+            "autoinstall_known_extensions = false",
+            "autoload_known_extensions = false",
+            "enable_external_access = false",  # the paths that are allowed must be set before it, in _view
+            "lock_configuration = true",
+        ):
+            self._connection.execute(f"SET {setting}")
+        columns = [row[0] for row in self._connection.execute("DESCRIBE tracks").fetchall()]
+        self.classes = tuple(c.removeprefix("p_") for c in columns if c.startswith("p_"))
+        """Names of the emotions, as in the `p_…` columns."""
+
+    def sql(self, query: str) -> duckdb.DuckDBPyRelation:
+        """One SELECT (in DuckDB's dialect) over `tracks`, `moments` and `videos`; `.df()`, `.arrow()`,
+        `.fetchall()` read it.
+
+        Raises QueryError for anything but one statement that only reads, and for what DuckDB refuses.
+        """
+        try:
+            statements = self._connection.extract_statements(query)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise QueryError(
+                    "a question is one SELECT statement over tracks, moments and videos; it can't write"
+                )
+            return self._connection.sql(query)
+        except duckdb.Error as error:
+            raise QueryError(_one_line(error)) from error
+
+    def to_pandas(
+        self,
+        video: str | None = None,
+        track: int | None = None,
+        start_s: float | None = None,
+        end_s: float | None = None,
+    ) -> "pd.DataFrame":
+        """Rows of `tracks`: of one video (its id, uri or file name), of one track, in `[start_s, end_s)`
+        seconds.
+        """
+        conditions = ["true"]
+        values: list[str | float] = []
+        if video is not None:
+            conditions.append("(video_id = ? OR uri = ? OR uri LIKE ? ESCAPE '!')")
+            name = str(video)
+            for mark in "!%_":
+                name = name.replace(mark, f"!{mark}")
+            values += [str(video), str(video), f"%/{name}"]
+        for condition, value in (("track_id = ?", track), ("time_s >= ?", start_s), ("time_s < ?", end_s)):
+            if value is not None:
+                conditions.append(condition)
+                values.append(value)
+        where = " AND ".join(conditions)
+        return self._connection.execute(
+            f"SELECT * FROM tracks WHERE {where} ORDER BY uri, track_id, time_s", values
+        ).df()
+
+    def summary(self) -> "pd.DataFrame":
+        """A row a video: how it ended, how much was seen, and each emotion's mean probability over its
+        faces.
+        """
+        columns = {name: probability_column(name) for name in self.classes}
+        shares = ", ".join(f'avg({column}) AS "{name}"' for name, column in columns.items())
+        names = ", ".join(f'faces."{name}"' for name in columns)
+        return self._connection.execute(f"""
+            SELECT videos.uri, status, error, read_s, moments, moments_with_face, tracks,
+                   coalesce(faces.n, 0) AS faces, {names}
+            FROM videos
+            LEFT JOIN (SELECT video_id, count(*) AS n, {shares} FROM tracks GROUP BY video_id) AS faces
+            USING (video_id)
+            ORDER BY videos.uri
+        """).df()
+
+    def _view(self, name: str) -> None:
+        try:
+            table = DeltaTable(str(self.out / name))
+        except TableNotFoundError:
+            state = (
+                "is not finished: run `fer-batch analyze` on it again"
+                if (self.out / "run.json").exists()
+                else "is none"
+            )
+            raise OutputError(f"{self.out} has no table {name}; as the output of a run it {state}") from None
+        files = [str(self.out / name / uri.rsplit(f"/{name}/", 1)[-1]) for uri in table.file_uris()]
+        if not files or any(glob.has_magic(file) for file in files):
+            dataset = table.to_pyarrow_dataset()
+            kept = [column for column in dataset.schema.names if column != "bucket"]
+            self._connection.register(
+                name, dataset.scanner(columns=kept).to_table() if not files else dataset
+            )
+            return
+        known = self._connection.execute("SELECT current_setting('allowed_paths')").fetchone()
+        allowed = [*(known[0] if known and known[0] else []), *files]
+        self._connection.execute(f"SET allowed_paths = {_sql_list(allowed)}")
+        self._connection.execute(
+            f"CREATE VIEW {name} AS SELECT * FROM read_parquet({_sql_list(files)}, hive_partitioning = false)"
+        )
+
+
+def open_timeline(out: str | Path) -> Timeline:
+    """The timeline that `fer-batch analyze --out OUT` has made; raises OutputError where `out` holds none."""
+    return Timeline(out)
+
+
+def _sql_list(values: list[str]) -> str:
+    return "[" + ", ".join("'" + value.replace("'", "''") + "'" for value in values) + "]"
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,90 @@
+"""Augmentation of whole batches on the training device: one affine warp, light, and erasing.
+
+A still becomes a sequence by a smooth random path through the same space: the face drifts, turns and comes
+nearer as it would in a video, and each moment's crop shakes a little as detected boxes do.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def augment_stills(crops: Tensor, generator: torch.Generator) -> Tensor:
+    """`(N, 1, H, W)` grey values in 0–1 to the same: each crop warped, lit and partly erased on its own."""
+    count = len(crops)
+    crops = warp(crops, _motion(count, 1, generator)[:, 0])
+    crops = light(crops, _lighting(count, 1, generator)[:, 0])
+    return erase(crops, generator)
+
+
+def augment_sequences(crops: Tensor, generator: torch.Generator) -> Tensor:
+    """`(B, T, 1, H, W)` grey values in 0–1 to the same, moving smoothly over T."""
+    batch, steps = crops.shape[:2]
+    motion = _motion(batch, steps, generator)  # (B, T, 5)
+    lighting = _lighting(batch, steps, generator)  # (B, T, 2)
+    flat = warp(crops.flatten(0, 1), motion.flatten(0, 1))
+    return light(flat, lighting.flatten(0, 1)).unflatten(0, (batch, steps))
+
+
+def _motion(batch: int, steps: int, generator: torch.Generator) -> Tensor:
+    """`(B, T, 5)`: turn in radians, log zoom, shift x, shift y (of the half width), and flip (±1, one a
+    sequence).
+    """
+    spread = torch.tensor([math.radians(8), 0.10, 0.08, 0.08])
+    shake = torch.tensor([math.radians(1.5), 0.02, 0.02, 0.02])
+    path = _smooth(batch, steps, 4, generator) * spread
+    if steps > 1:
+        path = path + torch.randn(batch, steps, 4, generator=generator) * shake
+    flip = torch.where(torch.rand(batch, 1, 1, generator=generator) < 0.5, -1.0, 1.0).expand(batch, steps, 1)
+    return torch.cat([path, flip], dim=2)
+
+
+def _lighting(batch: int, steps: int, generator: torch.Generator) -> Tensor:
+    """`(B, T, 2)`: log contrast and brightness offset."""
+    return _smooth(batch, steps, 2, generator) * torch.tensor([0.2, 0.08])
+
+
+def _smooth(batch: int, steps: int, channels: int, generator: torch.Generator) -> Tensor:
+    """`(B, T, C)` of about unit variance: a constant and a slow sinusoid of random phase and speed."""
+    base = torch.randn(batch, 1, channels, generator=generator)
+    swing = 0.4 * torch.randn(batch, 1, channels, generator=generator)
+    phase = 2 * math.pi * torch.rand(batch, 1, channels, generator=generator)
+    speed = 1.5 * torch.rand(batch, 1, channels, generator=generator)
+    time = torch.arange(steps).view(1, steps, 1)
+    return 0.9 * base + (swing * torch.sin(phase + speed * time) if steps > 1 else 0)
+
+
+def warp(crops: Tensor, motion: Tensor) -> Tensor:
+    """`(N, 1, H, W)` by `(N, 5)` (turn, log zoom, shift x, shift y, flip), bilinear, edges reflected."""
+    turn, zoom, dx, dy, flip = motion.unbind(1)
+    scale = torch.exp(-zoom)
+    cos, sin = torch.cos(turn) * scale, torch.sin(turn) * scale
+    rows = [torch.stack([cos * flip, -sin, dx], 1), torch.stack([sin * flip, cos, dy], 1)]
+    grid = F.affine_grid(torch.stack(rows, 1).to(crops.device), list(crops.shape), align_corners=False)
+    return F.grid_sample(crops, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def light(crops: Tensor, lighting: Tensor) -> Tensor:
+    """`(N, 1, H, W)` by `(N, 2)` (log contrast about the crop's mean, brightness offset), clipped to 0–1."""
+    contrast, offset = lighting.to(crops.device).view(-1, 2, 1, 1, 1).unbind(1)
+    mean = crops.mean(dim=(1, 2, 3), keepdim=True)
+    return ((crops - mean) * torch.exp(contrast) + mean + offset).clamp(0, 1)
+
+
+def erase(crops: Tensor, generator: torch.Generator, share: float = 0.5) -> Tensor:
+    """A rectangle of up to a third of each side filled with noise, in `share` of the crops.
+
+    After Zhong et al. 2020, "Random Erasing Data Augmentation" (arXiv:1708.04896).
+    """
+    count, _, height, width = crops.shape
+    size = 0.1 + 0.23 * torch.rand(count, 2, generator=generator)
+    corner = torch.rand(count, 2, generator=generator) * (1 - size)
+    chosen = torch.rand(count, 1, 1, generator=generator) < share
+    y = (torch.arange(height) / height).view(1, height, 1)
+    x = (torch.arange(width) / width).view(1, 1, width)
+    (top, left), (tall, wide) = corner.view(count, 2, 1, 1).unbind(1), size.view(count, 2, 1, 1).unbind(1)
+    hole = chosen & (y >= top) & (y < top + tall) & (x >= left) & (x < left + wide)
+    noise = torch.rand(crops.shape, generator=generator)
+    return torch.where(hole[:, None].to(crops.device), noise.to(crops.device), crops)

@@ -1,0 +1,38 @@
+"""Face boxes to the crops that the model was trained on: grey 48×48 squares, framed as FER2013's images
+are.
+"""
+
+import numpy as np
+from PIL import Image
+
+CROP_SIZE = 48
+
+
+def crop_faces(image: np.ndarray, boxes: np.ndarray, scale: float, pixel_aspect: float = 1.0) -> np.ndarray:
+    """`(H, W, 3) uint8` RGB and `(n, 4)` xyxy pixel boxes to `(n, 48, 48) uint8` grey.
+
+    A crop is a square (of what is seen: pixels are `pixel_aspect` as wide as high) about its box's centre,
+    `scale` times the box's height; where it leaves the frame, the frame's edge is repeated.
+    """
+    crops = np.empty((len(boxes), CROP_SIZE, CROP_SIZE), np.uint8)
+    for number, (x0, y0, x1, y1) in enumerate(np.asarray(boxes, np.float64)):
+        half = max(scale * (y1 - y0) / 2, 0.5)
+        wide = half / pixel_aspect
+        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+        crops[number] = _crop(image, x - wide, y - half, x + wide, y + half)
+    return crops
+
+
+def _crop(image: np.ndarray, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+    height, width = image.shape[:2]
+    left, top, right, bottom = int(np.floor(x0)), int(np.floor(y0)), int(np.ceil(x1)), int(np.ceil(y1))
+    columns = slice(min(max(left, 0), width - 1), max(min(right, width), 1))
+    rows = slice(min(max(top, 0), height - 1), max(min(bottom, height), 1))
+    region = Image.fromarray(np.ascontiguousarray(image[rows, columns])).convert("L")
+    outside = ((rows.start - top, bottom - rows.stop), (columns.start - left, right - columns.stop))
+    if any(n for pair in outside for n in pair):
+        padding = tuple((max(a, 0), max(b, 0)) for a, b in outside)
+        region = Image.fromarray(np.pad(np.asarray(region), padding, mode="edge"))
+    x, y = left if left < columns.start else columns.start, top if top < rows.start else rows.start
+    box = (max(x0 - x, 0), max(y0 - y, 0), min(x1 - x, region.width), min(y1 - y, region.height))
+    return np.asarray(region.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.BILINEAR, box=box))
