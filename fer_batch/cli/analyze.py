@@ -178,7 +178,8 @@ class _ProgressLine:
         self.text = ""
 
     def listed(self, listing: "Listing") -> None:
-        said = [f"{len(listing.sources)} videos"]
+        count = len(listing.sources)
+        said = [f"{count} video{'s' if count != 1 else ''}"]
         said += [f"{listing.skipped} other files skipped"] if listing.skipped else []
         said += [f"{listing.repeated} named again"] if listing.repeated else []
         print(f"{', '.join(said)}; starting Ray …", file=sys.stderr, flush=True)

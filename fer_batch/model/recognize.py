@@ -11,8 +11,8 @@ from fer_batch.model.window import windows
 
 ENCODE_BATCH = 32
 CLASSIFY_BATCH = 64
-"""Fixed, and padded to: a matrix product of another shape rounds differently, and the answer for a face
-must not depend on which other faces share its batch."""
+"""Fixed, and padded to, windows of one length at a time: a matrix product of another shape rounds
+differently, and the answer for a face must not depend on which other faces share its batch."""
 
 
 class Recognizer:
@@ -29,9 +29,7 @@ class Recognizer:
         """`(n, 48, 48) uint8` grey to `(n, D) float32` embeddings on the device."""
         embeddings = []
         for first in range(0, len(crops), ENCODE_BATCH):
-            batch = _padded(
-                torch.from_numpy(np.ascontiguousarray(crops[first : first + ENCODE_BATCH])), ENCODE_BATCH
-            )
+            batch = _padded(torch.from_numpy(crops[first : first + ENCODE_BATCH].copy()), ENCODE_BATCH)
             grey = batch.to(self.device).float().div_(255).sub_(self.card.mean).div_(self.card.std)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
                 embeddings.append(self.model.encode(grey[:, None]).float()[: len(crops) - first])
@@ -75,17 +73,16 @@ class Recognizer:
         """Windows `(m, length)` of rows of `embeddings` to probabilities `(m, classes)` at their
         `centres`.
         """
-        answers = []
-        for first in range(0, len(steps), CLASSIFY_BATCH):
-            part = slice(first, first + CLASSIFY_BATCH)
-            batch = _padded(embeddings[torch.from_numpy(steps[part]).to(self.device)], CLASSIFY_BATCH)
-            length = torch.ones(CLASSIFY_BATCH, dtype=torch.int64)
-            length[: len(steps[part])] = torch.from_numpy(lengths[part])
-            logits = self.model.classify(batch, length)[
-                torch.arange(len(steps[part])), torch.from_numpy(centres[part])
-            ]
-            answers.append(torch.softmax(logits.float(), dim=1).cpu().numpy())
-        return np.concatenate(answers) if answers else np.zeros((0, len(self.card.classes)), np.float32)
+        answers = np.zeros((len(steps), len(self.card.classes)), np.float32)
+        for length in np.unique(lengths):
+            members = np.flatnonzero(lengths == length)
+            for first in range(0, len(members), CLASSIFY_BATCH):
+                rows = members[first : first + CLASSIFY_BATCH]
+                index = torch.from_numpy(steps[rows, :length]).to(self.device)
+                logits = self.model.classify(_padded(embeddings[index], CLASSIFY_BATCH))
+                centre = logits[torch.arange(len(rows)), torch.from_numpy(centres[rows])]
+                answers[rows] = torch.softmax(centre.float(), dim=1).cpu().numpy()
+        return answers
 
 
 def _padded(batch: Tensor, size: int) -> Tensor:

@@ -4,6 +4,7 @@ A round is two files: the segments, and then the probed videos, whose arrival ma
 """
 
 import json
+import os
 import platform
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -29,9 +30,12 @@ def check_output(out: Path, config: AnalyzeConfig, card: Card) -> dict[str, Any]
     Raises ConfigError, with the difference, where it was made with another configuration or model;
     OutputError where the folder holds something else.
     """
+    standing = next(folder for folder in (out, *out.parents) if folder.exists())
+    if not standing.is_dir():
+        raise OutputError(f"{standing} is a file; --out needs a folder: new, empty, or of an earlier run")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise OutputError(f"{standing} may not be written to; name another --out")
     if not (out / "run.json").exists():
-        if out.exists() and not out.is_dir():
-            raise OutputError(f"{out} is a file; --out needs a folder, new, empty or of an earlier run")
         if out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
             raise OutputError(
                 f"{out} holds something else than a run of fer-batch; name a new or empty folder"

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+import torch
 from PIL import Image, UnidentifiedImageError
 
 from fer_batch.errors import InputError
@@ -105,6 +106,28 @@ def concatenate(parts: Sequence[Clips]) -> Clips:
         labels=np.concatenate([p.labels for p in parts]),
         splits=np.concatenate([p.splits for p in parts]),
     )
+
+
+def draw_sequences(
+    clips: Clips, chosen: np.ndarray, length: int, generator: torch.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Windows `(B, T, 48, 48) uint8` with labels `(B, T)`, T from 1 to `length`, the same for the batch.
+
+    A clip's frames are stretched over its moments; in half of the windows another random clip follows from
+    a random moment on, as expressions, and in edited video faces, change.
+    """
+    steps = 1 + int(torch.randint(length, (), generator=generator))
+    if torch.rand((), generator=generator) < 0.3:
+        steps = length
+    batch = len(chosen)
+    other = torch.randint(len(clips), (batch,), generator=generator).numpy()
+    change = torch.randint(1, 2 * length, (batch,), generator=generator).numpy()
+    moment = np.arange(steps)
+    source = np.where(moment[None] < change[:, None], chosen[:, None], other[:, None])  # (B, T) clip index
+    lengths = np.diff(clips.starts)[source]
+    return clips.frames[
+        clips.starts[source] + np.minimum(moment * lengths // steps, lengths - 1)
+    ], clips.labels[source]
 
 
 def _fer2013(path: Path) -> tuple[Clips, dict[str, int]]:

@@ -32,8 +32,9 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.schema import EMOTIONS
 from fer_batch.training.augment import augment_sequences, augment_stills
-from fer_batch.training.datasets import Clips, class_counts, concatenate, load_dataset
+from fer_batch.training.datasets import class_counts, concatenate, draw_sequences, load_dataset
 from fer_batch.training.imbalance import class_weights
+from fer_batch.training.optimize import Stepper
 
 HISTORY = ("epoch", "phase", "loss", "lr", "accuracy", "macro_f1", "n", "seconds")
 
@@ -130,13 +131,13 @@ def train_worker(settings: dict[str, Any]) -> None:
                 network.load_state_dict(ema.state_dict())  # the LSTMs learn on the encoder that will ship
             module = _Step(network, phase)
             model = prepare_model(module, parallel_strategy_kwargs={"find_unused_parameters": True})
-            stepper = _Stepper(config, phase, network, _steps(config, phase, training, world))
+            stepper = Stepper(config, phase, network, training, world)
             if state and state["phase"] == phase:
                 stepper.load_state_dict(state["stepper"])
         assert stepper is not None
         began = time.monotonic()
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch * 1_009 + rank)
-        order = np.random.default_rng([config.seed, epoch]).permutation(stepper.units(training))[rank::world]
+        order = np.random.default_rng([config.seed, epoch]).permutation(stepper.units)[rank::world]
         model.train()
         if phase == "sequences":
             network.encoder.eval()
@@ -147,7 +148,7 @@ def train_worker(settings: dict[str, Any]) -> None:
                 frames, labels = training.frames[chosen][:, None], frame_labels[chosen][:, None]
                 crops = augment_stills(_to_grey(frames[:, 0], device), generator)[:, None]
             else:
-                frames, labels = _sequences(training, chosen, config.window_length, generator)
+                frames, labels = draw_sequences(training, chosen, config.window_length, generator)
                 crops = augment_sequences(_to_grey(frames, device), generator)
             with torch.autocast(device.type, dtype=torch.bfloat16):
                 logits = model(_normalise(crops))  # (B, T, classes)
@@ -205,66 +206,6 @@ class _Step(nn.Module):
         return self.network.classify(embeddings.float().unflatten(0, crops.shape[:2]))
 
 
-class _Stepper:
-    """Optimizer and schedule of one phase."""
-
-    def __init__(self, config: TrainConfig, phase: str, network: CnnBiLstm, steps: int) -> None:
-        self.phase, self.steps, self.taken = phase, steps, 0
-        if phase == "stills":
-            epochs, top = config.epochs, config.lr
-            self.parameters = list(network.parameters())
-            self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
-                self.parameters, top, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
-            )
-        else:
-            epochs, top = config.sequence_epochs, config.sequence_lr
-            self.parameters = [p for n, p in network.named_parameters() if not n.startswith("encoder.")]
-            self.optimizer = torch.optim.AdamW(self.parameters, top, weight_decay=0.01)
-        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer, "max", factor=0.5, patience=3
-        )
-        self.each_step: torch.optim.lr_scheduler.LRScheduler | None = None
-        if config.schedule == "onecycle":
-            self.each_step = torch.optim.lr_scheduler.OneCycleLR(
-                self.optimizer, top, total_steps=epochs * steps + 1, pct_start=0.2, cycle_momentum=False
-            )
-        elif config.schedule == "cosine":
-            self.each_step = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, epochs * steps + 1)
-
-    @property
-    def lr(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
-
-    def units(self, training: Clips) -> int:
-        return len(training.frames) if self.phase == "stills" else len(training)
-
-    def step(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 5.0)
-        self.optimizer.step()
-        self.taken += 1
-        if self.each_step:
-            self.each_step.step()
-
-    def epoch_done(self, score: float) -> None:
-        if not self.each_step:
-            self.plateau.step(score)
-
-    def state_dict(self) -> dict[str, Any]:
-        schedule = self.each_step or self.plateau
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-            "taken": self.taken,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        (self.each_step or self.plateau).load_state_dict(state["schedule"])
-        self.taken = state["taken"]
-
-
 def predict_stills(
     model: CnnBiLstm,
     frames: np.ndarray,
@@ -282,28 +223,6 @@ def predict_stills(
             crops = _normalise(_to_grey(frames[first : first + batch], device))
             answers[first : first + batch] = model(crops[:, None])[:, 0].argmax(1)
     return _all_sum(answers).cpu().numpy()
-
-
-def _sequences(
-    clips: Clips, chosen: np.ndarray, length: int, generator: torch.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Windows `(B, T, 48, 48) uint8` with labels `(B, T)`, T from 1 to `length`, the same for the batch.
-
-    A clip's frames are stretched over its moments; in half of the windows another random clip follows from
-    a random moment on, as expressions, and in edited video faces, change.
-    """
-    steps = 1 + int(torch.randint(length, (), generator=generator))
-    if torch.rand((), generator=generator) < 0.3:
-        steps = length
-    batch = len(chosen)
-    other = torch.randint(len(clips), (batch,), generator=generator).numpy()
-    change = torch.randint(1, 2 * length, (batch,), generator=generator).numpy()
-    moment = np.arange(steps)
-    source = np.where(moment[None] < change[:, None], chosen[:, None], other[:, None])  # (B, T) clip index
-    lengths = np.diff(clips.starts)[source]
-    return clips.frames[
-        clips.starts[source] + np.minimum(moment * lengths // steps, lengths - 1)
-    ], clips.labels[source]
 
 
 @contextmanager
@@ -334,11 +253,6 @@ def _watched(history: Path, report: Callable[[str], None]) -> Iterator[None]:
         over.set()
         watcher.join()
         look()
-
-
-def _steps(config: TrainConfig, phase: str, training: Clips, world: int) -> int:
-    units = len(training.frames) if phase == "stills" else len(training)
-    return max(1, units // world // config.batch_size)
 
 
 def _to_grey(frames: np.ndarray, device: torch.device) -> Tensor:

@@ -15,6 +15,11 @@ TALLEST_PX = 1080
 (48)."""
 
 
+CASCADE = (0.5, 0.6, 0.7)
+"""Scores that P-Net, R-Net and O-Net each ask for; what is kept is for `min_score` to say. The library's
+own 0.6, 0.7, 0.7 lost 2 % of enlarged FER2013 faces and gained no precision."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Detections:
     """Faces of one frame, in pixels of the frame as given."""
@@ -45,7 +50,9 @@ class FaceDetector:
         self.min_face = min_face
         self.min_score = min_score
         self.device = torch.device(device)
-        self.networks = MTCNN(keep_all=True, post_process=False, device=self.device).eval()
+        self.networks = MTCNN(
+            keep_all=True, thresholds=list(CASCADE), post_process=False, device=self.device
+        ).eval()
 
     def detect(self, image: np.ndarray, pixel_aspect: float = 1.0) -> Detections:
         """Faces in one `(H, W, 3) uint8` RGB frame whose pixels are `pixel_aspect` times as wide as high.
@@ -74,7 +81,7 @@ class FaceDetector:
         if boxes is None:
             return NO_FACES
         boxes, scores, landmarks = (np.asarray(a, np.float32) for a in (boxes, scores, landmarks))
-        keep = (scores >= self.min_score) & (boxes[:, 3] - boxes[:, 1] >= smallest * 0.9)
+        keep = scores >= self.min_score
         scale = np.array([width / small_width, height / small_height], np.float32)
         return Detections(
             boxes=boxes[keep] * np.tile(scale, 2), scores=scores[keep], landmarks=landmarks[keep] * scale

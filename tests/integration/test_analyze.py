@@ -1,0 +1,229 @@
+"""The main job on real Ray and real videos, against the plain composition of the same stages."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fer_batch.archive.listing import list_videos
+from fer_batch.archive.plan import plan_segments
+from fer_batch.archive.probe import probe_video
+from fer_batch.config import AnalyzeConfig
+from fer_batch.errors import OutputError
+from fer_batch.model.weights import load_checkpoint
+from fer_batch.pipeline.analyze import analyze
+from fer_batch.pipeline.finalize import RunSummary, finalize
+from fer_batch.pipeline.plan_store import add_round, start_run
+from fer_batch.pipeline.results import write_result
+from fer_batch.pipeline.stages import AnalyzeStage
+from fer_batch.runtime import ray_session
+from fer_batch.schema import to_bundle
+from fer_batch.timeline.store import open_timeline
+from tests.conftest import SAMPLE, remux
+
+QUICK = AnalyzeConfig(min_face=0.15, segment_s=4.0, bundle_s=8.0)
+"""Larger faces only, so that detection takes a third of the time; four segments of the sample, in several
+bundles."""
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two readable videos, a truncated one, one that is no video, and a file to skip."""
+    folder = tmp_path_factory.mktemp("videos")
+    remux(SAMPLE, folder / "a.mp4")
+    (folder / "sub").mkdir()
+    remux(SAMPLE, folder / "sub" / "b.mkv")
+    (folder / "c.mp4").write_bytes(b"no video at all")
+    (folder / "notes.md").write_text("skipped")
+    return folder
+
+
+@pytest.fixture
+def two_cpus() -> Iterator[None]:
+    with ray_session(num_cpus=2):
+        yield
+
+
+def analyze_in_process(inputs: list[str], out: Path, config: AnalyzeConfig) -> RunSummary:
+    """What `analyze` does, without Ray: the same stages, one after the other, here."""
+    card = load_checkpoint(None)[1]
+    probed = [probe_video(source) for source in list_videos(inputs).sources]
+    plan = plan_segments(probed, config, card.half_window_s, card.model_id, 2)
+    (out / "results").mkdir(parents=True)
+    start_run(out, config, card, 0.0)
+    add_round(out, probed, plan)
+    stage = AnalyzeStage(config, card.crop_scale, None)
+    for bundle_id in dict.fromkeys(plan.column("bundle_id").to_pylist()):
+        rows = plan.take([i for i, b in enumerate(plan.column("bundle_id").to_pylist()) if b == bundle_id])
+        write_result(out / "results", stage(to_bundle(bundle_id, rows)))
+    return finalize(out)
+
+
+def rows(out: Path, table: str = "tracks") -> pd.DataFrame:
+    """All rows of a table, in a fixed order, without what a clock measured."""
+    keys = {"tracks": "video_id, track_id, time_s", "moments": "video_id, time_s", "videos": "uri"}[table]
+    frame = open_timeline(out).sql(f"SELECT * FROM {table} ORDER BY {keys}").df()
+    return frame.drop(columns=["analyze_s"], errors="ignore")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for table in ("videos", "moments", "tracks"):
+        pd.testing.assert_frame_equal(rows(one, table), rows(other, table), check_exact=True)
+    assert len(rows(one))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The answers to `videos` as the plain composition gives them."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    analyze_in_process([str(videos)], out, QUICK)
+    return out
+
+
+def test_more_videos_later_are_analyzed_alone(two_cpus: None, videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    analyze([str(videos / "a.mp4")], out, QUICK)
+    before = {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
+    first = rows(out)
+    summary = analyze([str(videos / "sub"), str(videos / "a.mp4")], out, QUICK)
+    after = {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
+    assert {path: after[path] for path in before} == before
+    assert len(after) > len(before)
+    assert summary.videos == {"ok": 2}
+    both = rows(out)
+    kept = both[both.uri.str.endswith("a.mp4")].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, first, check_exact=True)
+
+
+def test_a_changed_file_replaces_its_rows(two_cpus: None, videos: Path, tmp_path: Path) -> None:
+    video, out = tmp_path / "v.mp4", tmp_path / "out"
+    video.write_bytes(b"not yet a video")
+    assert analyze([str(video)], out, QUICK).videos == {"failed": 1}
+    video.write_bytes((videos / "a.mp4").read_bytes())
+    assert analyze([str(video)], out, QUICK).videos == {"ok": 1}
+
+
+def test_the_same_command_again_does_nothing_again(two_cpus: None, videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    analyze([str(videos / "a.mp4")], out, QUICK)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    analyze([str(videos / "a.mp4")], out, QUICK)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
+
+
+def test_segments_of_20_and_of_60_seconds_give_the_same_rows(long_video, tmp_path: Path) -> None:
+    video = str(long_video(7))
+    outs = []
+    for seconds in (20.0, 60.0):
+        outs.append(tmp_path / f"{seconds:g}")
+        analyze_in_process([video], outs[-1], AnalyzeConfig(min_face=0.15, segment_s=seconds))
+    for table in ("moments", "tracks"):
+        pd.testing.assert_frame_equal(rows(outs[0], table), rows(outs[1], table), check_exact=True)
+    assert rows(outs[0], "moments").frame_index.is_monotonic_increasing
+
+
+def test_one_segment_and_many_give_the_same_rows(tmp_path: Path, undisturbed: Path, videos: Path) -> None:
+    whole = AnalyzeConfig(min_face=QUICK.min_face)
+    analyze_in_process([str(videos)], tmp_path / "out", whole)
+    for table in ("moments", "tracks"):
+        pd.testing.assert_frame_equal(
+            rows(tmp_path / "out", table), rows(undisturbed, table), check_exact=True
+        )
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [{"num_cpus": 1}, {"num_cpus": 2}, {"num_cpus": 2, "num_gpus": 1}],
+    ids=["1 CPU", "2 CPUs", "2 CPUs and a GPU"],
+)
+def test_ray_gives_the_rows_of_the_plain_composition_fresh_and_resumed(
+    resources: dict[str, int], videos: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Logical resources: with the GPU, faces and recognition are two stages, with the weights on the CPU."""
+    out = tmp_path / "out"
+    with ray_session(**resources):
+        summary = analyze([str(videos)], out, QUICK)
+        assert_same_run(out, undisturbed)
+        for path in sorted((out / "results").iterdir())[:2]:
+            path.unlink()
+        assert analyze([str(videos)], out, QUICK) == summary
+    assert_same_run(out, undisturbed)
+    assert summary.videos == {"ok": 2, "failed": 1}
+    assert [(Path(uri).name, status) for uri, status, _ in summary.trouble] == [("c.mp4", "failed")]
+    assert (out / "_SUCCESS.json").exists()
+    assert len(pd.read_parquet(out / "tracks")) == summary.faces
+
+
+def test_finalize_refuses_an_unfinished_run_and_rebuilds_a_finished_one(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    for table in ("videos", "tracks", "moments"):
+        shutil.rmtree(out / table)
+    finalize(out)
+    assert_same_run(out, undisturbed)
+    next((out / "results").iterdir()).unlink()
+    with pytest.raises(OutputError, match="not done"):
+        finalize(out)
+
+
+def test_a_driver_killed_in_mid_run_and_started_again_gives_the_undisturbed_tracks(
+    videos: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    options = ["--min-face", "0.15", "--segment", "4", "--bundle", "8"]
+    command = [
+        sys.executable,
+        "-m",
+        "fer_batch.cli.main",
+        "analyze",
+        str(videos),
+        "--out",
+        str(out),
+        *options,
+    ]
+    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "results").is_dir() or not any((out / "results").glob("*.parquet")):
+            assert driver.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    done = len(list((out / "results").glob("*.parquet")))
+    assert not (out / "_SUCCESS.json").exists()
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert_same_run(out, undisturbed)
+    assert done < len(list((out / "results").glob("*.parquet")))
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from tests.integration.test_analyze import analyze_in_process
+from fer_batch.config import AnalyzeConfig
+analyze_in_process([sys.argv[1]], Path(sys.argv[2]), AnalyzeConfig(min_face=0.3, fps=1))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_length_of_the_video(long_video, tmp_path: Path) -> None:
+    peaks_mb = []
+    for repeat in (6, 60):
+        command = [sys.executable, "-c", MEMORY, str(long_video(repeat)), str(tmp_path / str(repeat))]
+        ended = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks_mb.append(int(ended.stdout.split()[-1]))
+    print(f"peak memory of 1 and of 10 minutes: {peaks_mb} MB")
+    assert peaks_mb[1] < peaks_mb[0] * 1.1
