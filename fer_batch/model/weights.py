@@ -20,6 +20,11 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 CARD_VERSION = 1
+USES = (
+    "The output is a facial expression as a model sees it, not what a person feels. For research and for "
+    "archives of people who agreed to it. Out of bounds: inferring emotions of people at work or in education "
+    "(EU AI Act, Article 5(1)(f)), and any decision about a person."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,9 @@ class Card:
     window_length: int = 9
     """Moments in a window, odd: the answer is for the one in the middle."""
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    uses: str = USES
+    """What the model is for, and what it must not be used for."""
+    licence: str = "see NOTICE; trained on images that are for research only"
     sha256: str = ""
     card_version: int = CARD_VERSION
 
