@@ -21,9 +21,9 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 CARD_VERSION = 1
 USES = (
-    "The output is a facial expression as a model sees it, not what a person feels. For research and for "
-    "archives of people who agreed to it. Out of bounds: inferring emotions of people at work or in education "
-    "(EU AI Act, Article 5(1)(f)), and any decision about a person."
+    "The output is a facial expression as a model sees it, not what a person feels. For research, and for "
+    "archives of people who agreed to it. Out of bounds: inferring emotions of people at work or in "
+    "education (EU AI Act, Article 5(1)(f)), and any decision about a person."
 )
 
 

@@ -103,16 +103,26 @@ def run_bundles(
     """
     resources = ray.cluster_resources()
     cpus, gpus = max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))
-    bundles = ray.data.from_arrow(list(_bundles(plan)))
+    work = list(_bundles(plan))
+    bundles = ray.data.from_arrow(work)
     if gpus:
         # Four workers that decode share a GPU for detection with one that recognizes.
         answers = _stage(
-            bundles, FacesStage, (config, card.crop_scale), min(4 * gpus, cpus), num_cpus=0.5, num_gpus=0.2
+            bundles,
+            FacesStage,
+            (config, card.crop_scale),
+            min(4 * gpus, cpus, len(work)),
+            num_cpus=0.5,
+            num_gpus=0.2,
         )
-        answers = _stage(answers, RecognizeStage, (checkpoint,), gpus, num_cpus=0.25, num_gpus=0.2)
+        answers = _stage(
+            answers, RecognizeStage, (checkpoint,), min(gpus, len(work)), num_cpus=0.25, num_gpus=0.2
+        )
     else:
         # Half a CPU each, so that the write tasks always find a place, also on one CPU.
-        answers = _stage(bundles, AnalyzeStage, (config, card.crop_scale, checkpoint), cpus, num_cpus=0.5)
+        answers = _stage(
+            bundles, AnalyzeStage, (config, card.crop_scale, checkpoint), min(cpus, len(work)), num_cpus=0.5
+        )
     answers.write_datasink(ResultsSink(results), ray_remote_args={"num_cpus": 0.1})
 
 
@@ -126,7 +136,9 @@ def _stage(
             fn_constructor_args=arguments,
             batch_size=1,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=2),
+            compute=ActorPoolStrategy(
+                min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2
+            ),
             **resources,
             **RETRIES,
         )
