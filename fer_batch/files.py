@@ -9,6 +9,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fer_batch.errors import OutputError
+
+
+def check_path(out: Path) -> None:
+    """Raise OutputError for an output folder whose name the Delta and SQL libraries can't take."""
+    bad = sorted(set(str(out)) & set("[]*?\\%"))
+    if bad:
+        raise OutputError(
+            f"{out} has {' '.join(bad)} in its name, which the tables can't; name another folder"
+        )
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content`; after a crash it holds either the old or the new."""

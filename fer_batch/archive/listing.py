@@ -111,6 +111,8 @@ def _manifest(path: Path) -> Iterator[str]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the manifest {path} can't be read as UTF-8 text: {error}") from error
+    if "\0" in text:
+        raise InputError(f"the manifest {path} can't be read as UTF-8 text: it holds zero bytes")
     if path.suffix.lower() == ".csv":
         rows = csv.DictReader(text.splitlines())
         column = next((c for c in rows.fieldnames or () if c.strip().lower() in MANIFEST_COLUMNS), None)

@@ -18,11 +18,11 @@ SHORTEST_TAIL_S = 1.0
 
 
 def segment_bounds(duration_s: float | None, segment_s: float) -> list[tuple[float, float]]:
-    """The cores of a video: half-open ranges of seconds that tile `[0, duration_s)`; one range where it is
-    unknown.
-    """
-    if not duration_s or not math.isfinite(duration_s) or duration_s <= segment_s + SHORTEST_TAIL_S:
-        return [(0.0, max(duration_s or 0.0, 0.0))]
+    """The cores of a video: half-open ranges that tile `[0, duration_s)` seconds; one where it is unknown."""
+    if duration_s is None or not math.isfinite(duration_s):
+        return [(0.0, 0.0)]
+    if duration_s <= segment_s + SHORTEST_TAIL_S:
+        return [(0.0, max(duration_s, 0.0))]
     count = math.ceil((duration_s - SHORTEST_TAIL_S) / segment_s)
     edges = [k * segment_s for k in range(count)] + [duration_s]
     return list(itertools.pairwise(edges))

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options) or 0)
     except FerBatchError as error:
-        print(f"fer-batch: {error}", file=sys.stderr)
+        print("fer-batch:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nfer-batch: stopped; the same command goes on from here", file=sys.stderr)

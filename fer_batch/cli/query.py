@@ -1,9 +1,24 @@
 """`query`."""
 
 import argparse
+import csv
+import io
+import json
+import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LONGEST_TABLE = 1000
+"""Rows that are shown on a terminal."""
 
 EXAMPLES = """\
 examples:
@@ -37,7 +52,6 @@ def add_commands(commands: Any) -> None:
 def run_query(options: argparse.Namespace) -> int:
     """Run the command `query`."""
     import duckdb
-    import pyarrow.parquet as pq
 
     from fer_batch.errors import OutputError, QueryError
     from fer_batch.timeline.store import open_timeline
@@ -49,60 +63,77 @@ def run_query(options: argparse.Namespace) -> int:
         answer = relation.to_arrow_table()
     except duckdb.Error as error:
         raise QueryError(str(error).strip().split("\n")[0]) from error
+    answer = answer.rename_columns(_unique(answer.column_names))
+    content = {"table": _as_table, "csv": _as_csv, "json": _as_json, "parquet": _as_parquet}[options.format](
+        answer
+    )
     if options.output:
         try:
-            sink = options.output.open("wb")
+            options.output.write_bytes(content)
         except OSError as error:
             raise OutputError(f"--output {options.output} can't be written: {error.strerror}") from error
     else:
-        sink = sys.stdout.buffer
-    with sink if options.output else _left_open(sink):
-        if options.format == "parquet":
-            pq.write_table(answer, sink)
-        elif options.format == "csv":
-            sink.write(answer.to_pandas().to_csv(index=False).encode())
-        elif options.format == "json":
-            sink.write(
-                answer.to_pandas().to_json(orient="records", force_ascii=False, indent=1).encode() + b"\n"
-            )
-        else:
-            _print_table(answer, sink)
-        sink.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
     return 0
 
 
-def _print_table(answer: Any, sink: Any) -> None:
-    import io
+def _unique(names: list[str]) -> list[str]:
+    """Column names, those that came before with _1, _2 … behind them, as two tables' columns of one name
+    do.
+    """
+    unique: list[str] = []
+    for name in names:
+        number, chosen = 0, name
+        while chosen in unique:
+            number += 1
+            chosen = f"{name}_{number}"
+        unique.append(chosen)
+    return unique
 
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    limit = 1000
+def _rows(answer: "pa.Table") -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in answer.columns), strict=True)
+
+
+def _as_csv(answer: "pa.Table") -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(answer.column_names)
+    writer.writerows(_rows(answer))
+    return text.getvalue().encode()
+
+
+def _as_json(answer: "pa.Table") -> bytes:
+    rows = [dict(zip(answer.column_names, map(_plain, row), strict=True)) for row in _rows(answer)]
+    return (json.dumps(rows, indent=1, ensure_ascii=False, default=str) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _as_parquet(answer: "pa.Table") -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(answer, sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _as_table(answer: "pa.Table") -> bytes:
     table = Table()
     for field in answer.schema:
         number = str(field.type).startswith(("int", "uint", "float", "double", "decimal"))
         table.add_column(Text(field.name), justify="right" if number else "left")
-    for row in answer.slice(0, limit).to_pylist():
-        table.add_row(
-            *(Text(f"{v:.4g}" if isinstance(v, float) else "" if v is None else str(v)) for v in row.values())
-        )
+    for row in _rows(answer.slice(0, LONGEST_TABLE)):
+        cells = (f"{v:.4g}" if isinstance(v, float) else "" if v is None else str(v) for v in row)
+        table.add_row(*map(Text, cells))
     text = io.StringIO()
     width = None if sys.stdout.isatty() else 200
     Console(file=text, width=width, highlight=False).print(table)
-    sink.write(text.getvalue().encode())
-    if len(answer) > limit:
-        sink.write(f"{limit} of {len(answer)} rows; --format csv, json or parquet gives all\n".encode())
-
-
-class _left_open:  # noqa: N801
-    """A sink that is not ours to close."""
-
-    def __init__(self, sink: Any) -> None:
-        self.sink = sink
-
-    def __enter__(self) -> Any:
-        return self.sink
-
-    def __exit__(self, *error: object) -> None:
-        pass
+    if len(answer) > LONGEST_TABLE:
+        text.write(f"{LONGEST_TABLE} of {len(answer)} rows; --format csv, json or parquet gives all\n")
+    return text.getvalue().encode()

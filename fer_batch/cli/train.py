@@ -71,11 +71,15 @@ def run_train(options: argparse.Namespace) -> int:
         k: v for k, v in vars(options).items() if k not in ("run", "out", "address", "verbose", "data")
     }
     config = TrainConfig(data=tuple(options.data), **settings)
-    from fer_batch.runtime import ray_session
     from fer_batch.training.loop import train
 
-    with ray_session(options.address, verbose=options.verbose):
-        record = train(config, options.out, on_epoch=lambda line: print(line, file=sys.stderr, flush=True))
+    record = train(
+        config,
+        options.out,
+        on_epoch=lambda line: print(line, file=sys.stderr, flush=True),
+        address=options.address,
+        verbose=options.verbose,
+    )
     chosen = record["selection"]
     print(
         f"{options.out / 'model.safetensors'}: accuracy {chosen['accuracy']:.4f}, "

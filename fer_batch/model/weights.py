@@ -17,6 +17,7 @@ import safetensors.torch
 from fer_batch.errors import CheckpointError
 from fer_batch.files import write_bytes, write_json
 from fer_batch.model.cnn_bilstm import CnnBiLstm
+from fer_batch.model.window import PLACE_TOLERANCE
 
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 CARD_VERSION = 1
@@ -72,7 +73,7 @@ class Card:
     @property
     def half_window_s(self) -> float:
         """How far a moment's window reaches to either side, in seconds."""
-        return (self.window_length // 2) / self.window_rate_hz
+        return (self.window_length // 2 + PLACE_TOLERANCE) / self.window_rate_hz
 
 
 def save_checkpoint(path: Path, model: CnnBiLstm, card: Card) -> Card:
@@ -98,10 +99,10 @@ def load_checkpoint(path: Path | None = None) -> tuple[CnnBiLstm, Card]:
             f"{path}: its sha256 is {digest[:12]}…, its card says {card.sha256[:12]}…: "
             "the weights and the card don't belong together"
         )
-    model = CnnBiLstm(**card.architecture)
     try:
+        model = CnnBiLstm(**card.architecture)
         model.load_state_dict(safetensors.torch.load(data))
-    except (safetensors.SafetensorError, RuntimeError) as error:
+    except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not hold the model that its card describes: {error}") from error
     return model.eval(), card
 
@@ -127,6 +128,6 @@ def read_card(path: Path | None = None) -> tuple[Path, Card]:
         fields = json.loads(card_path.read_text())
         fields["classes"] = tuple(fields["classes"])
         card = Card(**fields)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, CheckpointError) as error:
         raise CheckpointError(f"{card_path} is not a card that this version can read: {error}") from error
     return path, card

@@ -2,6 +2,9 @@
 
 import numpy as np
 
+PLACE_TOLERANCE = 0.6
+"""How far from a place of the window a moment may be and stand there, as a share of the places' distance."""
+
 
 def windows(times: np.ndarray, rate_hz: float, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A window for every moment of one track, resampled to the rate that the model was trained at.
@@ -22,7 +25,7 @@ def windows(times: np.ndarray, rate_hz: float, length: int) -> tuple[np.ndarray,
     after = np.minimum(after, count - 1)
     nearest = np.where(places - times[before] <= times[after] - places, before, after)
     nearest[:, half] = np.arange(count)
-    held = np.abs(times[nearest] - places) <= 0.6 / rate_hz
+    held = np.abs(times[nearest] - places) <= PLACE_TOLERANCE / rate_hz
     order = np.argsort(~held, axis=1, kind="stable")
     indices = np.where(np.take_along_axis(held, order, 1), np.take_along_axis(nearest, order, 1), -1)
     return indices, held.sum(axis=1), held[:, :half].sum(axis=1)

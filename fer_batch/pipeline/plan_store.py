@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from fer_batch.config import AnalyzeConfig, difference
 from fer_batch.errors import ConfigError, OutputError
-from fer_batch.files import write_json, write_parquet
+from fer_batch.files import check_path, write_json, write_parquet
 from fer_batch.model.weights import Card
 from fer_batch.schema import PLAN, PROBED, SCHEMA_VERSION
 
@@ -30,6 +30,7 @@ def check_output(out: Path, config: AnalyzeConfig, card: Card) -> dict[str, Any]
     Raises ConfigError, with the difference, where it was made with another configuration or model;
     OutputError where the folder holds something else.
     """
+    check_path(out)
     standing = next(folder for folder in (out, *out.parents) if folder.exists())
     if not standing.is_dir():
         raise OutputError(f"{standing} is a file; --out needs a folder: new, empty, or of an earlier run")
@@ -54,7 +55,10 @@ def check_output(out: Path, config: AnalyzeConfig, card: Card) -> dict[str, Any]
 def read_run(out: Path) -> dict[str, Any]:
     """`run.json` of an output folder; raises OutputError where there is none."""
     try:
-        return json.loads((out / "run.json").read_text())
+        run = json.loads((out / "run.json").read_text())
+        if not (isinstance(run, dict) and run.keys() >= {"settings", "classes", "buckets"}):
+            raise ValueError("it is not a run of fer-batch")
+        return run
     except FileNotFoundError:
         raise OutputError(f"{out} holds no run of fer-batch (there is no {out / 'run.json'})") from None
     except (OSError, ValueError) as error:

@@ -1,6 +1,5 @@
 """Questions to a finished run: its tables as SQL and as pandas, read-only, and nothing else within reach."""
 
-import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +8,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from fer_batch.errors import OutputError, QueryError
+from fer_batch.files import check_path
 from fer_batch.schema import probability_column
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Timeline:
         for condition, value in (("track_id = ?", track), ("time_s >= ?", start_s), ("time_s < ?", end_s)):
             if value is not None:
                 conditions.append(condition)
-                values.append(value)
+                values.append(float(value))
         where = " AND ".join(conditions)
         return self._connection.execute(
             f"SELECT * FROM tracks WHERE {where} ORDER BY uri, track_id, time_s", values
@@ -97,6 +97,7 @@ class Timeline:
         """).df()
 
     def _view(self, name: str) -> None:
+        check_path(self.out)
         try:
             table = DeltaTable(str(self.out / name))
         except TableNotFoundError:
@@ -107,12 +108,9 @@ class Timeline:
             )
             raise OutputError(f"{self.out} has no table {name}; as the output of a run it {state}") from None
         files = [str(self.out / name / uri.rsplit(f"/{name}/", 1)[-1]) for uri in table.file_uris()]
-        if not files or any(glob.has_magic(file) for file in files):
-            dataset = table.to_pyarrow_dataset()
-            kept = [column for column in dataset.schema.names if column != "bucket"]
-            self._connection.register(
-                name, dataset.scanner(columns=kept).to_table() if not files else dataset
-            )
+        if not files:
+            empty = table.to_pyarrow_dataset().schema.empty_table()
+            self._connection.register(name, empty.drop_columns(["bucket"]))
             return
         known = self._connection.execute("SELECT current_setting('allowed_paths')").fetchone()
         allowed = [*(known[0] if known and known[0] else []), *files]

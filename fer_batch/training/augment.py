@@ -58,6 +58,8 @@ def _smooth(batch: int, steps: int, channels: int, generator: torch.Generator) -
 
 def warp(crops: Tensor, motion: Tensor) -> Tensor:
     """`(N, 1, H, W)` by `(N, 5)` (turn, log zoom, shift x, shift y, flip), bilinear, edges reflected."""
+    if not len(crops):
+        return crops
     turn, zoom, dx, dy, flip = motion.unbind(1)
     scale = torch.exp(-zoom)
     cos, sin = torch.cos(turn) * scale, torch.sin(turn) * scale

@@ -153,7 +153,7 @@ def _fer2013(path: Path) -> tuple[Clips, dict[str, int]]:
         )
     if not rows:
         return _stills([]), counts
-    known = [(image, SYNONYMS.get(label.lower(), label.lower()), split) for image, label, split in rows]
+    known = [(image, _canonical(label), split) for image, label, split in rows]
     for _, label, _ in known:
         if label not in EMOTIONS:
             raise InputError(f"{path} has the class {label!r}; allowed are {', '.join(EMOTIONS)}")
@@ -181,12 +181,17 @@ def _fer_csv(path: Path) -> Iterator[tuple[np.ndarray, str, str]]:
     except (pa.ArrowInvalid, KeyError) as error:
         raise InputError(f"{path} is not FER2013's CSV (columns emotion, pixels, Usage): {error}") from error
     for row, (emotion, text, usage) in enumerate(zip(emotions, pixels, usages, strict=True), 2):
-        values = np.array(text.split(), np.uint8)
-        if values.size != SIZE * SIZE or not 0 <= emotion < len(FER_ORDER):
+        try:
+            values = np.array(str(text).split(), np.int64)
+            if values.size != SIZE * SIZE or values.min() < 0 or values.max() > 255:
+                raise ValueError("pixels")
+            name = FER_ORDER[range(len(FER_ORDER)).index(emotion)]
+        except (ValueError, OverflowError):
             raise InputError(
-                f"{path} line {row}: expected an emotion of 0–6 and 2304 pixels, found {values.size} pixels"
-            )
-        yield values.reshape(SIZE, SIZE), FER_ORDER[emotion], _split(usage, path)
+                f"{path} line {row}: expected an emotion of 0–6 and {SIZE * SIZE} pixels of 0–255, "
+                f"found {emotion!r} and {len(str(text).split())} pixels"
+            ) from None
+        yield values.reshape(SIZE, SIZE).astype(np.uint8), name, _split(usage, path)
 
 
 def _ck48(path: Path) -> tuple[Clips, dict[str, int]]:
@@ -208,7 +213,7 @@ def _ck48(path: Path) -> tuple[Clips, dict[str, int]]:
                 frames.append((sequence, frame, label, image))
     clips: dict[tuple[str, str], list[tuple[int, np.ndarray]]] = {}
     for sequence, frame, label, image in frames:
-        label = SYNONYMS.get(label.lower(), label.lower())
+        label = _canonical(label)
         if label == "contempt":
             counts["contempt_left_out"] += 1
         elif label not in EMOTIONS:
@@ -226,6 +231,11 @@ def _ck48(path: Path) -> tuple[Clips, dict[str, int]]:
         labels=np.array([EMOTIONS.index(label) for (_, label), _ in ordered], np.int64),
         splits=np.where(chosen, "select", "train").astype(str),
     ), counts
+
+
+def _canonical(label: object) -> str:
+    name = str(label).strip().lower()
+    return SYNONYMS.get(name, name)
 
 
 def _stills(rows: list[tuple[np.ndarray, int, str]]) -> Clips:
@@ -256,7 +266,7 @@ def _read_image(source: Path | io.BytesIO, counts: dict[str, int]) -> np.ndarray
     """A grey 48×48 image, or None and one more in `counts["unreadable"]`."""
     try:
         image = Image.open(source).convert("L")
-    except (UnidentifiedImageError, OSError):
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
         counts["unreadable"] = counts.get("unreadable", 0) + 1
         return None
     if image.size != (SIZE, SIZE):

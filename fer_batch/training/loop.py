@@ -22,14 +22,15 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from ray.train.torch import TorchTrainer, get_device, prepare_model
+from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
-from fer_batch.evaluation.metrics import accuracy, macro_f1
 from fer_batch.files import write_json
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
+from fer_batch.runtime import ray_session
 from fer_batch.schema import EMOTIONS
 from fer_batch.training.augment import augment_sequences, augment_stills
 from fer_batch.training.datasets import class_counts, concatenate, draw_sequences, load_dataset
@@ -44,29 +45,44 @@ def train(
     out: Path,
     resources: dict[str, float] | None = None,
     on_epoch: Callable[[str], None] = lambda line: None,
+    *,
+    address: str | None = None,
+    verbose: bool = False,
 ) -> dict[str, Any]:
-    """Train, or continue what stands in `out`; writes model.safetensors, its card, history.csv and .json
-    there.
+    """Train, or continue what stands in `out`, and write model.safetensors, its card and the history there.
 
     Returns the card's training record. The same call again after a kill goes on from the last finished
-    epoch; another configuration on the same folder raises ConfigError. `resources` are Ray's for each
-    worker, by default one CPU, or one GPU where Ray has them. `on_epoch` gets a line for each epoch as it
-    ends.
+    epoch; another configuration on the same folder raises ConfigError, data that can't be used InputError,
+    both before Ray is started or anything written. `resources` are Ray's for each worker, by default one
+    CPU, or one GPU where Ray has them. `on_epoch` gets a line for each epoch as it ends.
     """
     out = out.absolute()
     record = out / "train.json"
     if record.exists():
-        changed = difference(json.loads(record.read_text()), config.to_dict())
+        changed = difference(_read_record(record), config.to_dict())
         if changed:
             raise ConfigError(f"{out} holds a run of another configuration ({changed}): name another --out")
         if (out / "model.json").exists():
             return json.loads((out / "model.json").read_text())["training"]
-    elif out.exists() and any(out.iterdir()):
-        raise OutputError(f"{out} is not empty and holds no training run: name a new or empty folder")
-    for name, path in config.data:
-        load_dataset(name, Path(path))  # names a bad data set before anything is started or written
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(record, config.to_dict())
+    elif out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise OutputError(f"{out} holds something else than a training run: name a new or empty folder")
+    splits = {split for name, path in config.data for split in load_dataset(name, Path(path))[0].splits}
+    for needed in ("train", "select"):
+        if needed not in splits:
+            raise InputError(f"the data has no image for the split {needed!r}; it has {sorted(splits)}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(record, config.to_dict())
+    except OSError as error:
+        raise OutputError(f"{out} can't be written: {error.strerror}") from error
+    with ray_session(address, verbose=verbose):
+        return _export(config, out, _fit(config, out, resources, on_epoch))
+
+
+def _fit(
+    config: TrainConfig, out: Path, resources: dict[str, float] | None, on_epoch: Callable[[str], None]
+) -> dict[str, Any]:
+    """Run the workers to the end; returns the last checkpoint's state."""
     use_gpu = ray.cluster_resources().get("GPU", 0) >= config.workers
     trainer = TorchTrainer(
         train_worker,
@@ -88,8 +104,7 @@ def train(
     if result.checkpoint is None:
         raise FerBatchError(f"training in {out} ended without a checkpoint: {result.error}")
     with result.checkpoint.as_directory() as folder:
-        state = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
-    return _export(config, out, state)
+        return torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -102,8 +117,6 @@ def train_worker(settings: dict[str, Any]) -> None:
     torch.manual_seed(config.seed)
     data = concatenate([load_dataset(name, Path(path))[0] for name, path in config.data])
     training, selection = data.take(data.splits == "train"), data.take(data.splits == "select")
-    if not len(training):
-        raise InputError("the data has no training split")
     frame_labels = np.repeat(training.labels, np.diff(training.starts))
     weights = torch.from_numpy(class_weights(frame_labels, len(EMOTIONS), config.class_weights)).to(device)
 
@@ -167,7 +180,14 @@ def train_worker(settings: dict[str, Any]) -> None:
         mean_loss = float(sums[0] / sums[1])
         lr = stepper.lr
         predicted = predict_stills(ema, selection.frames[selection.starts[1:] - 1], device, rank, world)
-        scores = accuracy(selection.labels, predicted), macro_f1(selection.labels, predicted, len(EMOTIONS))
+        scores = (
+            float(accuracy_score(selection.labels, predicted)),
+            float(
+                f1_score(
+                    selection.labels, predicted, labels=range(len(EMOTIONS)), average="macro", zero_division=0
+                )
+            ),
+        )
         stepper.epoch_done(scores[0])
         values = (epoch + 1, phase, mean_loss, lr, *scores, len(selection), time.monotonic() - began)
         history.append(dict(zip(HISTORY, values, strict=True)))
@@ -281,6 +301,13 @@ def _all_sum(value: Tensor) -> Tensor:
     return value
 
 
+def _read_record(record: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(record.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise OutputError(f"{record} is not the record of a training run: {error}") from error
+
+
 def _restore() -> dict[str, Any] | None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
@@ -309,6 +336,7 @@ def _export(config: TrainConfig, out: Path, state: dict[str, Any]) -> dict[str, 
         "selection": {k: history[-1][k] for k in ("accuracy", "macro_f1", "n")},
         "seconds": round(sum(h["seconds"] for h in history)),
     }
+    write_json(out / "history.json", history)
     with (out / "history.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, HISTORY)
         writer.writeheader()

@@ -1,8 +1,9 @@
 """Videos to frames with their times: two readers, decord and PyAV, behind `sampled_frames`.
 
-decord reads files that are one segment. It opens a long file slowly and stops for good at the first damaged
-packet, so PyAV reads parts of long files, and goes on wherever decord gives up. Both give the same pixels
-and the same times.
+decord reads files that are one segment and intact. It opens a long file slowly, and gives no sign of most
+damage; so PyAV looks such a file through first (frames are decoded, not converted), and reads parts of long
+files, what is damaged, and whatever else decord is not right for. Both give the same pixels and the same
+times.
 """
 
 import itertools
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -23,6 +25,9 @@ av.logging.set_level(av.logging.PANIC)
 
 SAME_TIME_S = 1e-4
 """Two times closer than this are one."""
+DECORD_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "flv")
+"""Where decord is right: in MPEG-TS and MPEG-PS it gave frames of the wrong group of pictures, and of a
+damaged Matroska it left out frames, both without an error (measured on 3.3.0)."""
 MAX_BROKEN_READS = 100
 """Errors of the container after which the rest of a file is given up."""
 
@@ -39,12 +44,16 @@ class VideoInfo:
     """Of the upright frame, in pixels as stored."""
     codec: str
     first_pts: int
-    """Presentation timestamp of the first frame, in units of `time_base`."""
+    """Presentation timestamp of the first frame, in units of `time_base`: where times count from."""
     time_base: Fraction
     rotation: int
     """Degrees counter-clockwise that make the frame upright: 0, 90, 180 or 270."""
+    mirrored: bool
+    """Whether the frame is upright only after it is flipped (top to bottom, before it is turned)."""
     pixel_aspect: float
     """Width over height of a pixel of the upright frame."""
+    container: str
+    """FFmpeg's name of the format."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,15 +134,12 @@ def sampled_frames(
     Raises DecodeError only where the file can't be opened.
     """
     cell = _Cells(fps, start_s)
-    if first_pts is None:
+    if first_pts is None and _is_intact(path):
         try:
             yield from _decord_frames(path, cell, reading)
+            return
         except _DecordFailedError:
             pass
-        else:
-            if reading.short_s <= 0:
-                return
-        reading.short_s = 0.0
     yield from _pyav_frames(path, start_s, end_s, cell, first_pts, reading)
 
 
@@ -160,6 +166,20 @@ class _DecordFailedError(Exception):
     pass
 
 
+def _is_intact(path: str | Path) -> bool:
+    """Whether decord may read a file: a container that it is right for, every frame there and undamaged."""
+    info = read_info(path)
+    if info.container not in DECORD_CONTAINERS or info.mirrored:
+        return False
+    reading = Reading(core_start_s=0.0, core_end_s=math.inf)
+    with _open(path) as container:
+        for time_s, image in _decoded(container, _video_stream(container), info, info.first_pts, reading):
+            reading.note(time_s, info.fps)
+            reading.damaged_frames += bool(image.is_corrupt)
+    reading.short_s = _missing(info, max(reading.read_s, reading.others_end_s))
+    return reading.error is None
+
+
 def _decord_frames(path: str | Path, cell: _Cells, reading: Reading) -> Iterator[Frame]:
     import decord  # here, because decord must be imported after torch where both are used
 
@@ -170,6 +190,8 @@ def _decord_frames(path: str | Path, cell: _Cells, reading: Reading) -> Iterator
         starts = np.asarray(reader.get_frame_timestamp(np.arange(len(reader))))[:, 0]
     except (decord.DECORDError, RuntimeError, OSError, IndexError):
         raise _DecordFailedError from None
+    if not np.isfinite(starts).all():
+        raise _DecordFailedError
     ticks = np.round(starts.astype(np.float64) / float(info.time_base)).astype(np.int64)
     times = [float((tick - ticks[0]) * info.time_base) for tick in ticks.tolist()]
     if any(b <= a for a, b in itertools.pairwise(times)):
@@ -185,13 +207,13 @@ def _decord_frames(path: str | Path, cell: _Cells, reading: Reading) -> Iterator
         index = reading.note(time_s, info.fps)
         if image is not None:
             yield Frame(time_s=time_s, index=index, image=image)
-    reading.short_s = _missing(info, reading.read_s)
 
 
 def _pyav_frames(
     path: str | Path, start_s: float, end_s: float, cell: _Cells, first_pts: int | None, reading: Reading
 ) -> Iterator[Frame]:
     after_s = reading.last_s
+    skipped_s = 0.0
     if math.isfinite(after_s):
         start_s = max(start_s, after_s)
     info = read_info(path)
@@ -206,10 +228,11 @@ def _pyav_frames(
                 continue
             frames = _decoded(container, stream, info, origin, reading)
             first = next(frames, None)
-            if first is not None and from_s > 0 and first[0] > start_s + 2 / info.fps:
+            if from_s > 0 and (first is None or first[0] > start_s + 2 / info.fps):
                 continue
             for time_s, image in itertools.chain([first] if first else [], frames):
-                if time_s < start_s - SAME_TIME_S or time_s <= after_s + SAME_TIME_S:
+                if time_s < start_s - SAME_TIME_S or time_s <= reading.last_s + SAME_TIME_S:
+                    skipped_s = max(skipped_s, time_s + 1 / info.fps)
                     continue
                 if time_s >= end_s - SAME_TIME_S:
                     return
@@ -218,7 +241,7 @@ def _pyav_frames(
                 if cell.is_first(time_s):
                     yield Frame(time_s=time_s, index=index, image=_upright(image))
             if not math.isfinite(end_s):
-                reading.short_s = _missing(info, max(reading.read_s, reading.others_end_s))
+                reading.short_s = _missing(info, max(reading.read_s, skipped_s, reading.others_end_s))
             return
 
 
@@ -258,9 +281,8 @@ def _decoded(
             continue
         for image in images:
             if isinstance(image, av.VideoFrame):
-                step_s = 1 / info.fps
-                pts = image.pts
-                previous = previous + step_s if pts is None else float((pts - origin) * info.time_base)
+                pts = _timestamp(image, info.container)
+                previous = previous + 1 / info.fps if pts is None else float((pts - origin) * info.time_base)
                 yield previous, image
 
 
@@ -312,11 +334,26 @@ def _info(container: av.container.InputContainer, stream: av.VideoStream) -> Vid
         width=width,
         height=height,
         codec=stream.codec_context.codec.canonical_name,
-        first_pts=first.pts or 0,
+        first_pts=_first_timestamp(first, container.format.name, stream.start_time),
         time_base=stream.time_base,
         rotation=rotation,
         pixel_aspect=aspect,
+        container=container.format.name,
+        mirrored=_mirrored(first),
     )
+
+
+def _timestamp(image: av.VideoFrame, container: str) -> int | None:
+    """A frame's presentation timestamp. AVI has none: there frames come out one by one as they are shown."""
+    return image.dts if container == "avi" else image.pts
+
+
+def _first_timestamp(first: av.VideoFrame, container: str, start: int | None) -> int:
+    """Where times count from: the start that the container says, where the frames before `first` are
+    ruined.
+    """
+    pts = _timestamp(first, container) or 0
+    return pts if start is None or container == "avi" else min(pts, start)
 
 
 def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
@@ -357,9 +394,19 @@ def _seek(
 
 
 def _upright(decoded: av.VideoFrame) -> np.ndarray:
-    image = decoded.to_ndarray(format="rgb24")
+    image: np.ndarray = decoded.to_ndarray(format="rgb24")
+    if _mirrored(decoded):
+        image = np.ascontiguousarray(image[::-1])
     turns = (decoded.rotation // 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _mirrored(decoded: av.VideoFrame) -> bool:
+    matrix: Any = decoded.side_data.get("DISPLAYMATRIX")  # a buffer, which the stubs of PyAV do not say
+    if matrix is None:
+        return False
+    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).astype(np.int64).tolist()
+    return a * d - b * c < 0
 
 
 def _reason(error: Exception) -> str:

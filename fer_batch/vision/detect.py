@@ -72,7 +72,7 @@ class FaceDetector:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # ragged arrays of the library
                 boxes, scores, landmarks = self.networks.detect(image, landmarks=True)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             if "non-empty" in str(error) or "stack expects" in str(error):
                 return (
                     NO_FACES  # facenet-pytorch's own words where one of its networks refuses every candidate

@@ -1,0 +1,224 @@
+"""What inputs stand for: files, folders, globs and manifests to videos, each once."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fer_batch.archive.listing import VIDEO_SUFFIXES, list_videos
+from fer_batch.errors import FerBatchError, InputError
+
+
+def touch(folder: Path, *names: str) -> list[Path]:
+    paths = [folder / name for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(path.name.encode())
+    return paths
+
+
+def names(*inputs: Path | str) -> list[str]:
+    return [Path(source.uri).name for source in list_videos([str(i) for i in inputs]).sources]
+
+
+def test_no_inputs_are_refused() -> None:
+    with pytest.raises(InputError, match="no videos named"):
+        list_videos([])
+
+
+def test_an_empty_folder_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no videos found in .*\.mp4"):
+        list_videos([str(tmp_path)])
+
+
+def test_a_folder_without_videos_says_how_much_it_skipped(tmp_path: Path) -> None:
+    touch(tmp_path, "notes.txt", "cover.jpg")
+    with pytest.raises(InputError, match="2 other files skipped"):
+        list_videos([str(tmp_path)])
+
+
+@pytest.mark.parametrize("given", ["", "nowhere", "nowhere/film.mp4", "film.mp4\0"])
+def test_an_input_that_does_not_exist_is_refused(tmp_path: Path, given: str) -> None:
+    with pytest.raises(InputError, match="no file or folder"):
+        list_videos([f"{tmp_path}/{given}" if given else given])
+
+
+def test_a_glob_that_matches_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing matches"):
+        list_videos([str(tmp_path / "*.mp4")])
+
+
+def test_a_folder_is_searched_to_its_depths_and_only_for_videos(tmp_path: Path) -> None:
+    touch(tmp_path, "b.mp4", "a/deep/down/c.MKV", "a/readme.md", "a/list.csv", "no_suffix", ".mp4")
+    listing = list_videos([str(tmp_path)])
+    assert [Path(s.uri).name for s in listing.sources] == ["c.MKV", "b.mp4"]
+    assert listing.skipped == 4
+    assert listing.repeated == 0
+
+
+@pytest.mark.parametrize("suffix", sorted(VIDEO_SUFFIXES))
+def test_each_video_suffix_counts_in_either_case(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path, f"a{suffix}", f"b{suffix.upper()}")
+    assert names(tmp_path) == [f"a{suffix}", f"b{suffix.upper()}"]
+
+
+def test_a_file_named_outright_counts_whatever_its_suffix(tmp_path: Path) -> None:
+    (recording,) = touch(tmp_path, "recording.dat")
+    assert names(recording) == ["recording.dat"]
+
+
+def test_a_name_that_looks_like_a_glob_but_exists_is_that_file(tmp_path: Path) -> None:
+    film, _ = touch(tmp_path, "film [1080p]*.mp4", "film 1.mp4")
+    assert names(film) == ["film [1080p]*.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("x*", None),
+        ("*.mp4", ["a.mp4", "b.mp4"]),
+        ("?.*", ["a.mp4", "b.mp4"]),
+        ("**/*.mp4", ["a.mp4", "b.mp4", "c.mp4"]),
+        ("sub*", ["c.mp4"]),
+        ("[ab].mp4", ["a.mp4", "b.mp4"]),
+    ],
+)
+def test_globs_find_videos_and_folders_of_videos(
+    tmp_path: Path, pattern: str, found: list[str] | None
+) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4", "b.txt", "sub/c.mp4")
+    if found is None:
+        with pytest.raises(InputError):
+            names(tmp_path / pattern)
+    else:
+        assert names(tmp_path / pattern) == found
+
+
+def test_a_text_manifest_names_a_path_a_line_relative_to_itself(tmp_path: Path) -> None:
+    touch(tmp_path, "films/a.mp4", "films/#b.mp4", "films/c #2.mp4")
+    lines = [
+        "# of last summer",
+        "",
+        "   # and more",
+        " films/a.mp4 ",
+        str(tmp_path / "films/c #2.mp4"),
+        "films/d.mp4",
+    ]
+    manifest = tmp_path / "list.txt"
+    manifest.write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
+    listing = list_videos([str(manifest)])
+    assert [Path(s.uri).name for s in listing.sources] == ["a.mp4", "c #2.mp4", "d.mp4"]
+    assert [s.error for s in listing.sources] == [None, None, "the file does not exist"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("path\na.mp4\n", ["a.mp4"]),
+        (" URI ,who\na.mp4,Ann\n\n,nobody\n", ["a.mp4"]),
+        ('who,video\n"Ann, B.","b, c.mp4"\nshort row\n', ["b, c.mp4"]),
+        ("file,path\na.mp4,b.mp4\n", ["a.mp4"]),
+    ],
+)
+def test_a_csv_manifest_has_its_paths_in_a_named_column(tmp_path: Path, text: str, found: list[str]) -> None:
+    (tmp_path / "list.csv").write_text(text)
+    assert names(tmp_path / "list.csv") == found
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.txt", b"", "no videos found"),
+        ("comments.txt", b"# nothing\n\n", "no videos found"),
+        ("empty.csv", b"", "no column named path, uri, video or file"),
+        ("header.csv", b"path\n", "no videos found"),
+        ("columns.csv", b"name,size\na.mp4,3\n", "no column named path, uri, video or file"),
+        ("latin.txt", "Fünf.mp4".encode("latin-1"), "can't be read as UTF-8"),
+        ("utf16.txt", "a.mp4".encode("utf-16"), "can't be read as UTF-8"),
+    ],
+)
+def test_a_manifest_that_names_nothing_is_refused_with_the_reason(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        list_videos([str(tmp_path / name)])
+
+
+def test_a_manifest_with_zero_bytes_in_it_ends_in_a_message_or_a_failed_video(tmp_path: Path) -> None:
+    manifest = tmp_path / "list.txt"
+    manifest.write_bytes("a.mp4\n".encode("utf-16-le"))
+    try:
+        sources = list_videos([str(manifest)]).sources
+    except FerBatchError:
+        return
+    assert all(source.error for source in sources)
+
+
+def test_a_missing_file_in_a_manifest_is_a_failed_video_and_not_an_error(tmp_path: Path) -> None:
+    manifest = tmp_path / "list.txt"
+    manifest.write_text("gone.mp4\n")
+    (source,) = list_videos([str(manifest)]).sources
+    assert (source.error, source.version, source.size_bytes) == ("the file does not exist", "missing", 0)
+
+
+def test_a_folder_in_a_manifest_is_a_failed_video(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    manifest = tmp_path / "list.txt"
+    manifest.write_text("films\n")
+    (source,) = list_videos([str(manifest)]).sources
+    assert source.error == "not a regular file"
+
+
+def test_a_link_to_nowhere_in_a_folder_is_a_failed_video(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").symlink_to(tmp_path / "gone.mp4")
+    (source,) = list_videos([str(tmp_path)]).sources
+    assert source.error == "the file does not exist"
+
+
+def test_a_file_that_is_named_several_ways_is_one_video(tmp_path: Path) -> None:
+    (film,) = touch(tmp_path, "film.mp4")
+    (tmp_path / "link.mp4").symlink_to(film)
+    (tmp_path / "list.txt").write_text("film.mp4\n./film.mp4\n")
+    inputs = [str(film), str(tmp_path), str(tmp_path / "*.mp4"), str(tmp_path / "list.txt")]
+    listing = list_videos(inputs)
+    assert [s.uri for s in listing.sources] == [os.path.realpath(film)]
+    assert listing.repeated == 6
+
+
+def test_sources_come_in_order_of_their_uri_whatever_the_order_of_inputs(tmp_path: Path) -> None:
+    paths = [str(p) for p in touch(tmp_path, "c.mp4", "a.mp4", "b/d.mp4")]
+    forward, backward = list_videos(paths), list_videos(paths[::-1])
+    assert forward == backward
+    assert [s.uri for s in forward.sources] == sorted(s.uri for s in forward.sources)
+
+
+def test_a_video_keeps_its_id_and_a_change_changes_its_version(tmp_path: Path) -> None:
+    film, other = touch(tmp_path, "film.mp4", "other.mp4")
+    before = list_videos([str(tmp_path)]).sources
+    film.write_bytes(b"longer than before")
+    after = list_videos([str(tmp_path)]).sources
+    assert [s.video_id for s in before] == [s.video_id for s in after]
+    assert before[0].version != after[0].version
+    assert before[1] == after[1]
+    assert len({s.video_id for s in before}) == 2
+    assert after[0].size_bytes == len(b"longer than before")
+    assert all(len(s.video_id) == len(s.version) == 16 for s in (*before, *after))
+    assert Path(after[1].uri) == other.resolve()
+
+
+def test_a_name_that_is_not_utf8_is_a_failed_video_whose_uri_can_be_printed(tmp_path: Path) -> None:
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")).write_bytes(b"film")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    (source,) = list_videos([str(tmp_path)]).sources
+    assert source.uri.endswith("caf\\xe9.mp4")
+    assert source.error == "the file's name is not UTF-8"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir(mode=0)
+    with pytest.raises(InputError, match="private can't be read"):
+        list_videos([str(tmp_path)])

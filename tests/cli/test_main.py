@@ -1,0 +1,290 @@
+"""The command line: help with examples, and one line and exit code 2 for what a user can mend."""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+
+from fer_batch.cli.main import main
+from fer_batch.model.cnn_bilstm import CnnBiLstm
+from fer_batch.model.weights import Card, save_checkpoint
+from fer_batch.schema import EMOTIONS
+
+COMMANDS = ("analyze", "finalize", "demo", "query", "train")
+
+
+def run(*words: object) -> int | str | None:
+    """The exit code of a command line."""
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as end:
+        return end.code
+
+
+def test_no_command_is_one_line_that_points_to_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "COMMAND" in said.err
+    assert "fer-batch --help" in said.err
+
+
+@pytest.mark.parametrize("words", [["analyse"], ["--fps", "5"], ["Query", "x", "SELECT 1"]])
+def test_an_unknown_command_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*words) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    said = capsys.readouterr().out
+    assert all(f"\n    {command} " in said for command in COMMANDS)
+    assert "fer-batch demo" in said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_shows_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "--help") == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    examples = said.out.partition("example")[2]
+    assert f"\n  fer-batch {command} " in examples
+    assert not any(len(line) > 120 for line in said.out.splitlines())
+
+
+def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"fer-batch {version('fer-batch')}\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, and the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def nothing(folder: Path) -> list[str]:
+    return []
+
+
+def missing(folder: Path) -> list[str]:
+    return ["nowhere.mp4"]
+
+
+def missing_manifest(folder: Path) -> list[str]:
+    return ["nowhere.csv"]
+
+
+def empty_folder(folder: Path) -> list[str]:
+    (folder / "videos").mkdir()
+    return ["videos"]
+
+
+def folder_of_text(folder: Path) -> list[str]:
+    (folder / "videos").mkdir()
+    (folder / "videos" / "notes.md").write_text("hello")
+    return ["videos"]
+
+
+def glob_of_nothing(folder: Path) -> list[str]:
+    return ["*.mp4"]
+
+
+def manifest_without_a_column(folder: Path) -> list[str]:
+    (folder / "list.csv").write_text("name,speaker\na.mp4,Ada\n")
+    return ["list.csv"]
+
+
+def empty_csv(folder: Path) -> list[str]:
+    (folder / "list.csv").touch()
+    return ["list.csv"]
+
+
+def empty_txt(folder: Path) -> list[str]:
+    (folder / "list.txt").write_text("# nothing yet\n\n")
+    return ["list.txt"]
+
+
+def manifest_of_bytes(folder: Path) -> list[str]:
+    (folder / "list.txt").write_bytes(b"\xff\xfe\x00a")
+    return ["list.txt"]
+
+
+def with_video(*options: str) -> Callable[[Path], list[str]]:
+    def make(folder: Path) -> list[str]:
+        (folder / "video.mp4").write_bytes(b"")
+        return ["video.mp4", *options]
+
+    make.__name__ = " ".join(options)
+    return make
+
+
+def with_checkpoint(make: Callable[[Path], Path]) -> Callable[[Path], list[str]]:
+    def case(folder: Path) -> list[str]:
+        return with_video("--checkpoint", str(make(folder)))(folder)
+
+    case.__name__ = make.__name__
+    return case
+
+
+def checkpoint_missing(folder: Path) -> Path:
+    return folder / "model.safetensors"
+
+
+def checkpoint_of_another_suffix(folder: Path) -> Path:
+    path = folder / "model.pt"
+    path.write_bytes(b"")
+    return path
+
+
+def checkpoint_in_an_empty_folder(folder: Path) -> Path:
+    path = folder / "model"
+    path.mkdir()
+    return path
+
+
+def good_checkpoint(folder: Path) -> Path:
+    path = folder / "model.safetensors"
+    architecture = {"classes": 7, "filters": [8, 8, 8, 8]}
+    save_checkpoint(path, CnnBiLstm(**architecture), Card(classes=EMOTIONS, architecture=architecture))
+    return path
+
+
+def edit(path: Path, **changes: object) -> Path:
+    card = path.with_suffix(".json")
+    card.write_text(json.dumps(json.loads(card.read_text()) | changes))
+    return path
+
+
+def checkpoint_that_is_a_pickle(folder: Path) -> Path:
+    path, data = good_checkpoint(folder), pickle.dumps({"weight": [0.0]})
+    path.write_bytes(data)
+    return edit(path, sha256=hashlib.sha256(data).hexdigest())
+
+
+def checkpoint_of_another_card(folder: Path) -> Path:
+    return edit(good_checkpoint(folder), sha256="0" * 64)
+
+
+def checkpoint_wider_than_its_card(folder: Path) -> Path:
+    return edit(good_checkpoint(folder), architecture={"classes": 7, "filters": [8, 8, 8, 16]})
+
+
+def checkpoint_of_an_unknown_architecture(folder: Path) -> Path:
+    return edit(good_checkpoint(folder), architecture={"layers": 50})
+
+
+def checkpoint_with_a_card_of_text(folder: Path) -> Path:
+    path = good_checkpoint(folder)
+    path.with_suffix(".json").write_text("hello\nworld")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (nothing, "no videos named"),
+        (missing, "nowhere.mp4"),
+        (missing_manifest, "nowhere.csv"),
+        (empty_folder, "no videos found in videos"),
+        (folder_of_text, "1 other files skipped"),
+        (glob_of_nothing, "*.mp4"),
+        (manifest_without_a_column, "list.csv has no column named path"),
+        (empty_csv, "list.csv has no column"),
+        (empty_txt, "no videos found in list.txt"),
+        (manifest_of_bytes, "list.txt can't be read"),
+        (with_video("--fps", "-1"), "--fps is -1"),
+        (with_video("--fps", "0"), "--fps is 0"),
+        (with_video("--fps", "nan"), "--fps is nan"),
+        (with_video("--fps", "inf"), "--fps is inf"),
+        (with_video("--fps", "five"), "five"),
+        (with_video("--min-face", "0"), "--min-face is 0"),
+        (with_video("--min-face", "1.5"), "--min-face is 1.5"),
+        (with_video("--min-score", "1"), "--min-score is 1"),
+        (with_video("--max-gap", "-0.1"), "--max-gap is -0.1"),
+        (with_video("--segment", "0.5"), "--segment is 0.5"),
+        (with_video("--bundle", "30"), "--bundle is 30"),
+        (with_video("--colour", "blue"), "--colour"),
+        (with_video("--checkpoint"), "--checkpoint"),
+        (with_checkpoint(checkpoint_missing), "model.safetensors"),
+        (with_checkpoint(checkpoint_of_another_suffix), "model.pt"),
+        (with_checkpoint(checkpoint_in_an_empty_folder), "model.safetensors"),
+        (with_checkpoint(checkpoint_that_is_a_pickle), "model.safetensors"),
+        (with_checkpoint(checkpoint_of_another_card), "model.safetensors"),
+        (with_checkpoint(checkpoint_wider_than_its_card), "model.safetensors"),
+        (with_checkpoint(checkpoint_of_an_unknown_architecture), "model"),
+        (with_checkpoint(checkpoint_with_a_card_of_text), "model.json"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_what_cannot_be_analyzed_is_one_line_and_nothing_is_written(
+    make: Callable[[Path], list[str]], said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = make(place)
+    before = sorted(place.rglob("*"))
+    assert run("analyze", *words, "--out", "out") == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert said in streams.err
+    assert streams.err.count("\n") == 1
+    assert streams.err.startswith("fer-batch")
+    assert sorted(place.rglob("*")) == before
+
+
+def test_a_missing_out_is_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("analyze", "video.mp4") == 2
+    said = capsys.readouterr().err
+    assert "--out" in said
+    assert said.count("\n") == 1
+    assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize("command", ["analyze", "demo"])
+@pytest.mark.parametrize("kind", ["folder", "file", "run of another program"])
+def test_an_out_that_holds_something_else_is_left_alone(
+    command: str, kind: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = with_video()(place) if command == "analyze" else []
+    thesis = place / "out"
+    if kind != "file":
+        thesis.mkdir()
+        thesis /= "thesis.tex" if kind == "folder" else "run.json"
+    thesis.write_text('{"years": "of work"}')
+    before = sorted(place.rglob("*"))
+    assert run(command, *words, "--out", "out") == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert str(place / "out") in said.err
+    assert sorted(place.rglob("*")) == before
+    assert thesis.read_text() == '{"years": "of work"}'
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}"])
+def test_finalize_of_no_run_is_one_line_and_nothing_is_written(
+    content: str | None, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (place / "out").mkdir()
+        (place / "out" / "run.json").write_text(content)
+    before = sorted(place.rglob("*"))
+    assert run("finalize", "out") == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "out" in said.err
+    assert said.err.count("\n") == 1
+    assert sorted(place.rglob("*")) == before
+
+
+def test_a_pickled_checkpoint_is_never_run(place: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, place / "model.safetensors")
+    (place / "model.json").write_text("{}")
+    assert run("analyze", *with_video("--checkpoint", "model.safetensors")(place), "--out", "out") == 2
+    assert not (place / "out").exists()

@@ -1,0 +1,259 @@
+"""`fer-batch query`: the same answer in every format, and one line for what can't be answered."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from fer_batch.cli.main import main
+from fer_batch.timeline.store import TABLES
+from tests.timeline.test_store import OFF, VIDEOS, write_run
+
+FORMATS = ("table", "csv", "json", "parquet")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("query") / "run", VIDEOS)
+
+
+def query(*words: object) -> int | str | None:
+    try:
+        return main(["query", *map(str, words)])
+    except SystemExit as end:
+        return end.code
+
+
+def answer(
+    capsys: pytest.CaptureFixture[bytes], finished: Path, question: str, form: str, *words: object
+) -> bytes:
+    """What a question prints, having printed nothing else."""
+    assert query(finished, question, "--format", form, *words) == 0
+    said = capsys.readouterr()
+    assert said.err == b""
+    return said.out
+
+
+def parsed(content: bytes, form: str) -> list[dict[str, Any]]:
+    """Rows of an answer; of text where the format knows nothing else."""
+    if form == "parquet":
+        return pq.read_table(io.BytesIO(content)).to_pylist()
+    if form == "json":
+        return json.loads(content)
+    return list(csv.DictReader(io.StringIO(content.decode())))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_rows_are_an_answer(form: str, finished: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    said = answer(capsysbinary, finished, "SELECT uri, time_s FROM tracks WHERE false", form)
+    if form == "table":
+        assert b"uri" in said
+    elif form == "csv":
+        assert said.decode().splitlines() == ["uri,time_s"]
+    else:
+        assert parsed(said, form) == []
+
+
+@pytest.mark.parametrize(
+    ("form", "rows"),
+    [
+        ("csv", [{"uri": OFF, "n": "5", "last": "0.4"}]),
+        ("json", [{"uri": OFF, "n": 5, "last": 0.4}]),
+        ("parquet", [{"uri": OFF, "n": 5, "last": 0.4}]),
+    ],
+)
+def test_an_answer_keeps_its_names_and_types(
+    form: str, rows: list[dict[str, Any]], finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    question = f"SELECT uri, count(*) AS n, max(time_s) AS last FROM tracks WHERE uri = '{OFF}' GROUP BY 1"
+    assert parsed(answer(capsysbinary, finished, question, form), form) == rows
+
+
+def test_a_table_shows_names_and_rows(finished: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    said = answer(capsysbinary, finished, "SELECT uri, status FROM videos ORDER BY uri", "table").decode()
+    assert all(uri in said for uri in VIDEOS)
+    assert "status" in said
+    assert (
+        said
+        == answer(capsysbinary, finished, "SELECT uri, status FROM videos ORDER BY uri", "table").decode()
+    )
+
+
+def test_the_table_is_the_default(finished: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    wanted = answer(capsysbinary, finished, "SELECT 1 AS a", "table")
+    assert query(finished, "SELECT 1 AS a") == 0
+    assert capsysbinary.readouterr().out == wanted
+
+
+def test_marks_of_rich_in_an_answer_are_only_text(
+    finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    said = answer(capsysbinary, finished, "SELECT '[bold]a[/bold]' AS \"[red]b\"", "table").decode()
+    assert "[bold]a[/bold]" in said
+    assert "[red]b" in said
+
+
+def test_a_table_shows_columns_of_one_name_side_by_side(
+    finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    said = answer(capsysbinary, finished, "SELECT 7 AS a, 8 AS a", "table").decode()
+    assert said.index("7") < said.index("8")
+
+
+def test_a_long_table_says_what_it_leaves_out(
+    finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    question = "SELECT t.range AS n FROM range(1234) t"
+    said = answer(capsysbinary, finished, question, "table").decode()
+    assert "1000 of 1234 rows" in said
+    assert "1233" not in said
+    assert len(parsed(answer(capsysbinary, finished, question, "csv"), "csv")) == 1234
+
+
+@pytest.mark.parametrize(
+    ("form", "rows"),
+    [
+        ("csv", [{"uri": "/talks/broken.mp4", "width": ""}, {"uri": "/talks/empty.mp4", "width": "640"}]),
+        ("json", [{"uri": "/talks/broken.mp4", "width": None}, {"uri": "/talks/empty.mp4", "width": 640}]),
+        ("parquet", [{"uri": "/talks/broken.mp4", "width": None}, {"uri": "/talks/empty.mp4", "width": 640}]),
+    ],
+)
+def test_whole_numbers_stay_whole_beside_missing_ones(
+    form: str, rows: list[dict[str, Any]], finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    question = "SELECT uri, width FROM videos WHERE status <> 'ok' ORDER BY uri"
+    said = answer(capsysbinary, finished, question, form)
+    assert parsed(said, form) == rows
+    assert b"640.0" not in said
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+def test_numbers_keep_all_their_digits(
+    form: str, finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    question = "SELECT 0.12345678901234567::DOUBLE AS f, 9007199254740993 AS big"
+    (row,) = parsed(answer(capsysbinary, finished, question, form), form)
+    assert float(row["f"]) == 0.12345678901234567
+    assert int(row["big"]) == 9007199254740993
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "question",
+    [
+        "SELECT 1 AS a, 2 AS a",
+        "SELECT * FROM tracks JOIN videos ON tracks.video_id = videos.video_id",
+        "SELECT [1, 2] AS l, {'a': 1} AS s, map {'k': 1} AS m",
+        "SELECT DATE '2020-01-02' AS d, TIMESTAMP '2020-01-02 03:04:05' AS ts, TIME '01:02:03' AS t",
+        "SELECT 1.50::DECIMAL(5, 2) AS dc, true AS b, NULL AS n, 'é,\"x\"' AS q, 'NaN'::DOUBLE AS nan",
+        "SUMMARIZE tracks",
+        *[f"DESCRIBE {table}" for table in TABLES],
+    ],
+)
+def test_any_answer_can_be_written_in_any_format(
+    form: str, question: str, finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert answer(capsysbinary, finished, question, form)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_output_file_holds_what_the_terminal_would_show(
+    form: str, finished: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    question = "SELECT uri, track_id, time_s, emotion FROM tracks ORDER BY ALL"
+    shown = answer(capsysbinary, finished, question, form)
+    assert answer(capsysbinary, finished, question, form, "--output", tmp_path / "answer") == b""
+    assert (tmp_path / "answer").read_bytes() == shown
+    assert [p.name for p in tmp_path.iterdir()] == ["answer"]
+
+
+def test_every_format_gives_pandas_the_same_rows(
+    finished: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    question = "SELECT uri, track_id, time_s, frame_index, emotion FROM tracks ORDER BY ALL"
+    for form in ("csv", "json", "parquet"):
+        answer(capsysbinary, finished, question, form, "--output", tmp_path / form)
+    frames = [
+        pd.read_csv(tmp_path / "csv"),
+        pd.read_json(tmp_path / "json"),
+        pd.read_parquet(tmp_path / "parquet"),
+    ]
+    for frame in frames[1:]:
+        pd.testing.assert_frame_equal(frame, frames[0], check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("", "one SELECT"),
+        ("DROP VIEW tracks", "one SELECT"),
+        ("COPY tracks TO 'answer'", "one SELECT"),
+        ("SELECT 1; SELECT 2", "one SELECT"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "/etc/passwd"),
+        ("SELECT * FROM sniff_csv('/etc/passwd')", "/etc/passwd"),
+        ("SELEC 1", "syntax error"),
+        ("SELECT nothing FROM tracks", "nothing"),
+        ("SELECT emotion::INT FROM tracks", "Conversion Error"),
+        ("SELECT error('two\nlines')", "two"),
+    ],
+)
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_question_that_cannot_be_answered_is_one_line_and_nothing_is_written(
+    question: str,
+    said: str,
+    form: str,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert query(finished, question, "--format", form, "--output", "answer") == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert said in streams.err
+    assert streams.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("output", ["nowhere/answer", "."])
+def test_an_output_that_cannot_be_written_is_one_line(
+    output: str,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert query(finished, "SELECT 1", "--output", output) == 2
+    streams = capsys.readouterr()
+    assert "--output" in streams.err
+    assert streams.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: None, Path.touch])
+def test_a_folder_without_a_run_is_one_line(
+    make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "out")
+    before = sorted(tmp_path.rglob("*"))
+    assert query(tmp_path / "out", "SELECT 1") == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert str(tmp_path / "out") in streams.err
+    assert streams.err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("words", [[], ["out"], ["out", "SELECT 1", "--format", "xml"]])
+def test_words_that_are_not_a_question_are_one_line(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert query(*words) == 2
+    assert capsys.readouterr().err.count("\n") == 1

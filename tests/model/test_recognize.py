@@ -1,0 +1,149 @@
+"""The recognizer in use: probabilities that don't depend on which other faces are asked about."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from fer_batch.model.recognize import CLASSIFY_BATCH, ENCODE_BATCH, Recognizer
+from fer_batch.model.weights import load_checkpoint
+from fer_batch.schema import EMOTIONS
+from fer_batch.training.datasets import load_dataset
+from fer_batch.training.loop import predict_stills
+
+FACES = 80
+"""More than fill a batch of the encoder and of the classifier."""
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return Recognizer(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def crops() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (FACES, 48, 48), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def tracks() -> np.ndarray:
+    """Five tracks, of 1 to some 30 faces, mixed."""
+    return np.random.default_rng(1).permutation(np.repeat([0, 3, 4, 7, 9], [1, 4, 15, 27, 33]))
+
+
+@pytest.fixture(scope="module")
+def times() -> np.ndarray:
+    """Seconds, some with gaps, some closer than a place of a window."""
+    return np.cumsum(np.random.default_rng(2).choice([0.04, 0.2, 0.4, 3.0], FACES, p=[0.4, 0.4, 0.1, 0.1]))
+
+
+@pytest.fixture(scope="module")
+def answers(recognizer: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray) -> np.ndarray:
+    return recognizer.recognize(crops, tracks, times, np.ones(FACES, bool))
+
+
+def test_no_faces_have_no_answers(recognizer: Recognizer) -> None:
+    none = np.zeros(0)
+    answers = recognizer.recognize(
+        np.zeros((0, 48, 48), np.uint8), none.astype(np.int64), none, none.astype(bool)
+    )
+    assert answers.shape == (0, len(EMOTIONS))
+    assert answers.dtype == np.float32
+    assert recognizer.encode(np.zeros((0, 48, 48), np.uint8)).shape == (0, recognizer.model.encoder.width)
+
+
+def test_probabilities_are_of_sum_1(answers: np.ndarray) -> None:
+    assert max(ENCODE_BATCH, CLASSIFY_BATCH) < FACES
+    assert answers.shape == (FACES, len(EMOTIONS))
+    assert answers.dtype == np.float32
+    assert (answers >= 0).all()
+    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5)
+    assert len(np.unique(answers, axis=0)) == FACES
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_faces_that_are_not_wanted_have_rows_of_nan(
+    recognizer: Recognizer,
+    crops: np.ndarray,
+    tracks: np.ndarray,
+    times: np.ndarray,
+    answers: np.ndarray,
+    share: float,
+) -> None:
+    wanted = np.random.default_rng(3).random(FACES) < share
+    some = recognizer.recognize(crops, tracks, times, wanted)
+    assert np.isnan(some[~wanted]).all()
+    assert np.array_equal(some[wanted], answers[wanted])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_faces_does_not_matter(
+    recognizer: Recognizer,
+    crops: np.ndarray,
+    tracks: np.ndarray,
+    times: np.ndarray,
+    answers: np.ndarray,
+    seed: int,
+) -> None:
+    order = np.random.default_rng(seed).permutation(FACES)
+    again = recognizer.recognize(crops[order], tracks[order], times[order], np.ones(FACES, bool))
+    assert np.array_equal(again, answers[order])
+
+
+def test_a_track_is_answered_alike_in_any_company(
+    recognizer: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, answers: np.ndarray
+) -> None:
+    unequal = []
+    for track in np.unique(tracks):
+        mine = tracks == track
+        alone = recognizer.recognize(crops[mine], tracks[mine], times[mine], np.ones(mine.sum(), bool))
+        if not np.array_equal(alone, answers[mine]):
+            unequal.append((int(track), float(np.abs(alone - answers[mine]).max())))
+    assert not unequal
+
+
+def test_one_wanted_face_is_answered_as_among_all(
+    recognizer: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, answers: np.ndarray
+) -> None:
+    unequal = []
+    for face in range(0, FACES, 6):
+        wanted = np.arange(FACES) == face
+        if not np.array_equal(recognizer.recognize(crops, tracks, times, wanted)[face], answers[face]):
+            unequal.append(face)
+    assert not unequal
+
+
+def test_an_embedding_does_not_depend_on_its_batch(recognizer: Recognizer, crops: np.ndarray) -> None:
+    together = recognizer.encode(crops)
+    for first, last in ((0, 1), (5, 6), (40, 80), (17, 49)):
+        assert torch.equal(recognizer.encode(crops[first:last]), together[first:last])
+
+
+def test_tracks_do_not_hear_of_each_other(
+    recognizer: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, answers: np.ndarray
+) -> None:
+    mine = tracks == 9
+    changed = np.where(mine[:, None, None], crops, 255 - crops)
+    again = recognizer.recognize(changed, tracks, times, np.ones(FACES, bool))
+    assert np.array_equal(again[mine], answers[mine])
+    assert (again[~mine] != answers[~mine]).any(axis=1).all()
+
+
+def test_read_only_crops_are_fine(recognizer: Recognizer, crops: np.ndarray) -> None:
+    frozen = np.frombuffer(crops[:2].tobytes(), np.uint8).reshape(-1, 48, 48)
+    assert torch.equal(recognizer.encode(frozen), recognizer.encode(crops[:2]))
+
+
+def test_the_packaged_model_reads_the_faces_of_public_test(shared: Path, tmp_path: Path) -> None:
+    held_out = pq.read_table(
+        shared / "data" / "fer2013.parquet",
+        columns=["image_png", "label_name", "usage"],
+        filters=[("usage", "==", "PublicTest")],
+    )
+    pq.write_table(held_out, tmp_path / "public_test.parquet")
+    clips, _ = load_dataset("fer2013", tmp_path / "public_test.parquet")
+    assert len(clips) == 3589
+    predicted = predict_stills(load_checkpoint()[0], clips.frames, torch.device("cpu"))
+    assert np.mean(predicted == clips.labels) >= 0.64

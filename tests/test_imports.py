@@ -1,0 +1,162 @@
+"""Imports point one way, each heavy library comes in at one place, and `import fer_batch` stays light."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+import fer_batch
+
+PACKAGE = Path(fer_batch.__path__[0])
+FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+BASE = {"config", "errors", "files", "schema"}
+"""Modules that every part may use."""
+EDGES = {
+    "__init__": {"timeline"},
+    "errors": set(),
+    "files": {"errors"},
+    "schema": set(),
+    "config": {"errors"},
+    "runtime": {"errors"},
+    "vision": BASE,
+    "archive": BASE,
+    "model": BASE,
+    "pipeline": BASE | {"archive", "vision", "model", "runtime"},
+    "training": BASE | {"vision", "model", "runtime"},
+    "timeline": BASE | {"pipeline", "training"},
+    "cli": BASE | {"archive", "vision", "model", "runtime", "pipeline", "training", "timeline"},
+    "sample": set(),
+}
+"""What a part may import of the package. A part may always import itself."""
+SINGLE = {("archive", "fer_batch.vision.decode")}
+"""Modules that a part may import from a part that it may not: probing a video is reading it."""
+
+PLACES = {
+    "av": ["vision/decode.py", "sample/make_sample.py"],
+    "decord": ["vision/decode.py"],
+    "facenet_pytorch": ["vision/detect.py"],
+    "ray.data": ["pipeline/analyze.py", "pipeline/results.py", "training/datasets.py"],
+    "ray.train": ["training/*.py"],
+    "ray.tune": ["training/*.py"],
+    "duckdb": ["timeline/*.py", "cli/query.py"],
+    "deltalake": ["pipeline/*.py", "timeline/*.py"],
+    "matplotlib": ["sample/make_sample.py"],
+    "skimage": ["sample/make_sample.py"],
+}
+"""The only files that may import a library."""
+LIGHT = set(sys.stdlib_module_names) | {"fer_batch", "pyarrow"}
+
+
+def imported(source: str) -> Iterator[str]:
+    """Every module that a source names: imports anywhere in it, and what it reads off `ray`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ray":
+            yield f"ray.{node.attr}"
+
+
+def modules_of(file: str) -> set[str]:
+    return set(imported((PACKAGE / file).read_text()))
+
+
+def part_of(name: str) -> str:
+    """The part of the package that a file, or a module's full name, belongs to."""
+    if name.endswith(".py"):
+        return name.split("/", maxsplit=1)[0].removesuffix(".py")
+    words = name.split(".")
+    known = len(words) > 1 and (words[1] in EDGES or (PACKAGE / words[1]).exists())
+    return words[1] if known else "__init__"
+
+
+def belongs(module: str, library: str) -> bool:
+    return module == library or module.startswith(f"{library}.")
+
+
+@pytest.mark.parametrize(
+    ("source", "modules"),
+    [
+        ("", set()),
+        ("import ray.data as data, os", {"ray.data", "os"}),
+        ("from ray import train", {"ray.train"}),
+        ("import ray\nray.data.from_arrow(1)", {"ray", "ray.data"}),
+        ("def f():\n    from fer_batch.vision import decode", {"fer_batch.vision.decode"}),
+        ("if TYPE_CHECKING:\n    import pandas as pd", {"pandas"}),
+    ],
+)
+def test_imports_are_seen_wherever_they_stand(source: str, modules: set[str]) -> None:
+    assert set(imported(source)) == modules
+
+
+def test_every_part_is_in_the_table() -> None:
+    assert {part_of(file) for file in FILES} == EDGES.keys()
+
+
+def test_the_table_points_one_way() -> None:
+    settled: set[str] = set()
+    while left := EDGES.keys() - settled:
+        free = {part for part in left if EDGES[part] <= settled}
+        assert free, f"these import each other: {sorted(left)}"
+        settled |= free
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_part_imports_only_the_parts_before_it(file: str) -> None:
+    part = part_of(file)
+    wrong = [
+        module
+        for module in sorted(modules_of(file))
+        if belongs(module, "fer_batch")
+        and part_of(module) not in EDGES[part] | {part}
+        and not any(part == user and belongs(module, allowed) for user, allowed in SINGLE)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_library_comes_in_only_at_its_place(file: str) -> None:
+    wrong = [
+        (module, places)
+        for module in sorted(modules_of(file))
+        for library, places in PLACES.items()
+        if belongs(module, library) and not any(fnmatch(file, place) for place in places)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", sorted(BASE))
+def test_what_every_part_uses_imports_nothing_heavy(name: str) -> None:
+    assert {module.split(".")[0] for module in modules_of(f"{name}.py")} <= LIGHT
+
+
+@pytest.mark.parametrize("part", ["archive", "vision", "model", "timeline"])
+def test_ray_stays_out_of(part: str) -> None:
+    files = [file for file in FILES if part_of(file) == part]
+    assert files
+    assert not [m for file in files for m in modules_of(file) if belongs(m, "ray")]
+
+
+def test_jobs_only_call_the_command_line() -> None:
+    jobs = sorted((PACKAGE.parent / "jobs").glob("*.py"))
+    assert jobs
+    for job in jobs:
+        source = job.read_text()
+        assert set(imported(source)) == {"sys", "fer_batch.cli.main.main"}
+        assert len(source.splitlines()) <= 40
+
+
+@pytest.mark.parametrize(
+    "module", ["fer_batch", "fer_batch.cli.main", "fer_batch.schema", "fer_batch.config"]
+)
+def test_importing_it_brings_in_neither_torch_nor_ray(module: str) -> None:
+    script = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "ray", "av", "duckdb", "deltalake", "pandas"} & set(loaded.split())

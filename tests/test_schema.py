@@ -1,0 +1,123 @@
+"""Tables: bundles pack and unpack without loss, and every column is plain and may be null."""
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fer_batch.schema import (
+    EMOTIONS,
+    FACES,
+    MOMENTS,
+    PLAN,
+    PROBED,
+    RESULTS,
+    VIDEOS,
+    bundled,
+    from_bundle,
+    probability_column,
+    to_bundle,
+    tracks_schema,
+)
+
+STAGES = {"plan": PLAN, "faces": FACES, "results": RESULTS}
+TABLES = STAGES | {
+    "probed": PROBED,
+    "videos": VIDEOS,
+    "moments": MOMENTS,
+    "tracks": tracks_schema(EMOTIONS),
+}
+
+
+def a_row(schema: pa.Schema, seed: int) -> dict[str, object]:
+    """Some value in every column but one, which is null."""
+
+    def value(kind: pa.DataType) -> object:
+        if pa.types.is_struct(kind):
+            return {field.name: value(field.type) for field in kind}
+        if pa.types.is_list(kind):
+            return [value(kind.value_type)] * (seed % 3)
+        if pa.types.is_string(kind):
+            return f"text {seed}"
+        if pa.types.is_large_binary(kind):
+            return bytes([seed % 256]) * seed
+        return seed % 100 + (0.5 if pa.types.is_floating(kind) else 0)
+
+    return {
+        field.name: None if number == seed % len(schema) else value(field.type)
+        for number, field in enumerate(schema)
+    }
+
+
+def some_rows(schema: pa.Schema, count: int) -> pa.Table:
+    return pa.Table.from_pylist([a_row(schema, seed) for seed in range(count)], schema=schema)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+@pytest.mark.parametrize("name", STAGES)
+def test_a_bundle_holds_its_rows(name: str, count: int) -> None:
+    rows = some_rows(STAGES[name], count)
+    bundle = to_bundle("b", rows)
+    assert bundle.num_rows == 1
+    assert bundle.schema == bundled(STAGES[name])
+    assert bundle.column("bundle_id").to_pylist() == ["b"]
+    assert from_bundle(bundle, STAGES[name]) == rows
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_no_bundles_hold_no_rows(name: str) -> None:
+    schema = STAGES[name]
+    assert from_bundle(bundled(schema).empty_table(), schema) == schema.empty_table()
+
+
+@given(st.lists(st.integers(0, 4), max_size=5), st.sampled_from(sorted(STAGES)))
+def test_bundles_go_together_and_come_apart(counts: list[int], name: str) -> None:
+    schema = STAGES[name]
+    rows = some_rows(schema, sum(counts))
+    starts = [sum(counts[:number]) for number in range(len(counts))]
+    parts = [rows.slice(start, count) for start, count in zip(starts, counts, strict=True)]
+    bundles = pa.concat_tables(
+        [bundled(schema).empty_table(), *(to_bundle(str(n), part) for n, part in enumerate(parts))]
+    )
+    assert from_bundle(bundles, schema) == rows
+    assert from_bundle(bundles.combine_chunks(), schema) == rows
+    for number, part in enumerate(parts):
+        assert from_bundle(bundles.slice(number, 1), schema) == part
+        assert from_bundle(bundles.combine_chunks().slice(number, 1), schema) == part
+
+
+def test_rows_in_several_chunks_make_one_bundle() -> None:
+    rows = pa.concat_tables([some_rows(PLAN, 2), some_rows(PLAN, 3)])
+    assert from_bundle(to_bundle("b", rows), PLAN) == rows.combine_chunks()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_column_may_be_null_and_has_a_name_of_its_own(name: str) -> None:
+    schema = TABLES[name]
+    assert all(field.nullable for field in schema)
+    assert len(set(schema.names)) == len(schema)
+    assert all(column == column.lower() and column.isidentifier() for column in schema.names)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_no_column_is_of_a_dictionary_or_a_null_type(name: str) -> None:
+    for field in TABLES[name]:
+        assert not pa.types.is_dictionary(field.type)
+        assert not pa.types.is_null(field.type)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [("", "p_"), ("happy", "p_happy"), ("Very Sad", "p_very_sad"), ("a-b/c", "p_a_b_c"), ("7up", "p_7up")],
+)
+def test_a_class_has_a_column_of_its_name(name: str, column: str) -> None:
+    assert probability_column(name) == column
+
+
+@pytest.mark.parametrize("classes", [(), ("calm", "Not calm"), EMOTIONS])
+def test_tracks_have_a_probability_a_class_between_the_answer_and_its_model(classes: tuple[str, ...]) -> None:
+    names = tracks_schema(classes).names
+    first = names.index("confidence") + 1
+    assert names[first : first + len(classes)] == [probability_column(name) for name in classes]
+    assert names[first + len(classes) :] == ["model_id", "bucket"]
+    assert names[:4] == ["video_id", "uri", "track_id", "time_s"]

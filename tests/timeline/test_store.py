@@ -1,0 +1,426 @@
+"""Questions to a run: the right rows by SQL and by pandas, and nothing else within reach."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import fer_batch
+from fer_batch.archive.plan import plan_segments
+from fer_batch.config import AnalyzeConfig
+from fer_batch.errors import OutputError, QueryError
+from fer_batch.model.weights import Card
+from fer_batch.pipeline.finalize import finalize
+from fer_batch.pipeline.plan_store import add_round, check_output, start_run
+from fer_batch.pipeline.results import write_result
+from fer_batch.schema import EMOTIONS, RESULTS, to_bundle, tracks_schema
+from fer_batch.timeline.store import TABLES, Timeline, open_timeline
+
+CARD = Card(classes=EMOTIONS, architecture={}, sha256="0123456789ab" + "0" * 52)
+
+Tracks = Sequence[Sequence[str]]
+"""The emotion of each face of a video at moments 0.2 s apart, from 0 on; None for a video that failed."""
+
+VIDEOS: dict[str, Tracks | None] = {
+    "/talks/50%_off.mp4": [["happy", "happy", "sad"], ["neutral", "neutral"]],
+    "/talks/50 per cent off.mp4": [["angry"]],
+    "/talks/wow!.mp4": [["surprise"] * 4],
+    "/talks/it's.mp4": [["fear"]],
+    "/talks/old/wow!.mp4": [["sad"] * 2],
+    "/talks/empty.mp4": [],
+    "/talks/broken.mp4": None,
+}
+
+
+def video_id(uri: str) -> str:
+    return f"{sum(uri.encode()):08x}{len(uri):08x}"
+
+
+def probed(uri: str, tracks: Tracks | None) -> dict[str, Any]:
+    row = {"video_id": video_id(uri), "version": "1", "uri": uri, "size_bytes": 1000}
+    if tracks is None:
+        return row | {"status": "failed", "error": "no index"}
+    seen = {"duration_s": 1.0, "fps": 25.0, "width": 640, "height": 360, "codec": "h264", "first_pts": 0}
+    return row | seen | {"status": "ok"}
+
+
+def face(track: int, moment: int, emotion: str) -> dict[str, Any]:
+    probs = [0.9 if name == emotion else 0.1 / 6 for name in EMOTIONS]
+    box = {"box_x0": 0.1 + 0.3 * track, "box_y0": 0.2, "box_x1": 0.3 + 0.3 * track, "box_y1": 0.6}
+    quality = {"face_score": 0.99, "face_px": 144.0, "blur": 0.5, "roll_deg": 0.0, "yaw": 0.0}
+    return {
+        "time_s": moment / 5,
+        "frame_index": 5 * moment,
+        "track": track,
+        **box,
+        **quality,
+        "probs": probs,
+    }
+
+
+def answer(segment: dict[str, Any], tracks: Tracks) -> dict[str, Any]:
+    faces = [
+        face(number, moment, track[moment])
+        for moment in range(5)
+        for number, track in enumerate(tracks)
+        if moment < len(track)
+    ]
+    counts = [sum(f["frame_index"] == 5 * moment for f in faces) for moment in range(5)]
+    moments = [{"time_s": m / 5, "frame_index": 5 * m, "faces": n} for m, n in enumerate(counts)]
+    timings = {"decode_s": 0.1, "detect_s": 0.2, "crop_s": 0.0, "recognize_s": 0.1}
+    return {
+        **{name: value for name, value in segment.items() if name in RESULTS.names},
+        **{"status": "ok", "read_s": 1.0, "frames": 25, "moments": moments, "faces": faces},
+        **{"model_id": CARD.model_id, **timings},
+    }
+
+
+def add_videos(out: Path, videos: Mapping[str, Tracks | None]) -> None:
+    """Another round of a run, finished: the plan, the answers, the tables."""
+    rows = [probed(uri, tracks) for uri, tracks in videos.items()]
+    plan = plan_segments(rows, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1)
+    add_round(out, rows, plan)
+    (out / "results").mkdir(exist_ok=True)
+    for bundle_id in dict.fromkeys(plan["bundle_id"].to_pylist()):
+        segments = [row for row in plan.to_pylist() if row["bundle_id"] == bundle_id]
+        answers = [answer(segment, videos[segment["uri"]] or []) for segment in segments]
+        write_result(out / "results", to_bundle(bundle_id, pa.Table.from_pylist(answers, schema=RESULTS)))
+    finalize(out)
+
+
+def write_run(out: Path, videos: Mapping[str, Tracks | None]) -> Path:
+    """A finished run of these videos, by their uri."""
+    out.mkdir(parents=True)
+    start_run(out, AnalyzeConfig(), CARD, planned_s=float(len(videos)))
+    add_videos(out, videos)
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("timeline") / "run", VIDEOS)
+
+
+@pytest.fixture(scope="module")
+def timeline(finished: Path) -> Timeline:
+    return open_timeline(finished)
+
+
+@pytest.mark.parametrize("videos", [{}, {"/a.mp4": None}, {"/a.mp4": []}], ids=["none", "failed", "no faces"])
+def test_a_run_without_faces_has_all_tables(tmp_path: Path, videos: dict[str, Any]) -> None:
+    timeline = open_timeline(write_run(tmp_path / "run", videos))
+    assert timeline.classes == EMOTIONS
+    assert len(timeline.to_pandas()) == 0
+    assert timeline.sql("SELECT count(*) FROM tracks").fetchall() == [(0,)]
+    assert timeline.sql("SELECT count(*) FROM videos").fetchall() == [(len(videos),)]
+    assert timeline.summary()["faces"].tolist() == [0] * len(videos)
+    wanted = [name for name in tracks_schema(EMOTIONS).names if name != "bucket"]
+    assert timeline.to_pandas().columns.tolist() == wanted
+    assert timeline.sql("SELECT * FROM tracks").columns == wanted
+
+
+@pytest.mark.parametrize(
+    ("question", "rows"),
+    [
+        ("SELECT * FROM tracks WHERE false", []),
+        ("SELECT count(*) FROM tracks", [(13,)]),
+        ("SELECT count(*), sum(faces) FROM moments", [(30, 13)]),
+        (
+            "SELECT status, count(*) FROM videos GROUP BY 1 ORDER BY 2, 1 LIMIT 2",
+            [("failed", 1), ("no_faces", 1)],
+        ),
+        ("SELECT error FROM videos WHERE error IS NOT NULL", [("no index",)]),
+        ("SELECT emotion, count(*) AS n FROM tracks GROUP BY 1 HAVING n > 3 ORDER BY 1", [("surprise", 4)]),
+        ("WITH x AS (SELECT max(time_s) AS last FROM tracks) SELECT round(last, 3) FROM x;", [(0.6,)]),
+        ("FROM tracks SELECT DISTINCT model_id", [(CARD.model_id,)]),
+        ("VALUES (1)", [(1,)]),
+        ("SELECT tracks FROM videos JOIN tracks USING (video_id) WHERE emotion = 'fear'", [(1,)]),
+    ],
+)
+def test_sql_answers(timeline: Timeline, question: str, rows: list[tuple[Any, ...]]) -> None:
+    assert timeline.sql(question).fetchall() == rows
+
+
+def test_answers_come_as_pandas_and_arrow(timeline: Timeline) -> None:
+    question = "SELECT uri, track_id, count(*) AS n FROM tracks GROUP BY ALL ORDER BY ALL"
+    assert timeline.sql(question).df()["n"].sum() == 13
+    assert timeline.sql(question).to_arrow_table().num_rows == 6
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_tables_can_be_described(timeline: Timeline, table: str) -> None:
+    columns = [row[0] for row in timeline.sql(f"DESCRIBE {table}").fetchall()]
+    assert "video_id" in columns
+    assert "bucket" not in columns
+
+
+def test_plain_pandas_reads_the_same_rows(timeline: Timeline, finished: Path) -> None:
+    plain = pd.read_parquet(finished / "tracks").drop(columns="bucket")
+    order = ["uri", "track_id", "time_s"]
+    pd.testing.assert_frame_equal(
+        plain.sort_values(order).reset_index(drop=True), timeline.to_pandas(), check_dtype=False
+    )
+
+
+OFF, WOW, OLD = "/talks/50%_off.mp4", "/talks/wow!.mp4", "/talks/old/wow!.mp4"
+
+
+@pytest.mark.parametrize(
+    ("filters", "rows"),
+    [
+        ({"video": ""}, 0),
+        ({"video": "nothing.mp4"}, 0),
+        ({"video": "/talks/empty.mp4"}, 0),
+        ({}, 13),
+        ({"video": video_id(OFF)}, 5),
+        ({"video": OFF}, 5),
+        ({"video": "50%_off.mp4"}, 5),
+        ({"video": "50%"}, 0),
+        ({"video": "%"}, 0),
+        ({"video": "______.mp4"}, 0),
+        ({"video": "ff.mp4"}, 0),
+        ({"video": "wow!.mp4"}, 6),
+        ({"video": WOW}, 4),
+        ({"video": "old/wow!.mp4"}, 2),
+        ({"video": "it's.mp4"}, 1),
+        ({"video": "' OR true --"}, 0),
+        ({"video": Path("it's.mp4")}, 1),
+        ({"video": OFF, "track": 0}, 3),
+        ({"video": OFF, "track": 1}, 2),
+        ({"track": 7}, 0),
+        ({"start_s": 0.2}, 7),
+        ({"end_s": 0.2}, 6),
+        ({"start_s": 0.2, "end_s": 0.4}, 4),
+        ({"start_s": 0.2, "end_s": 0.2}, 0),
+        ({"video": OFF, "track": 0, "start_s": 0.1, "end_s": 9}, 2),
+    ],
+)
+def test_rows_of_a_video_a_track_and_a_time(timeline: Timeline, filters: dict[str, Any], rows: int) -> None:
+    frame = timeline.to_pandas(**filters)
+    assert len(frame) == rows
+    assert frame.equals(frame.sort_values(["uri", "track_id", "time_s"]))
+    assert set(frame["emotion"]) <= set(EMOTIONS)
+
+
+@pytest.mark.parametrize("kind", [int, np.int32, np.int64])
+def test_a_track_may_be_named_by_any_whole_number(timeline: Timeline, kind: type) -> None:
+    assert len(timeline.to_pandas(video=OFF, track=kind(1))) == 2
+
+
+def test_tracks_found_in_a_frame_can_be_asked_for(timeline: Timeline) -> None:
+    tracks = timeline.to_pandas(video=OFF)["track_id"].unique()
+    assert [len(timeline.to_pandas(video=OFF, track=track)) for track in tracks] == [3, 2]
+
+
+def test_the_summary_has_a_row_a_video_with_mean_probabilities(timeline: Timeline) -> None:
+    summary = timeline.summary().set_index("uri")
+    assert summary.index.tolist() == sorted(VIDEOS)
+    assert summary.loc["/talks/broken.mp4", ["status", "error", "faces"]].tolist() == [
+        "failed",
+        "no index",
+        0,
+    ]
+    assert summary.loc["/talks/empty.mp4", ["status", "moments", "faces"]].tolist() == ["no_faces", 5, 0]
+    seen = summary.loc[OFF]
+    assert seen[["status", "moments", "moments_with_face", "tracks", "faces"]].tolist() == ["ok", 5, 3, 2, 5]
+    assert seen["happy"] == pytest.approx((2 * 0.9 + 3 * 0.1 / 6) / 5)
+    assert seen[list(EMOTIONS)].sum() == pytest.approx(1)
+    assert summary.loc["/talks/empty.mp4", list(EMOTIONS)].isna().all()
+
+
+ONLY_SELECT = "it can't write"
+NO_FILES = "disabled by configuration"
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [
+        ("", ONLY_SELECT),
+        (" ; ", ONLY_SELECT),
+        ("-- SELECT 1", ONLY_SELECT),
+        ("SELECT 1; SELECT 2", ONLY_SELECT),
+        ("SELECT 1; DROP VIEW tracks", ONLY_SELECT),
+        ("COPY tracks TO 'copy.csv'", ONLY_SELECT),
+        ("COPY (SELECT 1) TO 'copy.parquet' (FORMAT parquet)", ONLY_SELECT),
+        ("EXPORT DATABASE 'everything'", ONLY_SELECT),
+        ("ATTACH 'other.db'", ONLY_SELECT),
+        ("CREATE TABLE t (a INT)", ONLY_SELECT),
+        ("CREATE TEMP TABLE t AS SELECT * FROM tracks", ONLY_SELECT),
+        ("CREATE OR REPLACE VIEW tracks AS SELECT 1", ONLY_SELECT),
+        ("CREATE SECRET s (TYPE s3)", ONLY_SELECT),
+        ("INSERT INTO tracks SELECT * FROM tracks", ONLY_SELECT),
+        ("WITH x AS (SELECT * FROM tracks) INSERT INTO tracks SELECT * FROM x", ONLY_SELECT),
+        ("UPDATE tracks SET emotion = 'happy'", ONLY_SELECT),
+        ("DELETE FROM tracks", ONLY_SELECT),
+        ("DROP VIEW tracks", ONLY_SELECT),
+        ("ALTER VIEW tracks RENAME TO t", ONLY_SELECT),
+        ("SET enable_external_access = true", ONLY_SELECT),
+        ("SET VARIABLE a = 1", ONLY_SELECT),
+        ("RESET lock_configuration", ONLY_SELECT),
+        ("PRAGMA database_list", ONLY_SELECT),
+        ("PRAGMA enable_profiling", ONLY_SELECT),
+        ("CALL pragma_version()", ONLY_SELECT),
+        ("INSTALL httpfs", ONLY_SELECT),
+        ("LOAD httpfs", ONLY_SELECT),
+        ("BEGIN", ONLY_SELECT),
+        ("CHECKPOINT", ONLY_SELECT),
+        ("PREPARE p AS SELECT 1", ONLY_SELECT),
+        ("EXPLAIN ANALYZE COPY tracks TO 'copy.csv'", ONLY_SELECT),
+        ("SELECT * FROM read_csv('/etc/passwd')", NO_FILES),
+        ("SELECT * FROM read_text('/etc/passwd')", NO_FILES),
+        ("SELECT * FROM read_blob('/etc/passwd')", NO_FILES),
+        ("SELECT * FROM read_json('https://example.com/x.json')", NO_FILES),
+        ("SELECT * FROM parquet_metadata('/etc/passwd')", NO_FILES),
+        ("SELECT * FROM glob('/*')", NO_FILES),
+        ("SELECT * FROM glob('*')", NO_FILES),
+        ("SELECT * FROM 'near.csv'", NO_FILES),
+        ("SELECT * FROM '/etc/passwd'", "does not exist"),
+        ("SELECT * FROM query('SELECT * FROM read_text(''/etc/passwd'')')", NO_FILES),
+        ("SELECT (SELECT content FROM read_text('/etc/passwd'))", NO_FILES),
+        ("SELECT * FROM secret_frame", "does not exist"),
+        ("SELECT * FROM enable_profiling()", "locked"),
+        ("SELECT getenv('HOME')", "does not exist"),
+        ("SELEC 1", "syntax error"),
+        ("SELECT FROM WHERE", "Parser Error|Binder Error"),
+        ("SELECT nothing FROM tracks", '"nothing" not found'),
+        ("SELECT * FROM nothing", "nothing does not exist"),
+    ],
+)
+def test_what_does_not_only_read_the_tables_is_refused(
+    timeline: Timeline,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    question: str,
+    reason: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "near.csv").write_text("a\n1\n")
+    secret_frame = pd.DataFrame({"secret": [42]})
+    before = listed(finished)
+    with pytest.raises(QueryError, match=reason) as caught:
+        timeline.sql(question)
+    assert "\n" not in str(caught.value)
+    assert len(secret_frame) == 1
+    assert listed(tmp_path).keys() == {"near.csv"}
+    assert listed(finished) == before
+    assert timeline.sql("SELECT count(*) FROM tracks").fetchall() == [(13,)]
+
+
+def listed(folder: Path) -> dict[str, int]:
+    return {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    "question", ["SELECT * FROM sniff_csv('/etc/passwd')", "SELECT * FROM duckdb_secrets()"]
+)
+def test_what_duckdb_looks_for_only_later_is_out_of_reach_too(timeline: Timeline, question: str) -> None:
+    with pytest.raises((QueryError, duckdb.Error)):
+        timeline.sql(question).fetchall()
+
+
+def test_other_files_of_the_run_are_out_of_reach(timeline: Timeline, finished: Path) -> None:
+    result = next((finished / "results").glob("*.parquet"))
+    for question in (f"SELECT * FROM read_parquet('{result}')", f"SELECT * FROM '{finished}/tracks/**'"):
+        with pytest.raises(QueryError):
+            timeline.sql(question)
+
+
+def missing(folder: Path) -> Path:
+    return folder / "nowhere"
+
+
+def empty(folder: Path) -> Path:
+    return folder
+
+
+def of_something_else(folder: Path) -> Path:
+    (folder / "tracks").mkdir()
+    (folder / "tracks" / "notes.txt").write_text("hello")
+    return folder
+
+
+def a_file(folder: Path) -> Path:
+    path = folder / "run"
+    path.write_text("hello")
+    return path
+
+
+@pytest.mark.parametrize("make", [empty, missing, of_something_else, a_file])
+def test_a_folder_that_holds_no_run_is_named_and_left_alone(tmp_path: Path, make: Any) -> None:
+    out = make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError) as caught:
+        open_timeline(out)
+    assert str(out) in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path: Path) -> None:
+    start_run(tmp_path, AnalyzeConfig(), CARD, planned_s=1.0)
+    with pytest.raises(OutputError, match="not finished: run `fer-batch analyze` on it again"):
+        open_timeline(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tracks",
+        "with space",
+        "it's",
+        'a "quote"',
+        "ünï 漢字",
+        "semi;colon",
+        "a#b&c=d",
+        "really?",
+        "st*r",
+        "a\\b",
+        "x[1]",
+        "100%25",
+    ],
+)
+def test_an_output_folder_of_any_name_is_either_refused_at_once_or_can_be_asked(
+    tmp_path: Path, name: str
+) -> None:
+    try:
+        check_output(tmp_path / name, AnalyzeConfig(), CARD)
+    except OutputError:
+        return
+    timeline = open_timeline(write_run(tmp_path / name, {OFF: VIDEOS[OFF], "/broken.mp4": None}))
+    assert "bucket" not in timeline.to_pandas().columns
+    assert len(timeline.to_pandas(video="50%_off.mp4")) == 5
+    assert timeline.sql("SELECT count(*) FROM videos").fetchall() == [(2,)]
+    with pytest.raises(QueryError, match=NO_FILES):
+        timeline.sql("SELECT * FROM glob('/*')")
+
+
+def test_videos_added_later_are_in_a_timeline_opened_later(tmp_path: Path) -> None:
+    out = write_run(tmp_path / "run", {OFF: VIDEOS[OFF]})
+    assert len(open_timeline(out).to_pandas()) == 5
+    add_videos(out, {WOW: VIDEOS[WOW]})
+    assert len(open_timeline(out).to_pandas()) == 9
+    assert sorted(open_timeline(out).summary()["uri"]) == [OFF, WOW]
+
+
+def test_a_relative_path_stays_good_after_a_change_of_folder(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.parent)
+    timeline = fer_batch.open_timeline(finished.name)
+    monkeypatch.chdir(tmp_path)
+    assert len(timeline.to_pandas()) == 13
+    assert timeline.sql("SELECT count(*) FROM moments").fetchall() == [(30,)]
+
+
+def test_opening_writes_nothing(finished: Path) -> None:
+    before = listed(finished)
+    opened = open_timeline(os.fspath(finished))
+    assert isinstance(opened, fer_batch.Timeline)
+    opened.summary()
+    assert listed(finished) == before
