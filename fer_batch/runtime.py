@@ -5,7 +5,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -52,6 +53,25 @@ def ray_session(
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def meanwhile(look: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Call `look` every so often in a thread while the body runs, and once more when it has ended."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(every_s):
+            look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        look()
 
 
 def _check_reachable(address: str | None) -> None:

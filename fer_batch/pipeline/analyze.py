@@ -1,11 +1,9 @@
 """The main job: inputs to tables. Plans, runs what is not done yet through Ray Data, and finalizes."""
 
 import logging
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from fer_batch.pipeline.finalize import RunSummary, finalize
 from fer_batch.pipeline.plan_store import add_round, check_output, read_plan, start_run
 from fer_batch.pipeline.results import ResultsSink, done_bundles, faces_found
 from fer_batch.pipeline.stages import AnalyzeStage, FacesStage, RecognizeStage, probe_stage
-from fer_batch.runtime import ray_session
+from fer_batch.runtime import meanwhile, ray_session
 from fer_batch.schema import PLAN, to_bundle
 
 PROBES_PER_TASK = 32
@@ -88,7 +86,7 @@ def analyze(
         )
         if todo.num_rows:
             (out / "_SUCCESS.json").unlink(missing_ok=True)
-            with _watched(out / "results", len(videos), plan, todo, on_progress):
+            with meanwhile(_progress(out / "results", len(videos), todo, on_progress), every_s=0.5):
                 run_bundles(todo, out / "results", config, card, checkpoint)
         return finalize(out)
 
@@ -165,11 +163,10 @@ def _bundles(plan: pa.Table) -> Iterator[pa.Table]:
         yield to_bundle(bundle_id, plan.filter(pa.compute.field("bundle_id") == bundle_id))
 
 
-@contextmanager
-def _watched(
-    results: Path, videos: int, plan: pa.Table, todo: pa.Table, report: Callable[[Progress], None]
-) -> Iterator[None]:
-    """Report progress from the files that appear in `results`, every half second, while the body runs."""
+def _progress(
+    results: Path, videos: int, todo: pa.Table, report: Callable[[Progress], None]
+) -> Callable[[], None]:
+    """What reports, each time it is called, how far the work has come, by the files in `results`."""
     began = time.monotonic()
     left = set(todo.column("bundle_id").to_pylist())
     length_s = dict.fromkeys(left, 0.0)
@@ -178,7 +175,6 @@ def _watched(
         length_s[row["bundle_id"]] += row["core_end_s"] - row["core_start_s"]
         waiting.setdefault(row["bundle_id"], set()).add(row["video_id"])
     faces, done_s = 0, 0.0
-    over = threading.Event()
 
     def look() -> None:
         nonlocal faces, done_s
@@ -201,18 +197,7 @@ def _watched(
             )
         )
 
-    def watch() -> None:
-        while not over.wait(0.5):
-            look()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-        look()
+    return look
 
 
 def _quiet_data(verbose: bool) -> None:

@@ -9,10 +9,8 @@ on the way; the encoder stays as it is and the LSTMs learn what the neighbours o
 import csv
 import json
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
 from fer_batch.files import write_json
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
-from fer_batch.runtime import ray_session
+from fer_batch.runtime import meanwhile, ray_session
 from fer_batch.schema import EMOTIONS
 from fer_batch.training.augment import augment_sequences, augment_stills
 from fer_batch.training.datasets import class_counts, concatenate, draw_sequences, load_dataset
@@ -99,7 +97,7 @@ def _fit(
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _watched(out / "history.json", on_epoch):
+    with meanwhile(_epochs_reported(out / "history.json", on_epoch), every_s=1.0):
         result = trainer.fit()
     if result.checkpoint is None:
         raise FerBatchError(f"training in {out} ended without a checkpoint: {result.error}")
@@ -245,11 +243,9 @@ def predict_stills(
     return _all_sum(answers).cpu().numpy()
 
 
-@contextmanager
-def _watched(history: Path, report: Callable[[str], None]) -> Iterator[None]:
-    """Report each epoch that appears in `history` while the body runs."""
+def _epochs_reported(history: Path, report: Callable[[str], None]) -> Callable[[], None]:
+    """What reports, each time it is called, the epochs that have come to `history` since."""
     shown = 0
-    over = threading.Event()
 
     def look() -> None:
         nonlocal shown
@@ -261,18 +257,7 @@ def _watched(history: Path, report: Callable[[str], None]) -> Iterator[None]:
             )
         shown = max(shown, len(epochs))
 
-    def watch() -> None:
-        while not over.wait(1.0):
-            look()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-        look()
+    return look
 
 
 def _to_grey(frames: np.ndarray, device: torch.device) -> Tensor:
