@@ -1,5 +1,6 @@
 """The main job: inputs to tables. Plans, runs what is not done yet through Ray Data, and finalizes."""
 
+import itertools
 import logging
 import time
 import warnings
@@ -159,8 +160,11 @@ def _probe(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _bundles(plan: pa.Table) -> Iterator[pa.Table]:
-    for bundle_id in dict.fromkeys(plan.column("bundle_id").to_pylist()):
-        yield to_bundle(bundle_id, plan.filter(pa.compute.field("bundle_id") == bundle_id))
+    first = 0
+    for bundle_id, rows in itertools.groupby(plan.column("bundle_id").to_pylist()):
+        count = len(list(rows))
+        yield to_bundle(bundle_id, plan.slice(first, count))
+        first += count
 
 
 def _progress(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable, write_deltalake
 
 from fer_batch.errors import OutputError
@@ -102,7 +103,7 @@ def _bucket(
 ) -> dict[str, pa.Table]:
     """The rows of all three tables for the videos of one bucket."""
     ids = {video["video_id"] for video in videos}
-    mine = plan.filter(pa.compute.is_in(plan.column("video_id"), pa.array(sorted(ids), pa.string())))
+    mine = plan.filter(pc.is_in(plan.column("video_id"), pa.array(sorted(ids), pa.string())))
     results = read_results(out / "results", set(mine.column("bundle_id").to_pylist()), ids)
     parts: dict[str, list[pa.Table]] = {
         "moments": [MOMENTS.empty_table()],
@@ -111,8 +112,7 @@ def _bucket(
     rows = []
     for video in sorted(videos, key=lambda v: v["video_id"]):
         segments = results.filter(
-            (pa.compute.field("video_id") == video["video_id"])
-            & (pa.compute.field("version") == video["version"])
+            (pc.field("video_id") == video["video_id"]) & (pc.field("version") == video["version"])
         )
         timeline = stitch(segments, classes)
         model_id = segments.column("model_id")[0].as_py() if segments.num_rows else None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ray.data import Datasink
 
@@ -30,7 +31,8 @@ class ResultsSink(Datasink[None]):
 def write_result(folder: Path, bundle: pa.Table) -> None:
     """Write one bundle of `bundled(RESULTS)`; its totals stand in the file's metadata, for progress."""
     rows = from_bundle(bundle, RESULTS)
-    faces = sum(face["frame_index"] >= 0 for segment in rows.column("faces").to_pylist() for face in segment)
+    index = pc.struct_field(pc.list_flatten(rows.column("faces")), "frame_index")
+    faces = pc.sum(pc.greater_equal(index, 0)).as_py() or 0
     write_parquet(folder / f"{bundle.column('bundle_id')[0]}.parquet", rows, {"faces": str(faces)})
 
 
@@ -48,7 +50,7 @@ def faces_found(folder: Path, bundle_id: str) -> int:
 def read_results(folder: Path, bundle_ids: Iterable[str], video_ids: set[str]) -> pa.Table:
     """The segments of these videos among these bundles, rows of `schema.RESULTS`."""
     wanted = pa.array(sorted(video_ids), pa.string())
-    filters = pa.compute.field("video_id").isin(wanted)
+    filters = pc.field("video_id").isin(wanted)
     parts = [
         pq.read_table(folder / f"{i}.parquet", filters=filters).cast(RESULTS) for i in sorted(bundle_ids)
     ]

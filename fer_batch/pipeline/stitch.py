@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fer_batch.schema import MOMENT, probability_column, tracks_schema
 from fer_batch.vision.track import overlap
@@ -173,6 +174,6 @@ def _moments(segments: pa.Table, offsets: np.ndarray) -> pa.Table:
     parts = [pa.table({f.name: pa.array([], f.type) for f in MOMENT})]
     for moments, offset in zip(segments.column("moments"), offsets.tolist(), strict=False):
         table = pa.Table.from_struct_array(moments.values)
-        index = pa.compute.add(table.column("frame_index"), offset)
+        index = pc.add(table.column("frame_index"), offset)
         parts.append(table.set_column(table.schema.get_field_index("frame_index"), "frame_index", index))
     return pa.concat_tables(parts)
