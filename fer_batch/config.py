@@ -70,7 +70,7 @@ class TrainConfig:
     """(name, path) of each data set."""
     epochs: int = 36
     """Passes over all frames as stills: encoder and heads."""
-    sequence_epochs: int = 4
+    sequence_epochs: int = 3
     """Passes in which every clip is a moving sequence: LSTMs and heads, the encoder frozen."""
     batch_size: int = 128
     lr: float = 0.1
@@ -111,6 +111,7 @@ class TrainConfig:
             0 <= self.ema_decay < 1, "--ema-decay", self.ema_decay, "a number from 0 up to, not including, 1"
         )
         _require(0 <= self.dropout < 1, "--dropout", self.dropout, "a number from 0 up to, not including, 1")
+        _require(self.seed >= 0, "--seed", self.seed, "a whole number from 0")
         _require(self.workers >= 1, "--workers", self.workers, "a whole number from 1")
         _require(self.threads >= 1, "--threads", self.threads, "a whole number from 1")
 

@@ -129,7 +129,7 @@ def _manifest(path: Path) -> Iterator[str]:
 
 
 def _source(path: str) -> Source:
-    uri = os.path.realpath(path)
+    uri = os.path.realpath(path) if os.path.exists(path) else os.path.abspath(path)
     size, version, error = 0, "missing", None
     try:
         status = os.stat(uri)

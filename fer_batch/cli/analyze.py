@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fer_batch.config import AnalyzeConfig
+from fer_batch.schema import STATUSES
 
 if TYPE_CHECKING:
     from fer_batch.archive.listing import Listing
@@ -52,7 +53,7 @@ def add_commands(commands: Any) -> None:
     )
     add_config_options(parser)
     _add_ray_options(parser)
-    parser.set_defaults(run=run_analyze)
+    parser.set_defaults(run=run_analyze, parser=parser)
 
     parser = commands.add_parser(
         "finalize",
@@ -62,7 +63,7 @@ def add_commands(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="output folder of `analyze`")
-    parser.set_defaults(run=run_finalize)
+    parser.set_defaults(run=run_finalize, parser=parser)
 
     parser = commands.add_parser(
         "demo",
@@ -75,7 +76,7 @@ def add_commands(commands: Any) -> None:
         "--out", type=Path, default=Path("fer-batch-demo"), metavar="OUT", help="default: ./fer-batch-demo"
     )
     _add_ray_options(parser)
-    parser.set_defaults(run=run_demo)
+    parser.set_defaults(run=run_demo, parser=parser)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +135,7 @@ def run_finalize(options: argparse.Namespace) -> int:
     """Run the command `finalize`."""
     from fer_batch.pipeline.finalize import finalize
 
-    _print_summary(finalize(options.out), options.out)
+    _print_summary(finalize(options.out, anew=True), options.out)
     return 0
 
 
@@ -205,14 +206,17 @@ class _ProgressLine:
 
 def _print_summary(summary: "RunSummary", out: Path) -> None:
     console = Console(highlight=False)
-    table = Table(title=f"{out}", title_justify="left", title_style="bold")
-    for name in ("videos", *summary.videos, "hours of video", "moments", "faces", "tracks"):
-        table.add_column(name, justify="right")
-    counts = [str(summary.videos[name]) for name in summary.videos]
-    table.add_row(
-        str(sum(summary.videos.values())), *counts, f"{summary.seconds / 3600:.3f}",
-        str(summary.moments), str(summary.faces), str(summary.tracks),
-    )  # fmt: skip
+    table = Table(title=f"{out}", title_justify="left", title_style="bold", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("videos", str(sum(summary.videos.values())))
+    for status in STATUSES:
+        if status in summary.videos:
+            table.add_row(f"  {status}", str(summary.videos[status]))
+    table.add_row("hours of video", f"{summary.seconds / 3600:.3f}")
+    table.add_row("moments looked at", str(summary.moments))
+    table.add_row("faces", str(summary.faces))
+    table.add_row("tracks", str(summary.tracks))
     console.print(table)
     for uri, status, error in summary.trouble[:20]:
         console.print(f"  {status}: {uri}: {error}", markup=False, soft_wrap=True)

@@ -27,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     for module in (analyze, query, train):
         module.add_commands(commands)
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unknown: {' '.join(unknown)}")
     if not getattr(options, "verbose", False):
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # read when ray is first imported
     try:

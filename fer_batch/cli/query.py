@@ -46,7 +46,7 @@ def add_commands(commands: Any) -> None:
         "--format", choices=("table", "csv", "json", "parquet"), default="table", help="default: table"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
-    parser.set_defaults(run=run_query)
+    parser.set_defaults(run=run_query, parser=parser)
 
 
 def run_query(options: argparse.Namespace) -> int:
@@ -68,6 +68,10 @@ def run_query(options: argparse.Namespace) -> int:
         answer
     )
     if options.output:
+        if options.out.resolve() in options.output.resolve().parents:
+            raise OutputError(
+                f"--output {options.output} lies in the run itself; name a file outside {options.out}"
+            )
         try:
             options.output.write_bytes(content)
         except OSError as error:
@@ -129,7 +133,7 @@ def _as_table(answer: "pa.Table") -> bytes:
         number = str(field.type).startswith(("int", "uint", "float", "double", "decimal"))
         table.add_column(Text(field.name), justify="right" if number else "left")
     for row in _rows(answer.slice(0, LONGEST_TABLE)):
-        cells = (f"{v:.4g}" if isinstance(v, float) else "" if v is None else str(v) for v in row)
+        cells = (f"{v:.6g}" if isinstance(v, float) else "" if v is None else str(v) for v in row)
         table.add_row(*map(Text, cells))
     text = io.StringIO()
     width = None if sys.stdout.isatty() else 200

@@ -62,13 +62,15 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("--address", help="a Ray cluster (default: this machine)")
     parser.add_argument("--verbose", action="store_true", help="show what Ray says")
-    parser.set_defaults(run=run_train)
+    parser.set_defaults(run=run_train, parser=parser)
 
 
 def run_train(options: argparse.Namespace) -> int:
     """Run the command `train`."""
     settings = {
-        k: v for k, v in vars(options).items() if k not in ("run", "out", "address", "verbose", "data")
+        k: v
+        for k, v in vars(options).items()
+        if k not in ("run", "parser", "out", "address", "verbose", "data")
     }
     config = TrainConfig(data=tuple(options.data), **settings)
     from fer_batch.training.loop import train

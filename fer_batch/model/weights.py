@@ -115,9 +115,8 @@ def read_card(path: Path | None = None) -> tuple[Path, Card]:
     if path.is_dir():
         path = path / "model.safetensors"
     if path.suffix != ".safetensors":
-        raise CheckpointError(
-            f"{path} is not a checkpoint: allowed is a .safetensors file with its .json card beside it"
-        )
+        state = "is not a checkpoint" if path.exists() else "does not exist"
+        raise CheckpointError(f"{path} {state}; allowed is a .safetensors file with its .json card beside it")
     card_path = path.with_suffix(".json")
     for needed in (path, card_path):
         if not needed.is_file():

@@ -17,6 +17,7 @@ from ray.data import ActorPoolStrategy
 from fer_batch.archive.listing import Listing, list_videos
 from fer_batch.archive.plan import plan_segments
 from fer_batch.config import AnalyzeConfig
+from fer_batch.errors import OutputError
 from fer_batch.model.weights import Card, load_checkpoint
 from fer_batch.pipeline.finalize import RunSummary, finalize
 from fer_batch.pipeline.plan_store import add_round, check_output, read_plan, start_run
@@ -69,13 +70,21 @@ def analyze(
     on_listing(listing)
     with ray_session(address, verbose=verbose):
         _quiet_data(verbose)
-        known = {(v["video_id"], v["version"]) for v in read_plan(out)[0]} if run else set()
-        fresh = [s for s in listing.sources if (s.video_id, s.version) not in known]
+        known = {v["video_id"]: v["version"] for v in read_plan(out)[0]} if run else {}
+        # A file that is gone keeps the answers that it gave while it was there.
+        fresh = [
+            s
+            for s in listing.sources
+            if known.get(s.video_id) != s.version and not (s.error and s.video_id in known)
+        ]
         if fresh:
             videos = _probe([vars(source) for source in fresh])
             workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
             segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
-            out.mkdir(parents=True, exist_ok=True)
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(f"{out} can't be made: {error.strerror}; name another --out") from error
             if run is None:
                 start_run(out, config, card, sum(v["duration_s"] or 0 for v in videos))
             add_round(out, videos, segments)

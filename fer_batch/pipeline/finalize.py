@@ -32,7 +32,7 @@ class RunSummary:
     tracks: int
 
 
-def finalize(out: Path) -> RunSummary:
+def finalize(out: Path, anew: bool = False) -> RunSummary:
     """Stitch what is not yet in the tables, and replace the buckets it falls into; `_SUCCESS.json` comes
     last.
 
@@ -48,6 +48,7 @@ def finalize(out: Path) -> RunSummary:
         )
     classes = tuple(run["classes"])
     schemas = {"moments": MOMENTS, "tracks": tracks_schema(classes), "videos": VIDEOS}
+    anew = anew or not all(DeltaTable.is_deltatable(str(out / name)) for name in schemas)
     tables = {
         name: DeltaTable.create(str(out / name), schema, mode="ignore", partition_by=["bucket"])
         for name, schema in schemas.items()
@@ -57,7 +58,7 @@ def finalize(out: Path) -> RunSummary:
     touched = {
         bucket_of(video["video_id"], run["buckets"])
         for video in videos
-        if (video["video_id"], video["version"]) not in settled
+        if anew or (video["video_id"], video["version"]) not in settled
     }
     for bucket in sorted(touched):
         members = [video for video in videos if bucket_of(video["video_id"], run["buckets"]) == bucket]

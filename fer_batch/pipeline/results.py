@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ray.data import Datasink
 
+from fer_batch.errors import OutputError
 from fer_batch.files import write_parquet
 from fer_batch.schema import RESULTS, from_bundle
 
@@ -51,7 +52,12 @@ def read_results(folder: Path, bundle_ids: Iterable[str], video_ids: set[str]) -
     """The segments of these videos among these bundles, rows of `schema.RESULTS`."""
     wanted = pa.array(sorted(video_ids), pa.string())
     filters = pc.field("video_id").isin(wanted)
-    parts = [
-        pq.read_table(folder / f"{i}.parquet", filters=filters).cast(RESULTS) for i in sorted(bundle_ids)
-    ]
+    parts = []
+    for path in (folder / f"{bundle_id}.parquet" for bundle_id in sorted(bundle_ids)):
+        try:
+            parts.append(pq.read_table(path, filters=filters).cast(RESULTS))
+        except (pa.ArrowException, OSError) as error:
+            raise OutputError(
+                f"{path} can't be read ({error}); remove it and run `fer-batch analyze` again"
+            ) from error
     return pa.concat_tables([RESULTS.empty_table(), *parts])

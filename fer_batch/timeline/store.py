@@ -101,12 +101,13 @@ class Timeline:
         try:
             table = DeltaTable(str(self.out / name))
         except TableNotFoundError:
-            state = (
-                "is not finished: run `fer-batch analyze` on it again"
-                if (self.out / "run.json").exists()
-                else "is none"
-            )
-            raise OutputError(f"{self.out} has no table {name}; as the output of a run it {state}") from None
+            if not self.out.is_dir():
+                raise OutputError(f"there is no folder {self.out}") from None
+            if not (self.out / "run.json").exists():
+                raise OutputError(f"{self.out} holds no run of fer-batch: it has no table {name}") from None
+            raise OutputError(
+                f"the run in {self.out} is not finished: run `fer-batch analyze` on it again"
+            ) from None
         files = [str(self.out / name / uri.rsplit(f"/{name}/", 1)[-1]) for uri in table.file_uris()]
         if not files:
             empty = table.to_pyarrow_dataset().schema.empty_table()

@@ -98,7 +98,10 @@ def _fit(
         ),
     )
     with meanwhile(_epochs_reported(out / "history.json", on_epoch), every_s=1.0):
-        result = trainer.fit()
+        try:
+            result = trainer.fit()
+        except SystemExit as stopped:  # what Ray Train makes of Ctrl-C
+            raise KeyboardInterrupt from stopped
     if result.checkpoint is None:
         raise FerBatchError(f"training in {out} ended without a checkpoint: {result.error}")
     with result.checkpoint.as_directory() as folder:
@@ -147,6 +150,7 @@ def train_worker(settings: dict[str, Any]) -> None:
                 stepper.load_state_dict(state["stepper"])
         assert stepper is not None
         began = time.monotonic()
+        torch.manual_seed(config.seed * 1_000_003 + epoch * 1_009 + rank)  # a resumed epoch is the same epoch
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch * 1_009 + rank)
         order = np.random.default_rng([config.seed, epoch]).permutation(stepper.units)[rank::world]
         model.train()

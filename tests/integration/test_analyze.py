@@ -1,6 +1,7 @@
 """The main job on real Ray and real videos, against the plain composition of the same stages."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,17 @@ def test_a_changed_file_replaces_its_rows(two_cpus: None, videos: Path, tmp_path
     assert analyze([str(video)], out, QUICK).videos == {"ok": 1}
 
 
+def test_a_file_that_is_gone_keeps_its_rows(two_cpus: None, videos: Path, tmp_path: Path) -> None:
+    video, manifest, out = tmp_path / "v.mp4", tmp_path / "list.txt", tmp_path / "out"
+    video.write_bytes((videos / "a.mp4").read_bytes())
+    manifest.write_text("v.mp4\n")
+    analyze([str(manifest)], out, QUICK)
+    before = rows(out)
+    video.unlink()
+    assert analyze([str(manifest)], out, QUICK).videos == {"ok": 1}
+    pd.testing.assert_frame_equal(rows(out), before, check_exact=True)
+
+
 def test_the_same_command_again_does_nothing_again(two_cpus: None, videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     analyze([str(videos / "a.mp4")], out, QUICK)
@@ -163,15 +175,20 @@ def test_ray_gives_the_rows_of_the_plain_composition_fresh_and_resumed(
 def test_finalize_refuses_an_unfinished_run_and_rebuilds_a_finished_one(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     out = tmp_path / "out"
     shutil.copytree(undisturbed, out)
     for table in ("videos", "tracks", "moments"):
         shutil.rmtree(out / table)
     finalize(out)
     assert_same_run(out, undisturbed)
-    next((out / "results").iterdir()).unlink()
+    shutil.rmtree(out / "tracks")
+    finalize(out)
+    assert_same_run(out, undisturbed)
+    result = next((out / "results").iterdir())
+    result.write_bytes(b"not Parquet")
+    with pytest.raises(OutputError, match=result.name):
+        finalize(out, anew=True)
+    result.unlink()
     with pytest.raises(OutputError, match="not done"):
         finalize(out)
 
