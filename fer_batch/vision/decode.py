@@ -238,8 +238,14 @@ def _pyav_frames(
                     return
                 reading.damaged_frames += bool(image.is_corrupt)
                 index = reading.note(time_s, info.fps)
-                if cell.is_first(time_s):
-                    yield Frame(time_s=time_s, index=index, image=_upright(image))
+                if not cell.is_first(time_s):
+                    continue
+                try:
+                    picture = _upright(image)
+                except (av.error.FFmpegError, ValueError) as error:
+                    reading.problem = f"a frame can't be converted to RGB ({_reason(error)})"
+                    continue
+                yield Frame(time_s=time_s, index=index, image=picture)
             if not math.isfinite(end_s):
                 reading.short_s = _missing(info, max(reading.read_s, skipped_s, reading.others_end_s))
             return
