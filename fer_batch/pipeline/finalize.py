@@ -36,7 +36,8 @@ def finalize(out: Path, anew: bool = False) -> RunSummary:
     """Stitch what is not yet in the tables, and replace the buckets it falls into; `_SUCCESS.json` comes
     last.
 
-    Raises OutputError where a planned segment is neither done nor failed, or `out` holds no run.
+    `anew` writes every bucket, as is done where a table has gone. Raises OutputError where a planned
+    segment is neither done nor failed, or `out` holds no run.
     """
     run = read_run(out)
     videos, plan = read_plan(out)

@@ -134,13 +134,15 @@ def sampled_frames(
     Raises DecodeError only where the file can't be opened.
     """
     cell = _Cells(fps, start_s)
-    if first_pts is None and _is_intact(path):
+    info = read_info(path)
+    if first_pts is None and _is_intact(path, info):
         try:
-            yield from _decord_frames(path, cell, reading)
+            yield from _decord_frames(path, info, cell, reading)
             return
         except _DecordFailedError:
             pass
-    yield from _pyav_frames(path, start_s, end_s, cell, first_pts, reading)
+    origin = info.first_pts if first_pts is None else first_pts
+    yield from _pyav_frames(path, info, start_s, end_s, cell, origin, reading)
 
 
 class _Cells:
@@ -166,9 +168,8 @@ class _DecordFailedError(Exception):
     pass
 
 
-def _is_intact(path: str | Path) -> bool:
+def _is_intact(path: str | Path, info: VideoInfo) -> bool:
     """Whether decord may read a file: a container that it is right for, every frame there and undamaged."""
-    info = read_info(path)
     if info.container not in DECORD_CONTAINERS or info.mirrored:
         return False
     reading = Reading(core_start_s=0.0, core_end_s=math.inf)
@@ -180,11 +181,10 @@ def _is_intact(path: str | Path) -> bool:
     return reading.error is None
 
 
-def _decord_frames(path: str | Path, cell: _Cells, reading: Reading) -> Iterator[Frame]:
+def _decord_frames(path: str | Path, info: VideoInfo, cell: _Cells, reading: Reading) -> Iterator[Frame]:
     import decord  # here, because decord must be imported after torch where both are used
 
     decord.logging.set_level(decord.logging.FATAL)
-    info = read_info(path)
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
         starts = np.asarray(reader.get_frame_timestamp(np.arange(len(reader))))[:, 0]
@@ -210,14 +210,17 @@ def _decord_frames(path: str | Path, cell: _Cells, reading: Reading) -> Iterator
 
 
 def _pyav_frames(
-    path: str | Path, start_s: float, end_s: float, cell: _Cells, first_pts: int | None, reading: Reading
+    path: str | Path,
+    info: VideoInfo,
+    start_s: float,
+    end_s: float,
+    cell: _Cells,
+    origin: int,
+    reading: Reading,
 ) -> Iterator[Frame]:
-    after_s = reading.last_s
     skipped_s = 0.0
-    if math.isfinite(after_s):
-        start_s = max(start_s, after_s)
-    info = read_info(path)
-    origin = info.first_pts if first_pts is None else first_pts
+    if math.isfinite(reading.last_s):
+        start_s = max(start_s, reading.last_s)
     # A seek may land after its target where a container's index is poor: then look for the start further
     # back.
     for back_s in (0.0, 5.0, 30.0, math.inf):

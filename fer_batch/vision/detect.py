@@ -41,7 +41,7 @@ NO_FACES = Detections(
 
 
 class FaceDetector:
-    """Finds faces of at least `min_face` of the frame's height that score at least `min_score`.
+    """Finds faces that score at least `min_score`, looking for sizes from `min_face` of the frame's height.
 
     Very large frames are shrunk first, and pixels that are not square are made so.
     """
@@ -74,9 +74,8 @@ class FaceDetector:
                 boxes, scores, landmarks = self.networks.detect(image, landmarks=True)
         except (RuntimeError, ValueError) as error:
             if "non-empty" in str(error) or "stack expects" in str(error):
-                return (
-                    NO_FACES  # facenet-pytorch's own words where one of its networks refuses every candidate
-                )
+                # facenet-pytorch's own words where one of its networks refuses every candidate
+                return NO_FACES
             raise
         if boxes is None:
             return NO_FACES
