@@ -29,6 +29,8 @@ class AnalyzeConfig:
     """Video in one bundle, the unit that is done or not done, in seconds."""
     checkpoint: str | None = None
     """Path of the model, None for the packaged one."""
+    flip: bool = False
+    """Answer with the mean of what the model says to a face and to its mirror image."""
 
     def __post_init__(self) -> None:
         _require(0 < self.fps <= 1000, "--fps", self.fps, "a number above 0, up to 1000")
@@ -55,6 +57,8 @@ class AnalyzeConfig:
         rows.
         """
         settings = dataclasses.asdict(self) | {"checkpoint": model_id}
+        if not self.flip:
+            del settings["flip"]  # so that bundles done before it could be chosen are still known as done
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

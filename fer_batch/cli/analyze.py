@@ -103,6 +103,9 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--checkpoint", metavar="FILE", help="a model's .safetensors (default: the packaged one)"
     )
+    group.add_argument(
+        "--flip", action="store_true", help="mean with the mirrored face: a little better, recognizing twice"
+    )
     group = parser.add_argument_group("how the work is cut (the answers don't depend on it)")
     group.add_argument(
         "--segment", type=float, default=DEFAULTS.segment_s, metavar="SECONDS", dest="segment_s",

@@ -16,13 +16,17 @@ differently, and the answer for a face must not depend on which other faces shar
 
 
 class Recognizer:
-    """A checkpoint ready to answer. Each crop is encoded once; windows are made of the embeddings."""
+    """A checkpoint ready to answer. Each crop is encoded once; windows are made of the embeddings.
 
-    def __init__(self, checkpoint: Path | None = None, device: str | None = None) -> None:
+    With `flip` the mirrored crops are read as well, and the logits of both are averaged.
+    """
+
+    def __init__(self, checkpoint: Path | None = None, device: str | None = None, flip: bool = False) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model, self.card = load_checkpoint(checkpoint)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bf16 = _bf16_pays(self.device)
+        self.flip = flip
 
     @torch.inference_mode()
     def encode(self, crops: np.ndarray) -> Tensor:
@@ -44,34 +48,34 @@ class Recognizer:
         self, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, wanted: np.ndarray
     ) -> np.ndarray:
         """Probabilities `(n, classes) float32`, of sum 1, for the faces where `wanted`; rows of NaN
-        elsewhere.
+        elsewhere. The card's temperature has been applied.
 
         `crops` is `(n, 48, 48) uint8`; `tracks` `(n,) int` and `times` `(n,) float64` seconds say which
         face is when, in any order. Unwanted faces still stand in the windows of their neighbours.
         """
         answers = np.full((len(crops), len(self.card.classes)), np.nan, np.float32)
-        embeddings = self.encode(crops)
+        views = [self.encode(crops)]
+        if self.flip:
+            views.append(self.encode(crops[:, :, ::-1]))
         rows, steps, lengths, centres = [], [], [], []
-        for track in np.unique(tracks):
-            members = np.flatnonzero(tracks == track)
-            members = members[np.argsort(times[members], kind="stable")]
+        order = np.lexsort((times, tracks))
+        for members in np.split(order, np.flatnonzero(np.diff(tracks[order])) + 1):
             index, length, centre = windows(times[members], self.card.window_rate_hz, self.card.window_length)
             chosen = wanted[members]
             rows.append(members[chosen])
             steps.append(np.where(index >= 0, members[np.maximum(index, 0)], 0)[chosen])
             lengths.append(length[chosen])
             centres.append(centre[chosen])
-        if rows:
-            answers[np.concatenate(rows)] = self._classify(
-                embeddings, np.concatenate(steps), np.concatenate(lengths), np.concatenate(centres)
-            )
+        answers[np.concatenate(rows)] = self._classify(
+            views, np.concatenate(steps), np.concatenate(lengths), np.concatenate(centres)
+        )
         return answers
 
     def _classify(
-        self, embeddings: Tensor, steps: np.ndarray, lengths: np.ndarray, centres: np.ndarray
+        self, views: list[Tensor], steps: np.ndarray, lengths: np.ndarray, centres: np.ndarray
     ) -> np.ndarray:
-        """Windows `(m, length)` of rows of `embeddings` to probabilities `(m, classes)` at their
-        `centres`.
+        """Windows `(m, length)` of rows of embeddings to probabilities `(m, classes)` at their `centres`,
+        by the mean of the logits of all `views` of the same faces.
         """
         answers = np.zeros((len(steps), len(self.card.classes)), np.float32)
         for length in np.unique(lengths):
@@ -79,9 +83,13 @@ class Recognizer:
             for first in range(0, len(members), CLASSIFY_BATCH):
                 rows = members[first : first + CLASSIFY_BATCH]
                 index = torch.from_numpy(steps[rows, :length]).to(self.device)
-                logits = self.model.classify(_padded(embeddings[index], CLASSIFY_BATCH))
-                centre = logits[torch.arange(len(rows)), torch.from_numpy(centres[rows])]
-                answers[rows] = torch.softmax(centre.float(), dim=1).cpu().numpy()
+                places = torch.arange(len(rows)), torch.from_numpy(centres[rows])
+                logits = [
+                    self.model.classify(_padded(embeddings[index], CLASSIFY_BATCH))[places].float()
+                    for embeddings in views
+                ]
+                mean = torch.stack(logits).mean(dim=0) / self.card.temperature
+                answers[rows] = torch.softmax(mean, dim=1).cpu().numpy()
         return answers
 
 

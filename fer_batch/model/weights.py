@@ -42,6 +42,8 @@ class Card:
     """Subtracted from grey values in 0–1 (the mean of FER2013's training images)."""
     std: float = 0.2551
     """Divides grey values after the mean is taken off."""
+    temperature: float = 1.0
+    """Divides the logits before the softmax, so that confidences are calibrated."""
     window_rate_hz: float = 5.0
     """Moments a second that the LSTMs were trained at."""
     window_length: int = 9
@@ -62,8 +64,10 @@ class Card:
             raise CheckpointError(
                 f"window_length is {self.window_length} in the card; it must be odd and at least 1"
             )
-        if self.window_rate_hz <= 0 or self.std <= 0 or self.crop_scale <= 0:
-            raise CheckpointError("window_rate_hz, std and crop_scale must be above 0 in the card")
+        if not all(v > 0 for v in (self.window_rate_hz, self.std, self.crop_scale, self.temperature)):
+            raise CheckpointError(
+                "window_rate_hz, std, crop_scale and temperature must be above 0 in the card"
+            )
 
     @property
     def model_id(self) -> str:

@@ -124,7 +124,12 @@ def run_bundles(
             num_gpus=0.2,
         )
         answers = _stage(
-            answers, RecognizeStage, (checkpoint,), min(gpus, len(work)), num_cpus=0.25, num_gpus=0.2
+            answers,
+            RecognizeStage,
+            (checkpoint, config.flip),
+            min(gpus, len(work)),
+            num_cpus=0.25,
+            num_gpus=0.2,
         )
     else:
         # Half a CPU each, so that the write tasks always find a place, also on one CPU.

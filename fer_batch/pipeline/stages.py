@@ -56,8 +56,8 @@ class FacesStage:
 class RecognizeStage:
     """Faces and crops to answers: `bundled(FACES)` to `bundled(RESULTS)`, on the CPU or a share of a GPU."""
 
-    def __init__(self, checkpoint: Path | None) -> None:
-        self.recognizer = Recognizer(checkpoint, _device())
+    def __init__(self, checkpoint: Path | None, flip: bool = False) -> None:
+        self.recognizer = Recognizer(checkpoint, _device(), flip)
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return _each_segment(bundles, FACES, RESULTS, self._answers)
@@ -83,7 +83,7 @@ class AnalyzeStage:
 
     def __init__(self, config: AnalyzeConfig, crop_scale: float, checkpoint: Path | None) -> None:
         self.faces = FacesStage(config, crop_scale)
-        self.recognize = RecognizeStage(checkpoint)
+        self.recognize = RecognizeStage(checkpoint, config.flip)
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return self.recognize(self.faces(bundles))

@@ -1,5 +1,6 @@
 """The recognizer in use: probabilities that don't depend on which other faces are asked about."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from fer_batch.model.recognize import CLASSIFY_BATCH, ENCODE_BATCH, Recognizer
-from fer_batch.model.weights import load_checkpoint
+from fer_batch.model.weights import load_checkpoint, save_checkpoint
 from fer_batch.schema import EMOTIONS
 from fer_batch.training.datasets import load_dataset
 from fer_batch.training.loop import predict_stills
@@ -129,6 +130,70 @@ def test_tracks_do_not_hear_of_each_other(
     again = recognizer.recognize(changed, tracks, times, np.ones(FACES, bool))
     assert np.array_equal(again[mine], answers[mine])
     assert (again[~mine] != answers[~mine]).any(axis=1).all()
+
+
+@pytest.fixture(scope="module")
+def flipping() -> Recognizer:
+    return Recognizer(device="cpu", flip=True)
+
+
+def test_without_faces_there_is_nothing_to_mirror(flipping: Recognizer) -> None:
+    none = np.zeros(0)
+    crops = np.zeros((0, 48, 48), np.uint8)
+    answers = flipping.recognize(crops, none.astype(np.int64), none, none.astype(bool))
+    assert answers.shape == (0, len(EMOTIONS))
+
+
+def test_flip_is_the_mean_of_the_logits_of_a_face_and_of_its_mirror_image(
+    recognizer: Recognizer, flipping: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray
+) -> None:
+    every = np.ones(FACES, bool)
+    flipped = flipping.recognize(crops, tracks, times, every)
+    views = [recognizer.recognize(seen, tracks, times, every) for seen in (crops, crops[:, :, ::-1])]
+    # softmax of mean logits: the geometric mean of the probabilities, made of sum 1
+    mean = np.sqrt(views[0].astype(np.float64) * views[1])
+    np.testing.assert_allclose(flipped, mean / mean.sum(axis=1, keepdims=True), atol=1e-5)
+    assert np.abs(flipped - views[0]).max() > 1e-3
+
+
+def test_with_flip_a_face_and_its_mirror_image_are_answered_alike(
+    flipping: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray
+) -> None:
+    every = np.ones(FACES, bool)
+    answers = flipping.recognize(crops, tracks, times, every)
+    assert np.array_equal(flipping.recognize(crops[:, :, ::-1], tracks, times, every), answers)
+
+
+@pytest.mark.parametrize(("flip", "temperature"), [(True, 1.0), (False, 1.7), (True, 1.7)])
+def test_flipped_and_tempered_answers_do_not_depend_on_company(
+    crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, flip: bool, temperature: float
+) -> None:
+    recognizer = Recognizer(device="cpu", flip=flip)
+    recognizer.card = dataclasses.replace(recognizer.card, temperature=temperature)
+    answers = recognizer.recognize(crops, tracks, times, np.ones(FACES, bool))
+    for track in np.unique(tracks):
+        mine = tracks == track
+        alone = recognizer.recognize(crops[mine], tracks[mine], times[mine], np.ones(mine.sum(), bool))
+        assert np.array_equal(alone, answers[mine])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_the_temperature_of_the_card_divides_the_logits(
+    tmp_path: Path,
+    crops: np.ndarray,
+    tracks: np.ndarray,
+    times: np.ndarray,
+    answers: np.ndarray,
+    temperature: float,
+) -> None:
+    network, card = load_checkpoint()
+    card = dataclasses.replace(card, temperature=temperature * card.temperature)
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, network, card)
+    tempered = Recognizer(path, device="cpu").recognize(crops, tracks, times, np.ones(FACES, bool))
+    expected = answers.astype(np.float64) ** (1 / temperature)
+    np.testing.assert_allclose(tempered, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
+    assert np.array_equal(tempered.argmax(axis=1), answers.argmax(axis=1))
 
 
 def test_read_only_crops_are_fine(recognizer: Recognizer, crops: np.ndarray) -> None:
