@@ -3,46 +3,32 @@
 Everything is a clip: a still is a clip of one frame, a CK+48 sequence one of three.
 """
 
+import dataclasses
 import hashlib
-import io
-import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
-import torch
-from PIL import Image, UnidentifiedImageError
 
 from fer_batch.errors import InputError
 from fer_batch.schema import EMOTIONS
+from fer_batch.training.ck48 import read_ck48
+from fer_batch.training.fer2013 import read_fer2013
+from fer_batch.training.folders import read_folder
+from fer_batch.training.images import SIZE, Labelled
+from fer_batch.training.labels import canonical, held_out
 
-DATASETS = ("fer2013", "ck48")
-SIZE = 48
-FER_ORDER = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-SYNONYMS = {
-    "anger": "angry",
-    "disgusted": "disgust",
-    "fearful": "fear",
-    "happiness": "happy",
-    "sadness": "sad",
-    "surprised": "surprise",
+READERS: dict[str, Callable[[str, Path, Counter[str]], list[Labelled]]] = {
+    "fer2013": read_fer2013,
+    "ck48": read_ck48,
+    "folder": read_folder,
 }
-SPLITS = {
-    "training": "train",
-    "train": "train",
-    "publictest": "select",
-    "validation": "select",
-    "valid": "select",
-    "val": "select",
-    "privatetest": "test",
-    "test": "test",
-}
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+DATASETS = (*READERS, "clips")
+"""The names that `--data NAME=PATH` takes. What "clips" names are videos: see `training.clips`."""
+OF_EMOTIONS = {"fer2013": EMOTIONS, "ck48": (*EMOTIONS, "contempt")}
+"""The classes that a data set may have; others may have any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +40,16 @@ class Clips:
     starts: np.ndarray
     """`(N + 1,) int64`: clip i is `frames[starts[i]:starts[i + 1]]`."""
     labels: np.ndarray
-    """`(N,) int64`, index into `EMOTIONS`."""
+    """`(N,) int64`, index into `classes`."""
     splits: np.ndarray
-    """`(N,) str`: "train", "select" (chooses the epoch) or "test" (never used in training)."""
+    """`(N,) str`: "train", "calibrate" (held out of Training, for the temperature), "select" (chooses the
+    epoch) or "test" (never used in training)."""
+    classes: tuple[str, ...]
+    votes: np.ndarray
+    """`(N, C) float32`: the share of annotators that chose each class; rows sum to 1, or to 0 where nobody
+    voted for any of them."""
+    subjects: np.ndarray
+    """`(N,) str`: who is seen, "" where unknown."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,32 +64,74 @@ class Clips:
             starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             labels=self.labels[index],
             splits=self.splits[index],
+            classes=self.classes,
+            votes=self.votes[index],
+            subjects=self.subjects[index],
         )
 
 
-def load_dataset(name: str, path: Path) -> tuple[Clips, dict[str, int]]:
-    """One data set by name ("fer2013" or "ck48") from any layout it is known in; also counts of what was
-    left out.
+def load_dataset(
+    name: str, path: Path, *, classes: Sequence[str] | None = None, for_training: bool = True
+) -> tuple[Clips, dict[str, int]]:
+    """One data set; see `load_datasets`."""
+    return load_datasets([(name, str(path))], classes=classes, for_training=for_training)
 
-    fer2013: a Parquet file (`image_png`, `label_name`, `usage`), Kaggle's folders (`train/angry/….png`,
-    `test/…`) or the original CSV (`emotion,pixels,Usage`). ck48: a Parquet file (`image_png`, `label_name`,
-    `subject`, `sequence`, `frame`) or folders (`anger/S010_004_00000017.png`). Training images that stand
-    pixel-identical in another split are dropped, blank ones too. Where there is no selection split, a tenth
-    of Training becomes one, by image hash or, for ck48, by subject. Raises InputError where the data is not
-    there or not of that kind.
+
+def load_datasets(
+    data: Sequence[tuple[str, str]], *, classes: Sequence[str] | None = None, for_training: bool = True
+) -> tuple[Clips, dict[str, int]]:
+    """Data sets by name ("fer2013", "ck48" or "folder") and path, as one, and counts of what is amiss with
+    them: "unreadable" images, those "without_class" folder, and what is said below. What is not there is not
+    counted: any key may be asked for, and the values are above 0.
+
+    `classes` are those of a model, by any of their names; by default they are the seven emotions where
+    fer2013 or ck48 is among the data, then the other classes that occur, in order of their name. CK+48's
+    contempt is left out ("contempt_left_out", in sequences) unless it is one of them.
+
+    For training, in this order: where a data set has no selection split, a tenth of it becomes one; of
+    Training, images that stand pixel-identical in another split ("twins_dropped") and blank ones
+    ("blank_dropped") are dropped; and 1 in 25 of the rest becomes the split "calibrate". Both parts are
+    chosen by hash of the image, or of the subject where it is known, so identical images and a person's
+    images stay together. Images of Training that stand there again under another label stay, and are counted
+    ("contradictory"). Otherwise nothing is dropped, no split invented, and what has no split is "train".
+
+    Raises InputError where a data set is not there or not of that kind, more than half of it can't be read,
+    a class is not allowed, or, for training, there is only one.
     """
-    if name not in DATASETS:
-        raise InputError(f"--data {name}=…: there is no data set {name!r}; allowed are {', '.join(DATASETS)}")
-    if not path.exists():
-        raise InputError(f"--data {name}={path}: there is no such file or folder")
-    clips, counts = (_fer2013 if name == "fer2013" else _ck48)(path)
-    if not len(clips):
-        raise InputError(f"--data {name}={path}: no labelled face images found there")
-    return clips, counts
+    if not data:
+        raise InputError("no data set is named; give --data NAME=PATH")
+    counts: Counter[str] = Counter()
+    parts = [_read(name, path, classes, counts) for name, path in data]
+    if classes is None:
+        named = {
+            row.label
+            for (name, _), rows in zip(data, parts, strict=True)
+            for row in rows
+            if (name, row.label) != ("ck48", "contempt")
+        }
+        emotions = EMOTIONS if any(name in OF_EMOTIONS for name, _ in data) else ()
+        classes = (*emotions, *sorted(named - set(emotions)))
+    index = {canonical(name): number for number, name in enumerate(classes)}
+    kept = [[row for row in rows if row.label in index] for rows in parts]
+    if contempt := sum(map(len, parts)) - sum(map(len, kept)):
+        counts["contempt_left_out"] += contempt
+    if for_training:
+        present = {row.label for rows in kept for row in rows}
+        if len(present) < 2:
+            where = ", ".join(f"--data {name}={path}" for name, path in data)
+            raise InputError(
+                f"{where}: there is only the class {', '.join(present)}; training takes two or more"
+            )
+        rows = _divide([row for rows in kept for row in _selected(rows)], counts)
+    else:
+        rows = [dataclasses.replace(r, split=r.split or "train") for rows in kept for r in rows]
+    return _clips(rows, tuple(classes), index), counts
 
 
 def concatenate(parts: Sequence[Clips]) -> Clips:
-    """Several data sets as one."""
+    """Several sets of clips of the same classes as one."""
+    if len({p.classes for p in parts}) != 1:
+        raise ValueError(f"clips of different classes: {[p.classes for p in parts]}")
     offsets = np.cumsum([0] + [len(p.frames) for p in parts])
     return Clips(
         frames=np.concatenate([p.frames for p in parts]),
@@ -105,183 +140,106 @@ def concatenate(parts: Sequence[Clips]) -> Clips:
         ),
         labels=np.concatenate([p.labels for p in parts]),
         splits=np.concatenate([p.splits for p in parts]),
+        classes=parts[0].classes,
+        votes=np.concatenate([p.votes for p in parts]),
+        subjects=np.concatenate([p.subjects for p in parts]),
     )
-
-
-def draw_sequences(
-    clips: Clips, chosen: np.ndarray, length: int, generator: torch.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Windows `(B, T, 48, 48) uint8` with labels `(B, T)`, T from 1 to `length`, the same for the batch.
-
-    A clip's frames are stretched over its moments; in half of the windows another random clip follows from
-    a random moment on, as expressions, and in edited video faces, change.
-    """
-    steps = 1 + int(torch.randint(length, (), generator=generator))
-    if torch.rand((), generator=generator) < 0.3:
-        steps = length
-    batch = len(chosen)
-    other = torch.randint(len(clips), (batch,), generator=generator).numpy()
-    change = torch.randint(1, 2 * length, (batch,), generator=generator).numpy()
-    moment = np.arange(steps)
-    source = np.where(moment[None] < change[:, None], chosen[:, None], other[:, None])  # (B, T) clip index
-    lengths = np.diff(clips.starts)[source]
-    return clips.frames[
-        clips.starts[source] + np.minimum(moment * lengths // steps, lengths - 1)
-    ], clips.labels[source]
-
-
-def _fer2013(path: Path) -> tuple[Clips, dict[str, int]]:
-    counts: dict[str, int] = {}
-    if path.is_dir():
-        rows = [
-            (image, label, SPLITS.get(file.parts[-3].lower(), "train") if len(file.parts) >= 3 else "train")
-            for file, label in _class_folders(path)
-            if (image := _read_image(file, counts)) is not None
-        ]
-    elif path.suffix == ".parquet":
-        table = _read_columns(path, ["image_png", "label_name", "usage"])
-        rows = [
-            (image, label, _split(usage, path))
-            for png, label, usage in zip(*(c.to_pylist() for c in table.columns), strict=True)
-            if (image := _read_image(io.BytesIO(png), counts)) is not None
-        ]
-    elif path.suffix == ".csv":
-        rows = list(_fer_csv(path))
-    else:
-        raise InputError(
-            f"--data fer2013={path}: allowed are a .parquet file, a .csv file or a folder of splits"
-        )
-    if not rows:
-        return _stills([]), counts
-    known = [(image, _canonical(label), split) for image, label, split in rows]
-    for _, label, _ in known:
-        if label not in EMOTIONS:
-            raise InputError(f"{path} has the class {label!r}; allowed are {', '.join(EMOTIONS)}")
-    hashes = [hashlib.sha1(image.tobytes()).hexdigest() for image, _, _ in known]
-    held_out = {h for h, (_, _, split) in zip(hashes, known, strict=True) if split != "train"}
-    selection = any(split == "select" for _, _, split in known)
-    kept = []
-    counts |= {"twins_dropped": 0, "blank_dropped": 0}
-    for digest, (image, label, split) in zip(hashes, known, strict=True):
-        if split == "train" and digest in held_out:
-            counts["twins_dropped"] += 1
-        elif split == "train" and image.min() == image.max():
-            counts["blank_dropped"] += 1
-        else:
-            if split == "train" and not selection and int(digest[:8], 16) % 10 == 0:
-                split = "select"
-            kept.append((image, EMOTIONS.index(label), split))
-    return _stills(kept), counts
-
-
-def _fer_csv(path: Path) -> Iterator[tuple[np.ndarray, str, str]]:
-    try:
-        table = pa.csv.read_csv(path)
-        emotions, pixels, usages = (table[c].to_pylist() for c in ("emotion", "pixels", "Usage"))
-    except (pa.ArrowInvalid, KeyError) as error:
-        raise InputError(f"{path} is not FER2013's CSV (columns emotion, pixels, Usage): {error}") from error
-    for row, (emotion, text, usage) in enumerate(zip(emotions, pixels, usages, strict=True), 2):
-        try:
-            values = np.array(str(text).split(), np.int64)
-            if values.size != SIZE * SIZE or values.min() < 0 or values.max() > 255:
-                raise ValueError("pixels")
-            name = FER_ORDER[range(len(FER_ORDER)).index(emotion)]
-        except (ValueError, OverflowError):
-            raise InputError(
-                f"{path} line {row}: expected an emotion of 0–6 and {SIZE * SIZE} pixels of 0–255, "
-                f"found {emotion!r} and {len(str(text).split())} pixels"
-            ) from None
-        yield values.reshape(SIZE, SIZE).astype(np.uint8), name, _split(usage, path)
-
-
-def _ck48(path: Path) -> tuple[Clips, dict[str, int]]:
-    counts = {"contempt_left_out": 0}
-    frames: list[tuple[str, int, str, np.ndarray]] = []  # sequence, frame number, label, image
-    if path.is_dir():
-        for file, label in _class_folders(path):
-            match = re.fullmatch(r"(S\d+_\d+)_(\d+)", file.stem)
-            if match is None:
-                raise InputError(
-                    f"{file}: CK+48 files are named like S010_004_00000017.png (subject_sequence_frame)"
-                )
-            if (image := _read_image(file, counts)) is not None:
-                frames.append((match[1], int(match[2]), label, image))
-    else:
-        table = _read_columns(path, ["sequence", "frame", "label_name", "image_png"])
-        for sequence, frame, label, png in zip(*(c.to_pylist() for c in table.columns), strict=True):
-            if (image := _read_image(io.BytesIO(png), counts)) is not None:
-                frames.append((sequence, frame, label, image))
-    clips: dict[tuple[str, str], list[tuple[int, np.ndarray]]] = {}
-    for sequence, frame, label, image in frames:
-        label = _canonical(label)
-        if label == "contempt":
-            counts["contempt_left_out"] += 1
-        elif label not in EMOTIONS:
-            raise InputError(
-                f"{path} has the class {label!r}; allowed are contempt and {', '.join(EMOTIONS)}"
-            )
-        else:
-            clips.setdefault((sequence, label), []).append((frame, image))
-    ordered = [(key, [image for _, image in sorted(clips[key], key=lambda f: f[0])]) for key in sorted(clips)]
-    subjects = [sequence.split("_")[0] for (sequence, _), _ in ordered]
-    chosen = [int(hashlib.sha1(s.encode()).hexdigest()[:8], 16) % 10 == 0 for s in subjects]
-    return Clips(
-        frames=np.array([i for _, images in ordered for i in images], np.uint8).reshape(-1, SIZE, SIZE),
-        starts=np.cumsum([0] + [len(images) for _, images in ordered]).astype(np.int64),
-        labels=np.array([EMOTIONS.index(label) for (_, label), _ in ordered], np.int64),
-        splits=np.where(chosen, "select", "train").astype(str),
-    ), counts
-
-
-def _canonical(label: object) -> str:
-    name = str(label).strip().lower()
-    return SYNONYMS.get(name, name)
-
-
-def _stills(rows: list[tuple[np.ndarray, int, str]]) -> Clips:
-    return Clips(
-        frames=np.array([r[0] for r in rows], np.uint8).reshape(-1, SIZE, SIZE),
-        starts=np.arange(len(rows) + 1, dtype=np.int64),
-        labels=np.array([r[1] for r in rows], np.int64),
-        splits=np.array([r[2] for r in rows], str),
-    )
-
-
-def _class_folders(path: Path) -> Iterator[tuple[Path, str]]:
-    for file in sorted(path.rglob("*")):
-        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
-            yield file, file.parent.name
-
-
-def _read_columns(path: Path, columns: list[str]) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns).select(columns)
-    except (pa.ArrowException, KeyError, OSError) as error:
-        raise InputError(
-            f"{path} is not a Parquet file with the columns {', '.join(columns)}: {error}"
-        ) from error
-
-
-def _read_image(source: Path | io.BytesIO, counts: dict[str, int]) -> np.ndarray | None:
-    """A grey 48×48 image, or None and one more in `counts["unreadable"]`."""
-    try:
-        image = Image.open(source).convert("L")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
-        counts["unreadable"] = counts.get("unreadable", 0) + 1
-        return None
-    if image.size != (SIZE, SIZE):
-        image = image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-    return np.asarray(image)
-
-
-def _split(usage: str, path: Path) -> str:
-    split = SPLITS.get(str(usage).strip().lower())
-    if split is None:
-        raise InputError(f"{path} has the split {usage!r}; allowed are Training, PublicTest and PrivateTest")
-    return split
 
 
 def class_counts(clips: Clips) -> dict[str, int]:
-    """How many clips each emotion has."""
-    counted = pc.value_counts(pa.array(clips.labels)).to_pylist()
-    return {EMOTIONS[c["values"]]: c["counts"] for c in sorted(counted, key=lambda c: c["values"])}
+    """How many clips each class has, in order of the classes, those that have some."""
+    counted = np.bincount(clips.labels, minlength=len(clips.classes)).tolist()
+    return {name: count for name, count in zip(clips.classes, counted, strict=True) if count}
+
+
+def _read(name: str, given: str, classes: Sequence[str] | None, counts: Counter[str]) -> list[Labelled]:
+    """One data set as it is, its classes checked."""
+    option, path = f"--data {name}={given}", Path(given)
+    if name not in DATASETS:
+        raise InputError(f"{option}: there is no data set {name!r}; allowed are {', '.join(DATASETS)}")
+    if name not in READERS:
+        raise InputError(f"{option}: these are videos, not images; allowed here are {', '.join(READERS)}")
+    if not path.exists():
+        raise InputError(f"{option}: there is no such file or folder")
+    rows = READERS[name](option, path, counts)
+    if not rows:
+        raise InputError(f"{option}: no labelled face images found there")
+    allowed = None if classes is None else {canonical(c) for c in classes}
+    if name in OF_EMOTIONS:
+        allowed = (allowed or set(OF_EMOTIONS[name])) | set(OF_EMOTIONS[name][len(EMOTIONS) :])
+    wrong = sorted({row.label for row in rows} - allowed) if allowed is not None else []
+    if wrong:
+        listed = OF_EMOTIONS.get(name) if classes is None else classes
+        raise InputError(
+            f"{option}: has the class {wrong[0]!r}; allowed are {', '.join(listed or ())}: "
+            "rename it or leave it out"
+        )
+    return rows
+
+
+def _selected(rows: list[Labelled]) -> list[Labelled]:
+    """A data set's rows, all with a split, "select" among them: 1 in 10 of Training where it has none."""
+    rows = [dataclasses.replace(row, split=row.split or "train") for row in rows]
+    if any(row.split == "select" for row in rows):
+        return rows
+    return _hold_out(rows, "select")
+
+
+def _divide(rows: list[Labelled], counts: Counter[str]) -> list[Labelled]:
+    """Training without what stands in other splits, blank images and the part for calibration."""
+    rows = _without_twins(rows, counts)
+    blank = [row.split == "train" and row.images.min() == row.images.max() for row in rows]
+    if any(blank):
+        counts["blank_dropped"] += sum(blank)
+    rows = [row for row, b in zip(rows, blank, strict=True) if not b]
+    labels: dict[str, set[str]] = {}
+    training = [(_key(row.images), row.label) for row in rows if row.split == "train"]
+    for key, label in training:
+        labels.setdefault(key, set()).add(label)
+    if contradictory := sum(len(labels[key]) > 1 for key, _ in training):
+        counts["contradictory"] += contradictory
+    return _without_twins(_hold_out(rows, "calibrate"), counts)
+
+
+def _without_twins(rows: list[Labelled], counts: Counter[str]) -> list[Labelled]:
+    elsewhere = {_key(image) for row in rows if row.split != "train" for image in row.images}
+    kept = [
+        row
+        for row in rows
+        if row.split != "train" or not any(_key(image) in elsewhere for image in row.images)
+    ]
+    if len(kept) < len(rows):
+        counts["twins_dropped"] += len(rows) - len(kept)
+    return kept
+
+
+def _hold_out(rows: list[Labelled], split: str) -> list[Labelled]:
+    """A part of Training becomes `split`, by subject where it is known, else by image."""
+    keys = [row.subject or _key(row.images) for row in rows if row.split == "train"]
+    chosen = iter(held_out(keys, split).tolist())
+    return [
+        dataclasses.replace(row, split=split) if row.split == "train" and next(chosen) else row
+        for row in rows
+    ]
+
+
+def _key(image: np.ndarray) -> str:
+    return hashlib.sha1(image.tobytes()).hexdigest()
+
+
+def _clips(rows: list[Labelled], classes: tuple[str, ...], index: dict[str, int]) -> Clips:
+    votes = np.zeros((len(rows), len(classes)), np.float32)
+    for number, row in enumerate(rows):
+        for label, count in (row.votes or {}).items():
+            if label in index:
+                votes[number, index[label]] = count
+    sums = votes.sum(axis=1, keepdims=True)
+    return Clips(
+        frames=np.concatenate([row.images for row in rows]) if rows else np.zeros((0, SIZE, SIZE), np.uint8),
+        starts=np.cumsum([0] + [len(row.images) for row in rows]).astype(np.int64),
+        labels=np.array([index[row.label] for row in rows], np.int64),
+        splits=np.array([row.split for row in rows], str),
+        classes=classes,
+        votes=np.divide(votes, sums, out=votes, where=sums > 0),
+        subjects=np.array([row.subject for row in rows], str),
+    )
