@@ -1,0 +1,262 @@
+"""What the window around a moment adds: windowed answers beside those of single frames and their averages.
+
+python tests/benchmarks/temporal.py VIDEOS [--checkpoint C] [--json FILE] [--cache FILE.npz]
+
+VIDEOS is a folder of videos and `truth.json`, a list of moments at which a face is known: `video` (file
+name), `t` (seconds), `slot` (which face of the video), `emotion`, `x0 y0 x1 y1` (shares of the frame), and
+`settled` (far from the moments at which faces change). Faces hold an expression for HOLD_S seconds.
+
+Finding the faces is slow, so they are kept in the cache, beside the JSON where nothing else is said, and
+taken from there if it is there. `load_faces` reads it; `measure` scores any answers about its faces.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fer_batch.archive.listing import list_videos
+from fer_batch.archive.plan import plan_segments
+from fer_batch.archive.probe import probe_video
+from fer_batch.config import AnalyzeConfig
+from fer_batch.model.recognize import Recognizer
+from fer_batch.model.weights import load_checkpoint
+from fer_batch.model.window import windows
+from fer_batch.pipeline.stages import FacesStage
+from fer_batch.schema import EMOTIONS, FACES, from_bundle, to_bundle
+from fer_batch.vision.crop import CROP_SIZE
+
+HOLD_S = 2.0
+"""How long a face holds an expression in the videos."""
+MATCH_S = 0.11
+"""How far from a true moment a face may be in time and still be it: half a moment and some."""
+REACHES = (1, 2, 4)
+"""Moments to either side that the moving averages take in."""
+RESAMPLES = 2000
+
+Faces = dict[str, np.ndarray]
+
+
+def find_faces(folder: Path, crop_scale: float) -> Faces:
+    """The faces that the vision stage finds in a folder of videos, each with the truth that it matches.
+
+    Arrays of n faces, by video, track and time: `crops` (n, 48, 48) uint8; `tracks` int64, apart over all
+    videos; `times` float64, seconds; `video` int64, index into `names`; `boxes` and `true_boxes` (n, 4)
+    float64, xyxy as shares of the frame; `label` int64, index into EMOTIONS; `slot`, `hold` int64, which
+    face of the video and which of its expressions; `settled` bool. Faces that match no truth have label,
+    slot and hold -1 and true boxes NaN. And `names` (videos,) str, `true_moments` int64, how many there are.
+    """
+    config = AnalyzeConfig(segment_s=3600, bundle_s=3600)
+    stage = FacesStage(config, crop_scale)
+    truth = json.loads((folder / "truth.json").read_text())
+    parts: list[Faces] = []
+    names: list[str] = []
+    tracks = 0
+    for source in list_videos([str(folder)]).sources:
+        names.append(Path(source.uri).name)
+        plan = plan_segments([probe_video(source)], config, 1.0, "", 1)
+        rows = from_bundle(stage(to_bundle(source.video_id, plan)), FACES).to_pylist()
+        found = [face for row in rows for face in row["faces"]]
+        crops = np.frombuffer(b"".join(row["crops"] for row in rows), np.uint8)
+        part: Faces = {
+            "crops": crops.reshape(-1, CROP_SIZE, CROP_SIZE),
+            "tracks": np.array([f["track"] for f in found], np.int64) + tracks,
+            "times": np.array([f["time_s"] for f in found], np.float64),
+            "video": np.full(len(found), len(names) - 1),
+            "boxes": np.array([[f[f"box_{c}"] for c in ("x0", "y0", "x1", "y1")] for f in found]).reshape(
+                -1, 4
+            ),
+        }
+        part |= match(part["times"], part["boxes"], [t for t in truth if t["video"] == names[-1]])
+        order = np.lexsort((part["times"], part["tracks"]))
+        parts.append({name: values[order] for name, values in part.items()})
+        tracks = int(part["tracks"].max(initial=tracks - 1)) + 1
+        print(f"{names[-1]}: {len(found)} faces, {(part['label'] >= 0).sum()} of them true", flush=True)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} | {
+        "names": np.array(names),
+        "true_moments": np.array(len(truth)),
+    }
+
+
+def match(times: np.ndarray, boxes: np.ndarray, truth: list[dict[str, Any]]) -> Faces:
+    """Each face's truth: the nearest moment within MATCH_S in whose box the face's centre lies."""
+    count = len(times)
+    answer: Faces = {name: np.full(count, -1) for name in ("label", "slot", "hold")}
+    answer |= {"settled": np.zeros(count, bool), "true_boxes": np.full((count, 4), np.nan)}
+    if not truth:
+        return answer
+    moments = np.array([t["t"] for t in truth])
+    held = np.array([[t[c] for c in ("x0", "y0", "x1", "y1")] for t in truth])
+    for face in range(count):
+        x, y = (boxes[face, :2] + boxes[face, 2:]) / 2
+        inside = (held[:, 0] <= x) & (x <= held[:, 2]) & (held[:, 1] <= y) & (y <= held[:, 3])
+        distance = np.where(inside, np.abs(moments - times[face]), np.inf)
+        if distance.min() < MATCH_S:
+            known = truth[int(distance.argmin())]
+            answer["label"][face] = EMOTIONS.index(known["emotion"])
+            answer["slot"][face] = known["slot"]
+            answer["hold"][face] = int(known["t"] / HOLD_S + 1e-6)
+            answer["settled"][face] = known["settled"]
+            answer["true_boxes"][face] = held[int(distance.argmin())]
+    return answer
+
+
+def load_faces(path: Path) -> Faces:
+    """A cache as `find_faces` made it."""
+    with np.load(path) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def averaged(probs: np.ndarray, faces: Mapping[str, np.ndarray], reach: int, rate_hz: float) -> np.ndarray:
+    """`(n, C)` probabilities to their means over `reach` moments to either side within each track."""
+    answer = np.empty_like(probs)
+    for track in np.unique(faces["tracks"]):
+        rows = np.flatnonzero(faces["tracks"] == track)
+        index, length, _ = windows(faces["times"][rows], rate_hz, 2 * reach + 1)
+        taken = np.where((index >= 0)[:, :, None], probs[rows][np.maximum(index, 0)], 0)
+        answer[rows] = taken.sum(axis=1) / length[:, None]
+    return answer
+
+
+def held(probs: np.ndarray, faces: Mapping[str, np.ndarray]) -> np.ndarray:
+    """`(n, C)` probabilities to their means over each true expression: what no method can know, a bound."""
+    answer = probs.copy()
+    units = _units(faces)
+    for unit in np.unique(units[units >= 0]):
+        answer[units == unit] = probs[units == unit].mean(axis=0)
+    return answer
+
+
+def measure(
+    probs: np.ndarray, faces: Mapping[str, np.ndarray], classes: tuple[str, ...] = EMOTIONS
+) -> dict[str, Any]:
+    """How right and how restless answers are: `(n, C)` probabilities of `classes` for the n faces of a cache.
+
+    Shares, 0–1: `settled` (accuracy on settled moments), `all` (on all), `balanced` (mean recall of the
+    emotions, settled moments). Per second of a track: `flicker` (changes of the answer), `false_flicker`
+    (those while one expression is held), `true_changes`. `by_age`: accuracy by seconds since the expression
+    began, for all but each video's first.
+    """
+    known, right = faces["label"] >= 0, _right(probs, faces, classes)
+    settled = known & faces["settled"]
+    recalls = [right[settled & (faces["label"] == e)].mean() for e in np.unique(faces["label"][settled])]
+    pairs, seconds = _pairs(faces)
+    answer, units = probs.argmax(axis=1), _units(faces)
+    change = answer[pairs] != answer[pairs + 1]
+    steady = units[pairs] == units[pairs + 1]
+    ages = np.round(faces["times"] - HOLD_S * faces["hold"], 1)
+    later = known & (faces["hold"] > 0)
+    return {
+        "settled": float(right[settled].mean()),
+        "all": float(right[known].mean()),
+        "balanced": float(np.mean(recalls)),
+        "flicker": float(change.sum() / seconds),
+        "false_flicker": float(change[steady].sum() / seconds),
+        "true_changes": float((faces["label"][pairs] != faces["label"][pairs + 1]).sum() / seconds),
+        "n_settled": int(settled.sum()),
+        "n": int(known.sum()),
+        "by_age": {f"{a:.1f}": float(right[later & (ages == a)].mean()) for a in np.unique(ages[later])},
+    }
+
+
+def difference(
+    one: np.ndarray, other: np.ndarray, faces: Mapping[str, np.ndarray], chosen: np.ndarray, seed: int = 0
+) -> tuple[float, float, float]:
+    """Difference of two `(n,) bool` rights over `chosen` faces, and its 95 % interval.
+
+    Paired bootstrap: what is drawn is an expression of a face, with all its moments.
+    """
+    units = np.unique(_units(faces)[chosen], return_inverse=True)[1]
+    gain = np.bincount(units, one[chosen].astype(float) - other[chosen])
+    size = np.bincount(units)
+    draws = np.random.default_rng(seed).multinomial(len(size), np.full(len(size), 1 / len(size)), RESAMPLES)
+    low, high = np.percentile((draws @ gain) / (draws @ size), [2.5, 97.5])
+    return float(gain.sum() / size.sum()), float(low), float(high)
+
+
+def _right(probs: np.ndarray, faces: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> np.ndarray:
+    names = np.array([EMOTIONS.index(c) if c in EMOTIONS else -2 for c in classes])
+    return names[probs.argmax(axis=1)] == faces["label"]
+
+
+def _units(faces: Mapping[str, np.ndarray]) -> np.ndarray:
+    """`(n,)` number of the expression that a face shows, apart over videos, slots and holds; -1: none."""
+    return np.where(faces["hold"] >= 0, (faces["video"] * 100 + faces["slot"]) * 10000 + faces["hold"], -1)
+
+
+def _pairs(faces: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:
+    """First of each two neighbouring known faces of one track and slot; the seconds that the pairs span."""
+    same = np.ones(max(len(faces["label"]) - 1, 0), bool)
+    for name in ("tracks", "slot"):
+        same &= faces[name][:-1] == faces[name][1:]
+    pairs = np.flatnonzero(same & (faces["label"][:-1] >= 0) & (faces["label"][1:] >= 0))
+    return pairs, float((faces["times"][pairs + 1] - faces["times"][pairs]).sum())
+
+
+def main() -> None:
+    """Print a row a method, the differences with their intervals, and accuracy by age of the expression."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("videos", type=Path)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--cache", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cache = options.cache or (options.json.with_suffix(".npz") if options.json else None)
+    if cache and cache.exists():
+        faces = load_faces(cache)
+    else:
+        faces = find_faces(options.videos, load_checkpoint(options.checkpoint)[1].crop_scale)
+        if cache:
+            np.savez_compressed(cache, **faces)  # type: ignore[arg-type]
+    recognizer = Recognizer(options.checkpoint)
+    card, count = recognizer.card, len(faces["label"])
+    wanted = np.ones(count, bool)
+    single = recognizer.recognize(faces["crops"], np.arange(count), faces["times"], wanted)
+    answers = {"single": single}
+    for reach in REACHES:
+        answers[f"average ±{reach}"] = averaged(single, faces, reach, card.window_rate_hz)
+    answers["windowed"] = recognizer.recognize(faces["crops"], faces["tracks"], faces["times"], wanted)
+    answers["(mean of hold)"] = held(single, faces)
+    report = {name: measure(probs, faces, card.classes) for name, probs in answers.items()}
+    first = report["single"]
+    print(f"{first['n']} of {int(faces['true_moments'])} true moments found, {first['n_settled']} settled; ")
+    print(f"{first['true_changes']:.2f} true changes per second of a track")
+    print(f"{'':16}settled    all  balanced  flicker/s  of it false/s")
+    for name, row in report.items():
+        print(f"{name:16}{row['settled']:7.3f}{row['all']:7.3f}{row['balanced']:10.3f}", end="")
+        print(f"{row['flicker']:11.2f}{row['false_flicker']:15.2f}")
+    right = {name: _right(probs, faces, card.classes) for name, probs in answers.items()}
+    known = faces["label"] >= 0
+    gains: dict[str, dict[str, tuple[float, float, float]]] = {}
+    print("windowed less …, points of accuracy (95 %)")
+    for name in answers:
+        if name != "windowed":
+            gains[name] = {}
+            for which, chosen in (("settled", known & faces["settled"]), ("all", known)):
+                gain = difference(right["windowed"], right[name], faces, chosen)
+                gains[name][which] = gain
+            text = [
+                f"{w} {100 * g[0]:+.1f} ({100 * g[1]:+.1f} to {100 * g[2]:+.1f})"
+                for w, g in gains[name].items()
+            ]
+            print(f"{name:16}" + ", ".join(text))
+    print("accuracy by seconds since the expression began")
+    print(f"{'':16}" + "".join(f"{age:>6}" for age in first["by_age"]))
+    for name, row in report.items():
+        print(f"{name:16}" + "".join(f"{value:6.2f}" for value in row["by_age"].values()))
+    if options.json:
+        options.json.write_text(
+            json.dumps({"model_id": card.model_id, "methods": report, "windowed_less": gains}, indent=1)
+            + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
