@@ -31,7 +31,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--data",
         action="append",
-        type=_named_path,
+        type=named_path,
         required=True,
         metavar="NAME=PATH",
         help="a data set; may be repeated",
@@ -90,7 +90,8 @@ def run_train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _named_path(text: str) -> tuple[str, str]:
+def named_path(text: str) -> tuple[str, str]:
+    """NAME=PATH, as `--data` takes it, to the name and the absolute path; raises ArgumentTypeError."""
     name, equals, path = text.partition("=")
     if not equals or not name or not path:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH, as in fer2013=fer2013.parquet")

@@ -1,0 +1,134 @@
+"""`fer-batch evaluate`: figures on the screen and in files, and one line for what can't be evaluated."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_batch.cli.main import main
+from fer_batch.model.weights import read_card
+from fer_batch.schema import EMOTIONS
+
+KEYS = {
+    "accuracy", "balanced_accuracy", "macro_f1", "ece", "ece_expected", "ece_debiased", "nll", "per_class",
+    "n", "intervals", "classes", "confusion", "model_id", "data", "split", "temperature", "flip",
+}  # fmt: skip
+
+
+def evaluate(*words: object) -> int | str | None:
+    try:
+        return main(["evaluate", *map(str, words)])
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, and the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_csv(path: Path, *usages: str) -> None:
+    random = np.random.default_rng(0)
+    lines = ["emotion,pixels,Usage"]
+    for number, usage in enumerate(usages):
+        pixels = " ".join(map(str, random.integers(0, 256, 48 * 48)))
+        lines.append(f"{number % 7},{pixels},{usage}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_folder(path: Path, *labels: str) -> None:
+    random = np.random.default_rng(1)
+    for number, label in enumerate(labels):
+        (path / label).mkdir(parents=True, exist_ok=True)
+        image = random.integers(0, 256, (48, 48), np.uint8)
+        Image.fromarray(image).save(path / label / f"{number}.png")
+
+
+def test_figures_come_to_the_screen_and_into_the_folder(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv(place / "faces.csv", *["PublicTest"] * 8, *["Training"] * 3)
+    assert evaluate("--data", "fer2013=faces.csv", "--split", "publictest", "--out", "report") == 0
+    said = capsys.readouterr()
+    assert said.err == "fer2013: 8 faces or clips of the split select\n"
+    assert "macro-F1" in said.out
+    assert "95 % interval" in said.out
+    assert all(said.out.count(name) >= 3 for name in EMOTIONS)  # by class, a row and a column
+    assert "report/metrics.json" in said.out
+    assert not any(len(line) > 110 for line in said.out.splitlines())
+    out = place / "report"
+    figures = json.loads((out / "metrics.json").read_text())
+    assert figures.keys() >= KEYS
+    assert (figures["n"], figures["split"], figures["flip"]) == (8, "select", False)
+    assert figures["classes"] == list(EMOTIONS)
+    assert figures["model_id"] == read_card()[1].model_id
+    assert sum(map(sum, figures["confusion"])) == 8
+    assert {n: v["support"] for n, v in figures["per_class"].items()} == {
+        n: 2 if n == "angry" else 1 for n in EMOTIONS
+    }
+    assert sorted(p.name for p in out.iterdir()) == [
+        "confusion.csv", "confusion.png", "confusion_normalized.csv", "metrics.json", "per_class.csv",
+        "reliability.png",
+    ]  # fmt: skip
+    for name in ("confusion.png", "reliability.png"):
+        with Image.open(out / name) as image:
+            assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_several_data_sets_with_flip_and_a_picture_that_cannot_be_read(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv(place / "faces.csv", *["Training"] * 5)
+    write_folder(place / "own", "happy", "happy", "Sadness")
+    (place / "own" / "happy" / "broken.png").write_bytes(b"not a picture")
+    words = ["--data", "fer2013=faces.csv", "--data", "folder=own", "--flip", "--out", "report"]
+    assert evaluate(*words) == 0
+    said = capsys.readouterr()
+    assert "fer2013: 5 faces or clips of the split train" in said.err
+    assert "folder: 3 faces or clips of the split train (left out: 1 unreadable)" in said.err
+    assert ", with flip on fer2013, folder, train, n = 8" in said.out
+    figures = json.loads((place / "report" / "metrics.json").read_text())
+    assert (figures["n"], figures["split"], figures["flip"]) == (8, "train", True)
+    assert [part["n"] for part in figures["data"]] == [5, 3]
+    assert figures["data"][1]["left_out"] == {"unreadable": 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--data"),
+        (["--data", "faces.csv"], "'faces.csv' is not NAME=PATH"),
+        (["--data", "fer2013=nowhere.csv"], "nowhere.csv"),
+        (["--data", "fer=faces.csv"], "fer"),
+        (["--data", "fer2013=empty.csv"], "empty.csv"),
+        (["--data", "fer2013=text.csv"], "text.csv"),
+        (["--data", "folder=bored"], "bored"),
+        (["--data", "folder=nothing"], "nothing"),
+        (["--data", "fer2013=faces.csv", "--split", "validation"], "--split is validation; allowed is "),
+        (["--data", "fer2013=faces.csv", "--split", "PrivateTest"], "nothing in the split test"),
+        (["--data", "fer2013=faces.csv", "--checkpoint", "faces.csv"], "faces.csv is not a checkpoint"),
+        (["--data", "fer2013=faces.csv", "--checkpoint", "no.safetensors"], "no.safetensors"),
+        (["--data", "fer2013=faces.csv", "--out", "faces.csv"], "faces.csv is a file"),
+        (["--data", "fer2013=faces.csv", "--out", "faces.csv/report"], "faces.csv is a file"),
+        (["--data", "fer2013=faces.csv", "--flop"], "--flop"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line_and_nothing_is_written(
+    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    write_csv(place / "faces.csv", "Training", "Training", "PublicTest")
+    write_csv(place / "empty.csv")
+    (place / "text.csv").write_text("label,picture\n1,2\n")
+    (place / "nothing").mkdir()
+    write_folder(place / "bored", "happy", "bored")
+    before = sorted(place.rglob("*"))
+    assert evaluate("--out", "report", *words) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert said in streams.err
+    assert streams.err.count("\n") == 1
+    assert sorted(place.rglob("*")) == before
