@@ -11,19 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
 from fer_batch.errors import InputError
 from fer_batch.schema import EMOTIONS
 from fer_batch.training.datasets import (
-    FER_ORDER,
     Clips,
     class_counts,
     concatenate,
-    draw_sequences,
     load_dataset,
+    load_datasets,
 )
+from fer_batch.training.fer2013 import FER_ORDER, VOTED
 
 Row = tuple[np.ndarray, str, str]
 """An image, its label and its split as FER2013 names them."""
@@ -113,9 +112,13 @@ def ck_folders(folder: Path, sequences: Sequence[Sequence48]) -> Path:
 
 
 def contents(clips: Clips) -> Counter[tuple[bytes, str, str]]:
-    """What a set of clips holds, in no order."""
+    """What a set of clips holds, in no order; what is held out of Training counts as Training."""
     return Counter(
-        (clips.frames[clips.starts[i] : clips.starts[i + 1]].tobytes(), EMOTIONS[label], str(clips.splits[i]))
+        (
+            clips.frames[clips.starts[i] : clips.starts[i + 1]].tobytes(),
+            clips.classes[label],
+            str(clips.splits[i]).replace("calibrate", "train"),
+        )
         for i, label in enumerate(clips.labels)
     )
 
@@ -196,7 +199,7 @@ def test_other_names_of_a_class_mean_the_same(
     tmp_path: Path, layout: Layout, written: str, meant: str
 ) -> None:
     (image,) = random_images(1)
-    clips, _ = load_dataset("fer2013", layout(tmp_path, [(image, written, "PublicTest")]))
+    clips, _ = load_dataset("fer2013", layout(tmp_path, [(image, written, "PublicTest")]), for_training=False)
     assert contents(clips) == expected([(image, meant, "PublicTest")])
 
 
@@ -207,8 +210,8 @@ def test_images_of_another_size_or_in_colour_become_grey_48_by_48(tmp_path: Path
     Image.fromarray(random_images(1)[0]).resize((40, 40)).save(folder / "small.bmp")
     Image.fromarray(random_images(1)[0]).convert("RGBA").save(folder / "clear.PNG")
     (folder / "notes.txt").write_text("not an image")
-    clips, _ = load_dataset("fer2013", tmp_path / "faces")
-    assert clips.frames.shape == (2, 48, 48)
+    clips, _ = load_dataset("fer2013", tmp_path / "faces", for_training=False)
+    assert clips.frames.shape == (3, 48, 48)
 
 
 def not_an_image() -> bytes:
@@ -263,7 +266,7 @@ def test_a_layout_of_ck48_gives_each_sequence_as_a_clip_in_order(
     )
     assert Counter((frames, label) for frames, label, _ in contents(clips)) == wanted
     assert (np.diff(clips.starts) == 3).all()
-    assert counts["contempt_left_out"] == 3 * sum(label == "contempt" for _, label, _ in sequences) > 0
+    assert counts["contempt_left_out"] == sum(label == "contempt" for _, label, _ in sequences) > 0
 
 
 def test_both_layouts_of_ck48_are_the_same_clips(tmp_path: Path) -> None:
@@ -281,9 +284,227 @@ def test_no_subject_of_ck48_stands_in_both_splits(tmp_path: Path) -> None:
         split: {subject[frames] for frames, _, s in contents(clips) if s == split}
         for split in ("train", "select")
     }
-    assert set(clips.splits) == {"train", "select"}
+    assert set(clips.splits) == {"train", "calibrate", "select"}
     assert not people["train"] & people["select"]
+    assert {frozenset(clips.splits[clips.subjects == who]) for who in set(clips.subjects)} == {
+        frozenset({split}) for split in ("train", "calibrate", "select")
+    }
     assert 2 <= len(people["select"]) <= 16
+
+
+NO_VOTE = (-1,) * 10
+
+
+def with_votes_parquet(folder: Path, rows: Sequence[Row], votes: Sequence[Sequence[int]]) -> Path:
+    path = fer_parquet(folder, rows)
+    table = pq.read_table(path)
+    for number, name in enumerate(VOTED):
+        table = table.append_column(f"fp_{name}", pa.array([row[number] for row in votes], pa.int8()))
+    pq.write_table(table, path)
+    return path
+
+
+def with_votes_csv(folder: Path, rows: Sequence[Row], votes: Sequence[Sequence[int]]) -> Path:
+    with (folder / "fer2013new.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["Usage", "Image name", *VOTED])
+        for number, ((_, _, usage), row) in enumerate(zip(rows, votes, strict=True)):
+            writer.writerow([usage, f"fer{number:07d}.png", *row])
+    return fer_csv(folder, rows)
+
+
+@pytest.mark.parametrize(
+    ("votes", "shares"),
+    [
+        (NO_VOTE, {}),
+        ((0,) * 10, {}),
+        ((0,) * 7 + (5, 3, 2), {}),
+        ((10,) + (0,) * 9, {"neutral": 1.0}),
+        ((0, 1, 2, 3, 4, 0, 0, 0, 0, 0), {"happy": 0.1, "surprise": 0.2, "sad": 0.3, "angry": 0.4}),
+        ((0, 0, 0, 0, 0, 3, 1, 2, 3, 1), {"disgust": 0.75, "fear": 0.25}),
+        ((5, 0, 0, 0, 0, 0, 0, 0, 0, -1), {}),
+    ],
+    ids=["unknown", "none", "for no class", "one", "several", "some for no class", "half known"],
+)
+@pytest.mark.parametrize("layout", [with_votes_parquet, with_votes_csv])
+def test_votes_become_shares_of_the_classes(
+    tmp_path: Path, layout: Callable[..., Path], votes: Sequence[int], shares: dict[str, float]
+) -> None:
+    rows = fer_rows(6)
+    happy = (0, 10, *[0] * 8)
+    clips, _ = load_dataset("fer2013", layout(tmp_path, rows, [votes] + [happy] * 5), for_training=False)
+    assert clips.votes.dtype == np.float32
+    assert clips.votes[0].tolist() == pytest.approx([shares.get(name, 0.0) for name in EMOTIONS])
+    assert (clips.votes[1:, EMOTIONS.index("happy")] == 1).all()
+
+
+def test_votes_for_contempt_count_where_it_is_a_class(tmp_path: Path) -> None:
+    path = with_votes_csv(tmp_path, fer_rows(2), [(0, 0, 0, 0, 0, 3, 0, 1, 6, 0), NO_VOTE])
+    clips, _ = load_dataset("fer2013", path, classes=(*EMOTIONS, "contempt"), for_training=False)
+    assert clips.votes[0].tolist() == [0, 0.75, 0, 0, 0, 0, 0, 0.25]
+
+
+def test_without_votes_their_rows_are_zero(tmp_path: Path) -> None:
+    for data in (
+        ("fer2013", fer_csv(tmp_path, fer_rows(14))),
+        ("ck48", ck_parquet(tmp_path, ck_sequences(8))),
+    ):
+        clips, _ = load_dataset(*data)
+        assert clips.votes.shape == (len(clips), 7)
+        assert not clips.votes.any()
+
+
+def test_votes_of_other_rows_are_named(tmp_path: Path) -> None:
+    rows = fer_rows(6)
+    with_votes_csv(tmp_path, rows[:5], [NO_VOTE] * 5)
+    with pytest.raises(InputError, match=r"fer2013new.csv has other rows \(5, here 6\)"):
+        load_dataset("fer2013", fer_csv(tmp_path, rows))
+    with_votes_csv(tmp_path, rows[::-1], [NO_VOTE] * 6)
+    with pytest.raises(InputError, match="another order"):
+        load_dataset("fer2013", fer_csv(tmp_path, rows))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_part_of_training_is_kept_for_calibration(tmp_path: Path, layout: Layout) -> None:
+    rows = fer_rows(400, ("Training", "Training", "PublicTest", "Training"))
+    rows += [(image, label, usage) for image, label, usage in rows if usage == "Training"][:150]
+    path = layout(tmp_path, rows)
+    clips, _ = load_dataset("fer2013", path)
+    pixels = {
+        split: {f.tobytes() for f in clips.frames[clips.splits == split]} for split in set(clips.splits)
+    }
+    assert pixels.keys() == {"train", "calibrate", "select"}
+    assert not pixels["calibrate"] & (pixels["train"] | pixels["select"])
+    assert 4 <= len(pixels["calibrate"]) <= 24
+    whole, counts = load_dataset("fer2013", path, for_training=False)
+    assert Counter(whole.splits.tolist()) == {"train": 450, "select": 100}
+    assert not counts
+
+
+def test_selection_and_calibration_are_chosen_independently(tmp_path: Path) -> None:
+    rows = fer_rows(1000, ("Training",))
+    clips, _ = load_dataset("fer2013", fer_parquet(tmp_path, rows))
+    splits = Counter(clips.splits.tolist())
+    assert 60 <= splits["select"] <= 140
+    assert 18 <= splits["calibrate"] <= 60
+    assert sum(splits.values()) == 1000
+
+
+def test_the_same_image_under_two_labels_stays_and_is_counted(tmp_path: Path) -> None:
+    rows = fer_rows(21)
+    assert rows[0][1:] == ("angry", "Training")
+    assert rows[3][1:] == ("happy", "Training")
+    more = [(rows[0][0], "sad", "Training"), (rows[3][0], "happy", "Training")]
+    clips, counts = load_dataset("fer2013", fer_parquet(tmp_path, rows + more))
+    assert contents(clips) == expected(rows + more)
+    assert counts == {"contradictory": 2}
+
+
+def test_for_evaluation_nothing_is_dropped_or_divided(tmp_path: Path) -> None:
+    rows = fer_rows(30)
+    rows += [(rows[1][0], "sad", "Training"), (np.zeros((48, 48), np.uint8), "sad", "Training")]
+    clips, counts = load_dataset("fer2013", fer_parquet(tmp_path, rows), for_training=False)
+    assert contents(clips) == expected(rows)
+    assert not counts
+    assert set(clips.splits) == {"train", "select", "test"}
+    assert set(
+        load_dataset("ck48", ck_parquet(tmp_path, ck_sequences(20)), for_training=False)[0].splits
+    ) == {"train"}
+
+
+def image_folders(folder: Path, images: dict[str, int], name: str = "faces") -> Path:
+    """`count` random images under each relative folder."""
+    path = folder / name
+    for number, (place, count) in enumerate(images.items()):
+        (path / place).mkdir(parents=True, exist_ok=True)
+        for k, image in enumerate(random_images(count, seed=100 + number)):
+            (path / place / f"{k:03d}.png").write_bytes(png(image))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        ({"bored": 2, "Awake": 1}, {("bored", "train"): 2, ("awake", "train"): 1}),
+        ({"Happiness/a/b": 2, "happy": 1, "SAD": 1}, {("happy", "train"): 3, ("sad", "train"): 1}),
+        (
+            {"Train/bored": 2, "train/awake/deep": 1, "val/bored": 1, "Test/awake": 1},
+            {("bored", "train"): 2, ("awake", "train"): 1, ("bored", "select"): 1, ("awake", "test"): 1},
+        ),
+        ({"inner/train/a": 1, "inner/test/b": 2}, {("a", "train"): 1, ("b", "test"): 2}),
+        ({"a": 1, "b": 1, ".cache/c": 1, "__MACOSX/a": 1}, {("a", "train"): 1, ("b", "train"): 1}),
+    ],
+    ids=["own names", "synonyms, any depth", "splits", "a folder around", "hidden"],
+)
+def test_a_folder_of_classes_is_read_at_any_depth(
+    tmp_path: Path, images: dict[str, int], found: dict[tuple[str, str], int]
+) -> None:
+    clips, counts = load_dataset("folder", image_folders(tmp_path, images), for_training=False)
+    assert Counter((label, split) for _, label, split in contents(clips).elements()) == found
+    assert clips.classes == tuple(sorted({label for label, _ in found}))
+    assert not counts
+
+
+def test_a_folder_is_divided_by_image(tmp_path: Path) -> None:
+    path = image_folders(tmp_path, {"a": 150, "b": 150})
+    (path / "a" / "copies").mkdir()
+    for file in sorted((path / "a").glob("*.png")):
+        (path / "a" / "copies" / file.name).write_bytes(file.read_bytes())
+    (path / "stray.png").write_bytes(png(random_images(1)[0]))
+    clips, counts = load_dataset("folder", path)
+    assert counts == {"without_class": 1}
+    pixels = {
+        s: {f.tobytes() for f in clips.frames[clips.splits == s]} for s in ("train", "calibrate", "select")
+    }
+    assert sum(map(len, pixels.values())) == 300
+    assert 15 <= len(pixels["select"]) <= 50
+    assert 3 <= len(pixels["calibrate"]) <= 25
+
+
+@pytest.mark.parametrize(
+    ("data", "given", "classes"),
+    [
+        (("fer2013",), None, EMOTIONS),
+        (("ck48",), None, EMOTIONS),
+        (("folder",), None, ("bored", "contempt", "happy")),
+        (("fer2013", "folder"), None, (*EMOTIONS, "bored", "contempt")),
+        (("ck48", "fer2013"), None, EMOTIONS),
+        (("ck48", "folder"), None, (*EMOTIONS, "bored", "contempt")),
+        (("folder",), ("Contempt", "Happiness", "bored", "x"), ("Contempt", "Happiness", "bored", "x")),
+        (("ck48",), (*EMOTIONS, "contempt"), (*EMOTIONS, "contempt")),
+        (("ck48",), EMOTIONS[::-1], EMOTIONS[::-1]),
+    ],
+)
+def test_the_classes_are_those_asked_for_or_those_there(
+    tmp_path: Path, data: tuple[str, ...], given: tuple[str, ...] | None, classes: tuple[str, ...]
+) -> None:
+    sequences = ck_sequences(40)
+    paths = {
+        "fer2013": fer_parquet(tmp_path, fer_rows(42)),
+        "ck48": ck_parquet(tmp_path, sequences),
+        "folder": image_folders(tmp_path, {"happiness": 5, "bored": 3, "contempt": 4}),
+    }
+    clips, counts = load_datasets([(n, str(paths[n])) for n in data], classes=given, for_training=False)
+    assert clips.classes == classes
+    assert clips.votes.shape == (len(clips), len(classes))
+    contempt = sum(label == "contempt" for _, label, _ in sequences)
+    left_out = "ck48" in data and "contempt" not in classes
+    assert counts == ({"contempt_left_out": contempt} if left_out else {})
+    if "folder" in data:
+        assert class_counts(clips)["bored"] == 3
+    both = 4 * ("folder" in data) + contempt * ("ck48" in data and not left_out)
+    assert {k.lower(): v for k, v in class_counts(clips).items()}.get("contempt", 0) == both
+
+
+def test_twins_are_dropped_also_across_data_sets(tmp_path: Path) -> None:
+    rows = fer_rows(42)
+    path = image_folders(tmp_path, {"train/happy": 3, "val/happy": 1})
+    held_out = next(image for image, _, usage in rows if usage == "PublicTest")
+    (path / "train" / "happy" / "twin.png").write_bytes(png(held_out))
+    data = [("fer2013", str(fer_parquet(tmp_path, rows))), ("folder", str(path))]
+    clips, counts = load_datasets(data)
+    assert counts == {"twins_dropped": 1}
+    assert len(clips) == 42 + 4
 
 
 def empty_folder(folder: Path) -> Path:
@@ -367,6 +588,81 @@ def ck_file(name: str, label: str = "anger") -> Callable[[Path], Path]:
     return make
 
 
+def truncated(folder: Path) -> Path:
+    path = fer_parquet(folder, fer_rows(12))
+    path.write_bytes(path.read_bytes()[:-200])
+    return path
+
+
+def mostly_unreadable(folder: Path) -> Path:
+    path = image_folders(folder, {"a": 2, "b": 2})
+    for file in [*sorted((path / "a").iterdir()), path / "b" / "001.png"]:
+        file.write_bytes(b"not an image")
+    return path
+
+
+def text_for_images(folder: Path) -> Path:
+    path = folder / "data.parquet"
+    pq.write_table(pa.table({"image_png": ["x"], "label_name": ["happy"], "usage": ["Training"]}), path)
+    return path
+
+
+def of_folders(*places: str) -> Callable[[Path], Path]:
+    return lambda folder: image_folders(folder, dict.fromkeys(places, 2))
+
+
+def empty_split(folder: Path) -> Path:
+    path = image_folders(folder, {"train/a": 2, "train/b": 2})
+    (path / "val" / "a").mkdir(parents=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("folder", missing, "no such file or folder"),
+        ("folder", empty_folder, "no files like .* named by class, such as happy/"),
+        ("folder", text_file(".zip"), "is a file; give a folder"),
+        ("folder", of_folders("."), "2 in none"),
+        ("folder", of_folders("happy"), "only the class happy; training takes two or more"),
+        ("folder", of_folders("train/a", "b"), "both split folders .train. and others .b."),
+        ("folder", empty_split, "split folder val is empty"),
+        ("folder", mostly_unreadable, "3 of 4 images can't be read, such as .*a/000.png"),
+        ("fer2013", of_folders("train/angry", "test/bored"), "class 'bored'; allowed are angry, disgust"),
+        ("fer2013", truncated, "can't be read .*cut short"),
+        ("fer2013", other_columns, "has no column image_png, label_name, usage, but image, label"),
+        ("fer2013", text_for_images, "image_png is string"),
+        ("clips", of_folders("a", "b"), "are videos"),
+    ],
+)
+def test_an_error_says_what_was_found_and_what_to_do(
+    tmp_path: Path, name: str, make: Callable[[Path], Path], message: str
+) -> None:
+    path = make(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        load_dataset(name, path)
+    assert str(caught.value).startswith(f"--data {name}={path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"), [("fer2013", EMOTIONS[:4]), ("ck48", EMOTIONS[:2]), ("folder", ("a", "c"))]
+)
+def test_a_class_that_the_model_has_not_is_named(tmp_path: Path, name: str, classes: tuple[str, ...]) -> None:
+    path = {
+        "fer2013": lambda: fer_parquet(tmp_path, fer_rows(14)),
+        "ck48": lambda: ck_parquet(tmp_path, ck_sequences(10)),
+        "folder": lambda: image_folders(tmp_path, {"a": 1, "b": 1}),
+    }[name]()
+    with pytest.raises(InputError, match=f"has the class '[a-z]+'; allowed are {', '.join(classes)}:"):
+        load_dataset(name, path, classes=classes, for_training=False)
+
+
+def test_no_data_set_at_all_is_named() -> None:
+    with pytest.raises(InputError, match="no data set is named"):
+        load_datasets([])
+
+
 @pytest.mark.parametrize(
     ("name", "make"),
     [
@@ -424,7 +720,7 @@ def test_what_is_wrong_with_a_data_set_is_named_by_its_path(
 
 @pytest.mark.parametrize("name", ["", "FER2013", "affectnet"])
 def test_an_unknown_data_set_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=f"no data set '{name}'; allowed are fer2013, ck48"):
+    with pytest.raises(InputError, match=f"no data set '{name}'; allowed are fer2013, ck48, folder, clips"):
         load_dataset(name, tmp_path)
 
 
@@ -436,6 +732,9 @@ def tiny_clips() -> Clips:
         starts=np.array([0, 1, 4, 6]),
         labels=np.array([3, 0, 5]),
         splits=np.array(["train", "select", "train"]),
+        classes=EMOTIONS,
+        votes=np.eye(7, dtype=np.float32)[[2, 0, 1]],
+        subjects=np.array(["S1", "S2", ""]),
     )
 
 
@@ -457,7 +756,8 @@ def test_clips_are_taken_whole(
     assert taken.frames[:, 0, 0].tolist() == values
     assert taken.starts.tolist() == starts
     assert taken.labels.tolist() == labels
-    assert len(taken) == len(taken.splits) == len(labels)
+    assert len(taken) == len(taken.splits) == len(taken.votes) == len(taken.subjects) == len(labels)
+    assert taken.subjects.tolist() == [{3: "S1", 0: "S2", 5: ""}[label] for label in labels]
 
 
 def test_data_sets_are_joined_clip_by_clip() -> None:
@@ -475,60 +775,42 @@ def test_clips_are_counted_by_class() -> None:
     assert class_counts(concatenate([clips, clips.take(np.array([1]))])) == {"angry": 2, "happy": 1, "sad": 1}
 
 
-def test_drawn_sequences_carry_the_label_of_each_frame_in_order() -> None:
-    clips = tiny_clips()
-    label_of = {0: 3, 10: 0, 11: 0, 12: 0, 20: 5, 21: 5}
-    generator = torch.Generator().manual_seed(0)
-    lengths, changes, order = Counter(), 0, np.array([1, 0, 2, 1])
-    for _ in range(60):
-        frames, labels = draw_sequences(clips, order, 9, generator)
-        steps = frames.shape[1]
-        lengths[steps] += 1
-        assert frames.shape == (4, steps, 48, 48)
-        assert labels.shape == (4, steps)
-        values = frames[:, :, 0, 0]
-        assert np.vectorize(label_of.get)(values).tolist() == labels.tolist()
-        assert (labels[:, 0] == clips.labels[order]).all()
-        for row, named in zip(values.astype(int), labels, strict=True):
-            turns = np.flatnonzero(np.diff(named))
-            changes += len(turns)
-            assert len(turns) <= 1
-            assert all((np.diff(part) >= 0).all() for part in np.split(row, turns + 1))
-    assert set(lengths) == set(range(1, 10))
-    assert lengths.most_common(1)[0][0] == 9
-    assert changes > 20
-
-
-def test_the_same_seed_draws_the_same_sequences() -> None:
-    drawn = [
-        draw_sequences(tiny_clips(), np.array([0, 1, 2]), 9, torch.Generator().manual_seed(seed))[0]
-        for seed in (4, 4, 5)
-    ]
-    assert np.array_equal(drawn[0], drawn[1])
-    assert not np.array_equal(drawn[0], drawn[2])
-
-
 def test_fer2013_as_people_have_it(shared: Path) -> None:
     path = shared / "data" / "fer2013.parquet"
-    table = pq.read_table(path, columns=["usage", "dup_group"]).to_pandas()
+    table = pq.read_table(path).drop_columns(["image_png"]).to_pandas()
     held_out = set(table.dup_group[table.usage == "PublicTest"])
     twins = (table.usage == "Training") & table.dup_group.isin(held_out)
+    training = table[(table.usage == "Training") & ~twins]
+    labels = training.groupby("dup_group").label.transform("nunique")
     clips, counts = load_dataset("fer2013", path)
-    assert counts == {"twins_dropped": twins.sum(), "blank_dropped": 0}
-    assert Counter(clips.splits.tolist()) == {"train": 28709 - 351, "select": 3589}
+    assert counts == {"twins_dropped": twins.sum(), "contradictory": (labels > 1).sum()}
+    splits = Counter(clips.splits.tolist())
+    assert splits["train"] + splits["calibrate"] == 28709 - 351
+    assert splits["select"] == 3589
+    assert 0.035 <= splits["calibrate"] / (28709 - 351) <= 0.045
     assert (np.ptp(clips.frames[clips.splits == "train"], axis=(1, 2)) > 0).all()
     assert class_counts(clips.take(clips.splits == "select"))["disgust"] == 56
-    training = {image for image, _, split in contents(clips) if split == "train"}
-    assert not training & {image for image, _, split in contents(clips) if split == "select"}
+    pixels = {s: {image.tobytes() for image in clips.frames[clips.splits == s]} for s in splits}
+    assert not pixels["train"] & pixels["select"]
+    assert not pixels["train"] & pixels["calibrate"]
+    voted = clips.votes.sum(axis=1) > 0
+    assert np.allclose(clips.votes[voted].sum(axis=1), 1)
+    assert 0.99 < voted.mean() < 1
+    assert 0.6 < (clips.votes.argmax(axis=1) == clips.labels)[voted].mean() < 0.67
 
 
 def test_ck48_as_people_have_it(shared: Path) -> None:
     path = shared / "data" / "ck48.parquet"
     clips, counts = load_dataset("ck48", path)
-    assert counts == {"contempt_left_out": 54}
+    assert counts == {"contempt_left_out": 18}
     assert len(clips) == 327 - 18
+    assert len(set(clips.subjects)) == 106
     assert (np.diff(clips.starts) == 3).all()
     assert class_counts(clips) == {
         "angry": 45, "disgust": 59, "fear": 25, "happy": 69, "sad": 28, "surprise": 83,
     }  # fmt: skip
-    assert Counter(clips.splits.tolist()).keys() == {"train", "select"}
+    assert Counter(clips.splits.tolist()).keys() == {"train", "calibrate", "select"}
+    with_contempt = load_dataset("ck48", path, classes=(*EMOTIONS, "contempt"), for_training=False)
+    assert class_counts(with_contempt[0])["contempt"] == 18
+    assert len(with_contempt[0]) == 327
+    assert not with_contempt[1]
