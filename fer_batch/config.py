@@ -62,8 +62,9 @@ class AnalyzeConfig:
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+OPTIMIZERS = ("sgd", "adam", "adamw", "nadam")
 SCHEDULES = ("onecycle", "cosine", "plateau")
-CLASS_WEIGHTS = ("none", "sqrt", "balanced")
+IMBALANCE = ("none", "sqrt", "weighted", "effective", "focal", "logit-adjustment", "balanced-sampling")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,23 +73,56 @@ class TrainConfig:
 
     data: tuple[tuple[str, str], ...]
     """(name, path) of each data set."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes in the order of the model's outputs; empty: those of the data."""
+    init: str | None = None
+    """A checkpoint to start from (its architecture is kept), None for random weights."""
     epochs: int = 36
     """Passes over all frames as stills: encoder and heads."""
     sequence_epochs: int = 3
     """Passes in which every clip is a moving sequence: LSTMs and heads, the encoder frozen."""
     batch_size: int = 128
+    """Clips in a step of one worker."""
+    optimizer: str = "sgd"
+    """Of the stills; "sgd" has Nesterov momentum 0.9. Sequences are trained with AdamW."""
     lr: float = 0.1
-    """Highest learning rate of the stills phase (SGD, Nesterov momentum 0.9)."""
+    """Highest learning rate of the stills."""
     sequence_lr: float = 1e-3
-    """Highest learning rate of the sequence phase (AdamW)."""
+    """Highest learning rate of the sequences."""
     weight_decay: float = 5e-4
+    schedule: str = "onecycle"
+    plateau_factor: float = 0.5
+    plateau_patience: int = 3
+    """Epochs without a better accuracy before "plateau" lowers the learning rate."""
+    min_lr: float = 1e-5
+    """Where "cosine" and "plateau" end."""
+    early_stopping: int = 0
+    """Epochs without a better accuracy after which the stills end and their best epoch is kept; 0: never."""
+    grad_clip: float = 5.0
+    """Largest norm of a step's gradient."""
     dropout: float = 0.3
     label_smoothing: float = 0.05
-    schedule: str = "onecycle"
-    class_weights: str = "sqrt"
-    """Weight of a class in the loss by its frequency f: none, 1/√f, or 1/f ("balanced")."""
+    imbalance: str = "none"
+    votes: float = 0.0
+    """Weight of a second head, dropped after training, that learns the annotators' votes (FER+)."""
+    flip: float = 0.5
+    """Share of the images that are mirrored."""
+    rotation_deg: float = 8.0
+    """Standard deviation, in degrees."""
+    zoom: float = 0.1
+    """Standard deviation of the logarithm of the size."""
+    shift: float = 0.08
+    """Standard deviation, as a share of half the side."""
+    lighting: float = 0.2
+    """Standard deviation of the logarithm of the contrast; brightness goes with it."""
+    erasing: float = 0.5
+    """Share of the stills with a rectangle of noise."""
+    mixup: float = 0.0
+    """Parameter α of mixup's Beta distribution; 0: none."""
     ema_decay: float = 0.998
-    filters: tuple[int, ...] = (32, 64, 128, 256)
+    filters: tuple[int, ...] = (64, 128, 256)
+    depths: tuple[int, ...] = (3, 2, 2)
+    fold: int = 2
     window_length: int = 9
     window_rate_hz: float = 5.0
     seed: int = 0
@@ -98,30 +132,97 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require(len(self.data) > 0, "--data", "nothing", "at least one NAME=PATH")
-        _require(self.epochs >= 1, "--epochs", self.epochs, "a whole number from 1")
         _require(
-            self.sequence_epochs >= 0, "--sequence-epochs", self.sequence_epochs, "a whole number from 0"
+            len(self.classes) != 1 and len(set(self.classes)) == len(self.classes),
+            "--classes",
+            ",".join(self.classes),
+            "two or more different names",
         )
-        _require(self.batch_size >= 2, "--batch-size", self.batch_size, "a whole number from 2")
-        _require(self.lr > 0, "--lr", self.lr, "a number above 0")
-        _require(self.schedule in SCHEDULES, "--schedule", self.schedule, ", ".join(SCHEDULES))
+        for option, least in (
+            ("epochs", 1),
+            ("sequence_epochs", 0),
+            ("batch_size", 2),
+            ("plateau_patience", 0),
+            ("early_stopping", 0),
+            ("seed", 0),
+            ("workers", 1),
+            ("threads", 1),
+        ):
+            value = getattr(self, option)
+            _require(
+                isinstance(value, int) and value >= least,
+                _flag(option),
+                value,
+                f"a whole number from {least}",
+            )
+        for option in ("lr", "sequence_lr", "grad_clip", "window_rate_hz"):
+            _require(getattr(self, option) > 0, _flag(option), getattr(self, option), "a number above 0")
+        for option in (
+            "weight_decay",
+            "min_lr",
+            "votes",
+            "rotation_deg",
+            "zoom",
+            "shift",
+            "lighting",
+            "mixup",
+        ):
+            _require(getattr(self, option) >= 0, _flag(option), getattr(self, option), "a number from 0")
+        for option in ("flip", "erasing"):
+            _require(
+                0 <= getattr(self, option) <= 1, _flag(option), getattr(self, option), "a share from 0 to 1"
+            )
+        for option in ("ema_decay", "dropout", "label_smoothing"):
+            _require(
+                0 <= getattr(self, option) < 1,
+                _flag(option),
+                getattr(self, option),
+                "a number from 0 up to, not including, 1",
+            )
         _require(
-            self.class_weights in CLASS_WEIGHTS,
-            "--class-weights",
-            self.class_weights,
-            ", ".join(CLASS_WEIGHTS),
+            0 < self.plateau_factor < 1, "--plateau-factor", self.plateau_factor, "a number between 0 and 1"
+        )
+        for option, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("imbalance", IMBALANCE)):
+            _require(
+                getattr(self, option) in allowed, _flag(option), getattr(self, option), ", ".join(allowed)
+            )
+        _require(
+            self.window_length >= 1 and self.window_length % 2 == 1,
+            "--window-length",
+            self.window_length,
+            "an odd number from 1",
         )
         _require(
-            0 <= self.ema_decay < 1, "--ema-decay", self.ema_decay, "a number from 0 up to, not including, 1"
+            len(self.filters) == len(self.depths)
+            and min(self.filters, default=0) > 0
+            and min(self.depths) > 0,
+            "filters, depths",
+            f"{list(self.filters)}, {list(self.depths)}",
+            "as many numbers in both, each from 1",
         )
-        _require(0 <= self.dropout < 1, "--dropout", self.dropout, "a number from 0 up to, not including, 1")
-        _require(self.seed >= 0, "--seed", self.seed, "a whole number from 0")
-        _require(self.workers >= 1, "--workers", self.workers, "a whole number from 1")
-        _require(self.threads >= 1, "--threads", self.threads, "a whole number from 1")
+        _require(
+            self.fold >= 1 and 48 % (self.fold * 2 ** len(self.filters)) == 0,
+            "fold",
+            self.fold,
+            "a number by which, times 2 a block, 48 pixels can be divided",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as written to `train.json`."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
+        """The configuration that `to_dict` or a recipe file gave; raises ConfigError for unknown names."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(values.keys() - fields.keys())
+        _require(not unknown, "the recipe's", ", ".join(unknown), ", ".join(fields))
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain | {"data": tuple((name, path) for name, path in values.get("data", ()))})
+
+
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:

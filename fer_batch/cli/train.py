@@ -1,22 +1,72 @@
 """`train`."""
 
 import argparse
+import dataclasses
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
-from fer_batch.config import CLASS_WEIGHTS, SCHEDULES, TrainConfig
+from fer_batch.config import IMBALANCE, OPTIMIZERS, SCHEDULES, TrainConfig
+from fer_batch.errors import ConfigError
+from fer_batch.schema import EMOTIONS
 
 EXAMPLES = """\
 examples:
-  fer-batch train --data fer2013=fer2013.parquet --data ck48=CK+48/ --out runs/first
-  fer-batch train --data fer2013=fer2013.csv --out runs/short --epochs 12 --sequence-epochs 2
+  fer-batch train --data fer2013=fer2013.parquet --out runs/first
+  fer-batch train --data fer2013=fer2013.csv --data ck48=CK+48/ --out runs/both --workers 2
+  fer-batch train --data folder=faces/ --init default --epochs 5 --lr 0.01 --out runs/ours
+  fer-batch train --data fer2013=fer2013.parquet --recipe default --out runs/default
 
-data sets: fer2013 (Parquet, Kaggle's folders, or the original CSV), ck48 (folders or Parquet). The images are
-for research; bring your own copy. The same command again goes on from the last finished epoch. The model is
-RUN/model.safetensors with its card RUN/model.json, for `fer-batch analyze --checkpoint`."""
+data sets: fer2013 (Parquet, Kaggle's folders, or the original CSV; with FER+ votes where they are present),
+ck48 (folders or Parquet), folder (class/…images, any classes), clips (class/…videos, any classes). The images
+of the first two are for research; bring your own copy. The same command again goes on from the last finished
+epoch. The model is RUN/model.safetensors with its card RUN/model.json, for `fer-batch analyze --checkpoint`.
+`tensorboard --logdir RUN/tensorboard` shows the curves, if you install tensorboard."""
 
+PACKAGED = Path(__file__).parent.parent / "weights"
 DEFAULTS = TrainConfig(data=(("", ""),))
+TEXTS = {
+    "length of the run": {
+        "epochs": "passes over all images as stills",
+        "sequence_epochs": "passes in which images move and change, for the LSTMs",
+        "early_stopping": "end the stills after so many epochs without a better accuracy and keep the best; 0: never",
+    },
+    "optimization": {
+        "batch_size": "clips in a step of one worker",
+        "optimizer": "of the stills; sequences are trained with AdamW",
+        "lr": "highest learning rate of the stills",
+        "sequence_lr": "highest learning rate of the sequences",
+        "weight_decay": "of the stills",
+        "schedule": "of the learning rate",
+        "plateau_factor": "by which plateau lowers the learning rate",
+        "plateau_patience": "epochs without a better accuracy before it does",
+        "min_lr": "where cosine and plateau end",
+        "grad_clip": "largest norm of a gradient",
+        "dropout": "before the heads",
+        "label_smoothing": "share of a label that is spread over all classes",
+        "ema_decay": "of the moving average of the weights, which is what is saved",
+    },
+    "imbalance and labels": {
+        "imbalance": "what is done for rare classes",
+        "votes": "weight of a second head that learns FER+ votes, and is dropped after training",
+    },
+    "augmentation": {
+        "flip": "share of the images that are mirrored",
+        "rotation_deg": "standard deviation of the turn, degrees",
+        "zoom": "standard deviation of the logarithm of the size",
+        "shift": "standard deviation of the shift, of half the side",
+        "lighting": "standard deviation of the logarithm of the contrast",
+        "erasing": "share of the stills with a rectangle of noise",
+        "mixup": "alpha of mixup; 0: none",
+    },
+    "the machine": {
+        "seed": "a run with the same seed gives the same weights on the same machine",
+        "workers": "training processes",
+        "threads": "threads of each process on a CPU, no more than are really free",
+    },
+}
+CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "imbalance": IMBALANCE}
 
 
 def add_commands(commands: Any) -> None:
@@ -39,27 +89,36 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--out", required=True, type=Path, metavar="RUN", help="folder of the run: new, empty, or of this run"
     )
-    texts = {
-        "epochs": "passes over all images as stills",
-        "sequence_epochs": "passes in which images move, for the LSTMs",
-        "batch_size": "clips in a batch",
-        "lr": "highest learning rate of the stills",
-        "dropout": "before the heads",
-        "ema_decay": "of the moving average of the weights, which is what is saved",
-        "seed": "a run with the same seed gives the same weights on the same machine",
-        "workers": "training processes",
-        "threads": "threads of each process on a CPU, no more than are really free",
-    }
-    for name, text in texts.items():
-        default = getattr(DEFAULTS, name)
-        option = "--" + name.replace("_", "-")
-        parser.add_argument(option, type=type(default), default=default, help=f"{text} (default %(default)s)")
     parser.add_argument(
-        "--schedule", choices=SCHEDULES, default=DEFAULTS.schedule, help="default %(default)s"
+        "--classes",
+        type=_names,
+        default=argparse.SUPPRESS,
+        metavar="A,B,…",
+        help="the model's classes, in this order (default: the seven emotions, or those of the data)",
     )
     parser.add_argument(
-        "--class-weights", choices=CLASS_WEIGHTS, default=DEFAULTS.class_weights, help="default %(default)s"
+        "--init",
+        default=argparse.SUPPRESS,
+        metavar="CHECKPOINT",
+        help="start from this checkpoint, or from the packaged one (default), also with other classes",
     )
+    parser.add_argument(
+        "--recipe",
+        metavar="FILE",
+        help="a .toml file of options (names with _), or `default`: how the packaged checkpoint was trained; "
+        "options given beside it go before it",
+    )
+    for title, texts in TEXTS.items():
+        group = parser.add_argument_group(title)
+        for name, text in texts.items():
+            default = getattr(DEFAULTS, name)
+            group.add_argument(
+                "--" + name.replace("_", "-"),
+                type=type(default),
+                default=argparse.SUPPRESS,
+                choices=CHOICES.get(name),
+                help=f"{text} (default {default})",
+            )
     parser.add_argument("--address", help="a Ray cluster (default: this machine)")
     parser.add_argument("--verbose", action="store_true", help="show what Ray says")
     parser.set_defaults(run=run_train, parser=parser)
@@ -67,18 +126,19 @@ def add_commands(commands: Any) -> None:
 
 def run_train(options: argparse.Namespace) -> int:
     """Run the command `train`."""
-    settings = {
-        k: v
-        for k, v in vars(options).items()
-        if k not in ("run", "parser", "out", "address", "verbose", "data")
-    }
-    config = TrainConfig(data=tuple(options.data), **settings)
-    from fer_batch.training.loop import train
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    given = {k: v for k, v in vars(options).items() if k in names} | {"data": options.data}
+    config = TrainConfig.from_dict(_recipe(options.recipe) | _absolute(given))
+    from fer_batch.training.run import train
 
+    live = sys.stderr.isatty()
     record = train(
         config,
         options.out,
-        on_epoch=lambda line: print(line, file=sys.stderr, flush=True),
+        on_line=lambda line: print(f"\r\x1b[K{line}" if live else line, file=sys.stderr, flush=True),
+        on_progress=lambda line: (
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True) if live else None
+        ),
         address=options.address,
         verbose=options.verbose,
     )
@@ -96,3 +156,30 @@ def named_path(text: str) -> tuple[str, str]:
     if not equals or not name or not path:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH, as in fer2013=fer2013.parquet")
     return name, str(Path(path).absolute())
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if len(names) < 2 or not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not two or more names, as in {','.join(EMOTIONS)}")
+    return names
+
+
+def _absolute(given: dict[str, Any]) -> dict[str, Any]:
+    """The options with the checkpoint's path as it is from anywhere."""
+    if "init" not in given:
+        return given
+    name = given["init"]
+    return given | {
+        "init": str(PACKAGED / "default.safetensors" if name == "default" else Path(name).absolute())
+    }
+
+
+def _recipe(name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {}
+    path = PACKAGED / "recipe.toml" if name == "default" else Path(name)
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--recipe {name} is not a readable .toml file of options: {error}") from error

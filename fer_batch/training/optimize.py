@@ -6,58 +6,63 @@ import torch
 from torch import Tensor, nn
 
 from fer_batch.config import TrainConfig
-from fer_batch.model.cnn_bilstm import CnnBiLstm
-from fer_batch.training.datasets import Clips
 
 
 class Stepper:
-    """Takes the steps of one phase, "stills" (a pass over frames) or "sequences" (a pass over clips)."""
+    """Takes the `total_steps` of one phase over `parameters`, along `config`'s schedule."""
 
     def __init__(
-        self, config: TrainConfig, phase: str, network: CnnBiLstm, training: Clips, world: int
+        self,
+        config: TrainConfig,
+        parameters: list[nn.Parameter],
+        *,
+        optimizer: str,
+        lr: float,
+        weight_decay: float,
+        total_steps: int,
     ) -> None:
         self.taken = 0
-        self.units = len(training.frames) if phase == "stills" else len(training)
-        self.steps = steps = max(1, self.units // world // config.batch_size)
-        if phase == "stills":
-            epochs, top = config.epochs, config.lr
-            self.parameters = list(network.parameters())
-            self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
-                self.parameters, top, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
-            )
-        else:
-            epochs, top = config.sequence_epochs, config.sequence_lr
-            self.parameters = [p for n, p in network.named_parameters() if not n.startswith("encoder.")]
-            self.optimizer = torch.optim.AdamW(self.parameters, top, weight_decay=0.01)
+        self.parameters, self.grad_clip = parameters, config.grad_clip
+        self.optimizer = _optimizer(optimizer, parameters, lr, weight_decay)
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer, "max", factor=0.5, patience=3
+            self.optimizer,
+            "max",
+            factor=config.plateau_factor,
+            patience=config.plateau_patience,
+            min_lr=config.min_lr,
         )
         self.each_step: torch.optim.lr_scheduler.LRScheduler | None = None
         if config.schedule == "onecycle":
             self.each_step = torch.optim.lr_scheduler.OneCycleLR(
-                self.optimizer, top, total_steps=epochs * steps + 1, pct_start=0.2, cycle_momentum=False
+                self.optimizer, lr, total_steps=total_steps + 1, pct_start=0.2, cycle_momentum=False
             )
         elif config.schedule == "cosine":
-            self.each_step = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, epochs * steps + 1)
+            self.each_step = torch.optim.lr_scheduler.CosineAnnealingLR(
+                self.optimizer, total_steps + 1, eta_min=config.min_lr
+            )
 
     @property
     def lr(self) -> float:
+        """The learning rate of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def step(self, loss: Tensor) -> None:
+        """Gradients of `loss`, clipped by their norm, and one step."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 5.0)
+        nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
         self.optimizer.step()
         self.taken += 1
         if self.each_step:
             self.each_step.step()
 
     def epoch_done(self, score: float) -> None:
+        """Tell "plateau" how good the epoch was, higher is better."""
         if not self.each_step:
             self.plateau.step(score)
 
     def state_dict(self) -> dict[str, Any]:
+        """All that a resumed phase needs."""
         schedule = self.each_step or self.plateau
         return {
             "optimizer": self.optimizer.state_dict(),
@@ -66,6 +71,17 @@ class Stepper:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`'s answer."""
         self.optimizer.load_state_dict(state["optimizer"])
         (self.each_step or self.plateau).load_state_dict(state["schedule"])
         self.taken = state["taken"]
+
+
+def _optimizer(name: str, parameters: list[nn.Parameter], lr: float, decay: float) -> torch.optim.Optimizer:
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr, momentum=0.9, nesterov=True, weight_decay=decay)
+    if name == "nadam":
+        return torch.optim.NAdam(parameters, lr, weight_decay=decay)
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr, weight_decay=decay)
+    return torch.optim.AdamW(parameters, lr, weight_decay=decay)

@@ -1,0 +1,256 @@
+"""A training run: its data checked, its workers started under Ray Train, and its model written.
+
+A run's folder is its record: `train.json` (the configuration), `history.json` and `.csv` (the epochs),
+`tensorboard/`, Ray Train's checkpoints, and at the end `model.safetensors` with its card `model.json`.
+"""
+
+import csv
+import json
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.train.torch import TorchTrainer, get_device, prepare_model
+from tensorboardX import SummaryWriter
+
+from fer_batch.config import TrainConfig, difference
+from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
+from fer_batch.files import write_json
+from fer_batch.model.cnn_bilstm import CnnBiLstm
+from fer_batch.model.weights import Card, read_card, save_checkpoint
+from fer_batch.runtime import meanwhile, ray_session
+from fer_batch.training.datasets import Clips, class_counts, load_datasets
+from fer_batch.training.loop import HISTORY, Place, learn, still_logits
+from fer_batch.training.temperature import fit_temperature
+
+SCALARS = ("loss", "lr", "accuracy", "macro_f1", "seconds")
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    resources: dict[str, float] | None = None,
+    on_line: Callable[[str], None] = lambda line: None,
+    on_progress: Callable[[str], None] = lambda line: None,
+    *,
+    address: str | None = None,
+    verbose: bool = False,
+) -> dict[str, Any]:
+    """Train, or continue what stands in `out`, and write model.safetensors, its card and the history there.
+
+    Returns the card's training record. The same call again after a kill goes on from the last finished
+    epoch; another configuration on the same folder raises ConfigError, data that can't be used InputError,
+    both before Ray is started or anything written. `resources` are Ray's for each worker, by default one
+    CPU, or one GPU where Ray has them. `on_line` gets a line for what is amiss with the data, and for
+    each epoch as it ends; `on_progress` how far the epoch is, once a second.
+    """
+    out = out.absolute()
+    record = out / "train.json"
+    if record.exists():
+        changed = difference(_read_record(record), config.to_dict())
+        if changed:
+            raise ConfigError(f"{out} holds a run of another configuration ({changed}): name another --out")
+        if (out / "model.json").exists():
+            return json.loads((out / "model.json").read_text())["training"]
+    elif out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise OutputError(f"{out} holds something else than a training run: name a new or empty folder")
+    if config.init:
+        read_card(Path(config.init))
+    data, counts = _load(config)
+    for name, count in sorted(counts.items()):
+        on_line(f"data: {count} {name.replace('_', ' ')}")
+    splits = set(data.splits.tolist())
+    for needed in ("train", "select"):
+        if needed not in splits:
+            raise InputError(f"the data has no image for the split {needed!r}; it has {sorted(splits)}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(record, config.to_dict())
+    except OSError as error:
+        raise OutputError(f"{out} can't be written: {error.strerror}") from error
+    with ray_session(address, verbose=verbose):
+        state = _fit(config, out, resources, _looks(out, on_line, on_progress))
+    return _export(config, out, state, data, counts)
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """One worker of a run: reads the data, trains, reports and checkpoints each epoch."""
+    config, out = TrainConfig.from_dict(settings["config"]), Path(settings["out"])
+    context, device = ray.train.get_context(), get_device()
+    rank = context.get_world_rank()
+    if device.type == "cpu":
+        torch.set_num_threads(config.threads)
+    data = _load(config)[0]
+    log = SummaryWriter(str(out / "tensorboard")) if rank == 0 else None
+
+    def epoch_done(state: dict[str, Any]) -> None:
+        last = state["history"][-1]
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = None
+            if log:
+                torch.save(state, Path(folder) / "state.pt")
+                checkpoint = ray.train.Checkpoint.from_directory(folder)
+                for name in SCALARS:
+                    log.add_scalar(name, last[name], last["epoch"])
+                log.flush()
+            ray.train.report(last, checkpoint=checkpoint)
+        if rank == 0:
+            write_json(out / "history.json", state["history"])
+
+    learn(
+        config,
+        data.take(data.splits == "train"),
+        data.take(data.splits == "select"),
+        Place(
+            device=device,
+            rank=rank,
+            world=context.get_world_size(),
+            join=lambda module: prepare_model(
+                module, parallel_strategy_kwargs={"find_unused_parameters": True}
+            ),
+        ),
+        state=_restore(),
+        epoch_done=epoch_done,
+        progress=out / "progress.json" if rank == 0 else None,
+    )
+
+
+def _load(config: TrainConfig) -> tuple[Clips, dict[str, int]]:
+    return load_datasets(config.data, classes=config.classes or None)
+
+
+def _fit(
+    config: TrainConfig, out: Path, resources: dict[str, float] | None, look: Callable[[], None]
+) -> dict[str, Any]:
+    """Run the workers to the end; returns the last checkpoint's state."""
+    use_gpu = ray.cluster_resources().get("GPU", 0) >= config.workers
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"config": config.to_dict(), "out": str(out)},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=use_gpu,
+            resources_per_worker=resources or {"CPU": 1, **({"GPU": 1} if use_gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name=out.name,
+            storage_path=str(out.parent),
+            failure_config=ray.train.FailureConfig(max_failures=3),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    with meanwhile(look, every_s=1.0):
+        try:
+            result = trainer.fit()
+        except SystemExit as stopped:  # what Ray Train makes of Ctrl-C
+            raise KeyboardInterrupt from stopped
+    if result.checkpoint is None:
+        raise FerBatchError(f"training in {out} ended without a checkpoint: {result.error}")
+    with result.checkpoint.as_directory() as folder:
+        return _read_state(Path(folder))
+
+
+def _looks(
+    out: Path, on_line: Callable[[str], None], on_progress: Callable[[str], None]
+) -> Callable[[], None]:
+    """What reports, each time it is called, the epochs that have come since, and how far the next one is."""
+    shown = 0
+
+    def look() -> None:
+        nonlocal shown
+        epochs = _read_json(out / "history.json") or []
+        for e in epochs[shown:]:
+            on_line(
+                f"epoch {e['epoch']} ({e['phase']}): loss {e['loss']:.4f}, accuracy {e['accuracy']:.4f}, "
+                f"macro-F1 {e['macro_f1']:.4f} on {e['n']} images, {e['seconds']:.0f} s"
+            )
+        shown = max(shown, len(epochs))
+        now = _read_json(out / "progress.json")
+        if now and now["epoch"] > shown:
+            on_progress(
+                f"epoch {now['epoch']}: step {now['step']} of {now['steps']}, {now['clips_per_s']:.0f} a second"
+            )
+
+    return look
+
+
+def _read_json(path: Path) -> Any:
+    """What a file holds that is replaced as a whole, None while it is not there."""
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _read_record(record: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(record.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise OutputError(f"{record} is not the record of a training run: {error}") from error
+
+
+def _restore() -> dict[str, Any] | None:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        return _read_state(Path(folder))
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+
+
+def _export(
+    config: TrainConfig, out: Path, state: dict[str, Any], data: Clips, counts: dict[str, int]
+) -> dict[str, Any]:
+    """Write the model, calibrated, with its card and history; returns the card's training record."""
+    model = CnnBiLstm(**state["architecture"]).eval()
+    model.load_state_dict(state["ema"])
+    history = state["history"]
+    held_out = data.take(data.splits == "calibrate")
+    logits = still_logits(model, held_out.frames[held_out.starts[1:] - 1], torch.device("cpu"))
+    record = {
+        "config": {k: v for k, v in config.to_dict().items() if k not in ("data", "init")},
+        "data": [name for name, _ in config.data],
+        "init": read_card(Path(config.init))[1].model_id if config.init else None,
+        "left_out": dict(counts),
+        **{
+            f"{split}_clips": class_counts(data.take(data.splits == split))
+            for split in ("train", "calibrate", "select")
+        },
+        "selection": {k: history[-1][k] for k in ("accuracy", "macro_f1", "n")},
+        "seconds": round(sum(h["seconds"] for h in history)),
+        "hardware": _hardware(),
+        "torch": torch.__version__,
+    }
+    write_json(out / "history.json", history)
+    with (out / "history.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, HISTORY)
+        writer.writeheader()
+        writer.writerows(history)
+    card = Card(
+        classes=data.classes,
+        architecture={**state["architecture"], "dropout": 0.0},
+        window_rate_hz=config.window_rate_hz,
+        window_length=config.window_length,
+        temperature=fit_temperature(logits, held_out.labels),
+        training=record,
+    )
+    save_checkpoint(out / "model.safetensors", model, card)
+    (out / "progress.json").unlink(missing_ok=True)
+    return record
+
+
+def _hardware() -> str:
+    """The machine, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return f"{len(names)} cores, {names[0]}" if names else platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []

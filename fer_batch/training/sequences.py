@@ -1,0 +1,48 @@
+"""Labelled clips to training sequences in which expressions hold for a while, and change."""
+
+import numpy as np
+import torch
+
+from fer_batch.training.datasets import Clips
+
+CHANGE = 0.12
+"""Chance that a moment of a changing sequence begins another expression."""
+
+
+def draw_sequences(
+    clips: Clips, chosen: np.ndarray, length: int, generator: torch.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Windows `(B, T, 48, 48) uint8` of the clips `chosen` `(B,) int64`, with labels `(B, T) int64`.
+
+    T is 1 to `length`, the same for the batch. In six of ten windows other random clips follow at random
+    moments, as expressions, and in edited video faces, change. In half of them some moments were dropped, as
+    when a face is lost for a while, and half run backwards. A clip of several frames is stretched over the
+    window.
+    """
+    steps = length
+    if torch.rand((), generator=generator) < 0.5:
+        steps = 1 + int(torch.randint(length, (), generator=generator))
+    batch = len(chosen)
+    moment = _moments(batch, steps, generator)  # (B, T)
+    span = int(moment.max(initial=0)) + 1
+    changing = torch.rand(batch, 1, generator=generator) < 0.6
+    change = (torch.rand(batch, span, generator=generator) < CHANGE) & changing
+    change[:, :1] = False
+    part = np.cumsum(change.numpy(), axis=1)  # (B, span): which of a window's clips is on
+    others = torch.randint(max(len(clips), 1), (batch, span), generator=generator).numpy()
+    others[:, 0] = chosen
+    source = others[np.arange(batch)[:, None], np.take_along_axis(part, moment, 1)]  # (B, T) clip index
+    lengths = np.diff(clips.starts)[source]
+    frame = np.minimum(moment * lengths // span, lengths - 1)
+    return clips.frames[clips.starts[source] + frame], clips.labels[source]
+
+
+def _moments(batch: int, steps: int, generator: torch.Generator) -> np.ndarray:
+    """`(B, T) int64`: which moments of a span, a third longer, each window holds, rising or falling."""
+    span = steps + steps // 3
+    shuffled = torch.rand(batch, span, generator=generator).argsort(dim=1)[:, :steps].sort(dim=1).values
+    whole = torch.arange(steps).expand(batch, steps)
+    dropped = torch.rand(batch, 1, generator=generator) < 0.5
+    moments = torch.where(dropped, shuffled, whole)
+    backwards = torch.rand(batch, 1, generator=generator) < 0.5
+    return torch.where(backwards, moments.flip(1), moments).numpy()
