@@ -139,7 +139,7 @@ class TrainConfig:
             "two or more different names",
         )
         for option, least in (
-            ("epochs", 1),
+            ("epochs", 0),
             ("sequence_epochs", 0),
             ("batch_size", 2),
             ("plateau_patience", 0),
@@ -155,6 +155,7 @@ class TrainConfig:
                 value,
                 f"a whole number from {least}",
             )
+        _require(self.epochs + self.sequence_epochs > 0, "--epochs", 0, "a whole number from 1")
         for option in ("lr", "sequence_lr", "grad_clip", "window_rate_hz"):
             _require(getattr(self, option) > 0, _flag(option), getattr(self, option), "a number above 0")
         for option in (

@@ -30,7 +30,7 @@ TEXTS = {
     "length of the run": {
         "epochs": "passes over all images as stills",
         "sequence_epochs": "passes in which images move and change, for the LSTMs",
-        "early_stopping": "end the stills after so many epochs without a better accuracy and keep the best; 0: never",
+        "early_stopping": "end the stills after so many epochs without a better accuracy; 0: never",
     },
     "optimization": {
         "batch_size": "clips in a step of one worker",

@@ -305,7 +305,7 @@ def _content(file: Path) -> str:
 
 
 def _files(folder: Path, split: str, classes: Sequence[str] | None) -> tuple[list[Path], list[str]]:
-    """The files of a split, and the classes that their labels count."""
+    """The files of a split, by the hashes that they are named by, and the classes that their labels count."""
     try:
         index = json.loads((folder / "clips.json").read_text())
         videos, made = index["videos"], index["classes"]
@@ -319,7 +319,8 @@ def _files(folder: Path, split: str, classes: Sequence[str] | None) -> tuple[lis
     wrong = sorted({v["label"] for v in chosen} - {canonical(name) for name in names})
     if wrong:
         raise InputError(f"{folder} has clips of the class {wrong[0]!r}; allowed are {', '.join(names)}")
-    return [folder / v["file"] for v in chosen], names
+    # By hash, so that classes come mixed to those who stream them.
+    return [folder / file for file in sorted(v["file"] for v in chosen)], names
 
 
 def _numbered(clips: pa.Table, classes: Sequence[str]) -> pa.Table:

@@ -172,7 +172,7 @@ def _looks(
         now = _read_json(out / "progress.json")
         if now and now["epoch"] > shown:
             on_progress(
-                f"epoch {now['epoch']}: step {now['step']} of {now['steps']}, {now['clips_per_s']:.0f} a second"
+                f"epoch {now['epoch']}: step {now['step']} of {now['steps']}, {now['clips_per_s']:.0f}/s"
             )
 
     return look
