@@ -19,12 +19,55 @@ def some_crops(batch: int, steps: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(batch, steps, 1, CROP_SIZE, CROP_SIZE, generator=generator)
 
 
-@pytest.mark.parametrize("count", [0, 1, 3])
-@pytest.mark.parametrize("filters", [SMALL, (32, 64, 128, 256)])
-def test_the_encoder_gives_an_embedding_a_crop(count: int, filters: tuple[int, ...]) -> None:
-    encoder = Encoder(filters).eval()
+def listening_network(**options: object) -> CnnBiLstm:
+    """One whose context head has weights, as after training."""
+    network = small_network(**options)
+    nn.init.normal_(network.context_head.weight)
+    nn.init.normal_(network.context_head.bias)
+    return network
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    ("filters", "depths", "fold"),
+    [
+        (SMALL, (2, 2, 2, 2), 1),
+        ((32, 64, 128, 256), (2, 2, 2, 2), 1),
+        ((8, 16), (1, 1), 2),
+        ((8, 16, 24), (3, 1, 2), 2),
+        ((12,), (1,), 4),
+    ],
+)
+def test_the_encoder_gives_an_embedding_a_crop(
+    count: int, filters: tuple[int, ...], depths: tuple[int, ...], fold: int
+) -> None:
+    encoder = Encoder(filters, depths, fold).eval()
     assert encoder.width == filters[-1]
     assert encoder(torch.zeros(count, 1, CROP_SIZE, CROP_SIZE)).shape == (count, filters[-1])
+
+
+def test_no_crops_have_no_embeddings() -> None:
+    assert Encoder((8, 16), (1, 1)).eval()(torch.zeros(0, 1, CROP_SIZE, CROP_SIZE)).shape == (0, 16)
+
+
+@pytest.mark.parametrize(
+    ("filters", "depths", "fold", "convolutions"),
+    [
+        ((8,), (1,), 1, [(1, 8)]),
+        ((8, 16), (2, 1), 1, [(1, 8), (8, 8), (8, 16)]),
+        ((8, 16), (1, 3), 2, [(4, 8), (8, 16), (16, 16), (16, 16)]),
+    ],
+)
+def test_an_encoder_has_as_many_convolutions_as_its_depths_say(
+    filters: tuple[int, ...], depths: tuple[int, ...], fold: int, convolutions: list[tuple[int, int]]
+) -> None:
+    layers = [layer for layer in Encoder(filters, depths, fold).modules() if isinstance(layer, nn.Conv2d)]
+    assert [(layer.in_channels, layer.out_channels) for layer in layers] == convolutions
+
+
+def test_as_many_depths_as_filters_are_needed() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        Encoder((8, 8), (1,), 1)
 
 
 @pytest.mark.parametrize("classes", [2, 7])
@@ -56,8 +99,16 @@ def test_the_default_encoder_takes_117_million_multiply_adds_a_crop() -> None:
     assert round(sum(counted) / 1e6) == 117
 
 
-def test_a_padded_batch_answers_as_each_sequence_alone() -> None:
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_fresh_context_adds_nothing_to_what_a_crop_says(steps: int) -> None:
     network = small_network()
+    embeddings = torch.randn(3, steps, SMALL[-1], generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network.classify(embeddings), network.classify_crops(embeddings))
+    assert not torch.equal(listening_network().classify(embeddings), network.classify_crops(embeddings))
+
+
+def test_a_padded_batch_answers_as_each_sequence_alone() -> None:
+    network = listening_network()
     lengths = torch.tensor([1, 5, 9, 2])
     crops = some_crops(len(lengths), 9)
     together = network(crops, lengths)
@@ -67,7 +118,7 @@ def test_a_padded_batch_answers_as_each_sequence_alone() -> None:
 
 
 def test_what_stands_in_the_padding_does_not_matter() -> None:
-    network = small_network()
+    network = listening_network()
     lengths = torch.tensor([3, 6])
     embeddings = torch.randn(2, 6, SMALL[-1], generator=torch.Generator().manual_seed(0))
     other = embeddings.clone()
@@ -78,13 +129,13 @@ def test_what_stands_in_the_padding_does_not_matter() -> None:
 
 
 def test_without_lengths_every_sequence_is_whole() -> None:
-    network = small_network()
+    network = listening_network()
     crops = some_crops(3, 4)
     assert torch.equal(network(crops), network(crops, torch.tensor([4, 4, 4])))
 
 
 def test_a_moment_hears_of_moments_before_and_after_it() -> None:
-    network = small_network()
+    network = listening_network()
     embeddings = torch.randn(1, 5, SMALL[-1], generator=torch.Generator().manual_seed(0))
     answer = network.classify(embeddings)
     for changed in (0, 4):

@@ -50,8 +50,41 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert card.model_id == f"cnn-bilstm-{card.sha256[:12]}"
     assert not loaded.training
     crops = torch.randn(2, 3, 1, CROP_SIZE, CROP_SIZE)
-    assert torch.equal(loaded(crops), network(crops))
+    torch.testing.assert_close(loaded(crops), network(crops), atol=1e-2, rtol=0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_what_is_read_back_is_what_was_rounded_to_half_precision(tmp_path: Path) -> None:
+    path, network, _ = small_checkpoint(tmp_path)
+    loaded = load_checkpoint(path)[0].state_dict()
+    saved = network.state_dict()
+    assert loaded.keys() == saved.keys()
+    for name, value in saved.items():
+        assert loaded[name].dtype == value.dtype
+        rounded = value.half().float() if value.is_floating_point() else value
+        assert torch.equal(loaded[name], rounded)
+    assert any(not torch.equal(loaded[name], value) for name, value in saved.items())
+
+
+def test_what_was_read_back_and_saved_again_is_the_same_model(tmp_path: Path) -> None:
+    path, _, card = small_checkpoint(tmp_path)
+    assert save_checkpoint(tmp_path / "again.safetensors", load_checkpoint(path)[0], card) == card
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_a_file_is_half_as_large_as_its_weights(tmp_path: Path) -> None:
+    path, network, _ = small_checkpoint(tmp_path)
+    single = len(safetensors.torch.save(dict(network.state_dict())))
+    assert 0.5 * single < path.stat().st_size < 0.52 * single
+
+
+def test_a_file_in_single_precision_still_loads_as_it_is(tmp_path: Path) -> None:
+    path, network, _ = small_checkpoint(tmp_path)
+    replace_weights(path, safetensors.torch.save(dict(network.state_dict())))
+    loaded = load_checkpoint(path)[0].state_dict()
+    assert [
+        name for name, value in network.state_dict().items() if not torch.equal(loaded[name], value)
+    ] == []
 
 
 def test_the_same_weights_are_the_same_model(tmp_path: Path) -> None:
