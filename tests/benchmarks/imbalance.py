@@ -1,0 +1,128 @@
+"""Methods against class imbalance side by side: a narrow encoder, one seed and one short budget for all.
+
+python tests/benchmarks/imbalance.py --data fer2013=PATH [--epochs 8] [--methods none,sqrt] [--set lr=0.05]
+    [--json FILE]
+
+Each method trains on Training and answers PublicTest with its last epoch, so nothing is chosen on it; one
+seed tells differences of about a point from chance, not less. `--set` changes any other field of TrainConfig
+for all methods alike: numbers and lists as in TOML, anything else is text.
+"""
+
+import argparse
+import json
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from fer_batch.cli.train import named_path
+from fer_batch.config import IMBALANCE, TrainConfig
+from fer_batch.evaluation.metrics import measure
+from fer_batch.model.cnn_bilstm import CnnBiLstm
+from fer_batch.training.datasets import Clips, load_datasets
+from fer_batch.training.loop import Place, learn, still_logits
+
+SHORT: dict[str, Any] = {
+    "filters": (16, 32, 64),
+    "depths": (1, 1, 1),
+    "fold": 2,
+    "sequence_epochs": 0,
+    "dropout": 0.1,
+    "ema_decay": 0.99,
+    "erasing": 0.0,
+}
+"""What a small network learns from in a few passes: little of what keeps a large one from overfitting."""
+WATCHED = ("disgust", "fear")
+"""The classes that suffer most: the rarest, and the one most often taken for others."""
+
+
+def train_and_measure(config: TrainConfig, data: Clips) -> dict[str, Any]:
+    """All figures of `measure` on the selection split after training on the training split, and `seconds`
+    (of training, wall clock).
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    began = time.monotonic()
+    state = learn(
+        config, data.take(data.splits == "train"), data.take(data.splits == ""), Place(device=device)
+    )
+    seconds = time.monotonic() - began
+    model = CnnBiLstm(**state["architecture"]).to(device).eval()
+    model.load_state_dict(state["ema"])
+    selection = data.take(data.splits == "select")
+    logits = still_logits(model, selection.frames[selection.starts[1:] - 1], device)
+    probs = torch.from_numpy(logits).double().softmax(dim=1).numpy()
+    return {**measure(probs, selection.labels, data.classes), "seconds": seconds}
+
+
+def table_of(results: dict[str, dict[str, Any]]) -> Table:
+    """A row a method: accuracy, macro-F1, F1 of the watched classes, seconds."""
+    table = Table()
+    table.add_column("method")
+    watched = [f"F1 {name}" for name in WATCHED]
+    for heading in ("accuracy", "macro-F1", *watched, "s"):
+        table.add_column(heading, justify="right")
+    for method, figures in results.items():
+        rare = (f"{figures['per_class'][name]['f1']:.3f}" for name in WATCHED)
+        table.add_row(
+            method,
+            f"{figures['accuracy']:.4f}",
+            f"{figures['macro_f1']:.4f}",
+            *rare,
+            f"{figures['seconds']:.0f}",
+        )
+    return table
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE to the name and its value as TOML reads it, or as text where TOML can't."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, as in lr=0.05")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
+
+
+def parse_methods(text: str) -> tuple[str, ...]:
+    """Names with commas between them to a tuple of some of IMBALANCE."""
+    methods = tuple(text.split(","))
+    if wrong := [method for method in methods if method not in IMBALANCE]:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is no method; allowed are {', '.join(IMBALANCE)}")
+    return methods
+
+
+def main() -> None:
+    """Train with each method, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=named_path, required=True, metavar="fer2013=PATH")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--methods", type=parse_methods, default=IMBALANCE, metavar="A,B")
+    parser.add_argument(
+        "--set", type=parse_setting, action="append", default=[], metavar="NAME=VALUE", dest="settings"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    shared = {**SHORT, "epochs": options.epochs, **dict(options.settings), "data": (options.data,)}
+    configs = {m: TrainConfig.from_dict({**shared, "imbalance": m}) for m in options.methods}
+    data, _ = load_datasets([options.data])
+    console = Console(highlight=False)
+    results: dict[str, dict[str, Any]] = {}
+    for method, config in configs.items():
+        torch.set_num_threads(config.threads)
+        results[method] = train_and_measure(config, data)
+        console.print(f"{method}: accuracy {results[method]['accuracy']:.4f}")
+        if options.json:
+            settings = {k: v for k, v in config.to_dict().items() if k not in ("data", "imbalance")}
+            options.json.write_text(json.dumps({"settings": settings, "results": results}, indent=2) + "\n")
+    console.print(table_of(results))
+
+
+if __name__ == "__main__":
+    main()
