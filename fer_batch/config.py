@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +67,17 @@ class AnalyzeConfig:
 OPTIMIZERS = ("sgd", "adam", "adamw", "nadam")
 SCHEDULES = ("onecycle", "cosine", "plateau")
 IMBALANCE = ("none", "sqrt", "weighted", "effective", "focal", "logit-adjustment", "balanced-sampling")
+
+
+KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
+    int: (lambda v: _is(v, int), "a whole number"),
+    float: (lambda v: _is(v, int, float) and math.isfinite(v), "a number"),
+    str: (lambda v: _is(v, str), "a name"),
+    str | None: (lambda v: v is None or _is(v, str), "a path"),
+    tuple[int, ...]: (lambda v: _is(v, tuple) and all(_is(x, int) for x in v), "a list of whole numbers"),
+    tuple[str, ...]: (lambda v: _is(v, tuple) and all(_is(x, str) for x in v), "a list of names"),
+}
+"""What a recipe may give for a field of each type; `data` comes from the command line alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +144,11 @@ class TrainConfig:
     """Torch threads of each worker on a CPU: no more than the cores that are really free."""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type in KINDS:
+                fits, kind = KINDS[field.type]
+                _require(fits(value), _flag(field.name), repr(value), kind)
         _require(len(self.data) > 0, "--data", "nothing", "at least one NAME=PATH")
         _require(
             len(self.classes) != 1 and len(set(self.classes)) == len(self.classes),
@@ -149,12 +167,7 @@ class TrainConfig:
             ("threads", 1),
         ):
             value = getattr(self, option)
-            _require(
-                isinstance(value, int) and value >= least,
-                _flag(option),
-                value,
-                f"a whole number from {least}",
-            )
+            _require(value >= least, _flag(option), value, f"a whole number from {least}")
         _require(self.epochs + self.sequence_epochs > 0, "--epochs", 0, "a whole number from 1")
         for option in ("lr", "sequence_lr", "grad_clip", "window_rate_hz"):
             _require(getattr(self, option) > 0, _flag(option), getattr(self, option), "a number above 0")
@@ -217,9 +230,13 @@ class TrainConfig:
         """The configuration that `to_dict` or a recipe file gave; raises ConfigError for unknown names."""
         fields = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(values.keys() - fields.keys())
-        _require(not unknown, "the recipe's", ", ".join(unknown), ", ".join(fields))
+        _require(not unknown, "an option's name", ", ".join(unknown), ", ".join(fields))
         plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**plain | {"data": tuple((name, path) for name, path in values.get("data", ()))})
+
+
+def _is(value: Any, *types: type) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool)
 
 
 def _flag(option: str) -> str:
