@@ -23,8 +23,9 @@ from fer_batch.files import write_json
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, read_card, save_checkpoint
 from fer_batch.runtime import meanwhile, ray_session
-from fer_batch.training.datasets import Clips, class_counts, load_datasets
+from fer_batch.training.datasets import Clips, class_counts
 from fer_batch.training.loop import HISTORY, Place, learn, still_logits
+from fer_batch.training.sources import clips_of, cut_clips, images_of, in_memory, stream_of, streamed
 from fer_batch.training.temperature import fit_temperature
 
 SCALARS = ("loss", "lr", "accuracy", "macro_f1", "seconds")
@@ -60,21 +61,35 @@ def train(
         raise OutputError(f"{out} holds something else than a training run: name a new or empty folder")
     if config.init:
         read_card(Path(config.init))
-    data, counts = _load(config)
-    for name, count in sorted(counts.items()):
-        on_line(f"data: {count} {name.replace('_', ' ')}")
-    splits = set(data.splits.tolist())
-    for needed in ("train", "select"):
-        if needed not in splits:
-            raise InputError(f"the data has no image for the split {needed!r}; it has {sorted(splits)}")
+    images, counts = images_of(config)
+    if clips_of(config) is None:
+        _check_splits(images)
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(record, config.to_dict())
     except OSError as error:
         raise OutputError(f"{out} can't be written: {error.strerror}") from error
     with ray_session(address, verbose=verbose):
-        state = _fit(config, out, resources, _looks(out, on_line, on_progress))
+        counts = {**counts, **cut_clips(config, out / "clips", _video_told(on_progress))}
+        for name, count in sorted(counts.items()):
+            on_line(f"data: {count} {name.replace('_', ' ')}")
+        data = in_memory(config, images, out / "clips")
+        clips = streamed(config, data.classes, out / "clips")
+        if clips:
+            _check_splits(data, "select")
+        state = _fit(config, out, resources, clips, _looks(out, on_line, on_progress))
     return _export(config, out, state, data, counts)
+
+
+def _check_splits(data: Clips, *needed: str) -> None:
+    splits = sorted(set(data.splits.tolist()))
+    for split in needed or ("train", "select"):
+        if split not in splits:
+            raise InputError(f"the data has nothing for the split {split!r}; it has {', '.join(splits)}")
+
+
+def _video_told(on_progress: Callable[[str], None]) -> Callable[[int, int], None]:
+    return lambda done, videos: on_progress(f"{done} of {videos} videos cut to clips")
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -84,7 +99,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     rank = context.get_world_rank()
     if device.type == "cpu":
         torch.set_num_threads(config.threads)
-    data = _load(config)[0]
+    data = in_memory(config, images_of(config)[0], out / "clips")
     log = SummaryWriter(str(out / "tensorboard")) if rank == 0 else None
 
     def epoch_done(state: dict[str, Any]) -> None:
@@ -113,28 +128,31 @@ def train_worker(settings: dict[str, Any]) -> None:
                 module, parallel_strategy_kwargs={"find_unused_parameters": True}
             ),
         ),
+        stream=stream_of(config, data.classes, out / "clips", context.get_world_size()),
         state=_restore(),
         epoch_done=epoch_done,
         progress=out / "progress.json" if rank == 0 else None,
     )
 
 
-def _load(config: TrainConfig) -> tuple[Clips, dict[str, int]]:
-    return load_datasets(config.data, classes=config.classes or None)
-
-
 def _fit(
-    config: TrainConfig, out: Path, resources: dict[str, float] | None, look: Callable[[], None]
+    config: TrainConfig,
+    out: Path,
+    resources: dict[str, float] | None,
+    clips: dict[str, Any],
+    look: Callable[[], None],
 ) -> dict[str, Any]:
     """Run the workers to the end; returns the last checkpoint's state."""
     use_gpu = ray.cluster_resources().get("GPU", 0) >= config.workers
     trainer = TorchTrainer(
         train_worker,
+        datasets=clips,
         train_loop_config={"config": config.to_dict(), "out": str(out)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.workers,
             use_gpu=use_gpu,
-            resources_per_worker=resources or {"CPU": 1, **({"GPU": 1} if use_gpu else {})},
+            # What reads the clips finds a place beside the workers, also where each has a CPU.
+            resources_per_worker=resources or {"CPU": 0.5 if clips else 1, **({"GPU": 1} if use_gpu else {})},
         ),
         run_config=ray.train.RunConfig(
             name=out.name,
