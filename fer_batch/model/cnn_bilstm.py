@@ -3,7 +3,8 @@ order.
 
 The encoder is a VGG-style network with batch norm, as is common on FER2013 (compare Khaireddin & Chen 2021,
 arXiv:2105.03588), at a fraction of its usual width. The emotion head answers per moment: the
-sum of what the moment's own crop says and what the LSTMs add from its neighbours.
+sum of what the moment's own crop says and what the LSTMs add from its neighbours. A chain over the moments
+weighs these answers against each other, since an expression lasts longer than a moment.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 CROP_SIZE = 48
+STAY = 0.9
+"""Chance, before training, that an expression is the same a moment later."""
 
 
 class Encoder(nn.Module):
@@ -72,6 +75,7 @@ class CnnBiLstm(nn.Module):
         self.context_head = nn.Linear(2 * second, classes)
         nn.init.zeros_(self.context_head.weight)  # untrained LSTMs add nothing to what the crop says
         nn.init.zeros_(self.context_head.bias)
+        self.stay = nn.Parameter(torch.tensor(STAY).logit())
 
     def encode(self, crops: Tensor) -> Tensor:
         """`(N, 1, 48, 48)` normalised crops to `(N, D)` embeddings, each on its own."""
@@ -96,8 +100,34 @@ class CnnBiLstm(nn.Module):
         context, _ = pad_packed_sequence(packed, batch_first=True, total_length=steps)  # (B, T, 128)
         return self.classify_crops(embeddings) + self.context_head(self.dropout(context))
 
+    def marginals(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`(B, T, classes)` logits to `(B, T, classes)` log probabilities, given the whole sequence.
+
+        The forward-backward algorithm on a chain whose states are the classes: from a moment to the next an
+        expression stays with a learned chance, or becomes any other (Rabiner 1989,
+        doi:10.1109/5.18626). Of a sequence of one, the log softmax. `lengths` as in `classify`.
+        """
+        steps, classes = logits.shape[1:]
+        probs = torch.softmax(logits, dim=2)
+        if lengths is not None:
+            padding = torch.arange(steps)[None] >= lengths[:, None]
+            probs = torch.where(padding[:, :, None].to(probs.device), 1 / classes, probs)
+        stay = torch.sigmoid(self.stay)
+        other = (1 - stay) / (classes - 1)
+        forward, backward = [probs[:, 0]], [torch.ones_like(probs[:, 0])]  # (B, classes) each
+        for step in range(1, steps):
+            seen = probs[:, step] * ((stay - other) * forward[-1] + other)
+            forward.append(seen / seen.sum(dim=1, keepdim=True))
+        for step in range(steps - 1, 0, -1):
+            after = probs[:, step] * backward[-1]
+            after = (stay - other) * after + other * after.sum(dim=1, keepdim=True)
+            backward.append(after / after.sum(dim=1, keepdim=True))
+        joint = torch.stack(forward, dim=1) * torch.stack(backward[::-1], dim=1)  # (B, T, classes)
+        return (joint / joint.sum(dim=2, keepdim=True)).clamp(min=1e-9).log()
+
     def forward(self, crops: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """`(B, T, 1, 48, 48)` normalised crops to `(B, T, classes)` logits; any T from 1."""
+        """`(B, T, 1, 48, 48)` normalised crops to `(B, T, classes)` log probabilities; any T from 1."""
         batch, steps = crops.shape[:2]
         embeddings = self.encode(crops.flatten(0, 1))  # (B·T, D)
-        return self.classify(embeddings.float().unflatten(0, (batch, steps)), lengths)
+        logits = self.classify(embeddings.float().unflatten(0, (batch, steps)), lengths)
+        return self.marginals(logits.float(), lengths)

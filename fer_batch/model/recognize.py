@@ -83,13 +83,13 @@ class Recognizer:
             for first in range(0, len(members), CLASSIFY_BATCH):
                 rows = members[first : first + CLASSIFY_BATCH]
                 index = torch.from_numpy(steps[rows, :length]).to(self.device)
-                places = torch.arange(len(rows)), torch.from_numpy(centres[rows])
                 logits = [
-                    self.model.classify(_padded(embeddings[index], CLASSIFY_BATCH))[places].float()
+                    self.model.classify(_padded(embeddings[index], CLASSIFY_BATCH)).float()
                     for embeddings in views
                 ]
                 mean = torch.stack(logits).mean(dim=0) / self.card.temperature
-                answers[rows] = torch.softmax(mean, dim=1).cpu().numpy()
+                places = torch.arange(len(rows)), torch.from_numpy(centres[rows])
+                answers[rows] = self.model.marginals(mean)[places].exp().cpu().numpy()
         return answers
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from fer_batch.errors import CheckpointError
@@ -114,9 +115,9 @@ def load_checkpoint(path: Path | None = None) -> tuple[CnnBiLstm, Card]:
         )
     try:
         model = CnnBiLstm(**card.architecture)
-        model.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in safetensors.torch.load(data).items()}
-        )
+        tensors = safetensors.torch.load(data)
+        tensors.setdefault("stay", torch.tensor(1 / len(card.classes)).logit())  # as before there was a chain
+        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not hold the model that its card describes: {error}") from error
     return model.eval(), card

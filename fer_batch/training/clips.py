@@ -126,6 +126,17 @@ def extract_clips(
     return counts
 
 
+def extracted(folder: Path) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """How many clips each split has of each class, and the classes that were asked for or occur."""
+    videos, classes = _index(folder)
+    counts: dict[str, dict[str, int]] = {}
+    for video in videos:
+        if video["windows"]:
+            of_split = counts.setdefault(video["split"], {})
+            of_split[video["label"]] = of_split.get(video["label"], 0) + video["windows"]
+    return counts, classes
+
+
 def clips_dataset(folder: Path, split: str, classes: Sequence[str] | None = None) -> ray.data.Dataset:
     """The clips of a split as rows of `SHARD`, streamed from the files, however many there are.
 
@@ -134,7 +145,9 @@ def clips_dataset(folder: Path, split: str, classes: Sequence[str] | None = None
     """
     files, names = _files(folder, split, classes)
     number: Any = functools.partial(_numbered, classes=names)
-    clips = ray.data.read_parquet([str(f) for f in files]).select_columns(["frames", "label", "steps"])
+    clips = ray.data.read_parquet([str(f) for f in files], ray_remote_args={"num_cpus": 0.25}).select_columns(
+        ["frames", "label", "steps"]
+    )
     return clips.map_batches(number, batch_format="pyarrow", batch_size=None, num_cpus=0.1)
 
 
@@ -306,11 +319,7 @@ def _content(file: Path) -> str:
 
 def _files(folder: Path, split: str, classes: Sequence[str] | None) -> tuple[list[Path], list[str]]:
     """The files of a split, by the hashes that they are named by, and the classes that their labels count."""
-    try:
-        index = json.loads((folder / "clips.json").read_text())
-        videos, made = index["videos"], index["classes"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} holds no finished extraction of clips: {error}") from error
+    videos, made = _index(folder)
     names = list(made if classes is None else classes)
     chosen = [v for v in videos if v["split"] == split and v["windows"]]
     if not chosen:
@@ -321,6 +330,15 @@ def _files(folder: Path, split: str, classes: Sequence[str] | None) -> tuple[lis
         raise InputError(f"{folder} has clips of the class {wrong[0]!r}; allowed are {', '.join(names)}")
     # By hash, so that classes come mixed to those who stream them.
     return [folder / file for file in sorted(v["file"] for v in chosen)], names
+
+
+def _index(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The videos and classes of a finished extraction."""
+    try:
+        index = json.loads((folder / "clips.json").read_text())
+        return index["videos"], index["classes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} holds no finished extraction of clips: {error}") from error
 
 
 def _numbered(clips: pa.Table, classes: Sequence[str]) -> pa.Table:

@@ -146,6 +146,11 @@ def concatenate(parts: Sequence[Clips]) -> Clips:
     )
 
 
+def no_clips(classes: Sequence[str]) -> Clips:
+    """Clips of which there are none."""
+    return _clips([], tuple(classes), {})
+
+
 def class_counts(clips: Clips) -> dict[str, int]:
     """How many clips each class has, in order of the classes, those that have some."""
     counted = np.bincount(clips.labels, minlength=len(clips.classes)).tolist()

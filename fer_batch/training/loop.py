@@ -31,6 +31,9 @@ from fer_batch.training.sequences import draw_sequences
 
 HISTORY = ("epoch", "phase", "loss", "lr", "accuracy", "macro_f1", "n", "seconds")
 
+STILLS = ("network.encoder", "network.crop_head", "votes_head")
+"""What learns from stills; of the rest, the sequences teach all but the encoder."""
+
 Batch = tuple[np.ndarray, np.ndarray]
 """Frames `(B, T, 48, 48) uint8` and labels `(B, T) int64`, -1 beyond a clip's end."""
 
@@ -149,7 +152,8 @@ class _Step(nn.Module):
         if self.sequences:
             with torch.no_grad():
                 embeddings = self.network.encode(crops.flatten(0, 1))
-            return self.network.classify(embeddings.float().unflatten(0, crops.shape[:2]), lengths), None
+            logits = self.network.classify(embeddings.float().unflatten(0, crops.shape[:2]), lengths)
+            return self.network.marginals(logits.float(), lengths), None
         embeddings = self.network.encode(crops[:, 0])
         votes = self.votes_head(self.network.dropout(embeddings)) if self.votes_head is not None else None
         return self.network.classify_crops(embeddings)[:, None], votes
@@ -188,7 +192,7 @@ class _Feed:
         first = 0
         for is_streamed in streamed:
             if is_streamed:
-                frames, labels = next(from_stream)
+                frames, labels = next(from_stream)  # as many as `stream.steps` says
                 if not self.sequences:
                     there = (labels >= 0).sum(axis=1)
                     moment = (torch.rand(len(labels), generator=generator).numpy() * there).astype(np.int64)
@@ -344,7 +348,7 @@ def _stepper(config: TrainConfig, module: _Step, total_steps: int) -> Stepper:
         chosen = [p for n, p in module.named_parameters() if not n.startswith("network.encoder.")]
         how: dict[str, Any] = {"optimizer": "adamw", "lr": config.sequence_lr, "weight_decay": 0.01}
     else:
-        chosen = [p for n, p in module.named_parameters() if "lstm" not in n and "context_head" not in n]
+        chosen = [p for n, p in module.named_parameters() if n.startswith(STILLS)]
         how = {"optimizer": config.optimizer, "lr": config.lr, "weight_decay": config.weight_decay}
     return Stepper(config, chosen, **how, total_steps=total_steps)
 
