@@ -34,7 +34,11 @@ class Stepper:
         self.each_step: torch.optim.lr_scheduler.LRScheduler | None = None
         if config.schedule == "onecycle":
             self.each_step = torch.optim.lr_scheduler.OneCycleLR(
-                self.optimizer, lr, total_steps=total_steps + 1, pct_start=0.2, cycle_momentum=False
+                self.optimizer,
+                lr,
+                total_steps=total_steps + 1,
+                pct_start=0.25 if total_steps == 4 else 0.2,  # at 5 × 0.2 torch divides by 0
+                cycle_momentum=False,
             )
         elif config.schedule == "cosine":
             self.each_step = torch.optim.lr_scheduler.CosineAnnealingLR(
