@@ -224,9 +224,12 @@ def _export(
     config: TrainConfig, out: Path, state: dict[str, Any], data: Clips, counts: dict[str, int]
 ) -> dict[str, Any]:
     """Write the model, calibrated, with its card and history; returns the card's training record."""
-    model = CnnBiLstm(**state["architecture"]).eval()
-    model.load_state_dict(state["ema"])
     history = state["history"]
+    weights, chosen = state["ema"], history[-1]
+    if state["kept"] is not None and chosen["phase"] == "stills":  # early stopping, and no sequences after it
+        weights, chosen = state["kept"], max(history, key=lambda row: row["accuracy"])
+    model = CnnBiLstm(**state["architecture"]).eval()
+    model.load_state_dict(weights)
     held_out = data.take(data.splits == "calibrate")
     logits = still_logits(model, held_out.frames[held_out.starts[1:] - 1], torch.device("cpu"))
     record = {
@@ -238,7 +241,7 @@ def _export(
             f"{split}_clips": class_counts(data.take(data.splits == split))
             for split in ("train", "calibrate", "select")
         },
-        "selection": {k: history[-1][k] for k in ("accuracy", "macro_f1", "n")},
+        "selection": {k: chosen[k] for k in ("accuracy", "macro_f1", "n")},
         "seconds": round(sum(h["seconds"] for h in history)),
         "hardware": _hardware(),
         "torch": torch.__version__,
