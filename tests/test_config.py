@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fer_batch.config import CLASS_WEIGHTS, SCHEDULES, AnalyzeConfig, TrainConfig, difference
+from fer_batch.config import IMBALANCE, OPTIMIZERS, SCHEDULES, AnalyzeConfig, TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError
 
 DATA = (("fer2013", "fer2013.csv"),)
@@ -39,28 +41,97 @@ def test_how_videos_are_analyzed_has_ranges(name: str, low: float, high: float, 
         assert str(caught.value).startswith(f"{option} is {value}; allowed is ")
 
 
+NUMBERS = ["many", None, (1,), True, math.nan, math.inf]
+WHOLE = ["3", 1.5, 2.0, None, True]
+RANGES: dict[str, tuple[list[Any], list[Any]]] = {
+    "data": ([DATA, DATA * 2], [()]),
+    "classes": ([(), ("a", "b")], [("a",), ("a", "b", "a"), "angry", (1, 2)]),
+    "init": ([None, "model.safetensors"], [3, True]),
+    "epochs": ([0, 1], [-1, *WHOLE]),
+    "sequence_epochs": ([0, 1], [-1, *WHOLE]),
+    "batch_size": ([2], [1, 0, *WHOLE]),
+    "optimizer": ([*OPTIMIZERS], ["", "SGD", "lion", None, 1]),
+    "lr": ([1e-9, 10.0, 1], [0, -0.1, *NUMBERS]),
+    "sequence_lr": ([1e-9, 10.0], [0, -0.1, *NUMBERS]),
+    "weight_decay": ([0, 0.1], [-0.1, *NUMBERS]),
+    "schedule": ([*SCHEDULES], ["", "linear", None]),
+    "plateau_factor": ([0.01, 0.99], [0, 1, -0.5, *NUMBERS]),
+    "plateau_patience": ([0, 5], [-1, *WHOLE]),
+    "min_lr": ([0, 1e-5], [-1e-9, *NUMBERS]),
+    "early_stopping": ([0, 5], [-1, *WHOLE]),
+    "grad_clip": ([1e-3, 1e9], [0, -1, *NUMBERS]),
+    "dropout": ([0, 0.9], [-0.1, 1, *NUMBERS]),
+    "label_smoothing": ([0, 0.9], [-0.1, 1, *NUMBERS]),
+    "imbalance": ([*IMBALANCE], ["", "smote", None]),
+    "votes": ([0, 2.0], [-0.1, *NUMBERS]),
+    "flip": ([0, 1], [-0.1, 1.1, *NUMBERS]),
+    "rotation_deg": ([0, 90.0], [-1, *NUMBERS]),
+    "zoom": ([0, 0.5], [-0.1, *NUMBERS]),
+    "shift": ([0, 0.5], [-0.1, *NUMBERS]),
+    "lighting": ([0, 0.5], [-0.1, *NUMBERS]),
+    "erasing": ([0, 1], [-0.1, 1.1, *NUMBERS]),
+    "mixup": ([0, 0.4], [-0.1, *NUMBERS]),
+    "ema_decay": ([0, 0.999], [-0.1, 1, *NUMBERS]),
+    "filters": ([(8, 8, 8)], [(8, 8), (), (8, 8, 0), (8, 8, "8"), 8, None, (8, 8, 8, 8)]),
+    "depths": ([(1, 1, 1)], [(1, 1), (), (1, 1, 0), (1, 1, 1.0), 1, None]),
+    "fold": ([1, 2, 3, 6], [0, -1, 4, 5, *WHOLE]),
+    "window_length": ([1, 9], [0, 8, -1, *WHOLE]),
+    "window_rate_hz": ([0.5, 25], [0, -5, *NUMBERS]),
+    "seed": ([0, 2**31], [-1, *WHOLE]),
+    "workers": ([1, 64], [0, *WHOLE]),
+    "threads": ([1, 64], [0, *WHOLE]),
+}
+
+
+def test_every_option_of_training_has_its_range_tested() -> None:
+    assert RANGES.keys() == {field.name for field in dataclasses.fields(TrainConfig)}
+
+
 @pytest.mark.parametrize(
-    ("name", "allowed", "wrong"),
+    ("name", "value"), [(name, value) for name, (allowed, _) in RANGES.items() for value in allowed]
+)
+def test_a_model_can_be_trained_so(name: str, value: Any) -> None:
+    assert getattr(TrainConfig(**{"data": DATA, name: value}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, (_, wrong) in RANGES.items() for value in wrong]
+)
+def test_a_model_cannot_be_trained_so_and_the_error_says_how(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig(**{"data": DATA, name: value})
+    said = str(caught.value)
+    assert name.replace("_", "-") in said
+    assert "; allowed is " in said
+    assert "\n" not in said
+
+
+def test_a_run_has_an_epoch_of_one_kind_at_least() -> None:
+    with pytest.raises(ConfigError, match="--epochs is 0"):
+        TrainConfig(data=DATA, epochs=0, sequence_epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("filters", "depths", "fold", "allowed"),
     [
-        ("data", [DATA, DATA * 2], [()]),
-        ("epochs", [1], [0, -1]),
-        ("sequence_epochs", [0, 1], [-1]),
-        ("batch_size", [2], [1, 0]),
-        ("lr", [1e-9, 10.0], [0, -0.1, math.nan]),
-        ("schedule", SCHEDULES, ["", "linear"]),
-        ("class_weights", CLASS_WEIGHTS, ["", "focal"]),
-        ("ema_decay", [0, 0.999], [-0.1, 1, math.nan]),
-        ("dropout", [0, 0.9], [-0.1, 1, math.nan]),
-        ("workers", [1, 64], [0]),
-        ("threads", [1, 64], [0]),
+        ((8,), (1,), 24, True),
+        ((8,), (1,), 12, True),
+        ((8,), (1,), 16, False),
+        ((8, 8, 8, 8), (1, 1, 1, 1), 1, True),
+        ((8, 8, 8, 8), (1, 1, 1, 1), 2, False),
+        ((8, 8, 8, 8, 8), (1, 1, 1, 1, 1), 1, False),
+        ((8, 8), (1,), 1, False),
     ],
 )
-def test_how_a_model_is_trained_has_ranges(name: str, allowed: list[Any], wrong: list[Any]) -> None:
-    for value in allowed:
-        assert getattr(TrainConfig(**{"data": DATA, name: value}), name) == value
-    for value in wrong:
-        with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} is .*; allowed is "):
-            TrainConfig(**{"data": DATA, name: value})
+def test_an_encoder_halves_48_pixels_without_rest(
+    filters: tuple[int, ...], depths: tuple[int, ...], fold: int, allowed: bool
+) -> None:
+    shape = {"filters": filters, "depths": depths, "fold": fold}
+    if allowed:
+        assert TrainConfig(data=DATA, **shape).fold == fold
+    else:
+        with pytest.raises(ConfigError, match=r"fold is|filters, depths is"):
+            TrainConfig(data=DATA, **shape)
 
 
 @pytest.mark.parametrize("config", [AnalyzeConfig(), TrainConfig(data=DATA)])
@@ -100,12 +171,45 @@ def test_the_fingerprint_of_the_defaults_is_that_of_the_first_release() -> None:
 
 
 def test_a_training_configuration_survives_json() -> None:
-    config = TrainConfig(data=DATA, filters=(8, 8, 8, 8))
+    config = TrainConfig(data=DATA, filters=(8, 8, 8))
     plain = config.to_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert plain["data"] == [["fer2013", "fer2013.csv"]]
-    assert plain["filters"] == [8, 8, 8, 8]
+    assert plain["filters"] == [8, 8, 8]
     assert plain.keys() == {field.name for field in dataclasses.fields(config)}
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={name: st.sampled_from(allowed) for name, (allowed, _) in RANGES.items() if name != "data"},
+    )
+)
+def test_a_training_configuration_comes_back_from_plain_values(changes: dict[str, Any]) -> None:
+    try:
+        config = TrainConfig(data=DATA, **changes)
+    except ConfigError:  # each is allowed alone, not all of them together
+        return
+    plain = json.loads(json.dumps(config.to_dict()))
+    assert TrainConfig.from_dict(plain) == config
+    assert TrainConfig.from_dict(plain).to_dict() == plain
+
+
+def test_what_a_recipe_leaves_out_is_as_by_default() -> None:
+    plain = {"data": [["fer2013", "fer2013.csv"]], "epochs": 2, "filters": [8, 8, 8]}
+    assert TrainConfig.from_dict(plain) == TrainConfig(data=DATA, epochs=2, filters=(8, 8, 8))
+
+
+@pytest.mark.parametrize("names", [["colour"], ["Epochs"], ["batch-size"], ["a", "b"], [""]])
+def test_an_unknown_name_is_refused_with_those_allowed(names: list[str]) -> None:
+    with pytest.raises(ConfigError, match=f"{', '.join(names)}; allowed is data, classes, .*threads"):
+        TrainConfig.from_dict({"data": [["fer2013", "x"]]} | dict.fromkeys(names, 1))
+
+
+@pytest.mark.parametrize("values", [{}, {"epochs": 3}, {"data": []}])
+def test_plain_values_without_data_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="--data is nothing"):
+        TrainConfig.from_dict(values)
 
 
 @pytest.mark.parametrize(
