@@ -1,11 +1,20 @@
-"""`fer-batch train`: what can't be trained is one line and exit code 2, with nothing written."""
+"""`fer-batch train`: what can't be trained is one line and exit code 2, and a recipe is what it says."""
 
+import dataclasses
+import json
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fer_batch.cli.main import main
+from fer_batch.cli.train import PACKAGED, TEXTS
 from fer_batch.config import TrainConfig
+
+DATA = ["--data", "fer2013=x.csv"]
+WITHOUT_FLAG = {"filters", "depths", "fold", "window_length", "window_rate_hz"}
+"""What only a recipe says: the architecture."""
 
 
 def train(*words: str) -> int | str | None:
@@ -13,6 +22,26 @@ def train(*words: str) -> int | str | None:
         return main(["train", *words])
     except SystemExit as end:
         return end.code
+
+
+def spoken_help(capsys: pytest.CaptureFixture[str]) -> str:
+    assert train("--help") == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(capfd: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line on stderr of a command that exits with 2 and says nothing else."""
+    assert train(*words) == 2
+    streams = capfd.readouterr()
+    assert streams.out == ""
+    assert streams.err.count("\n") == 1
+    return streams.err
 
 
 @pytest.mark.parametrize(
@@ -25,54 +54,181 @@ def train(*words: str) -> int | str | None:
         (["--data", "fer2013.parquet"], "'fer2013.parquet' is not NAME=PATH"),
         (["--data", "=fer2013.parquet"], "is not NAME=PATH"),
         (["--data", "fer2013="], "is not NAME=PATH"),
-        (["--data", "fer2013=x.csv", "--data", "ck48"], "'ck48' is not NAME=PATH"),
-        (["--data", "fer2013=x.csv", "--epochs", "0"], "--epochs is 0"),
-        (["--data", "fer2013=x.csv", "--epochs", "many"], "many"),
-        (["--data", "fer2013=x.csv", "--sequence-epochs", "-1"], "--sequence-epochs is -1"),
-        (["--data", "fer2013=x.csv", "--batch-size", "1"], "--batch-size is 1"),
-        (["--data", "fer2013=x.csv", "--lr", "0"], "--lr is 0"),
-        (["--data", "fer2013=x.csv", "--lr", "nan"], "--lr is nan"),
-        (["--data", "fer2013=x.csv", "--dropout", "1"], "--dropout is 1"),
-        (["--data", "fer2013=x.csv", "--ema-decay", "1"], "--ema-decay is 1"),
-        (["--data", "fer2013=x.csv", "--workers", "0"], "--workers is 0"),
-        (["--data", "fer2013=x.csv", "--threads", "0"], "--threads is 0"),
-        (["--data", "fer2013=x.csv", "--schedule", "linear"], "linear"),
-        (["--data", "fer2013=x.csv", "--class-weights", "focal"], "focal"),
+        ([*DATA, "--data", "ck48"], "'ck48' is not NAME=PATH"),
+        (["--data", "imagenet=x"], "'imagenet'; allowed are fer2013, ck48, folder"),
+        ([*DATA], "there is no such file"),
+        ([*DATA, "--classes", "happy"], "'happy' is not two or more names"),
+        ([*DATA, "--classes", "happy,"], "'happy,' is not two or more names"),
+        ([*DATA, "--classes", ""], "'' is not two or more names"),
+        ([*DATA, "--classes", "happy,sad,happy"], "--classes is happy,sad,happy"),
+        ([*DATA, "--init", "gone.safetensors"], "gone.safetensors"),
+        ([*DATA, "--init", "gone"], "gone does not exist"),
+        ([*DATA, "--colour", "blue"], "--colour"),
+        ([*DATA, "--epochs", "0", "--sequence-epochs", "0"], "--epochs is 0"),
+        ([*DATA, "--epochs", "-1"], "--epochs is -1"),
+        ([*DATA, "--epochs", "many"], "many"),
+        ([*DATA, "--epochs", "1.5"], "1.5"),
+        ([*DATA, "--sequence-epochs", "-1"], "--sequence-epochs is -1"),
+        ([*DATA, "--early-stopping", "-1"], "--early-stopping is -1"),
+        ([*DATA, "--batch-size", "1"], "--batch-size is 1"),
+        ([*DATA, "--optimizer", "lion"], "lion"),
+        ([*DATA, "--lr", "0"], "--lr is 0"),
+        ([*DATA, "--lr", "nan"], "--lr is nan"),
+        ([*DATA, "--lr", "inf"], "--lr is inf"),
+        ([*DATA, "--sequence-lr", "-1"], "--sequence-lr is -1"),
+        ([*DATA, "--weight-decay", "-1"], "--weight-decay is -1"),
+        ([*DATA, "--schedule", "linear"], "linear"),
+        ([*DATA, "--plateau-factor", "1"], "--plateau-factor is 1"),
+        ([*DATA, "--plateau-patience", "-1"], "--plateau-patience is -1"),
+        ([*DATA, "--min-lr", "-1"], "--min-lr is -1"),
+        ([*DATA, "--grad-clip", "0"], "--grad-clip is 0"),
+        ([*DATA, "--dropout", "1"], "--dropout is 1"),
+        ([*DATA, "--label-smoothing", "1"], "--label-smoothing is 1"),
+        ([*DATA, "--ema-decay", "1"], "--ema-decay is 1"),
+        ([*DATA, "--imbalance", "smote"], "smote"),
+        ([*DATA, "--votes", "-1"], "--votes is -1"),
+        ([*DATA, "--flip", "2"], "--flip is 2"),
+        ([*DATA, "--rotation-deg", "-1"], "--rotation-deg is -1"),
+        ([*DATA, "--zoom", "-1"], "--zoom is -1"),
+        ([*DATA, "--shift", "-1"], "--shift is -1"),
+        ([*DATA, "--lighting", "-1"], "--lighting is -1"),
+        ([*DATA, "--erasing", "2"], "--erasing is 2"),
+        ([*DATA, "--mixup", "-1"], "--mixup is -1"),
+        ([*DATA, "--seed", "-1"], "--seed is -1"),
+        ([*DATA, "--workers", "0"], "--workers is 0"),
+        ([*DATA, "--threads", "0"], "--threads is 0"),
     ],
 )
 def test_words_that_cannot_be_trained_by_are_one_line_and_nothing_is_written(
-    words: list[str],
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    words: list[str], said: str, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert train(*words, "--out", "run") == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert said in streams.err
-    assert streams.err.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+    assert said in refused(capfd, *words, "--out", "run")
+    assert not list(here.iterdir())
 
 
 def test_data_of_other_columns_is_one_line_and_nothing_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "faces.csv").write_text("label,picture\n1,2\n")
-    assert train("--data", "fer2013=faces.csv", "--out", "run") == 2
-    streams = capfd.readouterr()
-    assert streams.out == ""
-    assert str(tmp_path / "faces.csv") in streams.err
-    assert streams.err.count("\n") == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["faces.csv"]
+    (here / "faces.csv").write_text("label,picture\n1,2\n")
+    assert str(here / "faces.csv") in refused(capfd, "--data", "fer2013=faces.csv", "--out", "run")
+    assert [p.name for p in here.iterdir()] == ["faces.csv"]
 
 
-def test_the_defaults_are_those_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
-    assert train("--help") == 0
-    said = " ".join(capsys.readouterr().out.split())
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "--recipe ours.toml is not a readable .toml file"),
+        ("epochs = ", "--recipe ours.toml is not a readable .toml file"),
+        ("\xff", "--recipe ours.toml is not a readable .toml file"),
+        ("colour = 'blue'", "colour; allowed is data, classes"),
+        ("batch-size = 4", "batch-size; allowed is data, classes"),
+        ("[stills]\nepochs = 3", "stills; allowed is data, classes"),
+        ("epochs = '3'", "--epochs is '3'; allowed is a whole number"),
+        ("lr = 'high'", "--lr is 'high'; allowed is a number"),
+        ("lr = 0", "--lr is 0; allowed is a number above 0"),
+        ("filters = 8", "--filters is 8; allowed is a list of whole numbers"),
+        ("filters = [8]", "filters, depths is [8], [3, 2, 2]"),
+        ("fold = 5", "fold is 5"),
+        ("optimizer = 'lion'", "--optimizer is lion; allowed is sgd, adam, adamw, nadam"),
+        ("classes = 'happy'", "--classes is 'happy'; allowed is a list of names"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_one_line_and_nothing_is_written(
+    content: str | None, said: str, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = here / "ours.toml"
+    if content is not None:
+        recipe.write_bytes(content.encode("latin-1"))
+    assert said in refused(capfd, *DATA, "--recipe", "ours.toml", "--out", "run")
+    assert [p.name for p in here.iterdir()] == ([] if content is None else ["ours.toml"])
+
+
+def test_a_folder_is_no_recipe(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "--recipe . is not a readable .toml file" in refused(capfd, *DATA, "--recipe", ".", "--out", "run")
+
+
+def test_the_recipe_of_the_packaged_checkpoint_can_be_followed() -> None:
+    recipe = tomllib.loads((PACKAGED / "recipe.toml").read_text())
+    assert "data" not in recipe
+    assert "init" not in recipe
+    config = TrainConfig.from_dict(recipe | {"data": [["fer2013", "fer2013.parquet"]]})
+    assert {name: config.to_dict()[name] for name in recipe} == recipe
+
+
+def unlike(folder: Path, *words: str, capfd: pytest.CaptureFixture[str]) -> str:
+    """What the words ask for that a run of all defaults, already in `folder`, does not have."""
+    path = str(Path("x.csv").absolute())
+    (folder / "run").mkdir(exist_ok=True)
+    record = TrainConfig(data=(("fer2013", path),)).to_dict()
+    (folder / "run" / "train.json").write_text(json.dumps(record))
+    return refused(capfd, *DATA, *words, "--out", "run").partition("(")[2].rpartition(")")[0]
+
+
+def other(name: str, default: Any) -> str:
+    """Another value of an option than its default."""
+    if isinstance(default, str):
+        return {"optimizer": "adam", "schedule": "cosine", "imbalance": "focal"}[name]
+    return str(default + 1) if isinstance(default, int) else str(default / 2 if default else 0.5)
+
+
+@pytest.mark.parametrize("name", [name for texts in TEXTS.values() for name in texts])
+def test_each_flag_sets_its_option_and_no_other(
+    name: str, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    default = getattr(TrainConfig(data=(("fer2013", "x"),)), name)
+    given = other(name, default)
+    changed = unlike(here, "--" + name.replace("_", "-"), given, capfd=capfd)
+    assert changed == f"{name} was {default}, is {given}"
+
+
+@pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        (["--classes", "b, a"], "classes was [], is ['b', 'a']"),
+        (["--init", "default"], f"init was None, is {PACKAGED / 'default.safetensors'}"),
+        (["--recipe", "ours.toml"], "filters was [64, 128, 256], is [8, 8, 8]; lr was 0.1, is 0.5"),
+        (
+            ["--recipe", "ours.toml", "--lr", "0.2"],
+            "filters was [64, 128, 256], is [8, 8, 8]; lr was 0.1, is 0.2",
+        ),
+    ],
+    ids=["classes", "the packaged checkpoint", "a recipe", "a flag before the recipe"],
+)
+def test_what_else_is_said_is_done(
+    words: list[str], changed: str, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (here / "ours.toml").write_text("lr = 0.5\nfilters = [8, 8, 8]\n")
+    assert unlike(here, *words, capfd=capfd) == changed
+
+
+def test_a_checkpoint_is_the_same_from_anywhere(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert unlike(here, "--init", "ours.safetensors", capfd=capfd) == (
+        f"init was None, is {here / 'ours.safetensors'}"
+    )
+
+
+def test_the_packaged_recipe_is_called_default(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    changed = unlike(here, "--recipe", "default", capfd=capfd)
+    recipe = tomllib.loads((PACKAGED / "recipe.toml").read_text())
+    defaults = TrainConfig(data=(("fer2013", "x"),)).to_dict()
+    assert [word.split()[0] for word in changed.split("; ")] == sorted(
+        name for name, value in recipe.items() if defaults[name] != value
+    )
+
+
+def test_every_option_has_a_flag_and_its_default_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    said = spoken_help(capsys)
     defaults = TrainConfig(data=(("fer2013", "x"),))
-    for name in ("epochs", "sequence_epochs", "batch_size", "lr", "dropout", "ema_decay", "seed", "workers"):
-        words = said.partition(f" --{name.replace('_', '-')} ")[2]
-        assert f"(default {getattr(defaults, name)})" in words.partition(" --")[0]
+    flags = {name for texts in TEXTS.values() for name in texts}
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert flags == fields - {"data", "classes", "init"} - WITHOUT_FLAG
+    for name in flags:
+        words = said.partition(f" --{name.replace('_', '-')} ")[2].partition(" --")[0]
+        assert f"(default {getattr(defaults, name)})" in words
+
+
+@pytest.mark.parametrize(
+    "flag", ["--data", "--out", "--classes", "--init", "--recipe", "--address", "--verbose"]
+)
+def test_the_help_names_the_other_flags(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f" {flag} " in spoken_help(capsys)
