@@ -1,16 +1,9 @@
-"""Training under Ray: a run ends with a model, resumes where it was killed, and keeps its configuration."""
+"""The training loop in process: what it learns, what it keeps, and that a resumed run is the same run."""
 
-import csv
+import io
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,318 +11,363 @@ import numpy as np
 import pytest
 import torch
 
-from fer_batch.config import TrainConfig
-from fer_batch.errors import ConfigError, InputError, OutputError
-from fer_batch.model.weights import load_checkpoint
-from fer_batch.runtime import ray_session
-from fer_batch.schema import EMOTIONS
-from fer_batch.training.loop import HISTORY, predict_stills, train
+from fer_batch.config import IMBALANCE, OPTIMIZERS, TrainConfig
+from fer_batch.errors import CheckpointError
+from fer_batch.model.cnn_bilstm import CnnBiLstm
+from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
+from fer_batch.training.datasets import Clips
+from fer_batch.training.loop import HISTORY, Batch, Place, Stream, learn, normalise, still_logits, to_grey
 
-IMAGES = 200
-EPOCHS, SEQUENCE_EPOCHS = 2, 1
-
-
-@pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    with ray_session(num_cpus=2):
-        yield
+CPU = Place(device=torch.device("cpu"))
+TINY: dict[str, Any] = {"filters": (8, 8), "depths": (1, 1), "fold": 2, "window_length": 3, "batch_size": 8}
+CLASSES = ("a", "b", "c")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """FER2013's CSV of noise with a bright bar whose height tells the class; every fifth is PublicTest."""
-    random = np.random.default_rng(0)
-    path = tmp_path_factory.mktemp("data") / "bars.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["emotion", "pixels", "Usage"])
-        for number in range(IMAGES):
-            emotion = number % 7
-            image = random.integers(0, 60, (48, 48))
-            image[6 * emotion : 6 * emotion + 8, 8:40] = 220
-            usage = "Training" if number % 5 else "PublicTest"
-            writer.writerow([emotion, " ".join(map(str, image.ravel().tolist())), usage])
-    return path
+def configured(**changes: Any) -> TrainConfig:
+    return TrainConfig(data=(("folder", "faces"),), **TINY | {"epochs": 1, "sequence_epochs": 1} | changes)
 
 
-def configured(data: Path, **changes: Any) -> TrainConfig:
-    settings = {"epochs": EPOCHS, "sequence_epochs": SEQUENCE_EPOCHS, "batch_size": 16} | changes
-    return TrainConfig(data=(("fer2013", str(data)),), **settings)
-
-
-def of_two_workers(data: Path) -> TrainConfig:
-    return configured(data, filters=(8, 8, 8, 8), workers=2)
-
-
-HALF_A_CPU = {"CPU": 0.5}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A run, what `train` returned, and the lines it reported."""
-
-    out: Path
-    record: dict[str, Any]
-    lines: list[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runs:
-    """Three runs made side by side, as Ray Train mostly waits."""
-
-    whole: Run
-    shared: Run
-    """Of two workers."""
-    killed: Path
-    """From the command line, killed after its first epoch."""
-
-
-@pytest.fixture(scope="module")
-def runs(ray_here: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    folder = tmp_path_factory.mktemp("runs")
-
-    def run(name: str, config: TrainConfig, resources: dict[str, float] | None) -> Run:
-        lines: list[str] = []
-        record = train(config, folder / name, resources, on_epoch=lines.append)
-        return Run(out=folder / name, record=record, lines=lines)
-
-    with ThreadPoolExecutor() as pool:
-        killed = pool.submit(train_and_kill, data, folder / "killed")
-        whole = pool.submit(run, "whole", configured(data), None)
-        shared = pool.submit(run, "shared", of_two_workers(data), HALF_A_CPU)
-        return Runs(whole=whole.result(), shared=shared.result(), killed=killed.result())
-
-
-@pytest.fixture(scope="module")
-def whole(runs: Runs) -> Run:
-    return runs.whole
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resumed:
-    """What stood in two run folders before they were called for again."""
-
-    killed: list[dict[str, Any]]
-    """Its history."""
-    shared: dict[str, bytes]
-    """All that it held when it was done."""
-
-
-@pytest.fixture(scope="module")
-def resumed(runs: Runs, data: Path) -> Resumed:
-    """The killed run and the shared one called for again, this one as if killed just before its end."""
-    before = Resumed(killed=history_of(runs.killed), shared=contents(runs.shared.out))
-    assert not (runs.killed / "model.safetensors").exists()
-    for name in ("model.safetensors", "model.json", "history.csv"):
-        (runs.shared.out / name).unlink()
-    history = json.loads((runs.shared.out / "history.json").read_text())
-    (runs.shared.out / "history.json").write_text(json.dumps(history[:-1]))
-    with ThreadPoolExecutor() as pool:
-        again = [
-            pool.submit(train, configured(data), runs.killed),
-            pool.submit(train, of_two_workers(data), runs.shared.out, HALF_A_CPU),
-        ]
-        for future in again:
-            future.result()
-    return before
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def history_of(out: Path) -> list[dict[str, Any]]:
-    """All that the epochs so far say, but how long they took."""
-    path = out / "history.json"
-    history = json.loads(path.read_text()) if path.exists() else []
-    return [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in history]
-
-
-def processes_of(session: int) -> list[int]:
-    """Ids of the running processes of a session."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                state, _, _, owner = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:4]
-            except OSError:
-                continue
-            if int(owner) == session and state != "Z":
-                found.append(int(entry.name))
-    return found
-
-
-def kill_session(leader: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to the process group that `leader` leads, and to what it started in groups of their own."""
-    os.killpg(leader.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while (left := processes_of(leader.pid)) and time.monotonic() < deadline:
-        for process in left:
-            try:
-                os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        time.sleep(0.05)
-    leader.wait(30)
-
-
-def train_and_kill(data: Path, out: Path) -> Path:
-    """`fer-batch train` with the options of `configured`, killed once its first epoch is in the history."""
-    options = {
-        "--data": f"fer2013={data}",
-        "--out": str(out),
-        "--epochs": str(EPOCHS),
-        "--sequence-epochs": str(SEQUENCE_EPOCHS),
-        "--batch-size": "16",
-    }
-    words = [word for option in options.items() for word in option]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fer_batch.cli.main", "train", *words],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+def bars(labels: list[int], *, frames: int = 1, votes: bool = False, seed: int = 0) -> Clips:
+    """Clips of noise with a bright bar whose height tells the class."""
+    random = np.random.default_rng(seed)
+    count = len(labels)
+    images = random.integers(0, 60, (count * frames, 48, 48)).astype(np.uint8)
+    for number, label in enumerate(np.repeat(np.array(labels, np.int64), frames)):
+        images[number, 14 * label + 2 : 14 * label + 12, 6:42] = 220
+    return Clips(
+        frames=images,
+        starts=np.arange(count + 1, dtype=np.int64) * frames,
+        labels=np.array(labels, np.int64),
+        splits=np.full(count, "train"),
+        classes=CLASSES,
+        votes=np.eye(3, dtype=np.float32)[labels] * 0.8 + 0.2 / 3
+        if votes and count
+        else np.zeros((count, 3), np.float32),
+        subjects=np.full(count, ""),
     )
-    try:
-        deadline = time.monotonic() + 200
-        while not history_of(out) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert process.poll() is None
-    finally:
-        kill_session(process)
-    assert not processes_of(process.pid)
-    return out
 
 
-def test_no_stills_have_no_classes() -> None:
-    network, _ = load_checkpoint()
-    predicted = predict_stills(network, np.zeros((0, 48, 48), np.uint8), torch.device("cpu"))
-    assert predicted.shape == (0,)
-    assert predicted.dtype == np.int64
+@pytest.fixture(scope="module")
+def training() -> Clips:
+    return bars([0] * 18 + [1] * 14 + [2] * 8, votes=True)
 
 
-def test_a_run_ends_with_a_model_that_can_be_loaded(whole: Run, data: Path) -> None:
-    out, record = whole.out, whole.record
-    network, card = load_checkpoint(out)
-    assert card.classes == EMOTIONS
-    assert card.training == record
-    assert card.architecture["filters"] == list(configured(data).filters)
-    assert (card.window_length, card.window_rate_hz) == (9, 5.0)
-    assert all(value.isfinite().all() for value in network.state_dict().values())
-    assert record["data"] == ["fer2013"]
-    assert str(data) not in (out / "model.json").read_text()
-    assert sum(record["training_clips"].values()) == IMAGES * 4 // 5
-    assert sum(record["selection_clips"].values()) == record["selection"]["n"] == IMAGES // 5
+@pytest.fixture(scope="module")
+def selection() -> Clips:
+    return bars([0, 1, 2] * 4, seed=1)
 
 
-def test_the_history_says_what_happened_in_each_epoch(whole: Run) -> None:
-    out, record, lines = whole.out, whole.record, whole.lines
-    history = json.loads((out / "history.json").read_text())
-    assert [epoch["epoch"] for epoch in history] == [1, 2, 3]
-    assert [epoch["phase"] for epoch in history] == ["stills", "stills", "sequences"]
-    assert all(tuple(epoch) == HISTORY for epoch in history)
-    assert all(math.isfinite(value) for epoch in history for k, value in epoch.items() if k != "phase")
-    with (out / "history.csv").open(newline="") as file:
-        assert list(csv.DictReader(file)) == [{k: str(v) for k, v in epoch.items()} for epoch in history]
-    assert record["selection"] == {k: history[-1][k] for k in ("accuracy", "macro_f1", "n")}
-    assert len(lines) == 3
-    assert all(line.startswith(f"epoch {number} (") for number, line in enumerate(lines, 1))
+def differing(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> list[str]:
+    assert first.keys() == second.keys()
+    return [name for name, value in first.items() if not torch.equal(value, second[name])]
 
 
-def test_the_loss_falls(whole: Run) -> None:
-    losses = [epoch["loss"] for epoch in history_of(whole.out)]
-    assert losses[0] > losses[1]
-    assert losses[0] > losses[2]
+def without_seconds(state: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in state["history"]]
 
 
-def test_the_same_call_again_returns_at_once(whole: Run, data: Path) -> None:
-    out, record = whole.out, whole.record
-    before = contents(out)
-    lines: list[str] = []
-    began = time.monotonic()
-    assert train(configured(data), out, on_epoch=lines.append) == record
-    assert time.monotonic() - began < 2
-    assert contents(out) == before
-    assert not lines
+class Kept:
+    """Every state of a run, as it would come back from a file."""
+
+    def __init__(self) -> None:
+        self.states: list[dict[str, Any]] = []
+
+    def __call__(self, state: dict[str, Any]) -> None:
+        file = io.BytesIO()
+        torch.save(state, file)
+        file.seek(0)
+        self.states.append(torch.load(file, weights_only=True))
 
 
 @pytest.mark.parametrize(
-    ("changes", "difference"),
+    ("epochs", "sequence_epochs", "phases"),
     [
-        ({"epochs": 3}, "epochs was 2, is 3"),
-        ({"lr": 0.05, "seed": 1}, r"lr was 0\.1, is 0\.05; seed was 0, is 1"),
-        ({"filters": (8, 8, 8, 8)}, r"filters was \[32, 64, 128, 256\], is \[8, 8, 8, 8\]"),
+        (1, 0, ["stills"]),
+        (0, 1, ["sequences"]),
+        (2, 1, ["stills", "stills", "sequences"]),
+        (1, 4, ["stills", *["sequences"] * 4]),
     ],
 )
-def test_another_configuration_on_the_same_folder_is_refused_with_the_difference(
-    whole: Run, data: Path, changes: dict[str, Any], difference: str
+def test_a_run_has_a_row_for_each_epoch_of_its_phases(
+    training: Clips, selection: Clips, epochs: int, sequence_epochs: int, phases: list[str]
 ) -> None:
-    before = contents(whole.out)
-    with pytest.raises(ConfigError, match=difference):
-        train(configured(data, **changes), whole.out)
-    assert contents(whole.out) == before
+    kept = Kept()
+    done = learn(
+        configured(epochs=epochs, sequence_epochs=sequence_epochs), training, selection, CPU, epoch_done=kept
+    )
+    history = done["history"]
+    assert [row["phase"] for row in history] == phases
+    assert [row["epoch"] for row in history] == list(range(1, len(phases) + 1))
+    assert all(tuple(row) == HISTORY for row in history)
+    assert all(math.isfinite(value) for row in history for name, value in row.items() if name != "phase")
+    assert {row["n"] for row in history} == {len(selection)}
+    assert [len(state["history"]) for state in kept.states] == [row["epoch"] for row in history]
+    network = CnnBiLstm(**done["architecture"])
+    network.load_state_dict(done["ema"])
+    assert network.encoder.width == TINY["filters"][-1]
+    assert network.crop_head.out_features == len(CLASSES)
 
 
-@pytest.mark.parametrize("name", ["thesis.tex", "train.json", "model.json"])
-def test_a_folder_of_something_else_is_left_alone(data: Path, tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("years of work")
-    with pytest.raises(OutputError, match=str(tmp_path)):
-        train(configured(data), tmp_path)
-    assert contents(tmp_path) == {name: b"years of work"}
+def test_a_run_on_fewer_clips_than_a_batch_still_steps() -> None:
+    done = learn(configured(sequence_epochs=4), bars([0, 1, 2]), bars([0]), CPU)
+    assert all(math.isfinite(row["loss"]) for row in done["history"])
 
 
-def test_a_file_in_place_of_the_folder_is_left_alone(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "thesis.tex"
-    out.write_text("years of work")
-    with pytest.raises(OutputError, match=str(out)):
-        train(configured(data), out)
-    assert out.read_text() == "years of work"
+def test_it_learns(training: Clips, selection: Clips) -> None:
+    mild = {"erasing": 0, "dropout": 0, "shift": 0.01, "zoom": 0.01, "rotation_deg": 1.0}
+    config = configured(epochs=8, lr=0.05, ema_decay=0.5, **mild)
+    history = learn(config, training, selection, CPU)["history"]
+    assert history[-2]["loss"] < 0.75 * history[0]["loss"]
+    assert history[-1]["accuracy"] > 0.8
+    assert history[-1]["macro_f1"] > 0.8
 
 
-def only_selection(text: str) -> str:
-    return text.replace("Training", "PublicTest")
+def test_without_a_selection_there_is_no_accuracy(training: Clips) -> None:
+    rows = learn(configured(), training, bars([]), CPU)["history"]
+    assert all(math.isnan(row["accuracy"]) and math.isnan(row["macro_f1"]) and row["n"] == 0 for row in rows)
 
 
-def other_columns(text: str) -> str:
-    return text.replace("pixels", "pictures", 1)
+def test_accuracy_is_that_of_the_last_frame_of_each_clip(training: Clips) -> None:
+    selection = bars([0, 1, 2] * 3, frames=3)
+    done = learn(configured(), training, selection, CPU)
+    network = CnnBiLstm(**done["architecture"]).eval()
+    network.load_state_dict(done["ema"])
+    predicted = still_logits(network, selection.frames[2::3], CPU.device).argmax(1)
+    assert done["history"][-1]["accuracy"] == np.mean(predicted == selection.labels)
 
 
-@pytest.mark.parametrize("spoil", [lambda text: "", other_columns, only_selection])
-def test_data_that_cannot_be_used_is_named_before_anything_is_written(
-    ray_here: None, data: Path, tmp_path: Path, spoil: Any
+def test_the_seed_decides(training: Clips, selection: Clips) -> None:
+    first, again, other = (learn(configured(seed=s), training, selection, CPU)["ema"] for s in (3, 3, 4))
+    assert not differing(first, again)
+    assert differing(first, other)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"schedule": "cosine", "optimizer": "adamw", "lr": 0.01},
+        {"schedule": "plateau", "plateau_patience": 0, "votes": 0.5},
+        {"early_stopping": 1, "epochs": 3, "mixup": 0.4},
+        {"imbalance": "balanced-sampling", "optimizer": "nadam", "lr": 0.01},
+        {"epochs": 0, "sequence_epochs": 3},
+    ],
+    ids=lambda changes: ",".join(changes) or "defaults",
+)
+def test_a_run_resumed_after_any_epoch_ends_as_an_undisturbed_one(
+    training: Clips, selection: Clips, changes: dict[str, Any]
 ) -> None:
-    path = tmp_path / "spoilt.csv"
-    path.write_text(spoil(data.read_text()))
-    with pytest.raises(InputError):
-        train(configured(path), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    config = configured(**{"epochs": 2, "sequence_epochs": 2} | changes)
+    kept = Kept()
+    whole = learn(config, training, selection, CPU, epoch_done=kept)
+    assert len(kept.states) == len(whole["history"])
+    for state in kept.states:
+        resumed = learn(config, training, selection, CPU, state=state)
+        assert without_seconds(resumed) == without_seconds(whole)
+        assert not differing(resumed["ema"], whole["ema"])
 
 
-def test_two_workers_share_a_run(runs: Runs) -> None:
-    network, card = load_checkpoint(runs.shared.out)
-    assert card.training == runs.shared.record
-    assert card.training["config"]["workers"] == 2
-    assert network.encoder.width == 8
-    history = history_of(runs.shared.out)
-    assert [epoch["phase"] for epoch in history] == ["stills", "stills", "sequences"]
-    assert [epoch["n"] for epoch in history] == [IMAGES // 5] * 3
-    assert history[0]["loss"] > history[1]["loss"]
-
-
-def test_a_killed_run_goes_on_from_its_last_epoch(runs: Runs, resumed: Resumed) -> None:
-    assert 1 <= len(resumed.killed) < EPOCHS + SEQUENCE_EPOCHS
-    assert [epoch["epoch"] for epoch in history_of(runs.killed)] == [1, 2, 3]
-    assert history_of(runs.killed)[: len(resumed.killed)] == resumed.killed
-
-
-def test_a_killed_run_ends_as_one_that_was_left_alone(runs: Runs, resumed: Resumed) -> None:
-    assert history_of(runs.killed) == history_of(runs.whole.out)
-    networks = [load_checkpoint(out)[0].state_dict() for out in (runs.whole.out, runs.killed)]
-    assert [name for name, value in networks[0].items() if not torch.equal(value, networks[1][name])] == []
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "model.json", "history.csv", "history.json"])
-def test_a_run_killed_between_its_last_epoch_and_its_end_only_ends(
-    runs: Runs, resumed: Resumed, name: str
+def test_sequences_teach_the_context_and_leave_the_encoder_as_it_is(
+    training: Clips, selection: Clips
 ) -> None:
-    assert (runs.shared.out / name).read_bytes() == resumed.shared[name]
+    kept = Kept()
+    whole = learn(configured(epochs=1, sequence_epochs=2), training, selection, CPU, epoch_done=kept)
+    stills = kept.states[0]["ema"]
+    changed = differing(stills, whole["ema"])
+    assert not [name for name in changed if name.startswith("encoder.")]
+    assert {name.split(".")[0] for name in changed} >= {"lstm1", "lstm2", "context_head", "crop_head"}
+    assert not stills["context_head.weight"].any()
+
+
+def test_stills_leave_the_context_as_it_is(training: Clips, selection: Clips) -> None:
+    kept = Kept()
+    learn(configured(epochs=2, sequence_epochs=0), training, selection, CPU, epoch_done=kept)
+    changed = {name.split(".")[0] for name in differing(kept.states[0]["ema"], kept.states[1]["ema"])}
+    assert changed == {"encoder", "crop_head"}
+
+
+@pytest.mark.parametrize("sequence_epochs", [0, 1])
+def test_early_stopping_ends_the_stills_and_keeps_their_best_epoch(sequence_epochs: int) -> None:
+    noise = bars([0, 1, 2] * 8)
+    noise.labels[:] = np.random.default_rng(0).integers(0, 3, 24)
+    config = configured(epochs=9, sequence_epochs=sequence_epochs, early_stopping=2)
+    kept = Kept()
+    done = learn(config, noise, noise, CPU, epoch_done=kept)
+    stills = [row["accuracy"] for row in done["history"] if row["phase"] == "stills"]
+    best = int(np.argmax(stills))
+    assert len(stills) == min(best + 3, 9)
+    assert len(stills) < 9
+    changed = differing(kept.states[best]["ema"], done["ema"])
+    assert not [name for name in changed if name.startswith("encoder.")]
+    assert bool(changed) == bool(sequence_epochs)
+    assert len(done["history"]) == len(stills) + sequence_epochs
+
+
+def test_without_early_stopping_no_epoch_is_left_out(training: Clips) -> None:
+    rows = learn(configured(epochs=4, sequence_epochs=0, lr=1e-9), training, bars([]), CPU)["history"]
+    assert len(rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("imbalance", [*IMBALANCE]),
+        ("optimizer", [*OPTIMIZERS]),
+        ("mixup", [0.0, 0.4]),
+        ("label_smoothing", [0.0, 0.2]),
+        ("weight_decay", [0.0, 0.1]),
+        ("dropout", [0.0, 0.5]),
+        ("flip", [0.0, 1.0]),
+        ("erasing", [0.0, 1.0]),
+        ("votes", [0.0, 0.5]),
+        ("grad_clip", [0.01, 5.0]),
+        ("ema_decay", [0.0, 0.1]),
+    ],
+)
+def test_each_value_of_an_option_gives_another_model(
+    training: Clips, selection: Clips, name: str, values: list[Any]
+) -> None:
+    made = [
+        learn(configured(sequence_epochs=0, lr=0.01, **{name: value}), training, selection, CPU)
+        for value in values
+    ]
+    assert all(math.isfinite(done["history"][0]["loss"]) for done in made)
+    for number, first in enumerate(made):
+        for second in made[:number]:
+            assert differing(first["ema"], second["ema"])
+
+
+def test_votes_leave_no_trace_in_the_model_and_need_votes(selection: Clips) -> None:
+    without = bars([0] * 9 + [1] * 7)
+    plain, asked = (learn(configured(votes=v), without, selection, CPU)["ema"] for v in (0.0, 0.5))
+    assert not differing(plain, asked)
+    assert (
+        plain.keys() == learn(configured(votes=0.5), bars([0, 1], votes=True), selection, CPU)["ema"].keys()
+    )
+
+
+def checkpoint(folder: Path, classes: tuple[str, ...]) -> Path:
+    """A checkpoint of random weights, all of them, of an architecture of its own."""
+    torch.manual_seed(7)
+    architecture = {"classes": len(classes), "filters": [6, 10], "depths": [1, 1], "fold": 2, "dropout": 0.0}
+    network = CnnBiLstm(**architecture)
+    torch.nn.init.normal_(network.context_head.weight)
+    torch.nn.init.normal_(network.context_head.bias)
+    path = folder / "begun.safetensors"
+    save_checkpoint(path, network, Card(classes=classes, architecture=architecture))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("classes", "rows"),
+    [
+        (CLASSES, {0: 0, 1: 1, 2: 2}),
+        (("c", "b", "a"), {0: 2, 1: 1, 2: 0}),
+        (("c", "x", "y", "z"), {2: 0}),
+        (("x", "y"), {}),
+    ],
+    ids=["the same", "another order", "one shared", "none shared"],
+)
+def test_a_run_begins_with_the_weights_of_its_checkpoint_and_its_heads_by_name(
+    tmp_path: Path, training: Clips, selection: Clips, classes: tuple[str, ...], rows: dict[int, int]
+) -> None:
+    path = checkpoint(tmp_path, classes)
+    begun = load_checkpoint(path)[0].state_dict()
+    still = {"lr": 1e-12, "sequence_lr": 1e-12, "weight_decay": 0.0}
+    done = learn(configured(init=str(path), **still), training, selection, CPU)
+    assert done["architecture"]["filters"] == [6, 10]
+    assert done["architecture"]["classes"] == len(CLASSES)
+    for name, value in begun.items():
+        head, made = name.split(".")[0] in ("crop_head", "context_head"), done["ema"][name]
+        if head:
+            assert len(made) == len(CLASSES)
+            for row, old in rows.items():
+                torch.testing.assert_close(made[row], value[old], atol=1e-5, rtol=0)
+            for row in {0, 1, 2} - rows.keys():
+                assert not any(torch.allclose(made[row], old, atol=1e-3) for old in value)
+        elif "running" not in name and "tracked" not in name:
+            torch.testing.assert_close(made, value, atol=1e-5, rtol=0)
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path, training: Clips, selection: Clips) -> None:
+    with pytest.raises(CheckpointError, match="gone"):
+        learn(configured(init=str(tmp_path / "gone.safetensors")), training, selection, CPU)
+
+
+class Shard:
+    """Batches `(4, 3)` of clips, the last one frame short, and what was asked of it."""
+
+    def __init__(self, steps: int, padding: int = 0) -> None:
+        self.steps, self.padding = steps, padding
+        self.epochs: list[int] = []
+        self.given = 0
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        self.epochs.append(epoch)
+        for step in range(self.steps):
+            self.given += 1
+            frames = bars([0, 1, 2, 0], frames=3, seed=step).frames.reshape(4, 3, 48, 48)
+            labels = np.repeat(np.array([[0], [1], [2], [0]]), 3, axis=1)
+            frames[3, 2], labels[3, 2] = self.padding, -1
+            yield frames, labels
+
+    def stream(self) -> Stream:
+        return Stream(counts=np.array([2, 1, 1]) * self.steps, steps=self.steps, batches=self.batches)
+
+
+@pytest.mark.parametrize("images", [0, 20])
+def test_clips_that_are_read_as_needed_stand_among_those_in_memory(images: int) -> None:
+    shard = Shard(steps=3)
+    memory = bars([0, 1] * (images // 2))
+    done = learn(configured(epochs=2), memory, bars([0, 1]), CPU, stream=shard.stream())
+    assert shard.epochs == [0, 1, 2]
+    assert shard.given == 9
+    assert all(math.isfinite(row["loss"]) for row in done["history"])
+
+
+def test_nothing_is_learnt_from_beyond_a_clips_end() -> None:
+    made = [
+        learn(configured(epochs=1), bars([]), bars([0]), CPU, stream=Shard(2, padding).stream())["ema"]
+        for padding in (0, 255)
+    ]
+    assert not differing(*made)
+
+
+def test_a_file_says_how_far_the_epoch_is(tmp_path: Path, training: Clips, selection: Clips) -> None:
+    path = tmp_path / "progress.json"
+    learn(configured(), training, selection, CPU, progress=path)
+    now = json.loads(path.read_text())
+    assert now.keys() == {"epoch", "step", "steps", "clips_per_s"}
+    assert now["epoch"] == 2
+    assert 1 <= now["step"] <= now["steps"] == len(training) // TINY["batch_size"]
+    assert now["clips_per_s"] > 0
+
+
+def tiny_network() -> CnnBiLstm:
+    torch.manual_seed(0)
+    return CnnBiLstm(classes=3, filters=(8, 8), depths=(1, 1), fold=2).eval()
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_stills_have_logits(count: int) -> None:
+    logits = still_logits(tiny_network(), bars([0] * count).frames, CPU.device)
+    assert logits.shape == (count, 3)
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+
+
+def test_the_ranks_share_the_stills() -> None:
+    network, frames = tiny_network(), bars([0, 1, 2] * 4).frames
+    whole = still_logits(network, frames, CPU.device, batch=5)
+    parts = [still_logits(network, frames, CPU.device, rank=rank, world=2, batch=5) for rank in (0, 1)]
+    assert ((parts[0] == 0).all(axis=1) != (parts[1] == 0).all(axis=1)).all()
+    np.testing.assert_array_equal(parts[0] + parts[1], whole)
+    np.testing.assert_allclose(whole, still_logits(network, frames, CPU.device), atol=0.05)
+
+
+@pytest.mark.parametrize("shape", [(0,), (2,), (2, 3)])
+def test_pixels_become_grey_values_and_what_the_encoder_reads(shape: tuple[int, ...]) -> None:
+    grey = to_grey(np.full((*shape, 48, 48), 51, np.uint8), CPU.device)
+    assert grey.shape == (*shape, 1, 48, 48)
+    torch.testing.assert_close(grey, torch.full(grey.shape, 0.2))
+    torch.testing.assert_close(normalise(grey), torch.full(grey.shape, (0.2 - Card.mean) / Card.std))
