@@ -36,7 +36,7 @@ MODELS = ("cnn", "cnn_bilstm")
 """What answers: the encoder and its head on the last frame, after the stills; and all of the network on all
 frames of the sequence, at the last."""
 RECIPE: dict[str, Any] = {
-    "epochs": 6,
+    "epochs": 10,
     "sequence_epochs": 6,
     "batch_size": 32,
     "lr": 0.01,
@@ -44,7 +44,7 @@ RECIPE: dict[str, Any] = {
     "window_length": 3,
 }
 """How each fold is trained, unless another is asked for: a tenth of the learning rate of training from
-scratch, and windows as long as the sequences."""
+scratch, until the loss on the training folds falls little more, and windows as long as the sequences."""
 
 
 def read_folds(path: Path = FOLDS) -> list[list[str]]:
