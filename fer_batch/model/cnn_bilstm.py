@@ -98,7 +98,7 @@ class CnnBiLstm(nn.Module):
         packed, _ = self.lstm1(packed)
         packed, _ = self.lstm2(packed)
         context, _ = pad_packed_sequence(packed, batch_first=True, total_length=steps)  # (B, T, 128)
-        return self.classify_crops(embeddings) + self.context_head(self.dropout(context))
+        return self.crop_head(embeddings) + self.context_head(self.dropout(context))
 
     def marginals(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`(B, T, classes)` logits to `(B, T, classes)` log probabilities, given the whole sequence.

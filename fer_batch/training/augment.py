@@ -1,8 +1,9 @@
 """Augmentation of whole batches on the training device: one affine warp, light, erasing and mixup.
 
 A still becomes a sequence by a smooth random path through the same space: the face drifts, turns and comes
-nearer as it would in a video, and each moment's crop shakes a little as detected boxes do. All randomness
-comes from the generator that is passed in, on the device where the generator lives.
+nearer as it would in a video, and each moment's crop shakes a little, now and then more, as detected boxes do
+(measured against known faces in videos). All randomness comes from the generator that is passed in, on the
+device where the generator lives.
 """
 
 import math
@@ -40,10 +41,12 @@ def _motion(batch: int, steps: int, config: TrainConfig, generator: torch.Genera
     spread = torch.tensor(
         [math.radians(config.rotation_deg), config.zoom, config.shift, config.shift], device=device
     )
-    shake = torch.tensor([math.radians(1.5), 0.02, 0.02, 0.02], device=device)
+    shake = torch.tensor([math.radians(1.5), 0.026, 0.022, 0.022], device=device)
     path = _smooth(batch, steps, 4, generator) * spread
     if steps > 1:
-        path = path + torch.randn(batch, steps, 4, generator=generator, device=device) * shake
+        jolt = torch.rand(batch, steps, 1, generator=generator, device=device) < 0.1
+        shaken = torch.randn(batch, steps, 4, generator=generator, device=device) * shake
+        path = path + torch.where(jolt, 2.5 * shaken, shaken)
     mirrored = torch.rand(batch, 1, 1, generator=generator, device=device) < config.flip
     flip = torch.where(mirrored, -1.0, 1.0).expand(batch, steps, 1)
     return torch.cat([path, flip], dim=2)

@@ -1,12 +1,12 @@
 """Training of the CNN-BiLSTM, epoch by epoch: what each worker runs.
 
 Two phases. *Stills*: every frame on its own, and the encoder and its head learn what an expression looks
-like. *Sequences*: every clip becomes a moving window in which expressions change; the encoder stays as it is
-and the LSTMs learn what the neighbours of a moment say of it.
+like. *Sequences*: every clip becomes a moving window in which expressions change; encoder and crop head stay
+as they are, and the LSTMs and the chain learn what the neighbours of a moment say of it.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,29 +25,14 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, load_checkpoint
 from fer_batch.training.augment import augment_sequences, augment_stills, mixup
 from fer_batch.training.datasets import Clips
-from fer_batch.training.imbalance import draw_order, expression_loss
+from fer_batch.training.feed import Feed, Stream
+from fer_batch.training.imbalance import expression_loss
 from fer_batch.training.optimize import Stepper
-from fer_batch.training.sequences import draw_sequences
 
 HISTORY = ("epoch", "phase", "loss", "lr", "accuracy", "macro_f1", "n", "seconds")
 
 STILLS = ("network.encoder", "network.crop_head", "votes_head")
-"""What learns from stills; of the rest, the sequences teach all but the encoder."""
-
-Batch = tuple[np.ndarray, np.ndarray]
-"""Frames `(B, T, 48, 48) uint8` and labels `(B, T) int64`, -1 beyond a clip's end."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stream:
-    """Clips that are read as they are needed, beside those in memory."""
-
-    counts: np.ndarray
-    """`(C,) int64`, clips a class, over all workers."""
-    steps: int
-    """Batches an epoch gives each worker."""
-    batches: Callable[[int], Iterator[Batch]]
-    """This worker's batches of an epoch, in an order of its own."""
+"""What learns from stills; sequences teach the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +79,7 @@ def learn(
         if phase == "sequences":
             module.network.load_state_dict(ema.state_dict())
         module.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        feed = _Feed(config, training, stream, place, phase)
+        feed = Feed(config, training, stream, phase, place.rank, place.world)
         stepper = _stepper(config, module, epochs * feed.steps)
         if state and history and history[-1]["phase"] == phase:
             module.load_state_dict(state["module"])
@@ -104,7 +89,7 @@ def learn(
         model = place.join(module)
         while not _ended(config, phase, epochs, history):
             began, lr = time.monotonic(), stepper.lr
-            loss = _epoch(config, module, model, stepper, ema, feed, len(history), progress)
+            loss = _epoch(config, module, model, stepper, ema, feed, place, len(history), progress)
             scores = _scores(ema, selection, place)
             stepper.epoch_done(scores[0])
             row = (len(history) + 1, phase, loss, lr, *scores, len(selection), time.monotonic() - began)
@@ -148,67 +133,19 @@ class _Step(nn.Module):
         self.votes_head = nn.Linear(network.encoder.width, classes) if votes and phase == "stills" else None
 
     def forward(self, crops: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Crops `(B, T, 1, 48, 48)` to logits `(B, T, C)`, and `(B, C)` of the votes."""
+        """Crops `(B, T, 1, 48, 48)` to logits `(B, T, C)`; and of stills the votes `(B, 1, C)`, of sequences
+        what each crop says on its own `(B, T, C)`.
+        """
         if self.sequences:
             with torch.no_grad():
-                embeddings = self.network.encode(crops.flatten(0, 1))
-            logits = self.network.classify(embeddings.float().unflatten(0, crops.shape[:2]), lengths)
-            return self.network.marginals(logits.float(), lengths), None
+                embeddings = self.network.encode(crops.flatten(0, 1)).float()
+                alone = self.network.crop_head(embeddings)
+            shape = crops.shape[:2]
+            logits = self.network.classify(embeddings.unflatten(0, shape), lengths)
+            return self.network.marginals(logits.float(), lengths), alone.unflatten(0, shape)
         embeddings = self.network.encode(crops[:, 0])
         votes = self.votes_head(self.network.dropout(embeddings)) if self.votes_head is not None else None
         return self.network.classify_crops(embeddings)[:, None], votes
-
-
-class _Feed:
-    """The batches of a phase: from memory, and between them from a stream."""
-
-    def __init__(
-        self, config: TrainConfig, training: Clips, stream: Stream | None, place: Place, name: str
-    ) -> None:
-        self.config, self.training, self.stream, self.place = config, training, stream, place
-        self.sequences = name == "sequences"
-        lengths = np.diff(training.starts)
-        self.labels = training.labels if self.sequences else np.repeat(training.labels, lengths)
-        self.votes = training.votes if self.sequences else np.repeat(training.votes, lengths, axis=0)
-        self.in_memory = (
-            max(1, len(self.labels) // place.world // config.batch_size) if len(self.labels) else 0
-        )
-        self.steps = self.in_memory + (stream.steps if stream else 0)
-        self.counts = np.bincount(self.labels, minlength=len(training.classes)) + (
-            stream.counts if stream else 0
-        )
-
-    def epoch(
-        self, epoch: int, generator: torch.Generator
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Frames and labels as in `Batch`, and votes `(B, C)`."""
-        config, classes = self.config, len(self.training.classes)
-        random = np.random.default_rng([config.seed, epoch])
-        order = draw_order(self.labels, classes, config.imbalance, random)[
-            self.place.rank :: self.place.world
-        ]
-        streamed = random.permutation(self.steps) >= self.in_memory
-        from_stream = self.stream.batches(epoch) if self.stream else iter(())
-        first = 0
-        for is_streamed in streamed:
-            if is_streamed:
-                frames, labels = next(from_stream)  # as many as `stream.steps` says
-                if not self.sequences:
-                    there = (labels >= 0).sum(axis=1)
-                    moment = (torch.rand(len(labels), generator=generator).numpy() * there).astype(np.int64)
-                    rows = np.arange(len(labels))
-                    frames, labels = frames[rows, moment][:, None], labels[rows, moment][:, None]
-                yield frames, labels, np.zeros((len(labels), classes), np.float32)
-                continue
-            chosen = order[first : first + config.batch_size]
-            first += config.batch_size
-            if self.sequences:
-                yield (
-                    *draw_sequences(self.training, chosen, config.window_length, generator),
-                    self.votes[chosen],
-                )
-            else:
-                yield self.training.frames[chosen][:, None], self.labels[chosen][:, None], self.votes[chosen]
 
 
 def _epoch(
@@ -217,12 +154,13 @@ def _epoch(
     model: nn.Module,
     stepper: Stepper,
     ema: CnnBiLstm,
-    feed: _Feed,
+    feed: Feed,
+    place: Place,
     epoch: int,
     progress: Path | None,
 ) -> float:
     """One pass over the data; returns the mean loss over all workers."""
-    place, classes = feed.place, len(feed.training.classes)
+    classes = len(feed.training.classes)
     seed = config.seed * 1_000_003 + epoch * 1_009 + place.rank  # a resumed epoch is the same epoch
     torch.manual_seed(seed)
     drawn = torch.Generator().manual_seed(seed)
@@ -232,9 +170,10 @@ def _epoch(
     if module.sequences:
         module.network.encoder.eval()
     total, began, told = torch.zeros(2, device=place.device), time.monotonic(), 0.0
-    for step, (frames, labels, votes) in enumerate(feed.epoch(epoch, drawn)):
-        crops, marked = to_grey(frames, place.device), torch.from_numpy(labels).to(place.device)
-        target = F.one_hot(marked.clamp(min=0), classes).float()  # (B, T, C)
+    for step, (windows, votes) in enumerate(feed.epoch(epoch, drawn)):
+        crops = to_grey(windows.frames, place.device)
+        labels = torch.from_numpy(windows.labels).to(place.device)
+        target, known = F.one_hot(labels.clamp(min=0), classes).float(), labels >= 0  # (B, T, C), (B, T)
         shares = torch.from_numpy(votes).to(place.device)
         if module.sequences:
             crops = augment_sequences(crops, config, generator)
@@ -246,16 +185,20 @@ def _epoch(
                 random,
             )
             crops, target, shares = crops[:, None], both[:, None, :classes], both[:, classes:]
-        crops = normalise(crops)
-        lengths = torch.from_numpy((labels >= 0).sum(axis=1))
         with torch.autocast(place.device.type, dtype=torch.bfloat16):
-            logits, voted = model(crops, lengths)
-        logits, known = logits.float(), marked >= 0
-        loss = expression_loss(
-            logits[known], target[known], feed.counts, config.imbalance, config.label_smoothing
-        )
-        if voted is not None:
-            loss = loss - config.votes * (shares * F.log_softmax(voted.float(), dim=1)).sum(dim=1).mean()
+            logits, other = model(normalise(crops), known.sum(dim=1).cpu())
+        logits = logits.float()
+        if module.sequences:
+            moving = torch.from_numpy(windows.moving).to(place.device)
+            held = hold_posterior(other.float(), torch.from_numpy(windows.holds).to(place.device), known)
+            target = torch.where(moving[:, :, None], target, held)
+            loss = expression_loss(logits[known], target[known], feed.counts, "none")
+        else:
+            loss = expression_loss(
+                logits[:, 0], target[:, 0], feed.counts, config.imbalance, config.label_smoothing
+            )
+            if other is not None:
+                loss = loss - config.votes * (shares * F.log_softmax(other.float(), dim=1)).sum(dim=1).mean()
         stepper.step(loss)
         _update_average(ema, module.network, config.ema_decay, stepper.taken)
         total += torch.stack(
@@ -269,6 +212,18 @@ def _epoch(
             )
     total = _all_sum(total)
     return float(total[0] / total[1])
+
+
+def hold_posterior(alone: Tensor, holds: Tensor, known: Tensor) -> Tensor:
+    """What all moments of a hold say together, `(B, T, C)` probabilities: the product of their answers.
+
+    `alone` is `(B, T, C)` logits of single crops, `holds` `(B, T)` int, the same number where a window shows
+    the same clip, `known` `(B, T)` bool. This is what sequences of stills teach. Their labels would teach the
+    encoder's training faces once more: it answers these better than any new face, and LSTMs that learned to
+    trust it so were 1 to 4 points worse than none on videos.
+    """
+    same = (holds[:, :, None] == holds[:, None, :]) & known[:, None, :]  # (B, T, T)
+    return torch.softmax(same.to(alone.dtype) @ F.log_softmax(alone, dim=2), dim=2)
 
 
 def still_logits(
@@ -345,7 +300,7 @@ def _built(architecture: dict[str, Any], weights: dict[str, Tensor] | None, plac
 
 def _stepper(config: TrainConfig, module: _Step, total_steps: int) -> Stepper:
     if module.sequences:
-        chosen = [p for n, p in module.named_parameters() if not n.startswith("network.encoder.")]
+        chosen = [p for n, p in module.named_parameters() if not n.startswith(STILLS)]
         how: dict[str, Any] = {"optimizer": "adamw", "lr": config.sequence_lr, "weight_decay": 0.01}
     else:
         chosen = [p for n, p in module.named_parameters() if n.startswith(STILLS)]

@@ -1,5 +1,7 @@
 """Labelled clips to training sequences in which expressions hold for a while, and change."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -9,15 +11,26 @@ CHANGE = 0.12
 """Chance that a moment of a changing sequence begins another expression."""
 
 
-def draw_sequences(
-    clips: Clips, chosen: np.ndarray, length: int, generator: torch.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Windows `(B, T, 48, 48) uint8` of the clips `chosen` `(B,) int64`, with labels `(B, T) int64`.
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """Training windows, T moments each, the same T for all."""
 
-    T is 1 to `length`, the same for the batch. In six of ten windows other random clips follow at random
-    moments, as expressions, and in edited video faces, change. In half of them some moments were dropped, as
-    when a face is lost for a while, and half run backwards. A clip of several frames is stretched over the
-    window.
+    frames: np.ndarray
+    """`(B, T, 48, 48) uint8`."""
+    labels: np.ndarray
+    """`(B, T) int64`, -1 beyond a window's end."""
+    holds: np.ndarray
+    """`(B, T) int64`: moments of a window that show the same clip have the same number."""
+    moving: np.ndarray
+    """`(B, T) bool`: whether that clip has several frames, so that its motion is real."""
+
+
+def draw_sequences(clips: Clips, chosen: np.ndarray, length: int, generator: torch.Generator) -> Windows:
+    """Windows that begin with the clips `chosen` `(B,) int64`, of 1 to `length` moments.
+
+    In six of ten windows other random clips follow at random moments, as expressions, and in edited video
+    faces, change. In half of them some moments were dropped, as when a face is lost for a while, and half run
+    backwards. A clip of several frames is stretched over the window.
     """
     steps = length
     if torch.rand((), generator=generator) < 0.5:
@@ -28,13 +41,18 @@ def draw_sequences(
     changing = torch.rand(batch, 1, generator=generator) < 0.6
     change = (torch.rand(batch, span, generator=generator) < CHANGE) & changing
     change[:, :1] = False
-    part = np.cumsum(change.numpy(), axis=1)  # (B, span): which of a window's clips is on
+    part = np.take_along_axis(np.cumsum(change.numpy(), axis=1), moment, 1)  # (B, T): which clip is on
     others = torch.randint(max(len(clips), 1), (batch, span), generator=generator).numpy()
     others[:, 0] = chosen
-    source = others[np.arange(batch)[:, None], np.take_along_axis(part, moment, 1)]  # (B, T) clip index
+    source = others[np.arange(batch)[:, None], part]  # (B, T) clip index
     lengths = np.diff(clips.starts)[source]
     frame = np.minimum(moment * lengths // span, lengths - 1)
-    return clips.frames[clips.starts[source] + frame], clips.labels[source]
+    return Windows(
+        frames=clips.frames[clips.starts[source] + frame],
+        labels=clips.labels[source],
+        holds=part,
+        moving=lengths > 1,
+    )
 
 
 def _moments(batch: int, steps: int, generator: torch.Generator) -> np.ndarray:

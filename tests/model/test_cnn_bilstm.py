@@ -1,7 +1,12 @@
 """The recognizer's network: its shapes, its size, and that padding and batches change no answer."""
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from fer_batch.model.cnn_bilstm import CROP_SIZE, CnnBiLstm, Encoder
@@ -154,8 +159,57 @@ def test_a_crop_is_encoded_alike_in_any_company() -> None:
 
 def test_dropout_stops_outside_of_training() -> None:
     network = small_network(dropout=0.5)
-    embeddings = torch.ones(1, 3, SMALL[-1])
-    assert torch.equal(network.classify(embeddings), network.classify(embeddings))
+    embeddings = torch.ones(3, SMALL[-1])
+    assert torch.equal(network.classify_crops(embeddings), network.classify_crops(embeddings))
     network.train()
     torch.manual_seed(0)
-    assert not torch.equal(network.classify(embeddings), network.classify(embeddings))
+    assert not torch.equal(network.classify_crops(embeddings), network.classify_crops(embeddings))
+
+
+def by_enumeration(probs: np.ndarray, stay: float) -> np.ndarray:
+    """`(T, C)` what each moment shows, to the marginals `(T, C)` over all paths, one path after the other."""
+    steps, classes = probs.shape
+    other = (1 - stay) / (classes - 1)
+    sums = np.zeros((steps, classes))
+    for path in itertools.product(range(classes), repeat=steps):
+        weight = float(np.prod([probs[step, state] for step, state in enumerate(path)]))
+        for before, after in itertools.pairwise(path):
+            weight *= stay if before == after else other
+        for step, state in enumerate(path):
+            sums[step, state] += weight
+    return sums / sums.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("steps", "stay"), [(1, 0.9), (2, 0.9), (3, 0.5), (4, 0.99), (5, 0.7)])
+def test_the_chain_weighs_all_paths(steps: int, stay: float) -> None:
+    network = small_network(classes=3)
+    network.stay.data = torch.tensor(stay).logit()
+    logits = torch.randn(4, steps, 3, generator=torch.Generator().manual_seed(steps))
+    answer = network.marginals(logits).exp().detach().numpy()
+    for row in range(4):
+        shown = torch.softmax(logits[row], dim=1).numpy()
+        np.testing.assert_allclose(answer[row], by_enumeration(shown, stay), atol=1e-5)
+
+
+def test_the_chain_overrules_a_single_moment_and_follows_a_change() -> None:
+    network = small_network(classes=2)
+    network.stay.data = torch.tensor(0.9).logit()
+    logits = torch.tensor([[0.8, 0.8, -0.4, 0.8, 0.8], [0.8, 0.8, -0.8, -0.8, -0.8]])  # of the first class
+    answer = network.marginals(torch.stack([logits, -logits], dim=2)).argmax(dim=2)
+    assert answer.tolist() == [[0, 0, 0, 0, 0], [0, 0, 1, 1, 1]]
+
+
+def test_a_chain_of_one_moment_is_the_softmax() -> None:
+    network = small_network()
+    logits = torch.randn(5, 1, 7)
+    torch.testing.assert_close(network.marginals(logits), torch.log_softmax(logits, dim=2))
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.integers(0, 1000))
+def test_padding_changes_nothing_in_the_chain(lengths: list[int], seed: int) -> None:
+    network = small_network()
+    logits = torch.randn(len(lengths), max(lengths), 7, generator=torch.Generator().manual_seed(seed))
+    answer = network.marginals(logits, torch.tensor(lengths))
+    for row, length in enumerate(lengths):
+        alone = network.marginals(logits[row : row + 1, :length])[0]
+        torch.testing.assert_close(answer[row, :length], alone, atol=1e-5, rtol=1e-4)

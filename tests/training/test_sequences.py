@@ -36,7 +36,9 @@ def drawn(
     lengths: list[int], chosen: list[int], length: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which clip and which of its frames each moment shows `(B, T)`, and the labels."""
-    frames, labels = draw_sequences(numbered(lengths), np.array(chosen, np.int64), length, seeded(seed))
+    windows = draw_sequences(numbered(lengths), np.array(chosen, np.int64), length, seeded(seed))
+    frames, labels = windows.frames, windows.labels
+    assert windows.holds.shape == windows.moving.shape == labels.shape
     assert frames.dtype == np.uint8
     assert labels.dtype == np.int64
     assert frames.shape == (*labels.shape, 48, 48)
