@@ -23,6 +23,8 @@ from fer_batch.model.window import PLACE_TOLERANCE
 
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 CARD_VERSION = 1
+ANSWERS = ("crop_scale", "mean", "std", "temperature", "window_rate_hz", "window_length")
+"""What a card says, beside its classes, that answers depend on."""
 USES = (
     "The output is a facial expression as a model sees it, not what a person feels. For research, and for "
     "archives of people who agreed to it. Out of bounds: inferring emotions of people at work or in "
@@ -73,8 +75,11 @@ class Card:
 
     @property
     def model_id(self) -> str:
-        """Short name of exactly these weights, as written into the tables."""
-        return f"cnn-bilstm-{self.sha256[:12]}"
+        """Short name of exactly these answers, as written into the tables: of the weights, and of all in
+        the card that changes what they say.
+        """
+        said = [self.sha256, self.classes, *(getattr(self, name) for name in ANSWERS)]
+        return f"cnn-bilstm-{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]}"
 
     @property
     def half_window_s(self) -> float:

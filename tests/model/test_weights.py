@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert card == saved
     assert card.classes == EMOTIONS
     assert card.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert card.model_id == f"cnn-bilstm-{card.sha256[:12]}"
+    assert re.fullmatch(r"cnn-bilstm-[0-9a-f]{12}", card.model_id)
     assert not loaded.training
     crops = torch.randn(2, 3, 1, CROP_SIZE, CROP_SIZE)
     torch.testing.assert_close(loaded(crops), network(crops), atol=1e-2, rtol=0)
@@ -90,6 +91,18 @@ def test_a_file_in_single_precision_still_loads_as_it_is(tmp_path: Path) -> None
 def test_the_same_weights_are_the_same_model(tmp_path: Path) -> None:
     cards = [small_checkpoint(tmp_path, name)[2] for name in ("one", "two")]
     assert cards[0].model_id == cards[1].model_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"temperature": 1.5}, {"window_length": 5}, {"crop_scale": 1.0}, {"classes": EMOTIONS[::-1]}],
+)
+def test_the_same_weights_that_answer_otherwise_are_another_model(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    card = small_checkpoint(tmp_path)[2]
+    assert dataclasses.replace(card, **change).model_id != card.model_id
+    assert dataclasses.replace(card, training={"seconds": 1}).model_id == card.model_id
 
 
 def test_a_folder_means_the_model_in_it(tmp_path: Path) -> None:
