@@ -37,7 +37,7 @@ MODELS = ("cnn", "cnn_bilstm")
 frames of the sequence, at the last."""
 RECIPE: dict[str, Any] = {
     "epochs": 10,
-    "sequence_epochs": 6,
+    "sequence_epochs": 10,
     "batch_size": 32,
     "lr": 0.01,
     "imbalance": "sqrt",
