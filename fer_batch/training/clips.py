@@ -27,8 +27,8 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import InputError, OutputError
 from fer_batch.files import write_json, write_parquet
 from fer_batch.training.datasets import Clips
-from fer_batch.training.images import SIZE, class_files
-from fer_batch.training.labels import canonical, held_out
+from fer_batch.training.images import SIZE, ClassFile, class_files
+from fer_batch.training.labels import canonical, check_classes, held_out
 from fer_batch.vision.decode import SAME_TIME_S
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import SegmentFaces, segment_faces
@@ -48,9 +48,27 @@ SHARD = pa.schema(
     [pa.field("frames", pa.large_binary()), pa.field("label", pa.int64()), pa.field("steps", pa.int32())]
 )
 """The same as training takes it: `label` is an index into the classes."""
+MADE = ("videos", "tracks", "windows")
+"""What `extract_clips` counts that there is; all else is amiss."""
 RETRIES = 2
 """Of a video that took its process down."""
 SAMPLED_BYTES = 1 << 20
+
+
+def labelled_videos(
+    path: Path, classes: Sequence[str] | None = None
+) -> tuple[list[ClassFile], tuple[str, ...], Counter[str]]:
+    """The videos of `class/…` or `split/class/…`, the classes, and how many videos are "without_class".
+
+    The classes are those asked for, else those that occur. Raises InputError where there are no videos, or
+    some of other classes.
+    """
+    option, counts = f"--data clips={path}", Counter[str]()
+    files = class_files(option, path, VIDEO_SUFFIXES, counts)
+    found = {canonical(file.label) for file in files}
+    names = tuple(sorted(found) if classes is None else classes)
+    check_classes(option, found, names)
+    return files, names, counts
 
 
 def extract_clips(
@@ -69,24 +87,17 @@ def extract_clips(
     which shares a moment with another; moments without the face are left out of them, windows of one
     face-moment altogether. `crop_scale` is the model's card's. A video's split is that of its folder; where
     none is for selection, 1 in 10 training videos becomes "select", and then 1 in 25 "calibrate", by hash of
-    the file. Training videos whose content is that of one in another split are left out. The same call again
-    does only what is not done.
+    the file (`held_out`); a class's only video stays for training. Training videos whose content is that of
+    one in another split are left out. The same call again does only what is not done.
 
     Returns counts: "videos", "tracks" and "windows" that there are, and what is amiss: "failed", "partial"
     (what could be read is used), "no_faces", "twins_dropped", "without_class"; those that are 0 are not
     there. The reasons stand in `clips.json`. `on_video` gets how many of how many videos are done. Raises
-    InputError where there are no videos, a class is not among `classes`, or no face was found in any;
-    OutputError where `out` can't be written.
+    InputError as `labelled_videos` and where no face was found in any, OutputError where `out` can't be
+    written.
     """
+    files, names, counts = labelled_videos(path, classes)
     option, path, out = f"--data clips={path}", path.absolute(), out.absolute()
-    counts: Counter[str] = Counter()
-    files = class_files(option, path, VIDEO_SUFFIXES, counts)
-    names = tuple(sorted({canonical(f.label) for f in files}) if classes is None else classes)
-    wrong = sorted({canonical(f.label) for f in files} - {canonical(name) for name in names})
-    if wrong:
-        raise InputError(
-            f"{option}: has the class {wrong[0]!r}; allowed are {', '.join(names)}: rename it or leave it out"
-        )
     settings = {"crop_scale": crop_scale, "length": length, "rate_hz": rate_hz}
     videos: list[dict[str, Any]] = []
     for file in files:
@@ -112,9 +123,8 @@ def extract_clips(
         video.update(_made(out / video["file"]) if problem is None else failed | {"error": problem})
     _divide(videos)
     write_json(out / "clips.json", {"settings": settings, "classes": names, "videos": videos})
+    counts.update(video["status"] for video in videos if video["status"] != "ok")
     for video in videos:
-        if video["status"] != "ok":
-            counts[video["status"]] += 1
         if video["windows"]:
             counts.update({"videos": 1, "tracks": video["tracks"], "windows": video["windows"]})
     if not counts["windows"]:
@@ -165,19 +175,6 @@ def clips_in_memory(folder: Path, split: str, classes: Sequence[str] | None = No
         votes=np.zeros((count, len(names)), np.float32),
         subjects=np.full(count, ""),
     )
-
-
-def batch_arrays(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A batch of `SHARD`, from `iter_batches(batch_format="numpy")`, as arrays.
-
-    Returns frames `(B, T, 48, 48) uint8`, T the most steps of a clip in it and shorter ones filled up with
-    0; lengths `(B,) int64`, from 2; and labels `(B,) int64`.
-    """
-    lengths = batch["steps"].astype(np.int64)
-    frames = np.zeros((len(lengths), lengths.max(initial=0), SIZE, SIZE), np.uint8)
-    for clip, content, steps in zip(frames, batch["frames"], lengths, strict=True):
-        clip[:steps] = np.frombuffer(content, np.uint8).reshape(steps, SIZE, SIZE)
-    return frames, lengths, batch["label"].astype(np.int64)
 
 
 def track_windows(tracks: np.ndarray, times: np.ndarray, length: int, rate_hz: float) -> list[np.ndarray]:
@@ -286,7 +283,7 @@ def _made(file: Path) -> dict[str, Any]:
 
 def _divide(videos: list[dict[str, Any]]) -> None:
     """Give each video its split; those of Training that stand in another split as well have no windows."""
-    if not any(v["split"] == "select" for v in videos):
+    if not any(v["split"] == "select" and v["windows"] for v in videos):
         _hold_out(videos, "select")
     elsewhere = {v["content"] for v in videos if v["split"] not in ("", "train")}
     for video in videos:
@@ -297,10 +294,16 @@ def _divide(videos: list[dict[str, Any]]) -> None:
 
 
 def _hold_out(videos: list[dict[str, Any]], split: str) -> None:
+    """Training videos become `split`, but for the last of a class, without which it could not be learned."""
     training = [v for v in videos if v["split"] in ("", "train") and v["windows"]]
-    for video, chosen in zip(training, held_out([v["content"] for v in training], split), strict=True):
-        if chosen:
-            video["split"] = split
+    left: dict[str, set[str]] = {}
+    for video in training:
+        left.setdefault(video["label"], set()).add(video["content"])
+    spare = [v for v in training if len(left[v["label"]]) > 1]
+    for video, chosen in zip(spare, held_out([v["content"] for v in spare], split), strict=True):
+        others = left[video["label"]] - {video["content"]}
+        if chosen and others:
+            video["split"], left[video["label"]] = split, others
 
 
 def _content(file: Path) -> str:
@@ -325,9 +328,7 @@ def _files(folder: Path, split: str, classes: Sequence[str] | None) -> tuple[lis
     if not chosen:
         splits = sorted({v["split"] for v in videos if v["windows"]})
         raise InputError(f"{folder} has no clips of the split {split!r}; it has {', '.join(splits)}")
-    wrong = sorted({v["label"] for v in chosen} - {canonical(name) for name in names})
-    if wrong:
-        raise InputError(f"{folder} has clips of the class {wrong[0]!r}; allowed are {', '.join(names)}")
+    check_classes(str(folder), {v["label"] for v in chosen}, names)
     # By hash, so that classes come mixed to those who stream them.
     return [folder / file for file in sorted(v["file"] for v in chosen)], names
 

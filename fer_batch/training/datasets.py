@@ -18,7 +18,7 @@ from fer_batch.training.ck48 import read_ck48
 from fer_batch.training.fer2013 import read_fer2013
 from fer_batch.training.folders import read_folder
 from fer_batch.training.images import SIZE, Labelled
-from fer_batch.training.labels import canonical, held_out
+from fer_batch.training.labels import canonical, check_classes, held_out
 
 READERS: dict[str, Callable[[str, Path, Counter[str]], list[Labelled]]] = {
     "fer2013": read_fer2013,
@@ -169,16 +169,12 @@ def _read(name: str, given: str, classes: Sequence[str] | None, counts: Counter[
     rows = READERS[name](option, path, counts)
     if not rows:
         raise InputError(f"{option}: no labelled face images found there")
-    allowed = None if classes is None else {canonical(c) for c in classes}
+    found = {row.label for row in rows}
     if name in OF_EMOTIONS:
-        allowed = (allowed or set(OF_EMOTIONS[name])) | set(OF_EMOTIONS[name][len(EMOTIONS) :])
-    wrong = sorted({row.label for row in rows} - allowed) if allowed is not None else []
-    if wrong:
-        listed = OF_EMOTIONS.get(name) if classes is None else classes
-        raise InputError(
-            f"{option}: has the class {wrong[0]!r}; allowed are {', '.join(listed or ())}: "
-            "rename it or leave it out"
-        )
+        listed = OF_EMOTIONS[name] if classes is None else tuple(classes)
+        check_classes(option, found - set(OF_EMOTIONS[name][len(EMOTIONS) :]), listed)
+    elif classes is not None:
+        check_classes(option, found, classes)
     return rows
 
 

@@ -1,9 +1,11 @@
 """What data sets call their classes and splits, and which of their rows are held out where they don't say."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+
+from fer_batch.errors import InputError
 
 SYNONYMS = {
     "afraid": "fear",
@@ -37,6 +39,17 @@ def canonical(label: object) -> str:
     """
     name = str(label).strip().lower()
     return SYNONYMS.get(name, name)
+
+
+def check_classes(given: str, found: Iterable[str], allowed: Sequence[str]) -> None:
+    """Raise InputError, that begins with `given`, where canonical names in `found` are none of `allowed`, by
+    any of their names.
+    """
+    if wrong := sorted(set(found) - {canonical(name) for name in allowed}):
+        raise InputError(
+            f"{given}: has other classes than those allowed: {', '.join(wrong)}; allowed are "
+            f"{', '.join(allowed)}: rename them or leave them out"
+        )
 
 
 def held_out(keys: Sequence[str], split: str) -> np.ndarray:

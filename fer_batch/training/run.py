@@ -8,6 +8,7 @@ import csv
 import json
 import platform
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,23 @@ from fer_batch.files import write_json
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, read_card, save_checkpoint
 from fer_batch.runtime import meanwhile, ray_session
+from fer_batch.training.clips import MADE
 from fer_batch.training.datasets import Clips, class_counts
 from fer_batch.training.loop import HISTORY, Place, learn, still_logits
-from fer_batch.training.sources import clips_of, cut_clips, images_of, in_memory, stream_of, streamed
+from fer_batch.training.sources import (
+    IN_ORDER,
+    check_clips,
+    clips_of,
+    cpu_share,
+    crop_scale_of,
+    cut_clips,
+    division,
+    images_of,
+    in_memory,
+    stream_of,
+    streamed,
+    training_counts,
+)
 from fer_batch.training.temperature import fit_temperature
 
 SCALARS = ("loss", "lr", "accuracy", "macro_f1", "seconds")
@@ -61,7 +76,8 @@ def train(
         raise OutputError(f"{out} holds something else than a training run: name a new or empty folder")
     if config.init:
         read_card(Path(config.init))
-    images, counts = images_of(config)
+    check_clips(config)
+    images, amiss = images_of(config)
     if clips_of(config) is None:
         _check_splits(images)
     try:
@@ -70,20 +86,20 @@ def train(
     except OSError as error:
         raise OutputError(f"{out} can't be written: {error.strerror}") from error
     with ray_session(address, verbose=verbose):
-        counts = {**counts, **cut_clips(config, out / "clips", _video_told(on_progress))}
+        counts = Counter(amiss) + Counter(cut_clips(config, out / "clips", _video_told(on_progress)))
         for name, count in sorted(counts.items()):
             on_line(f"data: {count} {name.replace('_', ' ')}")
         data = in_memory(config, images, out / "clips")
-        clips = streamed(config, data.classes, out / "clips")
+        clips = streamed(config, data, out / "clips")
         if clips:
-            _check_splits(data, "select")
+            on_line(division(data, training_counts(config, data, out / "clips")))
         state = _fit(config, out, resources, clips, _looks(out, on_line, on_progress))
     return _export(config, out, state, data, counts)
 
 
-def _check_splits(data: Clips, *needed: str) -> None:
+def _check_splits(data: Clips) -> None:
     splits = sorted(set(data.splits.tolist()))
-    for split in needed or ("train", "select"):
+    for split in ("train", "select"):
         if split not in splits:
             raise InputError(f"the data has nothing for the split {split!r}; it has {', '.join(splits)}")
 
@@ -151,9 +167,10 @@ def _fit(
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.workers,
             use_gpu=use_gpu,
-            # What reads the clips finds a place beside the workers, also where each has a CPU.
-            resources_per_worker=resources or {"CPU": 0.5 if clips else 1, **({"GPU": 1} if use_gpu else {})},
+            resources_per_worker=resources
+            or {"CPU": cpu_share(config.workers) if clips else 1, **({"GPU": 1} if use_gpu else {})},
         ),
+        dataset_config=IN_ORDER,
         run_config=ray.train.RunConfig(
             name=out.name,
             storage_path=str(out.parent),
@@ -236,10 +253,11 @@ def _export(
         "config": {k: v for k, v in config.to_dict().items() if k not in ("data", "init")},
         "data": [name for name, _ in config.data],
         "init": read_card(Path(config.init))[1].model_id if config.init else None,
-        "left_out": dict(counts),
+        "left_out": {k: v for k, v in counts.items() if k not in MADE},
+        "train_clips": training_counts(config, data, out / "clips"),
         **{
             f"{split}_clips": class_counts(data.take(data.splits == split))
-            for split in ("train", "calibrate", "select")
+            for split in ("calibrate", "select")
         },
         "selection": {k: chosen[k] for k in ("accuracy", "macro_f1", "n")},
         "seconds": round(sum(h["seconds"] for h in history)),
@@ -256,6 +274,7 @@ def _export(
         architecture={**state["architecture"], "dropout": 0.0},
         window_rate_hz=config.window_rate_hz,
         window_length=config.window_length,
+        crop_scale=crop_scale_of(config),
         temperature=fit_temperature(logits, held_out.labels),
         training=record,
     )

@@ -2,8 +2,10 @@
 
 import shutil
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -14,15 +16,16 @@ from fer_batch.errors import InputError, OutputError
 from fer_batch.runtime import ray_session
 from fer_batch.training.clips import (
     CLIPS,
-    batch_arrays,
     clips_dataset,
     clips_in_memory,
     extract_clips,
     track_windows,
 )
+from fer_batch.training.sources import batch_arrays
 from tests.conftest import SAMPLE, remux, write_video
 
 RATE_HZ, LENGTH = 2.0, 5
+SHORT_S = 3
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +35,14 @@ def _ray() -> Iterator[None]:
 
 
 def make_videos(folder: Path) -> Path:
-    """Two classes, two readable videos each, one of which shows nobody, and one that is none."""
+    """Two classes, with two videos of faces and one, one that shows nobody, and one that is none."""
     for label in ("Happiness", "bored"):
         (folder / label / "inner").mkdir(parents=True)
     shutil.copy(SAMPLE, folder / "Happiness" / "a.mp4")
     remux(SAMPLE, folder / "bored" / "inner" / "b.mkv")
+    with av.open(str(SAMPLE)) as sample:
+        frames = [frame.to_ndarray(format="rgb24") for frame in islice(sample.decode(video=0), 25 * SHORT_S)]
+    write_video(folder / "Happiness" / "c.mp4", frames)
     (folder / "Happiness" / "broken.mp4").write_text("an essay\non faces\n")
     write_video(folder / "bored" / "nobody.mp4", [np.full((96, 128, 3), 90, np.uint8)] * 25)
     (folder / "bored" / "notes.txt").write_text("not a video")
@@ -57,17 +63,19 @@ def test_videos_are_cut_to_clips_and_what_is_amiss_is_counted(
 ) -> None:
     _, out, counts = extracted
     amiss = {"failed": 1, "no_faces": 1, "without_class": 1}
-    assert counts == {"videos": 2, "tracks": counts["tracks"], "windows": counts["windows"], **amiss}
-    assert 4 <= counts["tracks"] <= counts["windows"] <= 2 * 2 * 10 * RATE_HZ / 2
+    assert counts == {"videos": 3, "tracks": counts["tracks"], "windows": counts["windows"], **amiss}
+    moments = 2 * (10 + 10 + SHORT_S) * RATE_HZ
+    assert 6 <= counts["tracks"] <= counts["windows"] <= moments / 2
     files = sorted((out / "videos").glob("*.parquet"))
-    assert len(files) == 3
+    assert len(files) == 4
     rows = [row for file in files for row in pq.read_table(file, schema=CLIPS).to_pylist()]
     assert {(row["video"], row["label"]) for row in rows} == {
         ("Happiness/a.mp4", "happy"),
+        ("Happiness/c.mp4", "happy"),
         ("bored/inner/b.mkv", "bored"),
     }
     assert len(rows) == counts["windows"]
-    assert sum(row["steps"] for row in rows) >= 0.8 * 2 * 2 * 10 * RATE_HZ
+    assert sum(row["steps"] for row in rows) >= 0.8 * moments
     for row in rows:
         assert len(row["frames"]) == row["steps"] * 48 * 48
         assert 2 <= row["steps"] <= LENGTH
@@ -101,6 +109,9 @@ def test_clips_streamed_and_in_memory_are_the_same(extracted: tuple[Path, Path, 
         streamed += here
     assert len(streamed) == counts["windows"]
     assert {label for _, label in streamed} == {1, 2}
+    # The only video of the bored stays to be learned from, whatever its hash.
+    assert set(clips_in_memory(out, "train", classes).labels) == {1, 2}
+    assert set(clips_in_memory(out, "select", classes).labels) == {2}
 
 
 def test_the_same_call_again_makes_only_what_is_missing(
@@ -118,7 +129,7 @@ def test_the_same_call_again_makes_only_what_is_missing(
         videos, out, 0.96, length=LENGTH, rate_hz=RATE_HZ, on_video=lambda *at: seen.append(at)
     )
     assert again == counts
-    assert seen == [(2, 4), (3, 4), (4, 4)]
+    assert seen == [(3, 5), (4, 5), (5, 5)]
     assert {f: f.stat().st_mtime_ns for f in before} == before
     assert lost.read_bytes() == content
 
@@ -127,7 +138,7 @@ def test_the_same_call_again_makes_only_what_is_missing(
     ("split", "classes", "message"),
     [
         ("test", None, "no clips of the split 'test'; it has"),
-        ("train", ("sad",), "class 'bored'|class 'happy'"),
+        ("train", ("sad",), "other classes .*: (bored|happy|bored, happy); allowed are sad"),
     ],
 )
 def test_clips_that_are_not_there_are_named(
@@ -164,7 +175,7 @@ def test_splits_are_those_of_the_folders_and_copies_in_training_left_out(tmp_pat
         (["happy/a.txt"], None, "no files like"),
         (["a.mp4"], None, r"1 in none.*named by class"),
         (["happy/a.mp4", "val/sad/b.mp4"], None, "both split folders .val. and others .happy."),
-        (["happy/a.mp4", "bored/b.mp4"], ("happy", "sad"), "class 'bored'; allowed are happy, sad"),
+        (["happy/a.mp4", "bored/b.mp4"], ("happy", "sad"), "allowed: bored; allowed are happy, sad"),
         (
             ["happy/a.mp4", "sad/b.mp4"],
             None,
