@@ -110,7 +110,8 @@ def stream_of(config: TrainConfig, classes: tuple[str, ...], cut: Path, world: i
     """This worker's share of the clips to train on, None where there are none.
 
     The clips come in the order of their files, mixed within a buffer by the seed and the epoch. With one
-    worker that order is the same however often the run is killed and resumed.
+    worker, on as many CPUs, that order is the same however often the run is killed and resumed. Among these
+    clips "balanced-sampling" does not choose: each comes once an epoch, as a still one random moment of it.
     """
     if clips_of(config) is None:
         return None
