@@ -3,8 +3,8 @@ order.
 
 The encoder is a VGG-style network with batch norm, as is common on FER2013 (compare Khaireddin & Chen 2021,
 arXiv:2105.03588), at a fraction of its usual width. The emotion head answers per moment: the
-sum of what the moment's own crop says and what the LSTMs add from its neighbours. A chain over the moments
-weighs these answers against each other, since an expression lasts longer than a moment.
+sum of what the moment's own crop says and what the LSTMs add from its neighbours. Since an expression lasts
+longer than a moment, the moments between which nothing changes then answer together.
 """
 
 from collections.abc import Sequence
@@ -100,34 +100,47 @@ class CnnBiLstm(nn.Module):
         context, _ = pad_packed_sequence(packed, batch_first=True, total_length=steps)  # (B, T, 128)
         return self.crop_head(embeddings) + self.context_head(self.dropout(context))
 
-    def marginals(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """`(B, T, classes)` logits to `(B, T, classes)` log probabilities, given the whole sequence.
+    def settle(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`(B, T, classes)` logits, each moment on its own, to `(B, T, classes)` log probabilities in view of
+        the whole sequence. Of a sequence of one, the log softmax. `lengths` as in `classify`.
 
-        The forward-backward algorithm on a chain whose states are the classes: from a moment to the next an
-        expression stays with a learned chance, or becomes any other (Rabiner 1989,
-        doi:10.1109/5.18626). Of a sequence of one, the log softmax. `lengths` as in `classify`.
+        A moment's answer is the mean of all moments' probabilities, weighted by the chance that the
+        expression does not change between the two. That chance comes from the forward-backward algorithm on a
+        chain whose states are the classes: from a moment to the next an expression stays with a learned chance,
+        or becomes any other (Rabiner 1989, doi:10.1109/5.18626); over more steps the chances are multiplied.
+        The chain's own marginals would be as right and far too sure: they take each look at the same
+        face for a new witness.
         """
         steps, classes = logits.shape[1:]
         probs = torch.softmax(logits, dim=2)
         if lengths is not None:
-            padding = torch.arange(steps)[None] >= lengths[:, None]
-            probs = torch.where(padding[:, :, None].to(probs.device), 1 / classes, probs)
+            padding = (torch.arange(steps)[None] >= lengths[:, None]).to(probs.device)
+            probs = torch.where(padding[:, :, None], 1 / classes, probs)
         stay = torch.sigmoid(self.stay)
         other = (1 - stay) / (classes - 1)
-        forward, backward = [probs[:, 0]], [torch.ones_like(probs[:, 0])]  # (B, classes) each
+        forward = [probs[:, 0]]  # (B, classes) each: given what came so far
         for step in range(1, steps):
             seen = probs[:, step] * ((stay - other) * forward[-1] + other)
             forward.append(seen / seen.sum(dim=1, keepdim=True))
+        backward = torch.ones_like(probs[:, 0])
+        held = []  # (B,) each: the chance that nothing changes from a moment to the next, given everything
         for step in range(steps - 1, 0, -1):
-            after = probs[:, step] * backward[-1]
-            after = (stay - other) * after + other * after.sum(dim=1, keepdim=True)
-            backward.append(after / after.sum(dim=1, keepdim=True))
-        joint = torch.stack(forward, dim=1) * torch.stack(backward[::-1], dim=1)  # (B, T, classes)
-        return (joint / joint.sum(dim=2, keepdim=True)).clamp(min=1e-9).log()
+            after = probs[:, step] * backward
+            either = (stay - other) * after + other * after.sum(dim=1, keepdim=True)
+            held.append(
+                stay * (forward[step - 1] * after).sum(dim=1) / (forward[step - 1] * either).sum(dim=1)
+            )
+            backward = either / either.sum(dim=1, keepdim=True)
+        unchanged = torch.stack([torch.ones_like(probs[:, 0, 0]), *held[::-1]], dim=1)  # (B, T)
+        if lengths is not None:
+            unchanged = torch.where(padding, 0, unchanged)
+        reach = unchanged.clamp(min=1e-9).log().cumsum(dim=1)  # (B, T)
+        weights = torch.exp(-(reach[:, :, None] - reach[:, None, :]).abs())  # (B, T, T)
+        return (weights @ probs / weights.sum(dim=2, keepdim=True)).clamp(min=1e-9).log()
 
     def forward(self, crops: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`(B, T, 1, 48, 48)` normalised crops to `(B, T, classes)` log probabilities; any T from 1."""
         batch, steps = crops.shape[:2]
         embeddings = self.encode(crops.flatten(0, 1))  # (B·T, D)
         logits = self.classify(embeddings.float().unflatten(0, (batch, steps)), lengths)
-        return self.marginals(logits.float(), lengths)
+        return self.settle(logits.float(), lengths)

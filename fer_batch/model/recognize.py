@@ -89,7 +89,7 @@ class Recognizer:
                 ]
                 mean = torch.stack(logits).mean(dim=0) / self.card.temperature
                 places = torch.arange(len(rows)), torch.from_numpy(centres[rows])
-                answers[rows] = self.model.marginals(mean)[places].exp().cpu().numpy()
+                answers[rows] = self.model.settle(mean)[places].exp().cpu().numpy()
         return answers
 
 

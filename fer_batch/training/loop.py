@@ -142,7 +142,7 @@ class _Step(nn.Module):
                 alone = self.network.crop_head(embeddings)
             shape = crops.shape[:2]
             logits = self.network.classify(embeddings.unflatten(0, shape), lengths)
-            return self.network.marginals(logits.float(), lengths), alone.unflatten(0, shape)
+            return self.network.settle(logits.float(), lengths), alone.unflatten(0, shape)
         embeddings = self.network.encode(crops[:, 0])
         votes = self.votes_head(self.network.dropout(embeddings)) if self.votes_head is not None else None
         return self.network.classify_crops(embeddings)[:, None], votes
@@ -190,7 +190,7 @@ def _epoch(
         logits = logits.float()
         if module.sequences:
             moving = torch.from_numpy(windows.moving).to(place.device)
-            held = hold_posterior(other.float(), torch.from_numpy(windows.holds).to(place.device), known)
+            held = hold_means(other.float(), torch.from_numpy(windows.holds).to(place.device), known)
             target = torch.where(moving[:, :, None], target, held)
             loss = expression_loss(logits[known], target[known], feed.counts, "none")
         else:
@@ -214,8 +214,8 @@ def _epoch(
     return float(total[0] / total[1])
 
 
-def hold_posterior(alone: Tensor, holds: Tensor, known: Tensor) -> Tensor:
-    """What all moments of a hold say together, `(B, T, C)` probabilities: the product of their answers.
+def hold_means(alone: Tensor, holds: Tensor, known: Tensor) -> Tensor:
+    """What all moments of a hold say together, `(B, T, C)`: the mean of their probabilities.
 
     `alone` is `(B, T, C)` logits of single crops, `holds` `(B, T)` int, the same number where a window shows
     the same clip, `known` `(B, T)` bool. This is what sequences of stills teach. Their labels would teach the
@@ -223,7 +223,8 @@ def hold_posterior(alone: Tensor, holds: Tensor, known: Tensor) -> Tensor:
     trust it so were 1 to 4 points worse than none on videos.
     """
     same = (holds[:, :, None] == holds[:, None, :]) & known[:, None, :]  # (B, T, T)
-    return torch.softmax(same.to(alone.dtype) @ F.log_softmax(alone, dim=2), dim=2)
+    weights = same.to(alone.dtype)
+    return weights @ torch.softmax(alone, dim=2) / weights.sum(dim=2, keepdim=True).clamp(min=1)
 
 
 def still_logits(
