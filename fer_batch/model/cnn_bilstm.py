@@ -106,8 +106,9 @@ class CnnBiLstm(nn.Module):
 
         A moment's answer is the mean of all moments' probabilities, weighted by the chance that the
         expression does not change between the two. That chance comes from the forward-backward algorithm on a
-        chain whose states are the classes: from a moment to the next an expression stays with a learned chance,
-        or becomes any other (Rabiner 1989, doi:10.1109/5.18626); over more steps the chances are multiplied.
+        chain whose states are the classes: from a moment to the next an expression stays with a learned
+        chance, or becomes any other (Rabiner 1989, doi:10.1109/5.18626); over more steps the chances are
+        multiplied.
         The chain's own marginals would be as right and far too sure: they take each look at the same
         face for a new witness.
         """
