@@ -124,3 +124,19 @@ def test_the_seed_decides() -> None:
     first, again, other = (drawn([1] * 30, list(range(30)), 9, seed) for seed in (5, 5, 6))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert first[0].shape != other[0].shape or not np.array_equal(first[0], other[0])
+
+
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=8), st.integers(1, 9), st.integers(0, 2**31))
+def test_moments_of_a_hold_show_the_same_clip_and_motion_is_of_several_frames(
+    lengths: list[int], length: int, seed: int
+) -> None:
+    chosen = np.arange(len(lengths))
+    windows = draw_sequences(numbered(lengths), chosen, length, seeded(seed))
+    source = windows.frames[..., 0, 0].astype(int)
+    for shown, holds in zip(source, windows.holds, strict=True):
+        for hold in set(holds.tolist()):
+            assert len(set(shown[holds == hold].tolist())) == 1
+        assert len(set(holds.tolist())) >= len(set(shown.tolist()))
+        assert (np.diff(holds) >= 0).all() or (np.diff(holds) <= 0).all()
+    assert (windows.moving == (np.array(lengths)[source] > 1)).all()
+    assert windows.moving.dtype == bool
