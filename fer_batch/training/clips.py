@@ -155,7 +155,7 @@ def clips_dataset(folder: Path, split: str, classes: Sequence[str] | None = None
     """
     files, names = _files(folder, split, classes)
     number: Any = functools.partial(_numbered, classes=names)
-    clips = ray.data.read_parquet([str(f) for f in files], ray_remote_args={"num_cpus": 0.25}).select_columns(
+    clips = ray.data.read_parquet([str(f) for f in files], num_cpus=0.25).select_columns(
         ["frames", "label", "steps"]
     )
     return clips.map_batches(number, batch_format="pyarrow", batch_size=None, num_cpus=0.1)
