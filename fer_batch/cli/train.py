@@ -128,7 +128,7 @@ def run_train(options: argparse.Namespace) -> int:
     """Run the command `train`."""
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     given = {k: v for k, v in vars(options).items() if k in names} | {"data": options.data}
-    config = TrainConfig.from_dict(_recipe(options.recipe) | _absolute(given))
+    config = TrainConfig.from_dict(_absolute(_recipe(options.recipe) | given))
     from fer_batch.training.run import train
 
     live = sys.stderr.isatty()
@@ -167,7 +167,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _absolute(given: dict[str, Any]) -> dict[str, Any]:
     """The options with the checkpoint's path as it is from anywhere."""
-    if "init" not in given:
+    if not isinstance(given.get("init"), str):
         return given
     name = given["init"]
     return given | {

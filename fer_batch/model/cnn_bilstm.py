@@ -45,6 +45,8 @@ class Encoder(nn.Module):
         self.width = channels
 
     def forward(self, crops: Tensor) -> Tensor:
+        if not len(crops):  # which PixelUnshuffle would leave unfolded
+            return crops.new_zeros(0, self.width)
         maps = self.blocks(crops)  # (N, D, 3, 3)
         return maps.mean(dim=(2, 3))  # (N, D)
 

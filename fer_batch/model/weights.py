@@ -121,7 +121,7 @@ def load_checkpoint(path: Path | None = None) -> tuple[CnnBiLstm, Card]:
     try:
         model = CnnBiLstm(**card.architecture)
         tensors = safetensors.torch.load(data)
-        tensors.setdefault("stay", torch.tensor(1 / len(card.classes)).logit())  # as before there was a chain
+        tensors.setdefault("stay", torch.tensor(1e-6).logit())  # older files: each moment for itself
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not hold the model that its card describes: {error}") from error

@@ -313,6 +313,9 @@ def _scores(ema: CnnBiLstm, selection: Clips, place: Place) -> tuple[float, floa
     """Accuracy and macro-F1 on the last frame of each clip."""
     if not len(selection):
         return float("nan"), float("nan")
+    if dist.is_initialized():  # batch norm sees other batches on each worker; a resumed run has the first's
+        for value in ema.state_dict().values():
+            dist.broadcast(value, 0)
     frames = selection.frames[selection.starts[1:] - 1]
     predicted = still_logits(ema, frames, place.device, rank=place.rank, world=place.world).argmax(axis=1)
     labels = range(len(selection.classes))
