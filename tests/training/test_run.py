@@ -31,6 +31,8 @@ from fer_batch.training.loop import HISTORY, still_logits
 from fer_batch.training.run import train
 from fer_batch.training.temperature import fit_temperature
 
+pytestmark = pytest.mark.timeout(600)  # five runs side by side
+
 IMAGES = 200
 RECIPE: dict[str, Any] = {
     "epochs": 3,
@@ -225,7 +227,7 @@ def epochs_of(curve: Path) -> list[int]:
 
 
 def wait_for(there: Callable[[], Any], running: Callable[[], bool] = lambda: True) -> None:
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while not there() and running() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert there()
