@@ -31,7 +31,7 @@ class AnalyzeConfig:
     """Video in one bundle, the unit that is done or not done, in seconds."""
     checkpoint: str | None = None
     """Path of the model, None for the packaged one."""
-    flip: bool = False
+    flip: bool = True
     """Answer with the mean of what the model says to a face and to its mirror image."""
 
     def __post_init__(self) -> None:

@@ -104,7 +104,10 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", metavar="FILE", help="a model's .safetensors (default: the packaged one)"
     )
     group.add_argument(
-        "--flip", action="store_true", help="mean with the mirrored face: a little better, recognizing twice"
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        default=DEFAULTS.flip,
+        help="mean with the mirrored face: a little better, recognizing takes twice as long (default: yes)",
     )
     group = parser.add_argument_group("how the work is cut (the answers don't depend on it)")
     group.add_argument(

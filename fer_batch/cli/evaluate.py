@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   fer-batch evaluate --data fer2013=fer2013.parquet --split PublicTest --out report
-  fer-batch evaluate --checkpoint RUN/model.safetensors --data fer2013=fer2013.csv --flip --out report
+  fer-batch evaluate --checkpoint RUN/model.safetensors --data fer2013=fer2013.csv --no-flip --out report
   fer-batch evaluate --data ck48=CK+48/ --out report
 
 The data sets are those of `fer-batch train`; nothing is left out of them but what can't be read. REPORT gets
@@ -63,7 +63,12 @@ def add_commands(commands: Any) -> None:
         metavar="FILE",
         help="a model's .safetensors (default: the packaged one)",
     )
-    parser.add_argument("--flip", action="store_true", help="mean with the mirrored face")
+    parser.add_argument(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="mean with the mirrored face, as in `analyze` (default: yes)",
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="REPORT", help="folder for the figures")
     parser.set_defaults(run=run_evaluate, parser=parser)
 
@@ -99,7 +104,7 @@ def _print_loaded(examples: "Examples") -> None:
 def _print_figures(figures: dict[str, Any], out: Path) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     names = ", ".join(part["name"] for part in figures["data"])
-    flipped = ", with flip" if figures["flip"] else ""
+    flipped = "" if figures["flip"] else ", without flip"
     title = f"{figures['model_id']}{flipped} on {names}, {figures['split']}, n = {figures['n']:,}"
     console.print(Text(title, "bold"), soft_wrap=True)
     table = Table()

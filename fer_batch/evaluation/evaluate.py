@@ -36,7 +36,7 @@ def evaluate(
     *,
     split: str | None = None,
     checkpoint: Path | None = None,
-    flip: bool = False,
+    flip: bool = True,
     on_loaded: Callable[[Examples], None] = lambda examples: None,
 ) -> dict[str, Any]:
     """All figures of `measure`, and `model_id`, `data` (see `Examples`), `split`, `temperature`, `flip`.

@@ -21,7 +21,7 @@ class Recognizer:
     With `flip` the mirrored crops are read as well, and the logits of both are averaged.
     """
 
-    def __init__(self, checkpoint: Path | None = None, device: str | None = None, flip: bool = False) -> None:
+    def __init__(self, checkpoint: Path | None = None, device: str | None = None, flip: bool = True) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model, self.card = load_checkpoint(checkpoint)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -43,8 +43,8 @@ def check_output(out: Path, config: AnalyzeConfig, card: Card) -> dict[str, Any]
             )
         return None
     run = read_run(out)
-    # What a run doesn't name was not there to be chosen yet: it is what it is by default.
-    changed = difference(asdict(AnalyzeConfig()) | run["settings"], _settings(config, card))
+    # What a run doesn't name was not there to be chosen yet: no face was mirrored then.
+    changed = difference({"flip": False} | run["settings"], _settings(config, card))
     if changed:
         raise ConfigError(
             f"{out} holds a run of another configuration: {changed}. "

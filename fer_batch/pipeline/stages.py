@@ -56,7 +56,7 @@ class FacesStage:
 class RecognizeStage:
     """Faces and crops to answers: `bundled(FACES)` to `bundled(RESULTS)`, on the CPU or a share of a GPU."""
 
-    def __init__(self, checkpoint: Path | None, flip: bool = False) -> None:
+    def __init__(self, checkpoint: Path | None, flip: bool) -> None:
         self.recognizer = Recognizer(checkpoint, _device(), flip)
 
     def __call__(self, bundles: pa.Table) -> pa.Table:

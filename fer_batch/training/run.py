@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
@@ -248,7 +249,9 @@ def _export(
     model = CnnBiLstm(**state["architecture"]).eval()
     model.load_state_dict(weights)
     held_out = data.take(data.splits == "calibrate")
-    logits = still_logits(model, held_out.frames[held_out.starts[1:] - 1], torch.device("cpu"))
+    frames = held_out.frames[held_out.starts[1:] - 1]
+    views = (frames, frames[:, :, ::-1].copy())  # as they are answered by default
+    logits = np.mean([still_logits(model, view, torch.device("cpu")) for view in views], axis=0)
     record = {
         "config": {k: v for k, v in config.to_dict().items() if k not in ("data", "init")},
         "data": [name for name, _ in config.data],

@@ -63,7 +63,7 @@ def test_figures_come_to_the_screen_and_into_the_folder(
     out = place / "report"
     figures = json.loads((out / "metrics.json").read_text())
     assert figures.keys() >= KEYS
-    assert (figures["n"], figures["split"], figures["flip"]) == (8, "select", False)
+    assert (figures["n"], figures["split"], figures["flip"]) == (8, "select", True)
     assert figures["classes"] == list(EMOTIONS)
     assert figures["model_id"] == read_card()[1].model_id
     assert sum(map(sum, figures["confusion"])) == 8
@@ -79,20 +79,20 @@ def test_figures_come_to_the_screen_and_into_the_folder(
             assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
-def test_several_data_sets_with_flip_and_a_picture_that_cannot_be_read(
+def test_several_data_sets_without_flip_and_a_picture_that_cannot_be_read(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_csv(place / "faces.csv", *["Training"] * 5)
     write_folder(place / "own", "happy", "happy", "Sadness")
     (place / "own" / "happy" / "broken.png").write_bytes(b"not a picture")
-    words = ["--data", "fer2013=faces.csv", "--data", "folder=own", "--flip", "--out", "report"]
+    words = ["--data", "fer2013=faces.csv", "--data", "folder=own", "--no-flip", "--out", "report"]
     assert evaluate(*words) == 0
     said = capsys.readouterr()
     assert "fer2013: 5 faces or clips of the split train" in said.err
     assert "folder: 3 faces or clips of the split train (left out: 1 unreadable)" in said.err
-    assert ", with flip on fer2013, folder, train, n = 8" in said.out
+    assert ", without flip on fer2013, folder, train, n = 8" in said.out
     figures = json.loads((place / "report" / "metrics.json").read_text())
-    assert (figures["n"], figures["split"], figures["flip"]) == (8, "train", True)
+    assert (figures["n"], figures["split"], figures["flip"]) == (8, "train", False)
     assert [part["n"] for part in figures["data"]] == [5, 3]
     assert figures["data"][1]["left_out"] == {"unreadable": 1}
 

@@ -179,13 +179,13 @@ def test_the_packaged_checkpoint_is_evaluated_by_default(tmp_path: Path, recogni
     loaded = []
     figures = evaluate(data, on_loaded=loaded.append)
     assert figures["model_id"] == recognizer.card.model_id
-    assert (figures["split"], figures["n"], figures["flip"]) == ("test", 9, False)
+    assert (figures["split"], figures["n"], figures["flip"]) == ("test", 9, True)
     assert figures["temperature"] == recognizer.card.temperature
     assert figures["data"] == [{"name": "fer2013", "path": data[0][1], "n": 9, "left_out": {}}]
     assert len(loaded) == 1
-    flipped = evaluate(data, flip=True)
-    assert flipped["flip"] is True
-    assert flipped["nll"] != figures["nll"]
+    plain = evaluate(data, flip=False)
+    assert plain["flip"] is False
+    assert plain["nll"] != figures["nll"]
 
 
 def test_the_packaged_model_on_public_test(shared: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ FACES = 80
 
 @pytest.fixture(scope="module")
 def recognizer() -> Recognizer:
-    return Recognizer(device="cpu")
+    return Recognizer(device="cpu", flip=False)
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,13 @@ CARD = Card(classes=EMOTIONS, architecture={}, sha256="0123456789ab" + "0" * 52)
 
 
 @pytest.mark.parametrize("missing", [[], ["flip"]])
-def test_a_run_from_before_a_setting_could_be_chosen_has_its_default(
-    tmp_path: Path, missing: list[str]
-) -> None:
-    start_run(tmp_path, AnalyzeConfig(), CARD, 0.0)
+def test_a_run_from_before_faces_were_mirrored_goes_on_without(tmp_path: Path, missing: list[str]) -> None:
+    start_run(tmp_path, AnalyzeConfig(flip=False), CARD, 0.0)
     record = tmp_path / "run.json"
     run = json.loads(record.read_text())
     for name in missing:
         del run["settings"][name]
     record.write_text(json.dumps(run))
-    assert check_output(tmp_path, AnalyzeConfig(), CARD) == run
+    assert check_output(tmp_path, AnalyzeConfig(flip=False), CARD) == run
     with pytest.raises(ConfigError, match="flip was False, is True"):
-        check_output(tmp_path, AnalyzeConfig(flip=True), CARD)
+        check_output(tmp_path, AnalyzeConfig(), CARD)
