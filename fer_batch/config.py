@@ -92,7 +92,7 @@ class TrainConfig:
     """A checkpoint to start from (its architecture is kept), None for random weights."""
     epochs: int = 36
     """Passes over all frames as stills: encoder and heads."""
-    sequence_epochs: int = 3
+    sequence_epochs: int = 1
     """Passes in which every clip is a moving sequence: LSTMs and heads, the encoder frozen."""
     batch_size: int = 128
     """Clips in a step of one worker."""
@@ -115,16 +115,17 @@ class TrainConfig:
     """Largest norm of a step's gradient."""
     dropout: float = 0.3
     label_smoothing: float = 0.05
-    imbalance: str = "none"
-    votes: float = 0.0
-    """Weight of a second head, dropped after training, that learns the annotators' votes (FER+)."""
+    imbalance: str = "sqrt"
+    """What is done for rare classes; by default each counts by 1/√frequency."""
+    votes: float = 0.5
+    """Weight of a second head, dropped after training, that learns the annotators' votes (FER+), if any."""
     flip: float = 0.5
     """Share of the images that are mirrored."""
-    rotation_deg: float = 8.0
+    rotation_deg: float = 10.0
     """Standard deviation, in degrees."""
-    zoom: float = 0.1
+    zoom: float = 0.14
     """Standard deviation of the logarithm of the size."""
-    shift: float = 0.08
+    shift: float = 0.1
     """Standard deviation, as a share of half the side."""
     lighting: float = 0.2
     """Standard deviation of the logarithm of the contrast; brightness goes with it."""
@@ -133,10 +134,10 @@ class TrainConfig:
     mixup: float = 0.0
     """Parameter α of mixup's Beta distribution; 0: none."""
     ema_decay: float = 0.998
-    filters: tuple[int, ...] = (64, 128, 256)
-    depths: tuple[int, ...] = (3, 2, 2)
-    fold: int = 2
-    window_length: int = 9
+    filters: tuple[int, ...] = (32, 64, 128, 256)
+    depths: tuple[int, ...] = (1, 2, 3, 3)
+    fold: int = 1
+    window_length: int = 17
     window_rate_hz: float = 5.0
     seed: int = 0
     workers: int = 1

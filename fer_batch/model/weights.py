@@ -50,7 +50,7 @@ class Card:
     """Divides the logits before the softmax, so that confidences are calibrated."""
     window_rate_hz: float = 5.0
     """Moments a second that the LSTMs were trained at."""
-    window_length: int = 9
+    window_length: int = 17
     """Moments in a window, odd: the answer is for the one in the middle."""
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     uses: str = USES

@@ -127,7 +127,7 @@ def test_data_of_other_columns_is_one_line_and_nothing_is_written(
         ("lr = 'high'", "--lr is 'high'; allowed is a number"),
         ("lr = 0", "--lr is 0; allowed is a number above 0"),
         ("filters = 8", "--filters is 8; allowed is a list of whole numbers"),
-        ("filters = [8]", "filters, depths is [8], [3, 2, 2]"),
+        ("filters = [8]", "filters, depths is [8], [1, 2, 3, 3]"),
         ("fold = 5", "fold is 5"),
         ("optimizer = 'lion'", "--optimizer is lion; allowed is sgd, adam, adamw, nadam"),
         ("classes = 'happy'", "--classes is 'happy'; allowed is a list of names"),
@@ -186,10 +186,10 @@ def test_each_flag_sets_its_option_and_no_other(
     [
         (["--classes", "b, a"], "classes was [], is ['b', 'a']"),
         (["--init", "default"], f"init was None, is {PACKAGED / 'default.safetensors'}"),
-        (["--recipe", "ours.toml"], "filters was [64, 128, 256], is [8, 8, 8]; lr was 0.1, is 0.5"),
+        (["--recipe", "ours.toml"], "filters was [32, 64, 128, 256], is [8, 8, 8, 8]; lr was 0.1, is 0.5"),
         (
             ["--recipe", "ours.toml", "--lr", "0.2"],
-            "filters was [64, 128, 256], is [8, 8, 8]; lr was 0.1, is 0.2",
+            "filters was [32, 64, 128, 256], is [8, 8, 8, 8]; lr was 0.1, is 0.2",
         ),
     ],
     ids=["classes", "the packaged checkpoint", "a recipe", "a flag before the recipe"],
@@ -197,7 +197,7 @@ def test_each_flag_sets_its_option_and_no_other(
 def test_what_else_is_said_is_done(
     words: list[str], changed: str, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (here / "ours.toml").write_text("lr = 0.5\nfilters = [8, 8, 8]\n")
+    (here / "ours.toml").write_text("lr = 0.5\nfilters = [8, 8, 8, 8]\n")
     assert unlike(here, *words, capfd=capfd) == changed
 
 
