@@ -34,6 +34,10 @@ SHORT: dict[str, Any] = {
     "dropout": 0.1,
     "ema_decay": 0.99,
     "erasing": 0.0,
+    "rotation_deg": 8.0,
+    "zoom": 0.1,
+    "shift": 0.08,
+    "votes": 0.0,
 }
 """What a small network learns from in a few passes: little of what keeps a large one from overfitting."""
 WATCHED = ("disgust", "fear")
