@@ -10,7 +10,7 @@ from fer_batch.model.weights import load_checkpoint
 from fer_batch.model.window import windows
 
 ENCODE_BATCH = 32
-CLASSIFY_BATCH = 64
+CLASSIFY_BATCH = 32
 """Fixed, and padded to, windows of one length at a time: a matrix product of another shape rounds
 differently, and the answer for a face must not depend on which other faces share its batch."""
 
@@ -18,7 +18,8 @@ differently, and the answer for a face must not depend on which other faces shar
 class Recognizer:
     """A checkpoint ready to answer. Each crop is encoded once; windows are made of the embeddings.
 
-    With `flip` the mirrored crops are read as well, and the logits of both are averaged.
+    With `flip` the mirrored crops are encoded as well, and the embeddings of both are averaged: for the
+    crop's own head, which is linear, that is the mean of the logits.
     """
 
     def __init__(self, checkpoint: Path | None = None, device: str | None = None, flip: bool = True) -> None:
@@ -54,9 +55,9 @@ class Recognizer:
         face is when, in any order. Unwanted faces still stand in the windows of their neighbours.
         """
         answers = np.full((len(crops), len(self.card.classes)), np.nan, np.float32)
-        views = [self.encode(crops)]
+        embeddings = self.encode(crops)
         if self.flip:
-            views.append(self.encode(crops[:, :, ::-1]))
+            embeddings = (embeddings + self.encode(crops[:, :, ::-1])) / 2
         rows, steps, lengths, centres = [], [], [], []
         order = np.lexsort((times, tracks))
         for members in np.split(order, np.flatnonzero(np.diff(tracks[order])) + 1):
@@ -67,15 +68,15 @@ class Recognizer:
             lengths.append(length[chosen])
             centres.append(centre[chosen])
         answers[np.concatenate(rows)] = self._classify(
-            views, np.concatenate(steps), np.concatenate(lengths), np.concatenate(centres)
+            embeddings, np.concatenate(steps), np.concatenate(lengths), np.concatenate(centres)
         )
         return answers
 
     def _classify(
-        self, views: list[Tensor], steps: np.ndarray, lengths: np.ndarray, centres: np.ndarray
+        self, embeddings: Tensor, steps: np.ndarray, lengths: np.ndarray, centres: np.ndarray
     ) -> np.ndarray:
-        """Windows `(m, length)` of rows of embeddings to probabilities `(m, classes)` at their `centres`,
-        by the mean of the logits of all `views` of the same faces.
+        """Windows `(m, length)` of rows of `embeddings` to probabilities `(m, classes)` at their
+        `centres`.
         """
         answers = np.zeros((len(steps), len(self.card.classes)), np.float32)
         for length in np.unique(lengths):
@@ -83,13 +84,10 @@ class Recognizer:
             for first in range(0, len(members), CLASSIFY_BATCH):
                 rows = members[first : first + CLASSIFY_BATCH]
                 index = torch.from_numpy(steps[rows, :length]).to(self.device)
-                logits = [
-                    self.model.classify(_padded(embeddings[index], CLASSIFY_BATCH)).float()
-                    for embeddings in views
-                ]
-                mean = torch.stack(logits).mean(dim=0) / self.card.temperature
+                logits = self.model.classify(_padded(embeddings[index], CLASSIFY_BATCH)).float()
                 places = torch.arange(len(rows)), torch.from_numpy(centres[rows])
-                answers[rows] = self.model.settle(mean)[places].exp().cpu().numpy()
+                settled = self.model.settle(logits / self.card.temperature)
+                answers[rows] = settled[places].exp().cpu().numpy()
         return answers
 
 
