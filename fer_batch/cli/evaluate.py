@@ -54,7 +54,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--split",
         metavar="S",
-        help="Training, PublicTest, PrivateTest, or train, calibrate, select, test "
+        help="Training, PublicTest, PrivateTest, or train, select (or val), test "
         "(default: test if there is one, else select, else train)",
     )
     parser.add_argument(

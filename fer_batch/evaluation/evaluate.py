@@ -12,9 +12,9 @@ from fer_batch.errors import ConfigError, InputError
 from fer_batch.evaluation.metrics import measure
 from fer_batch.model.recognize import Recognizer
 from fer_batch.training.datasets import Clips, load_dataset
+from fer_batch.training.labels import SPLITS
 
-SPLIT_NAMES = ("Training", "PublicTest", "PrivateTest", "train", "calibrate", "select", "test")
-FER2013_SPLITS = {"training": "train", "publictest": "select", "privatetest": "test"}
+SPLIT_NAMES = ("Training", "PublicTest", "PrivateTest", "train", "calibrate", "select", "val", "test")
 BY_DEFAULT = ("test", "select", "train")
 
 
@@ -64,8 +64,8 @@ def split_name(given: str | None) -> str | None:
     """A split's name as the data sets have it, from FER2013's or its own, in any case; raises ConfigError."""
     if given is None:
         return None
-    name = FER2013_SPLITS.get(given.lower(), given.lower())
-    if name not in SPLIT_NAMES:
+    name = SPLITS.get(given.lower(), given.lower())
+    if name not in (*SPLITS.values(), "calibrate"):
         raise ConfigError(f"--split is {given}; allowed is {', '.join(SPLIT_NAMES)}")
     return name
 

@@ -29,6 +29,7 @@ from fer_batch.training.clips import MADE
 from fer_batch.training.datasets import Clips, class_counts
 from fer_batch.training.loop import HISTORY, Place, learn, still_logits
 from fer_batch.training.sources import (
+    CALIBRATE_LEAST,
     IN_ORDER,
     check_clips,
     clips_of,
@@ -70,13 +71,13 @@ def train(
     if record.exists():
         changed = difference(_read_record(record), config.to_dict())
         if changed:
+            _check_named(config)
             raise ConfigError(f"{out} holds a run of another configuration ({changed}): name another --out")
         if (out / "model.json").exists():
             return json.loads((out / "model.json").read_text())["training"]
     elif out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise OutputError(f"{out} holds something else than a training run: name a new or empty folder")
-    if config.init:
-        read_card(Path(config.init))
+    _check_named(config)
     check_clips(config)
     images, amiss = images_of(config)
     if clips_of(config) is None:
@@ -86,16 +87,26 @@ def train(
         write_json(record, config.to_dict())
     except OSError as error:
         raise OutputError(f"{out} can't be written: {error.strerror}") from error
+    on_line("starting Ray …")
     with ray_session(address, verbose=verbose):
         counts = Counter(amiss) + Counter(cut_clips(config, out / "clips", _video_told(on_progress)))
         for name, count in sorted(counts.items()):
             on_line(f"data: {count} {name.replace('_', ' ')}")
         data = in_memory(config, images, out / "clips")
         clips = streamed(config, data, out / "clips")
-        if clips:
-            on_line(division(data, training_counts(config, data, out / "clips")))
+        for line in division(data, training_counts(config, data, out / "clips")):
+            on_line(line)
         state = _fit(config, out, resources, clips, _looks(out, on_line, on_progress))
     return _export(config, out, state, data, counts)
+
+
+def _check_named(config: TrainConfig) -> None:
+    """Raise for a checkpoint or data that is not there, before anything is said of the rest."""
+    if config.init:
+        read_card(Path(config.init))
+    for name, path in config.data:
+        if not Path(path).exists():
+            raise InputError(f"--data {name}={path}: there is no such file or folder")
 
 
 def _check_splits(data: Clips) -> None:
@@ -249,9 +260,12 @@ def _export(
     model = CnnBiLstm(**state["architecture"]).eval()
     model.load_state_dict(weights)
     held_out = data.take(data.splits == "calibrate")
-    frames = held_out.frames[held_out.starts[1:] - 1]
-    views = (frames, frames[:, :, ::-1].copy())  # as they are answered by default
-    logits = np.mean([still_logits(model, view, torch.device("cpu")) for view in views], axis=0)
+    temperature = 1.0
+    if len(held_out) >= CALIBRATE_LEAST:
+        frames = held_out.frames[held_out.starts[1:] - 1]
+        views = (frames, frames[:, :, ::-1].copy())  # as they are answered by default
+        logits = np.mean([still_logits(model, view, torch.device("cpu")) for view in views], axis=0)
+        temperature = fit_temperature(logits, held_out.labels)
     record = {
         "config": {k: v for k, v in config.to_dict().items() if k not in ("data", "init")},
         "data": [name for name, _ in config.data],
@@ -278,7 +292,7 @@ def _export(
         window_rate_hz=config.window_rate_hz,
         window_length=config.window_length,
         crop_scale=crop_scale_of(config),
-        temperature=fit_temperature(logits, held_out.labels),
+        temperature=temperature,
         training=record,
     )
     save_checkpoint(out / "model.safetensors", model, card)

@@ -17,11 +17,13 @@ from fer_batch.training.clips import (
     extracted,
     labelled_videos,
 )
-from fer_batch.training.datasets import Clips, concatenate, load_datasets, no_clips
+from fer_batch.training.datasets import Clips, class_counts, concatenate, load_datasets, no_clips
 from fer_batch.training.feed import Batch, Stream
 from fer_batch.training.images import SIZE
 from fer_batch.training.labels import canonical
 
+CALIBRATE_LEAST = 50
+"""Images below which a temperature would be chance."""
 SHUFFLED = 512
 """Clips among which the order is mixed as they are read."""
 IN_ORDER = ray.train.DataConfig(execution_options=ray.data.ExecutionOptions(preserve_order=True))
@@ -176,14 +178,24 @@ def streamed(config: TrainConfig, data: Clips, cut: Path) -> dict[str, ray.data.
     return {"clips": clips_dataset(cut, "train", data.classes)}
 
 
-def division(data: Clips, training: dict[str, int]) -> str:
-    """What a run has to learn from, in words."""
+def division(data: Clips, training: dict[str, int]) -> list[str]:
+    """What a run has to learn from, in words, and what is missing there."""
     select, calibrate = (int((data.splits == split).sum()) for split in ("select", "calibrate"))
     listed = ", ".join(f"{count} {name}" for name, count in training.items())
-    return (
+    lines = [
         f"data: {sum(training.values())} clips to train on ({listed}), {select} to choose the epoch by, "
-        f"{calibrate} to calibrate by{'' if calibrate else ', so confidences stay as they come'}"
-    )
+        f"{calibrate} to calibrate by"
+        + (
+            ""
+            if calibrate >= CALIBRATE_LEAST
+            else f": fewer than {CALIBRATE_LEAST}, confidences stay as they come"
+        )
+    ]
+    selected = class_counts(data.take(data.splits == "select"))
+    for there, purpose in ((training, "train on"), (selected, "choose the epoch by")):
+        if absent := [name for name in data.classes if not there.get(name)]:
+            lines.append(f"data: nothing to {purpose} of the class {', '.join(absent)}")
+    return lines
 
 
 def cpu_share(workers: int) -> float:

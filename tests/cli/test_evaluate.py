@@ -108,7 +108,7 @@ def test_several_data_sets_without_flip_and_a_picture_that_cannot_be_read(
         (["--data", "fer2013=text.csv"], "text.csv"),
         (["--data", "folder=bored"], "bored"),
         (["--data", "folder=nothing"], "nothing"),
-        (["--data", "fer2013=faces.csv", "--split", "validation"], "--split is validation; allowed is "),
+        (["--data", "fer2013=faces.csv", "--split", "dev"], "--split is dev; allowed is "),
         (["--data", "fer2013=faces.csv", "--split", "PrivateTest"], "nothing in the split test"),
         (["--data", "fer2013=faces.csv", "--checkpoint", "faces.csv"], "faces.csv is not a checkpoint"),
         (["--data", "fer2013=faces.csv", "--checkpoint", "no.safetensors"], "no.safetensors"),

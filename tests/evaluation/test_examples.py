@@ -81,7 +81,7 @@ def test_a_split_has_two_names(given: str | None, name: str | None) -> None:
     assert split_name(given) == name
 
 
-@pytest.mark.parametrize("given", ["", "validation", "test "])
+@pytest.mark.parametrize("given", ["", "dev", "test "])
 def test_other_splits_are_refused_with_those_allowed(given: str) -> None:
     with pytest.raises(ConfigError, match=rf"--split is {given}; allowed is Training, .*PrivateTest.* test"):
         split_name(given)

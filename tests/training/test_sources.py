@@ -99,7 +99,7 @@ def test_videos_alone_give_a_model_that_says_what_it_learned_from(
     said = "\n".join(lines)
     total, selected = sum(counts["train"].values()), sum(counts["select"].values())
     assert f"data: {total} clips to train on (" in said
-    assert f"{selected} to choose the epoch by, 0 to calibrate by, so confidences stay as they come" in said
+    assert f"{selected} to choose the epoch by, 0 to calibrate by: fewer than 50, confidences" in said
     assert "data: 1 failed" in said
     card = load_checkpoint(out / "model.safetensors")[1]
     assert (card.classes, card.temperature, card.window_length) == (CLASSES, 1.0, 5)
@@ -203,9 +203,14 @@ def test_clips_of_synonyms_are_counted_by_the_names_asked_for(tmp_path: Path) ->
     cut = made_up(tmp_path, train={"happy": 3, "bored": 2}, select={"happy": 1})
     counts = training_counts(config, no_clips(config.classes), cut)
     assert counts == {"Happiness": 3, "bored": 2}
-    assert division(no_clips(config.classes), counts).startswith(
-        "data: 5 clips to train on (3 Happiness, 2 bored), 0 to choose the epoch by, 0 to calibrate by"
+    said = division(no_clips(config.classes), counts)
+    assert said[0].startswith(
+        "data: 5 clips to train on (3 Happiness, 2 bored), 0 to choose the epoch by, 0 to calibrate by: fewer"
     )
+    assert said[1:] == [
+        "data: nothing to train on of the class sad",
+        "data: nothing to choose the epoch by of the class Happiness, bored, sad",
+    ]
 
 
 @pytest.mark.parametrize(
