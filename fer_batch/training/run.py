@@ -128,7 +128,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     if device.type == "cpu":
         torch.set_num_threads(config.threads)
     data = in_memory(config, images_of(config)[0], out / "clips")
-    log = SummaryWriter(str(out / "tensorboard")) if rank == 0 else None
+    log = SummaryWriter(str(out / "tensorboard"), flush_secs=1) if rank == 0 else None
 
     def epoch_done(state: dict[str, Any]) -> None:
         last = state["history"][-1]
@@ -139,7 +139,6 @@ def train_worker(settings: dict[str, Any]) -> None:
                 checkpoint = ray.train.Checkpoint.from_directory(folder)
                 for name in SCALARS:
                     log.add_scalar(name, last[name], last["epoch"])
-                log.flush()
             ray.train.report(last, checkpoint=checkpoint)
         if rank == 0:
             write_json(out / "history.json", state["history"])
@@ -161,6 +160,8 @@ def train_worker(settings: dict[str, Any]) -> None:
         epoch_done=epoch_done,
         progress=out / "progress.json" if rank == 0 else None,
     )
+    if log:
+        log.close()  # and so write the last epoch, which its thread may still hold
 
 
 def _fit(
