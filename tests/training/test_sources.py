@@ -105,6 +105,7 @@ def test_videos_alone_give_a_model_that_says_what_it_learned_from(
     assert (card.classes, card.temperature, card.window_length) == (CLASSES, 1.0, 5)
 
 
+@pytest.mark.slow
 def test_a_run_whose_worker_was_killed_ends_with_the_same_weights(
     alone: tuple[Path, dict, list[str]], videos: Path, tmp_path: Path
 ) -> None:
@@ -142,6 +143,7 @@ def kill_workers_after_an_epoch(out: Path, killed: list[int]) -> None:
             killed.append(worker)
 
 
+@pytest.mark.slow
 def test_two_workers_learn_from_images_and_videos_of_other_classes(
     alone: tuple[Path, dict, list[str]], videos: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -216,7 +218,7 @@ def test_clips_of_synonyms_are_counted_by_the_names_asked_for(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("files", "given", "said"),
     [
-        (None, {}, "clips=videos: does not exist"),
+        (None, {}, "clips=videos: there is no such file or folder"),
         ([], {}, "no files like"),
         (["happy/notes.txt"], {}, "no files like"),
         (["a.mp4"], {}, "(1 in none)"),
