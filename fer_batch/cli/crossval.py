@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fer_batch.cli.train import named_path
+from fer_batch.cli.train import add_data_option
 from fer_batch.config import TrainConfig
 
 EXAMPLES = """\
@@ -33,14 +33,7 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--data",
-        action="append",
-        type=named_path,
-        required=True,
-        metavar="ck48=PATH",
-        help="CK+48: folders or Parquet",
-    )
+    add_data_option(parser, "ck48=PATH", "CK+48: folders or Parquet")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the answers")
     parser.add_argument(
         "--init",

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fer_batch.cli.train import named_path
+from fer_batch.cli.train import add_data_option
 
 if TYPE_CHECKING:
     from fer_batch.evaluation.evaluate import Examples
@@ -43,14 +43,7 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--data",
-        action="append",
-        type=named_path,
-        required=True,
-        metavar="NAME=PATH",
-        help="a data set; may be repeated",
-    )
+    add_data_option(parser)
     parser.add_argument(
         "--split",
         metavar="S",

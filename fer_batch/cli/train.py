@@ -78,14 +78,7 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--data",
-        action="append",
-        type=named_path,
-        required=True,
-        metavar="NAME=PATH",
-        help="a data set; may be repeated",
-    )
+    add_data_option(parser)
     parser.add_argument(
         "--out", required=True, type=Path, metavar="RUN", help="folder of the run: new, empty, or of this run"
     )
@@ -148,6 +141,13 @@ def run_train(options: argparse.Namespace) -> int:
         f"macro-F1 {chosen['macro_f1']:.4f} on {chosen['n']} selection images, {record['seconds']} s"
     )
     return 0
+
+
+def add_data_option(
+    parser: argparse.ArgumentParser, metavar: str = "NAME=PATH", text: str = "a data set; may be repeated"
+) -> None:
+    """Add `--data`, as all commands take it that read labelled faces."""
+    parser.add_argument("--data", action="append", type=named_path, required=True, metavar=metavar, help=text)
 
 
 def named_path(text: str) -> tuple[str, str]:
