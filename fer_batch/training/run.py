@@ -69,15 +69,17 @@ def train(
     out = out.absolute()
     record = out / "train.json"
     if record.exists():
-        changed = difference(_read_record(record), config.to_dict())
+        before = _read_record(record)
+        changed = difference(before, config.to_dict())
         if changed:
-            _check_named(config)
+            _check_named_anew(config, before)
             raise ConfigError(f"{out} holds a run of another configuration ({changed}): name another --out")
         if (out / "model.json").exists():
             return json.loads((out / "model.json").read_text())["training"]
     elif out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise OutputError(f"{out} holds something else than a training run: name a new or empty folder")
-    _check_named(config)
+    if config.init:
+        read_card(Path(config.init))
     check_clips(config)
     images, amiss = images_of(config)
     if clips_of(config) is None:
@@ -100,12 +102,12 @@ def train(
     return _export(config, out, state, data, counts)
 
 
-def _check_named(config: TrainConfig) -> None:
-    """Raise for a checkpoint or data that is not there, before anything is said of the rest."""
-    if config.init:
+def _check_named_anew(config: TrainConfig, before: dict[str, Any]) -> None:
+    """Raise for a checkpoint or data that the run before did not name, and that is not there."""
+    if config.init and config.init != before.get("init"):
         read_card(Path(config.init))
     for name, path in config.data:
-        if not Path(path).exists():
+        if [name, path] not in before.get("data", []) and not Path(path).exists():
             raise InputError(f"--data {name}={path}: there is no such file or folder")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,8 @@ def test_what_else_is_said_is_done(
 
 
 def test_a_checkpoint_is_the_same_from_anywhere(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(PACKAGED / f"default{suffix}", here / f"ours{suffix}")
     assert unlike(here, "--init", "ours.safetensors", capfd=capfd) == (
         f"init was None, is {here / 'ours.safetensors'}"
     )

@@ -218,7 +218,7 @@ def test_clips_of_synonyms_are_counted_by_the_names_asked_for(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("files", "given", "said"),
     [
-        (None, {}, "clips=videos: there is no such file or folder"),
+        (None, {}, "clips=videos: does not exist"),
         ([], {}, "no files like"),
         (["happy/notes.txt"], {}, "no files like"),
         (["a.mp4"], {}, "(1 in none)"),
