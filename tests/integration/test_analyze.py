@@ -236,6 +236,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_the_video(long_video, tmp_path: Path) -> None:
     peaks_mb = []
     for repeat in (6, 60):

@@ -33,7 +33,7 @@ from fer_batch.training.run import _export, train
 from fer_batch.training.sources import CALIBRATE_LEAST
 from fer_batch.training.temperature import fit_temperature
 
-pytestmark = pytest.mark.timeout(600)  # five runs side by side
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # five runs side by side
 
 IMAGES = 200
 RECIPE: dict[str, Any] = {
