@@ -1,5 +1,6 @@
 """What a run learns from: labelled images in memory, and clips of labelled videos read as they are needed."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def in_memory(config: TrainConfig, images: Clips, cut: Path) -> Clips:
     counts, named = extracted(cut)
     classes = config.classes or (*images.classes, *sorted(set(named) - set(images.classes)))
     if len(images) and classes != images.classes:
-        images = load_datasets([d for d in config.data if d[0] != "clips"], classes=classes)[0]
+        images = images_of(dataclasses.replace(config, classes=classes))[0]
     parts = [images] if len(images) else [no_clips(classes)]
     parts += [clips_in_memory(cut, split, classes) for split in ("select", "calibrate") if split in counts]
     return concatenate(parts)
