@@ -1,13 +1,15 @@
 """A training run: its data checked, its workers started under Ray Train, and its model written.
 
 A run's folder is its record: `train.json` (the configuration), `history.json` and `.csv` (the epochs),
-`tensorboard/`, Ray Train's checkpoints, and at the end `model.safetensors` with its card `model.json`.
+`tensorboard/`, `state.pt` (all that the next epoch needs), and at the end `model.safetensors` with its card
+`model.json`. The state is a file of ours, not a checkpoint of Ray Train's: Ray rewrites its list of
+checkpoints in place, so that a run killed at that moment could never go on.
 """
 
 import csv
+import io
 import json
 import platform
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +23,7 @@ from tensorboardX import SummaryWriter
 
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
-from fer_batch.files import write_json
+from fer_batch.files import write_bytes, write_json
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, read_card, save_checkpoint
 from fer_batch.runtime import meanwhile, ray_session
@@ -134,16 +136,12 @@ def train_worker(settings: dict[str, Any]) -> None:
 
     def epoch_done(state: dict[str, Any]) -> None:
         last = state["history"][-1]
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
-            if log:
-                torch.save(state, Path(folder) / "state.pt")
-                checkpoint = ray.train.Checkpoint.from_directory(folder)
-                for name in SCALARS:
-                    log.add_scalar(name, last[name], last["epoch"])
-            ray.train.report(last, checkpoint=checkpoint)
-        if rank == 0:
+        if log:
+            _write_state(out / "state.pt", state)
             write_json(out / "history.json", state["history"])
+            for name in SCALARS:
+                log.add_scalar(name, last[name], last["epoch"])
+        ray.train.report(last)
 
     learn(
         config,
@@ -158,7 +156,7 @@ def train_worker(settings: dict[str, Any]) -> None:
             ),
         ),
         stream=stream_of(config, data.classes, out / "clips", context.get_world_size()),
-        state=_restore(),
+        state=_read_state(out / "state.pt"),
         epoch_done=epoch_done,
         progress=out / "progress.json" if rank == 0 else None,
     )
@@ -173,7 +171,7 @@ def _fit(
     clips: dict[str, Any],
     look: Callable[[], None],
 ) -> dict[str, Any]:
-    """Run the workers to the end; returns the last checkpoint's state."""
+    """Run the workers to the end; returns the last epoch's state."""
     use_gpu = ray.cluster_resources().get("GPU", 0) >= config.workers
     trainer = TorchTrainer(
         train_worker,
@@ -190,7 +188,6 @@ def _fit(
             name=out.name,
             storage_path=str(out.parent),
             failure_config=ray.train.FailureConfig(max_failures=3),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
     with meanwhile(look, every_s=1.0):
@@ -198,10 +195,10 @@ def _fit(
             result = trainer.fit()
         except SystemExit as stopped:  # what Ray Train makes of Ctrl-C
             raise KeyboardInterrupt from stopped
-    if result.checkpoint is None:
-        raise FerBatchError(f"training in {out} ended without a checkpoint: {result.error}")
-    with result.checkpoint.as_directory() as folder:
-        return _read_state(Path(folder))
+    state = _read_state(out / "state.pt")
+    if state is None:
+        raise FerBatchError(f"training in {out} ended without an epoch: {result.error}")
+    return state
 
 
 def _looks(
@@ -240,16 +237,14 @@ def _read_record(record: Path) -> dict[str, Any]:
         raise OutputError(f"{record} is not the record of a training run: {error}") from error
 
 
-def _restore() -> dict[str, Any] | None:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        return _read_state(Path(folder))
+def _write_state(path: Path, state: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+def _read_state(path: Path) -> dict[str, Any] | None:
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
 
 def _export(
