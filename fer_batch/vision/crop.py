@@ -5,11 +5,13 @@ are.
 import numpy as np
 from PIL import Image
 
+from fer_batch.vision.picture import Picture, grey_of
+
 CROP_SIZE = 48
 
 
-def crop_faces(image: np.ndarray, boxes: np.ndarray, scale: float, pixel_aspect: float = 1.0) -> np.ndarray:
-    """`(H, W, 3) uint8` RGB and `(n, 4)` xyxy pixel boxes to `(n, 48, 48) uint8` grey.
+def crop_faces(picture: Picture, boxes: np.ndarray, scale: float, pixel_aspect: float = 1.0) -> np.ndarray:
+    """A picture and `(n, 4)` xyxy boxes in its pixels to `(n, 48, 48) uint8` grey, cut from the luma.
 
     A crop is a square (of what is seen: pixels are `pixel_aspect` as wide as high) about its box's centre,
     `scale` times the box's height; where it leaves the frame, the frame's edge is repeated.
@@ -19,16 +21,16 @@ def crop_faces(image: np.ndarray, boxes: np.ndarray, scale: float, pixel_aspect:
         half = max(scale * (y1 - y0) / 2, 0.5)
         wide = half / pixel_aspect
         x, y = (x0 + x1) / 2, (y0 + y1) / 2
-        crops[number] = _crop(image, x - wide, y - half, x + wide, y + half)
+        crops[number] = _crop(picture, x - wide, y - half, x + wide, y + half)
     return crops
 
 
-def _crop(image: np.ndarray, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
-    height, width = image.shape[:2]
+def _crop(picture: Picture, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+    width, height = picture.width, picture.height
     left, top, right, bottom = int(np.floor(x0)), int(np.floor(y0)), int(np.ceil(x1)), int(np.ceil(y1))
     columns = slice(min(max(left, 0), width - 1), max(min(right, width), 1))
     rows = slice(min(max(top, 0), height - 1), max(min(bottom, height), 1))
-    region = Image.fromarray(np.ascontiguousarray(image[rows, columns])).convert("L")
+    region = grey_of(picture, picture.y.crop((columns.start, rows.start, columns.stop, rows.stop)))
     outside = ((rows.start - top, bottom - rows.stop), (columns.start - left, right - columns.stop))
     if any(n for pair in outside for n in pair):
         padding = tuple((max(a, 0), max(b, 0)) for a, b in outside)

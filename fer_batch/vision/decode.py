@@ -1,10 +1,4 @@
-"""Videos to frames with their times: two readers, decord and PyAV, behind `sampled_frames`.
-
-decord reads files that are one segment and intact. It opens a long file slowly, and gives no sign of most
-damage; so PyAV looks such a file through first (frames are decoded, not converted), and reads parts of long
-files, what is damaged, and whatever else decord is not right for. Both give the same pixels and the same
-times.
-"""
+"""Videos to frames with their times, by FFmpeg's libraries (PyAV), past whatever is damaged."""
 
 import itertools
 import math
@@ -18,16 +12,26 @@ import av
 import av.error
 import av.logging
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+from PIL import Image
 
 from fer_batch.errors import DecodeError, NoVideoError
+from fer_batch.vision.picture import Picture, rgb_matrix
 
 av.logging.set_level(av.logging.PANIC)
 
 SAME_TIME_S = 1e-4
 """Two times closer than this are one."""
-DECORD_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "flv")
-"""Where decord is right: in MPEG-TS and MPEG-PS it gave frames of the wrong group of pictures, and of a
-damaged Matroska it left out frames, both without an error (measured on 3.3.0)."""
+MAX_LINES = 1080
+"""A higher picture is shrunk to this: faces are looked for at no more."""
+PLANAR = ("yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p")
+"""Formats whose planes are looked at as they are; others become yuv420p first."""
+BT601 = (0.299, 0.114)
+LUMA_WEIGHTS = {1: (0.2126, 0.0722), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
+"""What red and blue weigh in luma, by the colour space (ITU-T H.273) that a frame says: BT.709, SMPTE 240M,
+BT.2020."""
+TURNS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
+"""Quarter turns counter-clockwise."""
 MAX_BROKEN_READS = 100
 """Errors of the container after which the rest of a file is given up."""
 
@@ -64,8 +68,8 @@ class Frame:
     """Since the first frame of the video."""
     index: int
     """Counted from the first frame of the core; -1 outside the core."""
-    image: np.ndarray
-    """`(H, W, 3) uint8` RGB, upright."""
+    picture: Picture
+    """Upright, at most 1080 lines."""
 
 
 @dataclass(kw_only=True)
@@ -135,12 +139,6 @@ def sampled_frames(
     """
     cell = _Cells(fps, start_s)
     info = read_info(path)
-    if first_pts is None and _is_intact(path, info):
-        try:
-            yield from _decord_frames(path, info, cell, reading)
-            return
-        except _DecordFailedError:
-            pass
     origin = info.first_pts if first_pts is None else first_pts
     yield from _pyav_frames(path, info, start_s, end_s, cell, origin, reading)
 
@@ -164,51 +162,6 @@ class _Cells:
         return first
 
 
-class _DecordFailedError(Exception):
-    pass
-
-
-def _is_intact(path: str | Path, info: VideoInfo) -> bool:
-    """Whether decord may read a file: a container that it is right for, every frame there and undamaged."""
-    if info.container not in DECORD_CONTAINERS or info.mirrored:
-        return False
-    reading = Reading(core_start_s=0.0, core_end_s=math.inf)
-    with _open(path) as container:
-        for time_s, image in _decoded(container, _video_stream(container), info, info.first_pts, reading):
-            reading.note(time_s, info.fps)
-            reading.damaged_frames += bool(image.is_corrupt)
-    reading.short_s = _missing(info, max(reading.read_s, reading.others_end_s))
-    return reading.error is None
-
-
-def _decord_frames(path: str | Path, info: VideoInfo, cell: _Cells, reading: Reading) -> Iterator[Frame]:
-    import decord  # here, because decord must be imported after torch where both are used
-
-    decord.logging.set_level(decord.logging.FATAL)
-    try:
-        reader = decord.VideoReader(str(path), num_threads=1)
-        starts = np.asarray(reader.get_frame_timestamp(np.arange(len(reader))))[:, 0]
-    except (decord.DECORDError, RuntimeError, OSError, IndexError):
-        raise _DecordFailedError from None
-    if not np.isfinite(starts).all():
-        raise _DecordFailedError
-    ticks = np.round(starts.astype(np.float64) / float(info.time_base)).astype(np.int64)
-    times = [float((tick - ticks[0]) * info.time_base) for tick in ticks.tolist()]
-    if any(b <= a for a, b in itertools.pairwise(times)):
-        raise _DecordFailedError
-    for number, time_s in enumerate(times):
-        image = None
-        if cell.is_first(time_s):
-            try:
-                image = reader.get_batch([number]).asnumpy()[0]
-            except (decord.DECORDError, RuntimeError):
-                cell.last -= 1  # not seen after all
-                raise _DecordFailedError from None
-        index = reading.note(time_s, info.fps)
-        if image is not None:
-            yield Frame(time_s=time_s, index=index, image=image)
-
-
 def _pyav_frames(
     path: str | Path,
     info: VideoInfo,
@@ -219,8 +172,6 @@ def _pyav_frames(
     reading: Reading,
 ) -> Iterator[Frame]:
     skipped_s = 0.0
-    if math.isfinite(reading.last_s):
-        start_s = max(start_s, reading.last_s)
     # A seek may land after its target where a container's index is poor: then look for the start further
     # back.
     for back_s in (0.0, 5.0, 30.0, math.inf):
@@ -244,11 +195,11 @@ def _pyav_frames(
                 if not cell.is_first(time_s):
                     continue
                 try:
-                    picture = _upright(image)
+                    picture = _picture(image)
                 except (av.error.FFmpegError, ValueError) as error:
-                    reading.problem = f"a frame can't be converted to RGB ({_reason(error)})"
+                    reading.problem = f"a frame can't be converted ({_reason(error)})"
                     continue
-                yield Frame(time_s=time_s, index=index, image=picture)
+                yield Frame(time_s=time_s, index=index, picture=picture)
             if not math.isfinite(end_s):
                 reading.short_s = _missing(info, max(reading.read_s, skipped_s, reading.others_end_s))
             return
@@ -402,12 +353,34 @@ def _seek(
     return True
 
 
-def _upright(decoded: av.VideoFrame) -> np.ndarray:
-    image: np.ndarray = decoded.to_ndarray(format="rgb24")
-    if _mirrored(decoded):
-        image = np.ascontiguousarray(image[::-1])
-    turns = (decoded.rotation // 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+def _picture(decoded: av.VideoFrame) -> Picture:
+    """The frame's own planes, upright; they hold on to the decoder's memory as long as they are looked at."""
+    full = decoded.format.name.startswith("yuvj") or decoded.color_range == ColorRange.JPEG
+    red, blue = LUMA_WEIGHTS.get(decoded.colorspace, BT601)
+    mirrored, turns = _mirrored(decoded), (decoded.rotation // 90) % 4
+    lines = decoded.width if turns % 2 else decoded.height
+    shrink = max(lines / MAX_LINES, 1.0)
+    if decoded.format.name not in PLANAR or shrink > 1:
+        full, (red, blue) = False, BT601
+        decoded = decoded.reformat(
+            max(round(decoded.width / shrink), 1),
+            max(round(decoded.height / shrink), 1),
+            "yuv420p",
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.MPEG,
+            interpolation="AREA",
+        )
+    buffers: Any = decoded.planes  # which the stubs of Pillow do not take
+    planes = [
+        Image.frombuffer("L", (buffer.width, buffer.height), buffer, "raw", "L", buffer.line_size, 1)
+        for buffer in buffers
+    ]
+    if mirrored:
+        planes = [plane.transpose(Image.Transpose.FLIP_TOP_BOTTOM) for plane in planes]
+    if turns:
+        planes = [plane.transpose(TURNS[turns]) for plane in planes]
+    y, u, v = planes
+    return Picture(y=y, u=u, v=v, to_rgb=rgb_matrix(red, blue, full), shrink=shrink)
 
 
 def _mirrored(decoded: av.VideoFrame) -> bool:

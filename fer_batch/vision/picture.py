@@ -5,8 +5,26 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-JPEG = (1.0, 0.0, 1.402, -179.456, 1.0, -0.344136, -0.714136, 135.458816, 1.0, 1.772, 0.0, -226.816)
-"""Full range, BT.601: rows of factors of y, u, v and 1 for red, green, blue."""
+
+def rgb_matrix(red: float, blue: float, full: bool) -> tuple[float, ...]:
+    """Rows of factors of y, u, v and 1 for red, green and blue, from what a colour space gives red and blue
+    of luma's weight (ITU-R BT.601, 709 and 2020), for full range (0 to 255) or limited (luma 16 to 235).
+    """
+    luma, colour, black = (1.0, 1.0, 0) if full else (255 / 219, 255 / 224, 16)
+    green = 1 - red - blue
+    factors = (
+        (0.0, 2 * (1 - red)),
+        (-2 * (1 - blue) * blue / green, -2 * (1 - red) * red / green),
+        (2 * (1 - blue), 0.0),
+    )
+    return tuple(
+        number
+        for u, v in factors
+        for number in (luma, u * colour, v * colour, -luma * black - 128 * colour * (u + v))
+    )
+
+
+JPEG = rgb_matrix(0.299, 0.114, full=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,16 +37,18 @@ class Picture:
     v: Image.Image
     """Colour differences, as large as `y` or coarser."""
     to_rgb: tuple[float, ...] = JPEG
-    """Twelve numbers as in `JPEG`, for the range and colour space of the planes."""
+    """The planes' own `rgb_matrix`."""
+    shrink: float = 1.0
+    """Lines of the frame as stored for each line of the picture."""
 
     @property
     def width(self) -> int:
-        """Pixels as stored."""
+        """Pixels of the planes."""
         return self.y.width
 
     @property
     def height(self) -> int:
-        """Pixels as stored."""
+        """Pixels of the planes."""
         return self.y.height
 
 
@@ -36,6 +56,15 @@ def picture_of(image: np.ndarray) -> Picture:
     """`(H, W, 3) uint8` RGB to a picture."""
     y, u, v = Image.fromarray(image).convert("YCbCr").split()
     return Picture(y=y, u=u, v=v)
+
+
+def grey_of(picture: Picture, region: Image.Image) -> Image.Image:
+    """A part of the picture's luma as grey: black is 0 and white 255, whatever the range."""
+    luma, _, colour, offset = picture.to_rgb[:4]
+    black = -(offset + 128 * colour) / luma
+    if luma == 1.0:
+        return region
+    return region.point([min(max(round((value - black) * luma), 0), 255) for value in range(256)])
 
 
 def rgb_of(picture: Picture) -> np.ndarray:
