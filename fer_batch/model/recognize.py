@@ -1,18 +1,22 @@
 """Crops of tracked faces to the probability of each emotion at each moment."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from fer_batch.laps import Laps
+from fer_batch.model.cnn_bilstm import Encoder
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.model.window import windows
 
-ENCODE_BATCH = 32
-CLASSIFY_BATCH = 32
-"""Fixed, and padded to, windows of one length at a time: a matrix product of another shape rounds
-differently, and the answer for a face must not depend on which other faces share its batch."""
+BATCH = {"cpu": 32, "cuda": 512}
+"""Images, and windows, that go through the network together. Fixed, and padded to: a matrix product of
+another shape rounds differently, and the answer for a face must not depend on which other faces share its
+batch. On a CPU more than 32 images of the first layers leave the cache."""
 
 
 class Recognizer:
@@ -25,24 +29,31 @@ class Recognizer:
     def __init__(self, checkpoint: Path | None = None, device: str | None = None, flip: bool = True) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model, self.card = load_checkpoint(checkpoint)
-        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.bf16 = _bf16_pays(self.device)
+        self.model = model.to(self.device)
+        self.dtype = torch.bfloat16 if _bf16_pays(self.device) else torch.float32
+        self.encoder = FastEncoder(self.model.encoder, self.dtype)
+        self.lstms = [_directions(lstm, self.dtype) for lstm in (self.model.lstm1, self.model.lstm2)]
+        self.batch = BATCH[self.device.type]
         self.flip = flip
+        self.laps = Laps()
+        """Of all calls of `recognize`: "encode" and "window". A GPU is waited for in "window"."""
 
     @torch.inference_mode()
     def encode(self, crops: np.ndarray) -> Tensor:
         """`(n, 48, 48) uint8` grey to `(n, D) float32` embeddings on the device."""
-        embeddings = []
-        for first in range(0, len(crops), ENCODE_BATCH):
-            batch = _padded(torch.from_numpy(crops[first : first + ENCODE_BATCH].copy()), ENCODE_BATCH)
-            grey = batch.to(self.device).float().div_(255).sub_(self.card.mean).div_(self.card.std)
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-                embeddings.append(self.model.encode(grey[:, None]).float()[: len(crops) - first])
-        return (
-            torch.cat(embeddings)
-            if embeddings
-            else torch.zeros(0, self.model.encoder.width, device=self.device)
-        )
+        views = 2 if self.flip else 1
+        count = self.batch // views
+        there = torch.from_numpy(np.require(crops, requirements=["C", "W"]))
+        if self.device.type == "cuda":
+            there = there.pin_memory().to(self.device, non_blocking=True)
+        embeddings = [torch.zeros(0, self.encoder.width, device=self.device)]
+        for grey in there.split(count):
+            batch = torch.cat([grey, grey.flip(2)]) if self.flip else grey
+            batch = _padded(batch, self.batch)
+            batch = batch.float().div_(255).sub_(self.card.mean).div_(self.card.std)
+            made = self.encoder(batch[:, None])[: views * len(grey)]
+            embeddings.append(made.view(views, len(grey), self.encoder.width).mean(0))
+        return torch.cat(embeddings)
 
     @torch.inference_mode()
     def recognize(
@@ -54,10 +65,10 @@ class Recognizer:
         `crops` is `(n, 48, 48) uint8`; `tracks` `(n,) int` and `times` `(n,) float64` seconds say which
         face is when, in any order. Unwanted faces still stand in the windows of their neighbours.
         """
+        self.laps.start()
         answers = np.full((len(crops), len(self.card.classes)), np.nan, np.float32)
         embeddings = self.encode(crops)
-        if self.flip:
-            embeddings = (embeddings + self.encode(crops[:, :, ::-1])) / 2
+        self.laps.lap("encode")
         rows, steps, lengths, centres = [], [], [], []
         order = np.lexsort((times, tracks))
         for members in np.split(order, np.flatnonzero(np.diff(tracks[order])) + 1):
@@ -70,25 +81,84 @@ class Recognizer:
         answers[np.concatenate(rows)] = self._classify(
             embeddings, np.concatenate(steps), np.concatenate(lengths), np.concatenate(centres)
         )
+        self.laps.lap("window")
         return answers
 
     def _classify(
         self, embeddings: Tensor, steps: np.ndarray, lengths: np.ndarray, centres: np.ndarray
     ) -> np.ndarray:
-        """Windows `(m, length)` of rows of `embeddings` to probabilities `(m, classes)` at their
-        `centres`.
+        """Windows `(m, length)` of rows of `embeddings`, the first `lengths` of each, to probabilities
+        `(m, classes)` at their `centres`.
         """
-        answers = np.zeros((len(steps), len(self.card.classes)), np.float32)
-        for length in np.unique(lengths):
-            members = np.flatnonzero(lengths == length)
-            for first in range(0, len(members), CLASSIFY_BATCH):
-                rows = members[first : first + CLASSIFY_BATCH]
-                index = torch.from_numpy(steps[rows, :length]).to(self.device)
-                logits = self.model.classify(_padded(embeddings[index], CLASSIFY_BATCH)).float()
-                places = torch.arange(len(rows)), torch.from_numpy(centres[rows])
-                settled = self.model.settle(logits / self.card.temperature)
-                answers[rows] = settled[places].exp().cpu().numpy()
-        return answers
+        answers = [torch.zeros(0, len(self.card.classes), device=self.device)]
+        for first in range(0, len(steps), self.batch):
+            part = slice(first, first + self.batch)
+            index, centre = torch.from_numpy(steps[part]), torch.from_numpy(centres[part])
+            length = torch.from_numpy(lengths[part])
+            batch = _padded(embeddings[index.to(self.device)], self.batch)
+            length = torch.cat([length, length.new_ones(self.batch - len(length))])
+            logits = self._logits(batch, length.to(self.device))
+            settled = self.model.settle(logits / self.card.temperature, length)
+            answers.append(settled[torch.arange(len(centre)), centre].exp())
+        return torch.cat(answers).cpu().numpy()
+
+    def _logits(self, windows: Tensor, lengths: Tensor) -> Tensor:
+        """What `CnnBiLstm.classify` says of windows `(B, T, D)`, with all of them in one batch of one shape,
+        however long: each direction of the LSTMs begins with a window's own first or last step, and what
+        comes after that window's other end is not looked at.
+        """
+        place = torch.arange(windows.shape[1], device=self.device)[None]
+        turned = torch.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)[:, :, None]
+        context = windows.to(self.dtype)
+        for forward, backward in self.lstms:
+            ahead = forward(context)[0]
+            back = backward(context.gather(1, turned.expand_as(context)))[0]
+            context = torch.cat([ahead, back.gather(1, turned.expand_as(back))], dim=2)  # (B, T, 2·units)
+        return self.model.crop_head(windows) + self.model.context_head(context.float())
+
+
+class FastEncoder(nn.Module):
+    """An `Encoder` that is not trained any more: batch norms are part of the convolutions, which are of
+    `dtype`.
+    """
+
+    def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.width, self.dtype = encoder.width, dtype
+        layers: list[nn.Module] = []
+        for layer, after in pairwise([*encoder.blocks, nn.Identity()]):
+            if isinstance(layer, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+                layers.append(fuse_conv_bn_eval(layer, after))
+            elif isinstance(layer, nn.ReLU) and isinstance(after, nn.MaxPool2d):
+                layers += [_HalfPool(), layer]  # the same, on a quarter of the pixels
+            elif not isinstance(layer, nn.BatchNorm2d | nn.MaxPool2d):
+                layers.append(layer)
+        blocks = nn.Sequential(*layers).to(dtype=self.dtype)
+        self.blocks = blocks.to(memory_format=torch.channels_last)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """`(N, 1, 48, 48)` normalised crops to `(N, D) float32` embeddings."""
+        maps = self.blocks(crops.to(self.dtype))  # (N, D, 3, 3)
+        return maps.mean(dim=(2, 3)).float()  # (N, D)
+
+
+class _HalfPool(nn.Module):
+    """Max-pooling 2×2 of even maps, at half of what `nn.MaxPool2d` costs a CPU."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        rows = torch.maximum(maps[:, :, ::2], maps[:, :, 1::2])
+        return torch.maximum(rows[:, :, :, ::2], rows[:, :, :, 1::2])
+
+
+def _directions(lstm: nn.LSTM, dtype: torch.dtype) -> tuple[nn.LSTM, nn.LSTM]:
+    """The two directions of a bidirectional layer, each as a layer that reads from the left."""
+    weights = lstm.state_dict()
+    directions = []
+    for suffix in ("", "_reverse"):
+        one = nn.LSTM(lstm.input_size, lstm.hidden_size, batch_first=True)
+        one.load_state_dict({name: weights[name + suffix] for name in one.state_dict()})
+        directions.append(one.to(weights["weight_ih_l0"].device, dtype).eval())
+    return directions[0], directions[1]
 
 
 def _padded(batch: Tensor, size: int) -> Tensor:

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from fer_batch.model.recognize import CLASSIFY_BATCH, ENCODE_BATCH, Recognizer
+from fer_batch.model.recognize import BATCH, Recognizer
 from fer_batch.model.weights import DEFAULT_CHECKPOINT
 from fer_batch.schema import EMOTIONS
 from fer_batch.training.datasets import load_dataset
 
 FACES = 80
-"""More than fill a batch of the encoder and of the classifier."""
+"""More than fill a batch."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_no_faces_have_no_answers(recognizer: Recognizer) -> None:
 
 
 def test_probabilities_are_of_sum_1(answers: np.ndarray) -> None:
-    assert max(ENCODE_BATCH, CLASSIFY_BATCH) < FACES
+    assert BATCH["cpu"] < FACES
     assert answers.shape == (FACES, len(EMOTIONS))
     assert answers.dtype == np.float32
     assert (answers >= 0).all()
@@ -200,6 +200,32 @@ def test_the_temperature_of_the_card_divides_the_logits(
     expected = plain.astype(np.float64) ** (1 / temperature)
     np.testing.assert_allclose(tempered, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
     assert np.array_equal(tempered.argmax(axis=1), plain.argmax(axis=1))
+
+
+def test_in_single_precision_it_says_what_the_trained_model_says(
+    monkeypatch: pytest.MonkeyPatch, crops: np.ndarray
+) -> None:
+    monkeypatch.setattr("fer_batch.model.recognize._bf16_pays", lambda device: False)
+    recognizer = Recognizer(device="cpu", flip=False)
+    model, card = recognizer.model, recognizer.card
+    images = (torch.from_numpy(crops)[:, None] / 255 - card.mean) / card.std
+    lengths = torch.tensor([1, 2, 9, 16, 17])
+    with torch.inference_mode():
+        embeddings = model.encode(images)
+        torch.testing.assert_close(recognizer.encode(crops), embeddings, atol=1e-4, rtol=1e-4)
+        windows = embeddings[: 5 * 16].view(5, 16, -1)[:, torch.arange(17) % 16]
+        logits, expected = recognizer._logits(windows, lengths), model.classify(windows, lengths)
+    for mine, its, length in zip(logits, expected, lengths, strict=True):
+        torch.testing.assert_close(mine[:length], its[:length], atol=1e-4, rtol=1e-4)
+
+
+def test_where_the_time_went_is_known(
+    crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, recognizer: Recognizer
+) -> None:
+    before = dict(recognizer.laps.cpu)
+    recognizer.recognize(crops, tracks, times, np.ones(FACES, bool))
+    assert recognizer.laps.cpu.keys() == {"encode", "window"}
+    assert all(seconds > before.get(stage, 0) for stage, seconds in recognizer.laps.cpu.items())
 
 
 def test_read_only_crops_are_fine(recognizer: Recognizer, crops: np.ndarray) -> None:
