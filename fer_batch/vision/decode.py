@@ -1,12 +1,16 @@
 """Videos to frames with their times, by FFmpeg's libraries (PyAV), past whatever is damaged."""
 
+import heapq
 import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import queue
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import av.error
@@ -22,6 +26,12 @@ av.logging.set_level(av.logging.PANIC)
 
 SAME_TIME_S = 1e-4
 """Two times closer than this are one."""
+TAIL_S = 10.0
+"""Segments overlap by less: so much is remembered of what was read."""
+TAIL_BYTES = 64 << 20
+"""Remembered at most."""
+KEYED = ("h264", "hevc", "vp9", "av1")
+"""Codecs whose packets are a frame each, so that those between key frames are counted undecoded."""
 MAX_LINES = 1080
 """A higher picture is shrunk to this: faces are looked for at no more."""
 PLANAR = ("yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p")
@@ -123,132 +133,443 @@ def read_info(path: str | Path) -> VideoInfo:
     Raises NoVideoError where there is no video stream (cover art is none), DecodeError where it can't be
     read.
     """
-    with _open(path) as container:
-        return _info(container, _video_stream(container))
+    source = _open(path)
+    with source.container:
+        return _from_beginning(source)
 
 
 def sampled_frames(
-    path: str | Path, start_s: float, end_s: float, fps: float | None, first_pts: int | None, reading: Reading
+    path: str | Path,
+    start_s: float,
+    end_s: float,
+    fps: float | None,
+    first_pts: int | None,
+    reading: Reading,
+    *,
+    fast: str | None = None,
+    ahead: int = 0,
 ) -> Iterator[Frame]:
     """The frames from `start_s` up to `end_s` that are looked at, in order of time, one in memory at a time.
 
     Looked at is the first frame of each cell `[k / fps, (k + 1) / fps)` of the video's time, or every frame
-    where `fps` is None. `first_pts` is the video's own (from `read_info`); where it is None the file is one
-    segment and is read whole. `reading` is filled on the way; damage ends up there, never as an exception.
-    Raises DecodeError only where the file can't be opened.
+    where `fps` is None. With `fast` "nonref" it is the first of those that others refer to, and with
+    "keyframes" the first key frame of the cell; a codec that has no such frames is read as without.
+    `first_pts` is the video's own (from `read_info`), None to find it. `reading` is filled on the way; damage
+    ends up there, never as an exception. With `ahead`, a thread decodes up to so many frames before they are
+    asked for. Raises DecodeError only where the file can't be opened.
     """
-    cell = _Cells(fps, start_s)
-    info = read_info(path)
-    origin = info.first_pts if first_pts is None else first_pts
-    yield from _pyav_frames(path, info, start_s, end_s, cell, origin, reading)
+    yield from read_segment(path, start_s, end_s, fps, first_pts, reading, fast=fast, ahead=ahead)[1]
+
+
+def read_segment(
+    path: str | Path,
+    start_s: float,
+    end_s: float,
+    fps: float | None,
+    first_pts: int | None,
+    reading: Reading,
+    *,
+    fast: str | None = None,
+    ahead: int = 0,
+) -> tuple[VideoInfo, Iterator[Frame]]:
+    """`read_info` and `sampled_frames` of a file that is opened once."""
+    source = _take(path) if start_s > 0 else None
+    cells = _Cells(fps, start_s, end_s)
+    run: Iterator[_Decoded] = iter(())
+    if source is None:
+        source = _open(path)
+        try:
+            if start_s > 0:
+                source.info = _from_beginning(source)
+            else:
+                run = _decoded(source, cells, first_pts, reading, fast)
+                first = next(run, None)
+                source.info = _info(source, first)
+                run = itertools.chain([first] if first else [], run)
+        except BaseException:
+            source.container.close()
+            raise
+    assert source.info is not None
+    origin = source.info.first_pts if first_pts is None else first_pts
+    frames = _frames(source, run, cells, origin, reading, fast)
+    return source.info, _ahead(frames, ahead) if ahead else frames
 
 
 class _Cells:
-    """Which frames are the first of their cell of the time grid, wherever the reading starts."""
+    """The time grid of a part of a video: its cells and which of their frames are looked at."""
 
-    def __init__(self, fps: float | None, start_s: float) -> None:
+    def __init__(self, fps: float | None, start_s: float, end_s: float) -> None:
         self.fps = fps
-        self.last = self._of(start_s - 2 * SAME_TIME_S) if start_s > 0 else -1
+        self.start_s, self.end_s = start_s, end_s
+        self.start = self.last = self.of(start_s - 2 * SAME_TIME_S) if start_s > 0 else -1
 
-    def _of(self, time_s: float) -> int:
+    def of(self, time_s: float) -> int:
         return math.floor((time_s + SAME_TIME_S) * self.fps) if self.fps else -1
 
     def is_first(self, time_s: float) -> bool:
+        """Whether the next frame in order of time is the first of its cell."""
         if self.fps is None:
             return True
-        cell = self._of(time_s)
+        cell = self.of(time_s)
         first = cell > self.last
         self.last = max(cell, self.last)
         return first
 
 
-def _pyav_frames(
-    path: str | Path,
-    info: VideoInfo,
-    start_s: float,
-    end_s: float,
-    cell: _Cells,
-    origin: int,
-    reading: Reading,
+@dataclass(kw_only=True)
+class _Source:
+    """An open file, and what was read of it last: there the next segment begins, without reading it again."""
+
+    path: str
+    container: av.container.InputContainer
+    stream: av.VideoStream
+    identity: tuple[int, ...]
+    """What tells whether it is still the same file."""
+    demuxed: Iterator[av.Packet]
+    info: VideoInfo | None = None
+    trouble: str = ""
+    """The last error."""
+    ended: bool = False
+    again: deque[av.Packet] = field(default_factory=deque)
+    """Packets that are to come once more."""
+    tail: deque[list[av.Packet]] = field(default_factory=deque)
+    """The packets of the last seconds, each list from a key frame on."""
+    tail_bytes: int = 0
+
+    @property
+    def time_base(self) -> Fraction:
+        return self.stream.time_base or Fraction(1, 90_000)
+
+    def keep(self, packet: av.Packet) -> None:
+        """Remember a packet of the video; forget those before the last key frame that is `TAIL_S` old."""
+        if packet.is_keyframe and packet.pts is not None:
+            self.tail.append([])
+            before = packet.pts - TAIL_S / self.time_base
+            while len(self.tail) > 2 and (self.tail[1][0].pts or 0) <= before:
+                self.tail_bytes -= sum(old.size for old in self.tail.popleft())
+        if self.tail:
+            self.tail[-1].append(packet)
+            self.tail_bytes += packet.size
+            if self.tail_bytes > TAIL_BYTES:
+                self.forget()
+
+    def forget(self) -> None:
+        self.tail.clear()
+        self.tail_bytes = 0
+
+    def rewind(self, pts: int) -> bool:
+        """Go back to the last key frame up to a timestamp, if its packets are remembered."""
+        begun = [number for number, packets in enumerate(self.tail) if (packets[0].pts or 0) <= pts]
+        if not begun:
+            return False
+        self.again.extendleft(reversed(list(itertools.chain(*list(self.tail)[begun[-1] :]))))
+        self.forget()
+        self.stream.codec_context.flush_buffers()
+        return True
+
+    def seek(self, pts: int) -> bool:
+        """Go to a key frame, as a rule the last one up to a timestamp."""
+        self.again.clear()
+        self.forget()
+        try:
+            self.container.seek(pts, stream=self.stream, backward=True)
+        except av.error.FFmpegError:
+            return False
+        self.demuxed = self.container.demux()
+        return True
+
+
+_kept: dict[str, _Source] = {}
+"""The file whose segment was read last, still open: the index of a long film is megabytes. It is taken out
+while it is read.
+"""
+
+
+def _take(path: str | Path) -> _Source | None:
+    source = _kept.pop(str(path), None)
+    if source is not None and source.identity != _identity(path):
+        source.container.close()
+        return None
+    return source
+
+
+def _put_back(source: _Source) -> None:
+    for path in list(_kept):
+        _kept.pop(path).container.close()
+    _kept[source.path] = source
+
+
+def _identity(path: str | Path) -> tuple[int, ...]:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+_Decoded = tuple[float, av.VideoFrame | None]
+"""A frame's time, and the frame where it was decoded."""
+
+
+def _frames(
+    source: _Source, run: Iterator[_Decoded], cells: _Cells, origin: int, reading: Reading, fast: str | None
 ) -> Iterator[Frame]:
-    skipped_s = 0.0
+    info = source.info
+    assert info is not None
+    start_s, end_s = cells.start_s, cells.end_s
+    unused_s = 0.0
+    whole = False
+    try:
+        for time_s, image in run if start_s <= 0 else _from(source, cells, origin, reading, fast):
+            if time_s < start_s - SAME_TIME_S or time_s <= reading.last_s + SAME_TIME_S:
+                unused_s = max(unused_s, time_s + 1 / info.fps)
+                continue
+            if time_s >= end_s - SAME_TIME_S:
+                break
+            if image is not None:
+                reading.damaged_frames += bool(image.is_corrupt)
+            index = reading.note(time_s, info.fps)
+            if image is None or not cells.is_first(time_s):
+                continue
+            try:
+                picture = _picture(image)
+            except (av.error.FFmpegError, ValueError) as error:
+                reading.problem = f"a frame can't be converted ({_reason(error)})"
+                continue
+            yield Frame(time_s=time_s, index=index, picture=picture)
+        if not math.isfinite(end_s):
+            reading.short_s = _missing(info, max(reading.read_s, unused_s, reading.others_end_s))
+        whole = not source.ended
+    finally:
+        if whole:
+            _put_back(source)
+        else:
+            source.container.close()
+
+
+def _from(
+    source: _Source, cells: _Cells, origin: int, reading: Reading, fast: str | None
+) -> Iterator[_Decoded]:
+    """The frames from a key frame before the start of a part."""
+    assert source.info is not None
     # A seek may land after its target where a container's index is poor: then look for the start further
     # back.
-    for back_s in (0.0, 5.0, 30.0, math.inf):
-        from_s = max(start_s - back_s, 0.0)
-        with _open(path) as container:
-            stream = _video_stream(container)
-            if from_s > 0 and not _seek(container, stream, origin, from_s):
-                continue
-            frames = _decoded(container, stream, info, origin, reading)
-            first = next(frames, None)
-            if from_s > 0 and (first is None or first[0] > start_s + 2 / info.fps):
-                continue
-            for time_s, image in itertools.chain([first] if first else [], frames):
-                if time_s < start_s - SAME_TIME_S or time_s <= reading.last_s + SAME_TIME_S:
-                    skipped_s = max(skipped_s, time_s + 1 / info.fps)
-                    continue
-                if time_s >= end_s - SAME_TIME_S:
-                    return
-                reading.damaged_frames += bool(image.is_corrupt)
-                index = reading.note(time_s, info.fps)
-                if not cell.is_first(time_s):
-                    continue
-                try:
-                    picture = _picture(image)
-                except (av.error.FFmpegError, ValueError) as error:
-                    reading.problem = f"a frame can't be converted ({_reason(error)})"
-                    continue
-                yield Frame(time_s=time_s, index=index, picture=picture)
-            if not math.isfinite(end_s):
-                reading.short_s = _missing(info, max(reading.read_s, skipped_s, reading.others_end_s))
+    for back_s in (None, 0.0, 5.0, 30.0):
+        pts = origin + int(max(cells.start_s - (back_s or 0.0), 0.0) / source.time_base)
+        if not (source.rewind(pts) if back_s is None else source.seek(pts)):
+            continue
+        run = _decoded(source, cells, origin, reading, fast)
+        first = next(run, None)
+        if first is not None and first[0] <= cells.start_s + 2 / source.info.fps:
+            yield first
+            yield from run
             return
+    source.container.close()
+    opened = _open(source.path)
+    source.container, source.stream, source.demuxed = opened.container, opened.stream, opened.demuxed
+    source.again.clear()
+    source.forget()
+    source.ended = False
+    yield from _decoded(source, cells, origin, reading, fast)
+
+
+def _from_beginning(source: _Source) -> VideoInfo:
+    run = _decoded(source, _Cells(None, 0.0, math.inf), None, Reading(core_start_s=0.0, core_end_s=0.0), None)
+    info = _info(source, next(run, None))
+    source.forget()
+    return info
 
 
 def _decoded(
-    container: av.container.InputContainer,
-    stream: av.VideoStream,
-    info: VideoInfo,
-    origin: int,
-    reading: Reading,
-) -> Iterator[tuple[float, av.VideoFrame]]:
-    """The frames that FFmpeg makes of an opened file, with their times, past whatever is damaged."""
-    previous = -1 / info.fps
-    broken = 0
-    packets = container.demux()
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except av.error.FFmpegError:
-            broken += 1
-            if broken > MAX_BROKEN_READS:
-                reading.problem = f"the container can't be read beyond {max(previous, 0):.1f} s"
-                return
-            packets = container.demux()
-            continue
+    source: _Source, cells: _Cells, origin: int | None, reading: Reading, fast: str | None
+) -> Iterator[_Decoded]:
+    """The frames of an opened file from where it stands, with their times, past whatever is damaged.
+
+    `origin` is None for the timestamp of the first frame.
+    """
+    stream, base, name = source.stream, source.time_base, source.container.format.name
+    step = 1 / _rate(stream)
+    sieve = _Sieve(stream.codec_context, cells, base, name, fast)
+    previous = -step
+    others_end = Fraction(0)
+    for packet in _packets(source, reading):
         if packet.stream is not stream:
             if packet.pts is not None and packet.time_base:
-                end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                reading.others_end_s = max(reading.others_end_s, end_s - float(origin * info.time_base))
+                others_end = max(others_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
             continue
+        if math.isfinite(cells.end_s):
+            source.keep(packet)
         try:
-            images = packet.decode()
-        except av.error.FFmpegError:
+            images = sieve.decode(packet, origin)
+        except av.error.FFmpegError as error:
+            source.trouble = _reason(error)
             # Before the core lies another segment's part, and after a seek the decoder may lack references.
-            reading.bad_packets += previous >= reading.core_start_s - 2 / info.fps
+            reading.bad_packets += previous >= reading.core_start_s - 2 * step
             continue
         for image in images:
-            if isinstance(image, av.VideoFrame):
-                pts = _timestamp(image, info.container)
-                previous = previous + 1 / info.fps if pts is None else float((pts - origin) * info.time_base)
-                yield previous, image
+            pts = _timestamp(image, name)
+            if origin is None:
+                origin = _first_timestamp(image, name, stream.start_time)
+            for left in sieve.left_before(image, pts):
+                previous = float((left - origin) * base)
+                yield previous, None
+            time_s = previous + step if pts is None else float((pts - origin) * base)
+            sieve.off |= time_s <= previous
+            previous = time_s
+            yield time_s, image
+        if sieve.only_keys and origin is not None and packet.dts is not None:
+            decoded_s = float((packet.dts - origin) * base)
+            if decoded_s >= cells.end_s:
+                break  # the next key frame may be far
+    if origin is not None:
+        for left in sieve.left_before(None, None):
+            yield float((left - origin) * base), None
+        reading.others_end_s = max(reading.others_end_s, float(others_end - origin * base))
 
 
-def _open(path: str | Path) -> av.container.InputContainer:
+def _packets(source: _Source, reading: Reading) -> Iterator[av.Packet]:
+    """What a file holds from where it stands, past what can't be read."""
+    broken = 0
+    while True:
+        if source.again:
+            yield source.again.popleft()
+            continue
+        try:
+            yield next(source.demuxed)
+        except StopIteration:
+            source.ended = True
+            return
+        except av.error.FFmpegError as error:
+            source.trouble = _reason(error)
+            broken += 1
+            if broken > MAX_BROKEN_READS:
+                reading.problem = f"the container can't be read beyond {max(reading.last_s, 0):.1f} s"
+                source.ended = True
+                return
+            source.demuxed = source.container.demux()
+
+
+class _Sieve:
+    """Decodes what is needed: frames that nobody looks at and no other frame refers to are left out.
+
+    The packets' timestamps tell which are looked at: none that follows another of its cell. The decoder knows
+    which no other refers to. What is left out is counted by its timestamp; where these can't be trusted,
+    everything is decoded.
+    """
+
+    def __init__(
+        self,
+        context: av.VideoCodecContext,
+        cells: _Cells,
+        time_base: Fraction,
+        container: str,
+        fast: str | None,
+    ) -> None:
+        codec = context.codec.canonical_name
+        self.context, self.cells, self.time_base = context, cells, time_base
+        self.only_keys = fast == "keyframes" and codec in KEYED and container != "avi"
+        self.only_references = fast == "nonref"
+        self.off = container == "avi" or not (
+            codec == "h264" or (codec == "hevc" and _has_one_layer(context.extradata or b""))
+        )
+        self.skips = False
+        context.skip_frame = "DEFAULT"
+        self.began: int | None = None
+        """Timestamp of the first frame that came out: what is shown before lacks its references."""
+        self.seen: set[int] = set()
+        self.earliest: dict[int, float] = {}
+        """Time of the earliest packet so far, by cell."""
+        self.left: list[int] = []
+        """Timestamps of what may have been left out, a heap."""
+        self.held: list[av.VideoFrame] = []
+        """Key frames that frames left out are shown before."""
+
+    def decode(self, packet: av.Packet, origin: int | None) -> list[av.VideoFrame]:
+        """The frames that come out after a packet, in the order in which they are shown."""
+        self.only_keys &= self.began is not None or packet.pts is not None
+        if self.only_keys:
+            return self._decode_key(packet)
+        may_skip = self._may_skip(packet, origin)
+        if may_skip != self.skips:
+            self.skips = may_skip
+            self.context.skip_frame = "NONREF" if may_skip else "DEFAULT"
+        images = _pictures(packet.decode())
+        if may_skip and packet.pts is not None:
+            heapq.heappush(self.left, packet.pts)
+        return images
+
+    def _decode_key(self, packet: av.Packet) -> list[av.VideoFrame]:
+        images: list[av.VideoFrame] = []
+        while self.held and (packet.dts is None or (self.held[0].pts or 0) <= packet.dts):
+            images.append(self.held.pop(0))
+        if packet.is_keyframe:
+            try:
+                self.held += _pictures(packet.decode()) + _pictures(self.context.decode(None))
+            finally:
+                self.context.flush_buffers()
+        elif packet.pts is not None and packet.size and not packet.is_discard:
+            heapq.heappush(self.left, packet.pts)
+        return images
+
+    def _may_skip(self, packet: av.Packet, origin: int | None) -> bool:
+        if self.off or not packet.size:
+            return False
+        if packet.pts is None or packet.pts in self.seen:
+            self.off = True
+            return False
+        self.seen.add(packet.pts)
+        if packet.is_discard or packet.is_corrupt:
+            return False
+        if self.only_references:
+            return True
+        if self.began is None or packet.pts <= self.began or origin is None:
+            return False
+        return not self._may_be_first(float((packet.pts - origin) * self.time_base))
+
+    def _may_be_first(self, time_s: float) -> bool:
+        cells = self.cells
+        if not cells.start_s - SAME_TIME_S <= time_s < cells.end_s - SAME_TIME_S:
+            return False
+        if cells.fps is None:
+            return True
+        cell = cells.of(time_s)
+        earliest = self.earliest.get(cell, math.inf)
+        self.earliest[cell] = min(earliest, time_s)
+        return cells.start < cell and time_s <= earliest
+
+    def left_before(self, image: av.VideoFrame | None, pts: int | None) -> list[int]:
+        """Timestamps of the frames left out that are shown before one that came out; of all, for None."""
+        if image is not None:
+            self.off |= pts is None or bool(image.interlaced_frame)
+            if pts is None:
+                return []
+            if self.began is None:
+                self.began = pts
+                self.left = sorted(left for left in self.left if left > pts)
+        found = []
+        while self.began is not None and self.left and (pts is None or self.left[0] <= pts):
+            found.append(heapq.heappop(self.left))
+        return [left for left in found if left != pts]
+
+
+def _pictures(frames: Iterable[Any]) -> list[av.VideoFrame]:
+    return [frame for frame in frames if isinstance(frame, av.VideoFrame)]
+
+
+def _has_one_layer(extradata: bytes) -> bool:
+    """Whether HEVC's parameters say that there are no temporal layers: a frame that nothing of its own layer
+    refers to, which is what decoders leave out, may be needed by a higher one (ITU-T H.265, 7.4.2.2).
+    """
+    if extradata[:1] == b"\x01":
+        return len(extradata) > 21 and (extradata[21] >> 3) & 7 == 1
+    parameters = extradata.find(b"\x00\x00\x01\x40\x01")
+    return 0 <= parameters < len(extradata) - 6 and (extradata[parameters + 6] >> 1) & 7 == 0
+
+
+def _open(path: str | Path) -> _Source:
+    identity = _identity(path)
     try:
-        return av.open(str(path), metadata_errors="replace")
+        container = av.open(str(path), metadata_errors="replace")
     except FileNotFoundError:
         raise DecodeError("the file does not exist") from None
     except PermissionError:
@@ -257,40 +578,33 @@ def _open(path: str | Path) -> av.container.InputContainer:
         size = Path(path).stat().st_size if Path(path).is_file() else None
         reason = "the file is empty" if size == 0 else f"not a video that FFmpeg can open ({_reason(error)})"
         raise DecodeError(reason) from None
-
-
-def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             stream.codec_context.thread_count = 1
-            return stream
+            return _Source(
+                path=str(path),
+                container=container,
+                stream=stream,
+                identity=identity,
+                demuxed=container.demux(),
+            )
+    container.close()
     raise NoVideoError("the file has no video stream")
 
 
-def _info(container: av.container.InputContainer, stream: av.VideoStream) -> VideoInfo:
-    first = None
-    problem = ""
-    try:
-        for packet in container.demux(stream):
-            try:
-                first = next(iter(packet.decode()), None)
-            except av.error.FFmpegError as error:
-                problem = _reason(error)
-            if first is not None:
-                break
-    except av.error.FFmpegError as error:
-        problem = _reason(error)
+def _info(source: _Source, decoded: _Decoded | None) -> VideoInfo:
+    container, stream = source.container, source.stream
+    first = decoded[1] if decoded else None
     if first is None or stream.time_base is None:
-        raise DecodeError(f"no frame can be decoded ({problem or 'the stream is empty'})")
+        raise DecodeError(f"no frame can be decoded ({source.trouble or 'the stream is empty'})")
     width, height = first.width, first.height
     aspect = float(stream.sample_aspect_ratio or 1) or 1.0
     rotation = first.rotation % 360
     if rotation % 180:
         width, height, aspect = height, width, 1 / aspect
-    rate = float(stream.average_rate or stream.guessed_rate or 25)
     return VideoInfo(
         duration_s=_duration(container, stream),
-        fps=rate if 0 < rate <= 1000 else 25.0,
+        fps=_rate(stream),
         width=width,
         height=height,
         codec=stream.codec_context.codec.canonical_name,
@@ -301,6 +615,12 @@ def _info(container: av.container.InputContainer, stream: av.VideoStream) -> Vid
         container=container.format.name,
         mirrored=_mirrored(first),
     )
+
+
+def _rate(stream: av.VideoStream) -> float:
+    """Average frames a second, 25 where the container says nothing sensible."""
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    return rate if 0 < rate <= 1000 else 25.0
 
 
 def _timestamp(image: av.VideoFrame, container: str) -> int | None:
@@ -342,15 +662,38 @@ def _missing(info: VideoInfo, read_s: float) -> float:
     return short if short > 0.5 + 3 / info.fps else 0.0
 
 
-def _seek(
-    container: av.container.InputContainer, stream: av.VideoStream, origin: int, target_s: float
-) -> bool:
-    assert stream.time_base is not None
+def _ahead(frames: Iterator[Frame], count: int) -> Iterator[Frame]:
+    """The same frames, up to `count` of them made in a thread before they are asked for."""
+    ready: queue.SimpleQueue[Frame | BaseException | None] = queue.SimpleQueue()
+    room = threading.Semaphore(count)
+    stopped = threading.Event()
+
+    def work() -> None:
+        last: BaseException | None = None
+        try:
+            while room.acquire() and not stopped.is_set():
+                ready.put(next(frames))
+        except StopIteration:
+            pass
+        except BaseException as error:
+            last = error
+        finally:
+            cast(Generator[Frame], frames).close()
+            ready.put(last)
+
+    thread = threading.Thread(target=work, name="decoding ahead", daemon=True)
+    thread.start()
     try:
-        container.seek(origin + int(target_s / stream.time_base), stream=stream, backward=True)
-    except av.error.FFmpegError:
-        return False
-    return True
+        while isinstance(item := ready.get(), Frame):
+            room.release()
+            yield item
+            del item
+        if item is not None:
+            raise item
+    finally:
+        stopped.set()
+        room.release()
+        thread.join()
 
 
 def _picture(decoded: av.VideoFrame) -> Picture:
