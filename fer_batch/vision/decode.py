@@ -351,7 +351,6 @@ def _from(
     source: _Source, cells: _Cells, origin: int, reading: Reading, fast: str | None
 ) -> Iterator[_Decoded]:
     """The frames from a key frame before the start of a part."""
-    assert source.info is not None
     # A seek may land after its target where a container's index is poor: then look for the start further
     # back.
     for back_s in (None, 0.0, 5.0, 30.0):
@@ -360,7 +359,7 @@ def _from(
             continue
         run = _decoded(source, cells, origin, reading, fast)
         first = next(run, None)
-        if first is not None and first[0] <= cells.start_s + 2 / source.info.fps:
+        if first is not None and first[0] <= cells.start_s + SAME_TIME_S:
             yield first
             yield from run
             return
