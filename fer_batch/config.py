@@ -10,6 +10,8 @@ from typing import Any
 
 from fer_batch.errors import ConfigError
 
+FAST = ("nonref", "keyframes")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzeConfig:
@@ -21,8 +23,14 @@ class AnalyzeConfig:
     """Look at every frame instead; `fps` is then not used."""
     min_face: float = 0.05
     """Smallest face to find, as a share of the frame's height."""
-    min_score: float = 0.9
+    min_score: float = 0.8
     """Lowest score of the face detector, 0–1."""
+    detect_every: float = 1.0
+    """Seconds of video from one search of the whole picture for faces to the next; between them, and where
+    faces were lost, they are followed."""
+    fast: str | None = None
+    """For surveys: "nonref" leaves the frames undecoded that no other refers to, "keyframes" all but key
+    frames."""
     max_gap_s: float = 0.5
     """How long a face may be lost and still be the same track, in seconds."""
     segment_s: float = 60.0
@@ -45,6 +53,10 @@ class AnalyzeConfig:
         _require(
             0 <= self.min_score < 1, "--min-score", self.min_score, "a number from 0 up to, not including, 1"
         )
+        _require(
+            0 < self.detect_every <= 60, "--detect-every", self.detect_every, "seconds above 0, up to 60"
+        )
+        _require(self.fast is None or self.fast in FAST, "--fast", self.fast, " or ".join(FAST))
         _require(0 <= self.max_gap_s <= 60, "--max-gap", self.max_gap_s, "seconds from 0 to 60")
         _require(1 <= self.segment_s <= 3600, "--segment", self.segment_s, "seconds from 1 to 3600")
         _require(
@@ -59,8 +71,6 @@ class AnalyzeConfig:
         rows.
         """
         settings = dataclasses.asdict(self) | {"checkpoint": model_id}
-        if not self.flip:
-            del settings["flip"]  # so that bundles done before it could be chosen are still known as done
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

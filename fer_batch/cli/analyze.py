@@ -97,6 +97,18 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         help="lowest score of the face detector, 0 to 1 (default %(default)g)",
     )  # fmt: skip
     group.add_argument(
+        "--detect-every", type=float, default=DEFAULTS.detect_every, metavar="SECONDS",
+        help="search the whole picture for faces this often, follow them between (default %(default)g)",
+    )  # fmt: skip
+    group.add_argument(
+        "--fast", action="store_const", const="nonref",
+        help="for surveys: leave frames undecoded that no other refers to; moments fall on the others",
+    )  # fmt: skip
+    group.add_argument(
+        "--keyframes", action="store_const", const="keyframes", dest="fast",
+        help="faster still: decode key frames alone, often one in several seconds",
+    )  # fmt: skip
+    group.add_argument(
         "--max-gap", type=float, default=DEFAULTS.max_gap_s, metavar="SECONDS", dest="max_gap_s",
         help="how long a face may be lost and keep its track (default %(default)g)",
     )  # fmt: skip

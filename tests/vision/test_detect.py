@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_batch.vision.detect import NO_FACES, Detections, FaceDetector
+from fer_batch.vision.detect import NO_FACES, Detections, FaceDetector, joined
+from fer_batch.vision.picture import picture_of
 
 HOPPER, COLLINS = 0, 1
 
@@ -23,6 +24,11 @@ def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
+def find(detector: FaceDetector, image: np.ndarray, pixel_aspect: float = 1.0) -> Detections:
+    (found,) = detector.find([picture_of(image)], pixel_aspect)
+    return found
+
+
 def by_place(found: Detections) -> np.ndarray:
     return found.boxes[np.argsort(found.boxes[:, 0])]
 
@@ -38,7 +44,7 @@ def test_no_faces_are_empty_arrays() -> None:
 
 @pytest.mark.parametrize("grey", [0, 128, 255])
 def test_a_blank_frame_has_no_faces(detector: FaceDetector, grey: int) -> None:
-    assert_empty(detector.detect(np.full((360, 640, 3), grey, np.uint8)))
+    assert_empty(find(detector, np.full((360, 640, 3), grey, np.uint8)))
 
 
 @pytest.mark.parametrize("kind", ["blank", "noise", "face"])
@@ -54,20 +60,20 @@ def test_tiny_and_narrow_frames_do_no_harm(
         "noise": np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8),
         "face": resized(frame[60:320, 100:300], width, height),
     }
-    found = detector.detect(images[kind], pixel_aspect)
+    found = find(detector, images[kind], pixel_aspect)
     assert found.boxes.shape == (len(found.scores), 4)
     assert found.landmarks.shape == (len(found.scores), 5, 2)
 
 
 @pytest.mark.parametrize("side", [47, 48, 94, 147, 307])
 def test_faces_as_high_as_the_frame_can_be_asked_for(side: int) -> None:
-    assert_empty(FaceDetector(min_face=1.0, min_score=0.9).detect(np.zeros((side, side, 3), np.uint8)))
+    assert_empty(find(FaceDetector(min_face=1.0, min_score=0.9), np.zeros((side, side, 3), np.uint8)))
 
 
 def test_the_sample_has_two_faces_with_their_features_in_place(
     detector: FaceDetector, frame: np.ndarray
 ) -> None:
-    found = detector.detect(frame)
+    found = find(detector, frame)
     assert len(found.scores) == 2
     assert ((found.scores >= 0.9) & (found.scores <= 1)).all()
     centres = (by_place(found)[:, :2] + by_place(found)[:, 2:]) / 2
@@ -81,20 +87,14 @@ def test_the_sample_has_two_faces_with_their_features_in_place(
         assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
 
 
-def test_detection_leaves_the_frame_as_it_was(detector: FaceDetector, frame: np.ndarray) -> None:
-    before = frame.copy()
-    detector.detect(frame, 1.5)
-    assert np.array_equal(frame, before)
-
-
 def test_a_frame_has_the_same_faces_whatever_came_before_it(
     detector: FaceDetector, sample_frames: list[np.ndarray]
 ) -> None:
-    first = detector.detect(sample_frames[0])
-    detector.detect(sample_frames[100])
-    detector.detect(np.zeros((90, 160, 3), np.uint8))
-    again = detector.detect(sample_frames[0])
-    other = FaceDetector(min_face=0.2, min_score=0.9).detect(sample_frames[0])
+    first = find(detector, sample_frames[0])
+    find(detector, sample_frames[100])
+    find(detector, np.zeros((90, 160, 3), np.uint8))
+    again = find(detector, sample_frames[0])
+    other = find(FaceDetector(min_face=0.2, min_score=0.9), sample_frames[0])
     for found in (again, other):
         assert np.array_equal(found.boxes, first.boxes)
         assert np.array_equal(found.scores, first.scores)
@@ -105,20 +105,20 @@ def test_a_frame_has_the_same_faces_whatever_came_before_it(
 def test_faces_are_in_pixels_of_the_frame_whatever_its_size(
     detector: FaceDetector, frame: np.ndarray, width: int, height: int
 ) -> None:
-    expected = by_place(detector.detect(frame)) / [640, 360, 640, 360]
-    found = by_place(detector.detect(resized(frame, width, height))) / [width, height, width, height]
+    expected = by_place(find(detector, frame)) / [640, 360, 640, 360]
+    found = by_place(find(detector, resized(frame, width, height))) / [width, height, width, height]
     assert found == pytest.approx(expected, abs=0.03)
 
 
 @pytest.mark.parametrize(
     ("width", "height", "pixel_aspect"), [(320, 360, 2.0), (640, 180, 0.5), (480, 360, 4 / 3)]
 )
-def test_faces_are_in_pixels_of_the_frame_whatever_their_shape(
+def test_faces_are_in_lines_of_the_frame_whatever_the_shape_of_its_pixels(
     detector: FaceDetector, frame: np.ndarray, width: int, height: int, pixel_aspect: float
 ) -> None:
-    wide = detector.detect(frame)
-    found = detector.detect(resized(frame, width, height), pixel_aspect)
-    size = np.array([width / 640, height / 360])
+    wide = find(detector, frame)
+    found = find(detector, resized(frame, width, height), pixel_aspect)
+    size = np.full(2, height / 360)
     assert by_place(found) / np.tile(size, 2) == pytest.approx(by_place(wide), abs=12)
     order, wide_order = np.argsort(found.boxes[:, 0]), np.argsort(wide.boxes[:, 0])
     assert found.landmarks[order] / size == pytest.approx(wide.landmarks[wide_order], abs=8)
@@ -126,23 +126,23 @@ def test_faces_are_in_pixels_of_the_frame_whatever_their_shape(
 
 def test_a_higher_score_may_be_asked_for(frame: np.ndarray) -> None:
     detector = FaceDetector(min_face=0.2, min_score=0.0)
-    every = detector.detect(frame).scores
+    every = find(detector, frame).scores
     detector.min_score = float(np.sort(every)[-1])
     assert len(every) >= 2
-    assert detector.detect(frame).scores.tolist() == [every.max()]
+    assert find(detector, frame).scores.tolist() == [every.max()]
 
 
 def test_faces_much_smaller_than_asked_for_are_not_found(frame: np.ndarray) -> None:
     small = np.full((360, 640, 3), 90, np.uint8)
     small[130:220, 240:400] = resized(frame, 160, 90)
-    assert len(FaceDetector(min_face=0.05, min_score=0.9).detect(small).scores) == 2
-    assert_empty(FaceDetector(min_face=0.5, min_score=0.9).detect(small))
+    assert len(find(FaceDetector(min_face=0.05, min_score=0.9), small).scores) == 2
+    assert_empty(find(FaceDetector(min_face=0.5, min_score=0.9), small))
 
 
 def test_a_face_that_leaves_the_frame_may_have_a_box_beyond_it(
     detector: FaceDetector, frame: np.ndarray
 ) -> None:
-    found = by_place(detector.detect(np.ascontiguousarray(frame[:, 115:])))
+    found = by_place(find(detector, np.ascontiguousarray(frame[:, 115:])))
     assert len(found) == 2
     assert found[HOPPER, 0] < 0
     assert found[COLLINS, 2] < 525
@@ -152,4 +152,83 @@ def test_a_landscape_without_people_has_no_faces(detector: FaceDetector) -> None
     rows, columns = np.indices((360, 640))
     hills = 120 + 60 * np.sin(columns / 70) + 40 * np.cos(rows / 40 + columns / 110)
     image = np.stack([hills * 0.7, hills, np.where(rows < 120, 220, hills * 0.5)], axis=2)
-    assert_empty(detector.detect(np.clip(image, 0, 255).astype(np.uint8)))
+    assert_empty(find(detector, np.clip(image, 0, 255).astype(np.uint8)))
+
+
+def same(one: Detections, other: Detections) -> bool:
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in ("boxes", "scores", "landmarks")
+    )
+
+
+def test_no_pictures_have_no_faces(detector: FaceDetector) -> None:
+    assert detector.find([]) == detector.refine([], []) == detector.find_near([], []) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_what_shares_a_batch_changes_no_face(
+    detector: FaceDetector, sample_frames: list[np.ndarray], count: int
+) -> None:
+    pictures = [
+        picture_of(image)
+        for image in (*sample_frames[: 20 * count : 20], resized(sample_frames[9], 320, 180))
+    ]
+    together = detector.find(pictures)
+    assert len(together) == count + 1
+    for picture, found in zip(pictures, together, strict=True):
+        assert same(found, detector.find([picture])[0])
+    given = [found.boxes for found in together]
+    for number, (refined, near) in enumerate(
+        zip(detector.refine(pictures, given), detector.find_near(pictures, given), strict=True)
+    ):
+        assert same(refined, detector.refine([pictures[number]], [given[number]])[0])
+        assert same(near, detector.find_near([pictures[number]], [given[number]])[0])
+
+
+def test_a_box_that_is_nearly_right_is_made_right(detector: FaceDetector, frame: np.ndarray) -> None:
+    picture, found = picture_of(frame), find(detector, frame)
+    sides = found.boxes[:, 2:] - found.boxes[:, :2]
+    off = found.boxes + np.tile(0.1 * sides, 2).astype(np.float32)
+    (refined,) = detector.refine([picture], [off])
+    assert (refined.scores > 0.9).all()
+    assert np.abs(refined.boxes - found.boxes).max() < 0.6 * np.abs(off - found.boxes).max()
+    assert refined.landmarks == pytest.approx(found.landmarks, abs=5)
+
+
+def test_what_is_no_face_scores_low_and_stands_in_its_place(
+    detector: FaceDetector, frame: np.ndarray
+) -> None:
+    face = find(detector, frame).boxes[:1]
+    (refined,) = detector.refine([picture_of(frame)], [np.concatenate([np.float32([[0, 0, 60, 60]]), face])])
+    assert refined.scores[0] < 0.5 < 0.9 < refined.scores[1]
+
+
+@pytest.mark.parametrize("share", [(0.0, 0.0), (0.8, 0.0), (-0.6, 0.7), (0.0, -0.8)])
+@pytest.mark.parametrize("size", [0.75, 1.0, 1.3])
+def test_a_face_is_found_near_where_it_was(
+    detector: FaceDetector, frame: np.ndarray, share: tuple[float, float], size: float
+) -> None:
+    whole = find(detector, frame).take(np.array([0]))
+    side = (whole.boxes[0, 2:] - whole.boxes[0, :2]).max()
+    centre = (whole.boxes[0, :2] + whole.boxes[0, 2:]) / 2 + side * np.array(share)
+    before = np.concatenate([centre - size * side / 2, centre + size * side / 2])[None].astype(np.float32)
+    (found,) = detector.find_near([picture_of(frame)], [before])
+    assert found.boxes == pytest.approx(whole.boxes, abs=0.15 * side)
+
+
+def test_a_box_beyond_the_frame_does_no_harm(detector: FaceDetector, frame: np.ndarray) -> None:
+    far = np.float32([[-500, -500, -400, -400], [0, 0, 2000, 2000], [700, 100, 800, 200], [5, 5, 5, 5]])
+    (refined,) = detector.refine([picture_of(frame)], [far])
+    assert np.isfinite(refined.boxes).all()
+    assert np.isfinite(detector.find_near([picture_of(frame)], [far])[0].boxes).all()
+
+
+def test_parts_are_joined_in_their_order() -> None:
+    assert_empty(joined([]))
+    one = Detections(
+        boxes=np.ones((1, 4), np.float32),
+        scores=np.ones(1, np.float32),
+        landmarks=np.ones((1, 5, 2), np.float32),
+    )
+    assert joined([NO_FACES, one, one]).scores.tolist() == [1, 1]
+    assert_empty(one.take(np.zeros(1, bool)))

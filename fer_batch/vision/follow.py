@@ -1,0 +1,197 @@
+"""Where the faces are at every moment, with the whole cascade run on key moments only.
+
+Key moments are the first of each `detect_every` seconds of the video's own time, and the first after a shot
+cut. From each, its faces are followed to the next by O-Net alone; what the next key moment has and that does
+not lead to is followed back. So what is found at a moment depends on the moments from the key before it to
+the key after it, and on nothing else, wherever the reading began.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from fer_batch.laps import Laps
+from fer_batch.vision.decode import SAME_TIME_S, Frame
+from fer_batch.vision.detect import NO_FACES, Detections, FaceDetector, joined
+from fer_batch.vision.picture import Picture, grey_of
+from fer_batch.vision.track import is_cut, overlap
+
+HELD = 24
+"""Moments that are looked at together, about: more fill the networks' batches, and memory."""
+LONGEST_SPAN = 30
+"""Moments from one key moment to the next, at most, as all are held in memory."""
+SAME_FACE = 0.4
+"""Least overlap of two boxes at one moment that are of one face."""
+STRAY = 0.3
+"""Least overlap of a followed face with where it was expected."""
+NEARBY = 0.1
+"""Least overlap of a face with where it was expected that it is not lost at."""
+THUMBNAIL = (18, 32)
+SAMPLES = 8
+"""Pixels of the picture, down and across, that a cell of the thumbnail is the mean of."""
+
+
+@dataclass(kw_only=True)
+class Look:
+    """A moment and its faces."""
+
+    frame: Frame
+    cut: bool
+    """Whether a new shot begins here."""
+    key: bool
+    whole: Detections | None = None
+    """What the whole cascade finds, on key moments."""
+    followed: list[Detections] = field(default_factory=list)
+    """What was followed to here."""
+    lost: list[np.ndarray] = field(default_factory=list)
+    """Boxes `(n, 4)` where faces were expected and are not."""
+
+    @property
+    def found(self) -> Detections:
+        """Each face once: as the whole cascade has it, else as it was followed."""
+        faces = self.whole or NO_FACES
+        for part in self.followed:
+            faces = joined([faces, part.take(~_known(part, faces))])
+        return faces
+
+
+def follow(
+    frames: Iterable[Frame],
+    detector: FaceDetector,
+    detect_every: float,
+    moment_s: float,
+    pixel_aspect: float,
+    laps: Laps,
+) -> Iterator[Look]:
+    """The moments of a video, in order, with their faces; a key moment each `detect_every` seconds.
+
+    `moment_s` is the usual time from a moment to the next. Time goes to "decode" and "detect" of `laps`.
+    """
+    key_s = min(detect_every, LONGEST_SPAN * moment_s)
+    held: list[Look] = []
+    before: np.ndarray | None = None
+    cell = -1
+    for frame in frames:
+        laps.lap("decode")
+        after, last = _thumbnail(frame.picture), cell
+        cut = before is not None and is_cut(before, after)
+        cell = math.floor((frame.time_s + SAME_TIME_S) / key_s)
+        held.append(Look(frame=frame, cut=cut, key=cut or cell != last or not held))
+        before = after
+        if held[-1].key and len(held) > HELD:
+            _look(held, detector, pixel_aspect)
+            laps.lap("detect")
+            yield from held[:-1]
+            held = held[-1:]
+        laps.lap("detect")
+    laps.lap("decode")
+    if held:
+        _look(held, detector, pixel_aspect)
+        laps.lap("detect")
+        yield from held
+
+
+def _look(held: list[Look], detector: FaceDetector, pixel_aspect: float) -> None:
+    """Find the faces of moments of which the first is a key moment, and so is the last but at the end."""
+    keys = [number for number, look in enumerate(held) if look.key]
+    new = [held[key] for key in keys if held[key].whole is None]
+    for look, found in zip(
+        new, detector.find([look.frame.picture for look in new], pixel_aspect), strict=True
+    ):
+        look.whole = found
+    spans = [held[key : end + 1] for key, end in zip(keys, [*keys[1:], len(held)], strict=True)]
+    spans = [span[:-1] if span[-1].cut and len(span) > 1 else span for span in spans]
+    _walk([(span[1:], span[0].whole or NO_FACES) for span in spans], detector, pixel_aspect)
+    ends = [span for span in spans if len(span) > 1 and span[-1].whole is not None]
+    _walk([(span[-2::-1], _not_reached(span[-1])) for span in ends], detector, pixel_aspect)
+    again = [(span, place) for span in spans if (place := _first_loss(span)) is not None]
+    pictures = [span[place].frame.picture for span, place in again]
+    walks = []
+    for (span, place), whole in zip(again, detector.find(pictures, pixel_aspect), strict=True):
+        look = span[place]
+        look.followed.append(whole.take(~_known(whole, look.found)))
+        walks += [(span[place + 1 :], look.followed[-1]), (span[place - 1 :: -1], look.followed[-1])]
+    _walk(walks, detector, pixel_aspect)
+
+
+def _first_loss(span: Sequence[Look]) -> int | None:
+    """The first moment between two key moments where a face is missing that was to be there."""
+    for place, look in enumerate(span):
+        if not look.key and look.lost:
+            lost = np.concatenate(look.lost)
+            if (overlap(lost, look.found.boxes) < NEARBY).all(axis=1).any():
+                return place
+    return None
+
+
+def _not_reached(look: Look) -> Detections:
+    """The faces of a key moment that were not followed to it."""
+    faces = look.whole or NO_FACES
+    return faces.take(~_known(faces, joined(look.followed)))
+
+
+def _walk(
+    walks: Sequence[tuple[list[Look], Detections]], detector: FaceDetector, pixel_aspect: float
+) -> None:
+    """Follow faces from moment to moment, each walk along its own, until they are lost or meet a known one.
+
+    A step of all walks is one batch. A face is expected to move on as in the step before.
+    """
+    walks = [(steps, faces) for steps, faces in walks if steps and len(faces)]
+    shifts = [np.zeros_like(faces.boxes) for _, faces in walks]
+    while walks:
+        expected = [faces.boxes + shift for (_, faces), shift in zip(walks, shifts, strict=True)]
+        pictures = [steps[0].frame.picture for steps, _ in walks]
+        there = detector.refine(pictures, expected, pixel_aspect)
+        further, shifts_on = [], []
+        sure = [_sure(boxes, found, detector.min_score) for boxes, found in zip(expected, there, strict=True)]
+        lost = [boxes[~kept] for boxes, kept in zip(expected, sure, strict=True)]
+        around = detector.find_near(pictures, lost, pixel_aspect)
+        for (steps, faces), boxes, found, kept, near in zip(
+            walks, expected, there, sure, around, strict=True
+        ):
+            found = joined([found.take(kept), near])
+            missed = boxes[(overlap(boxes, found.boxes) < NEARBY).all(axis=1)]
+            if len(missed):
+                steps[0].lost.append(missed)
+            found = found.take(~_known(found, joined(steps[0].followed)))
+            found = found.take(_best(found))
+            if len(found):
+                steps[0].followed.append(found)
+                if len(steps) > 1:
+                    further.append((steps[1:], found))
+                    shifts_on.append(_shifts(faces.boxes, found.boxes))
+        walks, shifts = further, shifts_on
+
+
+def _sure(expected: np.ndarray, found: Detections, min_score: float) -> np.ndarray:
+    """Which refined faces `(n,) bool` are faces, and where they were expected."""
+    return (found.scores >= min_score) & (overlap(expected, found.boxes).diagonal() >= STRAY)
+
+
+def _shifts(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """How far `(n, 4)` boxes are from the nearest of those before."""
+    far = np.abs(after[:, None] - before[None]).sum(axis=2)  # (n, m)
+    return after - before[far.argmin(axis=1)]
+
+
+def _known(faces: Detections, others: Detections) -> np.ndarray:
+    """Which of some faces `(n,) bool` are among others of the same moment."""
+    return (overlap(faces.boxes, others.boxes) >= SAME_FACE).sum(axis=1) > 0
+
+
+def _best(faces: Detections) -> np.ndarray:
+    """Which of some faces `(n,) bool` are not another one again that scores higher."""
+    same = overlap(faces.boxes, faces.boxes) >= SAME_FACE
+    rank = np.lexsort((np.arange(len(faces)), -faces.scores)).argsort()
+    return (same & (rank[None] < rank[:, None])).sum(axis=1) == 0
+
+
+def _thumbnail(picture: Picture) -> np.ndarray:
+    high, wide = THUMBNAIL
+    points = picture.y.resize((wide * SAMPLES, high * SAMPLES), Image.Resampling.NEAREST)
+    grey = np.asarray(grey_of(picture, points), np.float32)
+    return grey.reshape(high, SAMPLES, wide, SAMPLES).mean(axis=(1, 3))
