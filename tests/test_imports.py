@@ -39,7 +39,7 @@ SINGLE = {("archive", "fer_batch.vision.decode")}
 """Modules that a part may import from a part that it may not: probing a video is reading it."""
 
 PLACES = {
-    "av": ["vision/decode.py", "sample/make_sample.py"],
+    "av": ["vision/decode.py", "pipeline/bench.py", "sample/make_sample.py"],
     "decord": ["vision/decode.py"],
     "facenet_pytorch": ["vision/detect.py"],
     "ray.data": ["pipeline/analyze.py", "pipeline/results.py", "training/clips.py", "training/sources.py"],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from fer_batch.cli import analyze, crossval, evaluate, query, train
+from fer_batch.cli import analyze, bench, crossval, evaluate, query, train
 from fer_batch.errors import FerBatchError
 
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"fer-batch {version('fer-batch')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    for module in (analyze, query, train, evaluate, crossval):
+    for module in (analyze, query, bench, train, evaluate, crossval):
         module.add_commands(commands)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:

@@ -2,22 +2,29 @@
 Ray here.
 """
 
+import itertools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from fer_batch.archive.listing import Source
 from fer_batch.archive.probe import probe_video
 from fer_batch.config import AnalyzeConfig
+from fer_batch.laps import Laps
 from fer_batch.model.recognize import Recognizer
-from fer_batch.schema import FACES, PLAN, PROBED, RESULTS, from_bundle, to_bundle
+from fer_batch.schema import FACES, PLAN, PROBED, RESULTS, bundled, from_bundle, to_bundle
 from fer_batch.vision.crop import CROP_SIZE
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import segment_faces
+
+AHEAD = 8
+"""Moments decoded while a GPU looks at others. Without one a worker has one core, and no use of it."""
 
 
 def probe_stage(sources: pa.Table) -> pa.Table:
@@ -34,12 +41,16 @@ class FacesStage:
         device = _device()
         self.config, self.crop_scale = config, crop_scale
         self.detector = FaceDetector(config.min_face, config.min_score, device)
+        self.ahead = AHEAD if device == "cuda" else 0
+        self.laps = Laps()
+        """Of all that it has done: "decode", "detect", "track" and "crop"."""
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
-        return _each_segment(bundles, PLAN, FACES, self._faces)
+        return _segments_through(bundles, PLAN, FACES, lambda segments: [self._faces(s) for s in segments])
 
     def _faces(self, segment: dict[str, Any]) -> dict[str, Any]:
-        seen = segment_faces(segment, self.config, self.detector, self.crop_scale)
+        seen = segment_faces(segment, self.config, self.detector, self.crop_scale, self.ahead)
+        self.laps.add(seen.laps)
         return {
             **{name: segment[name] for name in FACES.names if name in segment},
             "status": seen.status,
@@ -49,31 +60,42 @@ class FacesStage:
             "moments": seen.moments,
             "faces": seen.faces,
             "crops": seen.crops.tobytes(),
-            **seen.timings,
+            "decode_s": seen.laps.wall["decode"],
+            "detect_s": seen.laps.wall["detect"] + seen.laps.wall["track"],
+            "crop_s": seen.laps.wall["crop"],
         }
 
 
 class RecognizeStage:
-    """Faces and crops to answers: `bundled(FACES)` to `bundled(RESULTS)`, on the CPU or a share of a GPU."""
+    """Faces and crops to answers: `bundled(FACES)` to `bundled(RESULTS)`, on the CPU or a share of a GPU.
+
+    All segments that come together, of however many videos, share the batches of the model.
+    """
 
     def __init__(self, checkpoint: Path | None, flip: bool) -> None:
         self.recognizer = Recognizer(checkpoint, _device(), flip)
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
-        return _each_segment(bundles, FACES, RESULTS, self._answers)
+        return _segments_through(bundles, FACES, RESULTS, self._answers)
 
-    def _answers(self, segment: dict[str, Any]) -> dict[str, Any]:
+    def _answers(self, segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
         began = time.perf_counter()
-        crops = np.frombuffer(segment.pop("crops"), np.uint8).reshape(-1, CROP_SIZE, CROP_SIZE)
-        faces = segment["faces"]
-        tracks = np.array([f["track"] for f in faces], np.int64)
-        times = np.array([f["time_s"] for f in faces], np.float64)
-        in_core = np.array([f["frame_index"] >= 0 for f in faces], bool)
-        probs = self.recognizer.recognize(crops, tracks, times, in_core)
-        for face, inside, values in zip(faces, in_core, probs, strict=True):
-            face["probs"] = values.tolist() if inside else []
-        model_id = self.recognizer.card.model_id
-        return {**segment, "model_id": model_id, "recognize_s": time.perf_counter() - began}
+        crops = np.frombuffer(b"".join(s.pop("crops") for s in segments), np.uint8)
+        faces = [face for segment in segments for face in segment["faces"]]
+        counts = np.array([len(segment["faces"]) for segment in segments], np.int64)
+        times = np.array([face["time_s"] for face in faces], np.float64)
+        in_core = np.array([face["frame_index"] >= 0 for face in faces], bool)
+        probs = self.recognizer.recognize(
+            crops.reshape(-1, CROP_SIZE, CROP_SIZE), _tracks_apart(faces, counts), times, in_core
+        )
+        for face, inside, values in zip(faces, in_core.tolist(), probs.tolist(), strict=True):
+            face["probs"] = values if inside else []
+        recognize_s = (time.perf_counter() - began) * counts / max(counts.sum(), 1)
+        answer = {"model_id": self.recognizer.card.model_id}
+        return [
+            {**segment, **answer, "recognize_s": share}
+            for segment, share in zip(segments, recognize_s.tolist(), strict=True)
+        ]
 
 
 class AnalyzeStage:
@@ -89,15 +111,27 @@ class AnalyzeStage:
         return self.recognize(self.faces(bundles))
 
 
-def _each_segment(bundles: pa.Table, given: pa.Schema, made: pa.Schema, work: Any) -> pa.Table:
-    parts = []
-    for number in range(bundles.num_rows):
-        bundle = bundles.slice(number, 1)
-        rows = [work(segment) for segment in from_bundle(bundle, given).to_pylist()]
-        parts.append(
-            to_bundle(bundle.column("bundle_id")[0].as_py(), pa.Table.from_pylist(rows, schema=made))
-        )
-    return pa.concat_tables(parts)
+def _tracks_apart(faces: list[dict[str, Any]], counts: np.ndarray) -> np.ndarray:
+    """Track numbers `(n,) int64` of the faces of segments, `counts` each, that no two segments share."""
+    segment = np.repeat(np.arange(len(counts)), counts)
+    track = np.array([face["track"] for face in faces], np.int64)
+    return segment * (track.max(initial=0) + 1) + track
+
+
+def _segments_through(
+    bundles: pa.Table,
+    given: pa.Schema,
+    made: pa.Schema,
+    work: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+) -> pa.Table:
+    """The segments of all bundles through `work`, a row a segment, and back into their bundles."""
+    rows = iter(work(from_bundle(bundles, given).to_pylist()))
+    counts = pc.list_value_length(bundles.column("segments")).to_pylist()
+    parts = [
+        to_bundle(bundle_id, pa.Table.from_pylist(list(itertools.islice(rows, count)), schema=made))
+        for bundle_id, count in zip(bundles.column("bundle_id").to_pylist(), counts, strict=True)
+    ]
+    return pa.concat_tables([bundled(made).empty_table(), *parts])
 
 
 def _device() -> str:

@@ -1,0 +1,99 @@
+"""`bench`."""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fer_batch.cli.analyze import add_config_options
+from fer_batch.config import AnalyzeConfig
+from fer_batch.errors import ConfigError, OutputError
+
+EXAMPLES = """\
+examples:
+  fer-batch bench talk.mp4
+  fer-batch bench talks/ --fps 10 --runs 1 --json speed.json
+
+Each file is decoded bare (FFmpeg's libraries, one thread, the frames thrown away) and analyzed, in turn, RUNS
+times; shown are the medians. All in one process on one core, without Ray."""
+
+
+def add_commands(commands: Any) -> None:
+    """Add the command of this module to the parser."""
+    parser = commands.add_parser(
+        "bench",
+        help="what each stage costs on your videos, beside bare decoding",
+        description="Measure what each stage costs on a video, beside bare decoding of the same file.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="files, folders, globs, manifests")
+    parser.add_argument("--runs", type=int, default=5, help="medians of so many runs (default %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    add_config_options(parser)
+    parser.set_defaults(run=run_bench, parser=parser)
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    """Run the command `bench`."""
+    names = {field.name for field in dataclasses.fields(AnalyzeConfig)}
+    config = AnalyzeConfig(**{name: value for name, value in vars(options).items() if name in names})
+    if options.runs < 1:
+        raise ConfigError(f"--runs is {options.runs}; allowed is a whole number from 1")
+    if options.json and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
+        raise OutputError(f"--json {options.json} can't be written: it is a folder, or in none that exists")
+
+    from fer_batch.archive.listing import list_videos
+    from fer_batch.files import write_json
+    from fer_batch.pipeline.bench import bench
+
+    sources = list_videos(options.videos).sources
+    count = f"{len(sources)} video{'s' if len(sources) != 1 else ''}"
+    print(
+        f"{count}, {options.runs} run{'s' if options.runs != 1 else ''} each …", file=sys.stderr, flush=True
+    )
+    console = Console(highlight=False)
+    answers = bench(sources, config, options.runs, lambda figures: _show(console, figures))
+    if options.json:
+        try:
+            write_json(options.json, answers)
+        except OSError as error:
+            raise OutputError(f"--json {options.json} can't be written: {error.strerror}") from error
+    return 0
+
+
+def _show(console: Console, figures: dict[str, Any]) -> None:
+    """One block: what the video is, a row a stage, and the ratio to bare decoding."""
+    console.print(Text(figures["video"], style="bold"), soft_wrap=True)
+    console.print(
+        f"{figures['seconds']:.1f} s, {figures['width']}×{figures['height']}, {figures['fps']:.3g} fps, "
+        f"{figures['codec']}; {figures['moments']} moments, {figures['faces']} faces "
+        f"({figures['faces_per_moment']:.1f} a moment)",
+        soft_wrap=True,
+    )
+    table = Table()
+    table.add_column("ms per second of video")
+    for name in ("CPU", "of it", "wall"):
+        table.add_column(name, justify="right")
+    total = figures["stages"]["total"]
+    for name, cost in figures["stages"].items():
+        if name == "total":
+            table.add_section()
+        share = f"{100 * cost['cpu_s'] / total['cpu_s']:.0f} %"
+        table.add_row(name, _ms(cost["cpu_s"]), share, _ms(cost["wall_s"]))
+    table.add_section()
+    bare, ratio = figures["bare_decoding"], figures["ratio"]
+    table.add_row("bare decoding", _ms(bare["cpu_s"]), "", _ms(bare["wall_s"]))
+    table.add_row("total over bare", f"{ratio['cpu_s']:.2f}×", "", f"{ratio['wall_s']:.2f}×")
+    console.print(table)
+    peak = figures["peak_memory_bytes"] / 1e6
+    console.print(f"peak memory of this process so far, libraries included: {peak:.0f} MB\n")
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.1f}"

@@ -1,0 +1,140 @@
+"""What each stage costs on a video, beside bare decoding of the same file in the same run."""
+
+import resource
+import statistics
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import av
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fer_batch.archive.listing import Source
+from fer_batch.archive.plan import plan_segments
+from fer_batch.archive.probe import probe_video
+from fer_batch.config import AnalyzeConfig
+from fer_batch.errors import InputError
+from fer_batch.laps import Laps
+from fer_batch.model.weights import load_checkpoint
+from fer_batch.pipeline.results import write_result
+from fer_batch.pipeline.stages import AnalyzeStage
+from fer_batch.schema import RESULTS, from_bundle, to_bundle
+
+STAGES = ("decode", "detect", "track", "crop", "encode", "window", "write")
+
+
+def bare_decoding(path: str | Path) -> Laps:
+    """Decode a video with FFmpeg's libraries on one thread and throw the frames away: the lap "bare".
+
+    Packets that can't be decoded are left out, as they are when a video is analyzed.
+    """
+    laps = Laps()
+    with av.open(str(path)) as container, suppress(av.FFmpegError):
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for packet in container.demux(stream):
+            with suppress(av.FFmpegError):
+                packet.decode()
+    laps.lap("bare")
+    return laps
+
+
+def bench(
+    sources: tuple[Source, ...],
+    config: AnalyzeConfig,
+    runs: int,
+    on_video: Callable[[dict[str, Any]], None] = lambda figures: None,
+) -> list[dict[str, Any]]:
+    """Measure each video in `runs` runs, bare decoding and all stages in turn; medians, a dict a video.
+
+    Everything runs in this process, on one thread of torch, without Ray; "write" is the file of results, in
+    a temporary folder. `on_video` gets each video's figures as soon as they are there:
+
+    - `video`, `status`, `seconds`, `width`, `height`, `fps`, `codec`, `runs`, `moments`, `faces` and
+      `faces_per_moment`
+    - `stages`: for each of `STAGES`, "rest" (what lies between them) and "total", `cpu_s` and `wall_s`, both
+      per second of video; `bare_decoding` likewise; `ratio`, of the total to bare decoding
+    - `peak_memory_bytes`: the largest resident memory of this process so far, with all libraries and the
+      videos before.
+
+    Raises InputError, before anything is measured, where a video can't be read.
+    """
+    checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
+    card = load_checkpoint(checkpoint)[1]
+    videos = [probe_video(source) for source in sources]
+    for video in videos:
+        if video["status"] != "ok":
+            raise InputError(f"{video['uri']} can't be measured: {video['error']}")
+    stage = AnalyzeStage(config, card.crop_scale, checkpoint)
+    answers = []
+    for video in videos:
+        plan = plan_segments([video], config, card.half_window_s, card.model_id, 1)
+        figures = _measure(stage, video, plan, runs)
+        on_video(figures)
+        answers.append(figures)
+    return answers
+
+
+def _measure(stage: AnalyzeStage, video: dict[str, Any], plan: pa.Table, runs: int) -> dict[str, Any]:
+    ids = plan.column("bundle_id")
+    bundles = [to_bundle(name, plan.filter(pc.equal(ids, name))) for name in ids.unique().to_pylist()]
+    stage(to_bundle("warm up", plan.slice(0, 1)))
+    ours, bare = [], []
+    for _ in range(runs):
+        bare.append(bare_decoding(video["uri"]))
+        laps, rows = _run(stage, bundles)
+        ours.append(laps)
+    seconds = max(rows.column("read_s").to_pylist())
+    if not seconds:
+        raise InputError(f"{video['uri']} can't be measured: {rows.column('error')[0]}")
+    moments = pc.list_flatten(rows.column("moments"))
+    faces = pc.sum(pc.struct_field(moments, "faces")).as_py() or 0
+    stages = {name: _median(ours, name, seconds) for name in (*STAGES, "rest", "total")}
+    decoding = _median(bare, "bare", seconds)
+    statuses = set(rows.column("status").to_pylist())
+    return {
+        "video": video["uri"],
+        "status": "ok" if statuses == {"ok"} else "partial",
+        "seconds": seconds,
+        **{name: video[name] for name in ("width", "height", "fps", "codec")},
+        "runs": runs,
+        "moments": len(moments),
+        "faces": faces,
+        "faces_per_moment": faces / max(len(moments), 1),
+        "stages": stages,
+        "bare_decoding": decoding,
+        "ratio": {kind: stages["total"][kind] / decoding[kind] for kind in decoding},
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _run(stage: AnalyzeStage, bundles: list[pa.Table]) -> tuple[Laps, pa.Table]:
+    """Take bundles from files to results once; the laps are `STAGES`, "rest" and "total"."""
+    laps, total = Laps(), Laps()
+    stage.faces.laps, stage.recognize.recognizer.laps = Laps(), Laps()
+    parts = []
+    with tempfile.TemporaryDirectory() as folder:
+        total.start()
+        for bundle in bundles:
+            answers = stage(bundle)
+            laps.start()
+            write_result(Path(folder), answers)
+            laps.lap("write")
+            parts.append(from_bundle(answers, RESULTS))
+        total.lap("total")
+    laps.add(stage.faces.laps)
+    laps.add(stage.recognize.recognizer.laps)
+    for sums, whole in ((laps.wall, total.wall), (laps.cpu, total.cpu)):
+        sums["rest"] = whole["total"] - sum(sums[name] for name in STAGES)
+    laps.add(total)
+    return laps, pa.concat_tables(parts)
+
+
+def _median(runs: list[Laps], name: str, seconds: float) -> dict[str, float]:
+    return {
+        "cpu_s": statistics.median(laps.cpu[name] for laps in runs) / seconds,
+        "wall_s": statistics.median(laps.wall[name] for laps in runs) / seconds,
+    }

@@ -1,0 +1,72 @@
+"""The benchmark: every stage has its cost, and the sum is what the whole costs."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_batch.archive.listing import list_videos
+from fer_batch.config import AnalyzeConfig
+from fer_batch.errors import CheckpointError, InputError
+from fer_batch.pipeline.bench import STAGES, bare_decoding, bench
+from tests.conftest import write_video
+
+
+@pytest.fixture(scope="module")
+def two_seconds(tmp_path_factory: pytest.TempPathFactory, sample_frames: list[np.ndarray]) -> Path:
+    return write_video(tmp_path_factory.mktemp("bench") / "two.mp4", sample_frames[:50])
+
+
+def test_every_stage_has_its_cost(two_seconds: Path) -> None:
+    seen = []
+    figures = bench(list_videos([str(two_seconds)]).sources, AnalyzeConfig(), 2, seen.append)
+    assert seen == figures
+    (one,) = figures
+    assert one["video"] == str(two_seconds)
+    assert one["status"] == "ok"
+    assert one["seconds"] == pytest.approx(2, abs=0.1)
+    assert (one["width"], one["height"], one["fps"], one["runs"]) == (640, 360, 25, 2)
+    assert one["moments"] == 10
+    assert one["faces"] == 10 * one["faces_per_moment"] > 0
+    stages = one["stages"]
+    assert list(stages) == [*STAGES, "rest", "total"]
+    assert all(stages[name]["cpu_s"] > 0 and stages[name]["wall_s"] > 0 for name in (*STAGES, "total"))
+    for kind in ("cpu_s", "wall_s"):
+        parts = sum(cost[kind] for name, cost in stages.items() if name != "total")
+        assert parts == pytest.approx(stages["total"][kind], rel=0.2)
+        assert one["ratio"][kind] == pytest.approx(stages["total"][kind] / one["bare_decoding"][kind])
+    assert one["peak_memory_bytes"] > 100e6
+
+
+def test_half_the_moments_are_half_the_faces(two_seconds: Path) -> None:
+    (one,) = bench(list_videos([str(two_seconds)]).sources, AnalyzeConfig(fps=2.5), 1)
+    assert one["moments"] == 5
+
+
+def test_bare_decoding_goes_over_damage(two_seconds: Path, tmp_path: Path) -> None:
+    content = bytearray(two_seconds.read_bytes())
+    content[len(content) // 4 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 4)
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(content)
+    laps = bare_decoding(damaged)
+    assert laps.wall.keys() == {"bare"}
+    assert 0 < laps.cpu["bare"] < math.inf
+
+
+@pytest.mark.parametrize("content", [b"", b"no video at all"])
+def test_what_is_no_video_is_said_before_anything_is_measured(
+    two_seconds: Path, tmp_path: Path, content: bytes
+) -> None:
+    bad = tmp_path / "z.mp4"
+    bad.write_bytes(content)
+    seen: list[object] = []
+    with pytest.raises(InputError, match=r"z\.mp4 can't be measured: .+"):
+        bench(list_videos([str(two_seconds), str(bad)]).sources, AnalyzeConfig(), 1, seen.append)
+    assert not seen
+
+
+def test_a_checkpoint_that_is_not_there_is_said(two_seconds: Path, tmp_path: Path) -> None:
+    config = AnalyzeConfig(checkpoint=str(tmp_path / "none.safetensors"))
+    with pytest.raises(CheckpointError):
+        bench(list_videos([str(two_seconds)]).sources, config, 1)
