@@ -51,11 +51,11 @@ class Look:
 
     @property
     def found(self) -> Detections:
-        """Each face once: as the whole cascade has it, else as it was followed."""
+        """Each face once, from left to right: as the whole cascade has it, else as it was followed."""
         faces = self.whole or NO_FACES
         for part in self.followed:
             faces = joined([faces, part.take(~_known(part, faces))])
-        return faces
+        return faces.take(np.argsort(faces.boxes[:, 0], kind="stable"))
 
 
 def follow(

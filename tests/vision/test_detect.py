@@ -200,7 +200,8 @@ def test_what_is_no_face_scores_low_and_stands_in_its_place(
 ) -> None:
     face = find(detector, frame).boxes[:1]
     (refined,) = detector.refine([picture_of(frame)], [np.concatenate([np.float32([[0, 0, 60, 60]]), face])])
-    assert refined.scores[0] < 0.5 < 0.9 < refined.scores[1]
+    assert refined.scores[0] < 0.5
+    assert refined.scores[1] > 0.9
 
 
 @pytest.mark.parametrize("share", [(0.0, 0.0), (0.8, 0.0), (-0.6, 0.7), (0.0, -0.8)])
@@ -209,11 +210,11 @@ def test_a_face_is_found_near_where_it_was(
     detector: FaceDetector, frame: np.ndarray, share: tuple[float, float], size: float
 ) -> None:
     whole = find(detector, frame).take(np.array([0]))
-    side = (whole.boxes[0, 2:] - whole.boxes[0, :2]).max()
+    side = float((whole.boxes[0, 2:] - whole.boxes[0, :2]).max())
     centre = (whole.boxes[0, :2] + whole.boxes[0, 2:]) / 2 + side * np.array(share)
     before = np.concatenate([centre - size * side / 2, centre + size * side / 2])[None].astype(np.float32)
     (found,) = detector.find_near([picture_of(frame)], [before])
-    assert found.boxes == pytest.approx(whole.boxes, abs=0.15 * side)
+    assert np.abs(found.boxes - whole.boxes).max(axis=1).min() < 0.15 * side
 
 
 def test_a_box_beyond_the_frame_does_no_harm(detector: FaceDetector, frame: np.ndarray) -> None:
