@@ -1,0 +1,566 @@
+"""How fast it is: each row of the table of figures, ours against the other in one run, interleaved, medians.
+
+python tests/benchmarks/speed.py --out DIR [ROW...] [--runs 5] [--all] [--videos FOLDER]
+
+Without names, the rows that take a few minutes; --all: every one (an hour or two, 4 GB of disk). Videos
+are made in DIR/media, of ../shared/media/clean or else of the packaged sample. DIR/speed.json keeps the
+latest figures of each row, DIR/speed.png shows them all.
+"""
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from media import CLEAN, clip, copies, enlarged, kept, repeated
+
+from fer_batch.archive.listing import list_videos
+from fer_batch.archive.plan import plan_segments
+from fer_batch.archive.probe import probe_video
+from fer_batch.config import AnalyzeConfig
+from fer_batch.model.weights import load_checkpoint
+from fer_batch.pipeline.bench import bench
+from fer_batch.pipeline.results import write_result
+from fer_batch.pipeline.stages import AnalyzeStage, FacesStage
+from fer_batch.runtime import ray_session
+from fer_batch.schema import (
+    EMOTIONS,
+    FACES,
+    MOMENTS,
+    PLAN,
+    VIDEOS,
+    from_bundle,
+    probability_column,
+    to_bundle,
+    tracks_schema,
+)
+from fer_batch.vision.decode import Reading, sampled_frames
+
+CARD = load_checkpoint()[1]
+SAME_FACE_IOU = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """What a row may need to know."""
+
+    media: Path
+    """Folder of the videos that are made."""
+    videos: Path
+    """Folder of real videos, for the recall."""
+    runs: int
+
+
+Figures = dict[str, Any]
+"""`value`, and what else is worth knowing."""
+
+
+def hd(where: Where) -> Figures:
+    """CPU time over that of bare decoding, one face."""
+    return over_bare(where, enlarged(where.media, clip("woman_pexels.mp4"), 1080, 20))
+
+
+def hd_two(where: Where) -> Figures:
+    """CPU time over that of bare decoding, two faces."""
+    return over_bare(where, enlarged(where.media, clip("heads_female-and-male.mp4"), 1080, 20))
+
+
+def p720(where: Where) -> Figures:
+    """CPU time over that of bare decoding, one face."""
+    return over_bare(where, enlarged(where.media, clip("woman_pexels.mp4"), 720, 20))
+
+
+def hd_fast(where: Where) -> Figures:
+    """CPU time with --fast over that of bare decoding of all frames; x264's preset medium."""
+    video = enlarged(where.media, clip("woman_pexels.mp4"), 1080, 20, preset="medium", bframes=3)
+    return over_bare(where, video, fast="nonref")
+
+
+def p360(where: Where) -> Figures:
+    """Milliseconds of CPU for a sampled frame, decoding included, one face."""
+    figures = over_bare(where, clip("woman_pexels.mp4"))
+    cpu_s = figures["stages"]["total"]["cpu_s"] * figures["seconds"]
+    return figures | {"value": 1000 * cpu_s / figures["moments"]}
+
+
+def over_bare(where: Where, video: Path, **settings: Any) -> Figures:
+    """All figures of `bench` on one video; the value is the ratio of CPU time."""
+    (figures,) = bench(list_videos([str(video)]).sources, AnalyzeConfig(**settings), where.runs)
+    return figures | {"value": figures["ratio"]["cpu_s"]}
+
+
+def crowd(where: Where) -> Figures:
+    """CPU time of plain `MTCNN.detect` on each sampled frame over that of our detection; faces from 40 px."""
+    video = clip("crowd_1080p.mp4")
+    frames, height = rgb_samples(video), av.open(str(video)).streams.video[0].height
+    plain = mtcnn(40)
+    config = AnalyzeConfig(min_face=40 / height)
+    stage, bundle = FacesStage(config, CARD.crop_scale), whole(video, config)
+    ours, theirs, found = [], [], 0
+    stage(bundle)
+    for _ in range(where.runs):
+        began, before = time.process_time(), stage.laps.cpu["detect"]
+        rows = from_bundle(stage(bundle), FACES)
+        ours.append((stage.laps.cpu["detect"] - before, time.process_time() - began))
+        began = time.process_time()
+        found = sum(len(detected(plain, image)[0]) for image in frames.values())
+        theirs.append(time.process_time() - began)
+    detect, total = (statistics.median(column) for column in zip(*ours, strict=True))
+    plain_s = statistics.median(theirs)
+    return {
+        "value": plain_s / detect,
+        "over_all_of_ours": plain_s / total,
+        "ms_a_moment": {"plain": 1000 * plain_s / len(frames), "detect": 1000 * detect / len(frames)},
+        "moments": len(frames),
+        "faces": {"plain": found, "ours": len(pc.list_flatten(rows.column("faces")))},
+    }
+
+
+def recall(where: Where) -> Figures:
+    """Faces of full MTCNN (5 % of the height, all its own thresholds) on every sampled frame that we find
+    too, at IoU 0.5.
+    """
+    config = AnalyzeConfig()
+    stage = FacesStage(config, CARD.crop_scale)
+    videos = {}
+    for source in list_videos([str(where.videos)]).sources:
+        video = Path(source.uri)
+        faces = pc.list_flatten(from_bundle(stage(whole(video, config)), FACES).column("faces"))
+        ours: dict[int, list[list[float]]] = {}
+        for face in faces.to_pylist():
+            ours.setdefault(face["frame_index"], []).append(
+                [face[f"box_{k}"] for k in ("x0", "y0", "x1", "y1")]
+            )
+        plain, counts = None, dict.fromkeys(("theirs", "sure", "ours", "both", "both_sure"), 0)
+        ious: list[float] = []
+        for index, image in rgb_samples(video).items():
+            height, width = image.shape[:2]
+            plain = plain or mtcnn(0.05 * height)
+            boxes, scores = detected(plain, image)
+            mine = np.array(ours.get(index, []), float).reshape(-1, 4) * [width, height, width, height]
+            shared = pairs(boxes, mine)
+            counts["theirs"] += len(boxes)
+            counts["sure"] += int((scores >= config.min_score).sum())
+            counts["ours"] += len(mine)
+            counts["both"] += len(shared)
+            counts["both_sure"] += sum(bool(scores[i] >= config.min_score) for i, _ in shared)
+            ious += shared.values()
+        videos[video.name] = counts | {"iou": float(np.mean(ious)) if ious else None, "ious": ious}
+    ious = [iou for one in videos.values() for iou in one.pop("ious")]
+    sums = {
+        name: sum(one[name] for one in videos.values())
+        for name in ("theirs", "sure", "ours", "both", "both_sure")
+    }
+    return {
+        "value": sums["both"] / sums["theirs"],
+        "precision": sums["both"] / sums["ours"],
+        "mean_iou": float(np.mean(ious)),
+        "recall_of_sure": sums["both_sure"] / sums["sure"],
+        "faces": sums,
+        "videos": videos,
+    }
+
+
+def workers(where: Where) -> Figures:
+    """Wall time of one worker over that of two, a set of 40 clips; the start of the workers counts."""
+    folder = copies(where.media, clip("woman_pexels.mp4"), 40)
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(where.runs):
+        for cpus, runs in seconds.items():
+            with ray_session(num_cpus=cpus), tempfile.TemporaryDirectory() as out:
+                runs.append(analyzed(folder, Path(out))[0])
+    one, two = (statistics.median(runs) for runs in seconds.values())
+    return {"value": one / two, "seconds": {"one": one, "two": two}}
+
+
+def actor(where: Where) -> Figures:
+    """CPU time of 10 minutes of video on one warm actor of Ray, all of Ray's processes included, over that
+    of the same stages here. Warm: it is what 20 minutes cost more than 10.
+    """
+    video = clip("woman_pexels.mp4")
+    config = AnalyzeConfig()
+    folders = [repeated(where.media / f"{n}", video, seconds=600) for n in range(2)]
+    stage = AnalyzeStage(config, CARD.crop_scale, None)
+    stage(whole(video, config))
+    ours, theirs = [], []
+    for _ in range(where.runs):
+        began = time.process_time()
+        with tempfile.TemporaryDirectory() as results:
+            for bundle in bundles(folders[0], config):
+                write_result(Path(results), stage(bundle))
+        ours.append(time.process_time() - began)
+        costs = []
+        for inputs in (folders[:1], folders):
+            with tree_cpu() as spent, ray_session(num_cpus=1), tempfile.TemporaryDirectory() as out:
+                analyzed(inputs, Path(out))
+            costs.append(spent())
+        theirs.append(costs[1] - costs[0])
+    return {
+        "value": statistics.median(theirs) / statistics.median(ours),
+        "cpu_s": {"actor": theirs, "here": ours},
+    }
+
+
+def start(where: Where) -> Figures:
+    """Seconds from the command to the first result on disk, warm files."""
+    folder = copies(where.media, clip("woman_pexels.mp4"), 40)
+    seconds = []
+    for _ in range(where.runs):
+        with tempfile.TemporaryDirectory() as out:
+            command = [
+                sys.executable,
+                "-m",
+                "fer_batch.cli.main",
+                "analyze",
+                str(folder),
+                "--out",
+                f"{out}/run",
+            ]
+            began = time.monotonic()
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+                while not list(Path(out).glob("run/results/[!.]*.parquet")) and run.poll() is None:
+                    time.sleep(0.05)
+                seconds.append(time.monotonic() - began)
+                run.terminate()
+    return {"value": statistics.median(seconds), "seconds": seconds}
+
+
+def memory(where: Where) -> Figures:
+    """Peak memory, in GB, of a process that takes an hour of 1080p from file to results; and how it grows."""
+    video = repeated(where.media, enlarged(where.media, clip("woman_pexels.mp4"), 1080, 20), seconds=3600)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        peaks = pool.apply(_peaks, (video,))
+    return {
+        "value": peaks[-1] / 1e9,
+        "peak_bytes_after_each_bundle": peaks,
+        "growth_bytes": peaks[-1] - peaks[0],
+    }
+
+
+def _peaks(video: Path) -> list[int]:
+    config = AnalyzeConfig()
+    stage = AnalyzeStage(config, CARD.crop_scale, None)
+    peaks = []
+    with tempfile.TemporaryDirectory() as results:
+        for bundle in bundles(video, config):
+            write_result(Path(results), stage(bundle))
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return peaks
+
+
+def short_clips(where: Where) -> Figures:
+    """Video analyzed per wall time, 300 clips of 3 s over a video of as much; two workers, Ray running."""
+    clips = copies(where.media, enlarged(where.media, clip("woman_pexels.mp4"), 360, 3), 300)
+    long = repeated(where.media, enlarged(where.media, clip("woman_pexels.mp4"), 360, 20), seconds=900)
+    rates: dict[str, list[float]] = {"clips": [], "long": []}
+    with ray_session(num_cpus=2):
+        for _ in range(where.runs):
+            for name, inputs in (("clips", clips), ("long", long)):
+                with tempfile.TemporaryDirectory() as out:
+                    wall_s, video_s = analyzed(inputs, Path(out))
+                rates[name].append(video_s / wall_s)
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    return {"value": medians["clips"] / medians["long"], "times_realtime": medians}
+
+
+def bytes_read(where: Where) -> Figures:
+    """Bytes that decoding all segments of a file of 1 GB reads, over the file's size."""
+    video = repeated(where.media, clip("crowd_1080p.mp4"), size_bytes=10**9)
+    config = AnalyzeConfig()
+    before = _rchar()
+    count = 0
+    for row in plan(video, config).to_pylist():
+        reading = Reading(core_start_s=row["core_start_s"], core_end_s=row["core_end_s"])
+        span = row["start_s"], row["end_s"]
+        for _ in sampled_frames(row["uri"], *span, config.fps, row["first_pts"], reading):
+            count += 1
+    read, size = _rchar() - before, video.stat().st_size
+    return {"value": read / size, "read_bytes": read, "file_bytes": size, "moments": count}
+
+
+def _rchar() -> int:
+    """Bytes that this process has read so far."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("rchar:")).split()[1])
+
+
+def query(where: Where) -> Figures:
+    """Seconds for the emotions' shares of each of 1,000 videos over 10 million rows of `tracks`."""
+    from fer_batch.timeline.store import open_timeline
+
+    out = kept(where.media / "ten_million", ten_million_rows)
+    shares = """
+        SELECT video_id, emotion, count(*) / sum(count(*)) OVER (PARTITION BY video_id) AS share
+        FROM tracks GROUP BY video_id, emotion"""
+    timeline = open_timeline(out)
+    rows = len(timeline.sql(shares).fetchall())
+    seconds = []
+    for _ in range(where.runs):
+        began = time.perf_counter()
+        timeline.sql(shares).fetchall()
+        seconds.append(time.perf_counter() - began)
+    return {"value": statistics.median(seconds), "rows": rows, "seconds": seconds}
+
+
+def ten_million_rows(out: Path) -> None:
+    """Tables as `finalize` writes them: 1,000 videos of 10,000 faces, in 8 buckets."""
+    from deltalake import DeltaTable, write_deltalake
+
+    rng, schema = np.random.default_rng(0), tracks_schema(EMOTIONS)
+    tables = {
+        name: DeltaTable.create(str(out / name), kind, mode="ignore", partition_by=["bucket"])
+        for name, kind in (("tracks", schema), ("moments", MOMENTS), ("videos", VIDEOS))
+    }
+    for bucket in range(8):
+        videos = np.repeat([f"{v:016x}" for v in range(bucket, 1000, 8)], 10_000)
+        n = len(videos)
+        probs = rng.dirichlet(np.full(len(EMOTIONS), 0.3), n).astype(np.float32)
+        track = np.tile(np.repeat(np.arange(10), 1000), n // 10_000)
+        known = {
+            "video_id": videos,
+            "uri": np.char.add(np.char.add("/archive/talks/", videos), ".mp4"),
+            "track_id": track,
+            "time_s": np.tile(np.arange(1000) / 5, n // 1000),
+            "frame_index": np.tile(np.arange(1000) * 5, n // 1000),
+            "emotion": np.array(EMOTIONS)[probs.argmax(1)],
+            "confidence": probs.max(1),
+            **{probability_column(name): probs[:, k] for k, name in enumerate(EMOTIONS)},
+            "model_id": np.full(n, CARD.model_id),
+            "bucket": np.full(n, bucket),
+        }
+        columns = [pa.array(known.get(f.name, rng.random(n, np.float32))).cast(f.type) for f in schema]
+        write_deltalake(
+            tables["tracks"],
+            pa.table(columns, schema=schema),
+            mode="overwrite",
+            predicate=f"bucket = {bucket}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the table."""
+
+    work: str
+    measure: Callable[[Where], Figures]
+    floor: float
+    goal: float
+    unit: str = "×"
+    long: bool = False
+    """Measured only when it is named, or with --all."""
+
+
+ROWS = {
+    "1080p": Row(work="1080p25, one face: CPU over bare decoding", measure=hd, floor=2.0, goal=1.3),
+    "1080p-two": Row(work="1080p25, two faces: CPU over bare decoding", measure=hd_two, floor=2.0, goal=1.3),
+    "720p": Row(work="720p25, one face: CPU over bare decoding", measure=p720, floor=3.0, goal=1.7),
+    "fast": Row(
+        work="1080p with B-frames, --fast: CPU over bare decoding", measure=hd_fast, floor=1.3, goal=0.9
+    ),
+    "360p": Row(work="360p, one face: CPU a sampled frame", measure=p360, floor=25, goal=12, unit="ms"),
+    "crowd": Row(work="crowd, 1080p: faster than plain MTCNN", measure=crowd, floor=4, goal=8),
+    "recall": Row(work="recall against full MTCNN", measure=recall, floor=0.97, goal=1.0, unit="", long=True),
+    "workers": Row(work="two workers against one, 40 clips", measure=workers, floor=1.7, goal=1.9, long=True),
+    "actor": Row(work="an actor of Ray against none: CPU", measure=actor, floor=1.15, goal=1.05, long=True),
+    "start": Row(work="start to first result on disk", measure=start, floor=30, goal=12, unit="s"),
+    "memory": Row(
+        work="peak memory, an hour of 1080p", measure=memory, floor=1.5, goal=1.0, unit="GB", long=True
+    ),
+    "clips": Row(
+        work="300 clips of 3 s against one long video", measure=short_clips, floor=0.7, goal=0.9, long=True
+    ),
+    "bytes": Row(
+        work="bytes read over a file's size, 1 GB", measure=bytes_read, floor=1.5, goal=1.15, long=True
+    ),
+    "query": Row(
+        work="emotion shares over 10 million rows", measure=query, floor=1.0, goal=0.3, unit="s", long=True
+    ),
+}
+
+
+def plan(inputs: Path | list[Path], config: AnalyzeConfig) -> pa.Table:
+    """The segments of videos, as one worker would get them."""
+    paths = [str(path) for path in (inputs if isinstance(inputs, list) else [inputs])]
+    probed = [probe_video(source) for source in list_videos(paths).sources]
+    return plan_segments(probed, config, CARD.half_window_s, CARD.model_id, 1)
+
+
+def bundles(inputs: Path | list[Path], config: AnalyzeConfig) -> Iterator[pa.Table]:
+    """The work on videos, a bundle at a time."""
+    rows = plan(inputs, config)
+    first = 0
+    for bundle_id, members in itertools.groupby(rows.column("bundle_id").to_pylist()):
+        count = len(list(members))
+        yield to_bundle(bundle_id, rows.slice(first, count))
+        first += count
+
+
+def whole(video: Path, config: AnalyzeConfig) -> pa.Table:
+    """All of a video as one bundle."""
+    return to_bundle(video.name, plan(video, config).cast(PLAN))
+
+
+def analyzed(inputs: Path | list[Path], out: Path) -> tuple[float, float]:
+    """Analyze with the Ray that runs; seconds by the clock, and seconds of video."""
+    from fer_batch.pipeline.analyze import analyze
+
+    paths = [str(path) for path in (inputs if isinstance(inputs, list) else [inputs])]
+    began = time.perf_counter()
+    summary = analyze(paths, out / "run")
+    return time.perf_counter() - began, summary.seconds
+
+
+def rgb_samples(video: Path) -> dict[int, np.ndarray]:
+    """The frames looked at 5 times a second, by their index: `(H, W, 3) uint8` RGB, as PyAV gives them."""
+    reading = Reading(core_start_s=-1, core_end_s=float("inf"))
+    wanted = {frame.index for frame in sampled_frames(video, 0, float("inf"), 5.0, None, reading)}
+    with av.open(str(video)) as container:
+        frames = enumerate(container.decode(video=0))
+        return {index: frame.to_ndarray(format="rgb24") for index, frame in frames if index in wanted}
+
+
+def mtcnn(min_face_size: float) -> Any:
+    """facenet-pytorch's own cascade, with its defaults."""
+    from facenet_pytorch import MTCNN
+
+    return MTCNN(keep_all=True, min_face_size=min_face_size, device="cpu")
+
+
+def detected(plain: Any, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes `(n, 4)` xyxy pixels, and scores `(n,)`, of plain MTCNN."""
+    boxes, scores = plain.detect(image)
+    return (np.zeros((0, 4)), np.zeros(0)) if boxes is None else (boxes.astype(float), scores.astype(float))
+
+
+def pairs(boxes: np.ndarray, others: np.ndarray) -> dict[tuple[int, int], float]:
+    """The IoU of each pair of boxes `(n, 4)` and `(m, 4)` that are the same face, the best first, each in one
+    pair.
+    """
+    corners = (
+        np.maximum(boxes[:, None, :2], others[None, :, :2]),
+        np.minimum(boxes[:, None, 2:], others[None, :, 2:]),
+    )
+    both = np.clip(corners[1] - corners[0], 0, None).prod(2)
+    areas = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, others)]
+    iou = both / np.maximum(areas[0][:, None] + areas[1][None] - both, 1e-9)
+    found: dict[tuple[int, int], float] = {}
+    while iou.size and iou.max() >= SAME_FACE_IOU:
+        i, j = (int(k) for k in np.unravel_index(iou.argmax(), iou.shape))
+        found[i, j] = float(iou[i, j])
+        iou[i], iou[:, j] = 0, 0
+    return found
+
+
+@contextmanager
+def tree_cpu() -> Iterator[Callable[[], float]]:
+    """CPU seconds of this process and all below it from here on, looked up ten times a second."""
+    spent: dict[int, float] = {}
+    stop = threading.Event()
+
+    def look() -> None:
+        stats = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it has just ended
+            stats[int(path.parent.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
+        for pid, (_, ticks) in stats.items():
+            above = pid
+            while above in stats and above != os.getpid():
+                above = stats[above][0]
+            if above == os.getpid():
+                spent[pid] = ticks / os.sysconf("SC_CLK_TCK")
+
+    def watch() -> None:
+        while not stop.wait(0.1):
+            look()
+
+    look()
+    before = sum(spent.values())
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: sum(spent.values()) - before
+    finally:
+        stop.set()
+        thread.join()
+
+
+def plot(figures: dict[str, Figures], path: Path) -> None:
+    """Every row's value and goal, as shares of its floor, on a logarithmic axis: further right is better."""
+    import matplotlib.pyplot as plt
+
+    names = [name for name in ROWS if name in figures]
+    figure, axes = plt.subplots(figsize=(8, 0.45 * len(names) + 1.5), layout="constrained")
+    for height, name in enumerate(reversed(names)):
+        row, value = ROWS[name], figures[name]["value"]
+        sign = 1 if row.goal > row.floor else -1
+        ours, goal = (value / row.floor) ** sign, (row.goal / row.floor) ** sign
+        axes.plot([goal], [height], "D", color="tab:gray", label="goal" if not height else None)
+        color = "tab:red" if ours < 1 else "tab:orange" if ours < goal else "tab:green"
+        axes.plot([1, ours], [height, height], "-", color=color)
+        axes.plot([ours], [height], "o", color=color)
+        axes.annotate(f" {value:.3g} {row.unit}", (ours, height + 0.2), fontsize=8)
+    axes.axvline(1, color="black", linewidth=1)
+    labels = [
+        f"{ROWS[n].work} ({ROWS[n].floor:g} → {ROWS[n].goal:g} {ROWS[n].unit})" for n in reversed(names)
+    ]
+    axes.set_yticks(range(len(names)), labels, fontsize=8)
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("times better than the floor; diamonds are the goals")
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Measure rows, print a line each, and write speed.json and speed.png."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--all", action="store_true", help="also the rows that take long")
+    parser.add_argument(
+        "--videos", type=Path, default=CLEAN if CLEAN.exists() else clip("").parent, help="for recall"
+    )
+    options = parser.parse_args()
+    if unknown := set(options.rows) - ROWS.keys():
+        parser.error(f"there is no row {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    where = Where(media=options.out / "media", videos=options.videos, runs=options.runs)
+    written = options.out / "speed.json"
+    figures = json.loads(written.read_text()) if written.exists() else {}
+    for name in options.rows or [name for name, row in ROWS.items() if options.all or not row.long]:
+        row = ROWS[name]
+        value = row.measure(where)
+        figures[name] = {"work": row.work, "floor": row.floor, "goal": row.goal, "unit": row.unit, **value}
+        print(
+            f"{name}: {value['value']:.3g} {row.unit} (floor {row.floor:g}, goal {row.goal:g})  {row.work}",
+            flush=True,
+        )
+        written.write_text(json.dumps(figures, indent=1) + "\n")
+        plot(figures, options.out / "speed.png")
+
+
+if __name__ == "__main__":
+    main()
