@@ -40,7 +40,6 @@ SINGLE = {("archive", "fer_batch.vision.decode")}
 
 PLACES = {
     "av": ["vision/decode.py", "pipeline/bench.py", "sample/make_sample.py"],
-    "decord": ["vision/decode.py"],
     "facenet_pytorch": ["vision/detect.py"],
     "ray.data": ["pipeline/analyze.py", "pipeline/results.py", "training/clips.py", "training/sources.py"],
     "tensorboardX": ["training/run.py"],

@@ -80,7 +80,7 @@ def start_run(out: Path, config: AnalyzeConfig, card: Card, planned_s: float) ->
         "versions": {"python": platform.python_version()}
         | {
             name: version(name)
-            for name in ("fer-batch", "ray", "torch", "av", "decord2", "facenet-pytorch", "deltalake")
+            for name in ("fer-batch", "ray", "torch", "av", "facenet-pytorch", "deltalake")
         },
     }
     write_json(out / "run.json", run)
