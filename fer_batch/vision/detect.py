@@ -25,8 +25,11 @@ STEP = 0.709
 """From one level of the pyramid to the next."""
 P_SIDE, R_SIDE, O_SIDE = 12, 24, 48
 """Pixels that each network looks at."""
-OVERVIEW = 24
-"""Pixels of the smallest wanted face in the picture that P-Net's pyramid and R-Net's patches are made of."""
+FEWEST_PX = 16
+"""Pixels of the smallest wanted face, at least, where P-Net's pyramid and R-Net's patches are made of a half,
+a quarter … of the picture, which cost least to make."""
+PART_PX = 24
+"""Pixels of a lost face's box in the part of a picture that is searched for it."""
 AROUND = 3.5
 """Side of the part of a picture that is searched for a lost face, in sides of its box."""
 ABOUT = 1.6
@@ -98,8 +101,8 @@ class FaceDetector:
     def find(self, pictures: Sequence[Picture], pixel_aspect: float = 1.0) -> list[Detections]:
         """All faces in each picture, whose pixels are `pixel_aspect` times as wide as high.
 
-        As in MTCNN, but that the pyramid is made, in 8 bits, of the picture shrunk to where the smallest face
-        has 24 pixels, and R-Net's patches are cut from there; O-Net's are cut from the picture itself.
+        As in MTCNN, but that the pyramid is made, in 8 bits, of a half, a quarter … of the picture, and
+        R-Net's patches are cut from there; O-Net's are cut from the picture itself.
         """
         views = [
             _whole(number, picture, self.min_face, pixel_aspect) for number, picture in enumerate(pictures)
@@ -247,9 +250,10 @@ class _View:
 
 
 def _whole(number: int, picture: Picture, min_face: float, pixel_aspect: float) -> _View:
-    """The picture, its smallest wanted face OVERVIEW pixels high, or as it is."""
-    height = min(picture.height, max(round(OVERVIEW / min_face), 1))
-    width = max(round(picture.width * pixel_aspect * height / picture.height), 1)
+    """The picture, or half of it, a quarter …: as small as leaves the smallest face FEWEST_PX pixels."""
+    halvings = max(math.floor(math.log2(max(min_face * picture.height / FEWEST_PX, 1))), 0)
+    height = max(round(picture.height / 2**halvings), 1)
+    width = max(round(picture.width / 2**halvings * pixel_aspect), 1)
     image = rgb_part(picture, (0, 0, picture.width, picture.height), (width, height))
     return _View(
         image=Image.fromarray(image),
@@ -263,23 +267,23 @@ def _whole(number: int, picture: Picture, min_face: float, pixel_aspect: float) 
 
 
 def _part(number: int, picture: Picture, box: np.ndarray, pixel_aspect: float) -> _View:
-    """What is around a box, as far as the picture goes, the box OVERVIEW pixels high."""
+    """What is around a box, as far as the picture goes, the box PART_PX pixels high."""
     x0, y0, x1, y1 = box.tolist()
     side = max(x1 - x0, y1 - y0, 1.0)
     width, height = picture.width * pixel_aspect, float(picture.height)
     wide, high = min(AROUND * side, width), min(AROUND * side, height)
     left = min(max((x0 + x1 - wide) / 2, 0), width - wide)
     top = min(max((y0 + y1 - high) / 2, 0), height - high)
-    size = max(round(OVERVIEW * wide / side), 1), max(round(OVERVIEW * high / side), 1)
+    size = max(round(PART_PX * wide / side), 1), max(round(PART_PX * high / side), 1)
     there = (left / pixel_aspect, top, (left + wide) / pixel_aspect, top + high)
     return _View(
         image=Image.fromarray(rgb_part(picture, there, size)),
         picture=number,
         left=left,
         top=top,
-        scale=side / OVERVIEW,
-        smallest=OVERVIEW / ABOUT,
-        largest=OVERVIEW * ABOUT,
+        scale=side / PART_PX,
+        smallest=PART_PX / ABOUT,
+        largest=PART_PX * ABOUT,
     )
 
 

@@ -1,5 +1,6 @@
 """A frame as its decoder left it, luma and two colour planes: only what is looked at becomes RGB or grey."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,8 @@ def rgb_matrix(red: float, blue: float, full: bool) -> tuple[float, ...]:
     )
 
 
+REDUCING_GAP = 1.0
+"""Pictures are first shrunk by a whole number, then averaged to their size: twice as fast from 1080 lines."""
 JPEG = rgb_matrix(0.299, 0.114, full=True)
 
 
@@ -61,10 +64,12 @@ def picture_of(image: np.ndarray) -> Picture:
 def grey_of(picture: Picture, region: Image.Image) -> Image.Image:
     """A part of the picture's luma as grey: black is 0 and white 255, whatever the range."""
     luma, _, colour, offset = picture.to_rgb[:4]
-    black = -(offset + 128 * colour) / luma
-    if luma == 1.0:
-        return region
-    return region.point([min(max(round((value - black) * luma), 0), 255) for value in range(256)])
+    return region if luma == 1.0 else region.point(_greys(luma, offset + 128 * colour))
+
+
+@functools.cache
+def _greys(luma: float, offset: float) -> list[int]:
+    return [min(max(round(value * luma + offset), 0), 255) for value in range(256)]
 
 
 def rgb_of(picture: Picture) -> np.ndarray:
@@ -81,5 +86,5 @@ def rgb_part(picture: Picture, box: tuple[float, float, float, float], size: tup
     for plane in (picture.y, picture.u, picture.v):
         wide, high = plane.width / picture.width, plane.height / picture.height
         there = (box[0] * wide, box[1] * high, box[2] * wide, box[3] * high)
-        parts.append(plane.resize(size, Image.Resampling.BOX, box=there))
+        parts.append(plane.resize(size, Image.Resampling.BOX, there, REDUCING_GAP))
     return np.asarray(Image.merge("RGB", parts).convert("RGB", picture.to_rgb))

@@ -3,9 +3,11 @@
 import functools
 import itertools
 import math
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.errors import DecodeError, NoVideoError
-from fer_batch.vision.decode import SAME_TIME_S, Frame, Reading, read_info, sampled_frames
-from fer_batch.vision.picture import rgb_of
+from fer_batch.vision.decode import SAME_TIME_S, Frame, Reading, read_info, read_segment, sampled_frames
+from fer_batch.vision.picture import Picture, rgb_of
 from tests.conftest import SAMPLE, remux, write_video
 
 
@@ -506,6 +508,223 @@ def test_the_shape_of_pixels_is_that_of_the_upright_frame(
         container.mux(stream.encode(av.VideoFrame.from_ndarray(small_frames[0], format="rgb24")))
         container.mux(stream.encode())
     assert read_info(path).pixel_aspect == expected
+
+
+# What is left undecoded
+
+
+FILMS = {
+    "plain.mp4": {"codec": "libx264", "preset": "medium", "g": "50"},
+    "pyramid.mkv": {
+        "codec": "libx264",
+        "preset": "medium",
+        "g": "40",
+        "x264-params": "b-pyramid=normal:open-gop=1:b-adapt=0:bframes=8",
+    },
+    "strict.ts": {
+        "codec": "libx264",
+        "preset": "slow",
+        "g": "30",
+        "x264-params": "b-pyramid=strict:bframes=5",
+    },
+    "many.flv": {
+        "codec": "libx264",
+        "preset": "medium",
+        "x264-params": "b-pyramid=none:bframes=16:b-adapt=0",
+    },
+    "variable.mp4": {"codec": "libx264", "preset": "medium", "g": "30"},
+    "hevc.mp4": {"codec": "libx265", "x265-params": "log-level=none:keyint=30:open-gop=1"},
+    "hevc.ts": {"codec": "libx265", "x265-params": "log-level=none:keyint=40"},
+}
+"""Films with frames that nothing refers to, in every order that encoders store them."""
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory, small_frames: list[np.ndarray]) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("films")
+    steps = np.random.default_rng(3).choice([0.017, 0.033, 0.05, 0.05, 0.31], 119)
+    uneven = [0.0, *np.round(np.cumsum(steps), 3).tolist()]
+    return {
+        name: write_video(
+            folder / name, small_frames[:120], times_s=uneven if name == "variable.mp4" else None, **options
+        )
+        for name, options in FILMS.items()
+    }
+
+
+PARTS = [(0.0, math.inf), (1.36, 3.0), (2.5, math.inf), (3.0, 3.5)]
+
+
+@pytest.mark.parametrize("fps", [1.0, 5.0, 12.5, None])
+@pytest.mark.parametrize("name", FILMS)
+def test_frames_that_are_left_undecoded_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, films: dict[str, Path], name: str, fps: float | None
+) -> None:
+    tested: list[bool] = []
+    may_skip = decode._Sieve._may_skip
+
+    def noted(*given: Any) -> bool:
+        tested.append(may_skip(*given))
+        return tested[-1]
+
+    monkeypatch.setattr(decode._Sieve, "_may_skip", noted)
+    sparing = [read(films[name], *part, fps) for part in PARTS]
+    monkeypatch.setattr(decode._Sieve, "_may_skip", lambda *_: False)
+    for part, (frames, reading) in zip(PARTS, sparing, strict=True):
+        others, other_reading = read(films[name], *part, fps)
+        assert same(frames, others)
+        assert [f.index for f in frames] == [f.index for f in others]
+        assert reading == other_reading
+    assert sum(tested) > 20
+
+
+@pytest.mark.parametrize("fast", ["nonref", "keyframes"])
+@pytest.mark.parametrize("name", FILMS)
+def test_a_survey_shows_frames_of_the_film_wherever_it_begins(
+    films: dict[str, Path], name: str, fast: str
+) -> None:
+    every, _ = read(films[name], fps=None)
+    by_time = {frame.time_s: frame for frame in every}
+    moments, reading = read(films[name], fast=fast)
+    assert reading.frames == 120
+    assert 0 < len(moments) < 120
+    assert all(f.index == by_time[f.time_s].index for f in moments)
+    assert same_pictures(moments, [by_time[f.time_s] for f in moments])
+    for start_s, end_s in PARTS[1:]:
+        frames, part = read(films[name], start_s, end_s, fast=fast)
+        cut = math.floor(start_s * 5 + 1e-3)
+        assert same(
+            frames,
+            [f for f in moments if start_s - SAME_TIME_S <= f.time_s < end_s and f.time_s * 5 + 1e-3 >= cut],
+        )
+        assert part.frames == sum(start_s - SAME_TIME_S <= t < end_s - SAME_TIME_S for t in times(every))
+
+
+@pytest.mark.parametrize("name", ["plain.mp4", "pyramid.mkv", "hevc.mp4"])
+def test_a_survey_by_key_frames_shows_these(films: dict[str, Path], name: str) -> None:
+    with av.open(str(films[name])) as container:
+        packets = [p for p in container.demux(video=0) if p.is_keyframe]
+        first = packets[0].pts
+        expected = [float((p.pts - first) * p.time_base) for p in packets]
+    assert times(read(films[name], fps=None, fast="keyframes")[0]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("fast", [None, "nonref", "keyframes"])
+@pytest.mark.parametrize("name", ["film.avi", "film.h264"])
+def test_packets_without_timestamps_are_all_decoded(
+    tmp_path: Path, small_frames: list[np.ndarray], name: str, fast: str | None
+) -> None:
+    path = write_video(tmp_path / name, small_frames[:50], preset="medium", g="25", bf="3")
+    frames, reading = read(path, fast=fast)
+    assert (len(frames), reading.frames) == (10, 50)
+
+
+@pytest.mark.parametrize(
+    ("extradata", "expected"),
+    [
+        (b"", False),
+        (b"\x01" + bytes(20) + b"\x0f", True),
+        (b"\x01" + bytes(20) + b"\x17", False),
+        (b"\x01" + bytes(20) + b"\x07", False),
+        (b"\x00\x00\x00\x01\x40\x01\x0c\x01\xff\xff", True),
+        (b"\x00\x00\x00\x01\x40\x01\x0c\x03\xff\xff", False),
+    ],
+)
+def test_temporal_layers_are_seen(extradata: bytes, expected: bool) -> None:
+    assert decode._has_one_layer(extradata) == expected
+
+
+# One opening, one thread more
+
+
+def test_the_segments_of_a_film_are_read_in_one_go(
+    monkeypatch: pytest.MonkeyPatch, films: dict[str, Path]
+) -> None:
+    opened = []
+    av_open = av.open
+    parts = [(0.0, 2.2), (1.0, 3.2), (2.0, 4.2), (3.0, math.inf)]
+    alone = [read(films["plain.mp4"], *part) for part in parts]
+    decode._kept.clear()
+    monkeypatch.setattr(av, "open", lambda *given, **more: opened.append(given) or av_open(*given, **more))
+    for part, (frames, reading) in zip(parts, alone, strict=True):
+        ours = Reading(core_start_s=part[0] - SAME_TIME_S, core_end_s=part[1] - SAME_TIME_S)
+        info, some = read_segment(films["plain.mp4"], *part, 5.0, 0, ours)
+        assert same(list(some), frames)
+        assert ours == reading
+        assert (info.fps, info.width, info.height) == (25.0, 160, 90)
+    assert len(opened) == 1
+    assert not decode._kept
+
+
+def test_a_file_that_was_replaced_is_opened_anew(tmp_path: Path, films: dict[str, Path]) -> None:
+    path = tmp_path / "film.mp4"
+    path.write_bytes(films["plain.mp4"].read_bytes())
+    read(path, 0.0, 2.0)
+    path.unlink()
+    path.write_bytes(films["hevc.mp4"].read_bytes())
+    frames, _ = read(path, 1.0, 2.0)
+    assert same_pictures(frames, read(films["hevc.mp4"], 1.0, 2.0)[0])
+
+
+@pytest.mark.parametrize("ahead", [1, 4, 100])
+def test_decoding_ahead_gives_the_same(sample: Path, ahead: int) -> None:
+    frames, reading = read(sample, 1.0, 4.0, ahead=ahead)
+    others, other_reading = read(sample, 1.0, 4.0)
+    assert same(frames, others)
+    assert reading == other_reading
+
+
+def test_the_thread_ends_with_its_reader(sample: Path) -> None:
+    before = threading.active_count()
+    frames = sampled_frames(
+        sample, 0.0, math.inf, 5.0, None, Reading(core_start_s=0.0, core_end_s=9.0), ahead=3
+    )
+    next(frames)
+    assert threading.active_count() == before + 1
+    frames.close()
+    assert threading.active_count() == before
+
+
+def test_an_error_in_the_thread_reaches_the_reader(monkeypatch: pytest.MonkeyPatch, sample: Path) -> None:
+    def broken(decoded: av.VideoFrame) -> Picture:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(decode, "_picture", broken)
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="a mistake"):
+        read(sample, ahead=2)
+    assert threading.active_count() == before
+
+
+# Planes
+
+
+@pytest.mark.parametrize("spoken", [0, 1, 2], ids=["no range", "limited", "full"])
+@pytest.mark.parametrize("space", [1, 2, 5, 7])
+@pytest.mark.parametrize(
+    "pixels",
+    ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv420p10le", "nv12", "rgb24", "gbrp", "gray", "yuva420p"],
+)
+def test_every_kind_of_pixels_has_the_colours_of_ffmpeg(
+    small_frames: list[np.ndarray], pixels: str, space: int, spoken: int
+) -> None:
+    frame = av.VideoFrame.from_ndarray(small_frames[0], format="rgb24").reformat(format=pixels)
+    frame.colorspace, frame.color_range = space, spoken
+    expected = frame.to_ndarray(format="rgb24").astype(int)
+    ours = rgb_of(decode._picture(frame)).astype(int)
+    assert np.abs(ours - expected).mean() < 4
+    assert np.abs((ours - expected).mean(axis=(0, 1))).max() < 3
+
+
+@pytest.mark.parametrize("degrees", [0, 90])
+def test_a_picture_has_at_most_1080_lines(
+    tmp_path: Path, small_frames: list[np.ndarray], degrees: int
+) -> None:
+    high = np.ascontiguousarray(np.tile(small_frames[0], (16, 1, 1)))
+    frame = read(turned_video(tmp_path / "film.mp4", [high], degrees))[0][0]
+    assert (frame.picture.width, frame.picture.height) == (120, 1080)
+    assert frame.picture.shrink == pytest.approx(1440 / 1080)
+    assert abs(rgb(frame).mean() - high.mean()) < 2
 
 
 # Broken files
