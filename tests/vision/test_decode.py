@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.errors import DecodeError, NoVideoError
+from fer_batch.vision import decode
 from fer_batch.vision.decode import SAME_TIME_S, Frame, Reading, read_info, read_segment, sampled_frames
 from fer_batch.vision.picture import Picture, rgb_of
 from tests.conftest import SAMPLE, remux, write_video
@@ -592,11 +593,9 @@ def test_a_survey_shows_frames_of_the_film_wherever_it_begins(
     assert same_pictures(moments, [by_time[f.time_s] for f in moments])
     for start_s, end_s in PARTS[1:]:
         frames, part = read(films[name], start_s, end_s, fast=fast)
-        cut = math.floor(start_s * 5 + 1e-3)
-        assert same(
-            frames,
-            [f for f in moments if start_s - SAME_TIME_S <= f.time_s < end_s and f.time_s * 5 + 1e-3 >= cut],
-        )
+        cut = math.floor((start_s - SAME_TIME_S) * 5)
+        wanted = [f for f in moments if math.floor((f.time_s + SAME_TIME_S) * 5) > cut and f.time_s < end_s]
+        assert same(frames, wanted)
         assert part.frames == sum(start_s - SAME_TIME_S <= t < end_s - SAME_TIME_S for t in times(every))
 
 
@@ -699,21 +698,17 @@ def test_an_error_in_the_thread_reaches_the_reader(monkeypatch: pytest.MonkeyPat
 # Planes
 
 
-@pytest.mark.parametrize("spoken", [0, 1, 2], ids=["no range", "limited", "full"])
-@pytest.mark.parametrize("space", [1, 2, 5, 7])
 @pytest.mark.parametrize(
     "pixels",
     ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv420p10le", "nv12", "rgb24", "gbrp", "gray", "yuva420p"],
 )
-def test_every_kind_of_pixels_has_the_colours_of_ffmpeg(
-    small_frames: list[np.ndarray], pixels: str, space: int, spoken: int
-) -> None:
+def test_every_kind_of_pixels_has_the_colours_of_ffmpeg(small_frames: list[np.ndarray], pixels: str) -> None:
     frame = av.VideoFrame.from_ndarray(small_frames[0], format="rgb24").reformat(format=pixels)
-    frame.colorspace, frame.color_range = space, spoken
-    expected = frame.to_ndarray(format="rgb24").astype(int)
-    ours = rgb_of(decode._picture(frame)).astype(int)
-    assert np.abs(ours - expected).mean() < 4
-    assert np.abs((ours - expected).mean(axis=(0, 1))).max() < 3
+    for frame.colorspace, frame.color_range in itertools.product((1, 2, 5, 7), (0, 1, 2)):
+        expected = frame.to_ndarray(format="rgb24").astype(int)
+        ours = rgb_of(decode._picture(frame)).astype(int)
+        assert np.abs(ours - expected).mean() < 4
+        assert np.abs((ours - expected).mean(axis=(0, 1))).max() < 3
 
 
 @pytest.mark.parametrize("degrees", [0, 90])
