@@ -13,6 +13,8 @@ from fer_batch.schema import PLAN
 
 MAX_SEGMENTS = 64
 """In a bundle, so that a thousand clips of a second are still several bundles."""
+BUNDLES_EACH = 8
+"""For each worker, at least, so that the last one to finish is not alone for long."""
 SHORTEST_TAIL_S = 1.0
 """A rest shorter than this belongs to the segment before it."""
 
@@ -54,7 +56,7 @@ def plan_segments(
         s for video in videos if video["status"] == "ok" for s in _segments(video, config, half_window_s)
     ]
     total_s = sum(s["end_s"] - s["start_s"] for s in segments)
-    budget_s = min(config.bundle_s, max(total_s / (4 * workers), 10.0))
+    budget_s = min(config.bundle_s, max(total_s / (BUNDLES_EACH * workers), 10.0))
     fingerprint = config.fingerprint(model_id)
     bundle: list[dict[str, Any]] = []
     filled_s = 0.0

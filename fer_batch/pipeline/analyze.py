@@ -24,9 +24,11 @@ from fer_batch.pipeline.plan_store import add_round, check_output, read_plan, st
 from fer_batch.pipeline.results import ResultsSink, done_bundles, faces_found
 from fer_batch.pipeline.stages import AnalyzeStage, FacesStage, RecognizeStage, probe_stage
 from fer_batch.runtime import meanwhile, ray_session
-from fer_batch.schema import PLAN, to_bundle
+from fer_batch.schema import PLAN, from_bundle, to_bundle
 
 PROBES_PER_TASK = 32
+AHEAD = 24
+"""Moments that a worker decodes in a second thread while it looks at others, where it has a core for that."""
 RETRIES: dict[str, Any] = {"max_restarts": 2, "max_task_retries": 2}
 """Finite: Ray's own default for actors would try a poisonous video for ever."""
 
@@ -111,14 +113,14 @@ def run_bundles(
     """
     resources = ray.cluster_resources()
     cpus, gpus = max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))
-    work = list(_bundles(plan))
+    work = sorted(_bundles(plan), key=_length_s, reverse=True)  # so that no long one is left for the end
     bundles = ray.data.from_arrow(work)
     if gpus:
         # Four workers that decode share a GPU for detection with one that recognizes.
         answers = _stage(
             bundles,
             FacesStage,
-            (config, card.crop_scale),
+            (config, card.crop_scale, AHEAD),
             min(4 * gpus, cpus, len(work)),
             num_cpus=0.5,
             num_gpus=0.2,
@@ -132,9 +134,11 @@ def run_bundles(
             num_gpus=0.2,
         )
     else:
+        workers = min(cpus, len(work))
+        ahead = AHEAD if cpus >= 2 * workers else 0
         # Half a CPU each, so that the write tasks always find a place, also on one CPU.
         answers = _stage(
-            bundles, AnalyzeStage, (config, card.crop_scale, checkpoint), min(cpus, len(work)), num_cpus=0.5
+            bundles, AnalyzeStage, (config, card.crop_scale, checkpoint, ahead), workers, num_cpus=0.5
         )
     answers.write_datasink(ResultsSink(results), ray_remote_args={"num_cpus": 0.1})
 
@@ -179,6 +183,11 @@ def _bundles(plan: pa.Table) -> Iterator[pa.Table]:
         count = len(list(rows))
         yield to_bundle(bundle_id, plan.slice(first, count))
         first += count
+
+
+def _length_s(bundle: pa.Table) -> float:
+    rows = from_bundle(bundle, PLAN).select(["start_s", "end_s"]).to_pylist()
+    return float(sum(row["end_s"] - row["start_s"] for row in rows))
 
 
 def _progress(

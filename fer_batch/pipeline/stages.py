@@ -23,9 +23,6 @@ from fer_batch.vision.crop import CROP_SIZE
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import segment_faces
 
-AHEAD = 8
-"""Moments decoded while a GPU looks at others. Without one a worker has one core, and no use of it."""
-
 
 def probe_stage(sources: pa.Table) -> pa.Table:
     """Listed files (`video_id`, `version`, `uri`, `size_bytes`, `error`) to rows of `schema.PROBED`."""
@@ -34,14 +31,12 @@ def probe_stage(sources: pa.Table) -> pa.Table:
 
 class FacesStage:
     """Planned segments to faces and crops: `bundled(PLAN)` to `bundled(FACES)`, on the CPU or a share of a
-    GPU.
+    GPU. With `ahead`, a second thread decodes up to so many moments ahead of the detector.
     """
 
-    def __init__(self, config: AnalyzeConfig, crop_scale: float) -> None:
-        device = _device()
-        self.config, self.crop_scale = config, crop_scale
-        self.detector = FaceDetector(config.min_face, config.min_score, device)
-        self.ahead = AHEAD if device == "cuda" else 0
+    def __init__(self, config: AnalyzeConfig, crop_scale: float, ahead: int = 0) -> None:
+        self.config, self.crop_scale, self.ahead = config, crop_scale, ahead
+        self.detector = FaceDetector(config.min_face, config.min_score, _device())
         self.laps = Laps()
         """Of all that it has done: "decode", "detect", "track" and "crop"."""
 
@@ -103,8 +98,10 @@ class AnalyzeStage:
     no GPU.
     """
 
-    def __init__(self, config: AnalyzeConfig, crop_scale: float, checkpoint: Path | None) -> None:
-        self.faces = FacesStage(config, crop_scale)
+    def __init__(
+        self, config: AnalyzeConfig, crop_scale: float, checkpoint: Path | None, ahead: int = 0
+    ) -> None:
+        self.faces = FacesStage(config, crop_scale, ahead)
         self.recognize = RecognizeStage(checkpoint, config.flip)
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
