@@ -156,7 +156,8 @@ def sampled_frames(
     "keyframes" the first key frame of the cell; a codec that has no such frames is read as without.
     `first_pts` is the video's own (from `read_info`), None to find it. `reading` is filled on the way; damage
     ends up there, never as an exception. With `ahead`, a thread decodes up to so many frames before they are
-    asked for. Raises DecodeError only where the file can't be opened.
+    asked for; `reading` is then right when they are exhausted. Raises DecodeError only where the file can't
+    be opened.
     """
     yield from read_segment(path, start_s, end_s, fps, first_pts, reading, fast=fast, ahead=ahead)[1]
 
@@ -276,12 +277,14 @@ class _Source:
         except av.error.FFmpegError:
             return False
         self.demuxed = self.container.demux()
+        self.ended = False
         return True
 
 
 _kept: dict[str, _Source] = {}
-"""The file whose segment was read last, still open: the index of a long film is megabytes. It is taken out
-while it is read.
+"""The file whose segment was read last, still open: the index of a long film is megabytes.
+
+It is taken out while it is read.
 """
 
 
@@ -350,9 +353,11 @@ def _frames(
 def _from(
     source: _Source, cells: _Cells, origin: int, reading: Reading, fast: str | None
 ) -> Iterator[_Decoded]:
-    """The frames from a key frame before the start of a part."""
-    # A seek may land after its target where a container's index is poor: then look for the start further
-    # back.
+    """The frames from a key frame before the start of a part.
+
+    A seek may land after its target where a container's index is poor: then the start is looked for further
+    back.
+    """
     for back_s in (None, 0.0, 5.0, 30.0):
         pts = origin + int(max(cells.start_s - (back_s or 0.0), 0.0) / source.time_base)
         if not (source.rewind(pts) if back_s is None else source.seek(pts)):

@@ -636,9 +636,11 @@ def test_temporal_layers_are_seen(extradata: bytes, expected: bool) -> None:
 # One opening, one thread more
 
 
+@pytest.mark.parametrize("tail_bytes", [0, decode.TAIL_BYTES], ids=["by seeking", "from memory"])
 def test_the_segments_of_a_film_are_read_in_one_go(
-    monkeypatch: pytest.MonkeyPatch, films: dict[str, Path]
+    monkeypatch: pytest.MonkeyPatch, films: dict[str, Path], tail_bytes: int
 ) -> None:
+    monkeypatch.setattr(decode, "TAIL_BYTES", tail_bytes)
     opened = []
     av_open = av.open
     parts = [(0.0, 2.2), (1.0, 3.2), (2.0, 4.2), (3.0, math.inf)]
