@@ -40,7 +40,7 @@ class Recognizer:
 
     @torch.inference_mode()
     def encode(self, crops: np.ndarray) -> Tensor:
-        """`(n, 48, 48) uint8` grey to `(n, D) float32` embeddings on the device, with `flip` the means of two."""
+        """`(n, 48, 48) uint8` grey to `(n, D) float32` embeddings on the device; with `flip` means of two."""
         views = 2 if self.flip else 1
         count = self.batch // views
         there = torch.from_numpy(np.require(crops, requirements=["C", "W"]))
