@@ -34,8 +34,9 @@ AROUND = 3.5
 """Side of the part of a picture that is searched for a lost face, in sides of its box."""
 ABOUT = 1.6
 """Factor by which a lost face may be larger or smaller."""
-CANDIDATES = 512
-"""Patches in one batch of R-Net or O-Net."""
+PATCHES = {"cpu": 32, "cuda": 1024}
+"""In one batch of R-Net or O-Net. On a CPU each took 1.6 and 2.4 times as long in 512 as in 32, which stay in
+its cache."""
 FEWEST_ROWS = 16
 """Of a matrix product: fewer round differently, and a face may not depend on what shares its batch."""
 FEWEST_PATCHES = 2
@@ -210,7 +211,8 @@ class FaceDetector:
         """A network's answers, on the CPU, for `(side, side, 3) uint8` patches."""
         blank = np.zeros((side, side, 3), np.uint8)
         filled = patches + [blank] * max(FEWEST_PATCHES - len(patches), 0)
-        parts = [filled[first : first + CANDIDATES] for first in range(0, len(filled), CANDIDATES)]
+        size = PATCHES[self.device.type]
+        parts = [filled[first : first + size] for first in range(0, len(filled), size)]
         answers = [network(self._batch(part)) for part in parts]
         return [torch.cat(each).cpu()[: len(patches)] for each in zip(*answers, strict=True)]
 

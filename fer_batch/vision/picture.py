@@ -25,8 +25,8 @@ def rgb_matrix(red: float, blue: float, full: bool) -> tuple[float, ...]:
     )
 
 
-REDUCING_GAP = 1.0
-"""Pictures are first shrunk by a whole number, then averaged to their size: twice as fast from 1080 lines."""
+REDUCING_GAP = 3.0
+"""What is much too large is first shrunk by a whole number to this many times its size, which is quick."""
 JPEG = rgb_matrix(0.299, 0.114, full=True)
 
 
@@ -86,5 +86,7 @@ def rgb_part(picture: Picture, box: tuple[float, float, float, float], size: tup
     for plane in (picture.y, picture.u, picture.v):
         wide, high = plane.width / picture.width, plane.height / picture.height
         there = (box[0] * wide, box[1] * high, box[2] * wide, box[3] * high)
-        parts.append(plane.resize(size, Image.Resampling.BOX, there, REDUCING_GAP))
+        ratios = (there[2] - there[0]) / size[0], (there[3] - there[1]) / size[1]
+        gap = 1.0 if all(ratio.is_integer() for ratio in ratios) else REDUCING_GAP
+        parts.append(plane.resize(size, Image.Resampling.BOX, there, gap))
     return np.asarray(Image.merge("RGB", parts).convert("RGB", picture.to_rgb))
