@@ -471,7 +471,7 @@ def pairs(boxes: np.ndarray, others: np.ndarray) -> dict[tuple[int, int], float]
 
 @contextmanager
 def tree_cpu() -> Iterator[Callable[[], float]]:
-    """CPU seconds of this process and all below it from here on, looked up ten times a second."""
+    """CPU seconds of this process and all below it from here on, seen once a second (looking costs too)."""
     spent: dict[int, float] = {}
     stop = threading.Event()
 
@@ -491,7 +491,7 @@ def tree_cpu() -> Iterator[Callable[[], float]]:
                 spent[pid] = ticks / os.sysconf("SC_CLK_TCK")
 
     def watch() -> None:
-        while not stop.wait(0.1):
+        while not stop.wait(1):
             look()
 
     look()
