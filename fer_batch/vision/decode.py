@@ -335,7 +335,7 @@ def _frames(
             if image is None or not cells.is_first(time_s):
                 continue
             try:
-                picture = _picture(image)
+                picture = _picture(image, info.mirrored)
             except (av.error.FFmpegError, ValueError) as error:
                 reading.problem = f"a frame can't be converted ({_reason(error)})"
                 continue
@@ -700,11 +700,11 @@ def _ahead(frames: Iterator[Frame], count: int) -> Iterator[Frame]:
         thread.join()
 
 
-def _picture(decoded: av.VideoFrame) -> Picture:
+def _picture(decoded: av.VideoFrame, mirrored: bool) -> Picture:
     """The frame's own planes, upright; they hold on to the decoder's memory as long as they are looked at."""
     full = decoded.format.name.startswith("yuvj") or decoded.color_range == ColorRange.JPEG
     red, blue = LUMA_WEIGHTS.get(decoded.colorspace, BT601)
-    mirrored, turns = _mirrored(decoded), (decoded.rotation // 90) % 4
+    turns = (decoded.rotation // 90) % 4
     lines = decoded.width if turns % 2 else decoded.height
     shrink = max(lines / MAX_LINES, 1.0)
     if decoded.format.name not in PLANAR or shrink > 1:
@@ -731,6 +731,7 @@ def _picture(decoded: av.VideoFrame) -> Picture:
 
 
 def _mirrored(decoded: av.VideoFrame) -> bool:
+    """Of one frame a file: one whose side data was asked for is in a cycle, and so in memory for long."""
     matrix: Any = decoded.side_data.get("DISPLAYMATRIX")  # a buffer, which the stubs of PyAV do not say
     if matrix is None:
         return False
