@@ -8,7 +8,7 @@ from PIL import Image
 from fer_batch.vision.picture import Picture, grey_of
 
 CROP_SIZE = 48
-REDUCING_GAP = 3.0
+REDUCING_GAP = 2.0
 """Large faces are first shrunk by a whole number, to this many times the crop: it can't be seen."""
 
 
@@ -40,4 +40,4 @@ def _crop(picture: Picture, x0: float, y0: float, x1: float, y1: float) -> np.nd
     x, y = left if left < columns.start else columns.start, top if top < rows.start else rows.start
     box = (max(x0 - x, 0), max(y0 - y, 0), min(x1 - x, region.width), min(y1 - y, region.height))
     crop = region.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.BILINEAR, box, REDUCING_GAP)
-    return np.asarray(grey_of(picture, crop))
+    return grey_of(picture, crop)

@@ -128,6 +128,8 @@ class FaceDetector:
         """The faces of each picture, of all its views together. Views of one size share P-Net's batches, all
         share those of R-Net and O-Net.
         """
+        if not views:
+            return [NO_FACES for _ in pictures]
         boxes, owners = self._proposals(views)
         patches = [
             np.asarray(
@@ -164,6 +166,8 @@ class FaceDetector:
         surely there is one (scores from 0).
         """
         given = torch.from_numpy(np.concatenate([NO_FACES.boxes, *boxes]).astype(np.float32))
+        if not len(given):
+            return [NO_FACES for _ in pictures]
         counts = torch.tensor([len(part) for part in boxes], dtype=torch.int64)
         owners = torch.repeat_interleave(torch.arange(len(boxes)), counts)
         answers = self._look(pictures, rerec(given), owners, pixel_aspect)

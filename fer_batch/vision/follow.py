@@ -19,8 +19,9 @@ from fer_batch.vision.detect import NO_FACES, Detections, FaceDetector, joined
 from fer_batch.vision.picture import Picture, grey_of
 from fer_batch.vision.track import is_cut, overlap
 
-HELD = 24
-"""Moments that are looked at together, about: more fill the networks' batches, and memory."""
+HELD = 10
+"""Moments that are looked at together, about: more fill the networks' batches, and memory, which then is not
+in the processor's cache."""
 LONGEST_SPAN = 30
 """Moments from one key moment to the next, at most, as all are held in memory."""
 SAME_FACE = 0.4
@@ -193,5 +194,5 @@ def _best(faces: Detections) -> np.ndarray:
 def _thumbnail(picture: Picture) -> np.ndarray:
     high, wide = THUMBNAIL
     points = picture.y.resize((wide * SAMPLES, high * SAMPLES), Image.Resampling.NEAREST)
-    grey = np.asarray(grey_of(picture, points), np.float32)
+    grey = grey_of(picture, points).astype(np.float32)
     return grey.reshape(high, SAMPLES, wide, SAMPLES).mean(axis=(1, 3))

@@ -65,6 +65,4 @@ def test_grey_is_what_rgb_is_without_colour(weights: tuple[float, float]) -> Non
     for full in (True, False):
         for y in (0, 16, 60, 128, 235, 255):
             picture = flat(y, 128, 128, weights, full)
-            assert (
-                abs(int(np.asarray(grey_of(picture, picture.y))[0, 0]) - int(rgb_of(picture)[0, 0, 1])) <= 1
-            )
+            assert abs(int(grey_of(picture, picture.y)[0, 0]) - int(rgb_of(picture)[0, 0, 1])) <= 1
