@@ -25,9 +25,9 @@ class AnalyzeConfig:
     """Smallest face to find, as a share of the frame's height."""
     min_score: float = 0.8
     """Lowest score of the face detector, 0–1."""
-    detect_every: float = 1.0
-    """Seconds of video from one search of the whole picture for faces to the next; between them, and where
-    faces were lost, they are followed."""
+    detect_every: float | None = None
+    """Seconds of video from one search of the whole picture for faces to the next, between which they are
+    followed; None: 1, and 2 for surveys."""
     fast: str | None = None
     """For surveys: "nonref" leaves the frames undecoded that no other refers to, "keyframes" all but key
     frames."""
@@ -53,9 +53,7 @@ class AnalyzeConfig:
         _require(
             0 <= self.min_score < 1, "--min-score", self.min_score, "a number from 0 up to, not including, 1"
         )
-        _require(
-            0 < self.detect_every <= 60, "--detect-every", self.detect_every, "seconds above 0, up to 60"
-        )
+        _require(0 < self.search_s <= 60, "--detect-every", self.search_s, "seconds above 0, up to 60")
         _require(self.fast is None or self.fast in FAST, "--fast", self.fast, " or ".join(FAST))
         _require(0 <= self.max_gap_s <= 60, "--max-gap", self.max_gap_s, "seconds from 0 to 60")
         _require(1 <= self.segment_s <= 3600, "--segment", self.segment_s, "seconds from 1 to 3600")
@@ -65,6 +63,11 @@ class AnalyzeConfig:
             self.bundle_s,
             f"at least --segment, {self.segment_s:g} s",
         )
+
+    @property
+    def search_s(self) -> float:
+        """`detect_every`, or what it is by default."""
+        return (2.0 if self.fast else 1.0) if self.detect_every is None else self.detect_every
 
     def fingerprint(self, model_id: str) -> str:
         """Hash of all that the answers depend on but the inputs: two runs with the same give the same

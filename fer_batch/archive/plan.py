@@ -39,7 +39,7 @@ def overlaps(config: AnalyzeConfig, half_window_s: float, video_fps: float) -> t
     """
     moment_s = 1 / min(video_fps, math.inf if config.every_frame else config.fps)
     gap_s = max(config.max_gap_s, 1.5 * moment_s)
-    after_s = half_window_s + max(config.detect_every, moment_s) + 2 * moment_s
+    after_s = half_window_s + max(config.search_s, moment_s) + 2 * moment_s
     return after_s + 2 * gap_s, after_s
 
 

@@ -97,8 +97,8 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         help="lowest score of the face detector, 0 to 1 (default %(default)g)",
     )  # fmt: skip
     group.add_argument(
-        "--detect-every", type=float, default=DEFAULTS.detect_every, metavar="SECONDS",
-        help="search the whole picture for faces this often, follow them between (default %(default)g)",
+        "--detect-every", type=float, metavar="SECONDS",
+        help="search the whole picture for faces this often, follow them between (default 1, for surveys 2)",
     )  # fmt: skip
     group.add_argument(
         "--fast", action="store_const", const="nonref",

@@ -34,6 +34,8 @@ AROUND = 3.5
 """Side of the part of a picture that is searched for a lost face, in sides of its box."""
 ABOUT = 1.6
 """Factor by which a lost face may be larger or smaller."""
+OVERLAP, NEAR_OVERLAP = 0.7, 0.6
+"""Most overlap of two boxes that are both looked at further, in a picture and around a lost face."""
 PATCHES = {"cpu": 32, "cuda": 1024}
 """In one batch of R-Net or O-Net. On a CPU each took 1.6 and 2.4 times as long in 512 as in 32, which stay in
 its cache."""
@@ -108,7 +110,7 @@ class FaceDetector:
         views = [
             _whole(number, picture, self.min_face, pixel_aspect) for number, picture in enumerate(pictures)
         ]
-        return self._cascade(pictures, views, pixel_aspect)
+        return self._cascade(pictures, views, pixel_aspect, OVERLAP)
 
     @torch.inference_mode()
     def find_near(
@@ -120,17 +122,17 @@ class FaceDetector:
             for number, (picture, part) in enumerate(zip(pictures, boxes, strict=True))
             for box in part
         ]
-        return self._cascade(pictures, views, pixel_aspect)
+        return self._cascade(pictures, views, pixel_aspect, NEAR_OVERLAP)
 
     def _cascade(
-        self, pictures: Sequence[Picture], views: Sequence["_View"], pixel_aspect: float
+        self, pictures: Sequence[Picture], views: Sequence["_View"], pixel_aspect: float, most: float
     ) -> list[Detections]:
         """The faces of each picture, of all its views together. Views of one size share P-Net's batches, all
         share those of R-Net and O-Net.
         """
         if not views:
             return [NO_FACES for _ in pictures]
-        boxes, owners = self._proposals(views)
+        boxes, owners = self._proposals(views, most)
         patches = [
             np.asarray(
                 views[owner].image.resize(
@@ -142,7 +144,7 @@ class FaceDetector:
         shifts, answers = self._run(self.rnet, patches, R_SIDE)
         passed = answers[:, 1] > CASCADE[1]
         boxes, owners, shifts, scores = boxes[passed], owners[passed], shifts[passed], answers[passed, 1]
-        pick = _apart(boxes, scores, owners, 0.7)
+        pick = _apart(boxes, scores, owners, most)
         boxes, owners = rerec(bbreg(boxes[pick], shifts[pick])), owners[pick]
         places = torch.tensor([(view.left, view.top, view.left, view.top) for view in views]).reshape(-1, 4)
         scales = torch.tensor([view.scale for view in views])
@@ -173,7 +175,7 @@ class FaceDetector:
         answers = self._look(pictures, rerec(given), owners, pixel_aspect)
         return [_of(*(part[owners == number] for part in answers)) for number in range(len(pictures))]
 
-    def _proposals(self, views: Sequence["_View"]) -> tuple[Tensor, Tensor]:
+    def _proposals(self, views: Sequence["_View"], most: float) -> tuple[Tensor, Tensor]:
         """P-Net's square boxes `(n, 4)` in pixels of the views, and the view `(n,)` of each."""
         boxes, owners = [torch.zeros(0, 9)], [torch.zeros(0, dtype=torch.int64)]
         kinds = {(view.image.size, view.smallest, view.largest) for view in views}
@@ -190,7 +192,7 @@ class FaceDetector:
                 boxes.append(found[pick])
                 owners.append(torch.tensor(members)[place[pick]])
         found, owner = torch.cat(boxes), torch.cat(owners)
-        pick = _apart(found[:, :4], found[:, 4], owner, 0.7)
+        pick = _apart(found[:, :4], found[:, 4], owner, most)
         found, owner = found[pick], owner[pick]
         sides = found[:, 2:4] - found[:, :2]
         return rerec(found[:, :4] + found[:, 5:] * sides.repeat(1, 2)), owner

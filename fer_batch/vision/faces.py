@@ -69,7 +69,7 @@ def segment_faces(
         )
         moment_s = 1 / min(info.fps, math.inf if config.every_frame else config.fps)
         tracker = Tracker(max(config.max_gap_s, 1.5 * moment_s))
-        for look in follow(frames, detector, config.detect_every, moment_s, info.pixel_aspect, laps):
+        for look in follow(frames, detector, config.search_s, moment_s, info.pixel_aspect, laps):
             frame, found = look.frame, look.found
             if look.cut:
                 tracker.cut()

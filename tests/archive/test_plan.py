@@ -122,6 +122,7 @@ def test_segments_read_over_their_seams_but_not_before_the_start() -> None:
         ({"fps": 1.0}, 25.0, 1.0, 1.5, 1.0),
         ({"detect_every": 0.1}, 2.0, 0.5, 0.75, 0.5),
         ({"max_gap_s": 2.0}, 25.0, 0.2, 2.0, 1.0),
+        ({"fast": "nonref"}, 25.0, 0.2, 0.5, 2.0),
         ({"detect_every": 3.0}, 25.0, 0.2, 0.5, 3.0),
         ({"every_frame": True}, 25.0, 0.04, 0.5, 1.0),
         ({"every_frame": True}, 0.5, 2.0, 3.0, 2.0),
