@@ -3,9 +3,20 @@
 from dataclasses import asdict
 from typing import Any
 
+import pyarrow as pa
+
 from fer_batch.archive.listing import Source
 from fer_batch.errors import DecodeError, NoVideoError
+from fer_batch.schema import PROBED
 from fer_batch.vision.decode import read_info
+
+
+def probe_videos(sources: pa.Table) -> pa.Table:
+    """Listed files (`video_id`, `version`, `uri`, `size_bytes`, `error`) to rows of `schema.PROBED`.
+
+    A stage of its own, where nothing but the reader of videos is imported: a worker is at it in no time.
+    """
+    return pa.Table.from_pylist([probe_video(Source(**row)) for row in sources.to_pylist()], schema=PROBED)
 
 
 def probe_video(source: Source) -> dict[str, Any]:

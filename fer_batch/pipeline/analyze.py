@@ -16,13 +16,14 @@ from ray.data import ActorPoolStrategy
 
 from fer_batch.archive.listing import Listing, list_videos
 from fer_batch.archive.plan import plan_segments
+from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
 from fer_batch.model.weights import Card, load_checkpoint
 from fer_batch.pipeline.finalize import RunSummary, finalize
 from fer_batch.pipeline.plan_store import add_round, check_output, read_plan, start_run
 from fer_batch.pipeline.results import ResultsSink, done_bundles, faces_found
-from fer_batch.pipeline.stages import AnalyzeStage, FacesStage, RecognizeStage, probe_stage
+from fer_batch.pipeline.stages import AnalyzeStage, FacesStage, RecognizeStage
 from fer_batch.runtime import meanwhile, ray_session
 from fer_batch.schema import PLAN, from_bundle, to_bundle
 
@@ -170,7 +171,7 @@ def _probe(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
     table = pa.Table.from_pylist(sources, schema=schema)
     blocks = [table.slice(first, PROBES_PER_TASK) for first in range(0, len(table), PROBES_PER_TASK)]
     probed = ray.data.from_arrow(blocks).map_batches(
-        probe_stage, batch_size=None, batch_format="pyarrow", num_cpus=0.5
+        probe_videos, batch_size=None, batch_format="pyarrow", num_cpus=0.5
     )
     rows = pa.concat_tables(ray.get(probed.to_arrow_refs())).to_pylist()
     order = {source["uri"]: number for number, source in enumerate(sources)}

@@ -13,20 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from fer_batch.archive.listing import Source
-from fer_batch.archive.probe import probe_video
 from fer_batch.config import AnalyzeConfig
 from fer_batch.laps import Laps
 from fer_batch.model.recognize import Recognizer
-from fer_batch.schema import FACES, PLAN, PROBED, RESULTS, bundled, from_bundle, to_bundle
+from fer_batch.schema import FACES, PLAN, RESULTS, bundled, from_bundle, to_bundle
 from fer_batch.vision.crop import CROP_SIZE
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import segment_faces
-
-
-def probe_stage(sources: pa.Table) -> pa.Table:
-    """Listed files (`video_id`, `version`, `uri`, `size_bytes`, `error`) to rows of `schema.PROBED`."""
-    return pa.Table.from_pylist([probe_video(Source(**row)) for row in sources.to_pylist()], schema=PROBED)
 
 
 class FacesStage:
