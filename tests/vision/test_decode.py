@@ -687,7 +687,7 @@ def test_the_thread_ends_with_its_reader(sample: Path) -> None:
 
 
 def test_an_error_in_the_thread_reaches_the_reader(monkeypatch: pytest.MonkeyPatch, sample: Path) -> None:
-    def broken(decoded: av.VideoFrame) -> Picture:
+    def broken(decoded: av.VideoFrame, mirrored: bool) -> Picture:
         raise RuntimeError("a mistake")
 
     monkeypatch.setattr(decode, "_picture", broken)
