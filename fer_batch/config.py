@@ -43,6 +43,8 @@ class AnalyzeConfig:
     """Answer with the mean of what the model says to a face and to its mirror image."""
 
     def __post_init__(self) -> None:
+        if self.detect_every is None:
+            object.__setattr__(self, "detect_every", 2.0 if self.fast else 1.0)
         _require(0 < self.fps <= 1000, "--fps", self.fps, "a number above 0, up to 1000")
         _require(
             0 < self.min_face <= 1,
@@ -55,6 +57,9 @@ class AnalyzeConfig:
         )
         _require(0 < self.search_s <= 60, "--detect-every", self.search_s, "seconds above 0, up to 60")
         _require(self.fast is None or self.fast in FAST, "--fast", self.fast, " or ".join(FAST))
+        _require(
+            not (self.every_frame and self.fast), "--every-frame", "given for a survey", "one of the two"
+        )
         _require(0 <= self.max_gap_s <= 60, "--max-gap", self.max_gap_s, "seconds from 0 to 60")
         _require(1 <= self.segment_s <= 3600, "--segment", self.segment_s, "seconds from 1 to 3600")
         _require(
@@ -66,8 +71,9 @@ class AnalyzeConfig:
 
     @property
     def search_s(self) -> float:
-        """`detect_every`, or what it is by default."""
-        return (2.0 if self.fast else 1.0) if self.detect_every is None else self.detect_every
+        """`detect_every`, which is filled in when it was not given."""
+        assert self.detect_every is not None
+        return self.detect_every
 
     def fingerprint(self, model_id: str) -> str:
         """Hash of all that the answers depend on but the inputs: two runs with the same give the same

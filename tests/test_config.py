@@ -49,6 +49,17 @@ def test_what_a_survey_leaves_out_has_names(wrong: str) -> None:
         AnalyzeConfig(fast=wrong)
 
 
+@pytest.mark.parametrize(("fast", "seconds"), [(None, 1.0), ("nonref", 2.0), ("keyframes", 2.0)])
+def test_how_often_faces_are_searched_is_filled_in(fast: str | None, seconds: float) -> None:
+    """So that the default, when it is given later, is no other configuration."""
+    assert AnalyzeConfig(fast=fast) == AnalyzeConfig(fast=fast, detect_every=seconds)
+
+
+def test_a_survey_is_not_of_every_frame() -> None:
+    with pytest.raises(ConfigError, match=r"^--every-frame is given for a survey"):
+        AnalyzeConfig(every_frame=True, fast="nonref")
+
+
 NUMBERS = ["many", None, (1,), True, math.nan, math.inf]
 WHOLE = ["3", 1.5, 2.0, None, True]
 RANGES: dict[str, tuple[list[Any], list[Any]]] = {

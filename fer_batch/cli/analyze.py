@@ -100,11 +100,12 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         "--detect-every", type=float, metavar="SECONDS",
         help="search the whole picture for faces this often, follow them between (default 1, for surveys 2)",
     )  # fmt: skip
-    group.add_argument(
+    surveys = group.add_mutually_exclusive_group()
+    surveys.add_argument(
         "--fast", action="store_const", const="nonref",
         help="for surveys: leave frames undecoded that no other refers to; moments fall on the others",
     )  # fmt: skip
-    group.add_argument(
+    surveys.add_argument(
         "--keyframes", action="store_const", const="keyframes", dest="fast",
         help="faster still: decode key frames alone, often one in several seconds",
     )  # fmt: skip

@@ -5,6 +5,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def bench(
     a temporary folder. `on_video` gets each video's figures as soon as they are there:
 
     - `video`, `status`, `seconds`, `width`, `height`, `fps`, `codec`, `runs`, `moments`, `faces` and
-      `faces_per_moment`
+      `faces_per_moment`; `error`, what is wrong with a "partial" one
+    - `settings`: the configuration, the model by its id
     - `stages`: for each of `STAGES`, "rest" (what lies between them) and "total", `cpu_s` and `wall_s`, both
       per second of video; `bare_decoding` likewise; `ratio`, of the total to bare decoding
     - `peak_memory_bytes`: the largest resident memory of this process so far, with all libraries and the
@@ -65,14 +67,15 @@ def bench(
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
     card = load_checkpoint(checkpoint)[1]
     videos = [probe_video(source) for source in sources]
-    for video in videos:
-        if video["status"] != "ok":
-            raise InputError(f"{video['uri']} can't be measured: {video['error']}")
+    bad = [f"{video['uri']} ({video['error']})" for video in videos if video["status"] != "ok"]
+    if bad:
+        raise InputError(f"can't be measured: {'; '.join(bad)}; leave {'them' if len(bad) > 1 else 'it'} out")
     stage = AnalyzeStage(config, card.crop_scale, checkpoint)
     answers = []
+    settings = asdict(config) | {"checkpoint": card.model_id}
     for video in videos:
         plan = plan_segments([video], config, card.half_window_s, card.model_id, 1)
-        figures = _measure(stage, video, plan, runs)
+        figures = _measure(stage, video, plan, runs) | {"settings": settings}
         on_video(figures)
         answers.append(figures)
     return answers
@@ -98,6 +101,7 @@ def _measure(stage: AnalyzeStage, video: dict[str, Any], plan: pa.Table, runs: i
     return {
         "video": video["uri"],
         "status": "ok" if statuses == {"ok"} else "partial",
+        "error": "; ".join(filter(None, rows.column("error").to_pylist())) or None,
         "seconds": seconds,
         **{name: video[name] for name in ("width", "height", "fps", "codec")},
         "runs": runs,

@@ -490,7 +490,7 @@ class _Sieve:
 
     def decode(self, packet: av.Packet, origin: int | None) -> list[av.VideoFrame]:
         """The frames that come out after a packet, in the order in which they are shown."""
-        self.only_keys &= self.began is not None or packet.pts is not None
+        self.only_keys &= self.began is not None or packet.pts is not None or not packet.size
         if self.only_keys:
             return self._decode_key(packet)
         may_skip = self._may_skip(packet, origin)

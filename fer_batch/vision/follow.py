@@ -28,6 +28,8 @@ SAME_FACE = 0.4
 """Least overlap of two boxes at one moment that are of one face."""
 STRAY = 0.3
 """Least overlap of a followed face with where it was expected."""
+SECOND_LOOK = 0.9
+"""Least score of a face that was looked at twice: a worse one is found better by the search around it."""
 NEARBY = 0.1
 """Least overlap of a face with where it was expected that it is not lost at."""
 THUMBNAIL = (18, 32)
@@ -139,7 +141,8 @@ def _walk(
 ) -> None:
     """Follow faces from moment to moment, each walk along its own, until they are lost or meet a known one.
 
-    A step of all walks is one batch. A face is expected to move on as in the step before.
+    A step of all walks is one batch. A face is expected to move on as in the step before; where it is not
+    seen there, O-Net looks again from where it pointed, and then the cascade around it.
     """
     walks = [(steps, faces) for steps, faces in walks if steps and len(faces)]
     shifts = [np.zeros_like(faces.boxes) for _, faces in walks]
@@ -147,14 +150,26 @@ def _walk(
         expected = [faces.boxes + shift for (_, faces), shift in zip(walks, shifts, strict=True)]
         pictures = [steps[0].frame.picture for steps, _ in walks]
         there = detector.refine(pictures, expected, pixel_aspect)
-        further, shifts_on = [], []
         sure = [_sure(boxes, found, detector.min_score) for boxes, found in zip(expected, there, strict=True)]
-        lost = [boxes[~kept] for boxes, kept in zip(expected, sure, strict=True)]
+        unsure = [boxes[~kept] for boxes, kept in zip(expected, sure, strict=True)]
+        nearly = [found.boxes[~kept] for found, kept in zip(there, sure, strict=True)]
+        second = detector.refine(pictures, nearly, pixel_aspect)
+        found_again = [
+            _sure(boxes, found, max(detector.min_score, SECOND_LOOK))
+            for boxes, found in zip(unsure, second, strict=True)
+        ]
+        lost = [boxes[~kept] for boxes, kept in zip(unsure, found_again, strict=True)]
         around = detector.find_near(pictures, lost, pixel_aspect)
-        for (steps, faces), boxes, found, kept, near in zip(
-            walks, expected, there, sure, around, strict=True
-        ):
-            found = joined([found.take(kept), near])
+        further, shifts_on = [], []
+        for number, (steps, faces) in enumerate(walks):
+            boxes = expected[number]
+            found = joined(
+                [
+                    there[number].take(sure[number]),
+                    second[number].take(found_again[number]),
+                    around[number],
+                ]
+            )
             missed = boxes[(overlap(boxes, found.boxes) < NEARBY).all(axis=1)]
             if len(missed):
                 steps[0].lost.append(missed)

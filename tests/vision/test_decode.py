@@ -608,6 +608,17 @@ def test_a_survey_by_key_frames_shows_these(films: dict[str, Path], name: str) -
     assert times(read(films[name], fps=None, fast="keyframes")[0]) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_survey_sees_the_only_key_frame(
+    tmp_path: Path, small_frames: list[np.ndarray], codec: str, count: int
+) -> None:
+    path = write_video(tmp_path / "film.mp4", small_frames[:count], codec=codec)
+    frames, reading = read(path, fast="keyframes")
+    assert times(frames) == [0.0]
+    assert (reading.frames, reading.error) == (count, None)
+
+
 @pytest.mark.parametrize("fast", [None, "nonref", "keyframes"])
 @pytest.mark.parametrize("name", ["film.avi", "film.h264"])
 def test_packets_without_timestamps_are_all_decoded(
