@@ -58,13 +58,14 @@ def held_out(keys: Sequence[str], split: str) -> np.ndarray:
 
     Rows of one key stay together, each key's answer is its own whatever the others are, and the two splits
     are independent: they read different digits. Only where there are so few keys that the hash chooses none
-    of two ("select") or ten ("calibrate"), the first in order of the hash goes; and all never do.
+    of two ("select") or ten ("calibrate"), the first in order of the hash goes; and where it chooses all, the
+    last stays.
     """
     digits, one_in = (slice(0, 8), SELECT_ONE_IN) if split == "select" else (slice(8, 16), CALIBRATE_ONE_IN)
     numbers = {key: int(hashlib.sha1(key.encode()).hexdigest()[digits], 16) for key in set(keys)}
     chosen = {key for key, number in numbers.items() if number % one_in == 0}
     if not chosen and len(numbers) >= (2 if split == "select" else 10):
         chosen = {min(numbers, key=lambda key: (numbers[key], key))}
-    if len(chosen) == len(numbers):
-        chosen = set()
+    if chosen and len(chosen) == len(numbers):
+        chosen.remove(max(numbers, key=lambda key: (numbers[key], key)))
     return np.array([key in chosen for key in keys], bool)
