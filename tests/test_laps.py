@@ -2,8 +2,6 @@
 
 import time
 
-import pytest
-
 from fer_batch.laps import Laps
 
 
@@ -23,18 +21,18 @@ def test_before_the_first_lap_there_is_nothing() -> None:
 def test_laps_of_a_stage_add_up() -> None:
     laps = Laps()
     for stage in ("decode", "detect", "decode"):
-        busy(0.02)
+        busy(0.1)
         laps.lap(stage)
-    assert laps.cpu["decode"] == pytest.approx(0.04, abs=0.01)
-    assert laps.cpu["detect"] == pytest.approx(0.02, abs=0.01)
-    assert laps.wall["decode"] >= 0.04
+    assert 0.18 < laps.cpu["decode"] < 0.4
+    assert 0.09 < laps.cpu["detect"] < 0.2
+    assert laps.wall["decode"] > 0.18  # the two clocks differ by some ticks
 
 
 def test_waiting_costs_time_and_no_work() -> None:
     laps = Laps()
     time.sleep(0.05)
     laps.lap("decode")
-    assert laps.wall["decode"] >= 0.05
+    assert laps.wall["decode"] > 0.04
     assert laps.cpu["decode"] < 0.04
 
 
