@@ -133,6 +133,12 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def config_of(options: argparse.Namespace) -> AnalyzeConfig:
+    """What the options of `add_config_options` ask for."""
+    names = {field.name for field in dataclasses.fields(AnalyzeConfig)}
+    return AnalyzeConfig(**{name: value for name, value in vars(options).items() if name in names})
+
+
 def _add_ray_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where it runs")
     group.add_argument(
@@ -144,9 +150,7 @@ def _add_ray_options(parser: argparse.ArgumentParser) -> None:
 
 def run_analyze(options: argparse.Namespace) -> int:
     """Run the command `analyze`."""
-    names = {field.name for field in dataclasses.fields(AnalyzeConfig)}
-    config = AnalyzeConfig(**{name: value for name, value in vars(options).items() if name in names})
-    _analyze(options.videos, options.out, config, options)
+    _analyze(options.videos, options.out, config_of(options), options)
     return 0
 
 

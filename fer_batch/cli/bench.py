@@ -1,7 +1,6 @@
 """`bench`."""
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fer_batch.cli.analyze import add_config_options
-from fer_batch.config import AnalyzeConfig
+from fer_batch.cli.analyze import add_config_options, config_of
 from fer_batch.errors import ConfigError, OutputError
 
 EXAMPLES = """\
@@ -41,8 +39,7 @@ def add_commands(commands: Any) -> None:
 
 def run_bench(options: argparse.Namespace) -> int:
     """Run the command `bench`."""
-    names = {field.name for field in dataclasses.fields(AnalyzeConfig)}
-    config = AnalyzeConfig(**{name: value for name, value in vars(options).items() if name in names})
+    config = config_of(options)
     if options.runs < 1:
         raise ConfigError(f"--runs is {options.runs}; allowed is a whole number from 1")
     if options.json and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
