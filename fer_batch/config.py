@@ -26,8 +26,8 @@ class AnalyzeConfig:
     min_score: float = 0.8
     """Lowest score of the face detector, 0–1."""
     detect_every: float | None = None
-    """Seconds of video from one search of the whole picture for faces to the next, between which they are
-    followed; None: 1, and 2 for surveys."""
+    """Seconds of video from one search for faces to the next, between which they are followed; every other
+    one is of what has changed only. None: 1, and 2 for surveys."""
     fast: str | None = None
     """For surveys: "nonref" leaves the frames undecoded that no other refers to, "keyframes" all but key
     frames."""

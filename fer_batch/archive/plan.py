@@ -34,12 +34,13 @@ def overlaps(config: AnalyzeConfig, half_window_s: float, video_fps: float) -> t
     """Seconds that a segment reads before and after its core, so that no answer in it depends on where it
     was cut.
 
-    Both: the model's half window and one search of the whole picture more. Before, also twice the gap that a
-    track may survive, for the tracks to settle. Two moments on top of each.
+    Both: the model's half window and twice the time of a search more, which is how far apart two of the whole
+    picture are. Before, also twice the gap that a track may survive, for the tracks to settle. Two moments on
+    top of each.
     """
     moment_s = 1 / min(video_fps, math.inf if config.every_frame else config.fps)
     gap_s = max(config.max_gap_s, 1.5 * moment_s)
-    after_s = half_window_s + max(config.search_s, moment_s) + 2 * moment_s
+    after_s = half_window_s + max(2 * config.search_s, moment_s) + 2 * moment_s
     return after_s + 2 * gap_s, after_s
 
 

@@ -98,7 +98,8 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--detect-every", type=float, metavar="SECONDS",
-        help="search the whole picture for faces this often, follow them between (default 1, for surveys 2)",
+        help="search for faces this often, every other time where something has changed only, follow them "
+        "between (default 1, for surveys 2)",
     )  # fmt: skip
     surveys = group.add_mutually_exclusive_group()
     surveys.add_argument(

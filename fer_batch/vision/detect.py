@@ -101,14 +101,23 @@ class FaceDetector:
                     setattr(network, name, _FullRows(layer))
 
     @torch.inference_mode()
-    def find(self, pictures: Sequence[Picture], pixel_aspect: float = 1.0) -> list[Detections]:
-        """All faces in each picture, whose pixels are `pixel_aspect` times as wide as high.
+    def find(
+        self,
+        pictures: Sequence[Picture],
+        pixel_aspect: float = 1.0,
+        regions: Sequence[np.ndarray | None] | None = None,
+    ) -> list[Detections]:
+        """All faces in each picture, whose pixels are `pixel_aspect` times as wide as high, or in a region
+        `(4,)` of it, xyxy, where one is given.
 
         As in MTCNN, but that the pyramid is made, in 8 bits, of a half, a quarter … of the picture, and
         R-Net's patches are cut from there; O-Net's are cut from the picture itself.
         """
         views = [
-            _whole(number, picture, self.min_face, pixel_aspect) for number, picture in enumerate(pictures)
+            _view(number, picture, region, self.min_face, pixel_aspect)
+            for number, (picture, region) in enumerate(
+                zip(pictures, regions or [None] * len(pictures), strict=True)
+            )
         ]
         return self._cascade(pictures, views, pixel_aspect, OVERLAP)
 
@@ -257,19 +266,26 @@ class _View:
     """Of the faces that are looked for, in its own pixels."""
 
 
-def _whole(number: int, picture: Picture, min_face: float, pixel_aspect: float) -> _View:
-    """The picture, or half of it, a quarter …: as small as leaves the smallest face FEWEST_PX pixels."""
+def _view(
+    number: int, picture: Picture, region: np.ndarray | None, min_face: float, pixel_aspect: float
+) -> _View:
+    """The picture or a region of it, or half as large, a quarter …: as small as leaves the smallest face
+    FEWEST_PX pixels.
+    """
     halvings = max(math.floor(math.log2(max(min_face * picture.height / FEWEST_PX, 1))), 0)
-    height = max(round(picture.height / 2**halvings), 1)
-    width = max(round(picture.width / 2**halvings * pixel_aspect), 1)
-    image = rgb_part(picture, (0, 0, picture.width, picture.height), (width, height))
+    whole = (0.0, 0.0, picture.width * pixel_aspect, float(picture.height))
+    x0, y0, x1, y1 = whole if region is None else region.tolist()
+    height = max(round((y1 - y0) / 2**halvings), 1)
+    width = max(round((x1 - x0) / 2**halvings), 1)
+    image = rgb_part(picture, (x0 / pixel_aspect, y0, x1 / pixel_aspect, y1), (width, height))
+    scale = (y1 - y0) / height
     return _View(
         image=Image.fromarray(image),
         picture=number,
-        left=0.0,
-        top=0.0,
-        scale=picture.height / height,
-        smallest=min_face * height,
+        left=x0,
+        top=y0,
+        scale=scale,
+        smallest=min_face * picture.height / scale,
         largest=math.inf,
     )
 

@@ -1,9 +1,10 @@
 """Where the faces are at every moment, with the whole cascade run on key moments only.
 
-Key moments are the first of each `detect_every` seconds of the video's own time, and the first after a shot
-cut. From each, its faces are followed to the next by O-Net alone; what the next key moment has and that does
-not lead to is followed back. So what is found at a moment depends on the moments from the key before it to
-the key after it, and on nothing else, wherever the reading began.
+Key moments are the first of every other `detect_every` seconds of the video's own time, and the first after a
+shot cut. From each, its faces are followed to the next by O-Net alone; what the next key moment has and that
+does not lead to is followed back. Halfway the cascade looks at what has changed since the key moment: where
+nothing has, there is nobody new. So what is found at a moment depends on the moments from the key before it
+to the key after it, and on nothing else, wherever the reading began.
 """
 
 import math
@@ -32,6 +33,10 @@ SECOND_LOOK = 0.9
 """Least score of a face that was looked at twice: a worse one is found better by the search around it."""
 NEARBY = 0.1
 """Least overlap of a face with where it was expected that it is not lost at."""
+STILL = 3.0
+"""Grey levels that a cell of the thumbnail changes by at least where something happens."""
+MARGIN = 2
+"""Cells around what changed that are searched too."""
 THUMBNAIL = (18, 32)
 SAMPLES = 8
 """Pixels of the picture, down and across, that a cell of the thumbnail is the mean of."""
@@ -45,6 +50,10 @@ class Look:
     cut: bool
     """Whether a new shot begins here."""
     key: bool
+    thumbnail: np.ndarray
+    """`(18, 32) float32` grey."""
+    glance: bool = False
+    """Whether what has changed here since the key moment before is searched."""
     whole: Detections | None = None
     """What the whole cascade finds, on key moments."""
     followed: list[Detections] = field(default_factory=list)
@@ -73,7 +82,8 @@ def follow(
 
     `moment_s` is the usual time from a moment to the next. Time goes to "decode" and "detect" of `laps`.
     """
-    key_s = min(detect_every, LONGEST_SPAN * moment_s)
+    search_s = min(detect_every, LONGEST_SPAN * moment_s)
+    searches = searches_a_span(search_s, moment_s)
     held: list[Look] = []
     before: np.ndarray | None = None
     cell = -1
@@ -81,8 +91,9 @@ def follow(
         laps.lap("decode")
         after, last = _thumbnail(frame.picture), cell
         cut = before is not None and is_cut(before, after)
-        cell = math.floor((frame.time_s + SAME_TIME_S) / key_s)
-        held.append(Look(frame=frame, cut=cut, key=cut or cell != last or not held))
+        cell = math.floor((frame.time_s + SAME_TIME_S) / search_s)
+        key = cut or cell // searches != last // searches or not held
+        held.append(Look(frame=frame, cut=cut, key=key, thumbnail=after, glance=not key and cell != last))
         before = after
         if held[-1].key and len(held) > HELD:
             _look(held, detector, pixel_aspect)
@@ -95,6 +106,11 @@ def follow(
         _look(held, detector, pixel_aspect)
         laps.lap("detect")
         yield from held
+
+
+def searches_a_span(search_s: float, moment_s: float) -> int:
+    """How many searches there are from a key moment to the next, the others of what has changed only."""
+    return 2 if 2 * search_s <= LONGEST_SPAN * moment_s else 1
 
 
 def _look(held: list[Look], detector: FaceDetector, pixel_aspect: float) -> None:
@@ -110,19 +126,65 @@ def _look(held: list[Look], detector: FaceDetector, pixel_aspect: float) -> None
     _walk([(span[1:], span[0].whole or NO_FACES) for span in spans], detector, pixel_aspect)
     ends = [span for span in spans if len(span) > 1 and span[-1].whole is not None]
     _walk([(span[-2::-1], _not_reached(span[-1])) for span in ends], detector, pixel_aspect)
-    again = [(span, place) for span in spans if (place := _first_loss(span)) is not None]
-    pictures = [span[place].frame.picture for span, place in again]
+    glances = [
+        (span, place, region)
+        for span in spans
+        for place, look in enumerate(span)
+        if look.glance and (region := _changed(span[0], look, pixel_aspect)) is not None
+    ]
+    _search(glances, detector, pixel_aspect)
+    for half in (0, 1):
+        losses = [(span, place, None) for span in spans if (place := _first_loss(span, half)) is not None]
+        _search(losses, detector, pixel_aspect)
+
+
+def _search(
+    places: Sequence[tuple[list[Look], int, np.ndarray | None]], detector: FaceDetector, pixel_aspect: float
+) -> None:
+    """The cascade at moments between key moments, in a region or the whole picture; what it finds and is not
+    known yet is followed forth and back.
+    """
+    pictures = [span[place].frame.picture for span, place, _ in places]
+    found = detector.find(pictures, pixel_aspect, [region for *_, region in places])
     walks = []
-    for (span, place), whole in zip(again, detector.find(pictures, pixel_aspect), strict=True):
+    for (span, place, _), faces in zip(places, found, strict=True):
         look = span[place]
-        look.followed.append(whole.take(~_known(whole, look.found)))
+        look.followed.append(faces.take(~_known(faces, look.found)))
         walks += [(span[place + 1 :], look.followed[-1]), (span[place - 1 :: -1], look.followed[-1])]
     _walk(walks, detector, pixel_aspect)
 
 
-def _first_loss(span: Sequence[Look]) -> int | None:
-    """The first moment between two key moments where a face is missing that was to be there."""
-    for place, look in enumerate(span):
+def _changed(before: Look, look: Look, pixel_aspect: float) -> np.ndarray | None:
+    """The box `(4,)` that holds what is another than at the key moment before, but for the faces of then.
+
+    None where there is nothing.
+    """
+    picture = look.frame.picture
+    high, wide = THUMBNAIL
+    cells = np.array([picture.width * pixel_aspect / wide, picture.height / high] * 2)
+    other = np.abs(look.thumbnail - before.thumbnail) >= STILL
+    for x0, y0, x1, y1 in (before.whole or NO_FACES).boxes:
+        reach = max(x1 - x0, y1 - y0)
+        centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2] * 2)
+        around = (centre + np.array([-reach, -reach, reach, reach])) / cells
+        left, top = np.maximum(np.floor(around[:2]), 0).astype(int)
+        right, bottom = np.maximum(np.ceil(around[2:]), 0).astype(int)
+        other[top:bottom, left:right] = False
+    rows, columns = np.nonzero(other)
+    if not len(rows):
+        return None
+    box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    margin = np.array([-MARGIN, -MARGIN, MARGIN, MARGIN])
+    return np.clip(box + margin, 0, [wide, high, wide, high]) * cells
+
+
+def _first_loss(span: Sequence[Look], half: int) -> int | None:
+    """The first moment between two key moments, before a glance (0) or from it on (1), that lacks a face that
+    was to be there.
+    """
+    glance = next((place for place, look in enumerate(span) if look.glance), len(span))
+    for place in range(*((0, glance), (glance, len(span)))[half]):
+        look = span[place]
         if not look.key and look.lost:
             lost = np.concatenate(look.lost)
             if (overlap(lost, look.found.boxes) < NEARBY).all(axis=1).any():
@@ -189,9 +251,13 @@ def _sure(expected: np.ndarray, found: Detections, min_score: float) -> np.ndarr
 
 
 def _shifts(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """How far `(n, 4)` boxes are from the nearest of those before."""
+    """How far `(n, 4)` the middles of boxes are from those of the nearest ones before.
+
+    Not how they grew: expecting that, O-Net takes ever more of the picture for a face.
+    """
     far = np.abs(after[:, None] - before[None]).sum(axis=2)  # (n, m)
-    return after - before[far.argmin(axis=1)]
+    moved = after - before[far.argmin(axis=1)]
+    return np.tile((moved[:, :2] + moved[:, 2:]) / 2, 2)
 
 
 def _known(faces: Detections, others: Detections) -> np.ndarray:

@@ -116,23 +116,23 @@ def test_segments_read_over_their_seams_but_not_before_the_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "video_fps", "moment_s", "gap_s", "search_s"),
+    ("options", "video_fps", "moment_s", "gap_s", "apart_s"),
     [
-        ({}, 25.0, 0.2, 0.5, 1.0),
-        ({"fps": 1.0}, 25.0, 1.0, 1.5, 1.0),
+        ({}, 25.0, 0.2, 0.5, 2.0),
+        ({"fps": 1.0}, 25.0, 1.0, 1.5, 2.0),
         ({"detect_every": 0.1}, 2.0, 0.5, 0.75, 0.5),
-        ({"max_gap_s": 2.0}, 25.0, 0.2, 2.0, 1.0),
-        ({"fast": "nonref"}, 25.0, 0.2, 0.5, 2.0),
-        ({"detect_every": 3.0}, 25.0, 0.2, 0.5, 3.0),
-        ({"every_frame": True}, 25.0, 0.04, 0.5, 1.0),
+        ({"max_gap_s": 2.0}, 25.0, 0.2, 2.0, 2.0),
+        ({"fast": "nonref"}, 25.0, 0.2, 0.5, 4.0),
+        ({"detect_every": 3.0}, 25.0, 0.2, 0.5, 6.0),
+        ({"every_frame": True}, 25.0, 0.04, 0.5, 2.0),
         ({"every_frame": True}, 0.5, 2.0, 3.0, 2.0),
     ],
 )
-def test_the_overlap_holds_half_a_window_a_search_and_the_gap_twice(
-    options: dict, video_fps: float, moment_s: float, gap_s: float, search_s: float
+def test_the_overlap_holds_half_a_window_two_searches_and_the_gap_twice(
+    options: dict, video_fps: float, moment_s: float, gap_s: float, apart_s: float
 ) -> None:
     before_s, after_s = overlaps(AnalyzeConfig(**options), HALF_WINDOW_S, video_fps)
-    assert after_s == pytest.approx(HALF_WINDOW_S + search_s + 2 * moment_s)
+    assert after_s == pytest.approx(HALF_WINDOW_S + apart_s + 2 * moment_s)
     assert before_s == pytest.approx(after_s + 2 * gap_s)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from fer_batch.laps import Laps
 from fer_batch.vision.decode import Frame
 from fer_batch.vision.detect import Detections, FaceDetector
-from fer_batch.vision.follow import HELD, LONGEST_SPAN, Look, follow
+from fer_batch.vision.follow import HELD, LONGEST_SPAN, THUMBNAIL, Look, _changed, follow, searches_a_span
 from fer_batch.vision.picture import picture_of
 from fer_batch.vision.track import overlap
 
@@ -66,7 +66,8 @@ def test_key_moments_are_on_a_grid_that_does_not_move(
 ) -> None:
     frames = frames_of([np.zeros((24, 32, 3), np.uint8)] * (first + count), first=first)
     keys = [look.frame.index for look in looks(frames, detector, every) if look.key]
-    step = min(every, LONGEST_SPAN / 5.0)
+    search_s = min(every, LONGEST_SPAN / 5.0)
+    step = search_s * searches_a_span(search_s, 1 / 5.0)
     cells = [int((index / 5 + 1e-4) // step) for index in range(first + count)]
     firsts = {cells.index(cell) for cell in cells}
     assert set(keys) == {first} | {index for index in firsts if index >= first}
@@ -75,7 +76,7 @@ def test_key_moments_are_on_a_grid_that_does_not_move(
 def test_what_is_followed_is_what_is_found(detector: FaceDetector, sample_frames: list[np.ndarray]) -> None:
     seen = looks(frames_of(sample_frames[::5]), detector)
     every = detector.find([look.frame.picture for look in seen])
-    assert sum(look.key for look in seen) == 10
+    assert sum(look.key for look in seen) == sum(look.glance for look in seen) == 5
     both = [overlap(look.found.boxes, found.boxes) for look, found in zip(seen, every, strict=True)]
     assert sum(len(found) for found in every) > 80
     assert sum(part.shape[0] for part in both) == pytest.approx(sum(part.shape[1] for part in both), abs=1)
@@ -89,7 +90,7 @@ def test_a_face_that_moves_is_followed(detector: FaceDetector, portrait: Image.I
     seen = looks(frames_of(moving(portrait, places)), detector)
     assert [len(look.found) for look in seen] == [1] * 11
     left = [float(look.found.boxes[0, 0]) for look in seen]
-    assert np.diff(left) == pytest.approx(np.diff([x for x, _ in places]), abs=14)
+    assert np.diff(left) == pytest.approx(np.diff([x for x, _ in places]), abs=18)
 
 
 def test_a_face_that_comes_and_goes_between_two_searches_is_followed_back(
@@ -98,6 +99,47 @@ def test_a_face_that_comes_and_goes_between_two_searches_is_followed_back(
     places = [None, None, *[(150, 40)] * 6, None, None, None]
     seen = looks(frames_of(moving(portrait, places)), detector)
     assert [len(look.found) for look in seen] == [place is not None for place in places]
+
+
+def test_a_face_that_comes_and_goes_in_a_still_picture_is_seen_at_a_glance(
+    detector: FaceDetector, portrait: Image.Image
+) -> None:
+    places = [None, None, *[(150, 40)] * 6, None, None, None]
+    seen = looks(frames_of(moving(portrait, places)), detector)
+    assert [look.frame.index for look in seen if look.key] == [0, 10]
+    assert [look.frame.index for look in seen if look.glance] == [5]
+    assert [len(look.found) for look in seen] == [place is not None for place in places]
+
+
+CHANGES: list[tuple[str, list[tuple[int, int, int, int]], tuple[int, int, int, int] | None]] = [
+    ("nothing", [], None),
+    ("a cell in the middle", [(5, 6, 10, 11)], (8, 3, 13, 8)),
+    ("a corner", [(0, 1, 0, 1)], (0, 0, 3, 3)),
+    ("two that are far apart", [(0, 1, 0, 1), (17, 18, 31, 32)], (0, 0, 32, 18)),
+    ("in the face that was there", [(6, 10, 4, 6)], None),
+    ("in the face and elsewhere", [(6, 10, 4, 6), (12, 13, 20, 21)], (18, 10, 23, 15)),
+]
+
+
+@pytest.mark.parametrize(("cells", "expected"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
+def test_what_changed_is_one_box_of_cells(
+    cells: list[tuple[int, int, int, int]], expected: tuple[int, int, int, int] | None
+) -> None:
+    """Cells are 10 pixels; the face has those in columns 4 to 6 and rows 7 to 9."""
+    frame = Frame(time_s=0.0, index=0, picture=picture_of(np.zeros((180, 320, 3), np.uint8)))
+    was, now = np.zeros(THUMBNAIL, np.float32), np.zeros(THUMBNAIL, np.float32)
+    for top, bottom, left, right in cells:
+        now[top:bottom, left:right] = 5.0
+    face = Detections(
+        boxes=np.array([[40, 70, 60, 90]], np.float32),
+        scores=np.ones(1, np.float32),
+        landmarks=np.zeros((1, 5, 2), np.float32),
+    )
+    before = Look(frame=frame, cut=False, key=True, thumbnail=was, whole=face)
+    box = _changed(before, Look(frame=frame, cut=False, key=False, thumbnail=now), 1.0)
+    assert (None if box is None else (box / 10).tolist()) == (
+        expected if expected is None else list(expected)
+    )
 
 
 def test_a_face_that_jumps_is_searched_in_the_whole_picture(
@@ -117,7 +159,8 @@ def test_nothing_is_followed_over_a_cut(detector: FaceDetector, portrait: Image.
     for images in (shot + blank, blank + shot):
         seen = looks(frames_of(images), detector)
         assert [look.cut for look in seen] == [False, False, False, True, False, False]
-        assert [look.key for look in seen] == [True, False, False, True, False, True]
+        assert [look.key for look in seen] == [True, False, False, True, False, False]
+        assert [look.glance for look in seen] == [False, False, False, False, False, True]
         assert [len(look.found) for look in seen] == [number for number in (1, 0) for _ in range(3)][
             :: 1 if images[0] is shot[0] else -1
         ]
@@ -129,7 +172,7 @@ def test_what_is_found_does_not_depend_on_where_one_starts(
 ) -> None:
     frames = frames_of(sample_frames[60:235:5])
     whole, part = looks(frames, detector), looks(frames[first:], detector)
-    settled = next(n for n, look in enumerate(part) if look.frame.index % 5 == 0) + 5
+    settled = next(n for n, look in enumerate(part) if look.frame.index % 10 == 0) + 10
     for one, other in zip(whole[first + settled :], part[settled:], strict=True):
         assert same(one.found, other.found)
 
