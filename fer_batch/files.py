@@ -1,7 +1,10 @@
 """Writing files whole or not at all: to a temporary name, synced, then renamed."""
 
+import contextlib
 import json
 import os
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_batch.errors import OutputError
+from fer_batch.faults import point
+
+LEFT_S = 3600.0
+"""A temporary file of another host is nobody's after this long: writing one takes less than a second."""
 
 
 def check_path(out: Path) -> None:
@@ -21,29 +28,63 @@ def check_path(out: Path) -> None:
         )
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`; after a crash it holds either the old or the new."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+def write_bytes(path: Path, content: bytes, step: str = "file") -> None:
+    """Replace `path` by `content`; after a crash it holds either the old or the new.
+
+    A crash may leave the temporary file `.name.host.pid.tmp`, see `remove_leftovers`. Tests kill it at
+    `faults.point(f"{step}.temporary")`.
+    """
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
-        os.fsync(folder)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        point(f"{step}.temporary")
+        os.replace(temporary, path)
+    except BaseException:  # a full disk must not stay full of what can't be used
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """See to it that a file's content, or a folder's list of names, outlives a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, step: str = "file") -> None:
     """Write a JSON file whole or not at all."""
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n").encode())
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+    write_bytes(path, text.encode(), step)
 
 
-def write_parquet(path: Path, table: pa.Table, notes: Mapping[str, str] | None = None) -> None:
-    """Write a Parquet file whole or not at all, with `notes` in its metadata."""
+def write_parquet(
+    path: Path, table: pa.Table, notes: Mapping[str, str] | None = None, step: str = "file"
+) -> None:
+    """Write a Parquet file whole or not at all, with `notes` in its metadata, and checksums of its pages."""
     metadata = {**(table.schema.metadata or {}), **{k.encode(): v.encode() for k, v in (notes or {}).items()}}
     sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
-    write_bytes(path, sink.getvalue().to_pybytes())
+    pq.write_table(
+        table.replace_schema_metadata(metadata), sink, compression="zstd", write_page_checksum=True
+    )
+    write_bytes(path, sink.getvalue().to_pybytes(), step)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files in `folder` whose writers are gone: processes of this host that run no
+    more, and those of other hosts that have had an hour.
+    """
+    for temporary in folder.glob(".*.tmp"):
+        name, _, pid = temporary.name.removesuffix(".tmp").rpartition(".")
+        with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
+            if name.endswith(f".{socket.gethostname()}") and pid.isdecimal():
+                gone = not Path(f"/proc/{pid}").exists()
+            else:
+                gone = time.time() - temporary.stat().st_mtime > LEFT_S
+            if gone:
+                temporary.unlink()

@@ -14,12 +14,13 @@ import fer_batch
 PACKAGE = Path(fer_batch.__path__[0])
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
-BASE = {"config", "errors", "files", "laps", "schema"}
+BASE = {"config", "errors", "faults", "files", "laps", "schema"}
 """Modules that every part may use."""
 EDGES = {
     "__init__": {"timeline"},
     "errors": set(),
-    "files": {"errors"},
+    "faults": set(),
+    "files": {"errors", "faults"},
     "laps": set(),
     "schema": set(),
     "config": {"errors"},

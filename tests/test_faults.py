@@ -1,0 +1,39 @@
+"""A fault point kills its process at once, only where it is named, and at the time that is named."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+from fer_batch.faults import point
+for name in ("one", "two", "one"):
+    point(name)
+    print(name, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "passed", "status"),
+    [
+        (None, "one two one", 0),
+        ("", "one two one", 0),
+        ("three", "one two one", 0),
+        ("on", "one two one", 0),
+        ("one:3", "one two one", 0),
+        ("one", "", -signal.SIGKILL),
+        ("one:1", "", -signal.SIGKILL),
+        ("two", "one", -signal.SIGKILL),
+        ("one:2", "one two", -signal.SIGKILL),
+    ],
+)
+def test_it_dies_where_it_is_told_to(fault: str | None, passed: str, status: int) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "FER_BATCH_FAULT"}
+    environment |= {} if fault is None else {"FER_BATCH_FAULT": fault}
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.split() == passed.split()
+    assert ended.returncode == status
