@@ -83,6 +83,20 @@ class AnalyzeConfig:
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a video may cost. No part of a run's settings: within them the answers don't depend on them."""
+
+    timeout_s: float = 120.0
+    """Longest time in which nothing comes of a video, in seconds: then it hangs."""
+    memory_gb: float = 4.0
+    """Most memory that looking at a video may take, on top of what a worker has anyway, in GB."""
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.timeout_s <= 86400, "--timeout", self.timeout_s, "seconds from 1 to 86400")
+        _require(0.5 <= self.memory_gb <= 1024, "--memory", self.memory_gb, "GB from 0.5 to 1024")
+
+
 OPTIMIZERS = ("sgd", "adam", "adamw", "nadam")
 SCHEDULES = ("onecycle", "cosine", "plateau")
 IMBALANCE = ("none", "sqrt", "weighted", "effective", "focal", "logit-adjustment", "balanced-sampling")

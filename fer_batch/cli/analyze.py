@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from fer_batch.config import AnalyzeConfig
+from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.schema import STATUSES
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def add_commands(commands: Any) -> None:
         "--out", required=True, type=Path, metavar="OUT", help="output folder: new, empty, or of the same run"
     )
     add_config_options(parser)
+    _add_limits(parser)
     _add_ray_options(parser)
     parser.set_defaults(run=run_analyze, parser=parser)
 
@@ -140,6 +141,19 @@ def config_of(options: argparse.Namespace) -> AnalyzeConfig:
     return AnalyzeConfig(**{name: value for name, value in vars(options).items() if name in names})
 
 
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    limits = Limits()
+    group = parser.add_argument_group("what a video may cost (it ends as failed where it takes more)")
+    group.add_argument(
+        "--timeout", type=float, default=limits.timeout_s, metavar="SECONDS", dest="timeout_s",
+        help="longest time in which nothing comes of a video (default %(default)g)",
+    )  # fmt: skip
+    group.add_argument(
+        "--memory", type=float, default=limits.memory_gb, metavar="GB", dest="memory_gb",
+        help="most memory to read a video, on top of what a worker has (default %(default)g)",
+    )  # fmt: skip
+
+
 def _add_ray_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where it runs")
     group.add_argument(
@@ -151,7 +165,8 @@ def _add_ray_options(parser: argparse.ArgumentParser) -> None:
 
 def run_analyze(options: argparse.Namespace) -> int:
     """Run the command `analyze`."""
-    _analyze(options.videos, options.out, config_of(options), options)
+    limits = Limits(timeout_s=options.timeout_s, memory_gb=options.memory_gb)
+    _analyze(options.videos, options.out, config_of(options), limits, options)
     return 0
 
 
@@ -168,7 +183,7 @@ def run_demo(options: argparse.Namespace) -> int:
     from fer_batch.timeline.store import open_timeline
     from fer_batch.timeline.summary import ribbons
 
-    _analyze([str(SAMPLE)], options.out, DEFAULTS, options)
+    _analyze([str(SAMPLE)], options.out, DEFAULTS, Limits(), options)
     timeline = open_timeline(options.out)
     print("\nTwo faces, 10 seconds, from left to right (one leaves and comes back):")
     print("\n".join(ribbons(timeline.to_pandas(), width=72)))
@@ -177,7 +192,9 @@ def run_demo(options: argparse.Namespace) -> int:
     return 0
 
 
-def _analyze(videos: list[str], out: Path, config: AnalyzeConfig, options: argparse.Namespace) -> None:
+def _analyze(
+    videos: list[str], out: Path, config: AnalyzeConfig, limits: Limits, options: argparse.Namespace
+) -> None:
     from fer_batch.pipeline.analyze import analyze
 
     line = _ProgressLine()
@@ -185,6 +202,7 @@ def _analyze(videos: list[str], out: Path, config: AnalyzeConfig, options: argpa
         videos,
         out,
         config,
+        limits=limits,
         address=options.address,
         verbose=options.verbose,
         on_listing=line.listed,

@@ -13,25 +13,34 @@ import pyarrow as pa
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    WorkerCrashedError,
+)
 
 from fer_batch.archive.listing import Listing, list_videos
 from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_videos
-from fer_batch.config import AnalyzeConfig
+from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.errors import OutputError
 from fer_batch.model.weights import Card, load_checkpoint
 from fer_batch.pipeline.finalize import RunSummary, finalize
+from fer_batch.pipeline.guard import GuardedProbe, GuardedStage
 from fer_batch.pipeline.plan_store import add_round, check_output, read_plan, start_run
-from fer_batch.pipeline.results import ResultsSink, done_bundles, faces_found
-from fer_batch.pipeline.stages import AnalyzeStage, FacesStage, RecognizeStage
+from fer_batch.pipeline.results import ResultsSink, done_bundles, faces_found, write_result
 from fer_batch.runtime import meanwhile, ray_session
-from fer_batch.schema import PLAN, from_bundle, to_bundle
+from fer_batch.schema import PLAN, RESULTS, from_bundle, to_bundle
 
 PROBES_PER_TASK = 32
 AHEAD = 24
 """Moments that a worker decodes in a second thread while it looks at others, where it has a core for that."""
-RETRIES: dict[str, Any] = {"max_restarts": 2, "max_task_retries": 2}
-"""Finite: Ray's own default for actors would try a poisonous video for ever."""
+RETRIES: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
+"""A worker that died is started anew, but no bundle is tried for ever, as Ray's own default would."""
+FRUITLESS = 2
+"""Starts in which no bundle gets done any more, until those that are left are given up."""
+WORKER_LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +61,7 @@ def analyze(
     out: Path,
     config: AnalyzeConfig | None = None,
     *,
+    limits: Limits | None = None,
     address: str | None = None,
     verbose: bool = False,
     on_listing: Callable[[Listing], None] = lambda listing: None,
@@ -64,7 +74,7 @@ def analyze(
     written, where the inputs, the configuration, the checkpoint or `out` can't be used. Trouble with a
     video is never raised: it ends in `videos`.
     """
-    config = config or AnalyzeConfig()
+    config, limits = config or AnalyzeConfig(), limits or Limits()
     out = Path(out).absolute()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
     card = load_checkpoint(checkpoint)[1]
@@ -81,7 +91,7 @@ def analyze(
             if known.get(s.video_id) != s.version and not (s.error and s.video_id in known)
         ]
         if fresh:
-            videos = _probe([vars(source) for source in fresh])
+            videos = _probe([vars(source) for source in fresh], limits)
             workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
             segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
             try:
@@ -100,28 +110,62 @@ def analyze(
         if todo.num_rows:
             (out / "_SUCCESS.json").unlink(missing_ok=True)
             with meanwhile(_progress(out / "results", len(videos), todo, on_progress), every_s=0.5):
-                run_bundles(todo, out / "results", config, card, checkpoint)
+                run_bundles(todo, out / "results", config, card, checkpoint, limits)
         return finalize(out)
 
 
 def run_bundles(
-    plan: pa.Table, results: Path, config: AnalyzeConfig, card: Card, checkpoint: Path | None
+    plan: pa.Table,
+    results: Path,
+    config: AnalyzeConfig,
+    card: Card,
+    checkpoint: Path | None,
+    limits: Limits,
 ) -> None:
     """Take planned segments through the stages to a file of answers a bundle, on the Ray that is connected.
 
-    Without a GPU one stage does all; with GPUs, faces and recognition are pools of their own and crops
+    Bundles whose worker died are taken again, as long as any gets done. Those that then are left have taken
+    worker after worker with them: their segments end as failed.
+    """
+    left = list(_bundles(plan))
+    fruitless = 0
+    while left and fruitless < FRUITLESS:
+        before = len(left)
+        try:
+            _through_stages(left, results, config, card, checkpoint, limits)
+        except Exception as error:
+            if not any(isinstance(cause, WORKER_LOST) for cause in _causes(error)):
+                raise
+        done = done_bundles(results)
+        left = [bundle for bundle in left if _name(bundle) not in done]
+        fruitless = fruitless + 1 if len(left) == before else 0
+    for bundle in left:
+        write_result(results, _given_up(bundle, card))
+
+
+def _through_stages(
+    work: list[pa.Table],
+    results: Path,
+    config: AnalyzeConfig,
+    card: Card,
+    checkpoint: Path | None,
+    limits: Limits,
+) -> None:
+    """Without a GPU one stage does all; with GPUs, faces and recognition are pools of their own and crops
     cross between.
     """
     resources = ray.cluster_resources()
     cpus, gpus = max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))
-    work = sorted(_bundles(plan), key=_length_s, reverse=True)  # so that no long one is left for the end
+    work = sorted(work, key=_length_s, reverse=True)  # so that no long one is left for the end
     bundles = ray.data.from_arrow(work)
     if gpus:
+        from fer_batch.pipeline.stages import RecognizeStage
+
         # Four workers that decode share a GPU for detection with one that recognizes.
         answers = _stage(
             bundles,
-            FacesStage,
-            (config, card.crop_scale, AHEAD),
+            GuardedStage,
+            ("FacesStage", (config, card.crop_scale, AHEAD), limits),
             min(4 * gpus, cpus, len(work)),
             num_cpus=0.5,
             num_gpus=0.2,
@@ -138,21 +182,26 @@ def run_bundles(
         workers = min(cpus, len(work))
         ahead = AHEAD if cpus >= 2 * workers else 0
         # Half a CPU each, so that the write tasks always find a place, also on one CPU.
-        answers = _stage(
-            bundles, AnalyzeStage, (config, card.crop_scale, checkpoint, ahead), workers, num_cpus=0.5
-        )
+        arguments = ("AnalyzeStage", (config, card.crop_scale, checkpoint, ahead), limits)
+        answers = _stage(bundles, GuardedStage, arguments, workers, num_cpus=0.5)
     answers.write_datasink(ResultsSink(results), ray_remote_args={"num_cpus": 0.1})
 
 
 def _stage(
-    bundles: ray.data.Dataset, stage: type, arguments: tuple[Any, ...], workers: int, **resources: Any
+    rows: ray.data.Dataset,
+    stage: type,
+    arguments: tuple[Any, ...],
+    workers: int,
+    at_once: int | None = 1,
+    **resources: Any,
 ) -> ray.data.Dataset:
+    """A pool of workers; each takes so many rows at once, or a whole block."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # RETRIES have no named parameters yet
-        return bundles.map_batches(
+        return rows.map_batches(
             stage,
             fn_constructor_args=arguments,
-            batch_size=1,
+            batch_size=at_once,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
                 min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2
@@ -162,7 +211,7 @@ def _stage(
         )
 
 
-def _probe(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _probe(sources: list[dict[str, Any]], limits: Limits) -> list[dict[str, Any]]:
     """Listed files to rows of `schema.PROBED`, in the same order, each opened on some node of the cluster."""
     fields = ("video_id", "version", "uri", "size_bytes")
     schema = pa.schema(
@@ -170,9 +219,8 @@ def _probe(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
     )
     table = pa.Table.from_pylist(sources, schema=schema)
     blocks = [table.slice(first, PROBES_PER_TASK) for first in range(0, len(table), PROBES_PER_TASK)]
-    probed = ray.data.from_arrow(blocks).map_batches(
-        probe_videos, batch_size=None, batch_format="pyarrow", num_cpus=0.5
-    )
+    workers = min(max(1, int(ray.cluster_resources().get("CPU", 1))), len(blocks))
+    probed = _stage(ray.data.from_arrow(blocks), GuardedProbe, (limits,), workers, None, num_cpus=0.5)
     rows = pa.concat_tables(ray.get(probed.to_arrow_refs())).to_pylist()
     order = {source["uri"]: number for number, source in enumerate(sources)}
     return sorted(rows, key=lambda row: order[row["uri"]])
@@ -184,6 +232,29 @@ def _bundles(plan: pa.Table) -> Iterator[pa.Table]:
         count = len(list(rows))
         yield to_bundle(bundle_id, plan.slice(first, count))
         first += count
+
+
+def _name(bundle: pa.Table) -> str:
+    return str(bundle.column("bundle_id")[0])
+
+
+def _given_up(bundle: pa.Table, card: Card) -> pa.Table:
+    """A bundle of answers that there are none."""
+    reason = "each worker that looked at it died"
+    rows = [
+        {name: row.get(name) for name in RESULTS.names}
+        | {"status": "failed", "error": reason, "model_id": card.model_id, "moments": [], "faces": []}
+        | dict.fromkeys(("read_s", "frames", "decode_s", "detect_s", "crop_s", "recognize_s"), 0)
+        for row in from_bundle(bundle, PLAN).to_pylist()
+    ]
+    return to_bundle(_name(bundle), pa.Table.from_pylist(rows, schema=RESULTS))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and those that it came from; Ray's own hold theirs in `cause`."""
+    while error is not None:
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
 
 
 def _length_s(bundle: pa.Table) -> float:

@@ -32,12 +32,18 @@ class FacesStage:
         self.detector = FaceDetector(config.min_face, config.min_score, _device())
         self.laps = Laps()
         """Of all that it has done: "decode", "detect", "track" and "crop"."""
+        self.alive: Callable[[], None] = lambda: None
+        """Called after each moment."""
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return _segments_through(bundles, PLAN, FACES, lambda segments: [self._faces(s) for s in segments])
 
+    def look(self, segment: dict[str, Any]) -> pa.Table:
+        """One planned segment, a row of PLAN, to a row of FACES."""
+        return pa.Table.from_pylist([self._faces(segment)], schema=FACES)
+
     def _faces(self, segment: dict[str, Any]) -> dict[str, Any]:
-        seen = segment_faces(segment, self.config, self.detector, self.crop_scale, self.ahead)
+        seen = segment_faces(segment, self.config, self.detector, self.crop_scale, self.ahead, self.alive)
         self.laps.add(seen.laps)
         return {
             **{name: segment[name] for name in FACES.names if name in segment},
@@ -99,6 +105,19 @@ class AnalyzeStage:
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return self.recognize(self.faces(bundles))
+
+    def look(self, segment: dict[str, Any]) -> pa.Table:
+        """As `FacesStage.look`."""
+        return self.faces.look(segment)
+
+    @property
+    def alive(self) -> Callable[[], None]:
+        """As that of `FacesStage`."""
+        return self.faces.alive
+
+    @alive.setter
+    def alive(self, sign: Callable[[], None]) -> None:
+        self.faces.alive = sign
 
 
 def _tracks_apart(faces: list[dict[str, Any]], counts: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@ Ray.
 """
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +45,12 @@ def segment_faces(
     detector: FaceDetector,
     crop_scale: float,
     ahead: int = 0,
+    alive: Callable[[], None] = lambda: None,
 ) -> SegmentFaces:
     """Look at one segment, a row of `schema.PLAN`. Trouble with the file ends in `status` and `error`.
 
-    With `ahead`, a thread decodes up to so many moments before they are looked at.
+    With `ahead`, a thread decodes up to so many moments before they are looked at. `alive` is called for each
+    moment that was decoded.
     """
     last = segment["index"] == segment["segments"] - 1
     core_end = math.inf if last else segment["core_end_s"]
@@ -67,6 +70,7 @@ def segment_faces(
             fast=config.fast,
             ahead=ahead,
         )
+        frames = _with_signs(frames, alive)
         moment_s = 1 / min(info.fps, math.inf if config.every_frame else config.fps)
         tracker = Tracker(max(config.max_gap_s, 1.5 * moment_s))
         for look in follow(frames, detector, config.search_s, moment_s, info.pixel_aspect, laps):
@@ -98,6 +102,12 @@ def segment_faces(
         crops=np.concatenate(crops) if crops else np.zeros((0, CROP_SIZE, CROP_SIZE), np.uint8),
         laps=laps,
     )
+
+
+def _with_signs(frames: Iterator[Frame], alive: Callable[[], None]) -> Iterator[Frame]:
+    for frame in frames:
+        alive()
+        yield frame
 
 
 def _rows(

@@ -1,0 +1,57 @@
+"""What a guarded process may do instead of answering, for the tests of the guard."""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+
+class Strange:
+    """Its methods answer with a table or misbehave for real."""
+
+    def __init__(self, name: str = "strange") -> None:
+        self.name = name
+        self.alive: Callable[[], None] = lambda: None
+
+    def greet(self, number: int) -> pa.Table:
+        return pa.table({"name": [self.name], "number": [number], "pid": [os.getpid()]})
+
+    def crash(self) -> pa.Table:
+        ctypes.string_at(0)
+        raise AssertionError
+
+    def crash_once(self, marker: str) -> pa.Table:
+        if not os.path.exists(marker):
+            open(marker, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.greet(1)
+
+    def leave(self) -> pa.Table:
+        os._exit(3)
+
+    def fail(self) -> pa.Table:
+        raise ValueError("this\nfile is strange")
+
+    def stop(self) -> pa.Table:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return self.greet(2)
+
+    def hold(self, seconds: int) -> pa.Table:
+        """Busy in native code that lets no other thread of Python run."""
+        ctypes.PyDLL(None).sleep(seconds)
+        return self.greet(3)
+
+    def go_on(self, seconds: float) -> pa.Table:
+        """Slow, but with signs of life."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.alive()
+            time.sleep(0.05)
+        return self.greet(4)
+
+    def eat(self, gigabytes: float) -> pa.Table:
+        return pa.table({"sum": [int(np.ones(int(gigabytes * 1e9), np.uint8).sum())]})

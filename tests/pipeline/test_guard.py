@@ -1,0 +1,209 @@
+"""A guarded process that crashes, hangs or eats memory harms nobody, and the work goes on."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from fer_batch.archive.listing import list_videos
+from fer_batch.archive.plan import plan_segments
+from fer_batch.archive.probe import probe_video
+from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.model.weights import load_checkpoint
+from fer_batch.pipeline.guard import Child, GaveUpError, GuardedProbe, GuardedStage
+from fer_batch.pipeline.stages import AnalyzeStage
+from fer_batch.schema import PLAN, PROBED, RESULTS, bundled, from_bundle, to_bundle
+
+STRANGE = "tests.pipeline.strange:Strange"
+LIMITS = Limits(timeout_s=1.0, memory_gb=0.5)
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    child = Child(STRANGE, ("me",), LIMITS)
+    yield child
+    child.close()
+
+
+def greeted(child: Child) -> int:
+    """Its process, that it answers from."""
+    (row,) = child.call("greet", 7).to_pylist()
+    assert (row["name"], row["number"]) == ("me", 7)
+    return int(row["pid"])
+
+
+def test_one_process_answers_call_after_call(child: Child) -> None:
+    assert len({greeted(child) for _ in range(3)} - {os.getpid()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "reason", "dies"),
+    [
+        ("crash", (), "the process that looked at it crashed (SIGSEGV), 2 times", True),
+        ("leave", (), "the process that looked at it ended (exit code 3), 2 times", True),
+        ("fail", (), "ValueError: this\nfile is strange", False),
+        ("stop", (), "nothing came of it for 1 s (--timeout)", True),
+        ("hold", (60,), "nothing came of it for 1 s (--timeout)", True),
+        ("eat", (2.0,), "it needs more than 0.5 GB of memory (--memory)", True),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_trouble_is_told_and_the_next_call_is_answered(
+    child: Child, method: str, arguments: tuple[Any, ...], reason: str, dies: bool
+) -> None:
+    before = greeted(child)
+    with pytest.raises(GaveUpError) as trouble:
+        child.call(method, *arguments)
+    assert str(trouble.value) == reason
+    assert (greeted(child) != before) == dies
+    assert _runs(before) != dies
+
+
+def test_what_crashed_once_is_tried_again(child: Child, tmp_path: Path) -> None:
+    before = greeted(child)
+    (row,) = child.call("crash_once", str(tmp_path / "marker")).to_pylist()
+    assert row["pid"] != before
+
+
+def test_slow_work_that_goes_on_is_waited_for_but_not_for_ever(child: Child) -> None:
+    assert child.call("go_on", 2.5).num_rows == 1
+    with pytest.raises(GaveUpError, match="it took longer than 2 s") as trouble:
+        child.call("go_on", 60.0, longest_s=2)
+    assert trouble.value.hung
+
+
+def test_memory_within_the_limit_is_had(child: Child) -> None:
+    assert child.call("eat", 0.3).to_pylist() == [{"sum": 300_000_000}]
+
+
+def test_a_process_killed_while_it_waits_is_replaced(child: Child) -> None:
+    before = greeted(child)
+    os.kill(before, signal.SIGKILL)
+    assert greeted(child) != before
+
+
+@pytest.mark.parametrize("make", ["tests.pipeline.strange:Nobody", "fer_batch.nothing"])
+def test_what_can_not_be_started_is_an_error_of_ours(make: str) -> None:
+    with pytest.raises(RuntimeError, match="when it started"):
+        Child(make, (), LIMITS).call("greet", 1)
+
+
+@pytest.mark.parametrize("busy", ["greet", "hold"])
+def test_no_process_outlives_the_one_that_started_it(busy: str) -> None:
+    """Idle, and held in native code."""
+    script = (
+        "import sys\n"
+        "from fer_batch.config import Limits\n"
+        "from fer_batch.pipeline.guard import Child\n"
+        f"child = Child({STRANGE!r}, ('me',), Limits())\n"
+        "print(child.call('greet', 1)['pid'][0], flush=True)\n"
+        f"child.call({busy!r}, 60)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        time.sleep(0.5)
+        assert Path(f"/proc/{pid}").exists()
+        parent.kill()
+    end = time.monotonic() + 10
+    while _runs(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not _runs(pid)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+QUICK = AnalyzeConfig(fps=2.0, min_face=0.2, segment_s=5.0, bundle_s=30.0)
+
+
+def planned(video: Path) -> pa.Table:
+    """A video as one bundle."""
+    card = load_checkpoint(None)[1]
+    probed = [probe_video(source) for source in list_videos([str(video)]).sources]
+    plan = plan_segments(probed, QUICK, card.half_window_s, card.model_id, 1)
+    return to_bundle("b", plan)
+
+
+def test_no_bundles_are_no_answers() -> None:
+    stage = GuardedStage("AnalyzeStage", (QUICK, 0.96, None), Limits())
+    assert stage(bundled(PLAN).empty_table()).num_rows == 0
+
+
+def test_guarded_and_unguarded_answers_are_the_same(long_video: Callable[[int], Path]) -> None:
+    bundle = planned(long_video(2))
+    arguments = (QUICK, load_checkpoint(None)[1].crop_scale, None)
+    guarded = GuardedStage("AnalyzeStage", arguments, Limits())
+    clocks = ["decode_s", "detect_s", "crop_s", "recognize_s"]
+    one, other = (
+        from_bundle(stage(bundle), RESULTS).drop_columns(clocks)
+        for stage in (guarded, AnalyzeStage(*arguments))
+    )
+    assert one.num_rows == 4
+    assert one.equals(other)
+
+
+def test_a_video_that_crashes_what_looks_at_it_fails_alone(
+    long_video: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is killed when it is to look at the second segment."""
+    monkeypatch.setenv("FER_BATCH_FAULT", "guard.look:2")
+    stage = GuardedStage("AnalyzeStage", (QUICK, 0.96, None), Limits())
+    rows = from_bundle(stage(planned(long_video(1))), RESULTS).to_pylist()
+    # Each new process lives for one segment: the second try of the second one is its first.
+    assert [row["status"] for row in rows] == ["ok"] * 2
+    monkeypatch.setenv("FER_BATCH_FAULT", "guard.look")
+    stage = GuardedStage("FacesStage", (QUICK, 0.96), Limits())
+    rows = stage(planned(long_video(1))).column("segments")[0].as_py()
+    assert [row["status"] for row in rows] == ["failed"] * 2
+    assert {row["error"] for row in rows} == {"the process that looked at it crashed (SIGKILL), 2 times"}
+
+
+def test_a_hanging_video_costs_a_bundle_two_waits(long_video: Callable[[int], Path], tmp_path: Path) -> None:
+    """A file that is a pipe by the time it is read: opening it waits for ever."""
+    video = tmp_path / "video.mp4"
+    video.write_bytes(long_video(2).read_bytes())
+    bundle = planned(video)
+    video.unlink()
+    os.mkfifo(video)
+    stage = GuardedStage("FacesStage", (QUICK, 0.96), LIMITS)
+    began = time.monotonic()
+    errors = [row["error"] for row in stage(bundle).column("segments")[0].as_py()]
+    assert [key for key, _ in itertools.groupby(errors)] == [
+        "nothing came of it for 1 s (--timeout)",
+        "not tried: 2 parts before it hung",
+    ]
+    assert errors.count("nothing came of it for 1 s (--timeout)") == 2
+    assert time.monotonic() - began < 60
+
+
+def test_probing_is_guarded_too(tmp_path: Path, sample: Path) -> None:
+    pipe = tmp_path / "pipe.mp4"
+    os.mkfifo(pipe)
+    sources = [vars(source) for source in list_videos([str(sample), str(pipe)]).sources]
+    for source in sources:
+        source["error"] = None  # as if it had become a pipe after it was listed
+    fields = [PROBED.field(name) for name in ("video_id", "version", "uri", "size_bytes", "error")]
+    probe = GuardedProbe(LIMITS)
+    answers = probe(pa.Table.from_pylist(sources, schema=pa.schema(fields)))
+    assert answers.schema == PROBED
+    found = {row["uri"]: (row["status"], row["error"]) for row in answers.to_pylist()}
+    assert found == {
+        str(sample.resolve()): ("ok", None),
+        str(pipe): ("failed", "nothing came of it for 1 s (--timeout)"),
+    }
+    assert probe(answers.slice(0, 0).select([field.name for field in fields])).num_rows == 0
