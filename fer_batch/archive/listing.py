@@ -4,6 +4,7 @@ import csv
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ _NAMES = """3g2 3gp asf avi divx f4v flv gif h264 h265 hevc ivf m2ts m2v m4v mjp
     mxf ogm ogv qt rm rmvb ts vob webm wmv y4m"""
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 MANIFEST_SUFFIXES = frozenset([".txt", ".csv"])
+NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, which would break a line or command a terminal, and bytes that are not UTF-8."""
 MANIFEST_COLUMNS = ("path", "uri", "video", "file")
 
 
@@ -26,7 +29,8 @@ class Source:
     version: str
     """16 hex digits, a hash of size and modification time."""
     uri: str
-    """Absolute path, links resolved."""
+    """Absolute path, links resolved. A path that is not UTF-8 or has control characters (line breaks) in it
+    is a `file://` address, with those and all else but plain letters and digits as %XX."""
     size_bytes: int
     error: str | None = None
     """Why it can't be read, where that shows already."""
@@ -79,7 +83,7 @@ def _named(inputs: Sequence[str], counts: dict[str, int]) -> Iterator[str]:
             else:
                 yield given
         elif glob.has_magic(given):
-            matches = sorted(glob.glob(given, recursive=True))
+            matches = _matches(given)
             if not matches:
                 raise InputError(f"nothing matches {given}")
             for match in matches:
@@ -91,6 +95,20 @@ def _named(inputs: Sequence[str], counts: dict[str, int]) -> Iterator[str]:
                     counts["skipped"] += 1
         else:
             raise InputError(f"there is no file or folder {given}")
+
+
+def _matches(pattern: str) -> list[str]:
+    """Paths that a glob stands for; `**` follows no links, which may lead back, and skips hidden folders."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return sorted(glob.glob(pattern))
+    number = next(n for n, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:number])
+    return sorted(
+        str(path)
+        for path in root.glob(os.path.join(*parts[number:]))
+        if not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
 
 
 def _folder(folder: str, counts: dict[str, int]) -> Iterator[str]:
@@ -107,6 +125,8 @@ def _folder(folder: str, counts: dict[str, int]) -> Iterator[str]:
 
 
 def _manifest(path: Path) -> Iterator[str]:
+    if not path.is_file():
+        raise InputError(f"the manifest {path} is not a regular file")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -138,11 +158,8 @@ def _source(path: str) -> Source:
             error = "not a regular file"
     except OSError as problem:
         error = "the file does not exist" if isinstance(problem, FileNotFoundError) else str(problem.strerror)
-    try:
-        uri.encode()
-    except UnicodeEncodeError:
-        uri = os.fsencode(uri).decode("utf-8", "backslashreplace")
-        error = "the file's name is not UTF-8"
+    if NO_TEXT.search(uri):
+        uri = Path(uri).as_uri()
     return Source(video_id=_hash(uri), version=version, uri=uri, size_bytes=size, error=error)
 
 

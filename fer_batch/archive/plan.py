@@ -19,6 +19,20 @@ SHORTEST_TAIL_S = 1.0
 """A rest shorter than this belongs to the segment before it."""
 
 
+SLOWEST_BYTES_S = 10.0
+"""Bytes of a second of video, at least, in what is planned: less than even a still picture takes."""
+LONGEST_S = 7 * 86_400.0
+"""Planned of one video at most. What is beyond is in the last segment, which is read to the end anyway."""
+
+
+def planned_s(video: dict[str, Any]) -> float | None:
+    """Seconds of a row of `schema.PROBED` that are worth segments: a container may promise years."""
+    promised: float | None = video["duration_s"]
+    if promised is None or math.isnan(promised):
+        return None
+    return min(promised, video["size_bytes"] / SLOWEST_BYTES_S, LONGEST_S)
+
+
 def segment_bounds(duration_s: float | None, segment_s: float) -> list[tuple[float, float]]:
     """The cores of a video: half-open ranges that tile `[0, duration_s)` seconds; one where it is unknown."""
     if duration_s is None or not math.isfinite(duration_s):
@@ -74,10 +88,11 @@ def plan_segments(
 
 def _segments(video: dict[str, Any], config: AnalyzeConfig, half_window_s: float) -> list[dict[str, Any]]:
     before_s, after_s = overlaps(config, half_window_s, video["fps"])
-    bounds = segment_bounds(video["duration_s"], config.segment_s)
+    again = f".{video['attempt']}" if video.get("attempt") else ""
+    bounds = segment_bounds(planned_s(video), config.segment_s)
     return [
         {
-            "segment_id": f"{video['video_id']}/{video['version']}/{index:05d}",
+            "segment_id": f"{video['video_id']}/{video['version']}/{index:05d}{again}",
             "video_id": video["video_id"],
             "version": video["version"],
             "uri": video["uri"],

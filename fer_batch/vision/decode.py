@@ -3,7 +3,9 @@
 import heapq
 import itertools
 import math
+import os
 import queue
+import stat
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -11,6 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote_to_bytes
 
 import av
 import av.error
@@ -44,6 +47,26 @@ TURNS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.T
 """Quarter turns counter-clockwise."""
 MAX_BROKEN_READS = 100
 """Errors of the container after which the rest of a file is given up."""
+MAX_SIDE = 16_384
+"""Pixels of a frame's side: twice what 8K has, and about what the highest levels of H.264 and HEVC allow."""
+MAX_PIXELS = 8192 * 8192
+"""Of a frame, twice what 8K has: decoders hold up to some twenty, of 100 MB each in the commonest format."""
+MAX_STREAMS = 64
+"""Of a file: looking into each before the first frame takes time and memory. Where a format can, what is
+beyond is left out."""
+PIXEL_ASPECTS = (0.1, 10.0)
+"""A pixel's width over its height. Footage has 0.5 to 3; what is said beyond is no shape but a slip."""
+JUMP_S = 10.0
+"""A frame that is later than the one before by more is believed only when the next one follows it."""
+FORMATS = """3gp av1 avi asf dv flv gif h264 hevc ivf m4v matroska mjpeg mov mpeg mpegts mpegvideo mxf nut obu
+    ogg rm vc1 vvc yuv4mpegpipe"""
+"""FFmpeg's names of what is read: containers of one file, that hold what they show. Playlists (HLS, DASH,
+ffconcat), session descriptions and sequences of images name other files and addresses."""
+OPEN_LIMITS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(FORMATS.split()),
+    "max_streams": str(MAX_STREAMS),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +119,17 @@ class Reading:
     last_s: float = -math.inf
     """Time of the last frame."""
     bad_packets: int = 0
+    """Packets that the container or the decoder calls damaged."""
     damaged_frames: int = 0
     """Frames that the decoder itself calls corrupt."""
+    misplaced_frames: int = 0
+    """Frames left out, as their times can't be right."""
+    lost_s: float = 0.0
+    """Seconds without a frame where packets are damaged."""
     others_end_s: float = 0.0
     """End of the last packet of any other stream: a file is cut short only where none goes on."""
+    ends_s: float = 0.0
+    """End of the file, by what was read of it, where that is known."""
     short_s: float = 0.0
     """Seconds that the container promises and the file doesn't have."""
     problem: str | None = None
@@ -111,10 +141,17 @@ class Reading:
         found = [self.problem] if self.problem else []
         if self.bad_packets:
             found.append(f"{self.bad_packets} damaged packets")
+        if self.lost_s >= 0.05:
+            found.append(f"{self.lost_s:.1f} s without a frame")
         if self.damaged_frames:
             found.append(f"{self.damaged_frames} damaged frames")
+        if self.misplaced_frames:
+            found.append(f"{self.misplaced_frames} frames at impossible times")
         if self.short_s > 0:
-            found.append(f"the file ends {self.short_s:.1f} s before its container says")
+            promised_s = self.ends_s + self.short_s
+            found.append(
+                f"read {self.ends_s:.1f} of {promised_s:.1f} s, the file ends before its container says"
+            )
         return "; ".join(found) or None
 
     def note(self, time_s: float, fps: float) -> int:
@@ -222,6 +259,7 @@ class _Source:
     """An open file, and what was read of it last: there the next segment begins, without reading it again."""
 
     path: str
+    """As it was given: a path, or a `file://` address."""
     container: av.container.InputContainer
     stream: av.VideoStream
     identity: tuple[int, ...]
@@ -274,7 +312,9 @@ class _Source:
         self.forget()
         try:
             self.container.seek(pts, stream=self.stream, backward=True)
-        except av.error.FFmpegError:
+        except MemoryError:
+            raise
+        except (av.error.FFmpegError, OverflowError):
             return False
         self.demuxed = self.container.demux()
         self.ended = False
@@ -302,10 +342,21 @@ def _put_back(source: _Source) -> None:
     _kept[source.path] = source
 
 
+def path_of(uri: str | Path) -> str:
+    """The path of a file that is named by it, or by a `file://` address, as names are that no text can hold.
+
+    Of its bytes, those that are not text are surrogates, as everywhere in Python.
+    """
+    text = str(uri)
+    return (
+        os.fsdecode(unquote_to_bytes(text.removeprefix("file://"))) if text.startswith("file:///") else text
+    )
+
+
 def _identity(path: str | Path) -> tuple[int, ...]:
     try:
-        status = Path(path).stat()
-    except OSError:
+        status = os.stat(path_of(path))
+    except (OSError, ValueError):
         return ()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
@@ -322,8 +373,10 @@ def _frames(
     start_s, end_s = cells.start_s, cells.end_s
     unused_s = 0.0
     whole = False
+    bad_packets = 0
     try:
-        for time_s, image in run if start_s <= 0 else _from(source, cells, origin, reading, fast):
+        read = run if start_s <= 0 else _from(source, cells, origin, reading, fast)
+        for time_s, image in _in_order(read, info.duration_s, reading):
             if time_s < start_s - SAME_TIME_S or time_s <= reading.last_s + SAME_TIME_S:
                 unused_s = max(unused_s, time_s + 1 / info.fps)
                 continue
@@ -331,23 +384,60 @@ def _frames(
                 break
             if image is not None:
                 reading.damaged_frames += bool(image.is_corrupt)
+            if reading.bad_packets > bad_packets and math.isfinite(reading.last_s):
+                reading.lost_s += max(time_s - reading.last_s - 1.5 / info.fps, 0.0)
+            bad_packets = reading.bad_packets
             index = reading.note(time_s, info.fps)
             if image is None or not cells.is_first(time_s):
                 continue
             try:
                 picture = _picture(image, info.mirrored)
+            except MemoryError:
+                raise
             except (av.error.FFmpegError, ValueError) as error:
                 reading.problem = f"a frame can't be converted ({_reason(error)})"
                 continue
             yield Frame(time_s=time_s, index=index, picture=picture)
         if not math.isfinite(end_s):
-            reading.short_s = _missing(info, max(reading.read_s, unused_s, reading.others_end_s))
+            reading.ends_s = max(reading.read_s, unused_s, reading.others_end_s)
+            reading.short_s = _missing(info, reading.ends_s)
+            if info.container == "mpegts" and _is_cut(path_of(source.path)):
+                reading.problem = reading.problem or f"read {reading.read_s:.1f} s, then the file breaks off"
         whole = not source.ended
     finally:
         if whole:
             _put_back(source)
         else:
             source.container.close()
+
+
+def _in_order(run: Iterator[_Decoded], duration_s: float | None, reading: Reading) -> Iterator[_Decoded]:
+    """The frames whose times can be believed: one damaged timestamp must not end the reading, nor hide what
+    follows. The others are counted in `reading`.
+    """
+    held: _Decoded | None = None
+    last_s = -math.inf
+    for frame in run:
+        time_s = frame[0]
+        if held is not None:
+            if time_s > held[0]:
+                last_s = held[0]
+                yield held
+            else:
+                reading.misplaced_frames += 1
+            held = None
+        if math.isfinite(last_s) and time_s > last_s + JUMP_S:
+            held = frame
+        elif time_s < last_s - SAME_TIME_S:
+            reading.misplaced_frames += 1
+        else:
+            last_s = time_s
+            yield frame
+    if held is not None:
+        if held[0] <= (math.inf if duration_s is None else duration_s + JUMP_S):
+            yield held
+        else:
+            reading.misplaced_frames += 1
 
 
 def _from(
@@ -396,6 +486,7 @@ def _decoded(
     sieve = _Sieve(stream.codec_context, cells, base, name, fast)
     previous = -step
     others_end = Fraction(0)
+    beyond = 0
     for packet in _packets(source, reading):
         if packet.stream is not stream:
             if packet.pts is not None and packet.time_base:
@@ -403,14 +494,21 @@ def _decoded(
             continue
         if math.isfinite(cells.end_s):
             source.keep(packet)
+        # Before the core lies another segment's part, and after a seek the decoder may lack references.
+        mine = previous >= reading.core_start_s - 2 * step
         try:
             images = sieve.decode(packet, origin)
+        except MemoryError:
+            raise
         except av.error.FFmpegError as error:
             source.trouble = _reason(error)
-            # Before the core lies another segment's part, and after a seek the decoder may lack references.
-            reading.bad_packets += previous >= reading.core_start_s - 2 * step
+            reading.bad_packets += mine
             continue
+        reading.bad_packets += mine and packet.is_corrupt
         for image in images:
+            if not _fits(image.width, image.height):
+                source.trouble = reading.problem = _too_large(image.width, image.height)
+                continue
             pts = _timestamp(image, name)
             if origin is None:
                 origin = _first_timestamp(image, name, stream.start_time)
@@ -422,8 +520,8 @@ def _decoded(
             previous = time_s
             yield time_s, image
         if sieve.only_keys and origin is not None and packet.dts is not None:
-            decoded_s = float((packet.dts - origin) * base)
-            if decoded_s >= cells.end_s:
+            beyond = beyond + 1 if float((packet.dts - origin) * base) >= cells.end_s else 0
+            if beyond > 1:  # not by one damaged timestamp
                 break  # the next key frame may be far
     if origin is not None:
         for left in sieve.left_before(None, None):
@@ -443,6 +541,8 @@ def _packets(source: _Source, reading: Reading) -> Iterator[av.Packet]:
         except StopIteration:
             source.ended = True
             return
+        except MemoryError:
+            raise
         except av.error.FFmpegError as error:
             source.trouble = _reason(error)
             broken += 1
@@ -571,29 +671,91 @@ def _has_one_layer(extradata: bytes) -> bool:
 
 
 def _open(path: str | Path) -> _Source:
+    place = path_of(path)
     identity = _identity(path)
     try:
-        container = av.open(str(path), metadata_errors="replace")
-    except FileNotFoundError:
-        raise DecodeError("the file does not exist") from None
-    except PermissionError:
-        raise DecodeError("the file may not be read (permission denied)") from None
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        size = Path(path).stat().st_size if Path(path).is_file() else None
-        reason = "the file is empty" if size == 0 else f"not a video that FFmpeg can open ({_reason(error)})"
-        raise DecodeError(reason) from None
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            stream.codec_context.thread_count = 1
-            return _Source(
-                path=str(path),
-                container=container,
-                stream=stream,
-                identity=identity,
-                demuxed=container.demux(),
-            )
-    container.close()
-    raise NoVideoError("the file has no video stream")
+        status = os.stat(place)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe or a device may wait for ever
+            raise DecodeError("not a regular file")
+        container = av.open(
+            f"file:{place}",
+            metadata_errors="replace",
+            options={"max_pixels": str(MAX_PIXELS)},
+            container_options=OPEN_LIMITS,
+        )
+    except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
+        raise _not_opened(error, place) from None
+    try:
+        stream = _video_stream(container)
+    except BaseException:
+        container.close()
+        raise
+    stream.codec_context.thread_count = 1
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return _Source(
+        path=str(path), container=container, stream=stream, identity=identity, demuxed=container.demux()
+    )
+
+
+def _not_opened(error: Exception, place: str) -> Exception:
+    """Why a file can't be opened, for the user; MemoryError as it is."""
+    _, by, said = getattr(error, "log", None) or (0, "", "")
+    if "max_streams" in said:
+        return DecodeError(f"the file has more than {MAX_STREAMS} streams, which is the most that is read")
+    if isinstance(error, MemoryError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        reason = "the file does not exist"
+    elif isinstance(error, PermissionError):
+        reason = "the file may not be read (permission denied)"
+    elif "not on whitelist" in said:
+        reason = f"{by}, as FFmpeg calls it, is not a video; playlists and single images are not read"
+    elif Path(place).is_file() and Path(place).stat().st_size == 0:
+        reason = "the file is empty"
+    else:
+        reason = f"not a video that FFmpeg can open ({_reason(error)})"
+    return DecodeError(reason)
+
+
+def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """The first video stream that can be decoded and is no cover picture."""
+    if len(container.streams) > MAX_STREAMS:
+        raise DecodeError(f"the file has {len(container.streams)} streams; at most {MAX_STREAMS} are read")
+    films = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not films:
+        raise NoVideoError("the file has no video stream")
+    for stream in films:
+        context: Any = stream.codec_context  # None without a decoder, which the stubs do not say
+        if context is None:
+            continue
+        if context.width and not _fits(context.width, context.height):
+            raise DecodeError(_too_large(context.width, context.height))
+        return stream
+    raise DecodeError("there is no decoder for the codec of its video")
+
+
+def _fits(width: int, height: int) -> bool:
+    return max(width, height) <= MAX_SIDE and width * height <= MAX_PIXELS
+
+
+def _too_large(width: int, height: int) -> str:
+    return (
+        f"a frame has {width} × {height} pixels; read are at most {MAX_SIDE} a side and {MAX_PIXELS} in all"
+    )
+
+
+def _is_cut(path: str) -> bool:
+    """Whether an MPEG-TS file ends inside one of its packets, which are all of one size: it promises no
+    length that could be missed.
+    """
+    with Path(path).open("rb") as file:
+        head = file.read(8192)
+    for size, lead in ((188, 0), (192, 4), (204, 0)):
+        for first in range(lead, size + lead):
+            marks = head[first::size]
+            if len(marks) > 4 and not marks.strip(b"\x47"):
+                return (os.stat(path).st_size - first + lead) % size != 0
+    return False
 
 
 def _info(source: _Source, decoded: _Decoded | None) -> VideoInfo:
@@ -602,8 +764,10 @@ def _info(source: _Source, decoded: _Decoded | None) -> VideoInfo:
     if first is None or stream.time_base is None:
         raise DecodeError(f"no frame can be decoded ({source.trouble or 'the stream is empty'})")
     width, height = first.width, first.height
-    aspect = float(stream.sample_aspect_ratio or 1) or 1.0
-    rotation = first.rotation % 360
+    aspect = float(stream.sample_aspect_ratio or 1)
+    if not PIXEL_ASPECTS[0] <= aspect <= PIXEL_ASPECTS[1]:
+        aspect = 1.0
+    rotation = 90 * _turns(first)
     if rotation % 180:
         width, height, aspect = height, width, 1 / aspect
     return VideoInfo(
@@ -704,7 +868,7 @@ def _picture(decoded: av.VideoFrame, mirrored: bool) -> Picture:
     """The frame's own planes, upright; they hold on to the decoder's memory as long as they are looked at."""
     full = decoded.format.name.startswith("yuvj") or decoded.color_range == ColorRange.JPEG
     red, blue = LUMA_WEIGHTS.get(decoded.colorspace, BT601)
-    turns = (decoded.rotation // 90) % 4
+    turns = _turns(decoded)
     lines = decoded.width if turns % 2 else decoded.height
     shrink = max(lines / MAX_LINES, 1.0)
     if decoded.format.name not in PLANAR or shrink > 1:
@@ -728,6 +892,11 @@ def _picture(decoded: av.VideoFrame, mirrored: bool) -> Picture:
         planes = [plane.transpose(TURNS[turns]) for plane in planes]
     y, u, v = planes
     return Picture(y=y, u=u, v=v, to_rgb=rgb_matrix(red, blue, full), shrink=shrink)
+
+
+def _turns(decoded: av.VideoFrame) -> int:
+    """Quarter turns counter-clockwise that make a frame upright, or nearly."""
+    return round(decoded.rotation / 90) % 4
 
 
 def _mirrored(decoded: av.VideoFrame) -> bool:

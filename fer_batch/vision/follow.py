@@ -86,15 +86,18 @@ def follow(
     searches = searches_a_span(search_s, moment_s)
     held: list[Look] = []
     before: np.ndarray | None = None
+    last_size = (0, 0)
     cell = -1
     for frame in frames:
         laps.lap("decode")
         after, last = _thumbnail(frame.picture), cell
-        cut = before is not None and is_cut(before, after)
+        size = frame.picture.y.size
+        # Boxes are pixels of their picture: none can be followed into one of another size.
+        cut = before is not None and (size != last_size or is_cut(before, after))
         cell = math.floor((frame.time_s + SAME_TIME_S) / search_s)
         key = cut or cell // searches != last // searches or not held
         held.append(Look(frame=frame, cut=cut, key=key, thumbnail=after, glance=not key and cell != last))
-        before = after
+        before, last_size = after, size
         if held[-1].key and len(held) > HELD:
             _look(held, detector, pixel_aspect)
             laps.lap("detect")

@@ -1,12 +1,14 @@
 """What inputs stand for: files, folders, globs and manifests to videos, each once."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from fer_batch.archive.listing import VIDEO_SUFFIXES, list_videos
 from fer_batch.errors import FerBatchError, InputError
+from fer_batch.vision.decode import path_of
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -207,14 +209,81 @@ def test_a_video_keeps_its_id_and_a_change_changes_its_version(tmp_path: Path) -
     assert Path(after[1].uri) == other.resolve()
 
 
-def test_a_name_that_is_not_utf8_is_a_failed_video_whose_uri_can_be_printed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        (b"film.mp4", None),
+        (b"two words & 100%.mp4", None),
+        ("Fünf 漢字\u3000👩‍👩‍👧.mp4".encode(), None),
+        (b"caf\xe9.mp4", "caf%E9.mp4"),
+        ("Fünf\n.mp4".encode(), "F%C3%BCnf%0A.mp4"),
+        (b"\x1b[2J.mp4", "%1B%5B2J.mp4"),
+        (b"caf%E9\t.mp4", "caf%25E9%09.mp4"),
+    ],
+)
+def test_every_name_has_a_uri_that_can_be_printed_and_leads_back(
+    tmp_path: Path, name: bytes, written: str | None
+) -> None:
+    path = Path(os.fsdecode(os.fsencode(os.path.realpath(tmp_path)) + b"/" + name))
     try:
-        Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")).write_bytes(b"film")
+        path.write_bytes(b"film")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     (source,) = list_videos([str(tmp_path)]).sources
-    assert source.uri.endswith("caf\\xe9.mp4")
-    assert source.error == "the file's name is not UTF-8"
+    assert source.error is None
+    assert source.uri == (f"file://{path.parent}/{written}" if written else str(path))
+    assert source.uri.encode().decode().splitlines() == [source.uri]
+    assert path_of(source.uri) == str(path)
+
+
+def test_names_that_differ_in_their_bytes_are_different_videos(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path)
+    for name in (b"caf\xe9.mp4", b"caf\xe8.mp4", b"caf%E9.mp4", "café.mp4".encode()):
+        Path(os.fsdecode(folder + b"/" + name)).write_bytes(b"film")
+    sources = list_videos([str(tmp_path)]).sources
+    assert len({s.video_id for s in sources}) == len({s.uri for s in sources}) == 4
+
+
+# What is no file to read
+
+
+def test_links_that_lead_round_and_round_are_failed_videos(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").symlink_to(tmp_path / "b.mp4")
+    (tmp_path / "b.mp4").symlink_to(tmp_path / "a.mp4")
+    listing = list_videos([str(tmp_path)])
+    assert [Path(s.uri).name for s in listing.sources] == ["a.mp4", "b.mp4"]
+    assert {s.error for s in listing.sources} == {"Too many levels of symbolic links"}
+
+
+@pytest.mark.parametrize("pattern", ["", "**/*.mp4", "**"])
+def test_folders_linked_into_themselves_are_searched_once(tmp_path: Path, pattern: str) -> None:
+    touch(tmp_path, "deep/film.mp4", ".hidden/film.mp4")
+    for name in ("again", "and again", "deep/up"):
+        (tmp_path / name).symlink_to(tmp_path)
+    listing = list_videos([str(tmp_path / pattern)])
+    assert {Path(s.uri).name for s in listing.sources} == {"film.mp4"}
+    assert listing.repeated < 10
+
+
+def test_a_pipe_a_device_and_a_socket_are_failed_videos_and_never_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "device.mp4").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket.mp4"))
+        sources = list_videos([str(tmp_path)]).sources
+    assert [s.error for s in sources] == ["not a regular file"] * 3
+
+
+def test_a_manifest_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list.txt")
+    with pytest.raises(InputError, match="not a regular file"):
+        list_videos([str(tmp_path / "list.txt")])
+
+
+def test_two_files_of_one_name_are_two_videos(tmp_path: Path) -> None:
+    touch(tmp_path, "one/film.mp4", "two/film.mp4")
+    sources = list_videos([str(tmp_path)]).sources
+    assert len({s.video_id for s in sources}) == 2
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")

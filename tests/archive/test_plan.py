@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_batch.archive.plan import MAX_SEGMENTS, SHORTEST_TAIL_S, overlaps, plan_segments, segment_bounds
+from fer_batch.archive.plan import (
+    LONGEST_S,
+    MAX_SEGMENTS,
+    SHORTEST_TAIL_S,
+    overlaps,
+    plan_segments,
+    planned_s,
+    segment_bounds,
+)
 from fer_batch.config import AnalyzeConfig
 from fer_batch.schema import PLAN
 
@@ -22,6 +30,7 @@ def video(number: int, duration_s: float | None, fps: float = 25.0, status: str 
         "video_id": f"{number:016x}",
         "version": "00000000000000ff",
         "uri": f"/films/{number}.mp4",
+        "size_bytes": 10**9,
         "duration_s": duration_s,
         "fps": fps,
         "first_pts": 512 * number,
@@ -82,6 +91,31 @@ def test_segments_tile_every_duration_exactly(duration_s: float, segment_s: floa
 def test_every_moment_is_in_exactly_one_segment(duration_s: float, segment_s: float, where: float) -> None:
     time_s = min(duration_s * where, math.nextafter(duration_s, 0))
     assert sum(start <= time_s < end for start, end in segment_bounds(duration_s, segment_s)) == 1
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "size_bytes", "expected"),
+    [
+        (None, 10**9, None),
+        (math.nan, 10**9, None),
+        (math.inf, 5000, 500.0),
+        (7200.0, 10**9, 7200.0),
+        (7200.0, 72_000, 7200.0),
+        (1e9, 72_000, 7200.0),
+        (1e9, 10**12, LONGEST_S),
+        (600.0, 0, 0.0),
+    ],
+)
+def test_no_more_is_planned_than_a_file_can_hold(
+    duration_s: float | None, size_bytes: int, expected: float | None
+) -> None:
+    assert planned_s({"duration_s": duration_s, "size_bytes": size_bytes}) == expected
+
+
+def test_a_container_that_promises_years_does_not_plan_them() -> None:
+    rows = [video(0, 3e9) | {"size_bytes": 50_000}]
+    table = plan_segments(rows, AnalyzeConfig(), HALF_WINDOW_S, "model", 2)
+    assert table.num_rows == math.ceil(5000 / 60)
 
 
 def test_no_videos_are_an_empty_plan() -> None:

@@ -748,7 +748,7 @@ def test_a_file_that_is_cut_short_gives_what_is_there_and_says_so(
     assert reading.short_s == pytest.approx(10 - len(frames) / 25, abs=0.05)
     assert reading.read_s == pytest.approx(len(frames) / 25)
     assert reading.error is not None
-    assert f"the file ends {reading.short_s:.1f} s before its container says" in reading.error
+    assert f"read {len(frames) / 25:.1f} of 10.0 s, the file ends before its container says" in reading.error
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -888,10 +888,16 @@ def test_awkward_files_give_the_frames_that_are_in_them(
         ({"problem": "gone"}, "gone"),
         ({"bad_packets": 2}, "2 damaged packets"),
         ({"damaged_frames": 3}, "3 damaged frames"),
-        ({"short_s": 1.25}, "the file ends 1.2 s before its container says"),
+        ({"misplaced_frames": 1}, "1 frames at impossible times"),
+        ({"bad_packets": 2, "lost_s": 0.04}, "2 damaged packets"),
+        ({"bad_packets": 2, "lost_s": 0.16}, "2 damaged packets; 0.2 s without a frame"),
         (
-            {"problem": "gone", "bad_packets": 1, "short_s": 3.0},
-            "gone; 1 damaged packets; the file ends 3.0 s before its container says",
+            {"ends_s": 8.75, "short_s": 1.25},
+            "read 8.8 of 10.0 s, the file ends before its container says",
+        ),
+        (
+            {"problem": "gone", "bad_packets": 1, "ends_s": 7.0, "short_s": 3.0},
+            "gone; 1 damaged packets; read 7.0 of 10.0 s, the file ends before its container says",
         ),
     ],
 )
