@@ -1,0 +1,219 @@
+"""One run at a time on a folder, and never one that has ended."""
+
+import contextlib
+import ctypes
+import itertools
+import json
+import multiprocessing
+import os
+import platform
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fer_batch.errors import OutputError
+from fer_batch.pipeline.lease import lease
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from fer_batch.pipeline.lease import lease
+with lease(Path(sys.argv[1]), "analyze"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def holder(out: Path, script: str = HOLD):
+    """Another process that has the lease of `out`."""
+    process = subprocess.Popen([sys.executable, "-c", script, str(out)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("held")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_lease_leaves_nothing_behind(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    with lease(out, "analyze"):
+        told = json.loads((out / ".lease").read_text())
+        assert {k: told[k] for k in ("host", "pid", "command")} == {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "command": "analyze",
+        }
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_was_there_or_was_written_to_stays(tmp_path: Path) -> None:
+    with lease(tmp_path / "new" / "out", "analyze"):
+        (tmp_path / "new" / "out" / "run.json").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(KeyError), lease(tmp_path / "empty", "analyze"):
+        raise KeyError
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == [
+        "empty",
+        "new",
+        "new/out",
+        "new/out/run.json",
+    ]
+
+
+def test_a_second_run_is_told_who_writes_there(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        with pytest.raises(OutputError) as refused, lease(tmp_path, "finalize"):
+            pass
+        said = str(refused.value)
+        told = json.loads((tmp_path / ".lease").read_text())
+        assert (told["command"], told["pid"]) == ("analyze", process.pid)
+    for part in (str(tmp_path), "analyze", str(process.pid), socket.gethostname(), told["since"], "wait"):
+        assert part in said
+    assert "\n" not in said
+
+
+def test_two_threads_or_calls_of_one_process_are_two_runs(tmp_path: Path) -> None:
+    with lease(tmp_path, "analyze"):
+        with pytest.raises(OutputError, match=f"process {os.getpid()}"), lease(tmp_path, "forget"):
+            pass
+        with pytest.raises(OutputError, match=f"process {os.getpid()}"), lease(tmp_path, "forget"):
+            pass
+    with lease(tmp_path, "forget"):
+        assert json.loads((tmp_path / ".lease").read_text())["command"] == "forget"
+
+
+def test_a_killed_runs_lease_is_free_at_once(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        process.kill()
+        process.wait()
+        assert (tmp_path / ".lease").exists()
+        with lease(tmp_path, "analyze"):
+            assert json.loads((tmp_path / ".lease").read_text())["pid"] == os.getpid()
+
+
+HOLD_AND_FORK = """
+import os, subprocess, sys, time
+from pathlib import Path
+from fer_batch.pipeline.lease import lease
+with lease(Path(sys.argv[1]), "analyze"):
+    ended = Path(sys.argv[1]) / "ended"
+    if (forked := os.fork()) == 0:
+        while not ended.exists():
+            time.sleep(0.05)
+        sys.exit()  # through the lease's own end
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    spawned = subprocess.Popen(command, close_fds=False, stdout=subprocess.DEVNULL)
+    print("held", forked, spawned.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_children_that_outlive_a_killed_run_hold_nobody_up(tmp_path: Path) -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-c", HOLD_AND_FORK, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    forked, spawned = map(int, run.stdout.readline().split()[1:])
+    try:
+        run.kill()
+        run.wait()
+        with lease(tmp_path, "analyze"):
+            os.kill(forked, 0)
+            os.kill(spawned, 0)
+            (tmp_path / "ended").touch()
+            assert run.stdout.read() == ""  # when the forked child has ended
+            assert json.loads((tmp_path / ".lease").read_text())["pid"] == os.getpid()
+    finally:
+        os.kill(spawned, signal.SIGKILL)
+
+
+def contend(out: str, start: float, number: int) -> tuple[int, float, float] | None:
+    """Take the lease at a moment if it is free; from when to when it was held, by whom."""
+    time.sleep(max(start - time.monotonic(), 0))
+    try:
+        with lease(Path(out), f"number {number}"):
+            began = time.monotonic()
+            assert json.loads((Path(out) / ".lease").read_text())["pid"] == os.getpid()
+            time.sleep(0.05)
+            assert json.loads((Path(out) / ".lease").read_text())["pid"] == os.getpid()
+            return os.getpid(), began, time.monotonic()
+    except OutputError as error:
+        assert "is in use" in str(error)
+        return None
+
+
+def test_of_runs_that_start_at_the_same_moment_one_wins(tmp_path: Path) -> None:
+    """Again and again on a folder that the winner makes and that goes when it ends."""
+    with multiprocessing.get_context("spawn").Pool(8) as pool:
+        pool.map(time.sleep, [0.1] * 8)
+        for round_ in range(10):
+            start = time.monotonic() + 0.1
+            out = str(tmp_path / f"{round_}")
+            jobs = [pool.apply_async(contend, (out, start, number)) for number in range(8)]
+            held = sorted((answer for job in jobs if (answer := job.get(60))), key=lambda h: h[1])
+            assert held
+            assert all(a[2] <= b[1] for a, b in itertools.pairwise(held)), held
+    assert not list(tmp_path.iterdir())
+
+
+def _without_flock(number: int) -> None:
+    """Have the kernel answer every flock of this process with an error."""
+    calls = {"x86_64": 73, "aarch64": 32}
+    program = b"".join(
+        struct.pack("HBBI", *step)
+        for step in (
+            (0x20, 0, 0, 0),  # the system call's number
+            (0x15, 0, 1, calls[platform.machine()]),
+            (0x06, 0, 0, 0x00050000 | number),  # SECCOMP_RET_ERRNO
+            (0x06, 0, 0, 0x7FFF0000),  # SECCOMP_RET_ALLOW
+        )
+    )
+    buffer = ctypes.create_string_buffer(program)
+    filters = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(buffer)))
+    libc = ctypes.CDLL(None)
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, filters):
+        print("no seccomp", flush=True)
+        os._exit(0)
+
+
+NO_LOCKS = """
+import sys
+from pathlib import Path
+from tests.pipeline.test_lease import _without_flock
+from fer_batch.errors import OutputError
+from fer_batch.pipeline.lease import lease
+_without_flock(int(sys.argv[2]))
+try:
+    with lease(Path(sys.argv[1]), "analyze"):
+        print("held")
+except OutputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("number", ["37", "95"], ids=["ENOLCK", "EOPNOTSUPP"])
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="number of flock not known here")
+def test_a_file_system_without_locks_is_one_line(number: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", NO_LOCKS, str(tmp_path / "out"), number]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    if said.startswith("no seccomp"):
+        pytest.skip("no seccomp here to take flock away")
+    assert f"{tmp_path / 'out'} has no locks" in said
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("out", ["/proc", "/proc/fer-batch/out", "/dev/null/out"])
+def test_a_folder_that_can_not_be_written_to_is_one_line(out: str) -> None:
+    with pytest.raises(OutputError, match=out) as refused, lease(Path(out), "analyze"):
+        pass
+    assert "\n" not in str(refused.value)
