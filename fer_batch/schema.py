@@ -6,7 +6,8 @@ the upright frame's width and height.
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: as it was at first. 2: `attempt` in PROBED and VIDEOS; the tables have a snapshot."""
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """The classes of the packaged model. Another checkpoint's card may name others."""
@@ -32,12 +33,14 @@ PROBED = pa.schema(
         first_pts=pa.int64(),
         status=pa.string(),
         error=pa.string(),
+        attempt=pa.int32(),
     )
 )
-"""One input as probed: `status` is "ok" where it has a video stream to read, else "no_video" or "failed"."""
+"""One input as probed: `status` is "ok" where it has a video stream to read, else "no_video" or "failed".
+`attempt` counts how often the same version has been planned again; null is 0."""
 
 VIDEOS = pa.schema(
-    [f for f in PROBED if f.name not in ("first_pts", "status", "error")]
+    [f for f in PROBED if f.name not in ("first_pts", "status", "error", "attempt")]
     + _fields(
         status=pa.string(),
         error=pa.string(),
@@ -47,6 +50,7 @@ VIDEOS = pa.schema(
         tracks=pa.int32(),
         analyze_s=pa.float64(),
         bucket=pa.int32(),
+        attempt=pa.int32(),
     )
 )
 """One input and how it ended."""
@@ -131,6 +135,15 @@ MOMENTS = pa.schema(
     )
 )
 """A moment that was looked at, with the number of faces found: "no face" and "not looked at" differ."""
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table as an earlier version wrote it in the columns of `schema`: those it lacks are null."""
+    columns = [
+        table.column(f.name).cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type)
+        for f in schema
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def bundled(rows: pa.Schema) -> pa.Schema:

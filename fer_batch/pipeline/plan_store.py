@@ -6,6 +6,8 @@ A round is two files: the segments, and then the probed videos, whose arrival ma
 import json
 import os
 import platform
+import shutil
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,22 +15,32 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fer_batch.archive.listing import Source
 from fer_batch.config import AnalyzeConfig, difference
 from fer_batch.errors import ConfigError, OutputError
-from fer_batch.files import check_path, write_json, write_parquet
+from fer_batch.faults import point
+from fer_batch.files import check_path, remove_leftovers, sync, write_json, write_parquet
 from fer_batch.model.weights import Card
-from fer_batch.schema import PLAN, PROBED, SCHEMA_VERSION
+from fer_batch.pipeline.snapshot import TABLES
+from fer_batch.schema import PLAN, PROBED, SCHEMA_VERSION, conform
 
 BUCKET_HOURS = 20
+PARTS = ("run.json", "_SUCCESS.json", "snapshot.json", "plan", "results", *TABLES)
+"""All that a run keeps in its folder, but for hidden files."""
+REMOVED = ".removed.json"
+"""What `run.json` is called as long as the run is being removed."""
 
 
-def check_output(out: Path, config: AnalyzeConfig, card: Card) -> dict[str, Any] | None:
-    """The run that stands in `out`, None where there is none yet.
+def check_output(
+    out: Path, config: AnalyzeConfig, card: Card, overwrite: bool = False
+) -> dict[str, Any] | None:
+    """The run that stands in `out`, None where there is none yet or it is to be overwritten.
 
     Raises ConfigError, with the difference, where it was made with another configuration or model;
-    OutputError where the folder holds something else.
+    OutputError where the folder holds something else, or what `remove_run` has left when it was killed.
     """
     check_path(out)
     standing = next(folder for folder in (out, *out.parents) if folder.exists())
@@ -36,6 +48,21 @@ def check_output(out: Path, config: AnalyzeConfig, card: Card) -> dict[str, Any]
         raise OutputError(f"{standing} is a file; --out needs a folder: new, empty, or of an earlier run")
     if not os.access(standing, os.W_OK | os.X_OK):
         raise OutputError(f"{standing} may not be written to; name another --out")
+    half_removed = (out / REMOVED).exists()
+    if overwrite and (half_removed or (out / "run.json").exists()):
+        if not half_removed:
+            read_run(out)
+        foreign = sorted(p.name for p in out.iterdir() if p.name not in PARTS and p.name[0] != ".")
+        if foreign:
+            raise OutputError(
+                f"{out} holds more than a run: {', '.join(foreign)}; move that away, or name another --out"
+            )
+        return None
+    if half_removed:
+        raise OutputError(
+            f"{out} holds what is left of a run that was being overwritten: "
+            "give --overwrite again, or name another --out"
+        )
     if not (out / "run.json").exists():
         if out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
             raise OutputError(
@@ -53,12 +80,46 @@ def check_output(out: Path, config: AnalyzeConfig, card: Card) -> dict[str, Any]
     return run
 
 
+def remove_run(out: Path) -> None:
+    """Remove the run in `out`, if there is one, or what is left of it; the folder stays.
+
+    From the first moment on there is no run any more, and until the last a file says that some of it is left.
+    """
+    if (out / "run.json").exists():
+        os.replace(out / "run.json", out / REMOVED)
+        sync(out)
+    if not (out / REMOVED).exists():
+        return
+    point("overwrite.begun")
+    try:
+        for part in map(out.joinpath, PARTS):
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)
+            point("overwrite.removed")
+        (out / REMOVED).unlink()
+    except OSError as error:
+        raise OutputError(f"the run in {out} can't be removed: {error}") from error
+
+
+def clean(out: Path) -> None:
+    """Remove the temporary files that killed processes have left in a run's folder."""
+    for folder in (out, out / "plan", out / "results"):
+        remove_leftovers(folder)
+
+
 def read_run(out: Path) -> dict[str, Any]:
-    """`run.json` of an output folder; raises OutputError where there is none."""
+    """`run.json` of an output folder; raises OutputError where there is none that this version knows."""
     try:
         run = json.loads((out / "run.json").read_text())
-        if not (isinstance(run, dict) and run.keys() >= {"settings", "classes", "buckets"}):
+        if not (isinstance(run, dict) and run.keys() >= {"schema_version", "settings", "classes", "buckets"}):
             raise ValueError("it is not a run of fer-batch")
+        if run["schema_version"] > SCHEMA_VERSION:
+            raise OutputError(
+                f"the run in {out} is of a newer fer-batch (schema {run['schema_version']}, this one knows "
+                f"{SCHEMA_VERSION}): install that one, or name another folder"
+            )
         return run
     except FileNotFoundError:
         raise OutputError(f"{out} holds no run of fer-batch (there is no {out / 'run.json'})") from None
@@ -83,36 +144,72 @@ def start_run(out: Path, config: AnalyzeConfig, card: Card, planned_s: float) ->
             for name in ("fer-batch", "ray", "torch", "av", "facenet-pytorch", "deltalake")
         },
     }
-    write_json(out / "run.json", run)
+    write_json(out / "run.json", run, "run.json")
+    point("run.json")
     return run
+
+
+def attempts(
+    sources: Sequence[Source],
+    known: Sequence[dict[str, Any]],
+    failed: Collection[tuple[str, str, int]] = (),
+) -> dict[str, int]:
+    """Which of the listed files are to be planned, by video_id, and as which attempt at their version.
+
+    `known` are the videos that are planned already, `failed` the (video_id, version, attempt) that are to be
+    tried again. A file that is gone is not: it keeps the answers that it gave while it was there.
+    """
+    standing = {video["video_id"]: (video["version"], video["attempt"]) for video in known}
+    planned = {}
+    for source in sources:
+        version, attempt = standing.get(source.video_id, (None, 0))
+        if version is None or (version != source.version and not source.error):
+            planned[source.video_id] = 0
+        elif (source.video_id, version, attempt) in failed and not source.error:
+            planned[source.video_id] = attempt + 1
+    return planned
 
 
 def add_round(out: Path, videos: list[dict[str, Any]], segments: pa.Table) -> None:
     """Add probed videos and their segments to the plan; a crash in between leaves the plan as it was."""
+    (out / "_SUCCESS.json").unlink(missing_ok=True)
     folder = out / "plan"
     folder.mkdir(exist_ok=True)
     taken = [int(p.name[:6]) for p in folder.glob("*.videos.parquet")]
     name = f"{max(taken, default=0) + 1:06d}"
-    write_parquet(folder / f"{name}.parquet", segments)
-    write_parquet(folder / f"{name}.videos.parquet", pa.Table.from_pylist(videos, schema=PROBED))
+    write_parquet(folder / f"{name}.parquet", segments, step="plan")
+    point("plan.segments")
+    table = pa.Table.from_pylist(videos, schema=PROBED)
+    write_parquet(folder / f"{name}.videos.parquet", table, step="plan")
+    point("plan.videos")
 
 
 def read_plan(out: Path) -> tuple[list[dict[str, Any]], pa.Table]:
-    """All probed videos, each in its latest version, and the segments of those versions."""
+    """All probed videos, each as in the last round that has it, and the segments of that round.
+
+    Raises OutputError where a round can't be read.
+    """
     videos: dict[str, dict[str, Any]] = {}
-    parts = [PLAN.empty_table()]
+    rounds: dict[str, pa.Table] = {}
+    latest: dict[str, str] = {}
     for path in sorted((out / "plan").glob("*.videos.parquet")):
-        for row in pq.read_table(path).to_pylist():
-            videos[row["video_id"]] = row
-        parts.append(pq.read_table(path.with_name(path.name.replace(".videos", ""))).cast(PLAN))
-    segments = pa.concat_tables(parts)
-    current = [
-        videos.get(video_id, {}).get("version") == version
-        for video_id, version in zip(
-            segments.column("video_id").to_pylist(), segments.column("version").to_pylist(), strict=True
-        )
-    ]
-    return list(videos.values()), segments.filter(pa.array(current, pa.bool_()))
+        name = path.name[:6]
+        try:
+            probed = conform(pq.read_table(path), PROBED).to_pylist()
+            rounds[name] = conform(pq.read_table(path.with_name(f"{name}.parquet")), PLAN)
+        except (pa.ArrowException, OSError) as error:
+            raise OutputError(
+                f"the plan in {path.parent} can't be read: {error}; "
+                "start anew with `fer-batch analyze --overwrite`"
+            ) from error
+        for row in probed:
+            videos[row["video_id"]] = row | {"attempt": row["attempt"] or 0}
+            latest[row["video_id"]] = name
+    parts = [PLAN.empty_table()]
+    for name, segments in rounds.items():
+        ids = [video_id for video_id, last in latest.items() if last == name]
+        parts.append(segments.filter(pc.is_in(segments.column("video_id"), pa.array(ids, pa.string()))))
+    return list(videos.values()), pa.concat_tables(parts)
 
 
 def _settings(config: AnalyzeConfig, card: Card) -> dict[str, Any]:

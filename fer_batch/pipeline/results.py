@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 from ray.data import Datasink
 
 from fer_batch.errors import OutputError
+from fer_batch.faults import point
 from fer_batch.files import write_parquet
-from fer_batch.schema import RESULTS, from_bundle
+from fer_batch.schema import RESULTS, conform, from_bundle
 
 
 class ResultsSink(Datasink[None]):
@@ -34,12 +35,29 @@ def write_result(folder: Path, bundle: pa.Table) -> None:
     rows = from_bundle(bundle, RESULTS)
     index = pc.struct_field(pc.list_flatten(rows.column("faces")), "frame_index")
     faces = pc.sum(pc.greater_equal(index, 0)).as_py() or 0
-    write_parquet(folder / f"{bundle.column('bundle_id')[0]}.parquet", rows, {"faces": str(faces)})
+    path = folder / f"{bundle.column('bundle_id')[0]}.parquet"
+    write_parquet(path, rows, {"faces": str(faces)}, "results")
+    point("results.renamed")
 
 
 def done_bundles(folder: Path) -> set[str]:
     """Ids of the bundles that are done."""
     return {path.stem for path in folder.glob("*.parquet") if not path.name.startswith(".")}
+
+
+def remove_damaged(folder: Path, bundle_ids: Iterable[str]) -> None:
+    """Remove those of these bundles' files that a disk has torn, so that they are to do again.
+
+    Only their ends are read: what is damaged elsewhere is found by `read_results`.
+    """
+    for bundle_id in done_bundles(folder).intersection(bundle_ids):
+        path = folder / f"{bundle_id}.parquet"
+        try:
+            pq.read_metadata(path)
+        except (pa.ArrowException, OSError) as error:
+            if not _is_damage(error):
+                raise OutputError(f"{path} can't be read: {error}") from error
+            path.unlink()
 
 
 def faces_found(folder: Path, bundle_id: str) -> int:
@@ -48,16 +66,38 @@ def faces_found(folder: Path, bundle_id: str) -> int:
     return int(metadata.get(b"faces", b"0"))
 
 
-def read_results(folder: Path, bundle_ids: Iterable[str], video_ids: set[str]) -> pa.Table:
-    """The segments of these videos among these bundles, rows of `schema.RESULTS`."""
-    wanted = pa.array(sorted(video_ids), pa.string())
-    filters = pc.field("video_id").isin(wanted)
-    parts = []
-    for path in (folder / f"{bundle_id}.parquet" for bundle_id in sorted(bundle_ids)):
+def read_results(folder: Path, segments: pa.Table) -> pa.Table:
+    """The answers to planned segments (rows of `schema.PLAN`): a row of `schema.RESULTS` for each.
+
+    Raises OutputError where there is none to a segment, or a file can't be read; a damaged one is removed,
+    so that it is to do again.
+    """
+    ids = segments.column("segment_id")
+    filters = pc.field("segment_id").isin(ids)
+    parts = [RESULTS.empty_table()]
+    for bundle_id in sorted(set(segments.column("bundle_id").to_pylist())):
+        path = folder / f"{bundle_id}.parquet"
         try:
-            parts.append(pq.read_table(path, filters=filters).cast(RESULTS))
+            table = pq.read_table(path, filters=filters, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
+            if not _is_damage(error):
+                raise OutputError(f"{path} can't be read: {error}") from error
+            path.unlink()
             raise OutputError(
-                f"{path} can't be read ({error}); remove it and run `fer-batch analyze` again"
+                f"{path} was damaged and has been removed: run `fer-batch analyze` again"
             ) from error
-    return pa.concat_tables([RESULTS.empty_table(), *parts])
+        parts.append(conform(table, RESULTS))
+    results = pa.concat_tables(parts)
+    if sorted(results.column("segment_id").to_pylist()) != sorted(ids.to_pylist()):
+        lost = sorted(set(ids.to_pylist()) - set(results.column("segment_id").to_pylist()))
+        raise OutputError(
+            f"{folder} has {results.num_rows} answers to {segments.num_rows} segments"
+            + (f", none to {lost[0]}" if lost else "")
+            + ": start anew with `fer-batch analyze --overwrite`"
+        )
+    return results
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether a file was read and is no sound Parquet, rather than not read at all."""
+    return getattr(error, "errno", None) is None

@@ -5,26 +5,27 @@ from typing import TYPE_CHECKING
 
 import duckdb
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
 
-from fer_batch.errors import OutputError, QueryError
-from fer_batch.files import check_path
+from fer_batch.errors import QueryError
+from fer_batch.pipeline.snapshot import TABLES, live_files, open_tables
 from fer_batch.schema import probability_column
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLES = ("tracks", "moments", "videos")
-
 
 class Timeline:
-    """The tables `tracks`, `moments` and `videos` of one output folder, as they were when it was opened."""
+    """The tables `tracks`, `moments` and `videos` of one output folder, as they were when it was opened.
+
+    It can be asked until the second `finalize` after that, which removes the files of that state.
+    """
 
     def __init__(self, out: str | Path) -> None:
         self.out = Path(out).absolute()
         self._connection = duckdb.connect(":memory:")
+        tables = open_tables(self.out)
         for name in TABLES:
-            self._view(name)
+            self._view(name, tables[name])
         for setting in (
             "python_enable_replacements = false",
             "autoinstall_known_extensions = false",
@@ -96,19 +97,8 @@ class Timeline:
             ORDER BY videos.uri
         """).df()
 
-    def _view(self, name: str) -> None:
-        check_path(self.out)
-        try:
-            table = DeltaTable(str(self.out / name))
-        except TableNotFoundError:
-            if not self.out.is_dir():
-                raise OutputError(f"there is no folder {self.out}") from None
-            if not (self.out / "run.json").exists():
-                raise OutputError(f"{self.out} holds no run of fer-batch: it has no table {name}") from None
-            raise OutputError(
-                f"the run in {self.out} is not finished: run `fer-batch analyze` on it again"
-            ) from None
-        files = [str(self.out / name / uri.rsplit(f"/{name}/", 1)[-1]) for uri in table.file_uris()]
+    def _view(self, name: str, table: DeltaTable) -> None:
+        files = [str(path) for path in live_files(self.out / name, table)]
         if not files:
             empty = table.to_pyarrow_dataset().schema.empty_table()
             self._connection.register(name, empty.drop_columns(["bucket"]))

@@ -19,8 +19,9 @@ from fer_batch.model.weights import Card
 from fer_batch.pipeline.finalize import finalize
 from fer_batch.pipeline.plan_store import add_round, check_output, start_run
 from fer_batch.pipeline.results import write_result
+from fer_batch.pipeline.snapshot import TABLES
 from fer_batch.schema import EMOTIONS, RESULTS, to_bundle, tracks_schema
-from fer_batch.timeline.store import TABLES, Timeline, open_timeline
+from fer_batch.timeline.store import Timeline, open_timeline
 
 CARD = Card(classes=EMOTIONS, architecture={}, sha256="0123456789ab" + "0" * 52)
 
