@@ -160,6 +160,7 @@ class GuardedStage:
         self.empty = bundled(RESULTS if self.recognizes else FACES).empty_table()
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
+        point("guard.bundle")
         parts = [self.empty]
         for number in range(bundles.num_rows):
             bundle = bundles.slice(number, 1)
