@@ -7,15 +7,16 @@ _passed: dict[str, int] = {}
 
 
 def point(name: str) -> None:
-    """Kill this process with SIGKILL where FER_BATCH_FAULT is `name`, or `name:N` at its N-th time here.
+    """Kill this process with SIGKILL where FER_BATCH_FAULT is `name`, or `name:N` at its N-th time here; with
+    `name:N:STOP` it hangs instead (SIGSTOP).
 
     For tests only; without that variable it does nothing.
     """
     wanted = os.environ.get("FER_BATCH_FAULT")
     if wanted is None:
         return
-    where, _, time = wanted.partition(":")
+    where, time, how = (*wanted.split(":"), "", "")[:3]
     if where == name:
         _passed[name] = _passed.get(name, 0) + 1
         if _passed[name] == int(time or 1):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.Signals[f"SIG{how or 'KILL'}"])

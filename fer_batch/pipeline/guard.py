@@ -28,8 +28,6 @@ from fer_batch.schema import FACES, PLAN, PROBED, RESULTS, bundled, from_bundle,
 
 START_S = 300.0
 """Longest that a child may take until it is ready: importing torch from a slow disk."""
-SIGNS_S = 0.5
-"""Between two signs of life, at least."""
 SLOWEST = 100.0
 """Times its own length that a segment may take, however lively its reading is."""
 TRIES = 2
@@ -38,7 +36,8 @@ GIVEN_UP = 2
 """Segments of one video that may hang, one after the other, before a bundle's others of it are not tried."""
 PR_SET_PDEATHSIG = 1
 ALIVE, ANSWER, MEMORY, ERROR = b"+", b"=", b"m", b"!"
-"""What a child says begins with one of these; an answer is Arrow's stream format, an error is text."""
+"""What a child says begins with one of these. With a sign of life goes how far it has come, a number; an
+answer is Arrow's stream format, an error is text."""
 
 
 class GaveUpError(Exception):
@@ -59,6 +58,8 @@ class Child:
 
     def __init__(self, make: str, arguments: tuple[Any, ...], limits: Limits) -> None:
         self.make, self.arguments, self.limits = make, arguments, limits
+        self.reached: float | None = None
+        """How far the last call came, by its own signs."""
         self.process: subprocess.Popen[bytes] | None = None
         self.connection: Connection | None = None
 
@@ -71,6 +72,7 @@ class Child:
         """
         for attempt in range(1, TRIES + 1):
             connection = self._started()
+            self.reached = None
             try:
                 connection.send((method, arguments))
                 return self._answer(connection, self.limits.timeout_s, longest_s)
@@ -135,6 +137,7 @@ class Child:
                 raise GaveUpError(f"it needs more than {self.limits.memory_gb:g} GB of memory (--memory)")
             if kind == ERROR:
                 raise GaveUpError(str(content, "utf-8", "replace"))
+            self.reached = float(content)
 
     def _death(self) -> str:
         """How the child ended, as a verb."""
@@ -182,9 +185,24 @@ class GuardedStage:
             )
         except GaveUpError as error:
             hung[video] = hung.get(video, 0) + 1 if error.hung else 0
-            return _failed(segment, str(error))
+            return self._until_there(segment, str(error))
         hung[video] = 0
         return row
+
+    def _until_there(self, segment: dict[str, Any], reason: str) -> pa.Table:
+        """What comes before the place in a segment where looking at it came to no end."""
+        reached_s = self.child.reached
+        if reached_s is None or reached_s <= segment["core_start_s"]:
+            return _failed(segment, reason)
+        reason = f"{reason}, at {reached_s:.1f} s"
+        ends = {"end_s": reached_s, "core_end_s": min(reached_s, segment["core_end_s"])}
+        try:
+            part = self.child.call("look", segment | ends | {"segments": segment["segments"] + 1})
+        except GaveUpError:
+            return _failed(segment, reason)
+        (row,) = part.to_pylist()
+        row |= {"core_end_s": segment["core_end_s"], "status": "partial", "error": reason}
+        return pa.Table.from_pylist([row], schema=FACES) if row["frames"] else _failed(segment, reason)
 
     def _recognized(self, faces: pa.Table) -> pa.Table:
         try:
@@ -256,18 +274,9 @@ def _answered(table: pa.Table) -> bytes:
     return ANSWER + sink.getvalue().to_pybytes()
 
 
-def _signs(connection: Connection) -> Callable[[], None]:
-    """What says, as often as it is called but not too often, that work goes on."""
-    last = -math.inf
-
-    def alive() -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= SIGNS_S:
-            last = now
-            connection.send_bytes(ALIVE)
-
-    return alive
+def _signs(connection: Connection) -> Callable[[float], None]:
+    """What says that work goes on, and how far it has come."""
+    return lambda reached: connection.send_bytes(ALIVE + str(reached).encode())
 
 
 def _pair() -> tuple[Connection, Connection]:

@@ -32,8 +32,8 @@ class FacesStage:
         self.detector = FaceDetector(config.min_face, config.min_score, _device())
         self.laps = Laps()
         """Of all that it has done: "decode", "detect", "track" and "crop"."""
-        self.alive: Callable[[], None] = lambda: None
-        """Called after each moment."""
+        self.alive: Callable[[float], None] = lambda time_s: None
+        """Called with the time of each moment that was decoded."""
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return _segments_through(bundles, PLAN, FACES, lambda segments: [self._faces(s) for s in segments])
@@ -111,12 +111,12 @@ class AnalyzeStage:
         return self.faces.look(segment)
 
     @property
-    def alive(self) -> Callable[[], None]:
+    def alive(self) -> Callable[[float], None]:
         """As that of `FacesStage`."""
         return self.faces.alive
 
     @alive.setter
-    def alive(self, sign: Callable[[], None]) -> None:
+    def alive(self, sign: Callable[[float], None]) -> None:
         self.faces.alive = sign
 
 

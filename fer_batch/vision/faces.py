@@ -11,6 +11,7 @@ import numpy as np
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import DecodeError
+from fer_batch.faults import point
 from fer_batch.laps import Laps
 from fer_batch.vision.crop import CROP_SIZE, crop_faces
 from fer_batch.vision.decode import SAME_TIME_S, Frame, Reading, read_segment
@@ -45,12 +46,12 @@ def segment_faces(
     detector: FaceDetector,
     crop_scale: float,
     ahead: int = 0,
-    alive: Callable[[], None] = lambda: None,
+    alive: Callable[[float], None] = lambda time_s: None,
 ) -> SegmentFaces:
     """Look at one segment, a row of `schema.PLAN`. Trouble with the file ends in `status` and `error`.
 
-    With `ahead`, a thread decodes up to so many moments before they are looked at. `alive` is called for each
-    moment that was decoded.
+    With `ahead`, a thread decodes up to so many moments before they are looked at. `alive` is called with
+    the time of each moment that was decoded.
     """
     last = segment["index"] == segment["segments"] - 1
     core_end = math.inf if last else segment["core_end_s"]
@@ -91,7 +92,7 @@ def segment_faces(
     expected_s = segment["core_end_s"] - segment["core_start_s"]
     problem = reading.error
     if not reading.frames and not problem and expected_s > 1.0:
-        problem = f"nothing to read from {segment['core_start_s']:.1f} s on"
+        problem = "the file has no frames where its container promises some"
     return SegmentFaces(
         status="ok" if not problem else "partial" if reading.frames else "failed",
         error=problem,
@@ -104,9 +105,10 @@ def segment_faces(
     )
 
 
-def _with_signs(frames: Iterator[Frame], alive: Callable[[], None]) -> Iterator[Frame]:
+def _with_signs(frames: Iterator[Frame], alive: Callable[[float], None]) -> Iterator[Frame]:
     for frame in frames:
-        alive()
+        point("faces.moment")
+        alive(frame.time_s)
         yield frame
 
 

@@ -15,7 +15,7 @@ class Strange:
 
     def __init__(self, name: str = "strange") -> None:
         self.name = name
-        self.alive: Callable[[], None] = lambda: None
+        self.alive: Callable[[float], None] = lambda reached: None
 
     def greet(self, number: int) -> pa.Table:
         return pa.table({"name": [self.name], "number": [number], "pid": [os.getpid()]})
@@ -49,7 +49,7 @@ class Strange:
         """Slow, but with signs of life."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self.alive()
+            self.alive(end - time.monotonic())
             time.sleep(0.05)
         return self.greet(4)
 
