@@ -10,9 +10,7 @@ latest figures of each row, DIR/speed.png shows them all.
 import argparse
 import itertools
 import json
-import multiprocessing
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -29,6 +27,7 @@ import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 from media import CLEAN, clip, copies, enlarged, kept, repeated
 
@@ -249,32 +248,14 @@ def memory(where: Where) -> Figures:
     results; and how it grows.
     """
     video = repeated(where.media, enlarged(where.media, clip("woman_pexels.mp4"), 1080, 20), seconds=3600)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        peaks = pool.apply(_peaks, (video,))
+    pq.write_table(plan(video, AnalyzeConfig()), planned := where.media / "hour.parquet")
+    command = [sys.executable, str(Path(__file__).with_name("worker.py")), str(planned), str(CARD.crop_scale)]
+    peaks = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return {
         "value": peaks[-1] / 1e9,
         "peak_bytes_after_each_bundle": peaks,
         "growth_bytes": peaks[-1] - peaks[0],
     }
-
-
-def _peaks(video: Path) -> list[int]:
-    config = AnalyzeConfig()
-    stage = GuardedStage("AnalyzeStage", (config, CARD.crop_scale, None), Limits())
-    peaks = []
-    with tempfile.TemporaryDirectory() as results:
-        for bundle in bundles(video, config):
-            write_result(Path(results), stage(bundle))
-            here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            peaks.append(here + _status_bytes(stage.child, "VmHWM"))
-    stage.child.close()
-    return peaks
-
-
-def _status_bytes(child: Child, name: str) -> int:
-    assert child.process is not None
-    lines = Path(f"/proc/{child.process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def guard(where: Where) -> Figures:

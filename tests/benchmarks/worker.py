@@ -1,0 +1,39 @@
+"""What a worker of the pipeline is, without Ray: python worker.py PLAN.parquet CROP_SCALE prints its peak
+memory, in bytes and with its guarded process, after each bundle, as JSON.
+"""
+
+import itertools
+import json
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.pipeline.guard import GuardedStage
+from fer_batch.pipeline.results import write_result
+from fer_batch.schema import to_bundle
+
+
+def peaks(planned: str, crop_scale: float) -> list[int]:
+    """Of a worker that takes planned segments from file to results."""
+    plan = pq.read_table(planned)
+    stage = GuardedStage("AnalyzeStage", (AnalyzeConfig(), crop_scale, None), Limits())
+    found, first = [], 0
+    with tempfile.TemporaryDirectory() as results:
+        for bundle_id, rows in itertools.groupby(plan.column("bundle_id").to_pylist()):
+            count = len(list(rows))
+            write_result(Path(results), stage(to_bundle(bundle_id, plan.slice(first, count))))
+            first += count
+            assert stage.child.process is not None
+            status = Path(f"/proc/{stage.child.process.pid}/status").read_text().splitlines()
+            guarded = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+            found.append(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + guarded))
+    stage.child.close()
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(peaks(sys.argv[1], float(sys.argv[2]))))
