@@ -68,8 +68,8 @@ def finalize(out: Path, anew: bool = False) -> RunSummary:
             f"{left} of {plan.num_rows} segments in {out} are not done: run `fer-batch analyze` on it again"
         )
     classes = tuple(run["classes"])
-    schemas = {"moments": MOMENTS, "tracks": tracks_schema(classes), "videos": VIDEOS}
-    tables = _standing_tables(out, schemas) or _new_tables(out, schemas, run)
+    schemas = table_schemas(classes)
+    tables = standing_tables(out, schemas) or _new_tables(out, schemas, run)
     before = {name: (table.version(), set(table.file_uris())) for name, table in tables.items()}
     planned = {_key(video) for video in videos}
     settled = {_key(row) for row in _rows(tables["videos"], ["video_id", "version", "attempt"])}
@@ -103,9 +103,8 @@ def finalize(out: Path, anew: bool = False) -> RunSummary:
     for table in tables.values():
         table.cleanup_metadata()
     summary = summarize(out)
-    write_json(
-        out / "_SUCCESS.json", {"videos": summary.videos, "moments": summary.moments, "faces": summary.faces}
-    )
+    totals = {"videos": summary.videos, "moments": summary.moments, "faces": summary.faces}
+    write_json(out / "_SUCCESS.json", totals, "success")
     point("finalize.success")
     return summary
 
@@ -157,6 +156,7 @@ def differences(out: Path) -> list[str]:
     run = read_run(out)
     videos, plan = read_plan(out)
     wrong = []
+    left = 0
     counts = Counter(plan.column("video_id").to_pylist())
     segments = dict(
         zip(plan.column("video_id").to_pylist(), plan.column("segments").to_pylist(), strict=True)
@@ -168,12 +168,15 @@ def differences(out: Path) -> list[str]:
     for bundle_id in sorted(set(plan.column("bundle_id").to_pylist())):
         mine = plan.filter(pc.equal(plan.column("bundle_id"), bundle_id))
         if not (out / "results" / f"{bundle_id}.parquet").exists():
-            wrong.append(f"{out / 'results' / bundle_id}.parquet: {mine.num_rows} segments are not done")
+            left += mine.num_rows
             continue
         try:
-            read_results(out / "results", mine)
+            read_results(out / "results", mine, keep_damaged=True)
         except OutputError as error:
             wrong.append(str(error))
+    if left:  # then the tables are those of an earlier plan
+        said = f"{left} of {plan.num_rows} segments are not done: run the same `fer-batch analyze` again"
+        return [said, *wrong]
     try:
         tables = open_tables(out)
     except OutputError as error:
@@ -186,7 +189,12 @@ def bucket_of(video_id: str, buckets: int) -> int:
     return int(hashlib.sha256(video_id.encode()).hexdigest()[:8], 16) % buckets
 
 
-def _standing_tables(out: Path, schemas: dict[str, pa.Schema]) -> dict[str, DeltaTable] | None:
+def table_schemas(classes: tuple[str, ...]) -> dict[str, pa.Schema]:
+    """The columns of each table, for a model of these classes."""
+    return {"moments": MOMENTS, "tracks": tracks_schema(classes), "videos": VIDEOS}
+
+
+def standing_tables(out: Path, schemas: dict[str, pa.Schema]) -> dict[str, DeltaTable] | None:
     """The tables as readers see them, at their latest version, with nothing else in their folders; None where
     there are none, or of other columns.
     """

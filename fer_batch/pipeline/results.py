@@ -66,11 +66,11 @@ def faces_found(folder: Path, bundle_id: str) -> int:
     return int(metadata.get(b"faces", b"0"))
 
 
-def read_results(folder: Path, segments: pa.Table) -> pa.Table:
+def read_results(folder: Path, segments: pa.Table, keep_damaged: bool = False) -> pa.Table:
     """The answers to planned segments (rows of `schema.PLAN`): a row of `schema.RESULTS` for each.
 
-    Raises OutputError where there is none to a segment, or a file can't be read; a damaged one is removed,
-    so that it is to do again.
+    Raises OutputError where there is none to a segment, or a file can't be read; a damaged one is removed, so
+    that it is to do again, unless `keep_damaged`.
     """
     ids = segments.column("segment_id")
     filters = pc.field("segment_id").isin(ids)
@@ -82,6 +82,10 @@ def read_results(folder: Path, segments: pa.Table) -> pa.Table:
         except (pa.ArrowException, OSError) as error:
             if not _is_damage(error):
                 raise OutputError(f"{path} can't be read: {error}") from error
+            if keep_damaged:
+                raise OutputError(
+                    f"{path} is damaged: remove it and run `fer-batch analyze` again"
+                ) from error
             path.unlink()
             raise OutputError(
                 f"{path} was damaged and has been removed: run `fer-batch analyze` again"

@@ -1,32 +1,23 @@
 """Questions to a run: the right rows by SQL and by pandas, and nothing else within reach."""
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 import fer_batch
-from fer_batch.archive.plan import plan_segments
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError, QueryError
-from fer_batch.model.weights import Card
 from fer_batch.pipeline.finalize import finalize
-from fer_batch.pipeline.plan_store import add_round, check_output, start_run
-from fer_batch.pipeline.results import write_result
+from fer_batch.pipeline.plan_store import check_output, start_run
 from fer_batch.pipeline.snapshot import TABLES
-from fer_batch.schema import EMOTIONS, RESULTS, to_bundle, tracks_schema
+from fer_batch.schema import EMOTIONS, tracks_schema
 from fer_batch.timeline.store import Timeline, open_timeline
-
-CARD = Card(classes=EMOTIONS, architecture={}, sha256="0123456789ab" + "0" * 52)
-
-Tracks = Sequence[Sequence[str]]
-"""The emotion of each face of a video at moments 0.2 s apart, from 0 on; None for a video that failed."""
+from tests.runs import CARD, Tracks, add_videos, rows_of, same_rows, video_id, write_run
 
 VIDEOS: dict[str, Tracks | None] = {
     "/talks/50%_off.mp4": [["happy", "happy", "sad"], ["neutral", "neutral"]],
@@ -37,70 +28,6 @@ VIDEOS: dict[str, Tracks | None] = {
     "/talks/empty.mp4": [],
     "/talks/broken.mp4": None,
 }
-
-
-def video_id(uri: str) -> str:
-    return f"{sum(uri.encode()):08x}{len(uri):08x}"
-
-
-def probed(uri: str, tracks: Tracks | None) -> dict[str, Any]:
-    row = {"video_id": video_id(uri), "version": "1", "uri": uri, "size_bytes": 1000}
-    if tracks is None:
-        return row | {"status": "failed", "error": "no index"}
-    seen = {"duration_s": 1.0, "fps": 25.0, "width": 640, "height": 360, "codec": "h264", "first_pts": 0}
-    return row | seen | {"status": "ok"}
-
-
-def face(track: int, moment: int, emotion: str) -> dict[str, Any]:
-    probs = [0.9 if name == emotion else 0.1 / 6 for name in EMOTIONS]
-    box = {"box_x0": 0.1 + 0.3 * track, "box_y0": 0.2, "box_x1": 0.3 + 0.3 * track, "box_y1": 0.6}
-    quality = {"face_score": 0.99, "face_px": 144.0, "blur": 0.5, "roll_deg": 0.0, "yaw": 0.0}
-    return {
-        "time_s": moment / 5,
-        "frame_index": 5 * moment,
-        "track": track,
-        **box,
-        **quality,
-        "probs": probs,
-    }
-
-
-def answer(segment: dict[str, Any], tracks: Tracks) -> dict[str, Any]:
-    faces = [
-        face(number, moment, track[moment])
-        for moment in range(5)
-        for number, track in enumerate(tracks)
-        if moment < len(track)
-    ]
-    counts = [sum(f["frame_index"] == 5 * moment for f in faces) for moment in range(5)]
-    moments = [{"time_s": m / 5, "frame_index": 5 * m, "faces": n} for m, n in enumerate(counts)]
-    timings = {"decode_s": 0.1, "detect_s": 0.2, "crop_s": 0.0, "recognize_s": 0.1}
-    return {
-        **{name: value for name, value in segment.items() if name in RESULTS.names},
-        **{"status": "ok", "read_s": 1.0, "frames": 25, "moments": moments, "faces": faces},
-        **{"model_id": CARD.model_id, **timings},
-    }
-
-
-def add_videos(out: Path, videos: Mapping[str, Tracks | None]) -> None:
-    """Another round of a run, finished: the plan, the answers, the tables."""
-    rows = [probed(uri, tracks) for uri, tracks in videos.items()]
-    plan = plan_segments(rows, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1)
-    add_round(out, rows, plan)
-    (out / "results").mkdir(exist_ok=True)
-    for bundle_id in dict.fromkeys(plan["bundle_id"].to_pylist()):
-        segments = [row for row in plan.to_pylist() if row["bundle_id"] == bundle_id]
-        answers = [answer(segment, videos[segment["uri"]] or []) for segment in segments]
-        write_result(out / "results", to_bundle(bundle_id, pa.Table.from_pylist(answers, schema=RESULTS)))
-    finalize(out)
-
-
-def write_run(out: Path, videos: Mapping[str, Tracks | None]) -> Path:
-    """A finished run of these videos, by their uri."""
-    out.mkdir(parents=True)
-    start_run(out, AnalyzeConfig(), CARD, planned_s=float(len(videos)))
-    add_videos(out, videos)
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -425,3 +352,16 @@ def test_opening_writes_nothing(finished: Path) -> None:
     assert isinstance(opened, fer_batch.Timeline)
     opened.summary()
     assert listed(finished) == before
+
+
+def test_a_reader_keeps_its_state_while_the_tables_are_written_anew(tmp_path: Path) -> None:
+    out = write_run(tmp_path / "run", {OFF: VIDEOS[OFF]})
+    before, reader = rows_of(out), open_timeline(out)
+    add_videos(out, {WOW: VIDEOS[WOW], OLD: VIDEOS[OLD]})
+    finalized = rows_of(out)
+    for name in TABLES:
+        columns = ", ".join(before[name].columns)
+        again = reader.sql(f"SELECT {columns} FROM {name} ORDER BY ALL").df()
+        assert again.equals(before[name].sort_values(list(before[name].columns)).reset_index(drop=True))
+    finalize(out, anew=True)
+    assert same_rows(rows_of(out), finalized)

@@ -1,0 +1,138 @@
+"""Finished runs made without looking at a video: plan, answers and tables of what a test says was seen."""
+
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from fer_batch.archive.plan import plan_segments
+from fer_batch.config import AnalyzeConfig
+from fer_batch.model.weights import Card
+from fer_batch.pipeline.finalize import finalize
+from fer_batch.pipeline.plan_store import add_round, start_run
+from fer_batch.pipeline.results import write_result
+from fer_batch.pipeline.snapshot import TABLES
+from fer_batch.schema import EMOTIONS, RESULTS, to_bundle
+from fer_batch.timeline.store import open_timeline
+
+CARD = Card(classes=EMOTIONS, architecture={}, sha256="0123456789ab" + "0" * 52)
+
+Tracks = Sequence[Sequence[str]]
+"""The emotion of each face of a video at moments 0.2 s apart, from 0 on; None for a video that failed."""
+
+BUCKET_S = 20 * 3600.0
+"""Seconds of planned video for each bucket."""
+
+
+def video_id(uri: str) -> str:
+    return f"{sum(uri.encode()):08x}{len(uri):08x}"
+
+
+def probed(uri: str, tracks: Tracks | None, version: str = "1", attempt: int = 0) -> dict[str, Any]:
+    row = {"video_id": video_id(uri), "version": version, "attempt": attempt, "uri": uri, "size_bytes": 1000}
+    if tracks is None:
+        return row | {"status": "failed", "error": "no index"}
+    seen = {"duration_s": 1.0, "fps": 25.0, "width": 640, "height": 360, "codec": "h264", "first_pts": 0}
+    return row | seen | {"status": "ok"}
+
+
+def face(track: int, moment: int, emotion: str) -> dict[str, Any]:
+    probs = [0.9 if name == emotion else 0.1 / 6 for name in EMOTIONS]
+    box = {"box_x0": 0.1 + 0.3 * track, "box_y0": 0.2, "box_x1": 0.3 + 0.3 * track, "box_y1": 0.6}
+    quality = {"face_score": 0.99, "face_px": 144.0, "blur": 0.5, "roll_deg": 0.0, "yaw": 0.0}
+    return {
+        "time_s": moment / 5,
+        "frame_index": 5 * moment,
+        "track": track,
+        **box,
+        **quality,
+        "probs": probs,
+    }
+
+
+def answer(segment: dict[str, Any], tracks: Tracks) -> dict[str, Any]:
+    faces = [
+        face(number, moment, track[moment])
+        for moment in range(5)
+        for number, track in enumerate(tracks)
+        if moment < len(track)
+    ]
+    counts = [sum(f["frame_index"] == 5 * moment for f in faces) for moment in range(5)]
+    moments = [{"time_s": m / 5, "frame_index": 5 * m, "faces": n} for m, n in enumerate(counts)]
+    timings = {"decode_s": 0.1, "detect_s": 0.2, "crop_s": 0.0, "recognize_s": 0.1}
+    return {
+        **{name: value for name, value in segment.items() if name in RESULTS.names},
+        **{"status": "ok", "read_s": 1.0, "frames": 25, "moments": moments, "faces": faces},
+        **{"model_id": CARD.model_id, **timings},
+    }
+
+
+def plan_videos(
+    out: Path, videos: Mapping[str, Tracks | None], version: str = "1", attempt: int = 0
+) -> pa.Table:
+    """Another round of a run; its segments."""
+    rows = [probed(uri, tracks, version, attempt) for uri, tracks in videos.items()]
+    plan = plan_segments(rows, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1)
+    add_round(out, rows, plan)
+    return plan
+
+
+def answer_videos(out: Path, plan: pa.Table, videos: Mapping[str, Tracks | None]) -> None:
+    """The results of planned segments, a file a bundle."""
+    (out / "results").mkdir(exist_ok=True)
+    for bundle_id in dict.fromkeys(plan["bundle_id"].to_pylist()):
+        segments = [row for row in plan.to_pylist() if row["bundle_id"] == bundle_id]
+        answers = [answer(segment, videos[segment["uri"]] or []) for segment in segments]
+        write_result(out / "results", to_bundle(bundle_id, pa.Table.from_pylist(answers, schema=RESULTS)))
+
+
+def add_videos(out: Path, videos: Mapping[str, Tracks | None], version: str = "1", attempt: int = 0) -> None:
+    """Another round of a run, finished: the plan, the answers, the tables."""
+    answer_videos(out, plan_videos(out, videos, version, attempt), videos)
+    finalize(out)
+
+
+def write_run(out: Path, videos: Mapping[str, Tracks | None], buckets: int = 1) -> Path:
+    """A finished run of these videos, by their uri."""
+    out.mkdir(parents=True)
+    start_run(out, AnalyzeConfig(), CARD, planned_s=buckets * BUCKET_S)
+    add_videos(out, videos)
+    return out
+
+
+def rows_of(out: Path) -> dict[str, pd.DataFrame]:
+    """All rows of the three tables, as readers see them, in a fixed order."""
+    keys = {"tracks": "video_id, track_id, time_s", "moments": "video_id, time_s", "videos": "video_id"}
+    timeline = open_timeline(out)
+    return {name: timeline.sql(f"SELECT * FROM {name} ORDER BY {keys[name]}").df() for name in TABLES}
+
+
+def same_rows(one: Mapping[str, pd.DataFrame], other: Mapping[str, pd.DataFrame]) -> bool:
+    """Whether two states are the same to the last bit."""
+    return all(one[name].equals(other[name]) for name in TABLES)
+
+
+def kill_at(fault: str, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function in a process of its own that has to die at a fault point."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.runs"])
+    child = context.Process(target=_with_fault, args=(fault, function, *arguments))
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL, f"{fault}: ended with {child.exitcode}"
+
+
+def _with_fault(fault: str, function: Callable[..., Any], *arguments: Any) -> None:
+    os.environ["FER_BATCH_FAULT"] = fault
+    function(*arguments)
+
+
+def temporary(path: Path, host: str = "", pid: int = 0) -> Path:
+    """The temporary file that a process leaves when it is killed while it writes `path`."""
+    return path.with_name(f".{path.name}.{host or socket.gethostname()}.{pid}.tmp")
