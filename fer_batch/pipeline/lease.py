@@ -98,8 +98,8 @@ def _refusal(path: Path) -> str:
     try:
         holder = json.loads(path.read_text())
         who = (
-            f"`fer-batch {holder['command']}` (process {holder['pid']} on {holder['host']}) writes there since "
-            f"{holder['since']}"
+            f"`fer-batch {holder['command']}` writes there since {holder['since']} "
+            f"(process {holder['pid']} on {holder['host']})"
         )
     except (OSError, ValueError, KeyError, TypeError):
         who = "another run writes there"

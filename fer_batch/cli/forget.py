@@ -1,0 +1,47 @@
+"""`forget`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = """\
+examples:
+  fer-batch forget results /archive/talks/monday.mp4
+  fer-batch forget results monday.mp4 tuesday.mp4
+  fer-batch forget results 3f2a9c0d11e4b7a6      by video_id
+
+No row, file or log under OUT tells of the video afterwards; what was copied elsewhere is not touched. If the
+command is killed, the same command again completes it."""
+
+
+def add_commands(commands: Any) -> None:
+    """Add the command of this module to the parser."""
+    parser = commands.add_parser(
+        "forget",
+        help="remove a video from a run, without a trace",
+        description="Remove all that the output of `analyze` holds of a video.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument(
+        "videos",
+        nargs="+",
+        metavar="VIDEO",
+        help="its video_id, its uri, or its file's name if that is one's",
+    )
+    parser.set_defaults(run=run_forget, parser=parser)
+
+
+def run_forget(options: argparse.Namespace) -> int:
+    """Run the command `forget`."""
+    from fer_batch.pipeline.forget import forget
+
+    for uri in forget(options.out, options.videos):
+        print(f"forgotten: {uri}")
+    print(
+        "`analyze` would look at it again where it finds it: remove the file, or leave it out of the inputs"
+    )
+    if not (options.out / "_SUCCESS.json").exists():
+        print(f"the run in {options.out} is not finished: run `fer-batch analyze` on it again")
+    return 0

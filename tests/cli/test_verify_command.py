@@ -1,0 +1,185 @@
+"""`fer-batch verify`: 0 where all adds up, 1 and a line a difference, 2 for what is no run."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from fer_batch.cli.main import main
+from fer_batch.pipeline.lease import lease
+from fer_batch.pipeline.results import write_result
+from fer_batch.pipeline.snapshot import write_snapshot
+from fer_batch.schema import to_bundle
+from tests.runs import add_videos, kill_at, plan_videos, write_run
+from tests.timeline.test_store import VIDEOS
+
+LATER = {"/films/new.mkv": [["happy"]]}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = write_run(tmp_path_factory.mktemp("verify") / "run", VIDEOS, buckets=3)
+    add_videos(out, {"/films/old.mkv": [["sad"] * 2]})
+    return out
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def verify(*words: object) -> int | str | None:
+    try:
+        return main(["verify", *map(str, words)])
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.mark.parametrize("videos", [{}, VIDEOS], ids=["no videos", "some"])
+def test_a_whole_run_is_a_short_table(
+    videos: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = write_run(tmp_path / "run", videos)
+    assert verify(out) == 0
+    said = capsys.readouterr().out
+    assert "all adds up" in said
+    assert said.split("videos")[1].split()[1] == str(len(videos))
+
+
+def test_json_holds_the_counts(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(finished, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "ok": True,
+        "differences": [],
+        "videos": {"ok": 6, "no_faces": 1, "failed": 1},
+        "moments": 35,
+        "faces": 15,
+        "tracks": 7,
+    }
+
+
+def lose_a_bundle(out: Path) -> None:
+    max((out / "results").iterdir(), key=lambda path: path.stat().st_size).unlink()
+
+
+def tear(out: Path) -> None:
+    path = next((out / "results").iterdir())
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def flip_a_bit(out: Path) -> None:
+    path = next((out / "results").iterdir())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def lose_a_segment(out: Path) -> None:
+    path = max((out / "results").iterdir(), key=lambda path: path.stat().st_size)
+    write_result(out / "results", to_bundle(path.stem, pq.read_table(path).slice(1)))
+
+
+def leave_a_strangers_answer(out: Path) -> None:
+    path = max((out / "results").iterdir(), key=lambda path: path.stat().st_size)
+    rows = pq.read_table(path).slice(0, 1)
+    names = pa.array(["gone"])
+    rows = rows.set_column(rows.schema.get_field_index("video_id"), "video_id", names)
+    write_result(out / "results", to_bundle("stranger", rows))
+
+
+def leave_rubbish(out: Path) -> None:
+    (out / "results" / "rubbish.parquet").write_bytes(b"")
+
+
+def rewrite(out: Path, name: str, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change a table's rows as a program would that goes wrong."""
+    tables = {table: DeltaTable(str(out / table)) for table in ("moments", "tracks", "videos")}
+    write_deltalake(tables[name], change(pa.table(tables[name].to_pyarrow_table())), mode="overwrite")
+    write_snapshot(out, tables)
+
+
+def miscount(out: Path) -> None:
+    said = json.loads((out / "_SUCCESS.json").read_text())
+    (out / "_SUCCESS.json").write_text(json.dumps(said | {"faces": said["faces"] + 1}))
+
+
+DAMAGE: list[tuple[Callable[[Path], object], str]] = [
+    (lambda out: (out / "_SUCCESS.json").unlink(), "there is no "),
+    (lambda out: (out / "_SUCCESS.json").write_text("{"), "_SUCCESS.json can't be read"),
+    (miscount, "says faces: 16, the tables 15"),
+    (lose_a_bundle, "6 of 7 segments are not done"),
+    (tear, "is damaged"),
+    (flip_a_bit, "is damaged"),
+    (lose_a_segment, "5 answers to 6 segments"),
+    (leave_a_strangers_answer, "holds gone, which is not planned"),
+    (leave_rubbish, "rubbish.parquet can't be read"),
+    (lambda out: rewrite(out, "tracks", lambda rows: rows.slice(1)), "faces, by moments"),
+    (
+        lambda out: rewrite(out, "tracks", lambda rows: pa.concat_tables([rows, rows.slice(0, 1)])),
+        "faces twice",
+    ),
+    (lambda out: rewrite(out, "moments", lambda rows: rows.slice(1)), "moments, not"),
+    (lambda out: rewrite(out, "videos", lambda rows: rows.slice(1)), "0 rows in videos"),
+    (
+        lambda out: rewrite(out, "videos", lambda rows: pa.concat_tables([rows, rows.slice(0, 1)])),
+        "2 rows in videos",
+    ),
+    (
+        lambda out: rewrite(out, "videos", lambda rows: rows.filter(pc.field("status") != "failed")),
+        "broken.mp4: 0 rows in videos",
+    ),
+    (lambda out: shutil.rmtree(out / "tracks"), "writes them anew"),
+    (lambda out: next((out / "tracks").glob("bucket=*/*.parquet")).unlink(), "can't be read"),
+    (lambda out: next((out / "plan").glob("*.videos.parquet")).write_bytes(b""), "the plan in"),
+    (lambda out: plan_videos(out, LATER), "1 of 8 segments are not done: run the same"),
+    (lambda out: kill_at("forget.results", main, ["forget", str(out), "old.mkv"]), "half forgotten"),
+]
+
+
+@pytest.mark.parametrize(("damage", "line"), DAMAGE, ids=[line for _, line in DAMAGE])
+def test_what_is_wrong_is_said_and_left_as_it_is(
+    damage: Callable[[Path], object], line: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert verify(out) == 1
+    said = capsys.readouterr()
+    assert [found for found in said.out.splitlines() if line in found], said.out
+    assert said.err == ""
+    assert verify(out, "--json") == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer == {"ok": False, "differences": said.out.splitlines()}
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_run_that_is_going_on_can_be_verified(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with lease(out, "analyze"):
+        assert verify(out) == 0
+        plan_videos(out, LATER)
+        assert verify(out) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "1 of 8 segments are not done: run the same `fer-batch analyze` again"
+    )
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: None, Path.touch])
+def test_what_is_no_run_is_one_line(make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path / "out")
+    before = sorted(tmp_path.rglob("*"))
+    assert verify(tmp_path / "out") == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert streams.err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_words_that_are_no_folder_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify() == 2
+    assert capsys.readouterr().err.count("\n") == 1
