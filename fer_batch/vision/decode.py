@@ -51,6 +51,9 @@ MAX_SIDE = 16_384
 """Pixels of a frame's side: twice what 8K has, and about what the highest levels of H.264 and HEVC allow."""
 MAX_PIXELS = 8192 * 8192
 """Of a frame, twice what 8K has: decoders hold up to some twenty, of 100 MB each in the commonest format."""
+MAX_SHAPE = 32
+"""Times that a side may hold the other. Faces are looked for by a share of the height, for which 16384 × 2
+pixels would be enlarged a hundredfold, to gigabytes."""
 MAX_STREAMS = 64
 """Of a file: looking into each before the first frame takes time and memory. Where a format can, what is
 beyond is left out."""
@@ -123,7 +126,7 @@ class Reading:
     damaged_frames: int = 0
     """Frames that the decoder itself calls corrupt."""
     misplaced_frames: int = 0
-    """Frames left out, as their times can't be right."""
+    """Frames left out, as they came before an earlier one or alone in a far future."""
     lost_s: float = 0.0
     """Seconds without a frame where packets are damaged."""
     others_end_s: float = 0.0
@@ -146,7 +149,7 @@ class Reading:
         if self.damaged_frames:
             found.append(f"{self.damaged_frames} damaged frames")
         if self.misplaced_frames:
-            found.append(f"{self.misplaced_frames} frames at impossible times")
+            found.append(f"{self.misplaced_frames} frames out of their order")
         if self.short_s > 0:
             promised_s = self.ends_s + self.short_s
             found.append(
@@ -229,6 +232,7 @@ def read_segment(
             raise
     assert source.info is not None
     origin = source.info.first_pts if first_pts is None else first_pts
+    reading.bad_packets += start_s <= 0 and source.damaged_head
     frames = _frames(source, run, cells, origin, reading, fast)
     return source.info, _ahead(frames, ahead) if ahead else frames
 
@@ -268,6 +272,8 @@ class _Source:
     info: VideoInfo | None = None
     trouble: str = ""
     """The last error."""
+    damaged_head: bool = False
+    """Whether something before the first packet was left out."""
     ended: bool = False
     again: deque[av.Packet] = field(default_factory=deque)
     """Packets that are to come once more."""
@@ -400,8 +406,9 @@ def _frames(
             yield Frame(time_s=time_s, index=index, picture=picture)
         if not math.isfinite(end_s):
             reading.ends_s = max(reading.read_s, unused_s, reading.others_end_s)
-            reading.short_s = _missing(info, reading.ends_s)
-            if info.container == "mpegts" and _is_cut(path_of(source.path)):
+            breaks_off = _breaks_off(path_of(source.path), info.container)
+            reading.short_s = _missing(info, reading.ends_s, breaks_off)
+            if breaks_off and info.container == "mpegts":
                 reading.problem = reading.problem or f"read {reading.read_s:.1f} s, then the file breaks off"
         whole = not source.ended
     finally:
@@ -507,7 +514,7 @@ def _decoded(
         reading.bad_packets += mine and packet.is_corrupt
         for image in images:
             if not _fits(image.width, image.height):
-                source.trouble = reading.problem = _too_large(image.width, image.height)
+                source.trouble = reading.problem = _not_fitting(image.width, image.height)
                 continue
             pts = _timestamp(image, name)
             if origin is None:
@@ -532,12 +539,14 @@ def _decoded(
 def _packets(source: _Source, reading: Reading) -> Iterator[av.Packet]:
     """What a file holds from where it stands, past what can't be read."""
     broken = 0
+    name = source.container.format.name
     while True:
         if source.again:
             yield source.again.popleft()
             continue
+        errors = _errors_logged()
         try:
-            yield next(source.demuxed)
+            packet = next(source.demuxed)
         except StopIteration:
             source.ended = True
             return
@@ -551,6 +560,22 @@ def _packets(source: _Source, reading: Reading) -> Iterator[av.Packet]:
                 source.ended = True
                 return
             source.demuxed = source.container.demux()
+            continue
+        if _skipped(name, errors):
+            reading.bad_packets += max(reading.last_s, 0.0) >= reading.core_start_s
+        yield packet
+
+
+def _errors_logged() -> int:
+    return av.logging.get_last_error()[0]
+
+
+def _skipped(container: str, errors: int) -> bool:
+    """Whether Matroska's reader has left something out since so many errors were logged: it goes on behind
+    what it can't read, and says so in FFmpeg's log alone.
+    """
+    now, last = av.logging.get_last_error()
+    return now != errors and last is not None and last[1] == container == "matroska,webm"
 
 
 class _Sieve:
@@ -672,7 +697,7 @@ def _has_one_layer(extradata: bytes) -> bool:
 
 def _open(path: str | Path) -> _Source:
     place = path_of(path)
-    identity = _identity(path)
+    identity, errors = _identity(path), _errors_logged()
     try:
         status = os.stat(place)
         if not stat.S_ISREG(status.st_mode):  # opening a pipe or a device may wait for ever
@@ -693,7 +718,12 @@ def _open(path: str | Path) -> _Source:
     stream.codec_context.thread_count = 1
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return _Source(
-        path=str(path), container=container, stream=stream, identity=identity, demuxed=container.demux()
+        path=str(path),
+        container=container,
+        stream=stream,
+        identity=identity,
+        demuxed=container.demux(),
+        damaged_head=_skipped(container.format.name, errors),
     )
 
 
@@ -729,32 +759,42 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
         if context is None:
             continue
         if context.width and not _fits(context.width, context.height):
-            raise DecodeError(_too_large(context.width, context.height))
+            raise DecodeError(_not_fitting(context.width, context.height))
         return stream
     raise DecodeError("there is no decoder for the codec of its video")
 
 
 def _fits(width: int, height: int) -> bool:
-    return max(width, height) <= MAX_SIDE and width * height <= MAX_PIXELS
+    short, long = sorted((width, height))
+    return long <= MAX_SIDE and width * height <= MAX_PIXELS and long <= MAX_SHAPE * short
 
 
-def _too_large(width: int, height: int) -> str:
+def _not_fitting(width: int, height: int) -> str:
     return (
-        f"a frame has {width} × {height} pixels; read are at most {MAX_SIDE} a side and {MAX_PIXELS} in all"
+        f"a frame has {width} × {height} pixels; read are at most {MAX_SIDE} a side, {MAX_PIXELS} in all, "
+        f"and sides of which one is {MAX_SHAPE} times the other"
     )
 
 
-def _is_cut(path: str) -> bool:
-    """Whether an MPEG-TS file ends inside one of its packets, which are all of one size: it promises no
-    length that could be missed.
+def _breaks_off(path: str, container: str) -> bool:
+    """Whether a file ends inside one of its own parts: FFmpeg says nothing of that where the container is
+    MPEG-TS, which promises no length either, or Matroska, whose parts may be of unknown size.
     """
+    size = os.stat(path).st_size
     with Path(path).open("rb") as file:
         head = file.read(8192)
-    for size, lead in ((188, 0), (192, 4), (204, 0)):
-        for first in range(lead, size + lead):
-            marks = head[first::size]
-            if len(marks) > 4 and not marks.strip(b"\x47"):
-                return (os.stat(path).st_size - first + lead) % size != 0
+    if container == "mpegts":
+        for packet, lead in ((188, 0), (192, 4), (204, 0)):
+            for first in range(lead, packet + lead):
+                marks = head[first::packet]
+                if len(marks) > 4 and not marks.strip(b"\x47"):
+                    return (size - first + lead) % packet != 0
+    if container.startswith("matroska"):
+        place = head.find(b"\x18\x53\x80\x67") + 4  # the segment, which is all but a header
+        if 4 <= place < len(head) and head[place]:
+            length = 9 - head[place].bit_length()
+            number = int.from_bytes(head[place : place + length]) & ((1 << 7 * length) - 1)
+            return number != (1 << 7 * length) - 1 and place + length + number > size
     return False
 
 
@@ -765,7 +805,8 @@ def _info(source: _Source, decoded: _Decoded | None) -> VideoInfo:
         raise DecodeError(f"no frame can be decoded ({source.trouble or 'the stream is empty'})")
     width, height = first.width, first.height
     aspect = float(stream.sample_aspect_ratio or 1)
-    if not PIXEL_ASPECTS[0] <= aspect <= PIXEL_ASPECTS[1]:
+    seen = max(width * aspect / height, height / (width * aspect)) if aspect > 0 else math.inf
+    if seen > MAX_SHAPE or not PIXEL_ASPECTS[0] <= aspect <= PIXEL_ASPECTS[1]:
         aspect = 1.0
     rotation = 90 * _turns(first)
     if rotation % 180:
@@ -824,10 +865,10 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream) ->
     return (container.duration - start) / av.time_base
 
 
-def _missing(info: VideoInfo, read_s: float) -> float:
-    """Seconds that are missing at the end, 0 where the difference is what containers are commonly off by."""
+def _missing(info: VideoInfo, read_s: float, breaks_off: bool) -> float:
+    """Seconds that are missing at the end, 0 where the difference is what whole files are commonly off by."""
     short = (info.duration_s or 0) - read_s
-    return short if short > 0.5 + 3 / info.fps else 0.0
+    return short if short > (1.5 / info.fps if breaks_off else 0.5 + 3 / info.fps) else 0.0
 
 
 def _ahead(frames: Iterator[Frame], count: int) -> Iterator[Frame]:

@@ -888,7 +888,7 @@ def test_awkward_files_give_the_frames_that_are_in_them(
         ({"problem": "gone"}, "gone"),
         ({"bad_packets": 2}, "2 damaged packets"),
         ({"damaged_frames": 3}, "3 damaged frames"),
-        ({"misplaced_frames": 1}, "1 frames at impossible times"),
+        ({"misplaced_frames": 1}, "1 frames out of their order"),
         ({"bad_packets": 2, "lost_s": 0.04}, "2 damaged packets"),
         ({"bad_packets": 2, "lost_s": 0.16}, "2 damaged packets; 0.2 s without a frame"),
         (

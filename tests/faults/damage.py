@@ -1,0 +1,85 @@
+"""Damaged videos, made from the packaged sample by seeded mutation: the same seed gives the same files."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+
+from tests.conftest import SAMPLE, remux, write_video
+
+FRAMES = 50
+"""Two seconds of the sample, at half its size."""
+
+
+def bit_flips(content: bytearray, random: np.random.Generator) -> None:
+    """1 to some 300 bits anywhere."""
+    for place in random.integers(len(content), size=int(2 ** random.uniform(0, 8.2))):
+        content[place] ^= 1 << int(random.integers(8))
+
+
+def truncation(content: bytearray, random: np.random.Generator) -> None:
+    """The end is missing, from any byte on."""
+    del content[int(random.integers(len(content))) :]
+
+
+def zeroed_range(content: bytearray, random: np.random.Generator) -> None:
+    """Up to half of the file, from any byte on, is zero, as where a copy has holes."""
+    start = int(random.integers(len(content)))
+    count = min(int(len(content) * random.uniform(0.001, 0.5)), len(content) - start)
+    content[start : start + count] = bytes(count)
+
+
+def header_noise(content: bytearray, random: np.random.Generator) -> None:
+    """1 to 40 bytes of the first two thousand are others: sizes, rates, counts, the codec's parameters."""
+    for place in random.integers(min(2000, len(content)), size=int(random.integers(1, 41))):
+        content[place] = int(random.integers(256))
+
+
+MUTATIONS: dict[str, Callable[[bytearray, np.random.Generator], None]] = {
+    "bit_flips": bit_flips,
+    "truncation": truncation,
+    "zeroed_range": zeroed_range,
+    "header_noise": header_noise,
+}
+CONTAINERS = ("mp4", "mkv", "webm", "avi", "ts")
+
+
+def make_corpus(folder: Path, count: int, seed: int) -> list[Path]:
+    """Write `count` damaged files into a folder, `NUMBER_KIND.SUFFIX`: each container and kind in turn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        originals = {path.suffix[1:]: path.read_bytes() for path in write_originals(Path(elsewhere))}
+    pairs = [(container, kind) for kind in MUTATIONS for container in CONTAINERS]
+    paths = []
+    for number in range(count):
+        container, kind = pairs[number % len(pairs)]
+        content = bytearray(originals[container])
+        MUTATIONS[kind](content, np.random.default_rng([seed, number]))
+        path = folder / f"{number:04d}_{kind}.{container}"
+        path.write_bytes(content)
+        paths.append(path)
+    return paths
+
+
+def write_originals(folder: Path) -> list[Path]:
+    """The undamaged films, one in each container: h264 (mp4 with its index first, mkv, ts), VP8, MPEG-4."""
+    with av.open(str(SAMPLE)) as container:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][:FRAMES]
+    frames = [np.ascontiguousarray(frame[::2, ::2]) for frame in decoded]
+    ts = write_video(folder / "film.ts", frames, preset="medium", g="25")
+    mp4 = folder / "film.mp4"
+    with av.open(str(mp4), "w", options={"movflags": "faststart"}) as output, av.open(str(ts)) as container:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                output.mux(packet)
+    return [
+        ts,
+        mp4,
+        remux(mp4, folder / "film.mkv"),
+        write_video(folder / "film.webm", frames, codec="libvpx", deadline="realtime", g="25"),
+        write_video(folder / "film.avi", frames, codec="mpeg4", g="25"),
+    ]

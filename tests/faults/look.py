@@ -1,0 +1,113 @@
+"""One file through all that reads it, in a process of its own that may crash, hang or take much memory."""
+
+import functools
+import math
+import multiprocessing
+import resource
+import time
+from collections import Counter
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from fer_batch.archive.listing import list_videos
+from fer_batch.archive.plan import plan_segments
+from fer_batch.archive.probe import probe_video
+from fer_batch.config import AnalyzeConfig
+from fer_batch.vision.decode import Reading, read_segment
+from fer_batch.vision.detect import FaceDetector
+from fer_batch.vision.faces import segment_faces
+
+CONFIG = AnalyzeConfig(min_face=0.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a file ended."""
+
+    status: str
+    """"ok", "partial", "failed", "no_video"; "crash" or "hang" where the process didn't end by itself."""
+    error: str = ""
+    moments: int = 0
+    faces: int = 0
+    read_s: float = 0.0
+    took_s: float = 0.0
+    memory_mb: float = 0.0
+    """That the process took for this file, at most."""
+
+
+def outcome_of(path: Path, timeout_s: float, detect: bool) -> Outcome:
+    """Look at a file in a child process, only decoding it where `detect` is False."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "pandas"])  # which pyarrow imports when it is first used
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_work, args=(theirs, path, detect), daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        if not ours.poll(timeout_s):
+            return Outcome(status="hang", took_s=timeout_s)
+        found: Outcome = ours.recv()
+    except EOFError:
+        child.join()
+        return Outcome(status="crash", error=f"exit code {child.exitcode}")
+    finally:
+        child.kill()
+        child.join()
+    return found
+
+
+def _work(answer: Connection, path: Path, detect: bool) -> None:
+    torch.set_num_threads(1)
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        found = look(path, detect)
+    except MemoryError:
+        found = {"status": "failed", "error": "needs too much memory"}
+    memory_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    answer.send(Outcome(**found, took_s=time.monotonic() - began, memory_mb=memory_mb))
+
+
+def look(path: Path, detect: bool) -> dict:
+    """Probe, plan, and look at each segment; the fields of an `Outcome` but what it took."""
+    (source,) = list_videos([str(path)]).sources
+    video = probe_video(source)
+    if video["status"] != "ok":
+        return {"status": video["status"], "error": video["error"]}
+    states: Counter[str] = Counter()
+    errors: dict[str, None] = {}
+    moments = faces = 0
+    read_s = 0.0
+    for segment in plan_segments([video], CONFIG, 1.0, "model", 1).to_pylist():
+        if detect:
+            found = segment_faces(segment, CONFIG, _detector(), 0.96)
+            state, error, seen = found.status, found.error, len(found.moments)
+            read_s = max(read_s, found.read_s)
+            faces += len(found.faces)
+        else:
+            last = segment["index"] == segment["segments"] - 1
+            end_s = math.inf if last else segment["core_end_s"]
+            reading = Reading(core_start_s=segment["core_start_s"], core_end_s=end_s)
+            part = (segment["start_s"], math.inf if last else segment["end_s"], CONFIG.fps)
+            _, frames = read_segment(segment["uri"], *part, segment["first_pts"], reading)
+            seen, error = sum(frame.index >= 0 for frame in frames), reading.error
+            state = "ok" if not error else "partial" if reading.frames else "failed"
+            read_s = max(read_s, reading.read_s)
+        states[state] += 1
+        moments += seen
+        errors |= {error: None} if error else {}
+    status = "failed" if set(states) == {"failed"} else "ok" if set(states) == {"ok"} else "partial"
+    return {
+        "status": status,
+        "error": "; ".join(errors),
+        "moments": moments,
+        "faces": faces,
+        "read_s": read_s,
+    }
+
+
+@functools.cache
+def _detector() -> FaceDetector:
+    return FaceDetector(CONFIG.min_face, CONFIG.min_score)
