@@ -53,9 +53,10 @@ def remove_damaged(folder: Path, bundle_ids: Iterable[str]) -> None:
     for bundle_id in done_bundles(folder).intersection(bundle_ids):
         path = folder / f"{bundle_id}.parquet"
         try:
-            pq.read_metadata(path)
+            with path.open("rb") as file:
+                pq.read_metadata(file)
         except (pa.ArrowException, OSError) as error:
-            if not _is_damage(error):
+            if getattr(error, "errno", None) is not None:  # of the file system, not of what is in the file
                 raise OutputError(f"{path} can't be read: {error}") from error
             path.unlink()
 
@@ -73,15 +74,16 @@ def read_results(folder: Path, segments: pa.Table, keep_damaged: bool = False) -
     that it is to do again, unless `keep_damaged`.
     """
     ids = segments.column("segment_id")
-    filters = pc.field("segment_id").isin(ids)
     parts = [RESULTS.empty_table()]
     for bundle_id in sorted(set(segments.column("bundle_id").to_pylist())):
         path = folder / f"{bundle_id}.parquet"
         try:
-            table = pq.read_table(path, filters=filters, page_checksum_verification=True)
+            content = path.read_bytes()
+        except OSError as error:
+            raise OutputError(f"{path} can't be read: {error.strerror}") from error
+        try:
+            table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
-            if not _is_damage(error):
-                raise OutputError(f"{path} can't be read: {error}") from error
             if keep_damaged:
                 raise OutputError(
                     f"{path} is damaged: remove it and run `fer-batch analyze` again"
@@ -90,7 +92,7 @@ def read_results(folder: Path, segments: pa.Table, keep_damaged: bool = False) -
             raise OutputError(
                 f"{path} was damaged and has been removed: run `fer-batch analyze` again"
             ) from error
-        parts.append(conform(table, RESULTS))
+        parts.append(conform(table, RESULTS).filter(pc.is_in(table.column("segment_id"), ids)))
     results = pa.concat_tables(parts)
     if sorted(results.column("segment_id").to_pylist()) != sorted(ids.to_pylist()):
         lost = sorted(set(ids.to_pylist()) - set(results.column("segment_id").to_pylist()))
@@ -100,8 +102,3 @@ def read_results(folder: Path, segments: pa.Table, keep_damaged: bool = False) -
             + ": start anew with `fer-batch analyze --overwrite`"
         )
     return results
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether a file was read and is no sound Parquet, rather than not read at all."""
-    return getattr(error, "errno", None) is None

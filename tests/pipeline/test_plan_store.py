@@ -1,17 +1,32 @@
-"""The record of a run: it is gone on with by the same settings only."""
+"""The record of a run: gone on with by the same settings only, whole after any kill, removed by name only."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fer_batch.archive.listing import Source
 from fer_batch.config import AnalyzeConfig
-from fer_batch.errors import ConfigError
-from fer_batch.model.weights import Card
-from fer_batch.pipeline.plan_store import check_output, start_run
-from fer_batch.schema import EMOTIONS
+from fer_batch.errors import ConfigError, OutputError
+from fer_batch.pipeline.finalize import differences
+from fer_batch.pipeline.plan_store import (
+    PARTS,
+    attempts,
+    check_output,
+    clean,
+    read_plan,
+    read_run,
+    remove_run,
+    start_run,
+)
+from fer_batch.timeline.store import open_timeline
+from tests.runs import CARD, Tracks, add_videos, kill_at, plan_videos, temporary, video_id, write_run
 
-CARD = Card(classes=EMOTIONS, architecture={}, sha256="0123456789ab" + "0" * 52)
+VIDEOS: dict[str, Tracks | None] = {"/a.mp4": [["happy"]], "/b.mp4": [], "/broken.mp4": None}
+OTHER = AnalyzeConfig(fps=7.0)
 
 
 @pytest.mark.parametrize("missing", [[], ["flip"]])
@@ -25,3 +40,194 @@ def test_a_run_from_before_faces_were_mirrored_goes_on_without(tmp_path: Path, m
     assert check_output(tmp_path, AnalyzeConfig(flip=False), CARD) == run
     with pytest.raises(ConfigError, match="flip was False, is True"):
         check_output(tmp_path, AnalyzeConfig(), CARD)
+
+
+def test_killed_before_its_record_stands_a_run_was_never_there(tmp_path: Path) -> None:
+    kill_at("run.json.temporary", start_run, tmp_path, AnalyzeConfig(), CARD, 0.0)
+    assert check_output(tmp_path, OTHER, CARD) is None
+    kill_at("run.json", start_run, tmp_path, AnalyzeConfig(), CARD, 0.0)
+    assert check_output(tmp_path, AnalyzeConfig(), CARD) == read_run(tmp_path)
+    clean(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "counts"),
+    [
+        ("plan.temporary:1", False),
+        ("plan.segments", False),
+        ("plan.temporary:2", False),
+        ("plan.videos", True),
+    ],
+)
+def test_a_round_counts_whole_or_not_at_all(tmp_path: Path, fault: str, counts: bool) -> None:
+    out = write_run(tmp_path / "out", VIDEOS)
+    videos, plan = read_plan(out)
+    kill_at(fault, plan_videos, out, {"/c.mp4": [], "/a.mp4": []}, "2")
+    assert not (out / "_SUCCESS.json").exists()
+    again, segments = read_plan(out)
+    assert len(again) == 3 + counts
+    assert {v["uri"]: v["version"] for v in again}["/a.mp4"] == ("2" if counts else "1")
+    assert segments.num_rows == 2 + counts
+    if not counts:
+        assert (again, segments) == (videos, plan)
+    add_videos(out, {"/c.mp4": [], "/a.mp4": []}, version="2")
+    clean(out)
+    assert differences(out) == []
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_a_video_is_planned_as_in_its_last_round(tmp_path: Path) -> None:
+    assert read_plan(tmp_path)[0] == []
+    assert read_plan(tmp_path)[1].num_rows == 0
+    plan_videos(tmp_path, VIDEOS)
+    plan_videos(tmp_path, {"/a.mp4": []}, attempt=1)
+    plan_videos(tmp_path, {"/b.mp4": []}, version="2")
+    plan_videos(tmp_path, {"/b.mp4": None}, version="1")
+    videos, segments = read_plan(tmp_path)
+    assert {v["uri"]: (v["version"], v["attempt"], v["status"]) for v in videos} == {
+        "/a.mp4": ("1", 1, "ok"),
+        "/b.mp4": ("1", 0, "failed"),
+        "/broken.mp4": ("1", 0, "failed"),
+    }
+    assert segments.column("segment_id").to_pylist() == [f"{video_id('/a.mp4')}/1/00000.1"]
+
+
+@pytest.mark.parametrize("name", ["000001.parquet", "000001.videos.parquet"])
+def test_a_torn_plan_says_what_to_do(tmp_path: Path, name: str) -> None:
+    plan_videos(tmp_path, VIDEOS)
+    path = tmp_path / "plan" / name
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(OutputError, match=r"can't be read.*--overwrite"):
+        read_plan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("version", "error", "known", "failed", "attempt"),
+    [
+        ("1", None, None, False, 0),
+        ("1", "is not there", None, False, 0),
+        ("1", None, ("1", 0), False, None),
+        ("1", None, ("1", 3), False, None),
+        ("2", None, ("1", 0), False, 0),
+        ("2", None, ("1", 3), True, 0),
+        ("2", "is not there", ("1", 0), False, None),
+        ("1", None, ("1", 0), True, 1),
+        ("1", None, ("1", 1), True, 2),
+        ("1", "is not there", ("1", 0), True, None),
+        ("2", "is not there", ("1", 0), True, None),
+    ],
+)
+def test_what_is_new_changed_or_to_be_tried_again_is_planned(
+    version: str, error: str | None, known: tuple[str, int] | None, failed: bool, attempt: int | None
+) -> None:
+    source = Source(video_id="v", version=version, uri="/v.mp4", size_bytes=1, error=error)
+    videos = [] if known is None else [{"video_id": "v", "version": known[0], "attempt": known[1]}]
+    again = {("v", *known)} if known and failed else set()
+    assert attempts([source], videos, again) == ({} if attempt is None else {"v": attempt})
+
+
+def test_nothing_listed_nothing_planned() -> None:
+    assert attempts([], [{"video_id": "v", "version": "1", "attempt": 0}], {("v", "1", 0)}) == {}
+
+
+def nothing(out: Path) -> None:
+    pass
+
+
+def missing(out: Path) -> None:
+    out.rmdir()
+
+
+def a_note(out: Path) -> None:
+    (out / "notes.txt").write_text("mine")
+
+
+def tables_alone(out: Path) -> None:
+    (out / "tracks").mkdir()
+    (out / "tracks" / "mine.parquet").write_text("mine")
+
+
+def another_record(out: Path) -> None:
+    (out / "run.json").write_text('{"epochs": 3}')
+
+
+def a_torn_record(out: Path) -> None:
+    (out / "run.json").write_text('{"settings"')
+
+
+def a_run_and_a_note(out: Path) -> None:
+    shutil.rmtree(out)
+    write_run(out, VIDEOS)
+    a_note(out)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (a_note, "something else than a run"),
+        (tables_alone, "something else than a run"),
+        (another_record, "can't be read: it is not a run of fer-batch"),
+        (a_torn_record, "run.json can't be read"),
+        (a_run_and_a_note, "holds more than a run: notes.txt"),
+    ],
+)
+def test_overwrite_touches_nothing_but_a_run(
+    tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
+    make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError, match=reason):
+        check_output(tmp_path, AnalyzeConfig(), CARD, overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("make", [nothing, missing])
+def test_overwrite_may_find_nothing(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    make(out)
+    assert check_output(out, AnalyzeConfig(), CARD, overwrite=True) is None
+    remove_run(out)
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_a_run_of_other_settings_gives_way_to_overwrite(tmp_path: Path) -> None:
+    out = write_run(tmp_path / "out", VIDEOS)
+    (out / ".lease").write_text("held")
+    temporary(out / "run.json").write_bytes(b"half")
+    with pytest.raises(ConfigError, match="fps was"):
+        check_output(out, OTHER, CARD)
+    assert check_output(out, OTHER, CARD, overwrite=True) is None
+    assert set(PARTS) == {path.name for path in out.iterdir() if path.name[0] != "."}
+    remove_run(out)
+    assert not [path for path in out.iterdir() if path.name[0] != "."]
+    assert (out / ".lease").read_text() == "held"
+    start_run(out, OTHER, CARD, 0.0)
+    add_videos(out, {"/c.mp4": [["sad"]]})
+    assert open_timeline(out).to_pandas()["uri"].tolist() == ["/c.mp4"]
+
+
+@pytest.mark.parametrize(
+    "fault", ["overwrite.begun", *[f"overwrite.removed:{n + 1}" for n in range(len(PARTS))]]
+)
+def test_killed_while_it_is_removed_a_run_is_never_mixed_with_another(tmp_path: Path, fault: str) -> None:
+    out = write_run(tmp_path / "out", VIDEOS)
+    kill_at(fault, remove_run, out)
+    for overwritten in (AnalyzeConfig(), OTHER):
+        with pytest.raises(OutputError, match="give --overwrite again"):
+            check_output(out, overwritten, CARD)
+        assert check_output(out, overwritten, CARD, overwrite=True) is None
+    with pytest.raises(OutputError, match="holds no run"):
+        read_run(out)
+    remove_run(out)
+    assert not list(out.iterdir())
+    assert check_output(out, OTHER, CARD) is None
+
+
+def test_what_a_run_says_of_itself_must_be_there(tmp_path: Path) -> None:
+    run: dict[str, Any] = start_run(tmp_path, AnalyzeConfig(), CARD, 0.0)
+    for name in ("schema_version", "settings", "classes", "buckets"):
+        (tmp_path / "run.json").write_text(json.dumps({k: v for k, v in run.items() if k != name}))
+        with pytest.raises(OutputError, match="not a run of fer-batch"):
+            read_run(tmp_path)
