@@ -345,6 +345,8 @@ def ten_million_rows(out: Path) -> None:
     """Tables as `finalize` writes them: 1,000 videos of 10,000 faces, in 8 buckets."""
     from deltalake import DeltaTable, write_deltalake
 
+    from fer_batch.pipeline.snapshot import write_snapshot
+
     rng, schema = np.random.default_rng(0), tracks_schema(EMOTIONS)
     tables = {
         name: DeltaTable.create(str(out / name), kind, mode="ignore", partition_by=["bucket"])
@@ -374,6 +376,7 @@ def ten_million_rows(out: Path) -> None:
             mode="overwrite",
             predicate=f"bucket = {bucket}",
         )
+    write_snapshot(out, tables)
 
 
 @dataclass(frozen=True, kw_only=True)
