@@ -23,6 +23,10 @@ class OutputError(FerBatchError):
     """An output folder holds something that this run must not touch, or is incomplete."""
 
 
+class ResourceError(FerBatchError):
+    """A disk, memory or Ray's object store is used up."""
+
+
 class QueryError(FerBatchError):
     """A question to a timeline can't be answered as asked."""
 

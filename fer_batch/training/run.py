@@ -58,6 +58,7 @@ def train(
     on_progress: Callable[[str], None] = lambda line: None,
     *,
     address: str | None = None,
+    insecure: bool = False,
     verbose: bool = False,
 ) -> dict[str, Any]:
     """Train, or continue what stands in `out`, and write model.safetensors, its card and the history there.
@@ -92,7 +93,7 @@ def train(
     except OSError as error:
         raise OutputError(f"{out} can't be written: {error.strerror}") from error
     on_line("starting Ray …")
-    with ray_session(address, verbose=verbose):
+    with ray_session(address, insecure=insecure, verbose=verbose):
         counts = Counter(amiss) + Counter(cut_clips(config, out / "clips", _video_told(on_progress)))
         for name, count in sorted(counts.items()):
             on_line(f"data: {count} {name.replace('_', ' ')}")

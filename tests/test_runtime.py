@@ -1,0 +1,101 @@
+"""Starting Ray, and whom it lets in."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from fer_batch.errors import ConfigError
+from fer_batch.runtime import TOKEN, _is_loopback, ray_session
+
+KNOCK = """
+import sys
+from ray._raylet import GcsClient
+GcsClient(address=sys.argv[1]).internal_kv_get(b"", namespace=b"", timeout=10)
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("127.0.0.1:6379", True),
+        ("localhost:6379", True),
+        ("127.3.2.1:6379", True),
+        ("[::1]:6379", True),
+        ("0.0.0.0:6379", False),
+        ("192.0.2.1:6379", False),
+        ("[2001:db8::1]:6379", False),
+    ],
+)
+def test_what_is_on_the_loopback_interface(address: str, local: bool) -> None:
+    assert _is_loopback(address) == local
+
+
+@pytest.mark.parametrize(
+    "address", ["192.0.2.1", "ray://127.0.0.1:10001", "127.0.0.1:1", "http://localhost:8265"]
+)
+def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
+    with pytest.raises(ConfigError, match="can't be joined"), ray_session(address):
+        pass
+    assert not ray.is_initialized()
+
+
+def descendants(pid: int) -> Iterator[int]:
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            yield child
+            yield from descendants(child)
+
+
+def listening(pid: int) -> set[str]:
+    """The addresses that a process listens on, in hexadecimal as the kernel writes them."""
+    sockets = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            sockets.add(os.readlink(descriptor))
+        except FileNotFoundError:
+            continue
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in sockets:
+                found.add(words[1].split(":")[0])
+    return found
+
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def knock(gcs: str, **environment: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if name not in TOKEN}
+    command = [sys.executable, "-c", KNOCK, gcs]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=kept | environment)
+    return ended.stderr.strip().split("\n")[-1] if ended.returncode else ""
+
+
+def test_a_local_ray_listens_on_loopback_alone_and_refuses_who_has_not_its_token() -> None:
+    before = {name: os.environ.get(name) for name in TOKEN}
+    for _ in range(2):
+        with ray_session(num_cpus=1):
+
+            @ray.remote
+            def worker() -> int:
+                return os.getpid()
+
+            assert ray.get(worker.remote()) in set(descendants(os.getpid()))
+            heard = set().union(*(listening(pid) for pid in (os.getpid(), *descendants(os.getpid()))))
+            assert heard
+            assert heard <= LOOPBACK
+            gcs = ray.get_runtime_context().gcs_address
+            token = os.environ["RAY_AUTH_TOKEN"]
+            assert "Authentication token is missing or incorrect" in knock(gcs, RAY_AUTH_MODE="disabled")
+            assert "Authentication token is missing or incorrect" in knock(
+                gcs, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="f" * 64
+            )
+            assert knock(gcs, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token) == ""
+        assert {name: os.environ.get(name) for name in TOKEN} == before
