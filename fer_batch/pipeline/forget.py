@@ -36,7 +36,7 @@ def forget(out: Path, names: Sequence[str]) -> list[str]:
     out = Path(out).absolute()
     read_run(out)
     with lease(out, "forget"):
-        videos = _begun(out)
+        videos = begun(out)
         known = videos | _planned(out)
         videos |= {video_id: known[video_id] for video_id in [_find(name, known, out) for name in names]}
         if videos:
@@ -50,7 +50,7 @@ def complete_forget(out: Path) -> None:
     """Do again all steps of a `forget` that has begun, if one has; whoever calls it has the lease."""
     if not (out / BEGUN).exists():
         return
-    ids = set(_begun(out))
+    ids = set(begun(out))
     (out / "_SUCCESS.json").unlink(missing_ok=True)
     for path in [*out.glob(".*.tmp"), *(out / "plan").glob(".*.tmp"), *(out / "results").glob(".*.tmp")]:
         path.unlink(missing_ok=True)
@@ -60,19 +60,16 @@ def complete_forget(out: Path) -> None:
     faults.point("forget.plan")
     _strip_tables(out, ids)
     faults.point("forget.tables")
-    if set(read_plan(out)[1].column("bundle_id").to_pylist()) <= done_bundles(out / "results"):
-        finalize(out)
-    faults.point("forget.finalized")
-    (out / BEGUN).unlink()
+    try:
+        if set(read_plan(out)[1].column("bundle_id").to_pylist()) <= done_bundles(out / "results"):
+            finalize(out)
+        faults.point("forget.finalized")
+    finally:  # whatever is wrong with the others, these are forgotten
+        (out / BEGUN).unlink()
 
 
-def begun(out: Path) -> list[str]:
-    """Uris of the videos that a killed `forget` was about to forget."""
-    return sorted(_begun(out).values())
-
-
-def _begun(out: Path) -> dict[str, str]:
-    """Ids and uris of the videos that are being forgotten."""
+def begun(out: Path) -> dict[str, str]:
+    """Ids and uris of the videos that are being forgotten, or were when that was killed."""
     try:
         return dict(json.loads((out / BEGUN).read_text())["videos"])
     except FileNotFoundError:
@@ -110,16 +107,16 @@ def _strip_results(folder: Path, ids: set[str]) -> None:
     for path in sorted(folder.glob("*.parquet")):
         try:
             owners = set(pq.read_table(path, columns=["video_id"]).column("video_id").to_pylist())
-            rest = _without(pq.read_table(path), ids) if owners & ids else None
+            whole = pq.read_table(path, page_checksum_verification=True) if owners & ids else None
         except (pa.ArrowException, OSError) as error:
             if getattr(error, "errno", None) is not None:
                 raise OutputError(f"{path} can't be read: {error}") from error
             path.unlink()  # damaged: nobody can say whose it is, and it is to do again anyway
             continue
-        if rest is not None and rest.num_rows:
-            write_result(folder, to_bundle(path.stem, conform(rest, RESULTS)))
-        elif rest is not None:
+        if owners <= ids:
             path.unlink()
+        elif whole is not None:
+            write_result(folder, to_bundle(path.stem, conform(_without(whole, ids), RESULTS)))
 
 
 def _strip_plan(folder: Path, ids: set[str]) -> None:

@@ -19,7 +19,10 @@ def verify(out: Path) -> list[str]:
     Raises OutputError where `out` holds no run.
     """
     read_run(out)
-    found = [f"{uri} is half forgotten: `fer-batch finalize {out}` completes that" for uri in begun(out)]
+    found = [
+        f"{uri} is half forgotten: `fer-batch finalize {out}` completes that"
+        for uri in sorted(begun(out).values())
+    ]
     try:
         found += [*differences(out), *_strangers(out)]
         return found or list(_wrong_success(out))

@@ -136,6 +136,47 @@ def test_children_that_outlive_a_killed_run_hold_nobody_up(tmp_path: Path) -> No
         os.kill(spawned, signal.SIGKILL)
 
 
+HOLD_WITH_RAY = """
+import os, sys, time
+from pathlib import Path
+import ray
+from fer_batch.pipeline.lease import lease
+from fer_batch.runtime import ray_session
+
+@ray.remote
+class Worker:
+    def pid(self):
+        return os.getpid()
+
+with lease(Path(sys.argv[1]), "analyze"), ray_session(num_cpus=1):
+    worker = Worker.remote()
+    print("held", ray.get(worker.pid.remote()), flush=True)
+    time.sleep(60)
+"""
+
+
+def has_open(pid: int, path: Path) -> bool:
+    return any(os.path.realpath(link) == str(path) for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def test_ray_workers_of_a_killed_run_hold_nobody_up(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD_WITH_RAY, str(tmp_path)]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert run.stdout is not None
+    worker = int(run.stdout.readline().split()[1])
+    os.kill(worker, signal.SIGSTOP)  # so that it outlives its Ray
+    try:
+        assert has_open(run.pid, tmp_path / ".lease")
+        assert not has_open(worker, tmp_path / ".lease")
+        run.kill()
+        run.wait()
+        with lease(tmp_path, "analyze"):
+            os.kill(worker, 0)
+    finally:
+        run.kill()
+        os.kill(worker, signal.SIGKILL)
+
+
 def contend(out: str, start: float, number: int) -> tuple[int, float, float] | None:
     """Take the lease at a moment if it is free; from when to when it was held, by whom."""
     time.sleep(max(start - time.monotonic(), 0))
