@@ -1,6 +1,5 @@
 """A guarded process that crashes, hangs or eats memory harms nobody, and the work goes on."""
 
-import itertools
 import os
 import signal
 import subprocess
