@@ -1,0 +1,183 @@
+"""What the faults share: small videos, the real command, and finding and killing its processes."""
+
+import contextlib
+import os
+import random
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import write_video
+
+MARK = "FER_BATCH_TEST_RUN"
+"""In the environment of all that a test starts, so that it finds and kills its own processes alone."""
+CONTAINERS = ("mp4", "mkv", "mov", "avi", "ts")
+OPTIONS = ["--fps", "2", "--min-face", "0.2", "--segment", "2", "--bundle", "2"]
+"""A bundle for each clip of two seconds, so that there are many for little work."""
+FILM_S = 6
+
+
+@dataclass(frozen=True)
+class Marked:
+    """The processes of one run, or of one cluster: those with this mark in their environment."""
+
+    environment: dict[str, str] = field(default_factory=dict)
+    mark: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def start(self, command: list[str], fault: str | None = None, **options: object) -> subprocess.Popen[str]:
+        """Start a Python process with these arguments, to die at a fault point where one is named."""
+        inherited = {name: value for name, value in os.environ.items() if name != "FER_BATCH_FAULT"}
+        environment = inherited | self.environment | {MARK: self.mark}
+        environment |= {"FER_BATCH_FAULT": fault} if fault else {}
+        return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+            [sys.executable, *command], env=environment, start_new_session=True, text=True, **options
+        )
+
+    def run(self, command: list[str], fault: str | None = None) -> "subprocess.CompletedProcess[str]":
+        """`fer-batch` with these arguments, to its end, with what it said."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = self.start(["-m", "fer_batch.cli.main", *command], fault, **pipes)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    def processes(self, title: str = "") -> list[int]:
+        """Those that run and have this in their command line."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has just ended
+                if f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    said = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+                    if title in said and state != "Z":
+                        found.append(int(folder.name))
+        return found
+
+    def kill(self) -> None:
+        """Kill all of them, and those that they start meanwhile."""
+        while left := self.processes():
+            for pid in left:
+                kill(pid)
+            time.sleep(0.05)
+
+
+def kill(pid: int) -> bool:
+    """SIGKILL; whether there was such a process."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], longest_s: float = 240) -> bool:
+    """Wait until it holds; False where the process ended before."""
+    end = time.monotonic() + longest_s
+    while not condition():
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < end, "nothing came of it"
+        time.sleep(0.02)
+    return True
+
+
+def done(out: Path) -> dict[str, tuple[int, int]]:
+    """The finished bundles, and what tells whether one was written again: inode and time."""
+    stats = {}
+    for path in (out / "results").glob("*.parquet"):
+        if not path.name.startswith("."):
+            stat = path.stat()
+            stats[path.name] = (stat.st_ino, stat.st_mtime_ns)
+    return stats
+
+
+def write_clips(folder: Path, frames: list[np.ndarray], clips: int, film_s: int = FILM_S) -> Path:
+    """A folder of that many clips of two seconds, no two alike, in all containers, and one film."""
+    small = [np.ascontiguousarray(frame[::2, ::2]) for frame in frames]
+    folder.mkdir(exist_ok=True)
+    starts = random.Random(5).sample(range(len(small) - 50), clips)
+    for number, start in enumerate(starts):
+        container = CONTAINERS[number % len(CONTAINERS)]
+        write_video(folder / f"{number:02d}.{container}", small[start : start + 50])
+    if film_s:
+        write_video(folder / "film.mkv", small[: 25 * film_s])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory, sample_frames: list[np.ndarray]) -> Path:
+    """Ten clips, a film of three segments, and what is no video: fourteen bundles."""
+    folder = write_clips(tmp_path_factory.mktemp("clips") / "clips", sample_frames, 10)
+    (folder / "none.mp4").write_bytes(b"no video at all")
+    (folder / "notes.md").write_text("skipped")
+    return folder
+
+
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+nodes = [int(cpus) for cpus in sys.argv[1:]]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": nodes[0], "include_dashboard": False})
+raylets = [cluster.head_node.all_processes["raylet"][0].process.pid]
+for cpus in nodes[1:]:
+    node = cluster.add_node(num_cpus=cpus)
+    raylets.append(node.all_processes["raylet"][0].process.pid)
+cluster.wait_for_nodes()
+print(cluster.address, *raylets, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def standing_cluster(*nodes: int) -> Iterator[tuple[Marked, str, list[int]]]:
+    """A Ray cluster of nodes with so many logical CPUs: its processes, its address, its raylets.
+
+    In a process of its own, because Ray reads the token once a process.
+    """
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    cluster = Marked(token)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = cluster.start(["-c", CLUSTER, *map(str, nodes)], **pipes)
+    try:
+        assert process.stdout is not None
+        address, *raylets = process.stdout.readline().split()
+        yield cluster, address, [int(pid) for pid in raylets]
+    finally:
+        cluster.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[tuple[Marked, str]]:
+    """A cluster that outlives the drivers that are killed: a start on it takes half as long as one alone."""
+    with standing_cluster(2) as (processes, address, _):
+        yield processes, address
+
+
+@pytest.fixture(scope="session")
+def undisturbed(clips: Path, cluster: tuple[Marked, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run that nobody disturbs."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    processes, address = cluster
+    ended = Marked(processes.environment).run(analyze_command(clips, out, address))
+    assert ended.returncode == 0, ended.stderr
+    return out
+
+
+@pytest.fixture
+def copied(undisturbed: Path, tmp_path: Path) -> Path:
+    """The same to do harm to."""
+    return Path(shutil.copytree(undisturbed, tmp_path / "copied"))
+
+
+def analyze_command(videos: Path, out: Path, address: str | None = None) -> list[str]:
+    """The arguments of `fer-batch` that are given again and again."""
+    return ["analyze", str(videos), "--out", str(out), *OPTIONS, *(["--address", address] if address else [])]

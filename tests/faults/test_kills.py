@@ -1,0 +1,218 @@
+"""Killed at any moment and started again: the rows of an undisturbed run, and nothing done is done again."""
+
+import json
+import random
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from fer_batch.pipeline.verify import verify
+from tests.faults.conftest import Marked, analyze_command, done, kill, wait_for
+from tests.integration.test_analyze import assert_same_run
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+
+SEED = 5
+KILLED = -9
+PLAN_STEPS = (
+    "run.json.temporary",
+    "run.json",
+    "plan.temporary",
+    "plan.segments",
+    "plan.temporary:2",
+    "plan.videos",
+)
+TABLE_STEPS = (
+    "finalize.moments",
+    "finalize.tracks",
+    "finalize.videos",
+    "finalize.moments:2",
+    "finalize.videos:2",
+    "snapshot.temporary",
+    "finalize.snapshot",
+    "success.temporary",
+    "finalize.success",
+)
+WORKER, CHILD = "ray::MapWorker", "pipeline.guard import serve"
+
+
+def assert_whole(out: Path, undisturbed: Path) -> None:
+    """Every row is there once, and no file of a killed process is left."""
+    assert_same_run(out, undisturbed)
+    assert verify(out) == []
+    assert list(out.rglob(".*.tmp")) == []
+    assert (out / "_SUCCESS.json").exists()
+
+
+def succeeds(command: list[str], processes: Marked) -> None:
+    ended = processes.run(command)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_driver_killed_at_each_step_of_planning(
+    clips: Path, undisturbed: Path, cluster: tuple[Marked, str], tmp_path: Path
+) -> None:
+    """One folder, killed at step after step; after each kill a copy of it goes on, with the answers at hand."""
+    processes, address = cluster
+    driver = Marked(processes.environment)
+    out = tmp_path / "out"
+    for step in PLAN_STEPS:
+        ended = driver.run(analyze_command(clips, out, address), step)
+        assert ended.returncode == KILLED, f"{step}: {ended.stderr}"
+        if not (out / "run.json").exists():
+            continue  # there is no run yet; the next step's is the one that goes on
+        copy = tmp_path / step
+        shutil.copytree(out, copy)
+        shutil.copytree(undisturbed / "results", copy / "results", dirs_exist_ok=True)
+        answers = done(copy)
+        succeeds(analyze_command(clips, copy, address), driver)
+        assert done(copy) == answers, f"{step}: the plan was another one"
+        assert_whole(copy, undisturbed)
+
+
+@pytest.mark.parametrize("step", ["results.temporary:2", "results.renamed:2"])
+def test_whoever_writes_an_answer_killed_at_each_step(
+    clips: Path, undisturbed: Path, tmp_path: Path, step: str
+) -> None:
+    """Each writing process dies at its second answer; with a Ray of its own, whose processes inherit that."""
+    out = tmp_path / "out"
+    run = Marked()
+    ended = run.run(analyze_command(clips, out), step)
+    assert ended.returncode == 0, ended.stderr
+    assert_whole(out, undisturbed)
+    assert run.processes() == []
+
+
+@pytest.mark.parametrize("standing", [False, True], ids=["new tables", "tables that stand"])
+def test_finalize_killed_at_each_step(undisturbed: Path, copied: Path, standing: bool) -> None:
+    """Three buckets, so that it also dies between two. Readers of tables that stand see them all the while."""
+    run = json.loads((copied / "run.json").read_text())
+    (copied / "run.json").write_text(json.dumps(run | {"buckets": 3}))
+    without_tables(copied)
+    command = ["finalize", str(copied)]
+    if standing:
+        succeeds(command, Marked())
+    for step in (*(["finalize.vacuum"] if standing else []), *TABLE_STEPS):
+        if not standing:
+            without_tables(copied)
+        ended = Marked().run(command, step)
+        assert ended.returncode == KILLED, f"{step}: {ended.stderr}"
+        if standing:
+            assert_same_run(copied, undisturbed)
+        succeeds(command, Marked())
+        assert_whole(copied, undisturbed)
+
+
+def test_finalize_killed_at_random_moments(undisturbed: Path, copied: Path) -> None:
+    command = ["finalize", str(copied)]
+    moments = random.Random(SEED)
+    began = time.monotonic()
+    longest_s = run_to_lease(command, copied, None)
+    assert time.monotonic() - began > longest_s > 0
+    for _ in range(6):
+        run_to_lease(command, copied, moments.uniform(0, longest_s))
+        assert_same_run(copied, undisturbed)
+    succeeds(command, Marked())
+    assert_whole(copied, undisturbed)
+
+
+def run_to_lease(command: list[str], out: Path, kill_after_s: float | None) -> float:
+    """Start a command, and kill it so long after it took the lease; how long it went on from there."""
+    process = Marked().start(["-m", "fer_batch.cli.main", *command], stdout=subprocess.DEVNULL)
+    (out / ".lease").unlink(missing_ok=True)  # of the one that was killed before
+    wait_for((out / ".lease").exists, process)
+    began = time.monotonic()
+    try:
+        process.wait(kill_after_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    return time.monotonic() - began
+
+
+def test_the_driver_killed_at_random_moments(
+    clips: Path, undisturbed: Path, cluster: tuple[Marked, str], tmp_path: Path
+) -> None:
+    """Five times in one run, each time after some bundles more."""
+    processes, address = cluster
+    out = tmp_path / "out"
+    moments = random.Random(SEED)
+    kept: dict[str, tuple[int, int]] = {}
+    kills = 0
+    for more in (0, 2, 1, 3, 2):
+        driver = Marked(processes.environment).start(
+            ["-m", "fer_batch.cli.main", *analyze_command(clips, out, address)], stderr=subprocess.DEVNULL
+        )
+        wanted = len(kept) + more
+        if wait_for(lambda wanted=wanted: len(done(out)) >= wanted and (out / "plan").exists(), driver):
+            time.sleep(moments.uniform(0, 1))
+        kills += driver.poll() is None
+        driver.kill()
+        driver.wait()
+        now = done(out)
+        assert now.items() >= kept.items(), "what was done before the kill was done again"
+        kept = now
+    assert kills == 5
+    assert len(kept) < len(done(undisturbed))
+    succeeds(analyze_command(clips, out, address), Marked(processes.environment))
+    assert done(out).items() >= kept.items()
+    assert_whole(out, undisturbed)
+
+
+def test_a_driver_and_its_own_ray_killed_at_once(clips: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run = Marked()
+    driver = run.start(["-m", "fer_batch.cli.main", *analyze_command(clips, out)], stderr=subprocess.DEVNULL)
+    assert wait_for(lambda: len(done(out)) >= 2, driver)
+    kill(driver.pid)
+    driver.wait()
+    kept = done(out)
+    # No second run is let in while a worker of the first one could still write, and none is left for long.
+    end = time.monotonic() + 30
+    while run.processes() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert run.processes() == []
+    late = done(out)
+    assert late.items() >= kept.items()
+    succeeds(analyze_command(clips, out), Marked())
+    assert done(out).items() >= late.items()
+    assert_whole(out, undisturbed)
+
+
+def test_workers_and_their_children_killed_at_random_moments(
+    clips: Path, undisturbed: Path, cluster: tuple[Marked, str], tmp_path: Path
+) -> None:
+    """Nine kills in one run, each after something was done since the last one, at a random moment."""
+    processes, address = cluster
+    out = tmp_path / "out"
+    moments = random.Random(SEED)
+    driver = Marked(processes.environment).start(
+        ["-m", "fer_batch.cli.main", *analyze_command(clips, out, address)], stderr=subprocess.PIPE
+    )
+    seen: dict[str, tuple[int, int]] = {}
+    twice = kills = 0
+    for title in [WORKER, CHILD, CHILD, WORKER, CHILD, CHILD, WORKER, CHILD, WORKER]:
+        if not wait_for(lambda: len(done(out)) > len(seen), driver):
+            break
+        time.sleep(moments.uniform(0, 1))
+        now = done(out)
+        twice += sum(now[name] != stat for name, stat in seen.items())
+        seen = now
+        if victims := processes.processes(title):
+            kills += kill(moments.choice(victims))
+    _, said = driver.communicate()
+    assert driver.returncode == 0, said
+    twice += sum(done(out)[name] != stat for name, stat in seen.items())
+    assert kills >= 6
+    assert twice <= kills
+    assert_whole(out, undisturbed)
+
+
+def without_tables(out: Path) -> None:
+    for name in ("moments", "tracks", "videos"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("snapshot.json", "_SUCCESS.json"):
+        (out / name).unlink(missing_ok=True)
