@@ -111,6 +111,11 @@ def load_checkpoint(path: Path | None = None) -> tuple[CnnBiLstm, Card]:
     Raises CheckpointError where a file is missing, is not safetensors, or is not what its card says.
     """
     path, card = read_card(path)
+    if not card.sha256:
+        raise CheckpointError(
+            f"{path.with_suffix('.json')} has no sha256, so nothing says that it belongs to {path.name}; if "
+            "you trust the file, add what `sha256sum` prints for it"
+        )
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     if digest != card.sha256:
@@ -119,6 +124,10 @@ def load_checkpoint(path: Path | None = None) -> tuple[CnnBiLstm, Card]:
             "the weights and the card don't belong together"
         )
     try:
+        with torch.device("meta"):  # takes no memory, whatever a card asks for
+            size = sum(value.numel() for value in CnnBiLstm(**card.architecture).state_dict().values())
+        if size > len(data):
+            raise ValueError(f"that has {size} weights, in a file of {len(data)} bytes")
         model = CnnBiLstm(**card.architecture)
         tensors = safetensors.torch.load(data)
         tensors.setdefault("stay", torch.tensor(1e-6).logit())  # older files: each moment for itself

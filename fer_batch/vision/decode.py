@@ -1,10 +1,12 @@
 """Videos to frames with their times, by FFmpeg's libraries (PyAV), past whatever is damaged."""
 
+import contextlib
 import heapq
 import itertools
 import math
 import os
 import queue
+import re
 import stat
 import threading
 from collections import deque
@@ -60,7 +62,7 @@ beyond is left out."""
 PIXEL_ASPECTS = (0.1, 10.0)
 """A pixel's width over its height. Footage has 0.5 to 3; what is said beyond is no shape but a slip."""
 JUMP_S = 10.0
-"""A frame that is later than the one before by more is believed only when the next one follows it."""
+"""A frame that is later than the one before by more is believed only when others follow it."""
 FORMATS = """3gp av1 avi asf dv flv gif h264 hevc ivf m4v matroska mjpeg mov mpeg mpegts mpegvideo mxf nut obu
     ogg rm vc1 vvc yuv4mpegpipe"""
 """FFmpeg's names of what is read: containers of one file, that hold what they show. Playlists (HLS, DASH,
@@ -379,20 +381,20 @@ def _frames(
     start_s, end_s = cells.start_s, cells.end_s
     unused_s = 0.0
     whole = False
-    bad_packets = 0
+    bad_packets, damage_s = 0, -math.inf
     try:
         read = run if start_s <= 0 else _from(source, cells, origin, reading, fast)
-        for time_s, image in _in_order(read, info.duration_s, reading):
+        for time_s, image in _in_order(read, end_s, info.duration_s, reading):
             if time_s < start_s - SAME_TIME_S or time_s <= reading.last_s + SAME_TIME_S:
                 unused_s = max(unused_s, time_s + 1 / info.fps)
                 continue
-            if time_s >= end_s - SAME_TIME_S:
-                break
             if image is not None:
                 reading.damaged_frames += bool(image.is_corrupt)
-            if reading.bad_packets > bad_packets and math.isfinite(reading.last_s):
-                reading.lost_s += max(time_s - reading.last_s - 1.5 / info.fps, 0.0)
-            bad_packets = reading.bad_packets
+            if reading.bad_packets > bad_packets:
+                bad_packets, damage_s = reading.bad_packets, max(reading.last_s, 0.0)
+            # A decoder gives frames from before the damage after it.
+            if reading.last_s + 1.5 / info.fps < time_s and -math.inf < reading.last_s <= damage_s + 1.0:
+                reading.lost_s += time_s - reading.last_s - 1 / info.fps
             index = reading.note(time_s, info.fps)
             if image is None or not cells.is_first(time_s):
                 continue
@@ -418,12 +420,18 @@ def _frames(
             source.container.close()
 
 
-def _in_order(run: Iterator[_Decoded], duration_s: float | None, reading: Reading) -> Iterator[_Decoded]:
-    """The frames whose times can be believed: one damaged timestamp must not end the reading, nor hide what
-    follows. The others are counted in `reading`.
+def _in_order(
+    run: Iterator[_Decoded], end_s: float, duration_s: float | None, reading: Reading
+) -> Iterator[_Decoded]:
+    """The frames up to `end_s` whose times can be believed: a damaged timestamp, of one frame or of some
+    seconds of them, must neither end the reading nor hide what follows. The others are counted in `reading`.
     """
+    last = not math.isfinite(end_s)
+    if last and duration_s is not None:
+        end_s = duration_s + JUMP_S
     held: _Decoded | None = None
     last_s = -math.inf
+    far_s, far = math.inf, 0
     for frame in run:
         time_s = frame[0]
         if held is not None:
@@ -433,18 +441,24 @@ def _in_order(run: Iterator[_Decoded], duration_s: float | None, reading: Readin
             else:
                 reading.misplaced_frames += 1
             held = None
-        if math.isfinite(last_s) and time_s > last_s + JUMP_S:
+        jump = time_s > last_s + JUMP_S
+        if time_s >= end_s - SAME_TIME_S and (jump or not last):
+            far_s, far = min(far_s, time_s), far + 1
+            if not last and (not jump or time_s > far_s + JUMP_S):
+                return
+            continue
+        reading.misplaced_frames += far  # as it goes on before them
+        far_s, far = math.inf, 0
+        if jump and math.isfinite(last_s):
             held = frame
         elif time_s < last_s - SAME_TIME_S:
             reading.misplaced_frames += 1
         else:
             last_s = time_s
             yield frame
+    reading.misplaced_frames += far if last else 0
     if held is not None:
-        if held[0] <= (math.inf if duration_s is None else duration_s + JUMP_S):
-            yield held
-        else:
-            reading.misplaced_frames += 1
+        yield held
 
 
 def _from(
@@ -702,12 +716,7 @@ def _open(path: str | Path) -> _Source:
         status = os.stat(place)
         if not stat.S_ISREG(status.st_mode):  # opening a pipe or a device may wait for ever
             raise DecodeError("not a regular file")
-        container = av.open(
-            f"file:{place}",
-            metadata_errors="replace",
-            options={"max_pixels": str(MAX_PIXELS)},
-            container_options=OPEN_LIMITS,
-        )
+        container = _container(place)
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
         raise _not_opened(error, place) from None
     try:
@@ -727,12 +736,32 @@ def _open(path: str | Path) -> _Source:
     )
 
 
+def _container(place: str) -> av.container.InputContainer:
+    return av.open(
+        f"file:{place}",
+        metadata_errors="replace",
+        options={"max_pixels": str(MAX_PIXELS)},
+        container_options=OPEN_LIMITS,
+    )
+
+
+def _log_of_opening(place: str) -> str:
+    """What FFmpeg logs when it opens a file again: the limit that it meets is in no error of its own."""
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as said, contextlib.suppress(av.error.FFmpegError):
+            _container(place).close()
+    finally:
+        av.logging.set_level(av.logging.PANIC)
+    return "".join(message for _, _, message in said)
+
+
 def _not_opened(error: Exception, place: str) -> Exception:
     """Why a file can't be opened, for the user; MemoryError as it is."""
     _, by, said = getattr(error, "log", None) or (0, "", "")
-    if "max_streams" in said:
-        return DecodeError(f"the file has more than {MAX_STREAMS} streams, which is the most that is read")
     if isinstance(error, MemoryError):
+        if "max_streams" in _log_of_opening(place):
+            return DecodeError(f"the file has more than {MAX_STREAMS} streams, the most that is read")
         return error
     if isinstance(error, FileNotFoundError):
         reason = "the file does not exist"
@@ -749,8 +778,6 @@ def _not_opened(error: Exception, place: str) -> Exception:
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     """The first video stream that can be decoded and is no cover picture."""
-    if len(container.streams) > MAX_STREAMS:
-        raise DecodeError(f"the file has {len(container.streams)} streams; at most {MAX_STREAMS} are read")
     films = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not films:
         raise NoVideoError("the file has no video stream")
@@ -802,6 +829,9 @@ def _info(source: _Source, decoded: _Decoded | None) -> VideoInfo:
     container, stream = source.container, source.stream
     first = decoded[1] if decoded else None
     if first is None or stream.time_base is None:
+        said = _log_of_opening(path_of(source.path))
+        if size := re.search(r"Picture size (\d+)x(\d+) (is invalid|exceeds)", said):
+            raise DecodeError(_not_fitting(int(size[1]), int(size[2])))
         raise DecodeError(f"no frame can be decoded ({source.trouble or 'the stream is empty'})")
     width, height = first.width, first.height
     aspect = float(stream.sample_aspect_ratio or 1)

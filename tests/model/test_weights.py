@@ -269,6 +269,18 @@ def test_what_is_not_a_checkpoint_is_refused_by_its_name(
     assert str(named) in str(caught.value)
 
 
+def test_a_card_without_a_hash_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = of_a_card_without_sha256(small_checkpoint(tmp_path)[0])
+    with pytest.raises(CheckpointError, match=r"has no sha256.*sha256sum"):
+        load_checkpoint(path)
+
+
+def test_a_card_that_asks_for_more_than_there_is_takes_no_memory(tmp_path: Path) -> None:
+    path = edit_card(small_checkpoint(tmp_path)[0], architecture={**ARCHITECTURE, "filters": [1 << 20] * 4})
+    with pytest.raises(CheckpointError, match="weights, in a file of"):
+        load_checkpoint(path)
+
+
 class Trap:
     """Unpickling it makes a file."""
 

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import re
 import threading
 from collections.abc import Callable
 from fractions import Fraction
@@ -876,6 +877,121 @@ def test_awkward_files_give_the_frames_that_are_in_them(
     _, reading = read(shared / "media" / "tricky" / name)
     assert reading.frames == frames
     assert bool(reading.error) == broken
+
+
+def clusters(path: Path) -> list[int]:
+    """Where a Matroska film keeps the times of its clusters, of two bytes each."""
+    content = path.read_bytes()
+    return [m.end() for m in re.finditer(rb"\x1f\x43\xb6\x75.{5,16}?\xe7\x82", content, re.DOTALL)]
+
+
+@pytest.mark.parametrize(
+    ("wrong_s", "part"),
+    [
+        *itertools.product([60.0, 0.001], [(0.0, math.inf), (0.0, 3.6), (0.5, math.inf)]),
+        *itertools.product([3.0], [(0.0, math.inf), (0.5, math.inf)]),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 25])
+def test_a_damaged_timestamp_costs_its_own_frames_alone_or_is_told(
+    tmp_path: Path, sample_frames: list[np.ndarray], wrong_s: float, part: tuple[float, float], count: int
+) -> None:
+    """A cluster of one frame, or of a second, that is said to lie elsewhere."""
+    images = [np.ascontiguousarray(frame[::2, ::2]) for frame in sample_frames[:100]]
+    path = write_video(tmp_path / "film.mkv", images, g="25" if count == 25 else "1", crf="10")
+    places = clusters(path)
+    assert len(places) == (3 if count == 25 else 93)  # from 0.256 s on times have two bytes
+    content = bytearray(path.read_bytes())
+    place = places[1 if count == 25 else 42]
+    content[place : place + 2] = round(wrong_s * 1000).to_bytes(2)
+    path.write_bytes(content)
+    frames, reading = read(path, *part, None)
+    expected = sum(part[0] <= n / 25 < part[1] for n in range(100))
+    assert times(frames) == sorted(set(times(frames)))
+    assert reading.misplaced_frames >= count - 1
+    # Where the wrong place is one that could be, what is there is left out for it.
+    assert len(frames) + reading.misplaced_frames == pytest.approx(expected, abs=1)
+    if wrong_s != 3.0:
+        assert len(frames) == pytest.approx(expected - count, abs=1)
+        assert times(frames)[-1] == pytest.approx(min(part[1], 4.0), abs=0.05)
+
+
+@pytest.mark.parametrize("part", [(0.0, math.inf), (10.0, 50.0), (10.0, 20.0)])
+def test_long_pauses_between_frames_are_believed(
+    tmp_path: Path, small_frames: list[np.ndarray], part: tuple[float, float]
+) -> None:
+    given_s = [0.0, 15.0, 40.0, 80.0]
+    path = write_video(tmp_path / "film.mkv", small_frames[:4], times_s=given_s)
+    frames, reading = read(path, *part, None)
+    assert times(frames) == pytest.approx([t for t in given_s if part[0] <= t < part[1]])
+    assert reading.error is None
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, 187, 188])
+def test_a_transport_stream_that_ends_inside_a_packet_breaks_off(
+    tmp_path: Path, small_films: dict[str, Path], cut: int
+) -> None:
+    path = tmp_path / "film.ts"
+    content = small_films["ts"].read_bytes()
+    path.write_bytes(content[: len(content) // 376 * 188 + cut])
+    reading = read(path)[1]
+    assert ("then the file breaks off" in str(reading.error)) == (cut % 188 != 0)
+
+
+@pytest.mark.parametrize("share", [0.85, 0.9, 0.95])
+def test_a_matroska_file_that_lacks_a_moment_of_its_end_is_not_whole(
+    tmp_path: Path, small_films: dict[str, Path], share: float
+) -> None:
+    path = cut_off(small_films["mkv"], tmp_path / "film.mkv", share)
+    frames, reading = read(path, fps=None)
+    assert 70 < len(frames) < 99
+    assert "of 4.0 s, the file ends before its container says" in str(reading.error)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_a_hole_in_matroska_is_told_with_its_length(
+    tmp_path: Path, small_films: dict[str, Path], share: float
+) -> None:
+    path = zero(small_films["mkv"], tmp_path / "film.mkv", share, 20_000)
+    frames, reading = read(path, fps=None)
+    gap = max(np.diff(times(frames)))
+    assert reading.error is not None
+    assert len(frames) < 95
+    assert reading.lost_s == pytest.approx(gap, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("aspect", "expected"),
+    [
+        (Fraction(4, 3), 4 / 3),
+        (Fraction(10, 1), 10.0),
+        (Fraction(11, 1), 1.0),
+        (Fraction(1, 10), 0.1),
+        (Fraction(1, 200), 1.0),
+        (Fraction(32000, 1), 1.0),
+    ],
+)
+def test_pixels_of_an_absurd_shape_are_taken_for_square(
+    tmp_path: Path, small_frames: list[np.ndarray], aspect: Fraction, expected: float
+) -> None:
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 90, 160, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspect
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(small_frames[0], format="rgb24")))
+        container.mux(stream.encode())
+    assert read_info(path).pixel_aspect == pytest.approx(expected, rel=0.01)
+
+
+def test_a_lack_of_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch, sample: Path) -> None:
+    def without_memory(*_: Any) -> None:
+        raise av.error.MemoryError(12, "Cannot allocate memory")
+
+    for place in ("_picture", "_pictures", "_container"):
+        with monkeypatch.context() as patched, pytest.raises(MemoryError):
+            patched.setattr(decode, place, without_memory)
+            read(sample)
 
 
 # The account of a reading

@@ -1,0 +1,440 @@
+"""Hostile and damaged files: each ends with a status and a reason, in its time, and opens nothing else."""
+
+import http.server
+import os
+import re
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_batch.errors import DecodeError
+from fer_batch.vision.decode import MAX_STREAMS, read_info
+from tests.conftest import SAMPLE, write_video
+from tests.faults.damage import CONTAINERS, MUTATIONS, make_corpus
+from tests.faults.look import Outcome, look, outcome_of
+
+DAMAGED = 540
+TIMEOUT_S = 20.0
+MEMORY_MB = 500.0
+STATUSES = {"ok", "partial", "failed", "no_video"}
+
+
+def pictures(count: int, width: int = 160, height: int = 90) -> list[np.ndarray]:
+    """Grey pictures that differ, `(height, width, 3) uint8`."""
+    ramp = np.linspace(0, 200, width)[None, :, None] + np.arange(count)[:, None, None, None]
+    return list(np.broadcast_to(ramp, (count, height, width, 3)).astype(np.uint8))
+
+
+# Damage
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_every_damaged_file_ends_with_a_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = make_corpus(tmp_path, DAMAGED, seed=1)
+    with ThreadPoolExecutor(2) as threads:
+        detected = [number % 9 == 0 for number in range(len(paths))]
+        outcomes = list(threads.map(lambda p, d: outcome_of(p, TIMEOUT_S, d), paths, detected))
+    with capsys.disabled():
+        print("\n" + table_of(paths, outcomes))
+    assert len(outcomes) == DAMAGED >= 500
+    ended = dict(zip((p.name for p in paths), outcomes, strict=True))
+    assert {name: o for name, o in ended.items() if o.status not in STATUSES} == {}
+    assert {name: o for name, o in ended.items() if bool(o.error) == (o.status == "ok")} == {}
+    assert {name: o for name, o in ended.items() if o.memory_mb > MEMORY_MB} == {}
+    short = {name: o for name, o in ended.items() if o.status == "ok" and o.read_s < 1.9}
+    assert len(short) < 0.02 * DAMAGED, short
+    cut = {name: o for name, o in ended.items() if "truncation" in name and o.status == "ok"}
+    assert {name: o for name, o in cut.items() if o.read_s < 1.9} == {}
+
+
+def table_of(paths: list[Path], outcomes: list[Outcome]) -> str:
+    """How many files of each container and kind of damage ended how."""
+    counts = Counter(
+        (path.suffix[1:], path.stem.split("_", 1)[1], outcome.status)
+        for path, outcome in zip(paths, outcomes, strict=True)
+    )
+    names = [*sorted(STATUSES), "crash", "hang"]
+    lines = [f"{'':20}" + "".join(f"{name:>10}" for name in names)]
+    for container in CONTAINERS:
+        for kind in MUTATIONS:
+            row = "".join(f"{counts[container, kind, name]:10}" for name in names)
+            lines.append(f"{container + ' ' + kind:20}{row}")
+    slowest = max(outcomes, key=lambda o: o.took_s)
+    lines.append(f"slowest {slowest.took_s:.1f} s, most memory {max(o.memory_mb for o in outcomes):.0f} MB")
+    return "\n".join(lines)
+
+
+@pytest.mark.faults
+def test_the_same_seed_gives_the_same_damage(tmp_path: Path) -> None:
+    one, again, other = (make_corpus(tmp_path / f"{n}", 40, seed) for n, seed in enumerate((7, 7, 8)))
+    assert [p.read_bytes() for p in one] == [p.read_bytes() for p in again]
+    assert [p.name for p in one] == [p.name for p in other]
+    assert sum(a.read_bytes() != b.read_bytes() for a, b in zip(one, other, strict=True)) > 35
+
+
+@pytest.mark.faults
+def test_a_child_that_crashes_or_hangs_is_told_apart(tmp_path: Path) -> None:
+    """Else the tests above could not fail."""
+    assert outcome_of(tmp_path / "nothing.mp4", TIMEOUT_S, False).status == "crash"
+    assert outcome_of(SAMPLE, 0.0, True).status == "hang"
+
+
+TRICKY = {
+    "anamorphic_sar.mp4": "ok",
+    "audio_only.mp4": "no_video",
+    "av1.mp4": "ok",
+    "bitflips_mdat.mp4": "partial",
+    "black_no_face.mp4": "ok",
+    "fps60.mp4": "ok",
+    "fragmented.mp4": "ok",
+    "h264.flv": "ok",
+    "h264.ts": "ok",
+    "hevc.mp4": "ok",
+    "name with spaces & ünïcode 漢字.mp4": "ok",
+    "odd_size.mp4": "ok",
+    "one_frame.mp4": "ok",
+    "rot90.mp4": "ok",
+    "text.mp4": "failed",
+    "truncated_half_faststart.mp4": "partial",
+    "truncated_no_moov.mp4": "failed",
+    "vfr.mp4": "ok",
+    "zero_bytes.mp4": "failed",
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", TRICKY)
+def test_tricky_media_end_as_they_should(shared: Path, name: str) -> None:
+    found = outcome_of(shared / "media" / "tricky" / name, 60.0, True)
+    assert found.status == TRICKY[name]
+    assert bool(found.error) == (found.status != "ok")
+
+
+def test_no_tricky_file_is_left_out(shared: Path) -> None:
+    assert {p.name for p in (shared / "media" / "tricky").iterdir()} == set(TRICKY)
+
+
+# Odd files
+
+
+def still(kind: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        Image.fromarray(pictures(1)[0]).save(folder / "film.mp4", format=kind)
+        return folder / "film.mp4"
+
+    return make
+
+
+def text(content: str | bytes) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder / "film.mp4"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return make
+
+
+def film(name: str, count: int = 50, fps: int = 25, **options: object) -> Callable[[Path], Path]:
+    return lambda folder: write_video(folder / name, pictures(count), fps=fps, **options)  # type: ignore[arg-type]
+
+
+def sized(width: int, height: int, codec: str = "ffv1") -> Callable[[Path], Path]:
+    return lambda folder: write_video(folder / "film.mkv", pictures(3, width, height), codec=codec)
+
+
+def shifted(seconds: float) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        original = write_video(folder / "before.mkv", pictures(50))
+        path = folder / "film.mov"
+        with av.open(str(path), "w", options={"use_editlist": "0"}) as output, av.open(str(original)) as film:
+            stream = output.add_stream_from_template(film.streams.video[0])
+            for packet in film.demux(video=0):
+                if packet.dts is not None:
+                    shift = round(seconds / packet.time_base)
+                    packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+                    output.mux(packet)
+        return folder / "film.mov"
+
+    return make
+
+
+def two_sizes(*sizes: tuple[int, int]) -> Callable[[Path], Path]:
+    """A film whose pictures change their size each second."""
+
+    def make(folder: Path) -> Path:
+        with av.open(str(folder / "film.mkv"), "w") as output:
+            stream = output.add_stream("mjpeg", rate=25)
+            (stream.width, stream.height), stream.pix_fmt = sizes[0], "yuvj420p"
+            for number, (width, height) in enumerate(sizes):
+                encoder = av.CodecContext.create("mjpeg", "w")
+                encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj420p"
+                encoder.time_base = Fraction(1, 25)
+                for step, image in enumerate(pictures(25, width, height)):
+                    frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuvj420p")
+                    frame.pts, frame.time_base = number * 25 + step, Fraction(1, 25)
+                    for packet in encoder.encode(frame):
+                        packet.stream, packet.time_base = stream, Fraction(1, 25)
+                        output.mux(packet)
+        return folder / "film.mkv"
+
+    return make
+
+
+def two_videos(folder: Path) -> Path:
+    with av.open(str(folder / "film.mkv"), "w") as output:
+        streams = []
+        for width, height in ((96, 64), (320, 180)):
+            stream = output.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            streams.append(stream)
+        for stream in streams:
+            for image in pictures(25, stream.width, stream.height):
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            output.mux(stream.encode())
+    return folder / "film.mkv"
+
+
+def atom(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content) + 8) + kind + content
+
+
+def many_tracks(count: int) -> Callable[[Path], Path]:
+    """An mp4 whose index names its only track many times."""
+
+    def make(folder: Path) -> Path:
+        content = write_video(folder / "one.mp4", pictures(3)).read_bytes()
+        place = content.index(b"moov") - 4
+        moov = content[place:]
+        start = moov.index(b"trak") - 4
+        track = moov[start : start + struct.unpack(">I", moov[start : start + 4])[0]]
+        path = folder / "film.mp4"
+        path.write_bytes(content[:place] + atom(b"moov", moov[8:start] + track * count))
+        return path
+
+    return make
+
+
+def unknown_codec(folder: Path) -> Path:
+    content = write_video(folder / "one.mp4", pictures(3)).read_bytes()
+    (folder / "film.mp4").write_bytes(content.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
+    return folder / "film.mp4"
+
+
+def years(folder: Path) -> Path:
+    """A Matroska film of two seconds that says that it lasts for 95 years, and its stream for 100 hours."""
+    content = write_video(folder / "one.mkv", pictures(50)).read_bytes()
+    place = content.index(b"\x44\x89\x88") + 3
+    content = content[:place] + struct.pack(">d", 3e12) + content[place + 8 :]
+    assert content.count(b"00:00:02.000000000") == 1
+    (folder / "film.mkv").write_bytes(content.replace(b"00:00:02.000000000", b"99:59:59.000000000"))
+    return folder / "film.mkv"
+
+
+def huge_header(folder: Path) -> Path:
+    """Raw pictures of 16 × 16 whose header says 20000 × 20000."""
+    content = bytearray(write_video(folder / "one.avi", pictures(3, 16, 16), codec="rawvideo").read_bytes())
+    place = content.index(b"strf") + 12
+    content[place : place + 8] = struct.pack("<ii", 20000, 20000)
+    (folder / "film.avi").write_bytes(content)
+    return folder / "film.avi"
+
+
+ODD: dict[str, tuple[Callable[[Path], Path], str, str]] = {
+    "nothing": (text(""), "failed", "the file is empty"),
+    "zeros": (text(bytes(9999)), "failed", "not a video"),
+    "PNG": (still("PNG"), "failed", "png_pipe, as FFmpeg calls it, is not a video"),
+    "JPEG": (still("JPEG"), "failed", "is not a video"),
+    "WebP": (still("WEBP"), "failed", "is not a video"),
+    "TIFF": (still("TIFF"), "failed", "is not a video"),
+    "GIF": (still("GIF"), "ok", ""),
+    "one frame": (film("film.mp4", 1), "ok", ""),
+    "240 a second": (film("film.mp4", 50, 240), "ok", ""),
+    "a million a second": (film("film.mkv", 50, 1_000_000), "ok", ""),
+    "raw, without times": (film("film.h264"), "ok", ""),
+    "before zero": (shifted(-10.0), "ok", ""),
+    "long after zero": (shifted(1e5), "ok", ""),
+    "1 × 1": (sized(1, 1), "ok", ""),
+    "32 × 1": (sized(32, 1), "ok", ""),
+    "16384 × 512": (sized(16384, 512, "libx264"), "ok", ""),
+    "16384 × 2": (sized(16384, 2), "failed", "16384 × 2 pixels"),
+    "2 × 66": (sized(2, 66, "libx264"), "failed", "2 × 66 pixels"),
+    "a header of 20000 × 20000": (huge_header, "failed", "20000 × 20000 pixels"),
+    "a frame of 600 MB that is not there": (text("YUV4MPEG2 W20000 H20000 F25:1\nFRAME\n"), "failed", "."),
+    "a header of 65535 × 65535": (text(b"GIF89a" + b"\xff" * 7 + bytes(99)), "failed", "."),
+    "0 frames a second": (text("YUV4MPEG2 W16 H16 F0:1\nFRAME\n" + "0" * 384), "ok", ""),
+    "another size in mid-stream": (two_sizes((160, 90), (320, 180), (90, 160)), "ok", ""),
+    "another shape in mid-stream": (two_sizes((160, 90), (2000, 30)), "partial", "2000 × 30 pixels"),
+    "two videos": (two_videos, "ok", ""),
+    "64 tracks": (many_tracks(MAX_STREAMS), "ok", ""),
+    "65 tracks": (many_tracks(MAX_STREAMS + 1), "failed", "more than 64 streams"),
+    "2000 tracks": (many_tracks(2000), "failed", "more than 64 streams"),
+    "a codec that nobody knows": (unknown_codec, "failed", "no decoder"),
+    "years": (years, "partial", "read 2.0 of"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_files_end_with_a_status_and_the_reason(tmp_path: Path, name: str) -> None:
+    make, status, reason = ODD[name]
+    found = look(make(tmp_path), True)
+    assert (found["status"], bool(found["error"])) == (status, status != "ok"), found["error"]
+    assert re.search(reason, found["error"] or "")
+    assert (found.get("moments", 0) > 0) == (status in ("ok", "partial"))
+
+
+def test_of_two_videos_the_first_is_read(tmp_path: Path) -> None:
+    info = read_info(two_videos(tmp_path))
+    assert (info.width, info.height) == (96, 64)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_that_may_not_be_read_is_failed(tmp_path: Path) -> None:
+    path = film("film.mp4", 3)(tmp_path)
+    path.chmod(0)
+    assert look(path, False)["error"] == "the file may not be read (permission denied)"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_became_a_pipe_or_a_device_after_it_was_listed_is_not_opened(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "film.mp4")
+    with pytest.raises(DecodeError, match="not a regular file"):
+        read_info(tmp_path / "film.mp4")
+
+
+@pytest.mark.parametrize(
+    "name", [b"line\nbreak.mp4", b"caf\xe9.mp4", b"%41.mp4", b"film%03d.mp4", b"concat:a|b.mp4", b"-.mp4"]
+)
+def test_a_film_of_any_name_is_read(tmp_path: Path, name: bytes) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    try:
+        film("film.mp4", 25)(tmp_path).rename(path)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert (look(path, True)["status"], look(path, False)["moments"]) == ("ok", 5)
+
+
+# Other files and addresses
+
+
+class Requests(http.server.BaseHTTPRequestHandler):
+    """Serves a film, and remembers who asked."""
+
+    asked: list[str]
+    film: bytes
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.film)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Not into the tests' output."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
+    path = write_video(tmp_path_factory.mktemp("served") / "film.ts", pictures(25))
+    handler = type("Handler", (Requests,), {"asked": [], "film": path.read_bytes()})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{serving.server_port}/film.ts", handler.asked
+        serving.shutdown()
+        thread.join()
+
+
+PLAYLISTS = {
+    "HLS": "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{there}\n#EXT-X-ENDLIST\n",
+    "HLS with a key": (
+        '#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=AES-128,URI="{there}"\n'
+        "#EXTINF:1,\n{there}\n#EXT-X-ENDLIST\n"
+    ),
+    "ffconcat": "ffconcat version 1.0\nfile '{there}'\n",
+    "DASH": (
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period>'
+        '<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1000"><BaseURL>{there}'
+        "</BaseURL></Representation></AdaptationSet></Period></MPD>"
+    ),
+    "SDP": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    "SMIL or text": "{there}\n",
+    "Matroska's neighbour": "[playlist]\nFile1={there}\n",
+}
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "m3u8", "ffconcat", "mpd", "sdp"])
+@pytest.mark.parametrize("kind", PLAYLISTS)
+@pytest.mark.parametrize("target", ["http", "file", "path", "subfile"])
+def test_a_playlist_under_any_name_opens_nothing(
+    tmp_path: Path, server: tuple[str, list[str]], kind: str, suffix: str, target: str
+) -> None:
+    address, asked = server
+    other = tmp_path / "other.ts"
+    os.mkfifo(other)  # opening it would wait for ever
+    there = {
+        "http": address,
+        "file": f"file:{other}",
+        "path": "other.ts",
+        "subfile": f"subfile,,start,0,end,0,,:{other}",
+    }[target]
+    path = tmp_path / f"film.{suffix}"
+    path.write_text(PLAYLISTS[kind].format(there=there))
+    found = look(path, True)
+    assert found["status"] == "failed"
+    assert "not a video" in found["error"]
+    assert asked == []
+
+
+@pytest.mark.parametrize(("kind", "called"), [("HLS", "hls"), ("ffconcat", "concat"), ("SDP", "sdp")])
+def test_a_playlist_is_called_what_it_is(tmp_path: Path, kind: str, called: str) -> None:
+    path = tmp_path / ("film.m3u8" if kind == "HLS" else "film.mp4")
+    path.write_text(PLAYLISTS[kind].format(there="other.ts"))
+    assert f"{called}, as FFmpeg calls it, is not a video; playlists" in look(path, True)["error"]
+
+
+def test_the_server_would_have_been_asked(tmp_path: Path, server: tuple[str, list[str]]) -> None:
+    """FFmpeg by itself follows such a playlist, so that the tests above can fail."""
+    address, asked = server
+    path = tmp_path / "film.m3u8"
+    path.write_text(PLAYLISTS["HLS"].format(there=address))
+    with av.open(str(path), container_options={"protocol_whitelist": "file,http,tcp,crypto"}) as container:
+        assert next(container.decode(video=0)).width == 160
+    assert asked
+    asked.clear()
+
+
+def test_a_film_that_keeps_its_pictures_in_another_file_is_not_followed(tmp_path: Path) -> None:
+    content = film("film.mov")(tmp_path).read_bytes()
+    other = tmp_path / "other.mov"
+    os.mkfifo(other)
+    name = os.fsencode(other)
+    # An alias of QuickTime, of which readers take the path that it ends with (type 18).
+    alias = bytes(4) + bytes(4) + bytes(138) + struct.pack(">HH", 18, len(name)) + name + bytes(len(name) % 2)
+    alias += struct.pack(">HH", 0xFFFF, 0)
+    start = content.index(b"dref") - 4
+    old = content[start : start + struct.unpack(">I", content[start : start + 4])[0]]
+    new = atom(b"dref", bytes(4) + struct.pack(">I", 1) + atom(b"alis", bytes(4) + alias[8:]))
+    grown = bytearray(content.replace(old, new))
+    for kind in (b"dinf", b"minf", b"mdia", b"trak", b"moov"):
+        place = grown.index(kind) - 4
+        size = struct.unpack(">I", grown[place : place + 4])[0]
+        grown[place : place + 4] = struct.pack(">I", size + len(new) - len(old))
+    path = tmp_path / "film.mov"
+    path.write_bytes(grown)
+    found = look(path, False)
+    assert found["status"] in ("failed", "ok")
