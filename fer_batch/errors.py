@@ -2,6 +2,10 @@
 do.
 """
 
+import errno
+import shutil
+from pathlib import Path
+
 
 class FerBatchError(Exception):
     """Any expected failure: the command line prints its message on one line and exits with 2."""
@@ -37,3 +41,26 @@ class DecodeError(FerBatchError):
 
 class NoVideoError(DecodeError):
     """A file that opens but holds no video stream."""
+
+
+def full_disk(error: BaseException, out: Path) -> ResourceError | None:
+    """The error of a write that found no room, as a user can mend it; None for any other.
+
+    `out` is the folder that is being written. Libraries in native code tell it by their text alone.
+    """
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not full and "No space left on device" not in str(error) and "Disk quota exceeded" not in str(error):
+        return None
+    while not out.exists():
+        out = out.absolute().parent
+    disk = shutil.disk_usage(out)
+    held = sum(path.lstat().st_size for path in out.rglob("*")) if disk.free < disk.total / 20 else 0
+    # The tables of a run take about as much as its results, and stand twice while they are replaced.
+    return ResourceError(
+        f"a disk is full ({error}); that of {out} has {_mb(disk.free)} of {_mb(disk.total)} left: make room, "
+        f"there for about {_mb(max(2 * held, 10_000_000))} more, and run the same command again"
+    )
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.0f} MB"

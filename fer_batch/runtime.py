@@ -1,7 +1,6 @@
 """Starting Ray, or joining a cluster: one place, so that every command does it alike."""
 
 import contextlib
-import errno
 import ipaddress
 import logging
 import os
@@ -52,7 +51,8 @@ def ray_session(
     alone, and asks for a token that nobody else knows; `num_cpus` and `num_gpus` (logical) are for it only.
     A connection that stands already is used and left standing. Raises ConfigError where Ray can't be reached
     or started, refuses the token, or asks for none and is not on the loopback interface, unless `insecure`;
-    ResourceError where memory, the object store or a disk is used up in the body.
+    ResourceError where memory, the object store or Ray's own disk is used up in the body; an OSError of a
+    task comes as it was.
     """
     if ray.is_initialized():
         with _told_in_a_line():
@@ -101,10 +101,8 @@ def _told_in_a_line() -> Iterator[None]:
         for kind, said in EXHAUSTED.items():
             if isinstance(cause, kind):
                 raise ResourceError(f"{said}, and run the same command again") from error
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"a disk is full ({cause.filename or cause}): make room, and run the same command again"
-            ) from error
+        if isinstance(cause, OSError):
+            raise cause from error
         raise
 
 

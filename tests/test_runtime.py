@@ -1,5 +1,6 @@
 """Starting Ray, and whom it lets in."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -45,10 +46,13 @@ def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            yield child
-            yield from descendants(child)
+    try:
+        children = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        return
+    for child in map(int, itertools.chain(*children)):
+        yield child
+        yield from descendants(child)
 
 
 def listening(pid: int) -> set[str]:
@@ -57,7 +61,7 @@ def listening(pid: int) -> set[str]:
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
             sockets.add(os.readlink(descriptor))
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
     found = set()
     for table in ("tcp", "tcp6"):

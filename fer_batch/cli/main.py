@@ -1,14 +1,20 @@
 """`fer-batch`: the command line. Each command is a module beside this one."""
 
 import argparse
+import contextlib
+import itertools
 import os
+import signal
+import socket
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import NoReturn
 
-from fer_batch.cli import analyze, bench, crossval, evaluate, query, train
-from fer_batch.errors import FerBatchError
+from fer_batch.cli import analyze, bench, crossval, evaluate, forget, query, train, verify
+from fer_batch.errors import FerBatchError, full_disk
 
 
 class _Parser(argparse.ArgumentParser):
@@ -17,7 +23,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0 done, 2 for what the user can mend, 130 when interrupted."""
+    """Run one command; returns its exit code: 0 done, 2 for what the user can mend.
+
+    SIGTERM ends the process at once with 143, Ctrl-C with 130.
+    """
+    with _stopped_by_signals():
+        return _command(arguments)
+
+
+def _command(arguments: Sequence[str] | None) -> int:
     parser = _Parser(
         prog="fer-batch",
         description="Archives of video to emotion timelines: expressions as a model sees them, on Ray.",
@@ -25,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"fer-batch {version('fer-batch')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    for module in (analyze, query, bench, train, evaluate, crossval):
+    for module in (analyze, query, verify, forget, bench, train, evaluate, crossval):
         module.add_commands(commands)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -35,14 +49,78 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options) or 0)
     except FerBatchError as error:
-        print("fer-batch:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nfer-batch: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return _told(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        full = full_disk(error, Path(getattr(options, "out", ".")))
+        if full is None:
+            raise
+        return _told(full)
+
+
+def _told(error: FerBatchError) -> int:
+    """The exit code for what the user can mend, which is told in a line."""
+    print("fer-batch:", " ".join(str(error).split()), file=sys.stderr)
+    return 2
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and Ctrl-C end this process and all that it started, at once, whatever it is doing: what is
+    done stands in files, and the rest is done again.
+
+    A thread does it, as Python's own handlers wait for as long as native code runs, and Ray sets one too.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    said = os.dup(2)  # Ray's start closes the other
+    told, tell = socket.socketpair()
+    tell.setblocking(False)
+
+    def watch() -> None:
+        while number := told.recv(1):
+            if number[0] in (signal.SIGTERM, signal.SIGINT):
+                _stop(number[0], said)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    woken = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(woken)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        tell.close()
+        watcher.join()
+        told.close()
+        os.close(said)
+
+
+def _stop(number: int, said: int) -> NoReturn:
+    """End all processes below this one, and this one."""
+    # Not all would end by themselves at once, and a worker could still write a result.
+    for pid in _descendants(os.getpid()):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        os.write(said, b"\nfer-batch: stopped; the same command goes on from here\n")
+    os._exit(128 + number)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """The processes that a process has started, and those that they have, stopped so that none is added."""
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        children = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+        for child in map(int, itertools.chain(*children)):
+            with contextlib.suppress(OSError):
+                os.kill(child, signal.SIGSTOP)
+            yield from _descendants(child)
+            yield child
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from fer_batch.cli.analyze import add_insecure_option
 from fer_batch.config import IMBALANCE, OPTIMIZERS, SCHEDULES, TrainConfig
 from fer_batch.errors import ConfigError
 from fer_batch.schema import EMOTIONS
@@ -113,6 +114,7 @@ def add_commands(commands: Any) -> None:
                 help=f"{text} (default {default})",
             )
     parser.add_argument("--address", help="a Ray cluster (default: this machine)")
+    add_insecure_option(parser)
     parser.add_argument("--verbose", action="store_true", help="show what Ray says")
     parser.set_defaults(run=run_train, parser=parser)
 
@@ -133,6 +135,7 @@ def run_train(options: argparse.Namespace) -> int:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True) if live else None
         ),
         address=options.address,
+        insecure=options.insecure,
         verbose=options.verbose,
     )
     chosen = record["selection"]
