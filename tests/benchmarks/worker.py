@@ -4,7 +4,6 @@ memory, in bytes and with its guarded process, after each bundle, as JSON.
 
 import itertools
 import json
-import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -28,11 +27,15 @@ def peaks(planned: str, crop_scale: float) -> list[int]:
             write_result(Path(results), stage(to_bundle(bundle_id, plan.slice(first, count))))
             first += count
             assert stage.child.process is not None
-            status = Path(f"/proc/{stage.child.process.pid}/status").read_text().splitlines()
-            guarded = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-            found.append(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + guarded))
+            found.append(_peak("self") + _peak(str(stage.child.process.pid)))
     stage.child.close()
     return found
+
+
+def _peak(process: str) -> int:
+    """Not `ru_maxrss`, which a process has from the one that started it."""
+    status = Path(f"/proc/{process}/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":
