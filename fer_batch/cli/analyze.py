@@ -51,6 +51,14 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--out", required=True, type=Path, metavar="OUT", help="output folder: new, empty, or of the same run"
     )
+    group = parser.add_argument_group("what is done where OUT holds a run")
+    before = group.add_mutually_exclusive_group()
+    before.add_argument(
+        "--retry-failed", action="store_true", help="analyze those of VIDEOS again that failed or are partial"
+    )
+    before.add_argument(
+        "--overwrite", action="store_true", help="remove that run, of whatever settings, and start anew"
+    )
     add_config_options(parser)
     _add_limits(parser)
     _add_ray_options(parser)
@@ -77,7 +85,7 @@ def add_commands(commands: Any) -> None:
         "--out", type=Path, default=Path("fer-batch-demo"), metavar="OUT", help="default: ./fer-batch-demo"
     )
     _add_ray_options(parser)
-    parser.set_defaults(run=run_demo, parser=parser)
+    parser.set_defaults(run=run_demo, parser=parser, retry_failed=False, overwrite=False)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -173,8 +181,15 @@ def run_analyze(options: argparse.Namespace) -> int:
 def run_finalize(options: argparse.Namespace) -> int:
     """Run the command `finalize`."""
     from fer_batch.pipeline.finalize import finalize
+    from fer_batch.pipeline.forget import complete_forget
+    from fer_batch.pipeline.lease import lease
+    from fer_batch.pipeline.plan_store import read_run
 
-    _print_summary(finalize(options.out, anew=True), options.out)
+    out = options.out.absolute()
+    read_run(out)  # so that no folder is made where there is none
+    with lease(out, "finalize"):
+        complete_forget(out)
+        _print_summary(finalize(out, anew=True), options.out)
     return 0
 
 
@@ -203,6 +218,8 @@ def _analyze(
         out,
         config,
         limits=limits,
+        retry_failed=options.retry_failed,
+        overwrite=options.overwrite,
         address=options.address,
         verbose=options.verbose,
         on_listing=line.listed,

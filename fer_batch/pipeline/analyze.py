@@ -24,12 +24,21 @@ from ray.exceptions import (
 from fer_batch.archive.listing import Listing, list_videos
 from fer_batch.archive.plan import plan_segments
 from fer_batch.config import AnalyzeConfig, Limits
-from fer_batch.errors import OutputError
 from fer_batch.model.weights import Card, load_checkpoint
-from fer_batch.pipeline.finalize import RunSummary, finalize
+from fer_batch.pipeline.finalize import RunSummary, finalize, unsuccessful
+from fer_batch.pipeline.forget import complete_forget
 from fer_batch.pipeline.guard import GuardedProbe, GuardedStage
-from fer_batch.pipeline.plan_store import add_round, check_output, read_plan, start_run
-from fer_batch.pipeline.results import ResultsSink, done_bundles, faces_found, write_result
+from fer_batch.pipeline.lease import lease
+from fer_batch.pipeline.plan_store import (
+    add_round,
+    attempts,
+    check_output,
+    clean,
+    read_plan,
+    remove_run,
+    start_run,
+)
+from fer_batch.pipeline.results import ResultsSink, done_bundles, faces_found, remove_damaged, write_result
 from fer_batch.runtime import meanwhile, ray_session
 from fer_batch.schema import PLAN, RESULTS, from_bundle, to_bundle
 
@@ -62,6 +71,8 @@ def analyze(
     config: AnalyzeConfig | None = None,
     *,
     limits: Limits | None = None,
+    retry_failed: bool = False,
+    overwrite: bool = False,
     address: str | None = None,
     verbose: bool = False,
     on_listing: Callable[[Listing], None] = lambda listing: None,
@@ -70,7 +81,9 @@ def analyze(
     """Analyze videos into the tables of `out`; what an earlier start has done there is not done again.
 
     `inputs` are files, folders, globs and manifests (see `list_videos`). Ray is the one that runs already,
-    else that of `address`, RAY_ADDRESS or the job, else one of its own. Raises FerBatchError, with nothing
+    else that of `address`, RAY_ADDRESS or the job, else one of its own. `retry_failed` analyzes those of the
+    inputs again that have ended as failed or partial; `overwrite` removes the run that stands in `out`, of
+    whatever settings, once the new one is about to be planned. Raises FerBatchError, with nothing
     written, where the inputs, the configuration, the checkpoint or `out` can't be used. Trouble with a
     video is never raised: it ends in `videos`.
     """
@@ -78,40 +91,38 @@ def analyze(
     out = Path(out).absolute()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
     card = load_checkpoint(checkpoint)[1]
-    run = check_output(out, config, card)
-    listing = list_videos(inputs)
-    on_listing(listing)
-    with ray_session(address, verbose=verbose):
-        _quiet_data(verbose)
-        known = {v["video_id"]: v["version"] for v in read_plan(out)[0]} if run else {}
-        # A file that is gone keeps the answers that it gave while it was there.
-        fresh = [
-            s
-            for s in listing.sources
-            if known.get(s.video_id) != s.version and not (s.error and s.video_id in known)
-        ]
-        if fresh:
-            videos = _probe([vars(source) for source in fresh], limits)
-            workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
-            segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
-            try:
-                out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise OutputError(f"{out} can't be made: {error.strerror}; name another --out") from error
-            if run is None:
-                start_run(out, config, card, sum(v["duration_s"] or 0 for v in videos))
-            add_round(out, videos, segments)
-        (out / "results").mkdir(exist_ok=True)
-        videos, plan = read_plan(out)
-        done = done_bundles(out / "results")
-        todo = plan.filter(
-            pa.array([b not in done for b in plan.column("bundle_id").to_pylist()], pa.bool_())
-        )
-        if todo.num_rows:
-            (out / "_SUCCESS.json").unlink(missing_ok=True)
-            with meanwhile(_progress(out / "results", len(videos), todo, on_progress), every_s=0.5):
-                run_bundles(todo, out / "results", config, card, checkpoint, limits)
-        return finalize(out)
+    check_output(out, config, card, overwrite)  # before anything is made there
+    with lease(out, "analyze"):
+        run = check_output(out, config, card, overwrite)
+        complete_forget(out)
+        listing = list_videos(inputs)
+        on_listing(listing)
+        with ray_session(address, verbose=verbose):
+            _quiet_data(verbose)
+            again = unsuccessful(out) if run and retry_failed else set()
+            planned = attempts(listing.sources, read_plan(out)[0] if run else [], again)
+            fresh = [vars(source) for source in listing.sources if source.video_id in planned]
+            if fresh:
+                videos = [v | {"attempt": planned[v["video_id"]]} for v in _probe(fresh, limits)]
+                workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+                segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
+                if run is None:
+                    remove_run(out)
+                    start_run(out, config, card, sum(v["duration_s"] or 0 for v in videos))
+                add_round(out, videos, segments)
+            (out / "results").mkdir(exist_ok=True)
+            clean(out)
+            videos, plan = read_plan(out)
+            remove_damaged(out / "results", plan.column("bundle_id").to_pylist())
+            done = done_bundles(out / "results")
+            todo = plan.filter(
+                pa.array([b not in done for b in plan.column("bundle_id").to_pylist()], pa.bool_())
+            )
+            if todo.num_rows:
+                (out / "_SUCCESS.json").unlink(missing_ok=True)
+                with meanwhile(_progress(out / "results", len(videos), todo, on_progress), every_s=0.5):
+                    run_bundles(todo, out / "results", config, card, checkpoint, limits)
+            return finalize(out)
 
 
 def run_bundles(

@@ -20,7 +20,7 @@ from fer_batch.errors import OutputError
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.analyze import analyze
 from fer_batch.pipeline.finalize import RunSummary, finalize
-from fer_batch.pipeline.plan_store import add_round, start_run
+from fer_batch.pipeline.plan_store import add_round, read_run, start_run
 from fer_batch.pipeline.results import write_result
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.runtime import ray_session
@@ -244,3 +244,24 @@ def test_memory_does_not_grow_with_the_length_of_the_video(long_video, tmp_path:
         peaks_mb.append(int(ended.stdout.split()[-1]))
     print(f"peak memory of 1 and of 10 minutes: {peaks_mb} MB")
     assert peaks_mb[1] < peaks_mb[0] * 1.1
+
+
+def test_what_failed_is_tried_again_when_asked_to_and_a_run_gives_way_by_name(
+    two_cpus: None, tmp_path: Path
+) -> None:
+    video, out = tmp_path / "v.mp4", tmp_path / "out"
+    video.write_bytes(b"no video at all")
+
+    def attempts(**options: bool) -> list[int]:
+        config = AnalyzeConfig(fps=7.0) if options.get("overwrite") else QUICK
+        assert analyze([str(video)], out, config, **options).videos == {"failed": 1}
+        return rows(out, "videos")["attempt"].tolist()
+
+    assert attempts(retry_failed=True) == [0]
+    assert attempts() == [0]
+    assert attempts(retry_failed=True) == [1]
+    assert attempts() == [1]
+    assert attempts(retry_failed=True) == [2]
+    assert attempts(overwrite=True) == [0]
+    assert read_run(out)["settings"]["fps"] == 7.0
+    assert len(list((out / "plan").iterdir())) == 2
