@@ -16,11 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_batch.archive.listing import list_videos
+from fer_batch.archive.plan import plan_segments
+from fer_batch.archive.probe import probe_video
 from fer_batch.errors import DecodeError
 from fer_batch.vision.decode import MAX_STREAMS, read_info
+from fer_batch.vision.detect import FaceDetector
+from fer_batch.vision.faces import segment_faces
 from tests.conftest import SAMPLE, write_video
 from tests.faults.damage import CONTAINERS, MUTATIONS, make_corpus
-from tests.faults.look import Outcome, look, outcome_of
+from tests.faults.look import CONFIG, Outcome, look, outcome_of
 
 DAMAGED = 540
 TIMEOUT_S = 20.0
@@ -168,26 +173,26 @@ def shifted(seconds: float) -> Callable[[Path], Path]:
     return make
 
 
-def two_sizes(*sizes: tuple[int, int]) -> Callable[[Path], Path]:
-    """A film whose pictures change their size each second."""
+def seconds_of(path: Path, *parts: list[np.ndarray]) -> Path:
+    """A film of which each part, a second of pictures, has a size of its own."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("mjpeg", rate=25)
+        (stream.height, stream.width), stream.pix_fmt = parts[0][0].shape[:2], "yuvj420p"
+        for number, part in enumerate(parts):
+            encoder = av.CodecContext.create("mjpeg", "w")
+            (encoder.height, encoder.width), encoder.pix_fmt = part[0].shape[:2], "yuvj420p"
+            encoder.time_base = Fraction(1, 25)
+            for step, image in enumerate(part):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuvj420p")
+                frame.pts, frame.time_base = number * 25 + step, Fraction(1, 25)
+                for packet in encoder.encode(frame):
+                    packet.stream, packet.time_base = stream, Fraction(1, 25)
+                    output.mux(packet)
+    return path
 
-    def make(folder: Path) -> Path:
-        with av.open(str(folder / "film.mkv"), "w") as output:
-            stream = output.add_stream("mjpeg", rate=25)
-            (stream.width, stream.height), stream.pix_fmt = sizes[0], "yuvj420p"
-            for number, (width, height) in enumerate(sizes):
-                encoder = av.CodecContext.create("mjpeg", "w")
-                encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj420p"
-                encoder.time_base = Fraction(1, 25)
-                for step, image in enumerate(pictures(25, width, height)):
-                    frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuvj420p")
-                    frame.pts, frame.time_base = number * 25 + step, Fraction(1, 25)
-                    for packet in encoder.encode(frame):
-                        packet.stream, packet.time_base = stream, Fraction(1, 25)
-                        output.mux(packet)
-        return folder / "film.mkv"
 
-    return make
+def sizes(*given: tuple[int, int]) -> Callable[[Path], Path]:
+    return lambda folder: seconds_of(folder / "film.mkv", *(pictures(25, *size) for size in given))
 
 
 def two_videos(folder: Path) -> Path:
@@ -272,8 +277,8 @@ ODD: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "a frame of 600 MB that is not there": (text("YUV4MPEG2 W20000 H20000 F25:1\nFRAME\n"), "failed", "."),
     "a header of 65535 × 65535": (text(b"GIF89a" + b"\xff" * 7 + bytes(99)), "failed", "."),
     "0 frames a second": (text("YUV4MPEG2 W16 H16 F0:1\nFRAME\n" + "0" * 384), "ok", ""),
-    "another size in mid-stream": (two_sizes((160, 90), (320, 180), (90, 160)), "ok", ""),
-    "another shape in mid-stream": (two_sizes((160, 90), (2000, 30)), "partial", "2000 × 30 pixels"),
+    "another size in mid-stream": (sizes((160, 90), (320, 180), (90, 160)), "ok", ""),
+    "another shape in mid-stream": (sizes((160, 90), (2000, 30)), "partial", "2000 × 30 pixels"),
     "two videos": (two_videos, "ok", ""),
     "64 tracks": (many_tracks(MAX_STREAMS), "ok", ""),
     "65 tracks": (many_tracks(MAX_STREAMS + 1), "failed", "more than 64 streams"),
@@ -290,6 +295,30 @@ def test_odd_files_end_with_a_status_and_the_reason(tmp_path: Path, name: str) -
     assert (found["status"], bool(found["error"])) == (status, status != "ok"), found["error"]
     assert re.search(reason, found["error"] or "")
     assert (found.get("moments", 0) > 0) == (status in ("ok", "partial"))
+
+
+def test_faces_keep_their_places_where_the_size_of_the_picture_changes(
+    tmp_path: Path, sample_frames: list[np.ndarray]
+) -> None:
+    large = sample_frames[:75]
+    parts = [
+        [np.ascontiguousarray(frame[::step, ::step]) for frame in large[25 * n : 25 * n + 25]]
+        for n, step in enumerate((1, 2, 1))
+    ]
+    changing = faces_of(seconds_of(tmp_path / "changing.mkv", *parts))
+    constant = faces_of(seconds_of(tmp_path / "constant.mkv", large[:25], large[25:50], large[50:]))
+    assert len(changing) == len(constant) == 30
+    assert np.abs(changing - constant).max() < 0.05
+
+
+def faces_of(path: Path) -> np.ndarray:
+    """Time and box, as shares, of each face: `(n, 5)`, by time and from left to right."""
+    video = probe_video(list_videos([str(path)]).sources[0])
+    (segment,) = plan_segments([video], CONFIG, 1.0, "model", 1).to_pylist()
+    found = segment_faces(segment, CONFIG, FaceDetector(CONFIG.min_face, CONFIG.min_score), 0.96)
+    assert found.status == "ok"
+    columns = ("time_s", "box_x0", "box_y0", "box_x1", "box_y1")
+    return np.array(sorted([face[name] for name in columns] for face in found.faces))
 
 
 def test_of_two_videos_the_first_is_read(tmp_path: Path) -> None:
@@ -419,16 +448,14 @@ def test_the_server_would_have_been_asked(tmp_path: Path, server: tuple[str, lis
 
 
 def test_a_film_that_keeps_its_pictures_in_another_file_is_not_followed(tmp_path: Path) -> None:
-    content = film("film.mov")(tmp_path).read_bytes()
-    other = tmp_path / "other.mov"
-    os.mkfifo(other)
+    other = film("other.mov")(tmp_path)
     name = os.fsencode(other)
-    # An alias of QuickTime, of which readers take the path that it ends with (type 18).
-    alias = bytes(4) + bytes(4) + bytes(138) + struct.pack(">HH", 18, len(name)) + name + bytes(len(name) % 2)
-    alias += struct.pack(">HH", 0xFFFF, 0)
+    # An alias of QuickTime: 150 bytes of volume, file and levels, then the absolute path (type 2).
+    alias = bytes(150) + struct.pack(">HH", 2, len(name)) + name + bytes(len(name) % 2) + b"\xff\xff\0\0"
+    new = atom(b"dref", bytes(4) + struct.pack(">I", 1) + atom(b"alis", bytes(4) + alias))
+    content = other.read_bytes()
     start = content.index(b"dref") - 4
     old = content[start : start + struct.unpack(">I", content[start : start + 4])[0]]
-    new = atom(b"dref", bytes(4) + struct.pack(">I", 1) + atom(b"alis", bytes(4) + alias[8:]))
     grown = bytearray(content.replace(old, new))
     for kind in (b"dinf", b"minf", b"mdia", b"trak", b"moov"):
         place = grown.index(kind) - 4
@@ -436,5 +463,7 @@ def test_a_film_that_keeps_its_pictures_in_another_file_is_not_followed(tmp_path
         grown[place : place + 4] = struct.pack(">I", size + len(new) - len(old))
     path = tmp_path / "film.mov"
     path.write_bytes(grown)
-    found = look(path, False)
-    assert found["status"] in ("failed", "ok")
+    followed = {"enable_drefs": "1", "use_absolute_path": "1"}
+    with av.open(str(path), container_options=followed) as container:
+        assert next(container.decode(video=0)).width == 160
+    assert look(path, False)["status"] == "failed"
