@@ -1,0 +1,60 @@
+"""Two drivers on one folder, and a video that is forgotten and found again, with the real command."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fer_batch.pipeline.verify import verify
+from tests.faults.conftest import Marked, analyze_command, kill, wait_for
+from tests.integration.test_analyze import assert_same_run, rows
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+
+
+def test_of_two_runs_that_start_together_one_is_refused_and_after_a_kill_the_next_goes_on(
+    clips: Path, undisturbed: Path, cluster: tuple[Marked, str], tmp_path: Path
+) -> None:
+    """The workers of the killed one, which the cluster still runs, hold nobody up."""
+    processes, address = cluster
+    driver, out = Marked(processes.environment), tmp_path / "out"
+    command = analyze_command(clips, out, address)
+    arguments = ["-m", "fer_batch.cli.main", *command]
+    both = [driver.start(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    try:
+        assert wait_for(lambda: any(process.poll() is not None for process in both), both[0]) or both[1]
+        (refused,) = [process for process in both if process.poll() is not None]
+        (winner,) = [process for process in both if process is not refused]
+        assert refused.returncode == 2
+        assert refused.stderr is not None
+        said = refused.stderr.read().splitlines()[-1]
+        assert f"{out} is in use" in said
+        assert f"process {winner.pid} on" in said
+        assert wait_for(lambda: any(out.glob("results/*.parquet")), winner)
+        kill(winner.pid)
+        winner.wait()
+        assert json.loads((out / ".lease").read_text())["pid"] == winner.pid
+        ended = driver.run(command)
+        assert ended.returncode == 0, ended.stderr
+    finally:
+        driver.kill()
+    assert_same_run(out, undisturbed)
+    assert verify(out) == []
+    assert not (out / ".lease").exists()
+
+
+def test_a_forgotten_video_comes_back_where_it_is_still_named(
+    clips: Path, undisturbed: Path, copied: Path, cluster: tuple[Marked, str]
+) -> None:
+    processes, address = cluster
+    driver = Marked(processes.environment)
+    for command in (["forget", str(copied), "film.mkv"], ["verify", str(copied)]):
+        ended = driver.run(command)
+        assert ended.returncode == 0, ended.stderr
+    kept = rows(undisturbed)
+    assert len(rows(copied)) == (~kept.uri.str.endswith("film.mkv")).sum() < len(kept)
+    ended = driver.run(analyze_command(clips, copied, address))
+    assert ended.returncode == 0, ended.stderr
+    assert_same_run(copied, undisturbed)
+    assert verify(copied) == []
