@@ -515,8 +515,8 @@ def _decoded(
             continue
         if math.isfinite(cells.end_s):
             source.keep(packet)
-        # Before the core lies another segment's part, and after a seek the decoder may lack references.
-        mine = previous >= reading.core_start_s - 2 * step
+        # Around the core lie other segments' parts, and after a seek the decoder may lack references.
+        mine = reading.core_start_s - 2 * step <= previous < reading.core_end_s
         try:
             images = sieve.decode(packet, origin)
         except MemoryError:
@@ -561,7 +561,10 @@ def _packets(source: _Source, reading: Reading) -> Iterator[av.Packet]:
         errors = _errors_logged()
         try:
             packet = next(source.demuxed)
-        except StopIteration:
+        except (
+            StopIteration,
+            IndexError,
+        ):  # PyAV's at the end, for streams that damage has made up on the way
             source.ended = True
             return
         except MemoryError:
@@ -576,7 +579,7 @@ def _packets(source: _Source, reading: Reading) -> Iterator[av.Packet]:
             source.demuxed = source.container.demux()
             continue
         if _skipped(name, errors):
-            reading.bad_packets += max(reading.last_s, 0.0) >= reading.core_start_s
+            reading.bad_packets += reading.core_start_s <= max(reading.last_s, 0.0) < reading.core_end_s
         yield packet
 
 

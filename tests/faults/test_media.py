@@ -80,6 +80,13 @@ def table_of(paths: list[Path], outcomes: list[Outcome]) -> str:
 
 
 @pytest.mark.faults
+def test_streams_that_damage_makes_up_end_nothing(tmp_path: Path) -> None:
+    """PyAV raised IndexError at the end of this file."""
+    path = make_corpus(tmp_path, 285, seed=2)[284]
+    assert outcome_of(path, TIMEOUT_S, False).status == "partial"
+
+
+@pytest.mark.faults
 def test_the_same_seed_gives_the_same_damage(tmp_path: Path) -> None:
     one, again, other = (make_corpus(tmp_path / f"{n}", 40, seed) for n, seed in enumerate((7, 7, 8)))
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in again]
