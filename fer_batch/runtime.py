@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -79,6 +80,9 @@ def ray_session(
                     logging_level=logging.INFO if verbose else logging.ERROR,
                     **local,
                 )
+            if threading.current_thread() is threading.main_thread():
+                # Ray's core has put a handler of its own before Python's, which writes a stack trace.
+                signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         except (OSError, ValueError, RuntimeError, RayError) as error:
             reason = str(error).strip().split("\n")[0]
             where = (

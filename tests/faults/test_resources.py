@@ -1,0 +1,169 @@
+"""Disks, memory and clocks that give out: one clear line, and the same command completes."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import ray.data
+
+from fer_batch.config import AnalyzeConfig
+from fer_batch.errors import ResourceError, full_disk
+from fer_batch.pipeline.analyze import analyze
+from fer_batch.runtime import ray_session
+from tests.integration.test_analyze import analyze_in_process, assert_same_run
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+
+QUICK = AnalyzeConfig(min_face=0.2, fps=2.0, segment_s=4.0, bundle_s=4.0)
+OPTIONS = ["--min-face", "0.2", "--fps", "2", "--segment", "4", "--bundle", "4"]
+
+
+@contextlib.contextmanager
+def small_disk(kb: int) -> Iterator[Path]:
+    """A file system in memory of so many kB, with a short name, for Ray's sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="disk"))
+    mounting = ["mount", "-t", "tmpfs", "-o", f"size={kb}k", "none", str(folder)]
+    mounted = subprocess.run(mounting, check=False, capture_output=True, text=True)
+    if mounted.returncode:
+        folder.rmdir()
+        pytest.skip(f"a small disk can't be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        folder.rmdir()
+
+
+def fill(folder: Path, left_kb: int) -> Path:
+    """A file that takes all the room but so much."""
+    path = folder / "filler"
+    path.write_bytes(bytes(max(shutil.disk_usage(folder).free - 1024 * left_kb, 0)))
+    return path
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fer_batch.cli.main", *arguments],
+        check=False, capture_output=True, text=True,
+        env=os.environ | {"RAY_worker_niceness": "0"} | environment,
+    )  # fmt: skip
+
+
+def assert_told(ended: subprocess.CompletedProcess[str], what: str = "a disk is full") -> None:
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    last = ended.stderr.strip().split("\n")[-1]
+    assert last.startswith("fer-batch: ")
+    assert what in last
+    assert "run the same command again" in last
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    analyze_in_process([str(sample)], out, QUICK)
+    return out
+
+
+@pytest.mark.parametrize("left_kb", [4, 32])
+def test_a_disk_that_fills_while_analyzing_is_told_and_the_same_command_completes(
+    left_kb: int, sample: Path, undisturbed: Path
+) -> None:
+    """With room for nothing, and for the plan and a result or two."""
+    with small_disk(4096) as disk:
+        out = disk / "out"
+        filler = fill(disk, left_kb)
+        ended = command("analyze", str(sample), "--out", str(out), *OPTIONS)
+        assert_told(ended)
+        assert "MB left" in ended.stderr
+        assert not (out / "_SUCCESS.json").exists()
+        filler.unlink()
+        ended = command("analyze", str(sample), "--out", str(out), *OPTIONS)
+        assert ended.returncode == 0, ended.stderr
+        assert_same_run(out, undisturbed)
+
+
+@pytest.mark.parametrize("left_kb", [0, 16, 48])
+def test_a_disk_that_fills_during_finalize_is_told_and_the_same_command_completes(
+    left_kb: int, undisturbed: Path
+) -> None:
+    with small_disk(4096) as disk:
+        out = disk / "out"
+        out.mkdir()
+        for name in ("run.json", "plan", "results"):
+            part = undisturbed / name
+            if part.is_dir():
+                shutil.copytree(part, out / name)
+            else:
+                shutil.copy(part, out / name)
+        filler = fill(disk, left_kb)
+        ended = command("finalize", str(out))
+        assert_told(ended)
+        assert not (out / "_SUCCESS.json").exists()
+        filler.unlink()
+        ended = command("finalize", str(out))
+        assert ended.returncode == 0, ended.stderr
+        assert_same_run(out, undisturbed)
+
+
+def test_a_full_disk_under_rays_own_files_is_told(sample: Path, tmp_path: Path) -> None:
+    with small_disk(64) as disk:
+        ended = command(
+            "analyze", str(sample), "--out", str(tmp_path / "out"), *OPTIONS, RAY_TMPDIR=str(disk)
+        )
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "out" / "results").exists()
+
+
+def test_only_a_full_disk_is_taken_for_one(tmp_path: Path) -> None:
+    assert full_disk(ValueError("full"), tmp_path) is None
+    assert full_disk(FileNotFoundError(2, "No such file"), tmp_path) is None
+    told = full_disk(RuntimeError("External: No space left on device (os error 28)"), tmp_path / "none")
+    assert isinstance(told, ResourceError)
+
+
+def test_an_object_store_that_is_full_spills_and_the_rows_are_the_same(
+    sample: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """The smallest that Ray takes, with all of it held by the driver while the run goes on."""
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        object_store_memory=80_000_000,
+    )  # fmt: skip
+    try:
+        held = [ray.put(np.zeros(9_000_000, np.uint8)) for _ in range(8)]
+        analyze([str(sample)], tmp_path / "out", QUICK)
+        assert held
+    finally:
+        ray.shutdown()
+    assert_same_run(tmp_path / "out", undisturbed)
+
+
+def test_clocks_that_step_change_nothing(sample: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Files from tomorrow, and a lease that was taken then."""
+    out, video, tomorrow = tmp_path / "out", tmp_path / "two_faces.mp4", time.time() + 86_400
+    shutil.copy(sample, video)
+    os.utime(video, (tomorrow, tomorrow))
+    with ray_session(num_cpus=2):
+        analyze([str(video)], out, QUICK)
+        for path in (out, *out.rglob("*")):
+            os.utime(path, (tomorrow, tomorrow))
+        (out / ".lease").write_text(
+            json.dumps({"host": "h", "pid": 1, "command": "analyze", "since": "2999-01-01"})
+        )
+        (out / "_SUCCESS.json").unlink()
+        next((out / "results").glob("*.parquet")).unlink()
+        summary = analyze([str(video)], out, QUICK)
+        assert summary.videos == {"ok": 1}
+    assert (out / "_SUCCESS.json").exists()

@@ -1,0 +1,141 @@
+"""SIGTERM and Ctrl-C at any moment of a run: it ends at once and leaves nothing behind."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_analyze import assert_same_run
+from tests.test_runtime import descendants
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+
+SAID = "fer-batch: stopped; the same command goes on from here"
+PROMPT_S = 2.0
+ENVIRONMENT = os.environ | {"RAY_worker_niceness": "0"}
+"""Ray's workers are nice (15) unless told otherwise, and starve on a busy machine."""
+
+
+def command(videos: Path, out: Path) -> list[str]:
+    options = ["--min-face", "0.2", "--fps", "2", "--segment", "4", "--bundle", "8"]
+    return [sys.executable, "-m", "fer_batch.cli.main", "analyze", str(videos), "--out", str(out), *options]
+
+
+def start(videos: Path, out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(videos, out),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=ENVIRONMENT,
+    )
+
+
+def stop(run: subprocess.Popen[str], number: int, times: int = 1) -> tuple[int, float, str, set[str]]:
+    """Exit code, seconds until then, what was said, and those of its processes that are there still."""
+    below = set(descendants(run.pid))
+    began = time.monotonic()
+    for _ in range(times):
+        run.send_signal(number)
+    said = run.communicate(timeout=30)[1]
+    took_s = time.monotonic() - began
+    while (left := {pid for pid in below if alive(pid)}) and time.monotonic() - began < took_s + 1:
+        time.sleep(0.01)
+    return run.returncode, took_s, said, {named(pid) for pid in left}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def until(run: subprocess.Popen[str], moment: str, out: Path) -> None:
+    """Wait for a moment of a run; fails where it does not come."""
+    come = {
+        "Ray's start": lambda: any("gcs_server" in named(pid) for pid in descendants(run.pid)),
+        "planning": (out / "plan").is_dir,
+        "analyzing": lambda: any((out / "results").glob("*.parquet")),
+        "finalize": lambda: any(out.glob("*/_delta_log")),
+    }[moment]
+    deadline = time.monotonic() + 300
+    while not come():
+        assert run.poll() is None, f"the run ended before {moment}"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def named(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+@pytest.fixture(scope="module")
+def videos(long_video, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    (folder / "a.mp4").write_bytes(long_video(1).read_bytes())
+    (folder / "b.mp4").write_bytes(long_video(1).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A run that nobody stopped, and how long it took."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    began = time.monotonic()
+    subprocess.run(command(videos, out), check=True, capture_output=True, env=ENVIRONMENT)
+    return out, time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("number", "times", "code"),
+    [(signal.SIGTERM, 1, 143), (signal.SIGINT, 1, 130), (signal.SIGINT, 2, 130)],
+    ids=["SIGTERM", "Ctrl-C", "Ctrl-C twice"],
+)
+def test_each_signal_ends_a_run_at_once(
+    number: int, times: int, code: int, videos: Path, tmp_path: Path
+) -> None:
+    run = start(videos, tmp_path / "out")
+    until(run, "analyzing", tmp_path / "out")
+    returned, took_s, said, left = stop(run, number, times)
+    assert returned == code
+    assert took_s < PROMPT_S
+    assert said.strip().split("\n")[-1] == SAID
+    assert not left
+
+
+def test_sigterm_at_ten_moments_and_then_the_same_command_gives_the_undisturbed_tracks(
+    videos: Path, undisturbed: tuple[Path, float], tmp_path: Path
+) -> None:
+    clean, whole_s = undisturbed
+    moments = ["Ray's start", "planning", "analyzing", "finalize"]
+    generator = random.Random(5)
+    moments += [generator.uniform(0.5, 0.8 * whole_s) for _ in range(10 - len(moments))]
+    out, times_s = tmp_path / "out", []
+    for moment in moments:
+        run = start(videos, out)
+        if isinstance(moment, str):
+            until(run, moment, out)
+        else:
+            time.sleep(moment)
+        returned, took_s, said, left = stop(run, signal.SIGTERM)
+        assert returned in (143, 0), (moment, said)  # 0: it was through already
+        if returned:
+            assert said.strip().split("\n")[-1] == SAID, moment
+        assert took_s < PROMPT_S, moment
+        assert not left, moment
+        times_s.append(took_s)
+    print(f"seconds from SIGTERM to the end: {', '.join(f'{t:.2f}' for t in times_s)}")
+    ended = subprocess.run(command(videos, out), check=False, capture_output=True, text=True, env=ENVIRONMENT)
+    assert ended.returncode == 0, ended.stderr
+    assert_same_run(out, clean)
+    assert not list(out.rglob("*.tmp"))
