@@ -168,7 +168,17 @@ def _add_ray_options(parser: argparse.ArgumentParser) -> None:
         "--address",
         help="a Ray cluster, also by RAY_ADDRESS or from inside a Ray job (default: this machine)",
     )
+    add_insecure_option(group)
     group.add_argument("--verbose", action="store_true", help="show what Ray says")
+
+
+def add_insecure_option(group: Any) -> None:
+    """Add `--insecure`, as all commands take it that take `--address`."""
+    group.add_argument(
+        "--insecure",
+        action="store_true",
+        help="also on a cluster that asks for no token, where whoever reaches it can run anything",
+    )
 
 
 def run_analyze(options: argparse.Namespace) -> int:
@@ -221,6 +231,7 @@ def _analyze(
         retry_failed=options.retry_failed,
         overwrite=options.overwrite,
         address=options.address,
+        insecure=options.insecure,
         verbose=options.verbose,
         on_listing=line.listed,
         on_progress=line.show,

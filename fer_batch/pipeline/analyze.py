@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy
@@ -74,6 +75,7 @@ def analyze(
     retry_failed: bool = False,
     overwrite: bool = False,
     address: str | None = None,
+    insecure: bool = False,
     verbose: bool = False,
     on_listing: Callable[[Listing], None] = lambda listing: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -97,7 +99,7 @@ def analyze(
         complete_forget(out)
         listing = list_videos(inputs)
         on_listing(listing)
-        with ray_session(address, verbose=verbose):
+        with ray_session(address, insecure=insecure, verbose=verbose):
             _quiet_data(verbose)
             again = unsuccessful(out) if run and retry_failed else set()
             planned = attempts(listing.sources, read_plan(out)[0] if run else [], again)
@@ -108,7 +110,8 @@ def analyze(
                 segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
                 if run is None:
                     remove_run(out)
-                    start_run(out, config, card, sum(v["duration_s"] or 0 for v in videos))
+                    cores = pc.subtract(segments.column("core_end_s"), segments.column("core_start_s"))
+                    start_run(out, config, card, pc.sum(cores).as_py() or 0.0)
                 add_round(out, videos, segments)
             (out / "results").mkdir(exist_ok=True)
             clean(out)

@@ -23,7 +23,14 @@ from fer_batch.faults import point
 from fer_batch.files import sync, write_json
 from fer_batch.pipeline.plan_store import clean, read_plan, read_run
 from fer_batch.pipeline.results import done_bundles, read_results
-from fer_batch.pipeline.snapshot import TABLES, live_files, open_tables, read_snapshot, write_snapshot
+from fer_batch.pipeline.snapshot import (
+    TABLES,
+    live_files,
+    open_tables,
+    read_snapshot,
+    unread,
+    write_snapshot,
+)
 from fer_batch.pipeline.stitch import stitch
 from fer_batch.schema import MOMENTS, SCHEMA_VERSION, VIDEOS, conform, tracks_schema
 
@@ -100,6 +107,9 @@ def finalize(out: Path, anew: bool = False) -> RunSummary:
             _sync(out / name, table, *before[name])
         write_snapshot(out, tables)
     point("finalize.snapshot")
+    with unread(out) as free:  # who reads the files by their folder would see what was replaced too
+        if free:
+            vacuum(out)
     for table in tables.values():
         table.cleanup_metadata()
     summary = summarize(out)

@@ -3,8 +3,12 @@
 Readers open those versions, so they see a state as one `finalize` left it, never a mix of two.
 """
 
+import contextlib
+import fcntl
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
@@ -54,6 +58,33 @@ def open_tables(out: Path) -> dict[str, DeltaTable]:
             f"the tables in {out} are not whole, `fer-batch finalize {out}` writes them anew: "
             + str(error).strip().split("\n")[0]
         ) from error
+
+
+def hold(out: Path) -> IO[bytes] | None:
+    """Have the files kept of the state that is opened next, until what is returned is closed.
+
+    Readers share a lock on `run.json`. None where there is none to be had: then they take their chance.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context((out / "run.json").open("rb"))
+            fcntl.flock(file, fcntl.LOCK_SH)
+        except OSError:
+            return None
+        stack.pop_all()
+        return file
+
+
+@contextlib.contextmanager
+def unread(out: Path) -> Iterator[bool]:
+    """Whether nobody holds a state; nobody can begin to while the body runs."""
+    with (out / "run.json").open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 def live_files(folder: Path, table: DeltaTable) -> list[Path]:

@@ -7,7 +7,7 @@ import duckdb
 from deltalake import DeltaTable
 
 from fer_batch.errors import QueryError
-from fer_batch.pipeline.snapshot import TABLES, live_files, open_tables
+from fer_batch.pipeline.snapshot import TABLES, hold, live_files, open_tables
 from fer_batch.schema import probability_column
 
 if TYPE_CHECKING:
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 class Timeline:
     """The tables `tracks`, `moments` and `videos` of one output folder, as they were when it was opened.
 
-    It can be asked until the second `finalize` after that, which removes the files of that state.
+    The files of that state stay as long as it is there, but for the second `finalize` after it was opened.
     """
 
     def __init__(self, out: str | Path) -> None:
         self.out = Path(out).absolute()
         self._connection = duckdb.connect(":memory:")
+        self._held = hold(self.out)
         tables = open_tables(self.out)
         for name in TABLES:
             self._view(name, tables[name])

@@ -365,3 +365,15 @@ def test_a_reader_keeps_its_state_while_the_tables_are_written_anew(tmp_path: Pa
         assert again.equals(before[name].sort_values(list(before[name].columns)).reset_index(drop=True))
     finalize(out, anew=True)
     assert same_rows(rows_of(out), finalized)
+
+
+def test_the_files_are_the_rows_unless_somebody_still_reads_what_was_replaced(tmp_path: Path) -> None:
+    """For those who read a table by its folder."""
+    out = write_run(tmp_path / "run", {OFF: VIDEOS[OFF]})
+    reader = open_timeline(out)
+    finalize(out, anew=True)
+    count = len(reader.to_pandas())
+    assert len(pd.read_parquet(out / "tracks")) == 2 * count
+    del reader
+    finalize(out, anew=True)
+    assert len(pd.read_parquet(out / "tracks")) == count > 0
