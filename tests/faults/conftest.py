@@ -114,8 +114,8 @@ def write_clips(folder: Path, frames: list[np.ndarray], clips: int, film_s: int 
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory, sample_frames: list[np.ndarray]) -> Path:
-    """Ten clips, a film of three segments, and what is no video: fourteen bundles."""
-    folder = write_clips(tmp_path_factory.mktemp("clips") / "clips", sample_frames, 10)
+    """Sixteen clips, a film of three segments, and what is no video: nineteen bundles."""
+    folder = write_clips(tmp_path_factory.mktemp("clips") / "clips", sample_frames, 16)
     (folder / "none.mp4").write_bytes(b"no video at all")
     (folder / "notes.md").write_text("skipped")
     return folder

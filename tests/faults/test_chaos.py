@@ -1,0 +1,131 @@
+"""Ten minutes of random kills, and what is left of the promise; by hand: `pytest -m chaos -s`.
+
+FER_BATCH_CHAOS_S says how many seconds instead, FER_BATCH_CHAOS_SEED which kills.
+"""
+
+import os
+import random
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_batch.pipeline.verify import verify
+from tests.faults.conftest import Marked, analyze_command, done, kill, write_clips
+from tests.integration.test_analyze import rows
+
+SECONDS = float(os.environ.get("FER_BATCH_CHAOS_S", "600"))
+SEED = int(os.environ.get("FER_BATCH_CHAOS_SEED", "5"))
+KINDS = {"worker": 4, "child": 4, "driver": 1, "driver and Ray": 1}
+"""What is killed, and how often; a driver seldom enough that a start gets to its work at all."""
+TITLES = {"worker": "ray::", "child": "pipeline.guard import serve"}
+PAUSE_S = (2.0, 8.0)
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(SECONDS * 3 + 3600)]
+
+
+class Chaos:
+    """A command that is started whenever it does not run, and the kills that it suffers."""
+
+    def __init__(self, command: list[str], out: Path, log: Path, figures: Counter[str]) -> None:
+        self.command, self.out, self.log, self.figures = command, out, log, figures
+        self.seen: dict[str, tuple[int, int]] = {}
+        self.run = Marked()
+        self.driver: subprocess.Popen[str] | None = None
+
+    def look(self) -> None:
+        """Count the bundles that were written again since the last look."""
+        now = done(self.out)
+        self.figures["bundles done twice"] += sum(now.get(name) != stat for name, stat in self.seen.items())
+        self.seen = now
+
+    def ended(self) -> bool:
+        """Whether the command has ended well; where it has ended otherwise, or not begun, start it."""
+        code = None if self.driver is None else self.driver.poll()
+        if code == 0:
+            return True
+        if self.driver is None or code is not None:
+            self.figures["starts"] += 1
+            self.figures["ends with an error"] += code is not None and code > 0
+            with self.log.open("a") as log:
+                self.driver = self.run.start(["-m", "fer_batch.cli.main", *self.command], stderr=log)
+        return False
+
+    def strike(self, kind: str, moments: random.Random) -> None:
+        assert self.driver is not None
+        if kind in TITLES:
+            victims = self.run.processes(TITLES[kind])
+            self.figures[kind] += bool(victims) and kill(moments.choice(victims))
+            return
+        if self.driver.poll() is None:
+            self.figures[kind] += kill(self.driver.pid)
+            self.driver.wait()
+        if kind == "driver and Ray":
+            self.run.kill()
+
+
+@pytest.fixture
+def sixty(tmp_path: Path, sample_frames: list[np.ndarray]) -> Path:
+    return write_clips(tmp_path / "clips", sample_frames, 60, film_s=0)
+
+
+def test_the_same_rows_after_random_kills(sixty: Path, tmp_path: Path) -> None:
+    ended = Marked().run(analyze_command(sixty, tmp_path / "undisturbed"))
+    assert ended.returncode == 0, ended.stderr
+    moments = random.Random(SEED)
+    figures = Counter(dict.fromkeys([*KINDS, "starts", "ends with an error", "bundles done twice"], 0))
+    end = time.monotonic() + SECONDS
+    outs = []
+    while time.monotonic() < end:
+        outs.append(tmp_path / f"out{len(outs)}")
+        chaos = Chaos(analyze_command(sixty, outs[-1]), outs[-1], tmp_path / "log", figures)
+        try:
+            while not chaos.ended():
+                time.sleep(moments.uniform(*PAUSE_S) if time.monotonic() < end else 1)
+                chaos.look()
+                if time.monotonic() < end:
+                    chaos.strike(moments.choices(list(KINDS), list(KINDS.values()))[0], moments)
+        finally:
+            chaos.run.kill()
+        chaos.look()
+    figures["runs"] = len(outs)
+    for out in outs:
+        figures["bundles"] += len(done(out))
+        trouble = rows(out, "videos").query("status not in ('ok', 'no_faces')")
+        figures["videos given up, tried again"] += len(trouble)
+        if len(trouble):  # struck twice while the same segment was looked at: what it says is to be done
+            print(trouble[["uri", "status", "error"]].to_string())
+            ended = Marked().run([*analyze_command(sixty, out), "--retry-failed"])
+            assert ended.returncode == 0, ended.stderr
+        assert verify(out) == []
+        for name, count in differences(tmp_path / "undisturbed", out):
+            figures[name] += count
+    print(f"\n{SECONDS:.0f} s of chaos:")
+    print("\n".join(f"  {name}: {count}" for name, count in figures.items()))
+    if (tmp_path / "log").exists():
+        errors = [line for line in (tmp_path / "log").read_text().splitlines() if "Error" in line]
+        print("\n".join(f"  {count} × {line}" for line, count in Counter(errors).most_common(10)))
+    assert figures["rows lost"] == figures["rows doubled"] == figures["rows changed"] == 0
+
+
+def differences(expected: Path, out: Path) -> Iterator[tuple[str, int]]:
+    """Rows of all tables that are lost, doubled, or not what they were, but for the number of the attempt."""
+    keys = {
+        "videos": ["uri"],
+        "moments": ["video_id", "time_s"],
+        "tracks": ["video_id", "track_id", "time_s"],
+    }
+    for table, key in keys.items():
+        one, other = (
+            rows(folder, table).drop(columns=["attempt"], errors="ignore") for folder in (expected, out)
+        )
+        both = one.merge(other[key].drop_duplicates(), on=key, how="left", indicator=True)
+        yield "rows lost", int((both["_merge"] == "left_only").sum())
+        yield "rows doubled", int(other.duplicated(key).sum())
+        merged = pd.concat([one, other[one.columns]])
+        yield "rows changed", len(merged.drop_duplicates()) - len(one)
