@@ -57,7 +57,7 @@ def full_disk(error: BaseException, out: Path) -> ResourceError | None:
     held = sum(path.lstat().st_size for path in out.rglob("*")) if disk.free < disk.total / 20 else 0
     # The tables of a run take about as much as its results, and stand twice while they are replaced.
     return ResourceError(
-        f"a disk is full ({error}); that of {out} has {_mb(disk.free)} of {_mb(disk.total)} left: make room, "
+        f"a disk is full; that of {out} has {_mb(disk.free)} of {_mb(disk.total)} left: make room, "
         f"there for about {_mb(max(2 * held, 10_000_000))} more, and run the same command again"
     )
 

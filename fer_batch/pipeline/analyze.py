@@ -317,4 +317,5 @@ def _quiet_data(verbose: bool) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = verbose
     context.print_on_execution_start = verbose
-    logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.ERROR)
+    # Not its errors either: what ends a run is raised, and told once.
+    logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
