@@ -5,11 +5,13 @@ import ipaddress
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -28,11 +30,13 @@ from fer_batch.errors import ConfigError, FerBatchError, ResourceError
 
 EXHAUSTED: dict[type[RayError], str] = {
     ObjectStoreFullError: "Ray's object store is full: make /dev/shm larger, or give fewer workers",
-    OutOfDiskError: "the disk of Ray's temporary folder (RAY_TMPDIR, else /tmp/ray) is full: make room there",
+    OutOfDiskError: "the disk of Ray's temporary folder is full: make room there",
     OutOfMemoryError: "a worker was stopped for want of memory: give the machine more, or fewer workers",
 }
 """What ends a run, and what can be done about it."""
 
+LOGS_BYTES = 100_000_000
+"""Room that a local Ray needs at least for its logs and sockets."""
 TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 """The environment that Ray takes its token from."""
 
@@ -61,6 +65,8 @@ def ray_session(
         return
     address = address or os.environ.get("RAY_ADDRESS")
     address = None if address == "local" else address
+    if not address:
+        _check_room()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local: dict[str, Any] = (
         {} if address else {"include_dashboard": False, "num_cpus": num_cpus, "num_gpus": num_gpus}
@@ -218,6 +224,17 @@ def meanwhile(look: Callable[[], None], every_s: float) -> Iterator[None]:
         over.set()
         watcher.join()
         look()
+
+
+def _check_room() -> None:
+    """Raise ResourceError where Ray's temporary folder is full: Ray itself would wait for minutes."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
+    free = shutil.disk_usage(folder).free if folder.is_dir() else LOGS_BYTES
+    if free < LOGS_BYTES:
+        raise ResourceError(
+            f"the disk of Ray's temporary folder {folder} is full ({free / 1e6:.0f} MB left): make room for "
+            f"{LOGS_BYTES / 1e6:.0f} MB or name another in RAY_TMPDIR, and run the same command again"
+        )
 
 
 def _check_reachable(address: str) -> None:
