@@ -281,11 +281,14 @@ def _wrong_rows(
     for video_id, video in planned.items():
         if counts[video_id] != 1:
             yield f"{video['uri']}: {counts[video_id]} rows in videos"
+    behind = 0
     for row in stored:
         if row["video_id"] not in planned:
             yield f"{row['uri']}: a row in videos, though it was not planned"
-        elif _key(row) != _key(planned[row["video_id"]]):
-            yield f"{row['uri']}: videos has another version of it than was planned last"
+        else:
+            behind += _key(row) != _key(planned[row["video_id"]])
+    if behind:
+        yield f"{behind} videos are in the tables as they were before: run the same `fer-batch analyze` again"
     said: dict[int, dict[str, dict[str, Any]]] = {}
     for row in stored:
         said.setdefault(bucket_of(row["video_id"], buckets), {})[row["video_id"]] = row
@@ -295,7 +298,7 @@ def _wrong_rows(
             moments = _counted(files["moments"].get(bucket, []), ["time_s"], ["faces"])
             tracks = _counted(files["tracks"].get(bucket, []), ["track_id", "time_s"], [])
         except (pa.ArrowException, OSError) as error:
-            yield f"bucket {bucket} can't be read: {error}"
+            yield f"bucket {bucket} can't be read, `fer-batch finalize {out}` writes it anew: {error}"
             continue
         yield from _wrong_counts(said.get(bucket, {}), moments, tracks)
 

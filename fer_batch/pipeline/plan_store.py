@@ -75,7 +75,7 @@ def check_output(
     if changed:
         raise ConfigError(
             f"{out} holds a run of another configuration: {changed}. "
-            "Give the same options to go on with it, or name another --out"
+            "Give the same options to go on with it, name another --out, or start anew with --overwrite"
         )
     return run
 

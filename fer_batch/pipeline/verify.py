@@ -25,9 +25,10 @@ def verify(out: Path) -> list[str]:
     ]
     try:
         found += [*differences(out), *_strangers(out)]
-        return found or list(_wrong_success(out))
+        found = found or list(_wrong_success(out))
     except OutputError as error:
-        return [*found, str(error)]
+        found.append(str(error))
+    return [" ".join(line.split()) for line in found]
 
 
 def _strangers(out: Path) -> Iterator[str]:

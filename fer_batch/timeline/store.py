@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 import duckdb
 from deltalake import DeltaTable
 
-from fer_batch.errors import QueryError
+from fer_batch.errors import OutputError, QueryError
 from fer_batch.pipeline.snapshot import TABLES, hold, live_files, open_tables
 from fer_batch.schema import probability_column
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+SHOWN = 10
+"""Candidates that are named where several videos have one name."""
 
 
 class Timeline:
@@ -25,8 +29,14 @@ class Timeline:
         self._connection = duckdb.connect(":memory:")
         self._held = hold(self.out)
         tables = open_tables(self.out)
-        for name in TABLES:
-            self._view(name, tables[name])
+        try:
+            for name in TABLES:
+                self._view(name, tables[name])
+        except duckdb.Error as error:
+            raise OutputError(
+                f"the tables in {self.out} can't be read, `fer-batch finalize` writes them anew: "
+                + _one_line(error)
+            ) from error
         for setting in (
             "python_enable_replacements = false",
             "autoinstall_known_extensions = false",
@@ -64,15 +74,14 @@ class Timeline:
     ) -> "pd.DataFrame":
         """Rows of `tracks`: of one video (its id, uri or file name), of one track, in `[start_s, end_s)`
         seconds.
+
+        Raises QueryError where there is no such video, or several have that name.
         """
         conditions = ["true"]
         values: list[str | float] = []
         if video is not None:
-            conditions.append("(video_id = ? OR uri = ? OR uri LIKE ? ESCAPE '!')")
-            name = str(video)
-            for mark in "!%_":
-                name = name.replace(mark, f"!{mark}")
-            values += [str(video), str(video), f"%/{name}"]
+            conditions.append("video_id = ?")
+            values.append(self._video_id(str(video)))
         for condition, value in (("track_id = ?", track), ("time_s >= ?", start_s), ("time_s < ?", end_s)):
             if value is not None:
                 conditions.append(condition)
@@ -81,6 +90,22 @@ class Timeline:
         return self._connection.execute(
             f"SELECT * FROM tracks WHERE {where} ORDER BY uri, track_id, time_s", values
         ).df()
+
+    def _video_id(self, video: str) -> str:
+        name = video
+        for mark in "!%_":
+            name = name.replace(mark, f"!{mark}")
+        found = self._connection.execute(
+            "SELECT video_id, uri FROM videos "
+            "WHERE video_id = ? OR uri = ? OR uri LIKE ? ESCAPE '!' ORDER BY uri",
+            [video, video, f"%/{name}"],
+        ).fetchall()
+        if len(found) == 1:
+            return str(found[0][0])
+        if not found:
+            raise QueryError(f"{self.out} has no video {video}; the table videos names them all")
+        uris = ", ".join(uri for _, uri in found[:SHOWN]) + (" …" if len(found) > SHOWN else "")
+        raise QueryError(f"{video} is {len(found)} videos: {uris}; name one by its whole path")
 
     def summary(self) -> "pd.DataFrame":
         """A row a video: how it ended, how much was seen, and each emotion's mean probability over its
