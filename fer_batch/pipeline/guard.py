@@ -48,6 +48,10 @@ class GaveUpError(Exception):
         self.hung = hung
 
 
+class NoChildError(RuntimeError):
+    """The worker itself has trouble, not a video: another one may have more luck with its bundle."""
+
+
 class Child:
     """A process in which what `make` names waits for calls of its methods, which answer with tables: a module
     ("module"), or what something in it makes ("module:name") of `arguments`.
@@ -93,7 +97,7 @@ class Child:
             self.connection.close()
             self.connection = None
 
-    def _started(self) -> Connection:
+    def _started(self, again: bool = True) -> Connection:
         if self.connection is None or self.process is None or self.process.poll() is not None:
             self.close()
             ours, theirs = _pair()
@@ -112,10 +116,13 @@ class Child:
                 self._answer(ours, START_S, START_S)
             except (EOFError, OSError) as error:
                 reason = self._death()
+                killed = self.process.returncode is not None and self.process.returncode < 0
                 self.close()
-                raise RuntimeError(f"a process to look at videos {reason} when it started") from error
+                if killed and again:  # by the kernel, say, that wanted memory: no reason to end the job
+                    return self._started(again=False)
+                raise NoChildError(f"a process to look at videos {reason} when it started") from error
             except GaveUpError as error:
-                raise RuntimeError(f"no process to look at videos could be started: {error}") from error
+                raise NoChildError(f"no process to look at videos could be started: {error}") from error
         return self.connection
 
     def _answer(self, connection: Connection, timeout_s: float, longest_s: float) -> pa.Table:
@@ -208,7 +215,7 @@ class GuardedStage:
         try:
             return self.child.call("recognize", faces)
         except GaveUpError as error:
-            raise RuntimeError(f"faces can't be recognized: {error}") from error
+            raise NoChildError(f"faces can't be recognized: {error}") from error
 
 
 class GuardedProbe:

@@ -20,8 +20,10 @@ from tests.conftest import write_video
 
 MARK = "FER_BATCH_TEST_RUN"
 """In the environment of all that a test starts, so that it finds and kills its own processes alone."""
+WORKER, CHILD = "ray::MapWorker", "pipeline.guard import serve"
+"""In the command lines of those that look at videos: Ray's workers, and the guarded processes of theirs."""
 CONTAINERS = ("mp4", "mkv", "mov", "avi", "ts")
-OPTIONS = ["--fps", "2", "--min-face", "0.2", "--segment", "2", "--bundle", "2"]
+OPTIONS = ["--fps", "10", "--min-face", "0.2", "--segment", "2", "--bundle", "2"]
 """A bundle for each clip of two seconds, so that there are many for little work."""
 FILM_S = 6
 
@@ -101,14 +103,13 @@ def done(out: Path) -> dict[str, tuple[int, int]]:
 
 def write_clips(folder: Path, frames: list[np.ndarray], clips: int, film_s: int = FILM_S) -> Path:
     """A folder of that many clips of two seconds, no two alike, in all containers, and one film."""
-    small = [np.ascontiguousarray(frame[::2, ::2]) for frame in frames]
     folder.mkdir(exist_ok=True)
-    starts = random.Random(5).sample(range(len(small) - 50), clips)
+    starts = random.Random(5).sample(range(len(frames) - 50), clips)
     for number, start in enumerate(starts):
         container = CONTAINERS[number % len(CONTAINERS)]
-        write_video(folder / f"{number:02d}.{container}", small[start : start + 50])
+        write_video(folder / f"{number:02d}.{container}", frames[start : start + 50])
     if film_s:
-        write_video(folder / "film.mkv", small[: 25 * film_s])
+        write_video(folder / "film.mkv", frames[: 25 * film_s])
     return folder
 
 

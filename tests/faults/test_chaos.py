@@ -16,14 +16,14 @@ import pandas as pd
 import pytest
 
 from fer_batch.pipeline.verify import verify
-from tests.faults.conftest import Marked, analyze_command, done, kill, write_clips
+from tests.faults.conftest import CHILD, Marked, analyze_command, done, kill, write_clips
 from tests.integration.test_analyze import rows
 
 SECONDS = float(os.environ.get("FER_BATCH_CHAOS_S", "600"))
 SEED = int(os.environ.get("FER_BATCH_CHAOS_SEED", "5"))
 KINDS = {"worker": 4, "child": 4, "driver": 1, "driver and Ray": 1}
 """What is killed, and how often; a driver seldom enough that a start gets to its work at all."""
-TITLES = {"worker": "ray::", "child": "pipeline.guard import serve"}
+TITLES = {"worker": "ray::", "child": CHILD}
 PAUSE_S = (2.0, 8.0)
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(SECONDS * 3 + 3600)]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,6 +88,21 @@ def test_a_process_killed_while_it_waits_is_replaced(child: Child) -> None:
     before = greeted(child)
     os.kill(before, signal.SIGKILL)
     assert greeted(child) != before
+
+
+def test_a_process_killed_while_it_starts_is_replaced(child: Child) -> None:
+    killed = []
+
+    def strike() -> None:
+        while child.process is None:
+            time.sleep(0.001)
+        killed.append(child.process.pid)
+        os.kill(child.process.pid, signal.SIGKILL)
+
+    striker = threading.Thread(target=strike)
+    striker.start()
+    assert greeted(child) not in killed
+    striker.join()
 
 
 @pytest.mark.parametrize("make", ["tests.pipeline.strange:Nobody", "fer_batch.nothing"])
