@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +30,7 @@ from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.model.weights import Card, load_checkpoint
 from fer_batch.pipeline.finalize import RunSummary, finalize, unsuccessful
 from fer_batch.pipeline.forget import complete_forget
-from fer_batch.pipeline.guard import GuardedProbe, GuardedStage
+from fer_batch.pipeline.guard import GuardedProbe, GuardedStage, NoChildError
 from fer_batch.pipeline.lease import lease
 from fer_batch.pipeline.plan_store import (
     add_round,
@@ -50,7 +52,13 @@ RETRIES: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
 """A worker that died is started anew, but no bundle is tried for ever, as Ray's own default would."""
 FRUITLESS = 2
 """Starts in which no bundle gets done any more, until those that are left are given up."""
-WORKER_LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
+WORKER_LOST = (
+    RayActorError,
+    WorkerCrashedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    ObjectLostError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +136,20 @@ def analyze(
             return finalize(out)
 
 
+class Worker(GuardedStage):
+    """One that dies where it can't have a guarded process, as Ray tells exceptions of workers no further.
+
+    Ray starts another.
+    """
+
+    def __call__(self, bundles: pa.Table) -> pa.Table:
+        try:
+            return super().__call__(bundles)
+        except NoChildError as error:
+            print(error, file=sys.stderr, flush=True)
+            os._exit(1)
+
+
 def run_bundles(
     plan: pa.Table,
     results: Path,
@@ -178,7 +200,7 @@ def _through_stages(
         # Four workers that decode share a GPU for detection with one that recognizes.
         answers = _stage(
             bundles,
-            GuardedStage,
+            Worker,
             ("FacesStage", (config, card.crop_scale, AHEAD), limits),
             min(4 * gpus, cpus, len(work)),
             num_cpus=0.5,
@@ -197,7 +219,7 @@ def _through_stages(
         ahead = AHEAD if cpus >= 2 * workers else 0
         # Half a CPU each, so that the write tasks always find a place, also on one CPU.
         arguments = ("AnalyzeStage", (config, card.crop_scale, checkpoint, ahead), limits)
-        answers = _stage(bundles, GuardedStage, arguments, workers, num_cpus=0.5)
+        answers = _stage(bundles, Worker, arguments, workers, num_cpus=0.5)
     answers.write_datasink(ResultsSink(results), ray_remote_args={"num_cpus": 0.1})
 
 
