@@ -107,8 +107,11 @@ def test_finalize_killed_at_each_step(undisturbed: Path, copied: Path, standing:
         assert ended.returncode == KILLED, f"{step}: {ended.stderr}"
         if standing:
             assert_same_run(copied, undisturbed)
-        succeeds(command, Marked())
-        assert_whole(copied, undisturbed)
+        else:
+            succeeds(command, Marked())
+            assert_whole(copied, undisturbed)
+    succeeds(command, Marked())
+    assert_whole(copied, undisturbed)
 
 
 def test_finalize_killed_at_random_moments(undisturbed: Path, copied: Path) -> None:
