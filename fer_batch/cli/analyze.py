@@ -241,12 +241,12 @@ def _analyze(
 
 
 class _ProgressLine:
-    """One line on stderr, written over in a terminal, else again every ten seconds."""
+    """One line on stderr, written over in a terminal, else again every ten seconds where it has changed."""
 
     def __init__(self) -> None:
         self.over = "\r\x1b[K" if sys.stderr.isatty() else ""
         self.last = 0.0
-        self.text = ""
+        self.text = self.shown = ""
 
     def listed(self, listing: "Listing") -> None:
         count = len(listing.sources)
@@ -258,16 +258,14 @@ class _ProgressLine:
     def show(self, progress: "Progress") -> None:
         rate = progress.video_s_done / max(progress.elapsed_s, 1e-9)
         left = (progress.video_s - progress.video_s_done) / rate if rate else None
-        self.text = (
-            f"{progress.videos_done} of {progress.videos} videos done, {progress.faces} faces found, "
-            f"{rate:.1f}× realtime, {'…' if left is None else _clock(left)} left"
-        )
+        done = f"{progress.videos_done} of {progress.videos} videos done, {progress.faces} faces found"
+        self.text = f"{done}, {rate:.1f}× realtime, {'…' if left is None else _clock(left)} left"
         if self.over:
             print(f"{self.over}{self.text}", end="", file=sys.stderr, flush=True)
-        elif time.monotonic() - self.last >= 10:
+        elif time.monotonic() - self.last >= 10 and done != self.shown:
             print(self.text, file=sys.stderr, flush=True)
             self.last = time.monotonic()
-            self.text = ""
+            self.text, self.shown = "", done
 
     def close(self) -> None:
         if self.text:

@@ -58,6 +58,19 @@ def lease(out: Path, command: str) -> Iterator[None]:
                 folder.rmdir()
 
 
+def holder(out: Path) -> str | None:
+    """Who writes to `out` at the moment, None where nobody does; on another host that can't be told for sure.
+
+    By what the lease says alone: trying its lock would get in the way of a run that starts.
+    """
+    try:
+        said = json.loads((out / ".lease").read_text())
+        gone = said["host"] == socket.gethostname() and not Path(f"/proc/{said['pid']}").exists()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None if gone else _named(out / ".lease")
+
+
 def _locked(path: Path) -> int:
     """A descriptor of the file that has this name, locked; makes its folder."""
     for attempt in itertools.count():
@@ -94,16 +107,21 @@ def _locked(path: Path) -> int:
 
 
 def _refusal(path: Path) -> str:
+    who = _named(path)
+    return f"{path.parent} is in use: {who}; wait until it ends, or stop it, and run the same command again"
+
+
+def _named(path: Path) -> str:
+    """What the one says of itself that holds a lease."""
     time.sleep(0.1)  # who has only just locked it is writing its name
     try:
-        holder = json.loads(path.read_text())
-        who = (
-            f"`fer-batch {holder['command']}` writes there since {holder['since']} "
-            f"(process {holder['pid']} on {holder['host']})"
+        said = json.loads(path.read_text())
+        return (
+            f"`fer-batch {said['command']}` writes there since {said['since']} "
+            f"(process {said['pid']} on {said['host']})"
         )
     except (OSError, ValueError, KeyError, TypeError):
-        who = "another run writes there"
-    return f"{path.parent} is in use: {who}; wait until it ends, or stop it, and run the same command again"
+        return "another run writes there"
 
 
 def _let_go() -> None:

@@ -10,11 +10,14 @@ import pyarrow.parquet as pq
 from fer_batch.errors import OutputError
 from fer_batch.pipeline.finalize import differences, summarize
 from fer_batch.pipeline.forget import begun
+from fer_batch.pipeline.lease import holder
 from fer_batch.pipeline.plan_store import read_plan, read_run
 
 
 def verify(out: Path) -> list[str]:
     """What does not add up in `out`, a line each; none where all does. Writes nothing.
+
+    Where somebody writes there at the moment, the first line says so: what is missing may be on its way.
 
     Raises OutputError where `out` holds no run.
     """
@@ -28,6 +31,9 @@ def verify(out: Path) -> list[str]:
         found = found or list(_wrong_success(out))
     except OutputError as error:
         found.append(str(error))
+    writing = holder(out) if found else None
+    if writing:
+        found.insert(0, f"the run is going on: {writing}; verify it again when it has ended")
     return [" ".join(line.split()) for line in found]
 
 

@@ -145,13 +145,13 @@ class Reading:
         """What is wrong with this part of the file, None where nothing is."""
         found = [self.problem] if self.problem else []
         if self.bad_packets:
-            found.append(f"{self.bad_packets} damaged packets")
+            found.append(f"{self.bad_packets} damaged packet{_s(self.bad_packets)}")
         if self.lost_s >= 0.05:
             found.append(f"{self.lost_s:.1f} s without a frame")
         if self.damaged_frames:
-            found.append(f"{self.damaged_frames} damaged frames")
+            found.append(f"{self.damaged_frames} damaged frame{_s(self.damaged_frames)}")
         if self.misplaced_frames:
-            found.append(f"{self.misplaced_frames} frames out of their order")
+            found.append(f"{self.misplaced_frames} frame{_s(self.misplaced_frames)} out of order")
         if self.short_s > 0:
             promised_s = self.ends_s + self.short_s
             found.append(
@@ -167,6 +167,10 @@ class Reading:
             return -1
         self.frames += 1
         return self.frames - 1
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 def read_info(path: str | Path) -> VideoInfo:

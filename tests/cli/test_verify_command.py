@@ -164,9 +164,10 @@ def test_a_run_that_is_going_on_can_be_verified(out: Path, capsys: pytest.Captur
         assert verify(out) == 0
         plan_videos(out, LATER)
         assert verify(out) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == (
-        "1 of 8 segments are not done: run the same `fer-batch analyze` again"
-    )
+    assert verify(out) == 1
+    during, said, after = capsys.readouterr().out.splitlines()[-3:]
+    assert during.startswith("the run is going on: `fer-batch analyze` writes there since ")
+    assert said == after == ("1 of 8 segments are not done: run the same `fer-batch analyze` again")
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: None, Path.touch])

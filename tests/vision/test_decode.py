@@ -1004,7 +1004,7 @@ def test_a_lack_of_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch, sample: 
         ({"problem": "gone"}, "gone"),
         ({"bad_packets": 2}, "2 damaged packets"),
         ({"damaged_frames": 3}, "3 damaged frames"),
-        ({"misplaced_frames": 1}, "1 frames out of their order"),
+        ({"misplaced_frames": 1}, "1 frame out of order"),
         ({"bad_packets": 2, "lost_s": 0.04}, "2 damaged packets"),
         ({"bad_packets": 2, "lost_s": 0.16}, "2 damaged packets; 0.2 s without a frame"),
         (
@@ -1013,7 +1013,7 @@ def test_a_lack_of_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch, sample: 
         ),
         (
             {"problem": "gone", "bad_packets": 1, "ends_s": 7.0, "short_s": 3.0},
-            "gone; 1 damaged packets; read 7.0 of 10.0 s, the file ends before its container says",
+            "gone; 1 damaged packet; read 7.0 of 10.0 s, the file ends before its container says",
         ),
     ],
 )
