@@ -1,0 +1,81 @@
+"""`cluster/Dockerfile`, as far as can be told without building it."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "cluster" / "Dockerfile").read_text()
+KNOWN = {"ARG", "FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "CMD"}
+
+
+def instructions() -> list[tuple[str, str]]:
+    lines = [line for line in TEXT.splitlines() if not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [tuple(line.split(" ", 1)) for line in joined.splitlines() if line.strip()]  # type: ignore[misc]
+
+
+def test_instructions_are_known() -> None:
+    assert {name for name, _ in instructions()} == KNOWN
+
+
+def test_what_is_copied_is_in_the_repository() -> None:
+    for name, rest in instructions():
+        if name == "COPY":
+            *sources, _ = rest.split()
+            for source in sources:
+                listed = subprocess.run(
+                    ["git", "ls-files", source], cwd=ROOT, capture_output=True, text=True, check=True
+                )
+                assert listed.stdout, f"git has no {source}"
+
+
+def test_what_the_package_needs_is_copied() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    copied = {source for name, rest in instructions() if name == "COPY" for source in rest.split()[:-1]}
+    assert {"pyproject.toml", project["readme"], "fer_batch", "jobs"} <= copied
+    assert {path.split("/")[0] for path in project["license-files"]} <= copied
+
+
+def test_arguments_are_used_where_they_are_seen() -> None:
+    """One before FROM is seen by FROM alone."""
+    parts = instructions()
+    start = [name for name, _ in parts].index("FROM")
+    for index, (name, rest) in enumerate(parts):
+        if name == "ARG":
+            argument = rest.split("=")[0]
+            users = parts[start : start + 1] if index < start else parts[index:]
+            assert any(re.search(rf"\${{?{argument}\b", text) for other, text in users if other != "ARG")
+
+
+def test_python_is_one_that_the_package_takes() -> None:
+    assert "ARG PYTHON_VERSION=3.11\n" in TEXT
+
+
+def test_shell_commands_parse() -> None:
+    for name, rest in instructions():
+        if name == "RUN":
+            subprocess.run(["sh", "-n", "-c", rest], check=True)
+
+
+def test_requirements_are_those_of_the_package(tmp_path: Path) -> None:
+    """Runs the very line that writes them."""
+    (step,) = [rest for name, rest in instructions() if name == "RUN" and "tomllib" in rest]
+    write, choose, *_ = step.split("&&")
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    write = write.replace("python -c", f"{shlex.quote(sys.executable)} -c")
+    subprocess.run(["sh", "-e", "-c", f"{write} && {choose}"], cwd=tmp_path, check=True)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["cluster"]]
+    assert (tmp_path / "requirements.txt").read_text().splitlines() == wanted
+    torch = (tmp_path / "torch.txt").read_text().splitlines()
+    assert [re.split("[><=]", line)[0] for line in torch] == ["torch", "torchvision"]
+
+
+def test_nothing_runs_as_root_and_a_token_is_asked_for() -> None:
+    last = dict(instructions())
+    assert last["USER"] == "1000"
+    assert "RAY_AUTH_MODE=token" in last["ENV"].split()

@@ -1,0 +1,248 @@
+"""What goes to Kubernetes has no field that KubeRay or Kubernetes doesn't know, and fits together.
+
+`fields.json` has the fields that they know. Kubernetes drops an unknown field, or refuses the file; a
+misspelt `minReplicas` would be a cluster that never starts.
+"""
+
+import json
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.test_readme import parse_fer_batch
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "cluster"
+TYPES: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "fields.json").read_text())["types"]
+MANIFESTS = ("volume", "raycluster", "rayjob", "raycronjob")
+QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|Ki|[MGT]i?)?")
+OF_KIND = {"string": str, "boolean": bool, "integer": int, "number": (int, float)}
+
+
+class Strict(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, as Kubernetes does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"twice in one mapping: {keys}"
+        return super().construct_mapping(node, deep)
+
+
+def manifest(name: str) -> dict[str, Any]:
+    return yaml.load((CLUSTER / f"{name}.yaml").read_text(), Strict)
+
+
+def cluster_of(name: str) -> dict[str, Any]:
+    spec = manifest(name)["spec"]
+    return {
+        "raycluster": spec,
+        "rayjob": spec.get("rayClusterSpec"),
+        "raycronjob": spec.get("jobTemplate", {}).get("rayClusterSpec"),
+    }[name]
+
+
+def faults(value: Any, kind: str, path: str) -> Iterator[str]:
+    """What is wrong with a value of a kind as `fields.json` writes it, a line each."""
+    if kind in TYPES:
+        if not isinstance(value, dict):
+            yield f"{path}: a {kind} is a mapping"
+            return
+        known = TYPES[kind]
+        for name, inner in value.items():
+            if name not in known:
+                yield f"{path}.{name}: a {kind} has no such field"
+            elif known[name] == "?":
+                yield f"{path}.{name}: its type is missing in fields.json"
+            else:
+                yield from faults(inner, known[name].removesuffix("!"), f"{path}.{name}")
+        for name in {n for n, k in known.items() if k.endswith("!")} - set(value):
+            yield f"{path}: a {kind} needs {name}"
+    elif kind.startswith("["):
+        if not isinstance(value, list):
+            yield f"{path}: not a list"
+            return
+        for index, inner in enumerate(value):
+            yield from faults(inner, kind[1:-1], f"{path}[{index}]")
+    elif kind.startswith("{"):
+        if not isinstance(value, dict):
+            yield f"{path}: not a mapping"
+            return
+        for name, inner in value.items():
+            yield from faults(inner, kind[1:-1], f"{path}.{name}")
+    elif kind == "quantity":
+        if not QUANTITY.fullmatch(str(value)):
+            yield f"{path}: {value!r} is no quantity"
+    elif kind in OF_KIND:
+        if not isinstance(value, OF_KIND[kind]) or (isinstance(value, bool) and kind != "boolean"):
+            yield f"{path}: {value!r} is no {kind}"
+    elif value not in kind.split("|"):
+        yield f"{path}: {value!r} is none of {kind}"
+
+
+def all_faults(document: dict[str, Any]) -> list[str]:
+    return list(faults(document, document["kind"], document["kind"]))
+
+
+def misspelt(value: Any, kind: str) -> Iterator[Any]:
+    """The value as often as it has fields that the table knows, each time with another one misspelt."""
+    if kind in TYPES:
+        for name, inner in value.items():
+            yield {(key + "s" if key == name else key): content for key, content in value.items()}
+            for damaged in misspelt(inner, TYPES[kind][name].removesuffix("!")):
+                yield {**value, name: damaged}
+    elif kind.startswith("["):
+        for index, inner in enumerate(value):
+            for damaged in misspelt(inner, kind[1:-1]):
+                yield [*value[:index], damaged, *value[index + 1 :]]
+
+
+def at(document: Any, path: str) -> Any:
+    for part in path.split("."):
+        document = document[int(part)] if part.isdigit() else document[part]
+    return document
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_every_field_is_one_that_kubernetes_knows(name: str) -> None:
+    assert all_faults(manifest(name)) == []
+
+
+def test_the_names_are_known_kinds() -> None:
+    kinds = {manifest(name)["kind"]: manifest(name)["apiVersion"] for name in MANIFESTS}
+    assert kinds == {
+        "PersistentVolumeClaim": "v1",
+        "RayCluster": "ray.io/v1",
+        "RayJob": "ray.io/v1",
+        "RayCronJob": "ray.io/v1",
+    }
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_any_misspelt_field_is_refused(name: str) -> None:
+    document = manifest(name)
+    damaged = list(misspelt(document, document["kind"]))
+    assert len(damaged) > (8 if name == "volume" else 100)
+    assert [d for d in damaged if not list(faults(d, document["kind"], ""))] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec.rayClusterSpec.workerGroupSpecs.0.minReplicas", "4"),
+        ("spec.rayClusterSpec.workerGroupSpecs.0.minReplicas", True),
+        ("spec.rayClusterSpec.workerGroupSpecs", {}),
+        ("spec.rayClusterSpec.rayVersion", 2.6),
+        ("spec.rayClusterSpec.authOptions.mode", "on"),
+        ("spec.rayClusterSpec.headGroupSpec.rayStartParams.num-cpus", 0),
+        ("spec.rayClusterSpec.headGroupSpec.template.spec.containers.0.resources.limits.memory", "8 GB"),
+        ("spec.backoffLimit", None),
+    ],
+)
+def test_a_value_of_another_type_is_refused(path: str, value: Any) -> None:
+    document = manifest("rayjob")
+    parent, _, last = path.rpartition(".")
+    at(document, parent)[last] = value
+    (fault,) = all_faults(document)
+    told = re.sub(r"[.](\d+)", r"[\1]", path)
+    assert fault.startswith(f"RayJob.{told}")
+
+
+@pytest.mark.parametrize("path", ["spec.headGroupSpec", "spec.workerGroupSpecs.1.groupName"])
+def test_a_field_that_is_missing_is_told(path: str) -> None:
+    document = manifest("raycluster")
+    parent, _, last = path.rpartition(".")
+    del at(document, parent)[last]
+    assert [fault for fault in all_faults(document) if f"needs {last}" in fault]
+
+
+def test_a_key_that_stands_twice_is_refused() -> None:
+    with pytest.raises(AssertionError, match="twice"):
+        yaml.load("spec:\n  replicas: 1\n  replicas: 2\n", Strict)
+
+
+def test_all_three_describe_the_same_cluster() -> None:
+    assert cluster_of("rayjob") == cluster_of("raycluster")
+    assert cluster_of("raycronjob") == cluster_of("raycluster")
+
+
+def test_the_cluster_asks_for_the_token_of_the_secret() -> None:
+    assert cluster_of("raycluster")["authOptions"] == {"mode": "token", "secretName": "fer-batch-token"}
+
+
+def test_ray_is_the_one_of_the_image_and_of_the_package() -> None:
+    version = cluster_of("raycluster")["rayVersion"]
+    assert f"ARG RAY_VERSION={version}\n" in (CLUSTER / "Dockerfile").read_text()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    least, most = re.fullmatch(r"ray\[default\]>=([\d.]+),<([\d.]+)", extras["cluster"][0]).groups()
+    assert as_numbers(least) <= as_numbers(version) < as_numbers(most)
+
+
+def as_numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
+def pods() -> list[tuple[str, dict[str, Any]]]:
+    spec = cluster_of("raycluster")
+    groups = [("head", spec["headGroupSpec"])]
+    groups += [(group["groupName"], group) for group in spec["workerGroupSpecs"]]
+    return [(name, group["template"]["spec"]) for name, group in groups]
+
+
+@pytest.mark.parametrize(("name", "pod"), pods())
+def test_every_pod_is_bounded_confined_and_sees_the_data(name: str, pod: dict[str, Any]) -> None:
+    (container,) = pod["containers"]
+    resources = container["resources"]
+    assert resources["requests"] == resources["limits"]
+    assert {"cpu", "memory"} <= set(resources["limits"])
+    assert ("nvidia.com/gpu" in resources["limits"]) == (name == "gpu")
+    assert container["image"] == f"registry.example/fer-batch:{'cuda' if name == 'gpu' else 'cpu'}"
+    assert container["volumeMounts"] == [{"name": "data", "mountPath": "/data"}]
+    claim = {"claimName": manifest("volume")["metadata"]["name"]}
+    assert pod["volumes"] == [{"name": "data", "persistentVolumeClaim": claim}]
+    user = pod["securityContext"]
+    assert user["runAsNonRoot"]
+    assert f"--uid {user['runAsUser']} " in (CLUSTER / "Dockerfile").read_text()
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
+def test_workers_may_be_on_nodes_that_vanish_and_the_head_may_not() -> None:
+    spots = {}
+    for name, pod in pods():
+        affinity = pod["affinity"]["nodeAffinity"]
+        if name == "head":
+            (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+            spots[name] = {(e["key"], *e["values"]) for e in term["matchExpressions"]}
+            assert {e["operator"] for e in term["matchExpressions"]} == {"NotIn"}
+        else:
+            terms = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+            found = [e for term in terms for e in term["preference"]["matchExpressions"]]
+            spots[name] = {(e["key"], *e["values"]) for e in found}
+            assert {e["operator"] for e in found} == {"In"}
+    assert spots["head"] == spots["cpu"] == spots["gpu"]
+
+
+def test_worker_groups_grow_and_the_head_takes_no_work() -> None:
+    spec = cluster_of("raycluster")
+    assert spec["enableInTreeAutoscaling"]
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    for group in spec["workerGroupSpecs"]:
+        assert 0 <= group["minReplicas"] < group["maxReplicas"]
+
+
+@pytest.mark.parametrize("name", ["rayjob", "raycronjob"])
+def test_the_command_of_the_job_is_one_of_ours(name: str) -> None:
+    spec = manifest(name)["spec"]
+    options = parse_fer_batch(shlex.split(spec.get("jobTemplate", spec)["entrypoint"]))
+    assert [*options.videos, str(options.out)] == ["/data/videos", "/data/results"]
+
+
+def test_the_nightly_run_ends_before_the_next_one() -> None:
+    spec = manifest("raycronjob")["spec"]
+    assert re.fullmatch(r"\d+ \d+ \* \* \*", spec["schedule"])
+    assert spec["jobTemplate"]["activeDeadlineSeconds"] < 24 * 3600
