@@ -158,7 +158,7 @@ def _admitted(address: str, insecure: bool) -> Iterator[None]:
     _check_reachable(gcs)
     with _token(None):
         if _admits(gcs):
-            if not insecure and not _is_loopback(gcs):
+            if not insecure and not is_loopback(gcs):
                 raise ConfigError(
                     f"the Ray cluster at {gcs} asks for no token, so whoever reaches it can run anything "
                     "there: start it with RAY_AUTH_MODE=token, or say --insecure"
@@ -187,7 +187,8 @@ def _admits(gcs: str) -> bool:
     return True
 
 
-def _is_loopback(gcs: str) -> bool:
+def is_loopback(gcs: str) -> bool:
+    """Whether `host:port` is reached from this machine alone."""
     host = gcs.rpartition(":")[0].strip("[]")
     return all(ipaddress.ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(host, None))
 

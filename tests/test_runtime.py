@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from fer_batch.errors import ConfigError
-from fer_batch.runtime import TOKEN, _is_loopback, ray_session
+from fer_batch.runtime import TOKEN, is_loopback, ray_session
 
 KNOCK = """
 import sys
@@ -33,7 +33,7 @@ GcsClient(address=sys.argv[1]).internal_kv_get(b"", namespace=b"", timeout=10)
     ],
 )
 def test_what_is_on_the_loopback_interface(address: str, local: bool) -> None:
-    assert _is_loopback(address) == local
+    assert is_loopback(address) == local
 
 
 @pytest.mark.parametrize(
