@@ -30,6 +30,7 @@ from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.model.weights import Card, load_checkpoint
 from fer_batch.pipeline.finalize import RunSummary, finalize, unsuccessful
 from fer_batch.pipeline.forget import complete_forget
+from fer_batch.pipeline.gauges import gauged
 from fer_batch.pipeline.guard import GuardedProbe, GuardedStage, NoChildError
 from fer_batch.pipeline.lease import lease
 from fer_batch.pipeline.plan_store import (
@@ -109,6 +110,7 @@ def analyze(
         on_listing(listing)
         with ray_session(address, insecure=insecure, verbose=verbose):
             _quiet_data(verbose)
+            on_progress = gauged(out, on_progress)
             again = unsuccessful(out) if run and retry_failed else set()
             planned = attempts(listing.sources, read_plan(out)[0] if run else [], again)
             fresh = [vars(source) for source in listing.sources if source.video_id in planned]

@@ -131,8 +131,9 @@ def submit(
         last, job_id = _attempts(client, submission_id)
         if last is not None and last.status not in (JobStatus.FAILED, JobStatus.STOPPED):
             if last.entrypoint != entrypoint:
+                command = last.entrypoint.removeprefix(ENTRY)
                 raise ConfigError(
-                    f"the job {last.submission_id} is another command, {last.entrypoint.removeprefix(ENTRY)}: give another "
+                    f"the job {last.submission_id} is another command, {command}: give another "
                     "--submission-id, or the same command"
                 )
             return str(last.submission_id), False
