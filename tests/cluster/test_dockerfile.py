@@ -7,8 +7,18 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "cluster" / "Dockerfile").read_text()
+ALONE = """
+import fcntl, os, socket, struct, sys
+IFF_UP, SIOCSIFFLAGS = 1, 0x8914
+fcntl.ioctl(socket.socket(), SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
+assert [name for _, name in socket.if_nameindex()] == ["lo"]
+os.execv(sys.executable, [sys.executable, "-m", "fer_batch.cli.main", *sys.argv[1:]])
+"""
+"""Runs `fer-batch` where there is the loopback interface and no other, in a new network namespace."""
 KNOWN = {"ARG", "FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "CMD"}
 
 
@@ -79,3 +89,15 @@ def test_nothing_runs_as_root_and_a_token_is_asked_for() -> None:
     last = dict(instructions())
     assert last["USER"] == "1000"
     assert "RAY_AUTH_MODE=token" in last["ENV"].split()
+
+
+@pytest.mark.slow
+def test_the_demo_needs_no_network(tmp_path: Path) -> None:
+    """As README's `docker run --network none`."""
+    alone = ["unshare", "--map-root-user", "--net"]
+    if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no network namespace can be made here")
+    command = [*alone, sys.executable, "-c", ALONE, "demo", "--out", str(tmp_path / "demo")]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "track 0" in done.stdout
