@@ -53,7 +53,7 @@ def substituted(line: str) -> list[str]:
 
 
 def words(line: str) -> list[str]:
-    return shlex.split(re.sub(r"\$\(.*?\)", "SUBSTITUTED", line))
+    return shlex.split(re.sub(r"\$\(.*?\)", "SUBSTITUTED", line).removesuffix(" > /dev/null"))
 
 
 def parse_fer_batch(arguments: Sequence[str]) -> argparse.Namespace:
@@ -107,6 +107,12 @@ def check_kubectl(arguments: list[str]) -> None:
             assert document["metadata"]["name"] == named[2]
     if "--" in arguments:
         parse_fer_batch(arguments[arguments.index("--") + 1 :])
+
+
+def check_chmod(arguments: list[str]) -> None:
+    mounted = yaml.safe_load((CLUSTER / "ray-up.yaml").read_text())["file_mounts"]
+    assert arguments[1] == "600"
+    assert arguments[2] in mounted.values()
 
 
 def check_docker(arguments: list[str]) -> None:
@@ -171,6 +177,7 @@ def check_pytest(arguments: list[str]) -> None:
 
 CHECKS = {
     "aws": check_aws,
+    "chmod": check_chmod,
     "docker": check_docker,
     "export": check_export,
     "fer-batch": check_fer_batch,
