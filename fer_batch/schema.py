@@ -6,8 +6,9 @@ the upright frame's width and height.
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
-"""1: as it was at first. 2: `attempt` in PROBED and VIDEOS; the tables have a snapshot."""
+SCHEMA_VERSION = 3
+"""1: as it was at first. 2: `attempt` in PROBED and VIDEOS; the tables have a snapshot. 3: `extra` in PROBED,
+what the container says in RESULTS; a plan may lack `first_pts`."""
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """The classes of the packaged model. Another checkpoint's card may name others."""
@@ -18,6 +19,25 @@ STATUSES = ("ok", "no_faces", "no_video", "partial", "failed")
 def _fields(**types: pa.DataType) -> list[pa.Field]:
     return [pa.field(name, kind) for name, kind in types.items()]
 
+
+SOURCES = pa.schema(
+    _fields(
+        video_id=pa.string(),
+        version=pa.string(),
+        uri=pa.string(),
+        size_bytes=pa.int64(),
+        error=pa.string(),
+        duration_s=pa.float64(),
+        extra=pa.string(),
+    )
+)
+"""One input video, before anything of it is read.
+
+`video_id`: 16 hex digits, a hash of the uri: the same file has the same id in every run. `version`: 16 hex
+digits, a hash of size and modification time, or of what a manifest says. `uri`: absolute path, links
+resolved; one that is not UTF-8 or has control characters (line breaks) in it is a `file://` address, with
+those and all else but plain letters and digits as %XX. `error`: why it can't be read, where that shows
+already. `duration_s` and `extra` (a JSON object of its owner's columns) are what a manifest says, or null."""
 
 PROBED = pa.schema(
     _fields(
@@ -34,13 +54,17 @@ PROBED = pa.schema(
         status=pa.string(),
         error=pa.string(),
         attempt=pa.int32(),
+        extra=pa.string(),
+        round=pa.string(),
     )
 )
 """One input as probed: `status` is "ok" where it has a video stream to read, else "no_video" or "failed".
-`attempt` counts how often the same version has been planned again; null is 0."""
+`attempt` counts how often the same version has been planned again; null is 0. Where a manifest said how long
+it is, it was not opened: `fps`, `width`, `height`, `codec` and `first_pts` are null. `round` names the part
+of the plan that has its segments, where that is an earlier one."""
 
 VIDEOS = pa.schema(
-    [f for f in PROBED if f.name not in ("first_pts", "status", "error", "attempt")]
+    [f for f in PROBED if f.name not in ("first_pts", "status", "error", "attempt", "extra", "round")]
     + _fields(
         status=pa.string(),
         error=pa.string(),
@@ -107,6 +131,10 @@ _SEGMENT = [
         read_s=pa.float64(),
         frames=pa.int64(),
         moments=pa.list_(MOMENT),
+        fps=pa.float64(),
+        width=pa.int32(),
+        height=pa.int32(),
+        codec=pa.string(),
     ),
 ]
 _TIMINGS = _fields(decode_s=pa.float64(), detect_s=pa.float64(), crop_s=pa.float64())
@@ -135,6 +163,13 @@ MOMENTS = pa.schema(
     )
 )
 """A moment that was looked at, with the number of faces found: "no face" and "not looked at" differ."""
+
+
+_TRACK = _fields(video_id=pa.string(), uri=pa.string(), track_id=pa.int32())
+_ANSWER = _fields(emotion=pa.string(), confidence=pa.float32())
+
+OWN_COLUMNS = frozenset(f.name for f in (*VIDEOS, *MOMENTS, *FACE, *_TRACK, *_ANSWER)) | {"model_id"}
+"""Names that no column of a manifest's owner has in the tables."""
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -182,9 +217,9 @@ def tracks_schema(classes: tuple[str, ...]) -> pa.Schema:
     """A face at a moment, as people query it, for a model of these classes."""
     return pa.schema(
         [
-            *_fields(video_id=pa.string(), uri=pa.string(), track_id=pa.int32()),
+            *_TRACK,
             *[f for f in FACE if f.name != "track"],
-            *_fields(emotion=pa.string(), confidence=pa.float32()),
+            *_ANSWER,
             *[pa.field(probability_column(name), pa.float32()) for name in classes],
             *_fields(model_id=pa.string(), bucket=pa.int32()),
         ]

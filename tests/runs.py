@@ -15,10 +15,10 @@ from fer_batch.archive.plan import plan_segments
 from fer_batch.config import AnalyzeConfig
 from fer_batch.model.weights import Card
 from fer_batch.pipeline.finalize import finalize
-from fer_batch.pipeline.plan_store import add_round, start_run
+from fer_batch.pipeline.plan_store import add_round, read_segments, read_videos, start_run
 from fer_batch.pipeline.results import write_result
 from fer_batch.pipeline.snapshot import TABLES
-from fer_batch.schema import EMOTIONS, RESULTS, to_bundle
+from fer_batch.schema import EMOTIONS, PROBED, RESULTS, to_bundle
 from fer_batch.timeline.store import open_timeline
 
 CARD = Card(classes=EMOTIONS, architecture={}, sha256="0123456789ab" + "0" * 52)
@@ -77,10 +77,19 @@ def plan_videos(
     out: Path, videos: Mapping[str, Tracks | None], version: str = "1", attempt: int = 0
 ) -> pa.Table:
     """Another round of a run; its segments."""
-    rows = [probed(uri, tracks, version, attempt) for uri, tracks in videos.items()]
+    rows = pa.Table.from_pylist(
+        [probed(uri, tracks, version, attempt) for uri, tracks in videos.items()], schema=PROBED
+    )
     plan = plan_segments(rows, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1)
     add_round(out, rows, plan)
     return plan
+
+
+def read_plan(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """All planned videos, and their segments."""
+    videos = read_videos(out)
+    segments = [row for part in read_segments(out, videos) for row in part.to_pylist()]
+    return videos.to_pylist(), segments
 
 
 def answer_videos(out: Path, plan: pa.Table, videos: Mapping[str, Tracks | None]) -> None:

@@ -1,47 +1,40 @@
 """What the user names (files, folders, globs, manifests) to the videos that are meant, each once."""
 
-import csv
+import functools
 import glob
 import hashlib
 import os
 import re
+import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+
+from fer_batch.archive.manifest import Entry, read_manifest, widest
 from fer_batch.errors import InputError
+from fer_batch.schema import SOURCES
 
 _NAMES = """3g2 3gp asf avi divx f4v flv gif h264 h265 hevc ivf m2ts m2v m4v mjpeg mkv mov mp4 mpeg mpg mts
     mxf ogm ogv qt rm rmvb ts vob webm wmv y4m"""
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
-MANIFEST_SUFFIXES = frozenset([".txt", ".csv"])
+MANIFEST_SUFFIXES = frozenset([".txt", ".csv", ".parquet", ".jsonl", ".ndjson"])
 NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, which would break a line or command a terminal, and bytes that are not UTF-8."""
-MANIFEST_COLUMNS = ("path", "uri", "video", "file")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """One input video, before anything of it is read."""
-
-    video_id: str
-    """16 hex digits, a hash of the uri: the same file has the same id in every run."""
-    version: str
-    """16 hex digits, a hash of size and modification time."""
-    uri: str
-    """Absolute path, links resolved. A path that is not UTF-8 or has control characters (line breaks) in it
-    is a `file://` address, with those and all else but plain letters and digits as %XX."""
-    size_bytes: int
-    error: str | None = None
-    """Why it can't be read, where that shows already."""
+ROWS = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
     """The videos that inputs stand for."""
 
-    sources: tuple[Source, ...]
-    """In order of their uri."""
+    sources: pa.Table
+    """Rows of `schema.SOURCES`, in order of their uri, each uri once."""
+    columns: dict[str, str]
+    """The columns of its owner's that manifests have, and which of `manifest.KINDS` each is."""
     skipped: int
     """Files in folders and globs that are not videos by their name."""
     repeated: int
@@ -51,50 +44,73 @@ class Listing:
 def list_videos(inputs: Sequence[str]) -> Listing:
     """Files, folders (recursive), globs and manifests to videos.
 
-    A manifest is a `.txt` file (a path a line, `#` begins a comment) or a `.csv` with a column `path`,
-    `uri`, `video` or `file`; relative paths in it are relative to it, and a missing file in it becomes a
-    failed video, not an error. In folders and globs only names with a video's suffix count. Raises
-    InputError where a named input does not exist, a folder can't be read, or no video is left.
+    Manifests are read as `read_manifest` says; relative paths in one are relative to it, and a missing file
+    in it becomes a failed video, not an error. In folders and globs only names with a video's suffix count. A
+    file that is named again is as it was named first. Raises InputError where a named input does not exist, a
+    folder or manifest can't be read, or no video is left.
     """
     if not inputs:
-        raise InputError("no videos named; give files, folders, globs or manifests (.txt, .csv)")
-    counts = {"skipped": 0, "named": 0}
-    found: dict[str, Source] = {}
-    for path in _named(inputs, counts):
+        manifests = ", ".join(sorted(MANIFEST_SUFFIXES))
+        raise InputError(f"no videos named; give files, folders, globs or manifests ({manifests})")
+    _real.cache_clear()
+    counts: Counter[str] = Counter()
+    columns: dict[str, str] = {}
+    seen: set[str] = set()
+    rows: list[dict[str, Any]] = []
+    parts = [SOURCES.empty_table()]
+    for entry in _named(inputs, counts, columns):
         counts["named"] += 1
-        source = _source(path)
-        found.setdefault(source.uri, source)
-    if not found:
+        row = _source(entry)
+        if row["uri"] not in seen:
+            seen.add(row["uri"])
+            rows.append(row)
+        if len(rows) == ROWS:  # a list of a million dicts is a gigabyte
+            parts.append(pa.Table.from_pylist(rows, schema=SOURCES))
+            rows = []
+    parts.append(pa.Table.from_pylist(rows, schema=SOURCES))
+    if not seen:
         named = ", ".join(inputs)
         hint = f" ({counts['skipped']} other files skipped)" if counts["skipped"] else ""
         raise InputError(f"no videos found in {named}{hint}; looked for names like {_examples()}")
-    sources = tuple(found[uri] for uri in sorted(found))
-    return Listing(sources=sources, skipped=counts["skipped"], repeated=counts["named"] - len(sources))
+    return Listing(
+        sources=pa.concat_tables(parts).sort_by("uri"),
+        columns=columns,
+        skipped=counts["skipped"],
+        repeated=counts["named"] - len(seen),
+    )
 
 
-def _named(inputs: Sequence[str], counts: dict[str, int]) -> Iterator[str]:
+def _named(inputs: Sequence[str], counts: Counter[str], columns: dict[str, str]) -> Iterator[Entry]:
     for given in inputs:
         if os.path.isdir(given):
-            yield from _folder(given, counts)
+            yield from map(_entry, _folder(given, counts))
         elif os.path.lexists(given):
-            suffix = Path(given).suffix.lower()
-            if suffix in MANIFEST_SUFFIXES:
-                yield from _manifest(Path(given))
+            if Path(given).suffix.lower() in MANIFEST_SUFFIXES:
+                manifest = read_manifest(Path(given))
+                for name, kind in manifest.columns.items():
+                    columns[name] = widest(columns.get(name, kind), kind)
+                folder = os.path.dirname(given)
+                for entry in manifest.entries:
+                    yield _entry(os.path.join(folder, entry.path), entry)
             else:
-                yield given
+                yield _entry(given)
         elif glob.has_magic(given):
             matches = _matches(given)
             if not matches:
                 raise InputError(f"nothing matches {given}")
             for match in matches:
                 if os.path.isdir(match):
-                    yield from _folder(match, counts)
+                    yield from map(_entry, _folder(match, counts))
                 elif Path(match).suffix.lower() in VIDEO_SUFFIXES:
-                    yield match
+                    yield _entry(match)
                 else:
                     counts["skipped"] += 1
         else:
             raise InputError(f"there is no file or folder {given}")
+
+
+def _entry(path: str, entry: Entry | None = None) -> Entry:
+    return replace(entry, path=path) if entry else Entry(path=path)
 
 
 def _matches(pattern: str) -> list[str]:
@@ -111,7 +127,7 @@ def _matches(pattern: str) -> list[str]:
     )
 
 
-def _folder(folder: str, counts: dict[str, int]) -> Iterator[str]:
+def _folder(folder: str, counts: Counter[str]) -> Iterator[str]:
     def unreadable(error: OSError) -> None:
         raise InputError(f"the folder {error.filename} can't be read: {error.strerror}")
 
@@ -124,43 +140,47 @@ def _folder(folder: str, counts: dict[str, int]) -> Iterator[str]:
                 counts["skipped"] += 1
 
 
-def _manifest(path: Path) -> Iterator[str]:
-    if not path.is_file():
-        raise InputError(f"the manifest {path} is not a regular file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the manifest {path} can't be read as UTF-8 text: {error}") from error
-    if "\0" in text:
-        raise InputError(f"the manifest {path} can't be read as UTF-8 text: it holds zero bytes")
-    if path.suffix.lower() == ".csv":
-        rows = csv.DictReader(text.splitlines())
-        column = next((c for c in rows.fieldnames or () if c.strip().lower() in MANIFEST_COLUMNS), None)
-        if column is None:
-            raise InputError(
-                f"the manifest {path} has no column named {', '.join(MANIFEST_COLUMNS[:-1])} or file"
-            )
-        names = [row[column] or "" for row in rows]
+def _source(entry: Entry) -> dict[str, Any]:
+    """A row of `schema.SOURCES`."""
+    uri, status, error = _found(entry.path)
+    if status is None:
+        size, version = 0, "missing"
     else:
-        names = ["" if line.lstrip().startswith("#") else line for line in text.splitlines()]
-    for name in names:
-        if name.strip():
-            yield os.path.join(path.parent, name.strip())
-
-
-def _source(path: str) -> Source:
-    uri = os.path.realpath(path) if os.path.exists(path) else os.path.abspath(path)
-    size, version, error = 0, "missing", None
-    try:
-        status = os.stat(uri)
         size, version = status.st_size, _hash(f"{status.st_size} {status.st_mtime_ns}")
-        if not os.path.isfile(uri):
-            error = "not a regular file"
-    except OSError as problem:
-        error = "the file does not exist" if isinstance(problem, FileNotFoundError) else str(problem.strerror)
+        error = None if stat.S_ISREG(status.st_mode) else "not a regular file"
+        version = version if entry.version is None else _hash(entry.version)
     if NO_TEXT.search(uri):
         uri = Path(uri).as_uri()
-    return Source(video_id=_hash(uri), version=version, uri=uri, size_bytes=size, error=error)
+    return {
+        "video_id": _hash(uri),
+        "version": version,
+        "uri": uri,
+        "size_bytes": size,
+        "error": error,
+        "duration_s": entry.duration_s,
+        "extra": entry.extra,
+    }
+
+
+def _found(path: str) -> tuple[str, os.stat_result | None, str | None]:
+    """Absolute path without links, what the file is, and what keeps it from being read."""
+    folder, name = os.path.split(path)
+    uri = os.path.join(_real(folder), name)
+    try:
+        status = os.lstat(uri)
+        if stat.S_ISLNK(status.st_mode) or name in ("", ".", ".."):
+            status = os.stat(uri)
+            uri = os.path.realpath(uri)
+        return uri, status, None
+    except FileNotFoundError:
+        return os.path.abspath(path), None, "the file does not exist"
+    except OSError as problem:
+        return os.path.abspath(path), None, str(problem.strerror)
+
+
+@functools.lru_cache(4096)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def _hash(text: str) -> str:

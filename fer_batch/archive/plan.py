@@ -1,12 +1,11 @@
 """Videos to the work that they are: segments of a minute, in bundles of some ten."""
 
 import hashlib
-import itertools
-import math
-from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.schema import PLAN
@@ -17,34 +16,42 @@ BUNDLES_EACH = 8
 """For each worker, at least, so that the last one to finish is not alone for long."""
 SHORTEST_TAIL_S = 1.0
 """A rest shorter than this belongs to the segment before it."""
-
-
+FEWEST_FPS = 5.0
+"""Frames a second that a video is taken to have at least which was not opened before it is planned."""
 SLOWEST_BYTES_S = 10.0
 """Bytes of a second of video, at least, in what is planned: less than even a still picture takes."""
 LONGEST_S = 7 * 86_400.0
 """Planned of one video at most. What is beyond is in the last segment, which is read to the end anyway."""
 
 
-def planned_s(video: dict[str, Any]) -> float | None:
-    """Seconds of a row of `schema.PROBED` that are worth segments: a container may promise years."""
-    promised: float | None = video["duration_s"]
-    if promised is None or math.isnan(promised):
-        return None
-    return min(promised, video["size_bytes"] / SLOWEST_BYTES_S, LONGEST_S)
+def planned_s(videos: pa.Table) -> np.ndarray:
+    """Seconds that are worth segments, `(n,) float64`, of rows of `schema.PROBED`: a container may promise
+    years. NaN where nothing says how long a video is.
+    """
+    promised = videos.column("duration_s").fill_null(np.nan).to_numpy()
+    most = videos.column("size_bytes").cast(pa.float64()).fill_null(np.inf).to_numpy() / SLOWEST_BYTES_S
+    return np.where(np.isnan(promised), np.nan, np.minimum(np.minimum(promised, most), LONGEST_S))
 
 
-def segment_bounds(duration_s: float | None, segment_s: float) -> list[tuple[float, float]]:
-    """The cores of a video: half-open ranges that tile `[0, duration_s)` seconds; one where it is unknown."""
-    if duration_s is None or not math.isfinite(duration_s):
-        return [(0.0, 0.0)]
-    if duration_s <= segment_s + SHORTEST_TAIL_S:
-        return [(0.0, max(duration_s, 0.0))]
-    count = math.ceil((duration_s - SHORTEST_TAIL_S) / segment_s)
-    edges = [k * segment_s for k in range(count)] + [duration_s]
-    return list(itertools.pairwise(edges))
+def segment_edges(lengths_s: np.ndarray, segment_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The cores of videos of these lengths, in order: which video each is of, its start and its end, in
+    seconds.
+
+    They tile each `[0, length)`; what is no length is one core without one.
+    """
+    lengths_s = np.where(np.isfinite(lengths_s), lengths_s, np.nan)
+    counts = np.maximum(np.ceil((np.nan_to_num(lengths_s) - SHORTEST_TAIL_S) / segment_s), 1).astype(np.int64)
+    counts[~(lengths_s > segment_s + SHORTEST_TAIL_S)] = 1
+    video = np.repeat(np.arange(len(counts)), counts)
+    index = np.arange(len(video)) - np.repeat(np.cumsum(counts) - counts, counts)
+    last = index == counts[video] - 1
+    ends_s = np.where(last, np.maximum(np.nan_to_num(lengths_s), 0)[video], (index + 1) * segment_s)
+    return video, index * segment_s, ends_s
 
 
-def overlaps(config: AnalyzeConfig, half_window_s: float, video_fps: float) -> tuple[float, float]:
+def overlaps(
+    config: AnalyzeConfig, half_window_s: float, video_fps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Seconds that a segment reads before and after its core, so that no answer in it depends on where it
     was cut.
 
@@ -52,14 +59,14 @@ def overlaps(config: AnalyzeConfig, half_window_s: float, video_fps: float) -> t
     picture are. Before, also twice the gap that a track may survive, for the tracks to settle. Two moments on
     top of each.
     """
-    moment_s = 1 / min(video_fps, math.inf if config.every_frame else config.fps)
-    gap_s = max(config.max_gap_s, 1.5 * moment_s)
-    after_s = half_window_s + max(2 * config.search_s, moment_s) + 2 * moment_s
+    moment_s = 1 / np.minimum(video_fps, np.inf if config.every_frame else config.fps)
+    gap_s = np.maximum(config.max_gap_s, 1.5 * moment_s)
+    after_s = half_window_s + np.maximum(2 * config.search_s, moment_s) + 2 * moment_s
     return after_s + 2 * gap_s, after_s
 
 
 def plan_segments(
-    videos: Sequence[dict[str, Any]], config: AnalyzeConfig, half_window_s: float, model_id: str, workers: int
+    videos: pa.Table, config: AnalyzeConfig, half_window_s: float, model_id: str, workers: int
 ) -> pa.Table:
     """Rows of `schema.PROBED` that are "ok" to rows of `schema.PLAN`, in order of video and time.
 
@@ -67,50 +74,66 @@ def plan_segments(
     some. Same videos, settings, model and workers: same plan. A bundle's id is a hash of its segments and
     of all that its answers depend on.
     """
-    segments = [
-        s for video in videos if video["status"] == "ok" for s in _segments(video, config, half_window_s)
-    ]
-    total_s = sum(s["end_s"] - s["start_s"] for s in segments)
-    budget_s = min(config.bundle_s, max(total_s / (BUNDLES_EACH * workers), 10.0))
+    videos = videos.filter(pc.equal(videos.column("status"), "ok"))
+    video, core_starts_s, core_ends_s = segment_edges(planned_s(videos), config.segment_s)
+    fps = videos.column("fps").fill_null(FEWEST_FPS).to_numpy()
+    before_s, after_s = overlaps(config, half_window_s, fps)
+    counts = np.bincount(video, minlength=videos.num_rows)
+    index = np.arange(len(video)) - (np.cumsum(counts) - counts)[video]
+    last = index == counts[video] - 1
+    starts_s = np.maximum(core_starts_s - before_s[video], 0)
+    ends_s = np.where(last, core_ends_s, core_ends_s + after_s[video])
+    named = videos.select(["video_id", "version", "uri", "first_pts"]).take(pa.array(video))
+    ids = _segment_ids(named, index, videos.column("attempt").fill_null(0).to_numpy()[video])
+    firsts = _bundles(ends_s - starts_s, config.bundle_s, workers)
+    sizes = np.diff(np.append(firsts, len(video)))
     fingerprint = config.fingerprint(model_id)
-    bundle: list[dict[str, Any]] = []
-    filled_s = 0.0
-    for segment in segments:
-        length_s = segment["end_s"] - segment["start_s"]
-        if bundle and (filled_s + length_s > budget_s or len(bundle) == MAX_SEGMENTS):
-            _seal(bundle, fingerprint)
-            bundle, filled_s = [], 0.0
-        bundle.append(segment)
-        filled_s += length_s
-    _seal(bundle, fingerprint)
-    return pa.Table.from_pylist(segments, schema=PLAN)
-
-
-def _segments(video: dict[str, Any], config: AnalyzeConfig, half_window_s: float) -> list[dict[str, Any]]:
-    before_s, after_s = overlaps(config, half_window_s, video["fps"])
-    again = f".{video['attempt']}" if video.get("attempt") else ""
-    bounds = segment_bounds(planned_s(video), config.segment_s)
-    return [
-        {
-            "segment_id": f"{video['video_id']}/{video['version']}/{index:05d}{again}",
-            "video_id": video["video_id"],
-            "version": video["version"],
-            "uri": video["uri"],
-            "index": index,
-            "segments": len(bounds),
-            "start_s": max(core_start - before_s, 0.0),
-            "end_s": core_end if index == len(bounds) - 1 else core_end + after_s,
-            "core_start_s": core_start,
-            "core_end_s": core_end,
-            "first_pts": video["first_pts"],
-        }
-        for index, (core_start, core_end) in enumerate(bounds)
+    bundle_ids = [
+        _bundle_id(fingerprint, ids[first : first + size])
+        for first, size in zip(firsts.tolist(), sizes.tolist(), strict=True)
     ]
+    columns: dict[str, Any] = {
+        "segment_id": ids,
+        "bundle_id": pa.array(bundle_ids, pa.string()).take(
+            pa.array(np.repeat(np.arange(len(sizes)), sizes))
+        ),
+        "index": index,
+        "segments": counts[video],
+        "start_s": starts_s,
+        "end_s": ends_s,
+        "core_start_s": core_starts_s,
+        "core_end_s": core_ends_s,
+    }
+    columns |= {name: named.column(name) for name in named.column_names}
+    return pa.table({name: columns[name] for name in PLAN.names}).cast(PLAN)
 
 
-def _seal(bundle: list[dict[str, Any]], fingerprint: str) -> None:
-    digest = hashlib.sha256(
-        "\n".join([fingerprint, *(s["segment_id"] for s in bundle)]).encode()
-    ).hexdigest()[:16]
-    for segment in bundle:
-        segment["bundle_id"] = digest
+def _segment_ids(named: pa.Table, index: np.ndarray, attempts: np.ndarray) -> list[str]:
+    """`VIDEO/VERSION/NUMBER`, and `.ATTEMPT` where it is not the first."""
+    rows = zip(
+        named.column("video_id").to_pylist(),
+        named.column("version").to_pylist(),
+        index.tolist(),
+        attempts.tolist(),
+        strict=True,
+    )
+    return [f"{video}/{version}/{number:05d}{f'.{n}' if n else ''}" for video, version, number, n in rows]
+
+
+def _bundles(lengths_s: np.ndarray, bundle_s: float, workers: int) -> np.ndarray:
+    """Where bundles begin in the segments of these lengths."""
+    ends_s = np.cumsum(lengths_s)
+    total_s = float(ends_s[-1]) if len(ends_s) else 0.0
+    budget_s = min(bundle_s, max(total_s / (BUNDLES_EACH * workers), 10.0)) + 1e-6  # sums are rounded
+    firsts = []
+    first, filled_s = 0, 0.0
+    while first < len(ends_s):
+        firsts.append(first)
+        beyond = int(np.searchsorted(ends_s, filled_s + budget_s, side="right"))
+        first = min(max(beyond, first + 1), first + MAX_SEGMENTS)
+        filled_s = float(ends_s[first - 1])
+    return np.array(firsts, np.int64)
+
+
+def _bundle_id(fingerprint: str, segment_ids: list[str]) -> str:
+    return hashlib.sha256("\n".join([fingerprint, *segment_ids]).encode()).hexdigest()[:16]

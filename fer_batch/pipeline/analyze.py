@@ -6,11 +6,13 @@ import os
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -25,7 +27,7 @@ from ray.exceptions import (
 )
 
 from fer_batch.archive.listing import Listing, list_videos
-from fer_batch.archive.plan import plan_segments
+from fer_batch.archive.plan import plan_segments, planned_s
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.model.weights import Card, load_checkpoint
 from fer_batch.pipeline.finalize import RunSummary, finalize, unsuccessful
@@ -34,19 +36,25 @@ from fer_batch.pipeline.gauges import gauged
 from fer_batch.pipeline.guard import GuardedProbe, GuardedStage, NoChildError
 from fer_batch.pipeline.lease import lease
 from fer_batch.pipeline.plan_store import (
+    add_columns,
     add_round,
     attempts,
     check_output,
     clean,
-    read_plan,
+    described_anew,
+    read_segments,
+    read_videos,
     remove_run,
     start_run,
 )
 from fer_batch.pipeline.results import ResultsSink, done_bundles, faces_found, remove_damaged, write_result
 from fer_batch.runtime import meanwhile, ray_session
-from fer_batch.schema import PLAN, RESULTS, from_bundle, to_bundle
+from fer_batch.schema import PLAN, PROBED, RESULTS, conform, from_bundle, to_bundle
 
 PROBES_PER_TASK = 32
+ROUND = 50_000
+"""Videos that are planned, and then analyzed, at a time, so that the driver's memory does not grow with an
+archive."""
 AHEAD = 24
 """Moments that a worker decodes in a second thread while it looks at others, where it has a core for that."""
 RETRIES: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
@@ -111,30 +119,40 @@ def analyze(
         with ray_session(address, insecure=insecure, verbose=verbose):
             _quiet_data(verbose)
             on_progress = gauged(out, on_progress)
-            again = unsuccessful(out) if run and retry_failed else set()
-            planned = attempts(listing.sources, read_plan(out)[0] if run else [], again)
-            fresh = [vars(source) for source in listing.sources if source.video_id in planned]
-            if fresh:
-                videos = [v | {"attempt": planned[v["video_id"]]} for v in _probe(fresh, limits)]
-                workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+            known = read_videos(out) if run else PROBED.empty_table()
+            again = unsuccessful(out) if run and retry_failed else PROBED.empty_table()
+            fresh = attempts(listing.sources, known, again)
+            workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+            for first in range(0, fresh.num_rows, ROUND):
+                videos = _probed(fresh.slice(first, ROUND), config, limits)
                 segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
-                if run is None:
+                if run is None and not first:
                     remove_run(out)
-                    cores = pc.subtract(segments.column("core_end_s"), segments.column("core_start_s"))
-                    start_run(out, config, card, pc.sum(cores).as_py() or 0.0)
+                    start_run(out, config, card, np.nansum(planned_s(videos)) * len(fresh) / len(videos))
+                if not first:
+                    add_columns(out, listing.columns)
                 add_round(out, videos, segments)
+            described = described_anew(listing.sources, known)
+            if described.num_rows:
+                add_columns(out, listing.columns)
+                add_round(out, described, PLAN.empty_table())
             (out / "results").mkdir(exist_ok=True)
             clean(out)
-            videos, plan = read_plan(out)
-            remove_damaged(out / "results", plan.column("bundle_id").to_pylist())
-            done = done_bundles(out / "results")
-            todo = plan.filter(
-                pa.array([b not in done for b in plan.column("bundle_id").to_pylist()], pa.bool_())
-            )
-            if todo.num_rows:
-                (out / "_SUCCESS.json").unlink(missing_ok=True)
-                with meanwhile(_progress(out / "results", len(videos), todo, on_progress), every_s=0.5):
-                    run_bundles(todo, out / "results", config, card, checkpoint, limits)
+            videos = read_videos(out)
+            if not (out / "_SUCCESS.json").exists():
+                for segments in read_segments(out, videos):
+                    remove_damaged(out / "results", pc.unique(segments.column("bundle_id")).to_pylist())
+            done = pa.array(sorted(done_bundles(out / "results")), pa.string())
+            meter = _Meter(out / "results", len(videos), on_progress)
+            for segments in read_segments(out, videos):
+                meter.expect(_without(segments, done))
+            for segments in read_segments(out, videos) if meter.video_s else ():
+                todo = _without(segments, done)
+                if todo.num_rows:
+                    (out / "_SUCCESS.json").unlink(missing_ok=True)
+                    meter.begin(todo)
+                    with meanwhile(meter.look, every_s=0.5):
+                        run_bundles(todo, out / "results", config, card, checkpoint, limits)
             return finalize(out)
 
 
@@ -249,19 +267,32 @@ def _stage(
         )
 
 
-def _probe(sources: list[dict[str, Any]], limits: Limits) -> list[dict[str, Any]]:
-    """Listed files to rows of `schema.PROBED`, in the same order, each opened on some node of the cluster."""
-    fields = ("video_id", "version", "uri", "size_bytes")
-    schema = pa.schema(
-        [*[PLAN.field(n) for n in fields[:3]], ("size_bytes", pa.int64()), ("error", pa.string())]
-    )
-    table = pa.Table.from_pylist(sources, schema=schema)
-    blocks = [table.slice(first, PROBES_PER_TASK) for first in range(0, len(table), PROBES_PER_TASK)]
+def _probed(sources: pa.Table, config: AnalyzeConfig, limits: Limits) -> pa.Table:
+    """Files to be planned, rows of `schema.SOURCES` with `attempt`, to rows of `schema.PROBED` in order of
+    their uri. Where it is known how long a video is, it is opened only when it is looked at.
+    """
+    if config.every_frame:  # how many there are in a second decides how far segments overlap
+        told = pa.array(np.zeros(len(sources), bool))
+    else:
+        told = pc.and_(sources.column("duration_s").is_valid(), sources.column("error").is_null())
+    known = sources.filter(told).append_column("status", pa.repeat("ok", pc.sum(told).as_py() or 0))
+    opened = _probe(sources.filter(pc.invert(told)), limits)
+    return pa.concat_tables([conform(known, PROBED), opened]).sort_by("uri")
+
+
+def _probe(sources: pa.Table, limits: Limits) -> pa.Table:
+    """Listed files to rows of `schema.PROBED`, each opened on some node of the cluster."""
+    if not sources.num_rows:
+        return PROBED.empty_table()
+    blocks = [sources.slice(first, PROBES_PER_TASK) for first in range(0, len(sources), PROBES_PER_TASK)]
     workers = min(max(1, int(ray.cluster_resources().get("CPU", 1))), len(blocks))
     probed = _stage(ray.data.from_arrow(blocks), GuardedProbe, (limits,), workers, None, num_cpus=0.5)
-    rows = pa.concat_tables(ray.get(probed.to_arrow_refs())).to_pylist()
-    order = {source["uri"]: number for number, source in enumerate(sources)}
-    return sorted(rows, key=lambda row: order[row["uri"]])
+    return pa.concat_tables(ray.get(probed.to_arrow_refs()))
+
+
+def _without(segments: pa.Table, done: pa.Array) -> pa.Table:
+    """The segments whose bundles are not done."""
+    return segments.filter(pc.invert(pc.is_in(segments.column("bundle_id"), done)))
 
 
 def _bundles(plan: pa.Table) -> Iterator[pa.Table]:
@@ -300,41 +331,53 @@ def _length_s(bundle: pa.Table) -> float:
     return float(sum(row["end_s"] - row["start_s"] for row in rows))
 
 
-def _progress(
-    results: Path, videos: int, todo: pa.Table, report: Callable[[Progress], None]
-) -> Callable[[], None]:
-    """What reports, each time it is called, how far the work has come, by the files in `results`."""
-    began = time.monotonic()
-    left = set(todo.column("bundle_id").to_pylist())
-    length_s = dict.fromkeys(left, 0.0)
-    waiting: dict[str, set[str]] = {}
-    for row in todo.select(["bundle_id", "video_id", "core_start_s", "core_end_s"]).to_pylist():
-        length_s[row["bundle_id"]] += row["core_end_s"] - row["core_start_s"]
-        waiting.setdefault(row["bundle_id"], set()).add(row["video_id"])
-    faces, done_s = 0, 0.0
+class _Meter:
+    """How far a run has come, by the files in `results`; told to `report` by each `look`."""
 
-    def look() -> None:
-        nonlocal faces, done_s
-        for bundle_id in left & done_bundles(results):
-            left.discard(bundle_id)
-            waiting.pop(bundle_id)
-            faces += faces_found(results, bundle_id)
-            done_s += length_s[bundle_id]
-        unfinished = len(set().union(*waiting.values()))
-        elapsed_s = time.monotonic() - began
-        total_s = sum(length_s.values())
-        report(
+    def __init__(self, results: Path, videos: int, report: Callable[[Progress], None]) -> None:
+        self.results, self.videos, self.report = results, videos, report
+        self.began = time.monotonic()
+        self.video_s = self.video_s_done = 0.0
+        self.unfinished = self.faces = 0
+        self.length_s: dict[str, float] = {}
+        """Of the bundles that are under way."""
+        self.parts: dict[str, set[str]] = {}
+        """The videos that each of them has parts of."""
+        self.open: Counter[str] = Counter()
+        """How many of them each video has parts in."""
+
+    def expect(self, todo: pa.Table) -> None:
+        """Count segments that are to be done in this start."""
+        lengths_s = pc.subtract(todo.column("core_end_s"), todo.column("core_start_s"))
+        self.video_s += pc.sum(lengths_s).as_py() or 0.0
+        self.unfinished += pc.count_distinct(todo.column("video_id")).as_py()
+
+    def begin(self, todo: pa.Table) -> None:
+        """From now on look at these, which have been counted."""
+        for row in todo.select(["bundle_id", "video_id", "core_start_s", "core_end_s"]).to_pylist():
+            bundle = row["bundle_id"]
+            self.length_s[bundle] = self.length_s.get(bundle, 0) + row["core_end_s"] - row["core_start_s"]
+            self.parts.setdefault(bundle, set()).add(row["video_id"])
+        self.open.update(video for videos in self.parts.values() for video in videos)
+
+    def look(self) -> None:
+        """See what has been done since the last time, and report."""
+        for bundle_id in self.length_s.keys() & done_bundles(self.results):
+            self.video_s_done += self.length_s.pop(bundle_id)
+            self.faces += faces_found(self.results, bundle_id)
+            for video in self.parts.pop(bundle_id):
+                self.open[video] -= 1
+                self.unfinished -= not self.open[video]
+        self.report(
             Progress(
-                videos=videos,
-                videos_done=videos - unfinished,
-                video_s=total_s,
-                video_s_done=done_s,
-                faces=faces,
-                elapsed_s=elapsed_s,
+                videos=self.videos,
+                videos_done=self.videos - self.unfinished,
+                video_s=self.video_s,
+                video_s_done=self.video_s_done,
+                faces=self.faces,
+                elapsed_s=time.monotonic() - self.began,
             )
         )
-
-    return look
 
 
 def _quiet_data(verbose: bool) -> None:

@@ -13,9 +13,8 @@ import av
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fer_batch.archive.listing import Source
 from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_video
+from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import InputError
 from fer_batch.laps import Laps
@@ -44,7 +43,7 @@ def bare_decoding(path: str | Path) -> Laps:
 
 
 def bench(
-    sources: tuple[Source, ...],
+    sources: pa.Table,
     config: AnalyzeConfig,
     runs: int,
     on_video: Callable[[dict[str, Any]], None] = lambda figures: None,
@@ -66,16 +65,17 @@ def bench(
     """
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
     card = load_checkpoint(checkpoint)[1]
-    videos = [probe_video(source) for source in sources]
-    bad = [f"{video['uri']} ({video['error']})" for video in videos if video["status"] != "ok"]
+    videos = probe_videos(sources)
+    bad = [f"{video['uri']} ({video['error']})" for video in videos.to_pylist() if video["status"] != "ok"]
     if bad:
         raise InputError(f"can't be measured: {'; '.join(bad)}; leave {'them' if len(bad) > 1 else 'it'} out")
     stage = AnalyzeStage(config, card.crop_scale, checkpoint)
     answers = []
     settings = asdict(config) | {"checkpoint": card.model_id}
-    for video in videos:
-        plan = plan_segments([video], config, card.half_window_s, card.model_id, 1)
-        figures = _measure(stage, video, plan, runs) | {"settings": settings}
+    for number in range(len(videos)):
+        video = videos.slice(number, 1)
+        plan = plan_segments(video, config, card.half_window_s, card.model_id, 1)
+        figures = _measure(stage, video.to_pylist()[0], plan, runs) | {"settings": settings}
         on_video(figures)
         answers.append(figures)
     return answers

@@ -5,23 +5,26 @@ it is undone at the next start.
 """
 
 import hashlib
+import itertools
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, PostCommitHookProperties, write_deltalake
 from deltalake.exceptions import DeltaError
 
+from fer_batch.archive.manifest import KINDS, own_values
 from fer_batch.errors import OutputError
 from fer_batch.faults import point
 from fer_batch.files import sync, write_json
-from fer_batch.pipeline.plan_store import clean, read_plan, read_run
+from fer_batch.pipeline.plan_store import clean, own_columns, read_run, read_segments, read_videos
 from fer_batch.pipeline.results import done_bundles, read_results
 from fer_batch.pipeline.snapshot import (
     TABLES,
@@ -32,12 +35,16 @@ from fer_batch.pipeline.snapshot import (
     write_snapshot,
 )
 from fer_batch.pipeline.stitch import stitch
-from fer_batch.schema import MOMENTS, SCHEMA_VERSION, VIDEOS, conform, tracks_schema
+from fer_batch.schema import MOMENTS, PLAN, SCHEMA_VERSION, VIDEOS, conform, tracks_schema
 
 PROPERTIES = {"delta.dataSkippingNumIndexedCols": "0"}
 """The log holds no statistics, which would be names of videos that stay when their rows have gone."""
 KEEP_LOG = PostCommitHookProperties(cleanup_expired_logs=False)
 """While tables are written readers open the versions of before, however old they are."""
+KEY = ("video_id", "version", "attempt")
+"""What tells an answer to a video from one to what it was before."""
+VIDEOS_AT_ONCE = 200_000
+"""Whose segments are held in memory."""
 NAMED = 20
 """Differences that an error message names."""
 
@@ -67,28 +74,27 @@ def finalize(out: Path, anew: bool = False) -> RunSummary:
     """
     run = read_run(out)
     clean(out)
-    videos, plan = read_plan(out)
-    missing = set(plan.column("bundle_id").to_pylist()) - done_bundles(out / "results")
-    if missing:
-        left = sum(bundle in missing for bundle in plan.column("bundle_id").to_pylist())
+    videos = read_videos(out)
+    done = pa.array(sorted(done_bundles(out / "results")), pa.string())
+    count = left = 0
+    for segments in read_segments(out, videos):
+        count += len(segments)
+        left += segments.filter(pc.invert(pc.is_in(segments.column("bundle_id"), done))).num_rows
+    if left:
         raise OutputError(
-            f"{left} of {plan.num_rows} segments in {out} are not done: run `fer-batch analyze` on it again"
+            f"{left} of {count} segments in {out} are not done: run `fer-batch analyze` on it again"
         )
-    classes = tuple(run["classes"])
-    schemas = table_schemas(classes)
+    classes, columns = tuple(run["classes"]), own_columns(run)
+    schemas = table_schemas(classes, columns)
     tables = standing_tables(out, schemas) or _new_tables(out, schemas, run)
     before = {name: (table.version(), set(table.file_uris())) for name, table in tables.items()}
-    planned = {_key(video) for video in videos}
-    settled = {_key(row) for row in _rows(tables["videos"], ["video_id", "version", "attempt"])}
-    touched = {
-        bucket_of(video_id, run["buckets"])
-        for video_id, *_ in (planned | settled if anew else planned ^ settled)
-    }
+    planned, settled = _planned(videos, columns), _settled(tables["videos"], columns)
+    changed = planned | settled if anew else planned ^ settled
+    touched = sorted({bucket_of(video_id, run["buckets"]) for video_id, *_ in changed})
     if touched:
         (out / "_SUCCESS.json").unlink(missing_ok=True)
-    for bucket in sorted(touched):
-        members = [video for video in videos if bucket_of(video["video_id"], run["buckets"]) == bucket]
-        rows = _bucket(out, members, plan, classes, bucket)
+    for bucket, members, segments in _by_bucket(out, videos, run["buckets"], touched):
+        rows = _bucket(out, members, segments, classes, columns, bucket)
         for name in TABLES:
             write_deltalake(
                 tables[name],
@@ -98,7 +104,7 @@ def finalize(out: Path, anew: bool = False) -> RunSummary:
                 post_commithook_properties=KEEP_LOG,
             )
             point(f"finalize.{name}")
-    wrong = list(_wrong_rows(out, tables, videos, run["buckets"], touched))
+    wrong = list(_wrong_rows(out, tables, videos, run, touched))
     if wrong:
         more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
         raise OutputError(f"the tables in {out} don't add up: {'; '.join(wrong[:NAMED])}{more}")
@@ -122,27 +128,32 @@ def finalize(out: Path, anew: bool = False) -> RunSummary:
 def summarize(out: Path) -> RunSummary:
     """The totals of a finished run, from its tables."""
     tables = open_tables(out)
-    videos = sorted(_rows(tables["videos"], VIDEOS.names), key=lambda video: str(video["uri"]))
+    videos = _rows(tables["videos"], VIDEOS).sort_by("uri")
+    ends = videos.column("status").value_counts().to_pylist()
+    trouble = videos.filter(pc.invert(pc.is_in(videos.column("status"), pa.array(["ok", "no_faces"]))))
     return RunSummary(
-        videos=dict(Counter(video["status"] for video in videos)),
+        videos={end["values"]: end["counts"] for end in ends},
         trouble=[
-            (v["uri"], v["status"], v["error"]) for v in videos if v["status"] not in ("ok", "no_faces")
+            (v["uri"], v["status"], v["error"])
+            for v in trouble.select(["uri", "status", "error"]).to_pylist()
         ],
-        seconds=sum(v["read_s"] for v in videos),
-        moments=sum(v["moments"] for v in videos),
+        seconds=pc.sum(videos.column("read_s")).as_py() or 0.0,
+        moments=pc.sum(videos.column("moments")).as_py() or 0,
         faces=sum(pq.read_metadata(path).num_rows for path in live_files(out / "tracks", tables["tracks"])),
-        tracks=sum(v["tracks"] for v in videos),
+        tracks=pc.sum(videos.column("tracks")).as_py() or 0,
     )
 
 
-def unsuccessful(out: Path) -> set[tuple[str, str, int]]:
-    """(video_id, version, attempt) of the videos that the tables have as failed or partial; none where there
-    are no tables yet.
+def unsuccessful(out: Path) -> pa.Table:
+    """`video_id`, `version` and `attempt` of the videos that the tables have as failed or partial; none where
+    there are no tables yet.
     """
+    key = pa.schema([VIDEOS.field(name) for name in KEY])
     if read_snapshot(out) is None and not (out / "_SUCCESS.json").exists():
-        return set()
-    rows = _rows(open_tables(out)["videos"], ["video_id", "version", "attempt", "status"])
-    return {_key(row) for row in rows if row["status"] in ("failed", "partial")}
+        return key.empty_table()
+    rows = _rows(open_tables(out)["videos"], VIDEOS)
+    failed = rows.filter(pc.is_in(rows.column("status"), pa.array(["failed", "partial"])))
+    return _filled(failed).select(list(KEY))
 
 
 def vacuum(out: Path) -> None:
@@ -164,34 +175,49 @@ def differences(out: Path) -> list[str]:
     Raises OutputError where `out` holds no run or its plan can't be read.
     """
     run = read_run(out)
-    videos, plan = read_plan(out)
+    videos = read_videos(out)
     wrong = []
-    left = 0
-    counts = Counter(plan.column("video_id").to_pylist())
-    segments = dict(
-        zip(plan.column("video_id").to_pylist(), plan.column("segments").to_pylist(), strict=True)
+    left = planned = 0
+    unplanned = dict(
+        videos.filter(pc.equal(videos.column("status"), "ok")).select(["video_id", "uri"]).to_pandas().values
     )
-    for video in videos:
-        count, whole = counts[video["video_id"]], segments.get(video["video_id"], 1)
-        if video["status"] == "ok" and count != whole:
-            wrong.append(f"{video['uri']}: {count} of {whole} segments planned")
-    for bundle_id in sorted(set(plan.column("bundle_id").to_pylist())):
-        mine = plan.filter(pc.equal(plan.column("bundle_id"), bundle_id))
-        if not (out / "results" / f"{bundle_id}.parquet").exists():
-            left += mine.num_rows
-            continue
-        try:
-            read_results(out / "results", mine, keep_damaged=True)
-        except OutputError as error:
-            wrong.append(str(error))
+    for segments in read_segments(out, videos):
+        planned += len(segments)
+        wrong += list(_wrong_plan(unplanned, segments))
+        for bundle_id, mine in bundles_of(segments):
+            if not (out / "results" / f"{bundle_id}.parquet").exists():
+                left += len(mine)
+                continue
+            try:
+                read_results(out / "results", mine, keep_damaged=True)
+            except OutputError as error:
+                wrong.append(str(error))
+    wrong += [f"{uri}: 0 of its segments planned" for uri in unplanned.values()]
     if left:  # then the tables are those of an earlier plan
-        said = f"{left} of {plan.num_rows} segments are not done: run the same `fer-batch analyze` again"
-        return [said, *wrong]
+        return [f"{left} of {planned} segments are not done: run the same `fer-batch analyze` again", *wrong]
     try:
         tables = open_tables(out)
     except OutputError as error:
         return [*wrong, str(error)]
-    return [*wrong, *_wrong_rows(out, tables, videos, run["buckets"], range(run["buckets"]))]
+    return [*wrong, *_wrong_rows(out, tables, videos, run, range(run["buckets"]))]
+
+
+def bundles_of(segments: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Planned segments by the bundle that they are in: those of one follow each other."""
+    first = 0
+    for bundle_id, rows in itertools.groupby(segments.column("bundle_id").to_pylist()):
+        count = len(list(rows))
+        yield bundle_id, segments.slice(first, count)
+        first += count
+
+
+def _wrong_plan(unplanned: dict[str, str], segments: pa.Table) -> Iterator[str]:
+    """Videos of a round whose segments are not all there; takes those that it has out of `unplanned`."""
+    counts = segments.group_by("video_id").aggregate([([], "count_all"), ("segments", "max")])
+    for row in counts.to_pylist():
+        uri = unplanned.pop(row["video_id"], row["video_id"])
+        if row["count_all"] != row["segments_max"]:
+            yield f"{uri}: {row['count_all']} of {row['segments_max']} segments planned"
 
 
 def bucket_of(video_id: str, buckets: int) -> int:
@@ -199,9 +225,10 @@ def bucket_of(video_id: str, buckets: int) -> int:
     return int(hashlib.sha256(video_id.encode()).hexdigest()[:8], 16) % buckets
 
 
-def table_schemas(classes: tuple[str, ...]) -> dict[str, pa.Schema]:
-    """The columns of each table, for a model of these classes."""
-    return {"moments": MOMENTS, "tracks": tracks_schema(classes), "videos": VIDEOS}
+def table_schemas(classes: tuple[str, ...], columns: Mapping[str, str]) -> dict[str, pa.Schema]:
+    """The columns of each table, for a model of these classes and the owner's columns of `videos`."""
+    own = [pa.field(name, KINDS[kind]) for name, kind in columns.items()]
+    return {"moments": MOMENTS, "tracks": tracks_schema(classes), "videos": pa.schema([*VIDEOS, *own])}
 
 
 def standing_tables(out: Path, schemas: dict[str, pa.Schema]) -> dict[str, DeltaTable] | None:
@@ -215,7 +242,7 @@ def standing_tables(out: Path, schemas: dict[str, pa.Schema]) -> dict[str, Delta
         tables = {name: DeltaTable(str(out / name)) for name in TABLES}
     except (OutputError, DeltaError):
         return None
-    if any([f.name for f in seen[name].schema().fields] != schemas[name].names for name in TABLES):
+    if any(pa.schema(seen[name].schema().to_arrow()) != schemas[name] for name in TABLES):
         return None
     if not all(path.exists() for name in TABLES for path in live_files(out / name, seen[name])):
         return None
@@ -253,54 +280,70 @@ def _sync(folder: Path, table: DeltaTable, version: int, files: set[str]) -> Non
         sync(path)
 
 
-def _rows(table: DeltaTable, columns: list[str]) -> list[dict[str, Any]]:
-    """These columns of `videos`, also where it is of an older schema."""
-    fields = pa.schema([VIDEOS.field(name) for name in columns])
-    known = [name for name in columns if name in {f.name for f in table.schema().fields}]
-    return conform(pa.table(table.to_pyarrow_table(columns=known)), fields).to_pylist()
+def _rows(table: DeltaTable, schema: pa.Schema) -> pa.Table:
+    """`videos` in these columns, also where it is of an older schema."""
+    known = {f.name for f in table.schema().fields}
+    columns = [name for name in schema.names if name in known]
+    return conform(pa.table(table.to_pyarrow_table(columns=columns)), schema)
 
 
-def _key(video: dict[str, Any]) -> tuple[str, str, int]:
-    return video["video_id"], video["version"], video["attempt"] or 0
+def _filled(videos: pa.Table) -> pa.Table:
+    """With 0 for an `attempt` that is null."""
+    column = videos.schema.get_field_index("attempt")
+    return videos.set_column(column, videos.field(column), videos.column(column).fill_null(0))
+
+
+def _planned(videos: pa.Table, columns: Mapping[str, str]) -> set[tuple[Any, ...]]:
+    """What tells the rows of `videos` that there should be from others: KEY, and the owner's columns."""
+    keys = zip(*(videos.column(name).to_pylist() for name in (*KEY, "extra")), strict=True)
+    return {(*key, *own_values(extra, columns).values()) for *key, extra in keys}
+
+
+def _settled(table: DeltaTable, columns: Mapping[str, str]) -> set[tuple[Any, ...]]:
+    """The same of the rows that there are."""
+    fields = table_schemas((), columns)["videos"]
+    rows = _filled(_rows(table, pa.schema([fields.field(name) for name in (*KEY, *columns)])))
+    return set(zip(*(column.to_pylist() for column in rows.columns), strict=True))
 
 
 def _wrong_rows(
-    out: Path,
-    tables: dict[str, DeltaTable],
-    videos: list[dict[str, Any]],
-    buckets: int,
-    checked: Iterable[int],
+    out: Path, tables: dict[str, DeltaTable], videos: pa.Table, run: dict[str, Any], checked: Iterable[int]
 ) -> Iterator[str]:
     """What is wrong with the tables: all of `videos` against the plan, and with it the rows of the others in
     the buckets that are to be checked.
     """
-    columns = ["video_id", "version", "attempt", "uri", "moments", "moments_with_face", "tracks", "bucket"]
-    stored = _rows(tables["videos"], columns)
-    planned = {video["video_id"]: video for video in videos}
-    counts = Counter(row["video_id"] for row in stored)
-    for video_id, video in planned.items():
-        if counts[video_id] != 1:
-            yield f"{video['uri']}: {counts[video_id]} rows in videos"
-    behind = 0
-    for row in stored:
-        if row["video_id"] not in planned:
-            yield f"{row['uri']}: a row in videos, though it was not planned"
-        else:
-            behind += _key(row) != _key(planned[row["video_id"]])
+    stored = _rows(tables["videos"], VIDEOS)
+    counts = Counter(stored.column("video_id").to_pylist())
+    for video_id, uri in zip(
+        videos.column("video_id").to_pylist(), videos.column("uri").to_pylist(), strict=True
+    ):
+        if counts.pop(video_id, 0) != 1:
+            yield f"{uri}: {_count(stored, video_id)} rows in videos"
+    strange = pc.is_in(stored.column("video_id"), pa.array(sorted(counts), pa.string()))
+    for uri in stored.filter(strange).column("uri").to_pylist():
+        yield f"{uri}: a row in videos, though it was not planned"
+    columns = own_columns(run)
+    planned = _planned(videos, columns)
+    known = {video_id for video_id, *_ in planned}
+    behind = {row[0] for row in _settled(tables["videos"], columns) - planned} & known
     if behind:
-        yield f"{behind} videos are in the tables as they were before: run the same `fer-batch analyze` again"
-    said: dict[int, dict[str, dict[str, Any]]] = {}
-    for row in stored:
-        said.setdefault(bucket_of(row["video_id"], buckets), {})[row["video_id"]] = row
-    files = {name: _by_bucket(out / name, tables[name]) for name in ("moments", "tracks")}
-    for bucket in sorted(checked):
+        more = "s are" if len(behind) > 1 else " is"
+        yield f"{len(behind)} video{more} in the tables as before: run the same `fer-batch analyze` again"
+    files = {name: _files_by_bucket(out / name, tables[name]) for name in ("moments", "tracks")}
+    buckets = _buckets(stored, run["buckets"])
+    for bucket in checked:
         try:
             moments = _counted(files["moments"].get(bucket, []), ["time_s"], ["faces"])
             tracks = _counted(files["tracks"].get(bucket, []), ["track_id", "time_s"], [])
         except (pa.ArrowException, OSError) as error:
             yield f"bucket {bucket} can't be read, `fer-batch finalize {out}` writes it anew: {error}"
             continue
-        yield from _wrong_counts(said.get(bucket, {}), moments, tracks)
+        said = {row["video_id"]: row for row in stored.filter(pa.array(buckets == bucket)).to_pylist()}
+        yield from _wrong_counts(said, moments, tracks)
+
+
+def _count(videos: pa.Table, video_id: str) -> int:
+    return int(pc.sum(pc.equal(videos.column("video_id"), video_id)).as_py() or 0)
 
 
 def _wrong_counts(
@@ -357,7 +400,7 @@ def _counted(paths: list[Path], key: list[str], more: list[str]) -> dict[str, di
     return counted
 
 
-def _by_bucket(folder: Path, table: DeltaTable) -> dict[int, list[Path]]:
+def _files_by_bucket(folder: Path, table: DeltaTable) -> dict[int, list[Path]]:
     """The files of a table, by bucket."""
     files: dict[int, list[Path]] = {}
     for path in live_files(folder, table):
@@ -365,19 +408,49 @@ def _by_bucket(folder: Path, table: DeltaTable) -> dict[int, list[Path]]:
     return files
 
 
+def _buckets(videos: pa.Table, buckets: int) -> np.ndarray:
+    """The bucket of each video, `(n,) int64`."""
+    return np.array([bucket_of(v, buckets) for v in videos.column("video_id").to_pylist()], np.int64)
+
+
+def _by_bucket(
+    out: Path, videos: pa.Table, buckets: int, touched: list[int]
+) -> Iterator[tuple[int, pa.Table, pa.Table]]:
+    """Each of these buckets, with its videos and their planned segments; the plan is read for many at a
+    time.
+    """
+    numbers = _buckets(videos, buckets)
+    sizes = np.bincount(numbers, minlength=buckets)
+    parts = (np.cumsum(sizes[touched]) // VIDEOS_AT_ONCE).tolist()
+    for _, group in itertools.groupby(zip(touched, parts, strict=True), key=lambda pair: pair[1]):
+        of = [bucket for bucket, _ in group]
+        mine = videos.filter(pa.array(np.isin(numbers, of)))
+        segments = pa.concat_tables([PLAN.empty_table(), *read_segments(out, mine)])
+        place = pc.index_in(segments.column("video_id"), mine.column("video_id").combine_chunks())
+        members = _buckets(mine, buckets)
+        owners = members[place.to_numpy()] if len(segments) else np.zeros(0, np.int64)
+        for bucket in of:
+            yield (
+                bucket,
+                mine.filter(pa.array(members == bucket)),
+                segments.filter(pa.array(owners == bucket)),
+            )
+
+
 def _bucket(
-    out: Path, videos: list[dict[str, Any]], plan: pa.Table, classes: tuple[str, ...], bucket: int
+    out: Path,
+    videos: pa.Table,
+    plan: pa.Table,
+    classes: tuple[str, ...],
+    own: Mapping[str, str],
+    bucket: int,
 ) -> dict[str, pa.Table]:
-    """The rows of all three tables for the videos of one bucket."""
-    ids = {video["video_id"] for video in videos}
-    mine = plan.filter(pc.is_in(plan.column("video_id"), pa.array(sorted(ids), pa.string())))
-    results = read_results(out / "results", mine)
-    parts: dict[str, list[pa.Table]] = {
-        "moments": [MOMENTS.empty_table()],
-        "tracks": [tracks_schema(classes).empty_table()],
-    }
+    """The rows of all three tables for the videos of one bucket, and their planned segments."""
+    schemas = table_schemas(classes, own)
+    results = read_results(out / "results", plan)
+    parts: dict[str, list[pa.Table]] = {name: [schemas[name].empty_table()] for name in ("moments", "tracks")}
     rows = []
-    for video in sorted(videos, key=lambda v: v["video_id"]):
+    for video in videos.sort_by("video_id").to_pylist():
         segments = results.filter(pc.field("video_id") == video["video_id"])
         timeline = stitch(segments, classes)
         model_id = segments.column("model_id")[0].as_py() if segments.num_rows else None
@@ -394,12 +467,13 @@ def _bucket(
         rows.append(
             {
                 **{k: video[k] for k in VIDEOS.names if k in video},
+                **own_values(video["extra"], own),
                 **_outcome(video, segments, timeline.moments),
             }
         )
         rows[-1] |= {"tracks": timeline.track_count, "bucket": bucket}
     return {
-        "videos": pa.Table.from_pylist(rows, schema=VIDEOS),
+        "videos": pa.Table.from_pylist(rows, schema=schemas["videos"]),
         **{name: pa.concat_tables(tables) for name, tables in parts.items()},
     }
 
@@ -412,13 +486,18 @@ def _outcome(video: dict[str, Any], segments: pa.Table, moments: pa.Table) -> di
         states = set(segments.column("status").to_pylist())
         errors = [e for e in segments.sort_by("index").column("error").to_pylist() if e]
         error = "; ".join(dict.fromkeys(errors)) or None
-        if states <= {"failed"}:
-            status = "failed"
+        if states <= {"failed"} or states == {"no_video"}:
+            status = states.pop() if states else "failed"
         elif states != {"ok"}:
             status = "partial"
         else:
             status = "ok" if faces.any() else "no_faces"
+    opened = {
+        name: next((v for v in (video[name], *segments.column(name).to_pylist()) if v is not None), None)
+        for name in ("fps", "width", "height", "codec")
+    }
     return {
+        **opened,
         "status": status,
         "error": error,
         "read_s": max(segments.column("read_s").to_pylist(), default=0.0),

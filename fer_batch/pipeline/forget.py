@@ -15,7 +15,7 @@ from fer_batch.errors import InputError, OutputError
 from fer_batch.files import write_json, write_parquet
 from fer_batch.pipeline.finalize import KEEP_LOG, bucket_of, finalize, standing_tables, table_schemas, vacuum
 from fer_batch.pipeline.lease import lease
-from fer_batch.pipeline.plan_store import read_plan, read_run
+from fer_batch.pipeline.plan_store import own_columns, read_run, read_segments, read_videos
 from fer_batch.pipeline.results import done_bundles, write_result
 from fer_batch.pipeline.snapshot import TABLES, write_snapshot
 from fer_batch.schema import RESULTS, conform, to_bundle
@@ -61,7 +61,11 @@ def complete_forget(out: Path) -> None:
     _strip_tables(out, ids)
     faults.point("forget.tables")
     try:
-        if set(read_plan(out)[1].column("bundle_id").to_pylist()) <= done_bundles(out / "results"):
+        done = done_bundles(out / "results")
+        if all(
+            done.issuperset(part.column("bundle_id").to_pylist())
+            for part in read_segments(out, read_videos(out))
+        ):
             finalize(out)
         faults.point("forget.finalized")
     finally:  # whatever is wrong with the others, these are forgotten
@@ -134,7 +138,7 @@ def _strip_tables(out: Path, ids: set[str]) -> None:
     Tables that can't be gone on with go as a whole: finalize writes them anew.
     """
     run = read_run(out)
-    tables = standing_tables(out, table_schemas(tuple(run["classes"])))
+    tables = standing_tables(out, table_schemas(tuple(run["classes"]), own_columns(run)))
     if tables is None:
         (out / "snapshot.json").unlink(missing_ok=True)
         for name in TABLES:

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fer_batch.archive.listing import Source
+from fer_batch.archive.manifest import KINDS, widest
 from fer_batch.config import AnalyzeConfig, difference
 from fer_batch.errors import ConfigError, OutputError
 from fer_batch.faults import point
@@ -136,6 +136,7 @@ def start_run(out: Path, config: AnalyzeConfig, card: Card, planned_s: float) ->
         "settings": _settings(config, card),
         "fingerprint": config.fingerprint(card.model_id),
         "classes": list(card.classes),
+        "columns": {},
         "buckets": min(4096, max(1, round(planned_s / 3600 / BUCKET_HOURS))),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version()}
@@ -149,28 +150,55 @@ def start_run(out: Path, config: AnalyzeConfig, card: Card, planned_s: float) ->
     return run
 
 
-def attempts(
-    sources: Sequence[Source],
-    known: Sequence[dict[str, Any]],
-    failed: Collection[tuple[str, str, int]] = (),
-) -> dict[str, int]:
-    """Which of the listed files are to be planned, by video_id, and as which attempt at their version.
-
-    `known` are the videos that are planned already, `failed` the (video_id, version, attempt) that are to be
-    tried again. A file that is gone is not: it keeps the answers that it gave while it was there.
+def add_columns(out: Path, columns: Mapping[str, str]) -> None:
+    """Let the run's `videos` have these columns of its owner's; `columns` says which of `manifest.KINDS` each
+    is, and one that is there already becomes what holds both.
     """
-    standing = {video["video_id"]: (video["version"], video["attempt"]) for video in known}
-    planned = {}
-    for source in sources:
-        version, attempt = standing.get(source.video_id, (None, 0))
-        if version is None or (version != source.version and not source.error):
-            planned[source.video_id] = 0
-        elif (source.video_id, version, attempt) in failed and not source.error:
-            planned[source.video_id] = attempt + 1
-    return planned
+    run = read_run(out)
+    known = own_columns(run)
+    wider = known | {name: widest(known.get(name, kind), kind) for name, kind in columns.items()}
+    if wider != known:
+        write_json(out / "run.json", run | {"columns": wider}, "run.json")
 
 
-def add_round(out: Path, videos: list[dict[str, Any]], segments: pa.Table) -> None:
+def own_columns(run: Mapping[str, Any]) -> dict[str, str]:
+    """The owner's columns of a run, `run.json` as read, and which of `manifest.KINDS` each is."""
+    return {str(name): kind for name, kind in run.get("columns", {}).items() if kind in KINDS}
+
+
+def attempts(sources: pa.Table, known: pa.Table, failed: pa.Table) -> pa.Table:
+    """Those of the listed files, rows of `schema.SOURCES`, that are to be planned, with `attempt`: which
+    attempt at their version that is.
+
+    `known` are the videos that are planned already, `failed` the `video_id`, `version` and `attempt` of those
+    that are to be tried again. A file that is gone is not planned again: it keeps the answers that it gave
+    while it was there.
+    """
+
+    def of_it(table: pa.Table, name: str) -> pa.ChunkedArray:
+        place = pc.index_in(sources.column("video_id"), table.column("video_id").combine_chunks())
+        return table.column(name).take(place)
+
+    readable = sources.column("error").is_null()
+    version, attempt = of_it(known, "version"), of_it(known, "attempt")
+    changed = pc.and_(readable, pc.not_equal(version, sources.column("version")))
+    same = pc.and_(pc.equal(of_it(failed, "version"), version), pc.equal(of_it(failed, "attempt"), attempt))
+    retried = pc.and_not(pc.and_(readable, same), changed).fill_null(False)
+    number = pc.if_else(retried, pc.add(attempt, 1), 0).fill_null(0).cast(pa.int32())
+    planned = pc.or_(pc.or_(version.is_null(), changed.fill_null(False)), retried)
+    return sources.append_column("attempt", number).filter(planned)
+
+
+def described_anew(sources: pa.Table, known: pa.Table) -> pa.Table:
+    """Those of the planned videos, rows of `schema.PROBED`, that a manifest now says something else of."""
+    place = pc.index_in(known.column("video_id"), sources.column("video_id").combine_chunks())
+    said = sources.column("extra").take(place)
+    other = pc.and_(said.is_valid(), pc.not_equal(said, known.column("extra").fill_null("")))
+    column = known.schema.get_field_index("extra")
+    return known.set_column(column, PROBED.field("extra"), said).filter(other.fill_null(False))
+
+
+def add_round(out: Path, videos: pa.Table, segments: pa.Table) -> None:
     """Add probed videos and their segments to the plan; a crash in between leaves the plan as it was."""
     (out / "_SUCCESS.json").unlink(missing_ok=True)
     folder = out / "plan"
@@ -179,37 +207,46 @@ def add_round(out: Path, videos: list[dict[str, Any]], segments: pa.Table) -> No
     name = f"{max(taken, default=0) + 1:06d}"
     write_parquet(folder / f"{name}.parquet", segments, step="plan")
     point("plan.segments")
-    table = pa.Table.from_pylist(videos, schema=PROBED)
-    write_parquet(folder / f"{name}.videos.parquet", table, step="plan")
+    write_parquet(folder / f"{name}.videos.parquet", videos, step="plan")
     point("plan.videos")
 
 
-def read_plan(out: Path) -> tuple[list[dict[str, Any]], pa.Table]:
-    """All probed videos, each as in the last round that has it, and the segments of that round.
+def read_videos(out: Path) -> pa.Table:
+    """All probed videos, rows of `schema.PROBED`, each as in the last round that has it; none lacks `round`.
 
     Raises OutputError where a round can't be read.
     """
-    videos: dict[str, dict[str, Any]] = {}
-    rounds: dict[str, pa.Table] = {}
-    latest: dict[str, str] = {}
+    parts = [PROBED.empty_table()]
     for path in sorted((out / "plan").glob("*.videos.parquet")):
-        name = path.name[:6]
-        try:
-            probed = conform(pq.read_table(path), PROBED).to_pylist()
-            rounds[name] = conform(pq.read_table(path.with_name(f"{name}.parquet")), PLAN)
-        except (pa.ArrowException, OSError) as error:
-            raise OutputError(
-                f"the plan in {path.parent} can't be read: {error}; "
-                "start anew with `fer-batch analyze --overwrite`"
-            ) from error
-        for row in probed:
-            videos[row["video_id"]] = row | {"attempt": row["attempt"] or 0}
-            latest[row["video_id"]] = name
-    parts = [PLAN.empty_table()]
-    for name, segments in rounds.items():
-        ids = [video_id for video_id, last in latest.items() if last == name]
-        parts.append(segments.filter(pc.is_in(segments.column("video_id"), pa.array(ids, pa.string()))))
-    return list(videos.values()), pa.concat_tables(parts)
+        part = _read_round(path, PROBED)
+        for name, default in (("attempt", pa.scalar(0, pa.int32())), ("round", path.name[:6])):
+            filled = part.column(name).fill_null(default)
+            part = part.set_column(part.schema.get_field_index(name), PROBED.field(name), filled)
+        parts.append(part)
+    videos = pa.concat_tables(parts)
+    later = videos.column("video_id").to_pandas().duplicated(keep="last").to_numpy()
+    return videos.filter(pa.array(~later))
+
+
+def read_segments(out: Path, videos: pa.Table) -> Iterator[pa.Table]:
+    """The planned segments, rows of `schema.PLAN`, of the videos that `read_videos` has, round by round.
+
+    Raises OutputError where a round can't be read.
+    """
+    for name in sorted(pc.unique(videos.column("round")).to_pylist()):
+        segments = _read_round(out / "plan" / f"{name}.parquet", PLAN)
+        mine = videos.filter(pc.equal(videos.column("round"), name)).column("video_id")
+        yield segments.filter(pc.is_in(segments.column("video_id"), mine.combine_chunks()))
+
+
+def _read_round(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        return conform(pq.read_table(path), schema)
+    except (pa.ArrowException, OSError) as error:
+        raise OutputError(
+            f"the plan in {path.parent} can't be read: {error}; "
+            "start anew with `fer-batch analyze --overwrite`"
+        ) from error
 
 
 def _settings(config: AnalyzeConfig, card: Card) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class FacesStage:
             "decode_s": seen.laps.wall["decode"],
             "detect_s": seen.laps.wall["detect"] + seen.laps.wall["track"],
             "crop_s": seen.laps.wall["crop"],
+            **{name: getattr(seen.info, name, None) for name in ("fps", "width", "height", "codec")},
         }
 
 

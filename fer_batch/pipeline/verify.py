@@ -11,7 +11,7 @@ from fer_batch.errors import OutputError
 from fer_batch.pipeline.finalize import differences, summarize
 from fer_batch.pipeline.forget import begun
 from fer_batch.pipeline.lease import holder
-from fer_batch.pipeline.plan_store import read_plan, read_run
+from fer_batch.pipeline.plan_store import read_run, read_segments, read_videos
 
 
 def verify(out: Path) -> list[str]:
@@ -39,9 +39,9 @@ def verify(out: Path) -> list[str]:
 
 def _strangers(out: Path) -> Iterator[str]:
     """Results of videos that no plan has, and results beside the plan that can't be read."""
-    videos, plan = read_plan(out)
-    planned = {video["video_id"] for video in videos}
-    bundles = set(plan.column("bundle_id").to_pylist())
+    videos = read_videos(out)
+    planned = set(videos.column("video_id").to_pylist())
+    bundles = {name for part in read_segments(out, videos) for name in part.column("bundle_id").to_pylist()}
     for path in sorted((out / "results").glob("*.parquet")):
         try:
             owners = set(pq.read_table(path, columns=["video_id"]).column("video_id").to_pylist())

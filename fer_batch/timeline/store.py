@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
+import pyarrow as pa
 from deltalake import DeltaTable
 
 from fer_batch.errors import OutputError, QueryError
-from fer_batch.pipeline.snapshot import TABLES, hold, live_files, open_tables
-from fer_batch.schema import probability_column
+from fer_batch.pipeline.snapshot import hold, live_files, open_tables
+from fer_batch.schema import VIDEOS, probability_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,7 @@ SHOWN = 10
 class Timeline:
     """The tables `tracks`, `moments` and `videos` of one output folder, as they were when it was opened.
 
+    All have the columns that the manifests of the run's videos have.
     The files of that state stay as long as it is there, but for the second `finalize` after it was opened.
     """
 
@@ -30,8 +32,9 @@ class Timeline:
         self._held = hold(self.out)
         tables = open_tables(self.out)
         try:
-            for name in TABLES:
-                self._view(name, tables[name])
+            own = [f for f in pa.schema(tables["videos"].schema().to_arrow()) if f.name not in VIDEOS.names]
+            for name in ("videos", "tracks", "moments"):
+                self._view(name, tables[name], own if name != "videos" else [])
         except duckdb.Error as error:
             raise OutputError(
                 f"the tables in {self.out} can't be read, `fer-batch finalize` writes them anew: "
@@ -123,17 +126,21 @@ class Timeline:
             ORDER BY videos.uri
         """).df()
 
-    def _view(self, name: str, table: DeltaTable) -> None:
+    def _view(self, name: str, table: DeltaTable, own: list[pa.Field]) -> None:
+        """Make a table visible, with these columns of `videos` more."""
         files = [str(path) for path in live_files(self.out / name, table)]
         if not files:
-            empty = table.to_pyarrow_dataset().schema.empty_table()
-            self._connection.register(name, empty.drop_columns(["bucket"]))
+            fields = [f for f in table.to_pyarrow_dataset().schema if f.name != "bucket"]
+            self._connection.register(name, pa.schema([*fields, *own]).empty_table())
             return
         known = self._connection.execute("SELECT current_setting('allowed_paths')").fetchone()
         allowed = [*(known[0] if known and known[0] else []), *files]
         self._connection.execute(f"SET allowed_paths = {_sql_list(allowed)}")
+        more = "".join(f', videos."{f.name}"' for f in own)
+        join = "LEFT JOIN videos USING (video_id)" if own else ""
         self._connection.execute(
-            f"CREATE VIEW {name} AS SELECT * FROM read_parquet({_sql_list(files)}, hive_partitioning = false)"
+            f"CREATE VIEW {name} AS SELECT rows.*{more} "
+            f"FROM read_parquet({_sql_list(files)}, hive_partitioning = false) AS rows {join}"
         )
 
 

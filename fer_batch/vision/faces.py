@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from fer_batch.config import AnalyzeConfig
-from fer_batch.errors import DecodeError
+from fer_batch.errors import DecodeError, NoVideoError
 from fer_batch.faults import point
 from fer_batch.laps import Laps
 from fer_batch.vision.crop import CROP_SIZE, crop_faces
-from fer_batch.vision.decode import SAME_TIME_S, Frame, Reading, read_segment
+from fer_batch.vision.decode import SAME_TIME_S, Frame, Reading, VideoInfo, read_segment
 from fer_batch.vision.detect import Detections, FaceDetector
 from fer_batch.vision.follow import follow
 from fer_batch.vision.quality import roll_degrees, sharpness, yaw
@@ -26,8 +26,10 @@ class SegmentFaces:
     """What was seen in a segment, core and overlap."""
 
     status: str
-    """"ok", "partial" or "failed"."""
+    """"ok", "partial", "failed" or "no_video"."""
     error: str | None
+    info: VideoInfo | None
+    """What the container says, where it could be opened."""
     read_s: float
     frames: int
     moments: list[dict[str, Any]]
@@ -60,6 +62,8 @@ def segment_faces(
     faces: list[dict[str, Any]] = []
     crops: list[np.ndarray] = []
     laps = Laps()
+    info = None
+    state = "failed"
     try:
         info, frames = read_segment(
             segment["uri"],
@@ -87,15 +91,17 @@ def segment_faces(
             faces += _rows(frame, tracks, boxes, found, cut)
             crops.append(cut)
             laps.lap("crop")
+    except NoVideoError as error:
+        reading.problem, state = str(error), "no_video"
     except DecodeError as error:
         reading.problem = str(error)
-    expected_s = segment["core_end_s"] - segment["core_start_s"]
     problem = reading.error
-    if not reading.frames and not problem and expected_s > 1.0:
+    if not reading.frames and not problem and _promised_s(segment, info) > 1.0:
         problem = "the file has no frames where its container promises some"
     return SegmentFaces(
-        status="ok" if not problem else "partial" if reading.frames else "failed",
+        status="ok" if not problem else "partial" if reading.frames else state,
         error=problem,
+        info=info,
         read_s=reading.read_s,
         frames=reading.frames,
         moments=moments,
@@ -103,6 +109,14 @@ def segment_faces(
         crops=np.concatenate(crops) if crops else np.zeros((0, CROP_SIZE, CROP_SIZE), np.uint8),
         laps=laps,
     )
+
+
+def _promised_s(segment: dict[str, Any], info: VideoInfo | None) -> float:
+    """Seconds of a segment's core that the container says there are; a manifest's owner may be mistaken."""
+    end_s: float = segment["core_end_s"]
+    if segment["first_pts"] is None:
+        end_s = min(end_s, (info.duration_s if info else None) or 0)
+    return end_s - float(segment["core_start_s"])
 
 
 def _with_signs(frames: Iterator[Frame], alive: Callable[[float], None]) -> Iterator[Frame]:

@@ -20,7 +20,7 @@ def touch(folder: Path, *names: str) -> list[Path]:
 
 
 def names(*inputs: Path | str) -> list[str]:
-    return [Path(source.uri).name for source in list_videos([str(i) for i in inputs]).sources]
+    return [Path(source["uri"]).name for source in list_videos([str(i) for i in inputs]).sources.to_pylist()]
 
 
 def test_no_inputs_are_refused() -> None:
@@ -53,7 +53,7 @@ def test_a_glob_that_matches_nothing_is_refused(tmp_path: Path) -> None:
 def test_a_folder_is_searched_to_its_depths_and_only_for_videos(tmp_path: Path) -> None:
     touch(tmp_path, "b.mp4", "a/deep/down/c.MKV", "a/readme.md", "a/list.csv", "no_suffix", ".mp4")
     listing = list_videos([str(tmp_path)])
-    assert [Path(s.uri).name for s in listing.sources] == ["c.MKV", "b.mp4"]
+    assert [Path(s["uri"]).name for s in listing.sources.to_pylist()] == ["c.MKV", "b.mp4"]
     assert listing.skipped == 4
     assert listing.repeated == 0
 
@@ -109,8 +109,8 @@ def test_a_text_manifest_names_a_path_a_line_relative_to_itself(tmp_path: Path) 
     manifest = tmp_path / "list.txt"
     manifest.write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
     listing = list_videos([str(manifest)])
-    assert [Path(s.uri).name for s in listing.sources] == ["a.mp4", "c #2.mp4", "d.mp4"]
-    assert [s.error for s in listing.sources] == [None, None, "the file does not exist"]
+    assert [Path(s["uri"]).name for s in listing.sources.to_pylist()] == ["a.mp4", "c #2.mp4", "d.mp4"]
+    assert [s["error"] for s in listing.sources.to_pylist()] == [None, None, "the file does not exist"]
 
 
 @pytest.mark.parametrize(
@@ -151,31 +151,35 @@ def test_a_manifest_with_zero_bytes_in_it_ends_in_a_message_or_a_failed_video(tm
     manifest = tmp_path / "list.txt"
     manifest.write_bytes("a.mp4\n".encode("utf-16-le"))
     try:
-        sources = list_videos([str(manifest)]).sources
+        sources = list_videos([str(manifest)]).sources.to_pylist()
     except FerBatchError:
         return
-    assert all(source.error for source in sources)
+    assert all(source["error"] for source in sources)
 
 
 def test_a_missing_file_in_a_manifest_is_a_failed_video_and_not_an_error(tmp_path: Path) -> None:
     manifest = tmp_path / "list.txt"
     manifest.write_text("gone.mp4\n")
-    (source,) = list_videos([str(manifest)]).sources
-    assert (source.error, source.version, source.size_bytes) == ("the file does not exist", "missing", 0)
+    (source,) = list_videos([str(manifest)]).sources.to_pylist()
+    assert (source["error"], source["version"], source["size_bytes"]) == (
+        "the file does not exist",
+        "missing",
+        0,
+    )
 
 
 def test_a_folder_in_a_manifest_is_a_failed_video(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     manifest = tmp_path / "list.txt"
     manifest.write_text("films\n")
-    (source,) = list_videos([str(manifest)]).sources
-    assert source.error == "not a regular file"
+    (source,) = list_videos([str(manifest)]).sources.to_pylist()
+    assert source["error"] == "not a regular file"
 
 
 def test_a_link_to_nowhere_in_a_folder_is_a_failed_video(tmp_path: Path) -> None:
     (tmp_path / "film.mp4").symlink_to(tmp_path / "gone.mp4")
-    (source,) = list_videos([str(tmp_path)]).sources
-    assert source.error == "the file does not exist"
+    (source,) = list_videos([str(tmp_path)]).sources.to_pylist()
+    assert source["error"] == "the file does not exist"
 
 
 def test_a_file_that_is_named_several_ways_is_one_video(tmp_path: Path) -> None:
@@ -184,29 +188,30 @@ def test_a_file_that_is_named_several_ways_is_one_video(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("film.mp4\n./film.mp4\n")
     inputs = [str(film), str(tmp_path), str(tmp_path / "*.mp4"), str(tmp_path / "list.txt")]
     listing = list_videos(inputs)
-    assert [s.uri for s in listing.sources] == [os.path.realpath(film)]
+    assert [s["uri"] for s in listing.sources.to_pylist()] == [os.path.realpath(film)]
     assert listing.repeated == 6
 
 
 def test_sources_come_in_order_of_their_uri_whatever_the_order_of_inputs(tmp_path: Path) -> None:
     paths = [str(p) for p in touch(tmp_path, "c.mp4", "a.mp4", "b/d.mp4")]
     forward, backward = list_videos(paths), list_videos(paths[::-1])
-    assert forward == backward
-    assert [s.uri for s in forward.sources] == sorted(s.uri for s in forward.sources)
+    assert forward.sources.equals(backward.sources)
+    uris = forward.sources.column("uri").to_pylist()
+    assert uris == sorted(uris)
 
 
 def test_a_video_keeps_its_id_and_a_change_changes_its_version(tmp_path: Path) -> None:
     film, other = touch(tmp_path, "film.mp4", "other.mp4")
-    before = list_videos([str(tmp_path)]).sources
+    before = list_videos([str(tmp_path)]).sources.to_pylist()
     film.write_bytes(b"longer than before")
-    after = list_videos([str(tmp_path)]).sources
-    assert [s.video_id for s in before] == [s.video_id for s in after]
-    assert before[0].version != after[0].version
+    after = list_videos([str(tmp_path)]).sources.to_pylist()
+    assert [s["video_id"] for s in before] == [s["video_id"] for s in after]
+    assert before[0]["version"] != after[0]["version"]
     assert before[1] == after[1]
-    assert len({s.video_id for s in before}) == 2
-    assert after[0].size_bytes == len(b"longer than before")
-    assert all(len(s.video_id) == len(s.version) == 16 for s in (*before, *after))
-    assert Path(after[1].uri) == other.resolve()
+    assert len({s["video_id"] for s in before}) == 2
+    assert after[0]["size_bytes"] == len(b"longer than before")
+    assert all(len(s["video_id"]) == len(s["version"]) == 16 for s in (*before, *after))
+    assert Path(after[1]["uri"]) == other.resolve()
 
 
 @pytest.mark.parametrize(
@@ -229,19 +234,19 @@ def test_every_name_has_a_uri_that_can_be_printed_and_leads_back(
         path.write_bytes(b"film")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    (source,) = list_videos([str(tmp_path)]).sources
-    assert source.error is None
-    assert source.uri == (f"file://{path.parent}/{written}" if written else str(path))
-    assert source.uri.encode().decode().splitlines() == [source.uri]
-    assert path_of(source.uri) == str(path)
+    (source,) = list_videos([str(tmp_path)]).sources.to_pylist()
+    assert source["error"] is None
+    assert source["uri"] == (f"file://{path.parent}/{written}" if written else str(path))
+    assert source["uri"].encode().decode().splitlines() == [source["uri"]]
+    assert path_of(source["uri"]) == str(path)
 
 
 def test_names_that_differ_in_their_bytes_are_different_videos(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path)
     for name in (b"caf\xe9.mp4", b"caf\xe8.mp4", b"caf%E9.mp4", "café.mp4".encode()):
         Path(os.fsdecode(folder + b"/" + name)).write_bytes(b"film")
-    sources = list_videos([str(tmp_path)]).sources
-    assert len({s.video_id for s in sources}) == len({s.uri for s in sources}) == 4
+    sources = list_videos([str(tmp_path)]).sources.to_pylist()
+    assert len({s["video_id"] for s in sources}) == len({s["uri"] for s in sources}) == 4
 
 
 # What is no file to read
@@ -251,8 +256,8 @@ def test_links_that_lead_round_and_round_are_failed_videos(tmp_path: Path) -> No
     (tmp_path / "a.mp4").symlink_to(tmp_path / "b.mp4")
     (tmp_path / "b.mp4").symlink_to(tmp_path / "a.mp4")
     listing = list_videos([str(tmp_path)])
-    assert [Path(s.uri).name for s in listing.sources] == ["a.mp4", "b.mp4"]
-    assert {s.error for s in listing.sources} == {"Too many levels of symbolic links"}
+    assert [Path(s["uri"]).name for s in listing.sources.to_pylist()] == ["a.mp4", "b.mp4"]
+    assert {s["error"] for s in listing.sources.to_pylist()} == {"Too many levels of symbolic links"}
 
 
 @pytest.mark.parametrize("pattern", ["", "**/*.mp4", "**"])
@@ -261,7 +266,7 @@ def test_folders_linked_into_themselves_are_searched_once(tmp_path: Path, patter
     for name in ("again", "and again", "deep/up"):
         (tmp_path / name).symlink_to(tmp_path)
     listing = list_videos([str(tmp_path / pattern)])
-    assert {Path(s.uri).name for s in listing.sources} == {"film.mp4"}
+    assert {Path(s["uri"]).name for s in listing.sources.to_pylist()} == {"film.mp4"}
     assert listing.repeated < 10
 
 
@@ -270,8 +275,8 @@ def test_a_pipe_a_device_and_a_socket_are_failed_videos_and_never_opened(tmp_pat
     (tmp_path / "device.mp4").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "socket.mp4"))
-        sources = list_videos([str(tmp_path)]).sources
-    assert [s.error for s in sources] == ["not a regular file"] * 3
+        sources = list_videos([str(tmp_path)]).sources.to_pylist()
+    assert [s["error"] for s in sources] == ["not a regular file"] * 3
 
 
 def test_a_manifest_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
@@ -282,8 +287,8 @@ def test_a_manifest_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
 
 def test_two_files_of_one_name_are_two_videos(tmp_path: Path) -> None:
     touch(tmp_path, "one/film.mp4", "two/film.mp4")
-    sources = list_videos([str(tmp_path)]).sources
-    assert len({s.video_id for s in sources}) == 2
+    sources = list_videos([str(tmp_path)]).sources.to_pylist()
+    assert len({s["video_id"] for s in sources}) == 2
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")

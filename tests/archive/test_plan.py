@@ -3,6 +3,8 @@
 import itertools
 import math
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
@@ -15,10 +17,10 @@ from fer_batch.archive.plan import (
     overlaps,
     plan_segments,
     planned_s,
-    segment_bounds,
+    segment_edges,
 )
 from fer_batch.config import AnalyzeConfig
-from fer_batch.schema import PLAN
+from fer_batch.schema import PLAN, PROBED
 
 HALF_WINDOW_S = 0.8
 
@@ -42,7 +44,22 @@ def plan(
     lengths: list[float | None], workers: int = 2, config: AnalyzeConfig | None = None, model: str = "model"
 ) -> list[dict]:
     videos = [video(number, length) for number, length in enumerate(lengths)]
-    return plan_segments(videos, config or AnalyzeConfig(), HALF_WINDOW_S, model, workers).to_pylist()
+    return planned(videos, config, workers, model).to_pylist()
+
+
+def planned(
+    videos: list[dict], config: AnalyzeConfig | None = None, workers: int = 2, model: str = "model"
+) -> pa.Table:
+    table = pa.Table.from_pylist(videos, schema=PROBED)
+    return plan_segments(table, config or AnalyzeConfig(), HALF_WINDOW_S, model, workers)
+
+
+def segment_bounds(duration_s: float | None, segment_s: float) -> list[tuple[float, float]]:
+    """The cores of one video."""
+    length_s = np.array([math.nan if duration_s is None else duration_s])
+    video, starts_s, ends_s = segment_edges(length_s, segment_s)
+    assert set(video.tolist()) == {0}
+    return list(zip(starts_s.tolist(), ends_s.tolist(), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -109,17 +126,19 @@ def test_every_moment_is_in_exactly_one_segment(duration_s: float, segment_s: fl
 def test_no_more_is_planned_than_a_file_can_hold(
     duration_s: float | None, size_bytes: int, expected: float | None
 ) -> None:
-    assert planned_s({"duration_s": duration_s, "size_bytes": size_bytes}) == expected
+    row = {"duration_s": duration_s, "size_bytes": size_bytes}
+    (found,) = planned_s(pa.Table.from_pylist([row], schema=PROBED)).tolist()
+    assert found == expected or (expected is None and math.isnan(found))
 
 
 def test_a_container_that_promises_years_does_not_plan_them() -> None:
     rows = [video(0, 3e9) | {"size_bytes": 50_000}]
-    table = plan_segments(rows, AnalyzeConfig(), HALF_WINDOW_S, "model", 2)
+    table = planned(rows)
     assert table.num_rows == math.ceil(5000 / 60)
 
 
 def test_no_videos_are_an_empty_plan() -> None:
-    table = plan_segments([], AnalyzeConfig(), HALF_WINDOW_S, "model", 2)
+    table = planned([])
     assert table.num_rows == 0
     assert table.schema.equals(PLAN)
 
@@ -127,12 +146,12 @@ def test_no_videos_are_an_empty_plan() -> None:
 @pytest.mark.parametrize("status", ["failed", "no_video"])
 def test_videos_that_could_not_be_opened_are_not_planned(status: str) -> None:
     videos = [video(0, None, status=status), video(1, 5.0)]
-    table = plan_segments(videos, AnalyzeConfig(), HALF_WINDOW_S, "model", 2)
+    table = planned(videos)
     assert table.column("video_id").to_pylist() == [f"{1:016x}"]
 
 
 def test_a_plan_has_the_columns_of_the_schema_and_none_is_null() -> None:
-    table = plan_segments([video(3, 130.0)], AnalyzeConfig(), HALF_WINDOW_S, "model", 2)
+    table = planned([video(3, 130.0)])
     assert table.schema.equals(PLAN)
     assert all(column.null_count == 0 for column in table.columns)
     assert table.column("segment_id").to_pylist() == [f"{3:016x}/00000000000000ff/{i:05d}" for i in range(3)]
@@ -142,7 +161,7 @@ def test_a_plan_has_the_columns_of_the_schema_and_none_is_null() -> None:
 
 
 def test_segments_read_over_their_seams_but_not_before_the_start() -> None:
-    before_s, after_s = overlaps(AnalyzeConfig(), HALF_WINDOW_S, 25.0)
+    before_s, after_s = overlaps(AnalyzeConfig(), HALF_WINDOW_S, np.array(25.0))
     first, middle, last = plan([180.0])
     assert (first["start_s"], first["end_s"]) == (0.0, 60 + after_s)
     assert (middle["start_s"], middle["end_s"]) == (60 - before_s, 120 + after_s)
@@ -165,7 +184,7 @@ def test_segments_read_over_their_seams_but_not_before_the_start() -> None:
 def test_the_overlap_holds_half_a_window_two_searches_and_the_gap_twice(
     options: dict, video_fps: float, moment_s: float, gap_s: float, apart_s: float
 ) -> None:
-    before_s, after_s = overlaps(AnalyzeConfig(**options), HALF_WINDOW_S, video_fps)
+    before_s, after_s = overlaps(AnalyzeConfig(**options), HALF_WINDOW_S, np.array(video_fps))
     assert after_s == pytest.approx(HALF_WINDOW_S + apart_s + 2 * moment_s)
     assert before_s == pytest.approx(after_s + 2 * gap_s)
 

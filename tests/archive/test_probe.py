@@ -15,7 +15,7 @@ from tests.conftest import remux, write_video
 
 
 def probe(path: Path) -> dict:
-    (source,) = list_videos([str(path)]).sources
+    (source,) = list_videos([str(path)]).sources.to_pylist()
     row = probe_video(source)
     assert pa.Table.from_pylist([row], schema=PROBED).num_rows == 1
     return row
@@ -58,7 +58,7 @@ def test_a_file_that_is_gone_is_failed_and_keeps_what_the_listing_said(tmp_path:
 
 def test_a_file_that_goes_between_listing_and_probing_is_failed(tmp_path: Path, sample: Path) -> None:
     path = remux(sample, tmp_path / "film.mp4")
-    (source,) = list_videos([str(path)]).sources
+    (source,) = list_videos([str(path)]).sources.to_pylist()
     path.unlink()
     row = probe_video(source)
     assert (row["status"], row["error"]) == ("failed", "the file does not exist")

@@ -33,7 +33,7 @@ from media import CLEAN, clip, copies, enlarged, kept, repeated
 
 from fer_batch.archive.listing import list_videos
 from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_video
+from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.bench import bench
@@ -141,8 +141,8 @@ def recall(where: Where) -> Figures:
     config = AnalyzeConfig()
     stage = FacesStage(config, CARD.crop_scale)
     videos = {}
-    for source in list_videos([str(where.videos)]).sources:
-        video = Path(source.uri)
+    for uri in list_videos([str(where.videos)]).sources.column("uri").to_pylist():
+        video = Path(uri)
         faces = pc.list_flatten(from_bundle(stage(whole(video, config)), FACES).column("faces"))
         ours: dict[int, list[list[float]]] = {}
         for face in faces.to_pylist():
@@ -424,7 +424,7 @@ ROWS = {
 def plan(inputs: Path | list[Path], config: AnalyzeConfig) -> pa.Table:
     """The segments of videos, as one worker would get them."""
     paths = [str(path) for path in (inputs if isinstance(inputs, list) else [inputs])]
-    probed = [probe_video(source) for source in list_videos(paths).sources]
+    probed = probe_videos(list_videos(paths).sources)
     return plan_segments(probed, config, CARD.half_window_s, CARD.model_id, 1)
 
 

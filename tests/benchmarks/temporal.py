@@ -21,7 +21,7 @@ import torch
 
 from fer_batch.archive.listing import list_videos
 from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_video
+from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import load_checkpoint
@@ -56,10 +56,12 @@ def find_faces(folder: Path, crop_scale: float) -> Faces:
     parts: list[Faces] = []
     names: list[str] = []
     tracks = 0
-    for source in list_videos([str(folder)]).sources:
-        names.append(Path(source.uri).name)
-        plan = plan_segments([probe_video(source)], config, 1.0, "", 1)
-        rows = from_bundle(stage(to_bundle(source.video_id, plan)), FACES).to_pylist()
+    sources = list_videos([str(folder)]).sources
+    for number in range(len(sources)):
+        video = probe_videos(sources.slice(number, 1))
+        names.append(Path(str(video.column("uri")[0])).name)
+        plan = plan_segments(video, config, 1.0, "", 1)
+        rows = from_bundle(stage(to_bundle("b", plan)), FACES).to_pylist()
         found = [face for row in rows for face in row["faces"]]
         crops = np.frombuffer(b"".join(row["crops"] for row in rows), np.uint8)
         part: Faces = {

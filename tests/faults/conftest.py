@@ -144,7 +144,8 @@ def standing_cluster(*nodes: int) -> Iterator[tuple[Marked, str, list[int]]]:
     In a process of its own, because Ray reads the token once a process.
     """
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
-    cluster = Marked(token)
+    noticed_soon = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5"}
+    cluster = Marked(token | noticed_soon)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = cluster.start(["-c", CLUSTER, *map(str, nodes)], **pipes)
     try:

@@ -12,7 +12,7 @@ import torch
 
 from fer_batch.archive.listing import list_videos
 from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_video
+from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
 from fer_batch.vision.decode import Reading, read_segment
 from fer_batch.vision.detect import FaceDetector
@@ -61,15 +61,15 @@ def _work(answer: Connection, path: Path, detect: bool) -> None:
 
 def look(path: Path, detect: bool) -> dict:
     """Probe, plan, and look at each segment; the fields of an `Outcome` but what it took."""
-    (source,) = list_videos([str(path)]).sources
-    video = probe_video(source)
+    videos = probe_videos(list_videos([str(path)]).sources)
+    (video,) = videos.to_pylist()
     if video["status"] != "ok":
         return {"status": video["status"], "error": video["error"]}
     states: Counter[str] = Counter()
     errors: dict[str, None] = {}
     moments = faces = 0
     read_s = 0.0
-    for segment in plan_segments([video], CONFIG, 1.0, "model", 1).to_pylist():
+    for segment in plan_segments(videos, CONFIG, 1.0, "model", 1).to_pylist():
         if detect:
             found = segment_faces(segment, CONFIG, _detector(), 0.96)
             state, error, seen = found.status, found.error, len(found.moments)

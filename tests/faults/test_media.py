@@ -17,7 +17,7 @@ from PIL import Image
 
 from fer_batch.archive.listing import list_videos
 from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_video
+from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.errors import DecodeError
 from fer_batch.pipeline.analyze import analyze
@@ -311,8 +311,8 @@ def test_faces_keep_their_places_where_the_size_of_the_picture_changes(
 
 def faces_of(path: Path) -> np.ndarray:
     """Time and box, as shares, of each face: `(n, 5)`, by time and from left to right."""
-    video = probe_video(list_videos([str(path)]).sources[0])
-    (segment,) = plan_segments([video], CONFIG, 1.0, "model", 1).to_pylist()
+    video = probe_videos(list_videos([str(path)]).sources)
+    (segment,) = plan_segments(video, CONFIG, 1.0, "model", 1).to_pylist()
     found = segment_faces(segment, CONFIG, FaceDetector(CONFIG.min_face, CONFIG.min_score), 0.96)
     assert found.status == "ok"
     columns = ("time_s", "box_x0", "box_y0", "box_x1", "box_y1")

@@ -14,7 +14,7 @@ import pytest
 
 from fer_batch.archive.listing import list_videos
 from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_video
+from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
 from fer_batch.model.weights import load_checkpoint
@@ -54,7 +54,7 @@ def two_cpus() -> Iterator[None]:
 def analyze_in_process(inputs: list[str], out: Path, config: AnalyzeConfig) -> RunSummary:
     """What `analyze` does, without Ray: the same stages, one after the other, here."""
     card = load_checkpoint(None)[1]
-    probed = [probe_video(source) for source in list_videos(inputs).sources]
+    probed = probe_videos(list_videos(inputs).sources)
     plan = plan_segments(probed, config, card.half_window_s, card.model_id, 2)
     (out / "results").mkdir(parents=True)
     start_run(out, config, card, 0.0)

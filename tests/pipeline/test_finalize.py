@@ -13,10 +13,10 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.finalize import bucket_of, differences, finalize, unsuccessful
-from fer_batch.pipeline.plan_store import attempts, check_output, read_plan, read_run
+from fer_batch.pipeline.plan_store import attempts, check_output, read_run, read_videos
 from fer_batch.pipeline.results import write_result
 from fer_batch.pipeline.snapshot import TABLES, live_files, open_tables, write_snapshot
-from fer_batch.schema import RESULTS, to_bundle
+from fer_batch.schema import RESULTS, SOURCES, to_bundle
 from fer_batch.timeline.store import open_timeline
 from tests.runs import (
     Tracks,
@@ -180,19 +180,20 @@ def test_a_changed_file_replaces_its_rows(old: Path, new: Path) -> None:
 
 def test_another_attempt_replaces_the_rows_of_the_one_before(done: Path) -> None:
     broken = "/talks/broken.mp4"
-    assert unsuccessful(done) == {(video_id(broken), "1", 0)}
+    key = {"video_id": video_id(broken), "version": "1"}
+    assert unsuccessful(done).to_pylist() == [key | {"attempt": 0}]
     add_videos(done, {broken: None}, attempt=1)
-    assert unsuccessful(done) == {(video_id(broken), "1", 1)}
+    assert unsuccessful(done).to_pylist() == [key | {"attempt": 1}]
     found: dict[str, Tracks | None] = {broken: [["surprise"] * 2]}
     plan = plan_videos(done, found, attempt=2)
     assert plan.column("segment_id").to_pylist() == [f"{video_id(broken)}/1/00000.2"]
     # Planned again but not answered: a start in between must not plan a third time.
-    assert attempts((), read_plan(done)[0], unsuccessful(done)) == {}
+    assert attempts(SOURCES.empty_table(), read_videos(done), unsuccessful(done)).num_rows == 0
     answer_videos(done, plan, found)
     finalize(done)
     row = rows_of(done)["videos"].query("uri == @broken").iloc[0]
     assert (row["status"], row["attempt"], row["tracks"]) == ("ok", 2, 1)
-    assert unsuccessful(done) == set()
+    assert unsuccessful(done).num_rows == 0
     assert differences(done) == []
 
 
@@ -304,7 +305,7 @@ def no_snapshot(out: Path) -> None:
         (twice("tracks"), "1 faces twice, not 0"),
         (no_file, "can't be read"),
         (no_plan_of_a_video, "broken.mp4: a row in videos, though it was not planned"),
-        (no_segment, "0 of 1 segments planned"),
+        (no_segment, "0 of its segments planned"),
         (no_snapshot, "not finished"),
     ],
 )
@@ -368,7 +369,7 @@ def test_a_run_of_the_first_schema_opens_and_is_gone_on_with(first_schema: Path)
     out = first_schema
     before = rows_of(out)
     assert [len(before[name]) for name in TABLES] == [50, 89, 2]
-    assert [attempt for *_, attempt in unsuccessful(out)] == [0]
+    assert unsuccessful(out).column("attempt").to_pylist() == [0]
     assert differences(out) == []
     config = AnalyzeConfig(min_face=0.15, segment_s=4.0, bundle_s=8.0)
     assert check_output(out, config, load_checkpoint(None)[1]) == read_run(out)

@@ -15,10 +15,9 @@ from fer_batch.errors import InputError, OutputError
 from fer_batch.pipeline.finalize import finalize
 from fer_batch.pipeline.forget import begun, complete_forget, forget
 from fer_batch.pipeline.lease import lease
-from fer_batch.pipeline.plan_store import read_plan
 from fer_batch.pipeline.verify import verify
 from fer_batch.timeline.store import open_timeline
-from tests.runs import add_videos, kill_at, rows_of, temporary, video_id, write_run
+from tests.runs import add_videos, kill_at, read_plan, rows_of, temporary, video_id, write_run
 from tests.timeline.test_store import VIDEOS
 
 ITS = "/talks/it's.mp4"
@@ -165,7 +164,7 @@ def test_a_run_that_is_in_use_is_left_alone(out: Path) -> None:
 
 def shared_bundle(out: Path) -> Path:
     """The results file of ITS, in which others' are too."""
-    plan = read_plan(out)[1].to_pylist()
+    plan = read_plan(out)[1]
     bundle_id = next(row["bundle_id"] for row in plan if row["uri"] == ITS)
     assert len({row["uri"] for row in plan if row["bundle_id"] == bundle_id}) > 2
     return out / "results" / f"{bundle_id}.parquet"
@@ -242,7 +241,7 @@ def test_what_killed_runs_have_left_is_searched_too(out: Path, finished: Path) -
 def test_of_a_finalize_that_was_killed_readers_keep_the_state_before(out: Path, finished: Path) -> None:
     new = {"/films/new.mkv": [["happy"]]}
     kill_at("finalize.tracks", add_videos, out, new)
-    plan = read_plan(out)[1].to_pylist()
+    plan = read_plan(out)[1]
     lost = next(row["bundle_id"] for row in plan if row["uri"] in new)
     (out / "results" / f"{lost}.parquet").unlink()
     forget(out, [ITS])

@@ -15,7 +15,7 @@ import pytest
 
 from fer_batch.archive.listing import list_videos
 from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_video
+from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.guard import Child, GaveUpError, GuardedProbe, GuardedStage
@@ -149,7 +149,7 @@ QUICK = AnalyzeConfig(fps=2.0, min_face=0.2, segment_s=5.0, bundle_s=30.0)
 def planned(video: Path) -> pa.Table:
     """A video as one bundle."""
     card = load_checkpoint(None)[1]
-    probed = [probe_video(source) for source in list_videos([str(video)]).sources]
+    probed = probe_videos(list_videos([str(video)]).sources)
     plan = plan_segments(probed, QUICK, card.half_window_s, card.model_id, 1)
     return to_bundle("b", plan)
 
@@ -217,9 +217,8 @@ def test_a_hanging_video_costs_a_bundle_two_waits(
 
 
 def test_probing_is_guarded_too(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (source,) = list_videos([str(sample)]).sources
-    fields = [PROBED.field(name) for name in ("video_id", "version", "uri", "size_bytes", "error")]
-    table = pa.Table.from_pylist([vars(source)] * 2, schema=pa.schema(fields))
+    sources = list_videos([str(sample)]).sources
+    table = pa.concat_tables([sources, sources])
     monkeypatch.setenv("FER_BATCH_FAULT", "guard.probe_videos:2:STOP")
     probe = GuardedProbe(LIMITS)
     assert probe(table.slice(0, 0)).num_rows == 0

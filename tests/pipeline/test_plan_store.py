@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from fer_batch.archive.listing import Source
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError, OutputError
 from fer_batch.pipeline.finalize import differences
@@ -17,13 +17,24 @@ from fer_batch.pipeline.plan_store import (
     attempts,
     check_output,
     clean,
-    read_plan,
+    described_anew,
     read_run,
     remove_run,
     start_run,
 )
+from fer_batch.schema import PROBED, SOURCES
 from fer_batch.timeline.store import open_timeline
-from tests.runs import CARD, Tracks, add_videos, kill_at, plan_videos, temporary, video_id, write_run
+from tests.runs import (
+    CARD,
+    Tracks,
+    add_videos,
+    kill_at,
+    plan_videos,
+    read_plan,
+    temporary,
+    video_id,
+    write_run,
+)
 
 VIDEOS: dict[str, Tracks | None] = {"/a.mp4": [["happy"]], "/b.mp4": [], "/broken.mp4": None}
 OTHER = AnalyzeConfig(fps=7.0)
@@ -68,7 +79,7 @@ def test_a_round_counts_whole_or_not_at_all(tmp_path: Path, fault: str, counts: 
     again, segments = read_plan(out)
     assert len(again) == 3 + counts
     assert {v["uri"]: v["version"] for v in again}["/a.mp4"] == ("2" if counts else "1")
-    assert segments.num_rows == 2 + counts
+    assert len(segments) == 2 + counts
     if not counts:
         assert (again, segments) == (videos, plan)
     add_videos(out, {"/c.mp4": [], "/a.mp4": []}, version="2")
@@ -79,7 +90,7 @@ def test_a_round_counts_whole_or_not_at_all(tmp_path: Path, fault: str, counts: 
 
 def test_a_video_is_planned_as_in_its_last_round(tmp_path: Path) -> None:
     assert read_plan(tmp_path)[0] == []
-    assert read_plan(tmp_path)[1].num_rows == 0
+    assert read_plan(tmp_path)[1] == []
     plan_videos(tmp_path, VIDEOS)
     plan_videos(tmp_path, {"/a.mp4": []}, attempt=1)
     plan_videos(tmp_path, {"/b.mp4": []}, version="2")
@@ -90,7 +101,7 @@ def test_a_video_is_planned_as_in_its_last_round(tmp_path: Path) -> None:
         "/b.mp4": ("1", 0, "failed"),
         "/broken.mp4": ("1", 0, "failed"),
     }
-    assert segments.column("segment_id").to_pylist() == [f"{video_id('/a.mp4')}/1/00000.1"]
+    assert [s["segment_id"] for s in segments] == [f"{video_id('/a.mp4')}/1/00000.1"]
 
 
 @pytest.mark.parametrize("name", ["000001.parquet", "000001.videos.parquet"])
@@ -121,14 +132,42 @@ def test_a_torn_plan_says_what_to_do(tmp_path: Path, name: str) -> None:
 def test_what_is_new_changed_or_to_be_tried_again_is_planned(
     version: str, error: str | None, known: tuple[str, int] | None, failed: bool, attempt: int | None
 ) -> None:
-    source = Source(video_id="v", version=version, uri="/v.mp4", size_bytes=1, error=error)
-    videos = [] if known is None else [{"video_id": "v", "version": known[0], "attempt": known[1]}]
-    again = {("v", *known)} if known and failed else set()
-    assert attempts([source], videos, again) == ({} if attempt is None else {"v": attempt})
+    source = {"video_id": "v", "version": version, "uri": "/v.mp4", "size_bytes": 1, "error": error}
+    sources = pa.Table.from_pylist([source], schema=SOURCES)
+    videos = pa.Table.from_pylist([planned(*known)] if known else [], schema=PROBED)
+    again = videos if failed else videos.slice(0, 0)
+    assert attempts(sources, videos, again).column("attempt").to_pylist() == (
+        [] if attempt is None else [attempt]
+    )
+
+
+def planned(version: str, attempt: int, extra: str | None = None) -> dict[str, Any]:
+    return {"video_id": "v", "version": version, "attempt": attempt, "extra": extra}
 
 
 def test_nothing_listed_nothing_planned() -> None:
-    assert attempts([], [{"video_id": "v", "version": "1", "attempt": 0}], {("v", "1", 0)}) == {}
+    videos = pa.Table.from_pylist([planned("1", 0)], schema=PROBED)
+    assert attempts(SOURCES.empty_table(), videos, videos).num_rows == 0
+    assert described_anew(SOURCES.empty_table(), videos).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "anew"),
+    [
+        (None, None, False),
+        ('{"a": 1}', None, False),
+        ('{"a": 1}', '{"a": 1}', False),
+        (None, '{"a": 1}', True),
+        ('{"a": 1}', '{"a": 2}', True),
+    ],
+)
+def test_what_a_manifest_says_otherwise_is_taken_over(
+    before: str | None, now: str | None, anew: bool
+) -> None:
+    source = {"video_id": "v", "version": "1", "uri": "/v.mp4", "size_bytes": 1, "extra": now}
+    videos = pa.Table.from_pylist([planned("1", 2, before)], schema=PROBED)
+    rows = described_anew(pa.Table.from_pylist([source], schema=SOURCES), videos).to_pylist()
+    assert [(row["version"], row["attempt"], row["extra"]) for row in rows] == [("1", 2, now)] * anew
 
 
 def nothing(out: Path) -> None:

@@ -12,9 +12,9 @@ from PIL import Image
 
 from fer_batch.archive.listing import list_videos
 from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_video
+from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
-from fer_batch.schema import FACE, MOMENT, PLAN
+from fer_batch.schema import FACE, MOMENT, PLAN, PROBED
 from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import SegmentFaces, segment_faces
@@ -60,8 +60,8 @@ def config(**options: float | bool) -> AnalyzeConfig:
 
 
 def segments(path: Path, **options: float | bool) -> list[dict]:
-    row = probe_video(list_videos([str(path)]).sources[0])
-    return plan_segments([row], config(**options), HALF_WINDOW_S, "model", 1).to_pylist()
+    row = probe_videos(list_videos([str(path)]).sources)
+    return plan_segments(row, config(**options), HALF_WINDOW_S, "model", 1).to_pylist()
 
 
 def tracks(found: SegmentFaces) -> dict[int, list[float]]:
@@ -178,6 +178,34 @@ def test_segments_find_in_their_cores_what_the_whole_has_there(detector: FaceDet
         assert np.array_equal(boxes(part)[core], boxes(whole)[there])
         pairs = {(part.faces[a]["track"], whole.faces[b]["track"]) for a, b in zip(core, there, strict=True)}
         assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+@pytest.mark.parametrize("told_s", [6.5, 10.0, 21.0])
+def test_a_video_of_a_told_length_is_opened_when_it_is_looked_at(
+    detector: FaceDetector, film: Path, told_s: float
+) -> None:
+    """Told too short, its last part is longer; told too long, its parts beyond the end are empty."""
+    (whole,) = look(film, detector)
+    source = list_videos([str(film)]).sources.to_pylist()[0] | {"status": "ok", "duration_s": told_s}
+    told = config(segment_s=4.0)
+    rows = plan_segments(pa.Table.from_pylist([source], schema=PROBED), told, HALF_WINDOW_S, "model", 1)
+    parts = [segment_faces(row, told, detector, CROP_SCALE) for row in rows.to_pylist()]
+    assert {p.status for p in parts} == {"ok"}
+    assert [m["time_s"] for p in parts for m in p.moments] == [m["time_s"] for m in whole.moments]
+    assert [m["faces"] for p in parts for m in p.moments] == counts(whole)
+    assert sum(p.frames for p in parts) == 250
+    assert {(p.info.fps, p.info.width, p.info.codec) for p in parts if p.info} == {(25, 320, "h264")}
+
+
+def test_a_told_length_hides_no_truncation(detector: FaceDetector, film: Path, tmp_path: Path) -> None:
+    path = remux(film, tmp_path / "film.mkv")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    source = list_videos([str(path)]).sources.to_pylist()[0] | {"status": "ok", "duration_s": 10.0}
+    told = config(segment_s=4.0)
+    rows = plan_segments(pa.Table.from_pylist([source], schema=PROBED), told, HALF_WINDOW_S, "model", 1)
+    states = [segment_faces(row, told, detector, CROP_SCALE).status for row in rows.to_pylist()]
+    assert states[0] == "ok"
+    assert states[-1] == "failed"
 
 
 def test_a_segment_has_faces_before_and_after_its_core(detector: FaceDetector, film: Path) -> None:
