@@ -106,9 +106,7 @@ def _submission_id(text: str) -> str:
 
 def run_submit(options: argparse.Namespace) -> int:
     """Run the command `submit` of another command."""
-    own = argparse.ArgumentParser(add_help=False)
-    _add_job_options(own)
-    words = own.parse_known_args(options.words[1:])[1]
+    words = job_words(options.words[1:])
     _check(options, words)
     if options.insecure and options.passes_insecure:
         words.insert(1, "--insecure")
@@ -125,6 +123,13 @@ def run_submit(options: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return _follow(client, job_id, options)
+
+
+def job_words(words: Sequence[str]) -> list[str]:
+    """The words after `submit` without those that are for this side."""
+    own = argparse.ArgumentParser(add_help=False)
+    _add_job_options(own)
+    return own.parse_known_args(words)[1]
 
 
 def run_follow(options: argparse.Namespace) -> int:

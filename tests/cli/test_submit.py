@@ -1,0 +1,180 @@
+"""`fer-batch submit` until it reaches a cluster: what is sent, and what is not."""
+
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from fer_batch.cli.main import main
+from fer_batch.cli.submit import job_words
+
+OUT = ["--out", "/mnt/out"]
+NOWHERE = ["--address", "http://127.0.0.1:1"]
+
+
+def refused(capfd: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line on stderr of a command that exits with 2 and says nothing else."""
+    try:
+        code: int | str | None = main(["submit", *words])
+    except SystemExit as end:
+        code = end.code
+    streams = capfd.readouterr()
+    assert code == 2
+    assert streams.out == ""
+    assert streams.err.count("\n") == 1
+    return streams.err
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty current folder, and no cluster by the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        ([], []),
+        (["analyze", "/a", *OUT], ["analyze", "/a", *OUT]),
+        (["analyze", "/a", *OUT, "--fps", "1", *NOWHERE], ["analyze", "/a", *OUT, "--fps", "1"]),
+        (["analyze", *NOWHERE, "/a b", "--submission-id", "x", "/c"], ["analyze", "/a b", "/c"]),
+        (["analyze", "--no-wait", "/a", "--address=http://h:1", "--no-flip"], ["analyze", "/a", "--no-flip"]),
+        (["analyze", "/a", "--insecure", "--working-dir", "."], ["analyze", "/a"]),
+        (["train", "--addr", "http://h:1", "--data", "ck48=/a"], ["train", "--data", "ck48=/a"]),
+        (["forget", "/out", "--", "--no-wait"], ["forget", "/out", "--", "--no-wait"]),
+    ],
+)
+def test_the_job_gets_the_words_that_are_for_it(words: list[str], sent: list[str]) -> None:
+    assert job_words(words) == sent
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "COMMAND"),
+        (["query", "/out", "SELECT 1"], "query"),
+        (["analyze", "/a"], "--out"),
+        (["analyze", "/a", *OUT, "--colour"], "--colour"),
+        (["analyze", "/a", *OUT, "--fps", "many"], "--fps"),
+        (["analyze", "/a", *OUT, "--fps", "0"], "--fps is 0"),
+        (["analyze", "/a", *OUT, "--timeout", "0"], "timeout"),
+        (["analyze", "/a", *OUT, "--submission-id", ""], "''"),
+        (["analyze", "/a", *OUT, "--submission-id", "../x"], "'../x'"),
+        (["analyze", "/a", *OUT, "--submission-id", "x" * 101], "1 to 100"),
+        (["analyze", "/a", *OUT, "--working-dir", "nowhere"], "nowhere is no folder"),
+        (["analyze", "a.mp4", *OUT], "a.mp4 is relative"),
+        (["analyze", "/a", "s3://b/c", "*.mp4", *OUT], "*.mp4 is relative"),
+        (["analyze", "/a", *OUT, "--checkpoint", "m.safetensors"], "m.safetensors is relative"),
+        (["analyze", "/a", "--out", "out"], "out is relative"),
+        (["analyze", "a.mp4", "--out", "out", "--working-dir", "."], "out is relative"),
+        (["demo"], "fer-batch-demo is relative"),
+        (["finalize", "out"], "out is relative"),
+        (["verify", "out"], "out is relative"),
+        (["forget", "out", "talk.mp4"], "out is relative"),
+        (["train", "--data", "ck48=faces", *OUT], "faces is relative"),
+        (["train", "--data=ck48=faces", *OUT], "faces is relative"),
+        (["train", "--data", "ck48=/faces", *OUT, "--recipe", "r.toml"], "r.toml is relative"),
+        (["follow"], "ID"),
+        (["follow", "a/b"], "'a/b'"),
+        (["stop", "-"], "ID"),
+    ],
+)
+def test_what_cannot_run_is_not_sent(words: list[str], said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert said in refused(capfd, *words, *(NOWHERE if words else []))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["analyze", "/a", *OUT],
+        ["analyze", "s3://bucket/videos", *OUT],
+        ["analyze", "a.mp4", "list.csv", *OUT, "--working-dir", "."],
+        ["demo", *OUT],
+        ["verify", "/mnt/out"],
+        ["forget", "/mnt/out", "talk.mp4"],
+        ["train", "--data", "ck48=/faces", *OUT, "--recipe", "default", "--init", "default"],
+        ["evaluate", "--data", "ck48=/faces/", *OUT],
+        ["follow", "job-1.2"],
+        ["stop", "job_1"],
+    ],
+)
+def test_what_can_run_is_sent_and_a_dead_address_is_one_line_at_once(
+    words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    assert "http://127.0.0.1:1 can't be reached: nobody answers there" in refused(capfd, *words, *NOWHERE)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("name", ["RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"])
+def test_the_address_may_stand_in_the_environment(
+    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "give the cluster's dashboard: --address http://HOST:8265" in refused(capfd, "stop", "x")
+    monkeypatch.setenv(name, "http://127.0.0.1:2")
+    assert "http://127.0.0.1:2 can't be reached" in refused(capfd, "stop", "x")
+    assert "http://127.0.0.1:1 can't be reached" in refused(capfd, "stop", "x", *NOWHERE)
+
+
+@pytest.mark.parametrize("address", ["auto", "head:6379", "ray://head:10001", "os://x", "/head"])
+def test_an_address_that_is_no_dashboards_is_refused(address: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "give http://HOST:PORT" in refused(capfd, "stop", "x", "--address", address)
+
+
+class _Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>It works!</html>")
+
+    def log_message(self, *said: object) -> None:
+        pass
+
+
+@contextmanager
+def web_server() -> Iterator[int]:
+    with HTTPServer(("127.0.0.1", 0), _Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def test_another_server_is_no_dashboard(capfd: pytest.CaptureFixture[str]) -> None:
+    with web_server() as port:
+        said = refused(capfd, "stop", "x", "--address", f"http://127.0.0.1:{port}/")
+    assert f"what answers at http://127.0.0.1:{port} is no dashboard of Ray" in said
+
+
+def test_a_server_that_says_nothing_is_given_up(capfd: pytest.CaptureFixture[str]) -> None:
+    began = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        said = refused(capfd, "stop", "x", "--address", f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert "no answer in time" in said
+    assert time.monotonic() - began < 20
+
+
+def test_without_the_extra_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)  # as where it is not installed
+    assert "pip install 'fer-batch[cluster]'" in refused(capfd, "stop", "x", *NOWHERE)
+
+
+def test_help_says_where_paths_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["submit", "analyze", "--help"])
+    assert end.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "those of its nodes, and must be absolute" in said
+    assert said.count("--address http://HOST:PORT") == 2  # usage, option
+    assert "a Ray cluster, also by RAY_ADDRESS" not in said
