@@ -178,3 +178,12 @@ def test_help_says_where_paths_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert "those of its nodes, and must be absolute" in said
     assert said.count("--address http://HOST:PORT") == 2  # usage, option
     assert "a Ray cluster, also by RAY_ADDRESS" not in said
+
+
+def test_every_entry_point_of_a_job_can_be_submitted(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["submit", "--help"])
+    said = capsys.readouterr().out
+    jobs = sorted(path.stem for path in (Path(__file__).parents[2] / "jobs").glob("*.py"))
+    assert "analyze" in jobs
+    assert [job for job in jobs if f"\n    {job} " not in said] == []

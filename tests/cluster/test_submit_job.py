@@ -1,0 +1,232 @@
+"""Jobs on a real head node with a dashboard and a token: submitted, followed and stopped by the command."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from fer_batch.runtime import TOKEN
+from tests.conftest import SAMPLE
+from tests.test_runtime import descendants
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+BIN = Path(sys.executable).parent
+SECRET = "a" * 64
+QUICK = ["--fps", "1", "--min-face", "0.3"]
+SLOW = ["--fps", "25", "--segment", "2", "--bundle", "2"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Without a token or an address from anywhere but `more`, nor the home that may hold one."""
+    ours = (*TOKEN, "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # for `python` of the jobs
+    return kept | {"HOME": "/nowhere", "PATH": path, "RAY_worker_niceness": "0"} | more
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [s.getsockname()[1] for s in sockets]
+
+
+@dataclass
+class Head:
+    """A cluster of one node."""
+
+    url: str
+    metrics: str
+    token: dict[str, str]
+
+    def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
+        """`fer-batch submit` with these words, on this cluster."""
+        command = [sys.executable, "-m", "fer_batch.cli.main", "submit", *words, "--address", self.url]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env=environment(**(self.token | more)), text=True, **pipes)  # type: ignore[call-overload, no-any-return]
+
+    def run(self, *words: str, **more: str) -> tuple[int, str, str]:
+        """The exit code, and what was said on both streams."""
+        process = self.start(*words, **more)
+        out, err = process.communicate(timeout=180)
+        assert "Traceback" not in err
+        return process.returncode, out, err
+
+    def jobs(self) -> dict[str, Any]:
+        """What the dashboard itself knows of all jobs, by submission id."""
+        secret = {"Authorization": f"Bearer {SECRET}"}
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{self.url}/api/jobs/", headers=secret)
+        ) as answer:
+            return {job["submission_id"]: job for job in json.load(answer) if job["submission_id"]}
+
+
+@contextlib.contextmanager
+def head_node(host: str, **token: str) -> Iterator[Head]:
+    """`ray start --head` on ports of its own."""
+    port, client, dashboard, agent, metrics = free_ports(5)
+    command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus", "2", "--disable-usage-stats"]
+    command += ["--node-ip-address", host, "--port", str(port), "--ray-client-server-port", str(client)]
+    command += ["--include-dashboard", "true", "--dashboard-host", host, "--dashboard-port", str(dashboard)]
+    command += ["--dashboard-agent-listen-port", str(agent), "--metrics-export-port", str(metrics)]
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # names of sockets have at most 107 bytes
+        said = Path(folder) / "said"
+        with said.open("wb") as output:
+            started = subprocess.Popen(
+                [*command, "--temp-dir", folder], env=environment(**token), stdout=output, stderr=output
+            )
+        try:
+            wait(lambda: b"Ray runtime started" in said.read_bytes(), 60)
+            yield Head(f"http://{host}:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", token)
+        finally:
+            for pid in (*descendants(started.pid), started.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            started.wait(10)
+
+
+def wait(condition: Callable[[], bool], longest_s: float) -> None:
+    end = time.monotonic() + longest_s
+    while not condition():
+        assert time.monotonic() < end, "nothing came of it"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    with head_node("127.0.0.1", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=SECRET) as head:
+        yield head
+
+
+def results(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in (out / "results").iterdir()}
+
+
+def gauges(head: Head, out: Path) -> dict[str, float]:
+    """Our metrics of a run, as a scraper sees them."""
+    with urllib.request.urlopen(head.metrics) as answer:
+        lines = [line.decode() for line in answer]
+    return {
+        line.partition("{")[0]: float(line.rpartition(" ")[2])
+        for line in lines
+        if line.startswith("ray_fer_batch_") and f'out="{out}"' in line
+    }
+
+
+def test_a_job_is_run_once_followed_to_its_end_and_measured(head: Head, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["analyze", str(SAMPLE), "--out", str(out), *QUICK, "--submission-id", "once"]
+    code, log, said = head.run(*command)
+    assert code == 0, log + said
+    assert "videos            │     1" in log
+    assert f"fer-batch submit follow once --address {head.url}" in said
+    faces = pq.read_table(out / "tracks").num_rows
+    assert faces > 10
+    wait(lambda: gauges(head, out).get("ray_fer_batch_faces") == faces, 30)
+    assert gauges(head, out) == {
+        "ray_fer_batch_videos": 1,
+        "ray_fer_batch_videos_done": 1,
+        "ray_fer_batch_video_seconds": pytest.approx(10, abs=0.1),
+        "ray_fer_batch_video_seconds_done": pytest.approx(10, abs=0.1),
+        "ray_fer_batch_faces": faces,
+    }
+    jobs, before = head.jobs(), results(out)
+    code, again, said = head.run(*command)
+    assert (code, again) == (0, log)
+    assert "job once was submitted before" in said
+    assert head.run(*command, "--no-wait")[:2] == (0, "once\n")
+    code, _, said = head.run(*command, "--fps", "2")
+    assert code == 2
+    assert "the job once is another command" in said
+    assert head.jobs() == jobs
+    assert results(out) == before
+
+
+def test_a_job_that_fails_has_its_exit_code_here_and_is_started_again(head: Head, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("colour = 1\n")
+    command = ["train", "--data", "ck48=/nowhere", "--recipe", "recipe.toml", "--out", str(tmp_path / "out")]
+    command += ["--submission-id", "failing", "--working-dir", str(tmp_path)]
+    code, log, said = head.run(*command)
+    assert code == 2
+    assert "colour" in log.splitlines()[-1]  # so the recipe came along
+    assert said.splitlines()[-1] == "job failing failed: exit code 2"
+    assert head.run(*command, "--no-wait")[:2] == (0, "failing.2\n")
+    assert head.run("follow", "failing")[0] == 2
+    assert head.jobs()["failing.2"]["status"] == "FAILED"
+
+
+def test_what_is_refused_is_not_sent(head: Head, tmp_path: Path) -> None:
+    jobs = head.jobs()
+    command = ["analyze", "/nowhere.mp4", "--out", str(tmp_path / "out")]
+    for more, token, reason in [
+        (["--colour"], {}, "--colour"),
+        ([], {"RAY_AUTH_TOKEN": ""}, "asks for a token: give it in RAY_AUTH_TOKEN"),
+        ([], {"RAY_AUTH_TOKEN": "b" * 64}, "refuses this token"),
+        ([], {"RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": "/nowhere/token"}, "/nowhere/token"),
+    ]:
+        began = time.monotonic()
+        code, out, said = head.run(*command, *more, **token)
+        assert (code, out) == (2, "")
+        assert reason in said
+        assert said.count("\n") == 1
+        assert time.monotonic() - began < 15
+    (tmp_path / "token").write_text(SECRET)
+    in_file = {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    code, _, said = head.run("follow", "nobody", **in_file)
+    assert code == 2
+    assert "there is no job nobody" in said  # so it was let in
+    assert head.jobs() == jobs
+
+
+def test_a_job_outlives_who_follows_it_and_can_be_stopped(head: Head, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["analyze", str(SAMPLE), "--out", str(out), *SLOW, "--submission-id", "long"]
+    first = head.start(*command)
+    wait(lambda: "long" in head.jobs(), 30)
+    second, third = head.start("follow", "long"), head.start(*command)
+    assert second.stdout is not None
+    read = ""
+    while "0 of 1 videos done" not in read:
+        read = second.stdout.readline()
+        assert read, "the log ended"
+    for left, number in ((second, signal.SIGINT), (third, signal.SIGTERM)):
+        left.send_signal(number)
+        _, said = left.communicate(timeout=20)
+        assert left.returncode == 128 + number
+        assert said.splitlines()[-1].startswith("job long goes on; follow it again: fer-batch submit follow")
+    assert head.jobs()["long"]["status"] == "RUNNING"
+    assert head.run("stop", "long") == (0, "", "job long has ended: stopped\n")
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 143
+    assert said.splitlines()[-1] == "job long stopped: Job was intentionally stopped."
+    assert head.run("follow", "long")[0] == 143
+    assert head.run("stop", "long") == (0, "", "job long had ended before: stopped\n")
+    assert not (out / "_SUCCESS.json").exists()
+
+
+def test_a_dashboard_that_asks_for_no_token_is_refused_unless_insecure() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this host has the loopback interface alone")
+        host = str(probe.getsockname()[0])
+    with head_node(host, RAY_AUTH_MODE="disabled") as open_to_all:
+        code, _, said = open_to_all.run("stop", "nobody", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=SECRET)
+        assert code == 2
+        assert "asks for no token" in said
+        assert "--insecure" in said
+        assert "there is no job nobody" in open_to_all.run("stop", "nobody", "--insecure")[2]
