@@ -91,7 +91,10 @@ def _add_job_options(group: Any) -> None:
         "--submission-id", type=_submission_id, metavar="ID", help="a name of your own (default: a new one)"
     )
     group.add_argument(
-        "--working-dir", type=Path, metavar="DIR", help="send the files in DIR, but for what .gitignore names"
+        "--working-dir",
+        type=Path,
+        metavar="DIR",
+        help="send the files in DIR, at most 100 MB, but for what .gitignore names",
     )
     group.add_argument(
         "--no-wait", action="store_true", help="print the job's id and leave, instead of following its log"

@@ -65,8 +65,8 @@ def connect(address: str, *, insecure: bool = False) -> Client:
             "start the cluster with RAY_AUTH_MODE=token, or say --insecure"
         )
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # goes before what Ray's client is given
-    for name in ("dashboard_sdk", "job.sdk"):  # they tell each step
-        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
+    for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env"):
+        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)  # they tell each step
     with _told():
         return Client(address, headers=token)
 
@@ -110,10 +110,12 @@ def _told() -> Iterator[None]:
         yield
     except (requests.RequestException, ConnectionError) as error:
         raise ConfigError(f"the dashboard does not answer any more: {error}") from error
+    except AuthenticationError as error:
+        raise ConfigError(f"the cluster refuses the token: {str(error).partition(chr(10))[0]}") from error
     except (RuntimeError, ValueError, RayError) as error:
         # What failed over there is told with its stack.
-        lines = [line for line in str(error).splitlines() if line.strip(" .")]
-        raise ConfigError(f"the cluster refuses that: {lines[-1] if lines else error!r}") from error
+        lines = [line.strip(" .'") for line in str(error).splitlines()]
+        raise ConfigError(f"the cluster refuses that: {next(filter(None, reversed(lines)), '?')}") from error
 
 
 def submit(
