@@ -26,10 +26,11 @@ LONGEST_S = 7 * 86_400.0
 
 def planned_s(videos: pa.Table) -> np.ndarray:
     """Seconds that are worth segments, `(n,) float64`, of rows of `schema.PROBED`: a container may promise
-    years. NaN where nothing says how long a video is.
+    years, a manifest's owner does not. NaN where nothing says how long a video is.
     """
     promised = videos.column("duration_s").fill_null(np.nan).to_numpy()
-    most = videos.column("size_bytes").cast(pa.float64()).fill_null(np.inf).to_numpy() / SLOWEST_BYTES_S
+    told = videos.column("first_pts").is_null().to_numpy()
+    most = np.where(told, np.inf, videos.column("size_bytes").to_numpy() / SLOWEST_BYTES_S)
     return np.where(np.isnan(promised), np.nan, np.minimum(np.minimum(promised, most), LONGEST_S))
 
 

@@ -119,41 +119,70 @@ def analyze(
         with ray_session(address, insecure=insecure, verbose=verbose):
             _quiet_data(verbose)
             on_progress = gauged(out, on_progress)
-            known = read_videos(out) if run else PROBED.empty_table()
             again = unsuccessful(out) if run and retry_failed else PROBED.empty_table()
-            fresh = attempts(listing.sources, known, again)
             workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
-            for first in range(0, fresh.num_rows, ROUND):
-                videos = _probed(fresh.slice(first, ROUND), config, limits)
-                segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
-                if run is None and not first:
-                    remove_run(out)
-                    start_run(out, config, card, np.nansum(planned_s(videos)) * len(fresh) / len(videos))
-                if not first:
-                    add_columns(out, listing.columns)
-                add_round(out, videos, segments)
-            described = described_anew(listing.sources, known)
-            if described.num_rows:
-                add_columns(out, listing.columns)
-                add_round(out, described, PLAN.empty_table())
-            (out / "results").mkdir(exist_ok=True)
-            clean(out)
-            videos = read_videos(out)
-            if not (out / "_SUCCESS.json").exists():
-                for segments in read_segments(out, videos):
-                    remove_damaged(out / "results", pc.unique(segments.column("bundle_id")).to_pylist())
-            done = pa.array(sorted(done_bundles(out / "results")), pa.string())
-            meter = _Meter(out / "results", len(videos), on_progress)
-            for segments in read_segments(out, videos):
-                meter.expect(_without(segments, done))
-            for segments in read_segments(out, videos) if meter.video_s else ():
-                todo = _without(segments, done)
-                if todo.num_rows:
-                    (out / "_SUCCESS.json").unlink(missing_ok=True)
-                    meter.begin(todo)
-                    with meanwhile(meter.look, every_s=0.5):
-                        run_bundles(todo, out / "results", config, card, checkpoint, limits)
+            extend_plan(out, listing, run, again, config, card, limits, workers)
+            meter = _Meter(out / "results", on_progress)
+            for todo in left_to_do(out, meter):
+                (out / "_SUCCESS.json").unlink(missing_ok=True)
+                meter.begin(todo)
+                with meanwhile(meter.look, every_s=0.5):
+                    run_bundles(todo, out / "results", config, card, checkpoint, limits)
             return finalize(out)
+
+
+def extend_plan(
+    out: Path,
+    listing: Listing,
+    run: dict[str, Any] | None,
+    again: pa.Table,
+    config: AnalyzeConfig,
+    card: Card,
+    limits: Limits,
+    workers: int,
+) -> None:
+    """Plan what is listed and not planned yet, or changed, or among the failed that are to be tried `again`
+    (as `attempts` takes them), in rounds.
+
+    `run` is that of `out`, None for a new one. Ray is used where files have to be opened.
+    """
+    known = read_videos(out) if run else PROBED.empty_table()
+    fresh = attempts(listing.sources, known, again)
+    described = described_anew(listing.sources, known)
+    for first in range(0, len(fresh), ROUND):
+        videos = _probed(fresh.slice(first, ROUND), config, limits)
+        segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
+        if run is None and not first:
+            remove_run(out)
+            start_run(out, config, card, np.nansum(planned_s(videos)) * len(fresh) / len(videos))
+        if not first:
+            add_columns(out, listing.columns)
+        add_round(out, videos, segments)
+    if len(described):
+        add_columns(out, listing.columns)
+        add_round(out, described, PLAN.empty_table())
+
+
+def left_to_do(out: Path, meter: "_Meter") -> Iterator[pa.Table]:
+    """Planned segments that are not done, round by round; `meter` expects them all before the first."""
+    results = out / "results"
+    results.mkdir(exist_ok=True)
+    clean(out)
+    videos = read_videos(out)
+    if not (out / "_SUCCESS.json").exists():
+        remove_damaged(
+            results,
+            {name for part in read_segments(out, videos) for name in part.column("bundle_id").to_pylist()},
+        )
+    done = pa.array(sorted(done_bundles(results)), pa.string())
+    meter.videos = len(videos)
+    for segments in read_segments(out, videos):
+        meter.expect(_without(segments, done))
+    if meter.unfinished:
+        for segments in read_segments(out, videos):
+            todo = _without(segments, done)
+            if len(todo):
+                yield todo
 
 
 class Worker(GuardedStage):
@@ -334,9 +363,10 @@ def _length_s(bundle: pa.Table) -> float:
 class _Meter:
     """How far a run has come, by the files in `results`; told to `report` by each `look`."""
 
-    def __init__(self, results: Path, videos: int, report: Callable[[Progress], None]) -> None:
-        self.results, self.videos, self.report = results, videos, report
+    def __init__(self, results: Path, report: Callable[[Progress], None]) -> None:
+        self.results, self.report = results, report
         self.began = time.monotonic()
+        self.videos = 0
         self.video_s = self.video_s_done = 0.0
         self.unfinished = self.faces = 0
         self.length_s: dict[str, float] = {}

@@ -447,11 +447,14 @@ def _bucket(
 ) -> dict[str, pa.Table]:
     """The rows of all three tables for the videos of one bucket, and their planned segments."""
     schemas = table_schemas(classes, own)
-    results = read_results(out / "results", plan)
+    results = read_results(out / "results", plan).combine_chunks()  # of which there may be thousands
+    results = results.sort_by([("video_id", "ascending"), ("index", "ascending")])
+    owners = results.column("video_id").to_numpy()
     parts: dict[str, list[pa.Table]] = {name: [schemas[name].empty_table()] for name in ("moments", "tracks")}
     rows = []
     for video in videos.sort_by("video_id").to_pylist():
-        segments = results.filter(pc.field("video_id") == video["video_id"])
+        first, end = (int(np.searchsorted(owners, video["video_id"], side)) for side in ("left", "right"))
+        segments = results.slice(first, end - first)
         timeline = stitch(segments, classes)
         model_id = segments.column("model_id")[0].as_py() if segments.num_rows else None
         same = {"video_id": video["video_id"], "uri": video["uri"], "model_id": model_id, "bucket": bucket}

@@ -151,14 +151,16 @@ def start_run(out: Path, config: AnalyzeConfig, card: Card, planned_s: float) ->
 
 
 def add_columns(out: Path, columns: Mapping[str, str]) -> None:
-    """Let the run's `videos` have these columns of its owner's; `columns` says which of `manifest.KINDS` each
-    is, and one that is there already becomes what holds both.
+    """Let the run's `videos` have these columns of its owner's, and its plan those of this schema; `columns`
+    says which of `manifest.KINDS` each is, and one that is there already becomes what holds both.
     """
     run = read_run(out)
     known = own_columns(run)
     wider = known | {name: widest(known.get(name, kind), kind) for name, kind in columns.items()}
-    if wider != known:
-        write_json(out / "run.json", run | {"columns": wider}, "run.json")
+    # The first schema had no snapshots: its number tells so until the tables are written anew.
+    now = run | {"columns": wider, "schema_version": SCHEMA_VERSION if run["schema_version"] > 1 else 1}
+    if now != run:
+        write_json(out / "run.json", now, "run.json")
 
 
 def own_columns(run: Mapping[str, Any]) -> dict[str, str]:

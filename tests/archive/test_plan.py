@@ -126,9 +126,14 @@ def test_every_moment_is_in_exactly_one_segment(duration_s: float, segment_s: fl
 def test_no_more_is_planned_than_a_file_can_hold(
     duration_s: float | None, size_bytes: int, expected: float | None
 ) -> None:
-    row = {"duration_s": duration_s, "size_bytes": size_bytes}
+    row = {"duration_s": duration_s, "size_bytes": size_bytes, "first_pts": 0}
     (found,) = planned_s(pa.Table.from_pylist([row], schema=PROBED)).tolist()
     assert found == expected or (expected is None and math.isnan(found))
+
+
+def test_what_a_manifest_says_is_planned_whatever_the_files_size() -> None:
+    row = {"duration_s": 60.0, "size_bytes": 0, "first_pts": None}
+    assert planned_s(pa.Table.from_pylist([row], schema=PROBED)).tolist() == [60.0]
 
 
 def test_a_container_that_promises_years_does_not_plan_them() -> None:

@@ -13,10 +13,10 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.finalize import bucket_of, differences, finalize, unsuccessful
-from fer_batch.pipeline.plan_store import attempts, check_output, read_run, read_videos
+from fer_batch.pipeline.plan_store import add_columns, attempts, check_output, read_run, read_videos
 from fer_batch.pipeline.results import write_result
 from fer_batch.pipeline.snapshot import TABLES, live_files, open_tables, write_snapshot
-from fer_batch.schema import RESULTS, SOURCES, to_bundle
+from fer_batch.schema import RESULTS, SCHEMA_VERSION, SOURCES, to_bundle
 from fer_batch.timeline.store import open_timeline
 from tests.runs import (
     Tracks,
@@ -355,18 +355,18 @@ def test_damaged_results_are_to_do_again(done: Path, damage: Callable[[Path], No
         finalize(done)
 
 
-SCHEMA_1 = Path(__file__).parent.parent / "fixtures" / "schema_1"
+FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 
 @pytest.fixture
 def first_schema(tmp_path: Path) -> Path:
     """A run of the packaged sample and a file that is no video, as schema version 1 left it."""
-    shutil.copytree(SCHEMA_1, tmp_path / "schema_1")
-    return tmp_path / "schema_1"
+    return Path(shutil.copytree(FIXTURES / "schema_1", tmp_path / "schema_1"))
 
 
-def test_a_run_of_the_first_schema_opens_and_is_gone_on_with(first_schema: Path) -> None:
-    out = first_schema
+@pytest.mark.parametrize("schema", [f"schema_{number}" for number in range(1, SCHEMA_VERSION)])
+def test_a_run_of_an_older_schema_opens_and_is_gone_on_with(tmp_path: Path, schema: str) -> None:
+    out = Path(shutil.copytree(FIXTURES / schema, tmp_path / schema))
     before = rows_of(out)
     assert [len(before[name]) for name in TABLES] == [50, 89, 2]
     assert unsuccessful(out).column("attempt").to_pylist() == [0]
@@ -379,8 +379,11 @@ def test_a_run_of_the_first_schema_opens_and_is_gone_on_with(first_schema: Path)
     after["videos"] = after["videos"][before["videos"].columns]
     assert same_rows(before, after)
     assert differences(out) == []
+    add_columns(out, {"who": "string"})
     add_videos(out, {"/talks/new.mp4": [["fear"] * 5]})
     assert len(rows_of(out)["videos"]) == 3
+    assert rows_of(out)["tracks"]["who"].isna().all()
+    assert read_run(out)["schema_version"] == SCHEMA_VERSION
     assert differences(out) == []
 
 
