@@ -1,6 +1,7 @@
 """Videos to the work that they are: segments of a minute, in bundles of some ten."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.config import AnalyzeConfig
-from fer_batch.schema import PLAN
+from fer_batch.schema import PLAN, PROBED, conform
 
 MAX_SEGMENTS = 64
 """In a bundle, so that a thousand clips of a second are still several bundles."""
@@ -22,6 +23,22 @@ SLOWEST_BYTES_S = 10.0
 """Bytes of a second of video, at least, in what is planned: less than even a still picture takes."""
 LONGEST_S = 7 * 86_400.0
 """Planned of one video at most. What is beyond is in the last segment, which is read to the end anyway."""
+
+
+def probe_unknown(
+    sources: pa.Table, config: AnalyzeConfig, probe: Callable[[pa.Table], pa.Table]
+) -> pa.Table:
+    """Rows of `schema.SOURCES` to rows of `schema.PROBED`, in order of their uri.
+
+    `probe` opens those of which no manifest says how long they are; all where every frame is looked at, as
+    the rate of frames then decides how far segments overlap.
+    """
+    if config.every_frame:
+        told = pa.array(np.zeros(len(sources), bool))
+    else:
+        told = pc.and_(sources.column("duration_s").is_valid(), sources.column("error").is_null())
+    known = sources.filter(told).append_column("status", pa.repeat("ok", pc.sum(told).as_py() or 0))
+    return pa.concat_tables([conform(known, PROBED), probe(sources.filter(pc.invert(told)))]).sort_by("uri")
 
 
 def planned_s(videos: pa.Table) -> np.ndarray:

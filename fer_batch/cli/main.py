@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from fer_batch.cli import analyze, bench, crossval, evaluate, forget, query, submit, train, verify
+from fer_batch.cli import analyze, bench, crossval, evaluate, forget, plan, query, submit, train, verify
 from fer_batch.errors import FerBatchError, full_disk
 
 
@@ -39,7 +39,7 @@ def _command(arguments: Sequence[str] | None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"fer-batch {version('fer-batch')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    for module in (analyze, query, verify, forget, bench, train, evaluate, crossval, submit):
+    for module in (analyze, plan, query, verify, forget, bench, train, evaluate, crossval, submit):
         module.add_commands(commands)
     words = sys.argv[1:] if arguments is None else list(arguments)
     options, unknown = parser.parse_known_args(words, argparse.Namespace(words=words))

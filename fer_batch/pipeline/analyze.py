@@ -27,7 +27,7 @@ from ray.exceptions import (
 )
 
 from fer_batch.archive.listing import Listing, list_videos
-from fer_batch.archive.plan import plan_segments, planned_s
+from fer_batch.archive.plan import plan_segments, planned_s, probe_unknown
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.model.weights import Card, load_checkpoint
 from fer_batch.pipeline.finalize import RunSummary, finalize, unsuccessful
@@ -49,7 +49,7 @@ from fer_batch.pipeline.plan_store import (
 )
 from fer_batch.pipeline.results import ResultsSink, done_bundles, faces_found, remove_damaged, write_result
 from fer_batch.runtime import meanwhile, ray_session
-from fer_batch.schema import PLAN, PROBED, RESULTS, conform, from_bundle, to_bundle
+from fer_batch.schema import PLAN, PROBED, RESULTS, from_bundle, to_bundle
 
 PROBES_PER_TASK = 32
 ROUND = 50_000
@@ -150,7 +150,8 @@ def extend_plan(
     fresh = attempts(listing.sources, known, again)
     described = described_anew(listing.sources, known)
     for first in range(0, len(fresh), ROUND):
-        videos = _probed(fresh.slice(first, ROUND), config, limits)
+        part = fresh.slice(first, ROUND)
+        videos = probe_unknown(part, config, lambda unknown: _probe(unknown, limits))
         segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
         if run is None and not first:
             remove_run(out)
@@ -294,19 +295,6 @@ def _stage(
             **resources,
             **RETRIES,
         )
-
-
-def _probed(sources: pa.Table, config: AnalyzeConfig, limits: Limits) -> pa.Table:
-    """Files to be planned, rows of `schema.SOURCES` with `attempt`, to rows of `schema.PROBED` in order of
-    their uri. Where it is known how long a video is, it is opened only when it is looked at.
-    """
-    if config.every_frame:  # how many there are in a second decides how far segments overlap
-        told = pa.array(np.zeros(len(sources), bool))
-    else:
-        told = pc.and_(sources.column("duration_s").is_valid(), sources.column("error").is_null())
-    known = sources.filter(told).append_column("status", pa.repeat("ok", pc.sum(told).as_py() or 0))
-    opened = _probe(sources.filter(pc.invert(told)), limits)
-    return pa.concat_tables([conform(known, PROBED), opened]).sort_by("uri")
 
 
 def _probe(sources: pa.Table, limits: Limits) -> pa.Table:

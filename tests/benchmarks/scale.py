@@ -1,6 +1,6 @@
 """What grows with the number of inputs: listing, planning, finishing a run and going on with it; no decoding.
 
-    python tests/benchmarks/scale.py 10000 100000 1000000
+    python -m tests.benchmarks.scale 10000 100000 1000000
 
 Inputs are empty files of a minute each, by a manifest that says so, and answers are made up; all else is what
 `analyze` does. Each step runs in a process of its own; told are its seconds, and the most memory that it had.

@@ -1,0 +1,120 @@
+"""What a run would be, before there is one: how much video, in how many parts, and about how long."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fer_batch.archive.listing import Listing, list_videos
+from fer_batch.archive.plan import plan_segments, planned_s, probe_unknown
+from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.model.weights import Card
+from fer_batch.pipeline.guard import GuardedProbe
+from fer_batch.schema import PROBED
+
+PROBES = 32
+"""Files that are probed at a time."""
+BASE_MS, MEGAPIXEL_MS = 55.0, 32.0
+"""CPU time of a second of video at five moments a second, and of each megapixel of its frames more: fitted to
+the table of figures in README."""
+DECODING = 0.5
+"""The share of it that does not grow with the number of moments."""
+START_S = 20.0
+"""Until the first worker is at work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What is listed, and what would be planned of it."""
+
+    listing: Listing
+    videos: pa.Table
+    """Rows of `schema.PROBED`."""
+    segments: pa.Table
+    """Rows of `schema.PLAN`."""
+    video_s: float
+    """Seconds of all videos whose length is known."""
+    cpu_s: float
+    """CPU time that looking at them takes, about."""
+    longest_s: float
+    """That of the bundle that takes longest: no number of workers is faster."""
+
+
+def preview(
+    inputs: Sequence[str],
+    config: AnalyzeConfig,
+    card: Card,
+    workers: int,
+    cpu_ms: float | None = None,
+    limits: Limits | None = None,
+) -> Preview:
+    """List, probe and plan videos for so many workers, on this machine alone, and write nothing.
+
+    `cpu_ms` is the CPU time of a second of video, in milliseconds; None to estimate it from the size of
+    frames. Raises InputError as `list_videos`.
+    """
+    listing = list_videos(inputs)
+    videos = probe_unknown(listing.sources, config, lambda unknown: _probe_here(unknown, limits or Limits()))
+    segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
+    lengths_s = np.nan_to_num(planned_s(videos))
+    cost_ms = np.full(len(videos), cpu_ms) if cpu_ms is not None else _cpu_ms(videos, config)
+    place = pc.index_in(segments.column("video_id"), videos.column("video_id").combine_chunks()).to_numpy()
+    spans_s = pc.subtract(segments.column("end_s"), segments.column("start_s")).to_numpy()
+    costs_s = spans_s * cost_ms[place] / 1000 if len(segments) else np.zeros(0)
+    by_bundle = pa.table({"bundle": segments.column("bundle_id"), "s": costs_s}).group_by("bundle")
+    return Preview(
+        listing=listing,
+        videos=videos,
+        segments=segments,
+        video_s=float(lengths_s.sum()),
+        cpu_s=float(costs_s.sum()),
+        longest_s=float(pc.max(by_bundle.aggregate([("s", "sum")]).column("s_sum")).as_py() or 0.0),
+    )
+
+
+def duration_s(found: Preview, workers: int) -> float:
+    """Seconds that a run takes with so many workers, about."""
+    return START_S + max(found.cpu_s / workers, found.longest_s)
+
+
+def _probe_here(sources: pa.Table, limits: Limits) -> pa.Table:
+    """As `archive.probe.probe_videos`, in guarded processes of this machine, one a core."""
+    parts = [sources.slice(first, PROBES) for first in range(0, len(sources), PROBES)]
+    return pa.concat_tables([PROBED.empty_table(), *_probed(parts, limits)])
+
+
+def _probed(parts: list[pa.Table], limits: Limits) -> Iterator[pa.Table]:
+    workers = min(os.cpu_count() or 1, len(parts))
+    idle: SimpleQueue[GuardedProbe] = SimpleQueue()
+    probes = [GuardedProbe(limits) for _ in range(workers)]
+    for probe in probes:
+        idle.put(probe)
+
+    def probed(part: pa.Table) -> pa.Table:
+        probe = idle.get()
+        try:
+            return probe(part)
+        finally:
+            idle.put(probe)
+
+    if parts:
+        try:
+            with ThreadPoolExecutor(workers) as threads:
+                yield from threads.map(probed, parts)
+        finally:
+            for probe in probes:
+                probe.child.close()
+
+
+def _cpu_ms(videos: pa.Table, config: AnalyzeConfig) -> np.ndarray:
+    """CPU milliseconds of a second of each video, `(n,) float64`; what was not opened is taken for 1080p."""
+    width, height = (videos.column(name).cast(pa.float64()) for name in ("width", "height"))
+    pixels = pc.multiply(width, height)
+    at_five = BASE_MS + MEGAPIXEL_MS * pixels.fill_null(1920 * 1080).to_numpy() / 1e6
+    rate = videos.column("fps").fill_null(25.0).to_numpy() if config.every_frame else config.fps
+    return np.asarray(at_five * (DECODING + (1 - DECODING) * rate / 5), np.float64)
