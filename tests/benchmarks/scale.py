@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
@@ -28,9 +29,8 @@ from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.analyze import _Meter, extend_plan, left_to_do
 from fer_batch.pipeline.finalize import bundles_of, finalize
 from fer_batch.pipeline.plan_store import read_run, read_segments, read_videos
-from fer_batch.pipeline.results import write_result
 from fer_batch.pipeline.verify import verify
-from fer_batch.schema import EMOTIONS, PROBED, RESULTS, to_bundle
+from fer_batch.schema import EMOTIONS, PROBED, RESULTS
 
 CONFIG = AnalyzeConfig()
 WORKERS = 1600
@@ -82,9 +82,9 @@ def answer(folder: Path) -> None:
     face = {"frame_index": 0, "track": 0, "probs": np.full(len(EMOTIONS), 1 / len(EMOTIONS), np.float32)}
     face |= {f"box_{side}": 0.5 for side in ("x0", "y0", "x1", "y1")}
     for segments in read_segments(out, read_videos(out)):
-        for bundle_id, rows in bundles_of(segments):
+        for bundle_id, planned in bundles_of(segments):
             answers = []
-            for row in rows.to_pylist():
+            for row in planned.to_pylist():
                 times = [row["core_start_s"] + n for n in range(FACES)]
                 faces = [face | {"time_s": time_s} for time_s in times]
                 moments = [{"time_s": time_s, "frame_index": 0, "faces": 1} for time_s in times]
@@ -92,7 +92,8 @@ def answer(folder: Path) -> None:
                 seen = {"status": "ok", "read_s": row["core_end_s"], "frames": FACES, "model_id": "m"}
                 seen |= {"faces": faces, "moments": moments}
                 answers.append({k: v for k, v in row.items() if k in RESULTS.names} | seen | spent)
-            write_result(out / "results", to_bundle(bundle_id, pa.Table.from_pylist(answers, schema=RESULTS)))
+            rows = pa.Table.from_pylist(answers, schema=RESULTS)
+            pq.write_table(rows, out / "results" / f"{bundle_id}.parquet")  # not synced, as workers' are
 
 
 def finish(folder: Path) -> None:
