@@ -131,6 +131,7 @@ _SEGMENT = [
         read_s=pa.float64(),
         frames=pa.int64(),
         moments=pa.list_(MOMENT),
+        duration_s=pa.float64(),
         fps=pa.float64(),
         width=pa.int32(),
         height=pa.int32(),
@@ -138,6 +139,9 @@ _SEGMENT = [
     ),
 ]
 _TIMINGS = _fields(decode_s=pa.float64(), detect_s=pa.float64(), crop_s=pa.float64())
+
+OPENED = ("duration_s", "fps", "width", "height", "codec")
+"""What a video's container says, where that was not asked before it was looked at."""
 
 FACES = pa.schema([*_SEGMENT, *_fields(faces=pa.list_(FACE), crops=pa.large_binary()), *_TIMINGS])
 """A segment's faces with their crops, `(len(faces), 48, 48) uint8` grey, as they cross from vision to the

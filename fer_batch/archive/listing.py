@@ -39,6 +39,8 @@ class Listing:
     """Files in folders and globs that are not videos by their name."""
     repeated: int
     """Times that a file was named again."""
+    unnamed: int
+    """Rows of manifests that name no file."""
 
 
 def list_videos(inputs: Sequence[str]) -> Listing:
@@ -77,6 +79,7 @@ def list_videos(inputs: Sequence[str]) -> Listing:
         columns=columns,
         skipped=counts["skipped"],
         repeated=counts["named"] - len(seen),
+        unnamed=counts["unnamed"],
     )
 
 
@@ -87,6 +90,7 @@ def _named(inputs: Sequence[str], counts: Counter[str], columns: dict[str, str])
         elif os.path.lexists(given):
             if Path(given).suffix.lower() in MANIFEST_SUFFIXES:
                 manifest = read_manifest(Path(given))
+                counts["unnamed"] += manifest.unnamed
                 for name, kind in manifest.columns.items():
                     columns[name] = widest(columns.get(name, kind), kind)
                 folder = os.path.dirname(given)

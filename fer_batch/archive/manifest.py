@@ -1,6 +1,7 @@
 """Manifests: lists of videos in a file, with what their owner knows of each."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json
 import pyarrow.parquet as pq
 
 from fer_batch.errors import InputError
@@ -52,6 +52,8 @@ class Manifest:
     entries: Iterator[Entry]
     columns: dict[str, str]
     """The owner's own columns, and which of KINDS each is."""
+    unnamed: int
+    """Rows that name no file."""
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -66,7 +68,9 @@ def read_manifest(path: Path) -> Manifest:
         raise InputError(f"the manifest {path} is not a regular file")
     if path.suffix.lower() == ".txt":
         lines = _text(path).splitlines()
-        return Manifest(entries=(Entry(path=line.strip()) for line in lines if _names(line)), columns={})
+        return Manifest(
+            entries=(Entry(path=line.strip()) for line in lines if _names(line)), columns={}, unnamed=0
+        )
     table = _table(path)
     known = {name.strip().lower(): name for name in reversed(table.column_names)}
     column = next((name for name in table.column_names if name.strip().lower() in PATH_COLUMNS), None)
@@ -78,6 +82,7 @@ def read_manifest(path: Path) -> Manifest:
     _check_ids(path, table.column(column), own)
     return Manifest(
         entries=_entries(path, table, column, duration, version, own),
+        unnamed=sum(not (name or "").strip() for name in _texts(table, column)),
         columns={
             field.name: next(kind for kind, known in KINDS.items() if field.type == known)
             for field in own.schema
@@ -127,7 +132,7 @@ def _table(path: Path) -> pa.Table:
         if path.suffix.lower() == ".parquet":
             with path.open("rb") as file:
                 return pq.read_table(file)
-        return pyarrow.json.read_json(path) if path.stat().st_size else pa.table({})
+        return _json_lines(path)
     except (pa.ArrowException, OSError) as error:
         said = str(error).strip().split("\n")[0]
         raise InputError(f"the manifest {path} can't be read: {said}") from error
@@ -135,16 +140,55 @@ def _table(path: Path) -> pa.Table:
 
 def _csv(path: Path) -> pa.Table:
     """Columns as whole numbers, numbers, truth values or text, whichever all their values are."""
-    rows = csv.reader(_text(path).splitlines())
+    rows = csv.reader(io.StringIO(_text(path), newline=""))
     names = [name.strip() for name in next(rows, [])]
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise InputError(f"the manifest {path} has two columns {twice[0]}: name one otherwise")
     columns: list[list[str | None]] = [[] for _ in names]
     for row in rows:
+        if len(row) > len(names):
+            raise InputError(
+                f"the manifest {path} has {len(row)} cells in line {rows.line_num} and {len(names)} columns: "
+                "put a cell with a comma in it in quotes"
+            )
         if row:
             for number, column in enumerate(columns):
                 column.append((row[number].strip() or None) if number < len(row) else None)
     arrays = [pa.array(column, pa.string()) for column in columns]
-    unnamed = {number for number, name in enumerate(names) if not name or name in names[:number]}
-    return pa.table({name: _typed(arrays[n]) for n, name in enumerate(names) if n not in unnamed})
+    return pa.table({name: _typed(arrays[n]) for n, name in enumerate(names) if name})
+
+
+def _json_lines(path: Path) -> pa.Table:
+    """Columns of whatever their values are; text where they are of several kinds."""
+    columns: dict[str, list[Any]] = {}
+    count = 0
+    for number, line in enumerate(_text(path).split("\n"), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise InputError(f"the manifest {path} can't be read: line {number}: {error}") from error
+            if not isinstance(row, dict):
+                raise InputError(
+                    f"the manifest {path} has no JSON object in line {number}: one a line is needed"
+                )
+            for name, value in row.items():
+                columns.setdefault(name, []).extend([None] * (count - len(columns[name])))
+                columns[name].append(value)
+            count += 1
+    for values in columns.values():
+        values += [None] * (count - len(values))
+    return pa.table({name: _of_any(values) for name, values in columns.items()})
+
+
+def _of_any(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array(
+            [v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string()
+        )
 
 
 def _typed(column: pa.Array) -> pa.Array:
@@ -199,12 +243,18 @@ def _check_ids(path: Path, paths: pa.ChunkedArray, own: pa.Table) -> None:
         raise InputError(f"the manifest {path} has the id {min(twice)} for several videos; an id is for one")
 
 
+def _texts(table: pa.Table, column: str | None) -> list[str | None]:
+    return [None] * table.num_rows if column is None else table.column(column).cast(pa.string()).to_pylist()
+
+
+def _known(value: Any) -> bool:
+    """Whether there is a value: what is not a number is none."""
+    return value is not None and value == value  # noqa: PLR0124
+
+
 def _entries(
     path: Path, table: pa.Table, column: str, duration: str | None, version: str | None, own: pa.Table
 ) -> Iterator[Entry]:
-    def texts(name: str | None) -> list[str | None]:
-        return [None] * table.num_rows if name is None else table.column(name).cast(pa.string()).to_pylist()
-
     lengths: list[float | None] = [None] * table.num_rows
     if duration is not None:
         try:
@@ -214,13 +264,15 @@ def _entries(
                 f"the manifest {path} has no numbers of seconds in {duration}: {error}"
             ) from error
     extras: Iterator[str | None] = (
-        json.dumps({name: value for name, value in row.items() if value is not None}, ensure_ascii=False)
+        json.dumps({name: value for name, value in row.items() if _known(value)}, ensure_ascii=False)
         if own.num_columns
         else None
         for batch in (own if own.num_columns else table.select([column])).to_batches(ROWS)
         for row in batch.to_pylist()
     )
-    for name, length_s, said, extra in zip(texts(column), lengths, texts(version), extras, strict=True):
+    for name, length_s, said, extra in zip(
+        _texts(table, column), lengths, _texts(table, version), extras, strict=True
+    ):
         if name and name.strip():
             known = length_s is not None and 0 < length_s < float("inf")
             yield Entry(path=name.strip(), duration_s=length_s if known else None, version=said, extra=extra)

@@ -43,11 +43,11 @@ def probe_unknown(
 
 def planned_s(videos: pa.Table) -> np.ndarray:
     """Seconds that are worth segments, `(n,) float64`, of rows of `schema.PROBED`: a container may promise
-    years, a manifest's owner does not. NaN where nothing says how long a video is.
+    years, and a manifest be wrong. NaN where nothing says how long a video is.
     """
     promised = videos.column("duration_s").fill_null(np.nan).to_numpy()
-    told = videos.column("first_pts").is_null().to_numpy()
-    most = np.where(told, np.inf, videos.column("size_bytes").to_numpy() / SLOWEST_BYTES_S)
+    most = videos.column("size_bytes").to_numpy() / SLOWEST_BYTES_S
+    most = np.where(videos.column("first_pts").is_null().to_numpy() & (most == 0), np.inf, most)
     return np.where(np.isnan(promised), np.nan, np.minimum(np.minimum(promised, most), LONGEST_S))
 
 

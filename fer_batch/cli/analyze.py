@@ -25,7 +25,7 @@ ANALYZE_EXAMPLES = """\
 examples:
   fer-batch analyze talks/ --out results              every video in a folder and below
   fer-batch analyze 'talks/*.mkv' more.mp4 --out results
-  fer-batch analyze videos.csv --out results          a manifest: .txt (a path a line) or .csv (a column path)
+  fer-batch analyze videos.csv --out results          a manifest: .txt (a path a line), .csv, .parquet, .jsonl
   fer-batch analyze talks/ --out results --fps 10     ten moments a second instead of five
   fer-batch analyze talks/ --out results --address auto       on the Ray cluster of this machine
 
@@ -46,7 +46,7 @@ def add_commands(commands: Any) -> None:
         "videos",
         nargs="*",
         metavar="VIDEOS",
-        help="files, folders (recursive), globs, manifests (.txt, .csv)",
+        help="files, folders (recursive), globs, manifests (.txt, .csv, .parquet, .jsonl)",
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="OUT", help="output folder: new, empty, or of the same run"
@@ -253,6 +253,7 @@ class _ProgressLine:
         said = [f"{count} video{'s' if count != 1 else ''}"]
         said += [f"{listing.skipped} other files skipped"] if listing.skipped else []
         said += [f"{listing.repeated} named again"] if listing.repeated else []
+        said += [f"{listing.unnamed} rows of manifests without a path"] if listing.unnamed else []
         print(f"{', '.join(said)}; starting Ray …", file=sys.stderr, flush=True)
 
     def show(self, progress: "Progress") -> None:

@@ -32,9 +32,9 @@ RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token."""
 
 WHERE = """\
 The command runs on a node of the cluster, with the fer_batch that is installed there. So paths, globs and
-manifests are those of its nodes, and must be absolute or URLs: nothing of this machine is sent. With
+manifests are those of its nodes, and must be absolute: nothing of this machine is sent. With
 --working-dir DIR the files in DIR are (manifests, a checkpoint, a recipe, few videos), and relative paths are
-those in it; OUT must be absolute or a URL also then. A fer_batch in DIR goes before that of the nodes.
+those in it; OUT must be absolute also then. A fer_batch in DIR goes before that of the nodes.
 
 The same --submission-id again follows that job, or tells how it ended where it ended well; one that failed or
 was stopped is started again, as ID.2, ID.3 …
@@ -173,7 +173,7 @@ def _check(options: argparse.Namespace, words: Sequence[str]) -> None:
             also = "" if path is options.out else ", or a --working-dir that has it"
             raise ConfigError(
                 f"{path} is relative, but the job runs on the cluster: give a path that its nodes know, from "
-                f"/ on, or a URL{also}"
+                f"/ on{also}"
             )
 
 

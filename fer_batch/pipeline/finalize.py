@@ -35,7 +35,7 @@ from fer_batch.pipeline.snapshot import (
     write_snapshot,
 )
 from fer_batch.pipeline.stitch import stitch
-from fer_batch.schema import MOMENTS, PLAN, SCHEMA_VERSION, VIDEOS, conform, tracks_schema
+from fer_batch.schema import MOMENTS, OPENED, PLAN, SCHEMA_VERSION, VIDEOS, conform, tracks_schema
 
 PROPERTIES = {"delta.dataSkippingNumIndexedCols": "0"}
 """The log holds no statistics, which would be names of videos that stay when their rows have gone."""
@@ -495,10 +495,11 @@ def _outcome(video: dict[str, Any], segments: pa.Table, moments: pa.Table) -> di
             status = "partial"
         else:
             status = "ok" if faces.any() else "no_faces"
-    opened = {
-        name: next((v for v in (video[name], *segments.column(name).to_pylist()) if v is not None), None)
-        for name in ("fps", "width", "height", "codec")
-    }
+    opened: dict[str, Any] = {}
+    if video["fps"] is None:  # not asked before: what was told is of less worth
+        for name in OPENED:
+            seen = (value for value in segments.column(name).to_pylist() if value is not None)
+            opened[name] = next(seen, video[name])
     return {
         **opened,
         "status": status,

@@ -16,7 +16,7 @@ import torch
 from fer_batch.config import AnalyzeConfig
 from fer_batch.laps import Laps
 from fer_batch.model.recognize import Recognizer
-from fer_batch.schema import FACES, PLAN, RESULTS, bundled, from_bundle, to_bundle
+from fer_batch.schema import FACES, OPENED, PLAN, RESULTS, bundled, from_bundle, to_bundle
 from fer_batch.vision.crop import CROP_SIZE
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import segment_faces
@@ -57,7 +57,7 @@ class FacesStage:
             "decode_s": seen.laps.wall["decode"],
             "detect_s": seen.laps.wall["detect"] + seen.laps.wall["track"],
             "crop_s": seen.laps.wall["crop"],
-            **{name: getattr(seen.info, name, None) for name in ("fps", "width", "height", "codec")},
+            **{name: getattr(seen.info, name, None) for name in OPENED},
         }
 
 

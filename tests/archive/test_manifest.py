@@ -74,6 +74,60 @@ def test_a_column_of_a_csv_is_what_all_its_values_are(
     assert [own_values(e.extra, manifest.columns)["x"] for e in manifest.entries] == values
 
 
+def test_lines_of_json_may_differ_in_their_kinds(tmp_path: Path) -> None:
+    path = tmp_path / "list.jsonl"
+    path.write_text('{"path": "a.mp4", "x": 1, "id": 7}\n\n{"path": "b.mp4", "x": "two", "y": true}\n')
+    manifest = read_manifest(path)
+    assert manifest.columns == {"x": "string", "id": "string", "y": "bool"}
+    assert [own_values(e.extra, manifest.columns) for e in manifest.entries] == [
+        {"x": "1", "id": "7", "y": None},
+        {"x": "two", "id": None, "y": True},
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_what_is_not_a_number_is_no_value(tmp_path: Path, suffix: str) -> None:
+    rows = [{"path": "a.mp4", "x": math.nan}, {"path": "b.mp4", "x": 1.5}]
+    manifest = read_manifest(write(tmp_path / f"list.{suffix}", rows))
+    assert manifest.columns == {"x": "double"}
+    assert [own_values(e.extra, manifest.columns)["x"] for e in manifest.entries] == [None, 1.5]
+
+
+def test_a_cell_may_have_lines_and_commas(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text('path,note\na.mp4,"one, and\ntwo"\n')
+    manifest = read_manifest(tmp_path / "list.csv")
+    (entry,) = manifest.entries
+    assert own_values(entry.extra, manifest.columns) == {"note": "one, and\ntwo"}
+
+
+def test_rows_without_a_path_are_counted(tmp_path: Path) -> None:
+    manifest = read_manifest(
+        write(tmp_path / "list.jsonl", [{"path": "a.mp4"}, {"path": None}, {"path": " "}])
+    )
+    assert manifest.unnamed == 2
+    assert [entry.path for entry in manifest.entries] == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,x,x\na.mp4,1,2\n", "two columns x"),
+        ("path,x\na.mp4,1,2\n", "3 cells in line 2 and 2 columns"),
+    ],
+)
+def test_a_csv_that_would_lose_cells_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_manifest(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("text", ["[1]", '[{"path": "a.mp4"}]'])
+def test_lines_that_are_no_objects_are_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list.jsonl").write_text(text)
+    with pytest.raises(InputError, match="no JSON object in line 1: one a line"):
+        read_manifest(tmp_path / "list.jsonl")
+
+
 def test_what_no_plain_column_holds_is_text(tmp_path: Path) -> None:
     rows = [{"path": "a.mp4", "tags": ["x", "y"], "born": pa.scalar(0, pa.date32()).as_py()}]
     manifest = read_manifest(write(tmp_path / "list.parquet", rows))

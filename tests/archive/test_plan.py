@@ -131,9 +131,12 @@ def test_no_more_is_planned_than_a_file_can_hold(
     assert found == expected or (expected is None and math.isnan(found))
 
 
-def test_what_a_manifest_says_is_planned_whatever_the_files_size() -> None:
-    row = {"duration_s": 60.0, "size_bytes": 0, "first_pts": None}
-    assert planned_s(pa.Table.from_pylist([row], schema=PROBED)).tolist() == [60.0]
+@pytest.mark.parametrize(("size_bytes", "planned"), [(0, 60.0), (10**6, 60.0), (100, 10.0)])
+def test_what_a_manifest_says_is_planned_unless_no_file_of_that_size_is_as_long(
+    size_bytes: int, planned: float
+) -> None:
+    row = {"duration_s": 60.0, "size_bytes": size_bytes, "first_pts": None}
+    assert planned_s(pa.Table.from_pylist([row], schema=PROBED)).tolist() == [planned]
 
 
 def test_a_container_that_promises_years_does_not_plan_them() -> None:
