@@ -151,8 +151,11 @@ def test_one_segment_and_many_give_the_same_rows(tmp_path: Path, undisturbed: Pa
 
 @pytest.mark.parametrize(
     "resources",
-    [{"num_cpus": 1}, {"num_cpus": 2}, {"num_cpus": 2, "num_gpus": 1}],
-    ids=["1 CPU", "2 CPUs", "2 CPUs and a GPU"],
+    [
+        pytest.param({"num_cpus": 1}, id="1 CPU", marks=pytest.mark.slow),
+        pytest.param({"num_cpus": 2}, id="2 CPUs"),
+        pytest.param({"num_cpus": 2, "num_gpus": 1}, id="2 CPUs and a GPU"),
+    ],
 )
 def test_ray_gives_the_rows_of_the_plain_composition_fresh_and_resumed(
     resources: dict[str, int], videos: Path, undisturbed: Path, tmp_path: Path
@@ -192,6 +195,7 @@ def test_finalize_refuses_an_unfinished_run_and_rebuilds_a_finished_one(
         finalize(out)
 
 
+@pytest.mark.slow
 def test_a_driver_killed_in_mid_run_and_started_again_gives_the_undisturbed_tracks(
     videos: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

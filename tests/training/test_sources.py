@@ -84,6 +84,7 @@ def alone(_ray: None, videos: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return out, train(configured(("clips", videos)), out, on_line=lines.append), lines
 
 
+@pytest.mark.slow
 def test_videos_alone_give_a_model_that_says_what_it_learned_from(
     alone: tuple[Path, dict, list[str]],
 ) -> None:
