@@ -1,5 +1,6 @@
 """Killed at any moment and started again: the rows of an undisturbed run, and nothing done is done again."""
 
+import itertools
 import json
 import random
 import shutil
@@ -194,8 +195,9 @@ def test_workers_and_their_children_killed_at_random_moments(
     assert wait_for((out / "plan" / "000001.videos.parquet").exists, driver)
     seen: dict[str, tuple[int, int]] = {}
     twice = kills = 0
-    for title, number in [(CHILD, 1), (WORKER, 2)] * 4:
-        wait_for(lambda: len(processes.processes(CHILD)) == 2, driver)
+    for title, number in itertools.cycle([(CHILD, 1), (WORKER, 2)]):
+        if not wait_for(lambda: len(processes.processes(CHILD)) == 2, driver) or kills >= 12:
+            break
         time.sleep(moments.uniform(0, 4))
         now = done(out)
         twice += sum(now[name] != stat for name, stat in seen.items())
@@ -205,7 +207,7 @@ def test_workers_and_their_children_killed_at_random_moments(
     _, said = driver.communicate()
     assert driver.returncode == 0, said
     twice += sum(done(out)[name] != stat for name, stat in seen.items())
-    assert kills >= 6, "the run was too short to be killed"
+    assert kills >= 3, "the run was too short to be killed"
     assert twice <= kills
     assert_whole(out, undisturbed)
 

@@ -18,7 +18,7 @@ from fer_batch.runtime import TOKEN
 from tests.conftest import SAMPLE
 from tests.test_runtime import descendants
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 RAY = Path(sys.executable).parent / "ray"
 JOB = Path(__file__).parents[2] / "jobs" / "analyze.py"
