@@ -86,7 +86,7 @@ def list_videos(inputs: Sequence[str]) -> Listing:
 def _named(inputs: Sequence[str], counts: Counter[str], columns: dict[str, str]) -> Iterator[Entry]:
     for given in inputs:
         if os.path.isdir(given):
-            yield from map(_entry, _folder(given, counts))
+            yield from _folder(given, counts)
         elif os.path.lexists(given):
             if Path(given).suffix.lower() in MANIFEST_SUFFIXES:
                 manifest = read_manifest(Path(given))
@@ -95,26 +95,22 @@ def _named(inputs: Sequence[str], counts: Counter[str], columns: dict[str, str])
                     columns[name] = widest(columns.get(name, kind), kind)
                 folder = os.path.dirname(given)
                 for entry in manifest.entries:
-                    yield _entry(os.path.join(folder, entry.path), entry)
+                    yield replace(entry, path=os.path.join(folder, entry.path))
             else:
-                yield _entry(given)
+                yield Entry(path=given)
         elif glob.has_magic(given):
             matches = _matches(given)
             if not matches:
                 raise InputError(f"nothing matches {given}")
             for match in matches:
                 if os.path.isdir(match):
-                    yield from map(_entry, _folder(match, counts))
+                    yield from _folder(match, counts)
                 elif Path(match).suffix.lower() in VIDEO_SUFFIXES:
-                    yield _entry(match)
+                    yield Entry(path=match)
                 else:
                     counts["skipped"] += 1
         else:
             raise InputError(f"there is no file or folder {given}")
-
-
-def _entry(path: str, entry: Entry | None = None) -> Entry:
-    return replace(entry, path=path) if entry else Entry(path=path)
 
 
 def _matches(pattern: str) -> list[str]:
@@ -131,7 +127,7 @@ def _matches(pattern: str) -> list[str]:
     )
 
 
-def _folder(folder: str, counts: Counter[str]) -> Iterator[str]:
+def _folder(folder: str, counts: Counter[str]) -> Iterator[Entry]:
     def unreadable(error: OSError) -> None:
         raise InputError(f"the folder {error.filename} can't be read: {error.strerror}")
 
@@ -139,7 +135,7 @@ def _folder(folder: str, counts: Counter[str]) -> Iterator[str]:
         folders.sort()
         for name in sorted(files):
             if Path(name).suffix.lower() in VIDEO_SUFFIXES:
-                yield os.path.join(parent, name)
+                yield Entry(path=os.path.join(parent, name))
             else:
                 counts["skipped"] += 1
 

@@ -1,7 +1,8 @@
 """Videos to the work that they are: segments of a minute, in bundles of some ten."""
 
 import hashlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,15 @@ def plan_segments(
     }
     columns |= {name: named.column(name) for name in named.column_names}
     return pa.table({name: columns[name] for name in PLAN.names}).cast(PLAN)
+
+
+def bundles_of(segments: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Planned segments by the bundle that they are in: those of one follow each other."""
+    first = 0
+    for bundle_id, rows in itertools.groupby(segments.column("bundle_id").to_pylist()):
+        count = len(list(rows))
+        yield bundle_id, segments.slice(first, count)
+        first += count
 
 
 def _segment_ids(named: pa.Table, index: np.ndarray, attempts: np.ndarray) -> list[str]:

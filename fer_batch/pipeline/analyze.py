@@ -1,6 +1,5 @@
 """The main job: inputs to tables. Plans, runs what is not done yet through Ray Data, and finalizes."""
 
-import itertools
 import logging
 import os
 import sys
@@ -27,7 +26,7 @@ from ray.exceptions import (
 )
 
 from fer_batch.archive.listing import Listing, list_videos
-from fer_batch.archive.plan import plan_segments, planned_s, probe_unknown
+from fer_batch.archive.plan import bundles_of, plan_segments, planned_s, probe_unknown
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.model.weights import Card, load_checkpoint
 from fer_batch.pipeline.finalize import RunSummary, finalize, unsuccessful
@@ -213,7 +212,7 @@ def run_bundles(
     Bundles whose worker died are taken again, as long as any gets done. Those that then are left have taken
     worker after worker with them: their segments end as failed.
     """
-    left = list(_bundles(plan))
+    left = [to_bundle(bundle_id, rows) for bundle_id, rows in bundles_of(plan)]
     fruitless = 0
     while left and fruitless < FRUITLESS:
         before = len(left)
@@ -310,14 +309,6 @@ def _probe(sources: pa.Table, limits: Limits) -> pa.Table:
 def _without(segments: pa.Table, done: pa.Array) -> pa.Table:
     """The segments whose bundles are not done."""
     return segments.filter(pc.invert(pc.is_in(segments.column("bundle_id"), done)))
-
-
-def _bundles(plan: pa.Table) -> Iterator[pa.Table]:
-    first = 0
-    for bundle_id, rows in itertools.groupby(plan.column("bundle_id").to_pylist()):
-        count = len(list(rows))
-        yield to_bundle(bundle_id, plan.slice(first, count))
-        first += count
 
 
 def _name(bundle: pa.Table) -> str:

@@ -13,7 +13,7 @@ import av
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fer_batch.archive.plan import plan_segments
+from fer_batch.archive.plan import bundles_of, plan_segments
 from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import InputError
@@ -82,8 +82,7 @@ def bench(
 
 
 def _measure(stage: AnalyzeStage, video: dict[str, Any], plan: pa.Table, runs: int) -> dict[str, Any]:
-    ids = plan.column("bundle_id")
-    bundles = [to_bundle(name, plan.filter(pc.equal(ids, name))) for name in ids.unique().to_pylist()]
+    bundles = [to_bundle(bundle_id, rows) for bundle_id, rows in bundles_of(plan)]
     stage(to_bundle("warm up", plan.slice(0, 1)))
     ours, bare = [], []
     for _ in range(runs):

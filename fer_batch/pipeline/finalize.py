@@ -21,6 +21,7 @@ from deltalake import DeltaTable, PostCommitHookProperties, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from fer_batch.archive.manifest import KINDS, own_values
+from fer_batch.archive.plan import bundles_of
 from fer_batch.errors import OutputError
 from fer_batch.faults import point
 from fer_batch.files import sync, write_json
@@ -200,15 +201,6 @@ def differences(out: Path) -> list[str]:
     except OutputError as error:
         return [*wrong, str(error)]
     return [*wrong, *_wrong_rows(out, tables, videos, run, range(run["buckets"]))]
-
-
-def bundles_of(segments: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """Planned segments by the bundle that they are in: those of one follow each other."""
-    first = 0
-    for bundle_id, rows in itertools.groupby(segments.column("bundle_id").to_pylist()):
-        count = len(list(rows))
-        yield bundle_id, segments.slice(first, count)
-        first += count
 
 
 def _wrong_plan(unplanned: dict[str, str], segments: pa.Table) -> Iterator[str]:

@@ -1,10 +1,10 @@
 """What a run would be, before there is one: how much video, in how many parts, and about how long."""
 
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +17,6 @@ from fer_batch.model.weights import Card
 from fer_batch.pipeline.guard import GuardedProbe
 from fer_batch.schema import PROBED
 
-PROBES = 32
-"""Files that are probed at a time."""
 BASE_MS, MEGAPIXEL_MS = 55.0, 32.0
 """CPU time of a second of video at five moments a second, and of each megapixel of its frames more: fitted to
 the table of figures in README."""
@@ -84,31 +82,18 @@ def duration_s(found: Preview, workers: int) -> float:
 
 def _probe_here(sources: pa.Table, limits: Limits) -> pa.Table:
     """As `archive.probe.probe_videos`, in guarded processes of this machine, one a core."""
-    parts = [sources.slice(first, PROBES) for first in range(0, len(sources), PROBES)]
-    return pa.concat_tables([PROBED.empty_table(), *_probed(parts, limits)])
-
-
-def _probed(parts: list[pa.Table], limits: Limits) -> Iterator[pa.Table]:
-    workers = min(os.cpu_count() or 1, len(parts))
-    idle: SimpleQueue[GuardedProbe] = SimpleQueue()
-    probes = [GuardedProbe(limits) for _ in range(workers)]
-    for probe in probes:
-        idle.put(probe)
 
     def probed(part: pa.Table) -> pa.Table:
-        probe = idle.get()
+        probe = GuardedProbe(limits)
         try:
             return probe(part)
         finally:
-            idle.put(probe)
+            probe.child.close()
 
-    if parts:
-        try:
-            with ThreadPoolExecutor(workers) as threads:
-                yield from threads.map(probed, parts)
-        finally:
-            for probe in probes:
-                probe.child.close()
+    each = max(math.ceil(len(sources) / (os.cpu_count() or 1)), 1)
+    parts = [sources.slice(first, each) for first in range(0, len(sources), each)]
+    with ThreadPoolExecutor() as threads:
+        return pa.concat_tables([PROBED.empty_table(), *threads.map(probed, parts)])
 
 
 def _cpu_ms(videos: pa.Table, config: AnalyzeConfig) -> np.ndarray:

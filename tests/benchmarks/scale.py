@@ -24,10 +24,11 @@ from rich.console import Console
 from rich.table import Table
 
 from fer_batch.archive.listing import list_videos
+from fer_batch.archive.plan import bundles_of
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.analyze import _Meter, extend_plan, left_to_do
-from fer_batch.pipeline.finalize import bundles_of, finalize
+from fer_batch.pipeline.finalize import finalize
 from fer_batch.pipeline.plan_store import read_run, read_segments, read_videos
 from fer_batch.pipeline.verify import verify
 from fer_batch.schema import EMOTIONS, PROBED, RESULTS
