@@ -148,6 +148,9 @@ def extend_plan(
     known = read_videos(out) if run else PROBED.empty_table()
     fresh = attempts(listing.sources, known, again)
     described = described_anew(listing.sources, known)
+    if len(described):  # first: of a video that has changed as well, the later round counts
+        add_columns(out, listing.columns)
+        add_round(out, described, PLAN.empty_table())
     for first in range(0, len(fresh), ROUND):
         part = fresh.slice(first, ROUND)
         videos = probe_unknown(part, config, lambda unknown: _probe(unknown, limits))
@@ -158,9 +161,6 @@ def extend_plan(
         if not first:
             add_columns(out, listing.columns)
         add_round(out, videos, segments)
-    if len(described):
-        add_columns(out, listing.columns)
-        add_round(out, described, PLAN.empty_table())
 
 
 def left_to_do(out: Path, meter: "_Meter") -> Iterator[pa.Table]:
