@@ -107,13 +107,13 @@ def test_ctrl_c_ends_a_run_at_once(times: int, videos: Path, tmp_path: Path) -> 
     assert not left
 
 
-def test_sigterm_at_eight_moments_and_then_the_same_command_gives_the_undisturbed_tracks(
+def test_sigterm_at_six_moments_and_then_the_same_command_gives_the_undisturbed_tracks(
     videos: Path, undisturbed: tuple[Path, float], tmp_path: Path
 ) -> None:
     clean, whole_s = undisturbed
     generator = random.Random(5)
     moments = ["Ray's start", "planning", "analyzing", "finalize"]
-    moments += [generator.uniform(0.1, 0.6 * whole_s) for _ in range(4)]
+    moments += [generator.uniform(0.1, 0.6 * whole_s) for _ in range(2)]
     times_s = []
     for number, moment in enumerate(moments):
         out = tmp_path / str(number)
@@ -132,11 +132,8 @@ def test_sigterm_at_eight_moments_and_then_the_same_command_gives_the_undisturbe
         assert took_s < PROMPT_S, moment
         times_s.append(took_s)
     print(f"seconds from SIGTERM to the end: {', '.join(f'{t:.2f}' for t in times_s)}")
-    for number in (2, 3):
-        out = tmp_path / str(number)
-        ended = subprocess.run(
-            command(videos, out), check=False, capture_output=True, text=True, env=ENVIRONMENT
-        )
-        assert ended.returncode == 0, ended.stderr
-        assert_same_run(out, clean)
-        assert not list(out.rglob("*.tmp"))
+    out = tmp_path / str(moments.index("analyzing"))
+    ended = subprocess.run(command(videos, out), check=False, capture_output=True, text=True, env=ENVIRONMENT)
+    assert ended.returncode == 0, ended.stderr
+    assert_same_run(out, clean)
+    assert not list(out.rglob("*.tmp"))
