@@ -8,7 +8,7 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 3
 """1: as it was at first. 2: `attempt` in PROBED and VIDEOS; the tables have a snapshot. 3: `extra` in PROBED,
-what the container says in RESULTS; a plan may lack `first_pts`."""
+what the container says in RESULTS; a plan may lack `first_pts`, and has `offset`."""
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """The classes of the packaged model. Another checkpoint's card may name others."""
@@ -26,6 +26,7 @@ SOURCES = pa.schema(
         version=pa.string(),
         uri=pa.string(),
         size_bytes=pa.int64(),
+        offset=pa.int64(),
         error=pa.string(),
         duration_s=pa.float64(),
         extra=pa.string(),
@@ -36,8 +37,10 @@ SOURCES = pa.schema(
 `video_id`: 16 hex digits, a hash of the uri: the same file has the same id in every run. `version`: 16 hex
 digits, a hash of size and modification time, or of what a manifest says. `uri`: absolute path, links
 resolved; one that is not UTF-8 or has control characters (line breaks) in it is a `file://` address, with
-those and all else but plain letters and digits as %XX. `error`: why it can't be read, where that shows
-already. `duration_s` and `extra` (a JSON object of its owner's columns) are what a manifest says, or null."""
+those and all else but plain letters and digits as %XX; a store's address is as it was given, and a member of
+an archive is ARCHIVE!/MEMBER, with `offset`, the place of its header there in bytes. `error`: why it can't be
+read, where that shows already. `duration_s` and `extra` (a JSON object of its owner's columns) are what a
+manifest says, or null."""
 
 PROBED = pa.schema(
     _fields(
@@ -56,6 +59,7 @@ PROBED = pa.schema(
         attempt=pa.int32(),
         extra=pa.string(),
         round=pa.string(),
+        offset=pa.int64(),
     )
 )
 """One input as probed: `status` is "ok" where it has a video stream to read, else "no_video" or "failed".
@@ -64,7 +68,11 @@ it is, it was not opened: `fps`, `width`, `height`, `codec` and `first_pts` are 
 of the plan that has its segments, where that is an earlier one."""
 
 VIDEOS = pa.schema(
-    [f for f in PROBED if f.name not in ("first_pts", "status", "error", "attempt", "extra", "round")]
+    [
+        f
+        for f in PROBED
+        if f.name not in ("first_pts", "status", "error", "attempt", "extra", "round", "offset")
+    ]
     + _fields(
         status=pa.string(),
         error=pa.string(),
@@ -93,6 +101,7 @@ PLAN = pa.schema(
         core_start_s=pa.float64(),
         core_end_s=pa.float64(),
         first_pts=pa.int64(),
+        offset=pa.int64(),
     )
 )
 """One segment to do. The last of a video (`index = segments - 1`) is read to the end of the file, whatever

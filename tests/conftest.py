@@ -12,6 +12,7 @@ import torch
 from hypothesis import settings
 
 import fer_batch.sample
+from tests.s3 import _servers, store  # noqa: F401
 
 SAMPLE = Path(fer_batch.sample.__path__[0]) / "two_faces.mp4"
 SHARED = Path(__file__).parent.parent.parent / "shared"

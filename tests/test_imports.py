@@ -25,14 +25,15 @@ EDGES = {
     "schema": set(),
     "config": {"errors"},
     "runtime": {"errors"},
-    "vision": BASE,
-    "archive": BASE,
+    "storage": BASE,
+    "vision": BASE | {"storage"},
+    "archive": BASE | {"storage"},
     "model": BASE,
-    "pipeline": BASE | {"archive", "vision", "model", "runtime"},
+    "pipeline": BASE | {"storage", "archive", "vision", "model", "runtime"},
     "training": BASE | {"archive", "vision", "model", "runtime"},
     "evaluation": BASE | {"model", "training", "vision", "runtime"},
     "timeline": BASE | {"pipeline", "training"},
-    "cli": BASE | {"archive", "vision", "model", "runtime", "pipeline", "training", "evaluation", "timeline"},
+    "cli": BASE | {"storage", "archive", "vision", "model", "runtime", "pipeline", "training", "evaluation", "timeline"},
     "sample": set(),
 }
 """What a part may import of the package. A part may always import itself."""
@@ -40,6 +41,7 @@ SINGLE = {("archive", "fer_batch.vision.decode")}
 """Modules that a part may import from a part that it may not: probing a video is reading it."""
 
 PLACES = {
+    "fsspec": ["storage/stores.py"],
     "av": ["vision/decode.py", "pipeline/bench.py", "sample/make_sample.py"],
     "facenet_pytorch": ["vision/detect.py"],
     "ray.data": ["pipeline/analyze.py", "pipeline/results.py", "training/clips.py", "training/sources.py"],

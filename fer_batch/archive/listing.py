@@ -3,20 +3,24 @@
 import functools
 import glob
 import hashlib
+import itertools
 import os
 import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 
 from fer_batch.archive.manifest import Entry, read_manifest, widest
-from fer_batch.errors import InputError
+from fer_batch.errors import DecodeError, InputError
 from fer_batch.schema import SOURCES
+from fer_batch.storage import stores
+from fer_batch.storage.archives import MARK, Member, is_archive, members, split_member, whole
 
 _NAMES = """3g2 3gp asf avi divx f4v flv gif h264 h265 hevc ivf m2ts m2v m4v mjpeg mkv mov mp4 mpeg mpg mts
     mxf ogm ogv qt rm rmvb ts vob webm wmv y4m"""
@@ -25,6 +29,22 @@ MANIFEST_SUFFIXES = frozenset([".txt", ".csv", ".parquet", ".jsonl", ".ndjson"])
 NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, which would break a line or command a terminal, and bytes that are not UTF-8."""
 ROWS = 65_536
+INDEXES = 16
+"""Of archives whose members are named one by one, remembered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What the list of a store or an archive says of a file."""
+
+    size_bytes: int = 0
+    changes: str = "missing"
+    """What changes when it does."""
+    offset: int | None = None
+    error: str | None = None
+
+
+_Named = tuple[Entry, _Known | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,25 +64,26 @@ class Listing:
 
 
 def list_videos(inputs: Sequence[str]) -> Listing:
-    """Files, folders (recursive), globs and manifests to videos.
+    """Files, folders (recursive), globs, archives and manifests, here or in stores, to videos.
 
     Manifests are read as `read_manifest` says; relative paths in one are relative to it, and a missing file
     in it becomes a failed video, not an error. In folders and globs only names with a video's suffix count. A
-    file that is named again is as it was named first. Raises InputError where a named input does not exist, a
-    folder or manifest can't be read, or no video is left.
+    file that is named again is as it was named first. An archive is as a folder of what it holds, and
+    ARCHIVE!/MEMBER is a file of it; a store is not asked for files whose length a manifest tells. Raises
+    InputError where a named input does not exist, a folder or manifest can't be read, or no video is left.
     """
     if not inputs:
         manifests = ", ".join(sorted(MANIFEST_SUFFIXES))
         raise InputError(f"no videos named; give files, folders, globs or manifests ({manifests})")
     _real.cache_clear()
+    _index.cache_clear()
     counts: Counter[str] = Counter()
     columns: dict[str, str] = {}
     seen: set[str] = set()
     rows: list[dict[str, Any]] = []
     parts = [SOURCES.empty_table()]
-    for entry in _named(inputs, counts, columns):
+    for row in _sources(_named(inputs, counts, columns)):
         counts["named"] += 1
-        row = _source(entry)
         if row["uri"] not in seen:
             seen.add(row["uri"])
             rows.append(row)
@@ -83,21 +104,19 @@ def list_videos(inputs: Sequence[str]) -> Listing:
     )
 
 
-def _named(inputs: Sequence[str], counts: Counter[str], columns: dict[str, str]) -> Iterator[Entry]:
+def _named(inputs: Sequence[str], counts: Counter[str], columns: dict[str, str]) -> Iterator[_Named]:
     for given in inputs:
-        if os.path.isdir(given):
+        if stores.is_remote(given):
+            yield from _named_in_store(given, counts, columns)
+        elif os.path.isdir(given):
             yield from _folder(given, counts)
         elif os.path.lexists(given):
-            if Path(given).suffix.lower() in MANIFEST_SUFFIXES:
-                manifest = read_manifest(Path(given))
-                counts["unnamed"] += manifest.unnamed
-                for name, kind in manifest.columns.items():
-                    columns[name] = widest(columns.get(name, kind), kind)
-                folder = os.path.dirname(given)
-                for entry in manifest.entries:
-                    yield replace(entry, path=os.path.join(folder, entry.path))
+            if _suffix(given) in MANIFEST_SUFFIXES:
+                yield from _manifest(given, os.path.dirname(given), counts, columns)
             else:
-                yield Entry(path=given)
+                yield from _file(Entry(path=given), counts)
+        elif split_member(given):
+            yield Entry(path=given), None
         elif glob.has_magic(given):
             matches = _matches(given)
             if not matches:
@@ -105,12 +124,107 @@ def _named(inputs: Sequence[str], counts: Counter[str], columns: dict[str, str])
             for match in matches:
                 if os.path.isdir(match):
                     yield from _folder(match, counts)
-                elif Path(match).suffix.lower() in VIDEO_SUFFIXES:
-                    yield Entry(path=match)
                 else:
-                    counts["skipped"] += 1
+                    yield from _if_video(match, counts)
         else:
             raise InputError(f"there is no file or folder {given}")
+
+
+def _named_in_store(given: str, counts: Counter[str], columns: dict[str, str]) -> Iterator[_Named]:
+    """As `_named`, of an address."""
+    stores.check_address(given)
+    if split_member(given):
+        yield Entry(path=given), None
+        return
+    if _suffix(given) in MANIFEST_SUFFIXES and not stores.has_magic(given):
+        yield from _manifest(given, given.rpartition("/")[0], counts, columns)
+        return
+    found = None
+    if not stores.has_magic(given) and not given.endswith("/"):
+        found = stores.look_up(given) if _is_video(given) or is_archive(given) else None
+    if found is None:
+        below = stores.listed(given)
+        if not below:
+            found = None if stores.has_magic(given) else stores.look_up(given)
+            if found is None:
+                raise InputError(f"there is no file or folder {given}")
+        for file in below:
+            yield from _if_video(file.uri, counts, _Known(size_bytes=file.size_bytes, changes=file.version))
+    if found is not None:
+        known = _Known(size_bytes=found.size_bytes, changes=found.version)
+        yield from _file(Entry(path=given), counts, known)
+
+
+def _manifest(given: str, folder: str, counts: Counter[str], columns: dict[str, str]) -> Iterator[_Named]:
+    manifest = read_manifest(given)
+    counts["unnamed"] += manifest.unnamed
+    for name, kind in manifest.columns.items():
+        columns[name] = widest(columns.get(name, kind), kind)
+    for entry in manifest.entries:
+        if stores.is_remote(entry.path):
+            stores.check_address(entry.path)
+            path = entry.path
+        elif stores.is_remote(folder):
+            path = entry.path if entry.path.startswith("/") else f"{folder}/{entry.path}"
+        else:
+            path = os.path.join(folder, entry.path)
+        yield from _file(replace(entry, path=path), counts)
+
+
+def _if_video(path: str, counts: Counter[str], known: _Known | None = None) -> Iterator[_Named]:
+    """A file that was not named by itself: only videos and archives are meant."""
+    if _is_video(path) or is_archive(path):
+        yield from _file(Entry(path=path), counts, known)
+    else:
+        counts["skipped"] += 1
+
+
+def _file(entry: Entry, counts: Counter[str], known: _Known | None = None) -> Iterator[_Named]:
+    """A file, or the videos in it where it is an archive; one that can't be read to its end stands for what
+    may be missing.
+    """
+    if not is_archive(entry.path) or (not stores.is_remote(entry.path) and not os.path.isfile(entry.path)):
+        yield entry, known
+        return
+    archive = entry.path if stores.is_remote(entry.path) else _found(entry.path)[0]
+    found, trouble = _members(archive)
+    for member in found:
+        if _is_video(member.name):
+            yield replace(entry, path=f"{archive}{MARK}{member.name}", duration_s=None), _known(member)
+        else:
+            counts["skipped"] += 1
+    if trouble is not None:
+        yield replace(entry, path=archive), _Known(error=trouble)
+
+
+def _members(archive: str) -> tuple[list[Member], str | None]:
+    try:
+        with whole(archive) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            return members(file, archive, size)
+    except (OSError, DecodeError) as error:
+        return [], getattr(error, "strerror", None) or str(error)
+
+
+@functools.lru_cache(INDEXES)
+def _index(archive: str) -> tuple[dict[str, Member], str | None]:
+    found, trouble = _members(archive)
+    return {member.name: member for member in found}, trouble
+
+
+def _known(member: Member) -> _Known:
+    return _Known(
+        size_bytes=member.size_bytes, changes=member.version, offset=member.offset, error=member.error
+    )
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(urlsplit(name).path if stores.is_remote(name) else name).suffix.lower()
+
+
+def _is_video(name: str) -> bool:
+    return _suffix(name) in VIDEO_SUFFIXES
 
 
 def _matches(pattern: str) -> list[str]:
@@ -127,35 +241,89 @@ def _matches(pattern: str) -> list[str]:
     )
 
 
-def _folder(folder: str, counts: Counter[str]) -> Iterator[Entry]:
+def _folder(folder: str, counts: Counter[str]) -> Iterator[_Named]:
     def unreadable(error: OSError) -> None:
         raise InputError(f"the folder {error.filename} can't be read: {error.strerror}")
 
     for parent, folders, files in os.walk(folder, onerror=unreadable):
         folders.sort()
         for name in sorted(files):
-            if Path(name).suffix.lower() in VIDEO_SUFFIXES:
-                yield Entry(path=os.path.join(parent, name))
+            yield from _if_video(os.path.join(parent, name), counts)
+
+
+def _sources(named: Iterator[_Named]) -> Iterator[dict[str, Any]]:
+    """Rows of `schema.SOURCES`."""
+    while part := list(itertools.islice(named, ROWS)):
+        unknown = [
+            entry.path
+            for entry, known in part
+            if known is None
+            and entry.duration_s is None
+            and stores.is_remote(entry.path)
+            and split_member(entry.path) is None
+        ]
+        answers = iter(stores.look_up_all(unknown) if unknown else ())
+        for entry, known in part:
+            if known is not None:
+                yield _row(entry, entry.path, known)
+            elif (parts := split_member(entry.path)) and not os.path.lexists(entry.path):
+                yield _member(entry, *parts)
+            elif not stores.is_remote(entry.path):
+                yield _local(entry)
+            elif entry.duration_s is not None:
+                yield _row(entry, entry.path, _Known(changes=""))
             else:
-                counts["skipped"] += 1
+                yield _row(entry, entry.path, _answered(next(answers)))
 
 
-def _source(entry: Entry) -> dict[str, Any]:
-    """A row of `schema.SOURCES`."""
+def _answered(answer: stores.Found | InputError | None) -> _Known:
+    if answer is None:
+        return _Known(error="the file does not exist")
+    if isinstance(answer, InputError):
+        return _Known(error=str(answer))
+    return _Known(size_bytes=answer.size_bytes, changes=answer.version)
+
+
+def _member(entry: Entry, archive: str, name: str) -> dict[str, Any]:
+    """A member of an archive that was named by itself."""
+    if not stores.is_remote(archive):
+        archive = _found(archive)[0]
+    found, trouble = _index(archive)
+    known = _known(found[name]) if name in found else None
+    missing = _Known(error=trouble or f"there is no such file in {archive}")
+    return _row(entry, f"{archive}{MARK}{name}", known or missing)
+
+
+def _local(entry: Entry) -> dict[str, Any]:
     uri, status, error = _found(entry.path)
     if status is None:
-        size, version = 0, "missing"
-    else:
-        size, version = status.st_size, _hash(f"{status.st_size} {status.st_mtime_ns}")
-        error = None if stat.S_ISREG(status.st_mode) else "not a regular file"
-        version = version if entry.version is None else _hash(entry.version)
+        return _row(entry, uri, _Known(error=error))
+    return _row(
+        entry,
+        uri,
+        _Known(
+            size_bytes=status.st_size,
+            changes=f"{status.st_size} {status.st_mtime_ns}",
+            error=None if stat.S_ISREG(status.st_mode) else "not a regular file",
+        ),
+    )
+
+
+def _row(entry: Entry, uri: str, known: _Known) -> dict[str, Any]:
+    """A row of `schema.SOURCES`."""
+    error = known.error
     if NO_TEXT.search(uri):
-        uri = Path(uri).as_uri()
+        if stores.is_remote(uri):
+            uri, error = quote(uri, safe=":/!", errors="surrogateescape"), "its name has control characters"
+        else:
+            uri = Path(uri).as_uri()
+    missing = known.changes == "missing"
     return {
         "video_id": _hash(uri),
-        "version": version,
+        "version": "missing" if missing else _hash(known.changes if entry.version is None else entry.version),
         "uri": uri,
-        "size_bytes": size,
+        "size_bytes": known.size_bytes,
+        "offset": known.offset,
         "error": error,
         "duration_s": entry.duration_s,
         "extra": entry.extra,

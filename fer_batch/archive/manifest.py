@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from fer_batch.errors import InputError
 from fer_batch.schema import OWN_COLUMNS
+from fer_batch.storage.stores import content, is_remote
 
 PATH_COLUMNS = ("path", "uri", "video", "file")
 DURATION_COLUMNS = ("duration_s", "duration")
@@ -56,7 +57,7 @@ class Manifest:
     """Rows that name no file."""
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(name: str | Path) -> Manifest:
     """The videos that a `.txt`, `.csv`, `.parquet` or `.jsonl` file names.
 
     In a `.txt` a path a line, `#` begins a comment; the others have a column `path`, `uri`, `video` or
@@ -64,9 +65,10 @@ def read_manifest(path: Path) -> Manifest:
     column that is named as one of the tables' own is called `manifest_…`. Raises InputError where it can't be
     read, has no such column, or an id stands for two paths.
     """
-    if not path.is_file():
+    path = str(name)
+    if not is_remote(path) and not Path(path).is_file():
         raise InputError(f"the manifest {path} is not a regular file")
-    if path.suffix.lower() == ".txt":
+    if _suffix(path) == ".txt":
         lines = _text(path).splitlines()
         return Manifest(
             entries=(Entry(path=line.strip()) for line in lines if _names(line)), columns={}, unnamed=0
@@ -115,9 +117,17 @@ def _names(line: str) -> bool:
     return bool(line.strip()) and not line.lstrip().startswith("#")
 
 
-def _text(path: Path) -> str:
+def _suffix(path: str) -> str:
+    return PurePosixPath(path).suffix.lower()
+
+
+def _content(path: str) -> bytes:
+    return content(path) if is_remote(path) else Path(path).read_bytes()
+
+
+def _text(path: str) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _content(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the manifest {path} can't be read as UTF-8 text: {error}") from error
     if "\0" in text:
@@ -125,20 +135,19 @@ def _text(path: Path) -> str:
     return text
 
 
-def _table(path: Path) -> pa.Table:
-    if path.suffix.lower() == ".csv":
+def _table(path: str) -> pa.Table:
+    if _suffix(path) == ".csv":
         return _csv(path)
     try:
-        if path.suffix.lower() == ".parquet":
-            with path.open("rb") as file:
-                return pq.read_table(file)
+        if _suffix(path) == ".parquet":
+            return pq.read_table(pa.py_buffer(content(path)) if is_remote(path) else pa.OSFile(path))
         return _json_lines(path)
     except (pa.ArrowException, OSError) as error:
         said = str(error).strip().split("\n")[0]
         raise InputError(f"the manifest {path} can't be read: {said}") from error
 
 
-def _csv(path: Path) -> pa.Table:
+def _csv(path: str) -> pa.Table:
     """Columns as whole numbers, numbers, truth values or text, whichever all their values are."""
     rows = csv.reader(io.StringIO(_text(path), newline=""))
     names = [name.strip() for name in next(rows, [])]
@@ -159,7 +168,7 @@ def _csv(path: Path) -> pa.Table:
     return pa.table({name: _typed(arrays[n]) for n, name in enumerate(names) if name})
 
 
-def _json_lines(path: Path) -> pa.Table:
+def _json_lines(path: str) -> pa.Table:
     """Columns of whatever their values are; text where they are of several kinds."""
     columns: dict[str, list[Any]] = {}
     count = 0
@@ -203,7 +212,7 @@ def _typed(column: pa.Array) -> pa.Array:
     return column
 
 
-def _own(path: Path, table: pa.Table) -> pa.Table:
+def _own(path: str, table: pa.Table) -> pa.Table:
     """The owner's columns, under names and of types that the tables can take."""
     columns: dict[str, pa.ChunkedArray] = {}
     for given, column in zip(table.column_names, table.columns, strict=True):
@@ -233,7 +242,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return pa.chunked_array([pa.array(texts, pa.string())])
 
 
-def _check_ids(path: Path, paths: pa.ChunkedArray, own: pa.Table) -> None:
+def _check_ids(path: str, paths: pa.ChunkedArray, own: pa.Table) -> None:
     if ID_COLUMN not in own.column_names:
         return
     pairs = pa.table({"id": own.column(ID_COLUMN), "path": paths}).drop_null()
@@ -253,7 +262,7 @@ def _known(value: Any) -> bool:
 
 
 def _entries(
-    path: Path, table: pa.Table, column: str, duration: str | None, version: str | None, own: pa.Table
+    path: str, table: pa.Table, column: str, duration: str | None, version: str | None, own: pa.Table
 ) -> Iterator[Entry]:
     lengths: list[float | None] = [None] * table.num_rows
     if duration is not None:

@@ -48,7 +48,7 @@ def planned_s(videos: pa.Table) -> np.ndarray:
     """
     promised = videos.column("duration_s").fill_null(np.nan).to_numpy()
     most = videos.column("size_bytes").to_numpy() / SLOWEST_BYTES_S
-    most = np.where(videos.column("first_pts").is_null().to_numpy() & (most == 0), np.inf, most)
+    most = np.where(most == 0, np.inf, most)  # a store need not say how large a file is
     return np.where(np.isnan(promised), np.nan, np.minimum(np.minimum(promised, most), LONGEST_S))
 
 
@@ -102,7 +102,7 @@ def plan_segments(
     last = index == counts[video] - 1
     starts_s = np.maximum(core_starts_s - before_s[video], 0)
     ends_s = np.where(last, core_ends_s, core_ends_s + after_s[video])
-    named = videos.select(["video_id", "version", "uri", "first_pts"]).take(pa.array(video))
+    named = videos.select(["video_id", "version", "uri", "first_pts", "offset"]).take(pa.array(video))
     ids = _segment_ids(named, index, videos.column("attempt").fill_null(0).to_numpy()[video])
     firsts = _bundles(ends_s - starts_s, config.bundle_s, workers)
     sizes = np.diff(np.append(firsts, len(video)))

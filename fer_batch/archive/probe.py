@@ -23,7 +23,7 @@ def probe_video(source: dict[str, Any]) -> dict[str, Any]:
     if source["error"]:
         return row | {"status": "failed"}
     try:
-        info = read_info(source["uri"])
+        info = read_info(source["uri"], source["offset"])
     except NoVideoError as error:
         return row | {"status": "no_video", "error": str(error)}
     except DecodeError as error:

@@ -232,7 +232,7 @@ def _extract_all(
 def _extract(uri: Path, file: Path, video: str, label: str, settings: dict[str, Any]) -> str | None:
     """One video to its file of clips; returns why it can't be read, where it can't."""
     config = AnalyzeConfig(fps=settings["rate_hz"])
-    whole = {"uri": str(uri), "index": 0, "segments": 1, "first_pts": None}
+    whole = {"uri": str(uri), "index": 0, "segments": 1, "first_pts": None, "offset": None}
     bounds = dict.fromkeys(("start_s", "end_s", "core_start_s", "core_end_s"), 0.0)
     seen = segment_faces(whole | bounds, config, _detector(config), settings["crop_scale"])
     if not seen.frames:

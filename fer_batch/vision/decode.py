@@ -4,10 +4,8 @@ import contextlib
 import heapq
 import itertools
 import math
-import os
 import queue
 import re
-import stat
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -15,7 +13,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import unquote_to_bytes
 
 import av
 import av.error
@@ -25,6 +22,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from fer_batch.errors import DecodeError, NoVideoError
+from fer_batch.storage.reading import Medium, identity_of, open_medium
 from fer_batch.vision.picture import Picture, rgb_matrix
 
 av.logging.set_level(av.logging.PANIC)
@@ -173,13 +171,13 @@ def _s(count: int) -> str:
     return "" if count == 1 else "s"
 
 
-def read_info(path: str | Path) -> VideoInfo:
+def read_info(path: str | Path, offset: int | None = None) -> VideoInfo:
     """Open a video, decode its first frame, and say what it is.
 
-    Raises NoVideoError where there is no video stream (cover art is none), DecodeError where it can't be
-    read.
+    `path` and `offset` are as `open_medium` takes them. Raises NoVideoError where there is no video stream
+    (cover art is none), DecodeError where it can't be read.
     """
-    source = _open(path)
+    source = _open(path, offset)
     with source.container:
         return _from_beginning(source)
 
@@ -218,13 +216,14 @@ def read_segment(
     *,
     fast: str | None = None,
     ahead: int = 0,
+    offset: int | None = None,
 ) -> tuple[VideoInfo, Iterator[Frame]]:
     """`read_info` and `sampled_frames` of a file that is opened once."""
     source = _take(path) if start_s > 0 else None
     cells = _Cells(fps, start_s, end_s)
     run: Iterator[_Decoded] = iter(())
     if source is None:
-        source = _open(path)
+        source = _open(path, offset)
         try:
             if start_s > 0:
                 source.info = _from_beginning(source)
@@ -269,10 +268,12 @@ class _Source:
     """An open file, and what was read of it last: there the next segment begins, without reading it again."""
 
     path: str
-    """As it was given: a path, or a `file://` address."""
+    """As it was given to `open_medium`, and so is `offset`."""
+    offset: int | None
+    medium: Medium
     container: av.container.InputContainer
     stream: av.VideoStream
-    identity: tuple[int, ...]
+    identity: tuple[Any, ...]
     """What tells whether it is still the same file."""
     demuxed: Iterator[av.Packet]
     info: VideoInfo | None = None
@@ -342,7 +343,7 @@ It is taken out while it is read.
 
 def _take(path: str | Path) -> _Source | None:
     source = _kept.pop(str(path), None)
-    if source is not None and source.identity != _identity(path):
+    if source is not None and source.identity != identity_of(path):
         source.container.close()
         return None
     return source
@@ -352,25 +353,6 @@ def _put_back(source: _Source) -> None:
     for path in list(_kept):
         _kept.pop(path).container.close()
     _kept[source.path] = source
-
-
-def path_of(uri: str | Path) -> str:
-    """The path of a file that is named by it, or by a `file://` address, as names are that no text can hold.
-
-    Of its bytes, those that are not text are surrogates, as everywhere in Python.
-    """
-    text = str(uri)
-    return (
-        os.fsdecode(unquote_to_bytes(text.removeprefix("file://"))) if text.startswith("file:///") else text
-    )
-
-
-def _identity(path: str | Path) -> tuple[int, ...]:
-    try:
-        status = os.stat(path_of(path))
-    except (OSError, ValueError):
-        return ()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 _Decoded = tuple[float, av.VideoFrame | None]
@@ -412,7 +394,7 @@ def _frames(
             yield Frame(time_s=time_s, index=index, picture=picture)
         if not math.isfinite(end_s):
             reading.ends_s = max(reading.read_s, unused_s, reading.others_end_s)
-            breaks_off = _breaks_off(path_of(source.path), info.container)
+            breaks_off = _breaks_off(source.medium, info.container)
             reading.short_s = _missing(info, reading.ends_s, breaks_off)
             if breaks_off and info.container == "mpegts":
                 reading.problem = reading.problem or f"read {reading.read_s:.1f} s, then the file breaks off"
@@ -484,7 +466,8 @@ def _from(
             yield from run
             return
     source.container.close()
-    opened = _open(source.path)
+    opened = _open(source.path, source.offset)
+    source.medium = opened.medium
     source.container, source.stream, source.demuxed = opened.container, opened.stream, opened.demuxed
     source.again.clear()
     source.forget()
@@ -716,16 +699,14 @@ def _has_one_layer(extradata: bytes) -> bool:
     return 0 <= parameters < len(extradata) - 6 and (extradata[parameters + 6] >> 1) & 7 == 0
 
 
-def _open(path: str | Path) -> _Source:
-    place = path_of(path)
-    identity, errors = _identity(path), _errors_logged()
+def _open(path: str | Path, offset: int | None = None) -> _Source:
+    identity, errors = identity_of(path), _errors_logged()
+    medium = None
     try:
-        status = os.stat(place)
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe or a device may wait for ever
-            raise DecodeError("not a regular file")
-        container = _container(place)
+        medium = open_medium(path, offset)
+        container = _container(medium)
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
-        raise _not_opened(error, place) from None
+        raise _not_opened(error, medium) from None
     try:
         stream = _video_stream(container)
     except BaseException:
@@ -735,6 +716,8 @@ def _open(path: str | Path) -> _Source:
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return _Source(
         path=str(path),
+        offset=offset,
+        medium=medium,
         container=container,
         stream=stream,
         identity=identity,
@@ -743,31 +726,37 @@ def _open(path: str | Path) -> _Source:
     )
 
 
-def _container(place: str) -> av.container.InputContainer:
+def _container(medium: Medium) -> av.container.InputContainer:
+    if isinstance(medium.place, str):
+        place: Any = f"file:{medium.place}"
+    else:
+        place = medium.place
+        place.seek(0)
     return av.open(
-        f"file:{place}",
+        place,
+        mode="r",  # it would follow a temporary file's own
         metadata_errors="replace",
         options={"max_pixels": str(MAX_PIXELS)},
         container_options=OPEN_LIMITS,
     )
 
 
-def _log_of_opening(place: str) -> str:
+def _log_of_opening(medium: Medium) -> str:
     """What FFmpeg logs when it opens a file again: the limit that it meets is in no error of its own."""
     av.logging.set_level(av.logging.ERROR)
     try:
         with av.logging.Capture() as said, contextlib.suppress(av.error.FFmpegError):
-            _container(place).close()
+            _container(medium).close()
     finally:
         av.logging.set_level(av.logging.PANIC)
     return "".join(message for _, _, message in said)
 
 
-def _not_opened(error: Exception, place: str) -> Exception:
+def _not_opened(error: Exception, medium: Medium | None) -> Exception:
     """Why a file can't be opened, for the user; MemoryError as it is."""
     _, by, said = getattr(error, "log", None) or (0, "", "")
     if isinstance(error, MemoryError):
-        if "max_streams" in _log_of_opening(place):
+        if medium is not None and "max_streams" in _log_of_opening(medium):
             return DecodeError(f"the file has more than {MAX_STREAMS} streams, the most that is read")
         return error
     if isinstance(error, FileNotFoundError):
@@ -776,7 +765,7 @@ def _not_opened(error: Exception, place: str) -> Exception:
         reason = "the file may not be read (permission denied)"
     elif "not on whitelist" in said:
         reason = f"{by}, as FFmpeg calls it, is not a video; playlists and single images are not read"
-    elif Path(place).is_file() and Path(place).stat().st_size == 0:
+    elif medium is not None and not medium.size:
         reason = "the file is empty"
     else:
         reason = f"not a video that FFmpeg can open ({_reason(error)})"
@@ -810,13 +799,11 @@ def _not_fitting(width: int, height: int) -> str:
     )
 
 
-def _breaks_off(path: str, container: str) -> bool:
+def _breaks_off(medium: Medium, container: str) -> bool:
     """Whether a file ends inside one of its own parts: FFmpeg says nothing of that where the container is
     MPEG-TS, which promises no length either, or Matroska, whose parts may be of unknown size.
     """
-    size = os.stat(path).st_size
-    with Path(path).open("rb") as file:
-        head = file.read(8192)
+    size, head = medium.size, medium.head(8192)
     if container == "mpegts":
         for packet, lead in ((188, 0), (192, 4), (204, 0)):
             for first in range(lead, packet + lead):
@@ -836,7 +823,7 @@ def _info(source: _Source, decoded: _Decoded | None) -> VideoInfo:
     container, stream = source.container, source.stream
     first = decoded[1] if decoded else None
     if first is None or stream.time_base is None:
-        said = _log_of_opening(path_of(source.path))
+        said = _log_of_opening(open_medium(source.path, source.offset))
         if size := re.search(r"Picture size (\d+)x(\d+) (is invalid|exceeds)", said):
             raise DecodeError(_not_fitting(int(size[1]), int(size[2])))
         raise DecodeError(f"no frame can be decoded ({source.trouble or 'the stream is empty'})")

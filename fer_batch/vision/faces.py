@@ -74,6 +74,7 @@ def segment_faces(
             reading,
             fast=config.fast,
             ahead=ahead,
+            offset=segment["offset"],
         )
         frames = _with_signs(frames, alive)
         moment_s = 1 / min(info.fps, math.inf if config.every_frame else config.fps)

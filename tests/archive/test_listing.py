@@ -8,7 +8,9 @@ import pytest
 
 from fer_batch.archive.listing import VIDEO_SUFFIXES, list_videos
 from fer_batch.errors import FerBatchError, InputError
-from fer_batch.vision.decode import path_of
+from fer_batch.storage.reading import path_of
+from tests.s3 import Store
+from tests.storage.test_archives import hostile_tar, pack
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -296,3 +298,95 @@ def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "private").mkdir(mode=0)
     with pytest.raises(InputError, match="private can't be read"):
         list_videos([str(tmp_path)])
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.zip"])
+def test_an_archive_is_as_a_folder_of_what_it_holds(name: str, tmp_path: Path) -> None:
+    files = {"b.mp4": b"b", "deep/a.MKV": b"aa", "notes.md": b"", "deep/inner.zip": b""}
+    path = pack(tmp_path / name, files)
+    for given in (path, tmp_path, tmp_path / "a.*"):
+        listing = list_videos([str(given)])
+        found = listing.sources.to_pylist()
+        assert [s["uri"] for s in found] == [f"{path}!/b.mp4", f"{path}!/deep/a.MKV"]
+        assert [s["size_bytes"] for s in found] == [1, 2]
+        assert all(s["offset"] is not None and s["error"] is None for s in found)
+        assert listing.skipped == 2
+    assert names(f"{path}!/deep/a.MKV", path) == ["b.mp4", "a.MKV"]
+    assert list_videos([f"{path}!/deep/a.MKV", str(path)]).repeated == 1
+
+
+def test_what_is_wrong_in_an_archive_ends_as_a_row_and_the_rest_is_there(tmp_path: Path) -> None:
+    hostile_tar(tmp_path / "hostile.tar")
+    whole = pack(tmp_path / "cut.tar", {"first.mp4": bytes(9_000), "second.mp4": bytes(9_000)})
+    whole.write_bytes(whole.read_bytes()[:12_000])
+    (tmp_path / "none.zip").write_bytes(b"no archive at all")
+    inputs = [str(tmp_path), f"{tmp_path}/hostile.tar!/nothing.mp4"]
+    errors = {
+        s["uri"].removeprefix(f"{tmp_path}/"): s["error"] for s in list_videos(inputs).sources.to_pylist()
+    }
+    assert errors.pop("hostile.tar!/good.mp4") is None
+    assert errors.pop("cut.tar!/first.mp4") is None
+    assert errors.pop("cut.tar!/second.mp4") is None
+    assert "after 2 files" in errors["cut.tar"]
+    assert "zip" in errors["none.zip"]
+    assert "no such file" in errors["hostile.tar!/nothing.mp4"]
+    assert "leads out" in errors["hostile.tar!/../out.mp4"]
+    assert len(errors) == 9
+    assert all(errors.values())
+
+
+def test_a_member_has_another_version_when_it_has_changed(tmp_path: Path) -> None:
+    def version(content: bytes) -> str:
+        pack(tmp_path / "a.zip", {"a.mp4": content})
+        (source,) = list_videos([str(tmp_path)]).sources.to_pylist()
+        return str(source["version"])
+
+    assert version(b"one") == version(b"one") != version(b"two")
+
+
+def test_a_manifest_names_members_and_archives(tmp_path: Path) -> None:
+    pack(tmp_path / "a.tar", {"one.mp4": b"1", "two.mp4": b"22"})
+    pack(tmp_path / "b.zip", {"three.mp4": b"333"})
+    (tmp_path / "list.csv").write_text("path,who\na.tar!/two.mp4,Ann\nb.zip,Bo\nnone.tar,Cy\n")
+    found = list_videos([str(tmp_path / "list.csv")]).sources.to_pylist()
+    assert [(s["uri"].removeprefix(f"{tmp_path}/"), s["size_bytes"], s["extra"]) for s in found] == [
+        ("a.tar!/two.mp4", 2, '{"who": "Ann"}'),
+        ("b.zip!/three.mp4", 3, '{"who": "Bo"}'),
+        ("none.tar", 0, '{"who": "Cy"}'),
+    ]
+    assert found[2]["error"] == "the file does not exist"
+
+
+def test_a_store_is_listed_as_folders_are(store: Store, tmp_path: Path) -> None:
+    for key in ("films/b.mp4", "films/deep/a.MKV", "films/notes.md"):
+        store.put(key, key.encode())
+    store.put("films/c.tar", pack(tmp_path / "c.tar", {"d.mp4": b"1234"}).read_bytes())
+    every = ["s3://archive/films/b.mp4", "s3://archive/films/c.tar!/d.mp4", "s3://archive/films/deep/a.MKV"]
+    for given in ("s3://archive/films", "s3://archive/films/", "s3://archive/films/**"):
+        listing = list_videos([given])
+        assert listing.sources.column("uri").to_pylist() == every
+        assert listing.sources.column("size_bytes").to_pylist() == [11, 4, 16]
+        assert listing.skipped == 1
+    for uri in every:
+        assert list_videos([uri]).sources.column("uri").to_pylist() == [uri]
+    with pytest.raises(InputError, match="there is no file or folder s3://archive/nothing"):
+        list_videos(["s3://archive/nothing"])
+
+
+def test_a_manifest_in_a_store_names_files_there(store: Store) -> None:
+    store.put("films/a.mp4", b"a")
+    store.put("films/list.csv", b"path,duration_s\na.mp4,\ns3://archive/films/none.mp4,\nb.mp4,90\n")
+    store.answers.clear()
+    found = list_videos(["s3://archive/films/list.csv"]).sources.to_pylist()
+    assert [(Path(s["uri"]).name, s["size_bytes"], s["error"]) for s in found] == [
+        ("a.mp4", 1, None),
+        ("b.mp4", 0, None),
+        ("none.mp4", 0, "the file does not exist"),
+    ]
+    assert store.answers["HEAD"] <= 3, "a file of a told length was asked for"
+
+
+def test_a_manifest_with_a_secret_in_an_address_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("https://host/a.mp4?X-Amz-Signature=abc\n")
+    with pytest.raises(InputError, match="password or signature"):
+        list_videos([str(tmp_path / "list.txt")])

@@ -120,7 +120,7 @@ def test_every_moment_is_in_exactly_one_segment(duration_s: float, segment_s: fl
         (7200.0, 72_000, 7200.0),
         (1e9, 72_000, 7200.0),
         (1e9, 10**12, LONGEST_S),
-        (600.0, 0, 0.0),
+        (600.0, 0, 600.0),  # a store need not say how large a file is
     ],
 )
 def test_no_more_is_planned_than_a_file_can_hold(
@@ -159,9 +159,10 @@ def test_videos_that_could_not_be_opened_are_not_planned(status: str) -> None:
 
 
 def test_a_plan_has_the_columns_of_the_schema_and_none_is_null() -> None:
-    table = planned([video(3, 130.0)])
+    table = planned([video(3, 130.0) | {"offset": 512}])
     assert table.schema.equals(PLAN)
     assert all(column.null_count == 0 for column in table.columns)
+    assert pc.unique(table.column("offset")).to_pylist() == [512]
     assert table.column("segment_id").to_pylist() == [f"{3:016x}/00000000000000ff/{i:05d}" for i in range(3)]
     assert table.column("index").to_pylist() == [0, 1, 2]
     assert pc.unique(table.column("segments")).to_pylist() == [3]

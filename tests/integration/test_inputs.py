@@ -1,0 +1,101 @@
+"""Videos in archives and stores, against the same videos as files."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fer_batch.config import AnalyzeConfig
+from fer_batch.pipeline.analyze import analyze
+from fer_batch.pipeline.verify import verify
+from fer_batch.runtime import ray_session
+from tests.conftest import SAMPLE, remux
+from tests.integration.test_analyze import analyze_in_process, rows
+from tests.s3 import CREDENTIALS, Store
+from tests.storage.test_archives import NAMES, hostile_tar, pack
+
+SELDOM = AnalyzeConfig(min_face=0.2, fps=2.0, segment_s=5.0)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Two videos by their names, of which one has its index at the end."""
+    folder = tmp_path_factory.mktemp("files")
+    remux(SAMPLE, folder / "b.mkv")
+    return {"a.mp4": SAMPLE.read_bytes(), "b.mkv": (folder / "b.mkv").read_bytes()}
+
+
+@pytest.fixture(scope="module")
+def as_files(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("as_files")
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    analyze_in_process([str(folder)], folder / "out", SELDOM)
+    return folder / "out"
+
+
+def by_name(out: Path, table: str) -> pd.DataFrame:
+    """The rows of the videos that are well, told by their files' names alone."""
+    videos = rows(out, "videos")
+    names = dict(zip(videos.video_id, videos.uri.map(lambda uri: Path(uri).name), strict=True))
+    frame = rows(out, table)
+    frame["name"] = frame.video_id.map(names)
+    frame = frame[frame.name.isin(["a.mp4", "b.mkv"])]
+    frame = frame.drop(columns=["video_id", "version", "uri", "attempt"], errors="ignore")
+    return frame.sort_values([c for c in ("name", "track_id", "time_s") if c in frame], ignore_index=True)
+
+
+def assert_same_answers(one: Path, other: Path) -> None:
+    for table in ("videos", "moments", "tracks"):
+        found = by_name(one, table), by_name(other, table)
+        pd.testing.assert_frame_equal(*found, check_exact=True, check_dtype=False)  # nulls of other videos
+    assert len(by_name(one, "tracks"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_archive_gives_the_tracks_of_its_files(
+    name: str, files: dict[str, bytes], as_files: Path, tmp_path: Path
+) -> None:
+    pack(tmp_path / name, files)
+    analyze_in_process([str(tmp_path / name)], tmp_path / "out", SELDOM)
+    assert_same_answers(tmp_path / "out", as_files)
+
+
+@pytest.mark.slow
+def test_a_store_that_fails_now_and_then_gives_the_tracks_of_its_files(
+    store: Store,
+    files: dict[str, bytes],
+    as_files: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Through Ray, beside hostile and broken archives, and no secret is written anywhere."""
+    store.put("films/a.mp4", files["a.mp4"])
+    store.put("films/shard.tar", pack(tmp_path / "shard.tar", {"b.mkv": files["b.mkv"]}).read_bytes())
+    store.put("films/hostile.tar", hostile_tar(tmp_path / "hostile.tar").read_bytes())
+    store.put("films/none.zip", b"no archive at all")
+    out = tmp_path / "out"
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    store.fail, store.every = "500", 4
+    with ray_session(num_cpus=2):
+        summary = analyze(["s3://archive/films"], out, SELDOM)
+    store.fail = ""
+    assert summary.videos == {"ok": 2, "failed": 8}
+    assert_same_answers(out, as_files)
+    assert verify(out) == []
+    secret = CREDENTIALS["AWS_SECRET_ACCESS_KEY"].encode()
+    assert not [path for path in out.rglob("*") if path.is_file() and secret in path.read_bytes()]
+
+
+@pytest.mark.parametrize(("fail", "reason"), [("cut", "can't be read"), ("500", "can't be read")])
+def test_a_store_that_gives_nothing_ends_as_a_failed_video_that_is_tried_again(
+    fail: str, reason: str, store: Store, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Its length was told, so that it is opened where it is looked at."""
+    store.put("films/a.mp4", files["a.mp4"])
+    (tmp_path / "list.csv").write_text("path,duration_s\ns3://archive/films/a.mp4,10\n")
+    store.fail = fail
+    analyze_in_process([str(tmp_path / "list.csv")], tmp_path / "out", SELDOM)
+    (video,) = rows(tmp_path / "out", "videos").to_dict("records")
+    assert video["status"] == "failed"
+    assert reason in video["error"]

@@ -1,0 +1,237 @@
+"""Members of archives, as good as files; and archives that want to do harm."""
+
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_batch.errors import DecodeError
+from fer_batch.storage import archives
+from fer_batch.storage.archives import ANOTHER, Member, is_archive, members, open_member, split_member
+
+CLIP = os.urandom(3_000_000)
+NAMES = ("a.tar", "a.tar.gz", "a.tgz", "stored.zip", "deflated.zip")
+FILES = {"clips/one.mp4": CLIP, "two.mp4": b"two" * 50_000, "empty.mp4": b"", "é 漢.mp4": b"four"}
+
+
+def pack(path: Path, files: dict[str, bytes]) -> Path:
+    """An archive of these files, of the kind that its name says."""
+    if path.suffix == ".zip":
+        kind = zipfile.ZIP_STORED if path.stem == "stored" else zipfile.ZIP_DEFLATED
+        with zipfile.ZipFile(path, "w", kind) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return path
+    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def look(path: Path) -> tuple[dict[str, Member], str | None]:
+    with path.open("rb") as file:
+        found, trouble = members(file, str(path), path.stat().st_size)
+    return {member.name: member for member in found}, trouble
+
+
+def opened(path: Path, name: str, offset: int) -> io.IOBase:
+    return open_member(str(path), name, offset, path.stat().st_mtime_ns)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts"),
+    [
+        ("", None),
+        ("/data/a.mp4", None),
+        ("/data/a.tar", None),
+        ("/data/wow!/a.mp4", None),
+        ("/data/a.tar!/b.mp4", ("/data/a.tar", "b.mp4")),
+        ("/wow!/A.ZIP!/b/c.mp4", ("/wow!/A.ZIP", "b/c.mp4")),
+        ("s3://b/a.tar.gz!/b.tar!/c.mp4", ("s3://b/a.tar.gz", "b.tar!/c.mp4")),
+    ],
+)
+def test_a_name_is_taken_apart_after_an_archive_alone(uri: str, parts: tuple[str, str] | None) -> None:
+    assert split_member(uri) == parts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_members_are_the_files_that_were_packed(name: str, tmp_path: Path) -> None:
+    path = pack(tmp_path / name, FILES)
+    found, trouble = look(path)
+    assert trouble is None
+    assert {n: m.size_bytes for n, m in found.items()} == {n: len(c) for n, c in FILES.items()}
+    assert len({m.version for m in found.values()}) == len(FILES)
+    for each in (*FILES, *reversed(FILES)):
+        with opened(path, each, found[each].offset) as file:
+            assert file.read() == FILES[each]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_archive_of_nothing_has_no_members(name: str, tmp_path: Path) -> None:
+    assert look(pack(tmp_path / name, {})) == ({}, None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(-10, 3_000_100), st.integers(0, 70_000)), max_size=8),
+    st.sampled_from(NAMES),
+)
+def test_a_member_is_sought_in_as_a_file_is(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int]], name: str
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "sought"
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    if not path.exists():
+        pack(path, FILES)
+    plain = io.BytesIO(CLIP)
+    with opened(path, "clips/one.mp4", look(path)[0]["clips/one.mp4"].offset) as file:
+        for place, count in steps:
+            whence = io.SEEK_END if place < 0 else io.SEEK_SET
+            assert file.seek(place, whence) == plain.seek(place, whence)
+            assert file.read(count) == plain.read(count)
+            assert file.tell() == plain.tell()
+
+
+def hostile_tar(path: Path) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, kind, target in (
+            ("../out.mp4", tarfile.REGTYPE, ""),
+            ("/etc/out.mp4", tarfile.REGTYPE, ""),
+            ("link.mp4", tarfile.SYMTYPE, "/etc/passwd"),
+            ("hard.mp4", tarfile.LNKTYPE, "../../etc/passwd"),
+            ("device.mp4", tarfile.CHRTYPE, ""),
+            ("pipe.mp4", tarfile.FIFOTYPE, ""),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+        good = tarfile.TarInfo("good.mp4")
+        good.size = 4
+        tar.addfile(good, io.BytesIO(b"good"))
+    return path
+
+
+def hostile_zip(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../out.mp4", b"x")
+        archive.writestr("c:\\out.mp4", b"x")
+        link = zipfile.ZipInfo("link.mp4")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("bomb.mp4", bytes(archives.ROOM + 1_000_000_00))
+        archive.writestr("good.mp4", b"good")
+    return path
+
+
+@pytest.mark.parametrize("make", [hostile_tar, hostile_zip])
+def test_what_would_do_harm_is_refused_with_the_reason_and_the_rest_is_there(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    found, trouble = look(make(tmp_path / make.__name__.replace("hostile_", "a.")))
+    assert trouble is None
+    assert found.pop("good.mp4").error is None
+    reasons = {name: member.error or "" for name, member in found.items()}
+    assert all(reasons.values())
+    for name, reason in (
+        ("out.mp4", "leads out"),
+        ("link.mp4", "not followed"),
+        ("hard.mp4", "not followed"),
+        ("device.mp4", "regular"),
+        ("pipe.mp4", "regular"),
+        ("bomb.mp4", "200 times"),
+    ):
+        assert all(reason in said for each, said in reasons.items() if each.endswith(name))
+
+
+def test_a_packed_archive_that_unpacks_without_end_is_left(tmp_path: Path) -> None:
+    """400 MB of zeros in 0.4 MB, behind one good file."""
+    path = tmp_path / "a.tgz"
+    with tarfile.open(path, "w:gz") as tar:
+        info = tarfile.TarInfo("good.mp4")
+        info.size = 4
+        tar.addfile(info, io.BytesIO(b"good"))
+        info = tarfile.TarInfo("bomb.mp4")
+        info.size = 400_000_000
+        tar.addfile(info, io.BytesIO(bytes(info.size)))
+    found, trouble = look(path)
+    assert found["good.mp4"].error is None
+    assert trouble is not None
+    assert "200 times" in trouble
+
+
+def test_a_header_that_wants_all_memory_is_left(tmp_path: Path) -> None:
+    """An extended header is read as a whole, and its own header says how long it is."""
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 2**32
+    (tmp_path / "a.tar").write_bytes(info.tobuf())
+    with (tmp_path / "a.tar").open("r+b") as file:
+        file.truncate(2**32)
+    found, trouble = look(tmp_path / "a.tar")
+    assert found == {}
+    assert trouble is not None
+    assert "index" in trouble
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "stored.zip"])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
+def test_an_archive_that_is_cut_short_says_so(name: str, share: float, tmp_path: Path) -> None:
+    path = pack(tmp_path / name, FILES)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    found, trouble = look(path)
+    assert trouble is not None
+    assert f"after {len(found)} files" in trouble
+
+
+def test_a_damaged_header_is_no_end_of_an_archive(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.tar", FILES)
+    second = look(path)[0]["two.mp4"].offset
+    whole = bytearray(path.read_bytes())
+    whole[second + 150] ^= 0xFF
+    path.write_bytes(whole)
+    found, trouble = look(path)
+    assert list(found) == ["clips/one.mp4"]
+    assert "damaged header" in (trouble or "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_archive_that_was_written_anew_is_told(name: str, tmp_path: Path) -> None:
+    path = pack(tmp_path / name, FILES)
+    place = look(path)[0]["two.mp4"].offset
+    os.utime(pack(path, {"another.mp4": CLIP[:10_000], **FILES}), ns=(0, 1))
+    with pytest.raises(DecodeError, match="archive"):
+        opened(path, "two.mp4", place)
+    assert "again" in ANOTHER
+
+
+def test_damage_in_a_packed_member_is_told(tmp_path: Path) -> None:
+    path = pack(tmp_path / "deflated.zip", FILES)
+    place = look(path)[0]["clips/one.mp4"].offset
+    whole = bytearray(path.read_bytes())
+    whole[place + 1_000_000] ^= 0xFF
+    path.write_bytes(whole)
+    with pytest.raises(DecodeError, match="can't be read from its archive"):
+        opened(path, "clips/one.mp4", place)
+
+
+def test_a_member_that_is_too_large_to_unpack_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pack(tmp_path / "a.tgz", FILES)
+    monkeypatch.setattr(archives, "MAX_SCRATCH", 1_000_000)
+    with pytest.raises(DecodeError, match=r"larger than 0\.0 GB"):
+        opened(path, "clips/one.mp4", look(path)[0]["clips/one.mp4"].offset)
+
+
+def test_only_archives_are_taken_for_one() -> None:
+    named = ("a.tar", "a.TGZ", "a.tar.gz", "a.gz", "a.zip", "tar", "a.mp4")
+    assert [name for name in named if is_archive(name)] == ["a.tar", "a.TGZ", "a.tar.gz", "a.zip"]

@@ -1,0 +1,126 @@
+"""Files of a store, from a real S3 server that fails as real ones do."""
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from fer_batch.errors import DecodeError, InputError
+from fer_batch.storage import stores
+from fer_batch.storage.reading import open_medium
+from fer_batch.storage.stores import BLOCK, check_address, is_remote, listed, look_up
+from fer_batch.vision.decode import Reading, read_info, read_segment
+from tests.s3 import CREDENTIALS, Store
+
+
+@pytest.mark.parametrize(
+    ("name", "remote"),
+    [
+        ("", False),
+        ("/data/a.mp4", False),
+        ("a://b", True),
+        ("s3://bucket/a.mp4", True),
+        ("https://host/a.mp4", True),
+        ("file:///data/a.mp4", False),
+        ("/data/odd://name.mp4", False),
+        ("C:/a.mp4", False),
+    ],
+)
+def test_an_address_is_told_from_a_path(name: str, remote: bool) -> None:
+    assert is_remote(name) is remote
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://user:word@host/a.mp4",
+        "https://host/a.mp4?X-Amz-Credential=x&X-Amz-Signature=abc",
+        "https://host/a.mp4?a=1&token=abc",
+        "s3://key:word@bucket/a.mp4",
+    ],
+)
+def test_an_address_with_a_secret_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(InputError, match="password or signature") as refused:
+        check_address(uri)
+    assert not any(secret in str(refused.value) for secret in ("word@", "abc", "key:"))
+    check_address("https://host/a.mp4?id=5&signed=no")
+
+
+def test_a_protocol_that_nothing_reads_says_which_there_are() -> None:
+    with pytest.raises(InputError, match=r"allowed are s3://"):
+        look_up("nothing://host/a.mp4")
+
+
+def test_a_store_is_listed_and_asked(store: Store) -> None:
+    for key in ("films/a.mp4", "films/b/c.mkv", "other/d.mp4"):
+        store.put(key, key.encode())
+    assert [f.uri for f in listed("s3://archive/films")] == [
+        "s3://archive/films/a.mp4",
+        "s3://archive/films/b/c.mkv",
+    ]
+    assert [f.uri for f in listed("s3://archive/*/*.mp4")] == [
+        "s3://archive/films/a.mp4",
+        "s3://archive/other/d.mp4",
+    ]
+    assert listed("s3://archive/none") == []
+    assert look_up("s3://archive/none.mp4") is None
+    before = look_up("s3://archive/films/a.mp4")
+    assert before is not None
+    assert before.size_bytes == len("films/a.mp4")
+    assert before in listed("s3://archive/films")
+    stores._system("s3").invalidate_cache()
+    store.put("films/a.mp4", b"films/b.mp4")
+    after = look_up("s3://archive/films/a.mp4")
+    assert after is not None
+    assert after.version != before.version
+
+
+@pytest.mark.parametrize("fail", ["", "500", "cut", "slow"])
+def test_what_a_store_gets_wrong_now_and_then_changes_no_byte(fail: str, store: Store) -> None:
+    content = os.urandom(3 * BLOCK + 17)
+    uri = store.put("a.bin", content)
+    store.fail, store.every = fail, 3
+    medium = open_medium(uri)
+    assert not isinstance(medium.place, str)
+    assert medium.size == len(content)
+    assert medium.head(100) == content[:100]
+    assert medium.place.read() == content
+    assert medium.place.seek(-5, os.SEEK_END) == len(content) - 5
+    assert medium.place.read() == content[-5:]
+
+
+def test_a_file_of_a_store_gives_the_frames_of_the_file(sample: Path, store: Store) -> None:
+    uri = store.put("two faces.mp4", sample.read_bytes())
+    assert read_info(uri) == read_info(sample)
+    parts = []
+    for path in (sample, uri):
+        reading = Reading(core_start_s=2.0, core_end_s=math.inf)
+        _, frames = read_segment(path, 2.0, math.inf, 2.0, 0, reading)
+        parts.append(([(f.time_s, f.picture.y.tobytes()) for f in frames], reading))
+    assert parts[0] == parts[1]
+
+
+def test_a_store_that_goes_away_is_the_reason(
+    sample: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = store.put("a.mp4", sample.read_bytes())
+    monkeypatch.setattr(stores._system("s3"), "retries", 1)
+    with pytest.raises(DecodeError, match="the file does not exist"):
+        read_info("s3://archive/none.mp4")
+    store.fail = "down"
+    with pytest.raises(DecodeError, match="the store can't be read") as told:
+        read_info(uri)
+    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in str(told.value)
+
+
+def test_each_byte_of_a_film_is_asked_for_once(store: Store, sample: Path) -> None:
+    """But for the index, wherever it lies: a block at each end at most."""
+    content = sample.read_bytes() + b"\0\0\0\x08free" * (BLOCK // 2)  # boxes of nothing, 4 blocks of them
+    uri = store.put("long.mp4", content)
+    store.answers.clear()
+    reading = Reading(core_start_s=0.0, core_end_s=math.inf)
+    _, frames = read_segment(uri, 0.0, math.inf, 1.0, None, reading)
+    assert sum(1 for _ in frames) > 5
+    assert store.answers["GET"] <= math.ceil(len(content) / BLOCK) + 2
+    assert store.answers["bytes"] <= len(content) + 2 * BLOCK
