@@ -33,7 +33,8 @@ EDGES = {
     "training": BASE | {"archive", "vision", "model", "runtime"},
     "evaluation": BASE | {"model", "training", "vision", "runtime"},
     "timeline": BASE | {"pipeline", "training"},
-    "cli": BASE | {"storage", "archive", "vision", "model", "runtime", "pipeline", "training", "evaluation", "timeline"},
+    "cli": BASE
+    | {"storage", "archive", "vision", "model", "runtime", "pipeline", "training", "evaluation", "timeline"},
     "sample": set(),
 }
 """What a part may import of the package. A part may always import itself."""

@@ -26,6 +26,8 @@ examples:
   fer-batch analyze talks/ --out results              every video in a folder and below
   fer-batch analyze 'talks/*.mkv' more.mp4 --out results
   fer-batch analyze videos.csv --out results          a manifest: .txt (a path a line), .csv, .parquet, .jsonl
+  fer-batch analyze s3://bucket/talks/ --out results          in a store, with its own standard credentials
+  fer-batch analyze 'shard-*.tar' --out results       the videos in archives, WebDataset's too
   fer-batch analyze talks/ --out results --fps 10     ten moments a second instead of five
   fer-batch analyze talks/ --out results --address auto       on the Ray cluster of this machine
 
@@ -46,7 +48,8 @@ def add_commands(commands: Any) -> None:
         "videos",
         nargs="*",
         metavar="VIDEOS",
-        help="files, folders (recursive), globs, manifests (.txt, .csv, .parquet, .jsonl)",
+        help="files, folders (recursive), globs, archives (.tar, .tar.gz, .zip), manifests (.txt, .csv, "
+        ".parquet, .jsonl), here or in a store (s3://, gs://, hf://, https://)",
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="OUT", help="output folder: new, empty, or of the same run"

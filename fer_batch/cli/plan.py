@@ -21,6 +21,7 @@ EXAMPLES = """\
 examples:
   fer-batch plan archive/
   fer-batch plan list.csv --nodes 1 8 64 --cores 16 --price 0.68
+  fer-batch plan s3://bucket/talks/
   fer-batch plan archive/ --cpu-ms 140
 
 It opens files whose length no manifest tells, analyzes none, writes nothing, and starts no Ray. The times are
@@ -38,7 +39,7 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="files, folders, globs, manifests")
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="as `analyze` takes them")
     group = parser.add_argument_group("where it would run")
     group.add_argument(
         "--nodes", type=int, nargs="+", default=[1, 10, 100], metavar="N", help="how many (default 1 10 100)"
@@ -101,6 +102,8 @@ def _figures(found: "Preview") -> dict[str, Any]:
         "segments": len(found.segments),
         "bundles": len(found.segments.column("bundle_id").unique()),
         "cpu_hours": found.cpu_s / 3600,
+        "store_requests": found.store_requests,
+        "store_bytes": found.store_bytes,
     }
 
 
@@ -119,6 +122,9 @@ def _show(plan: dict[str, Any], found: "Preview") -> None:
     table.add_row("segments", f"{plan['segments']:,}")
     table.add_row("bundles", f"{plan['bundles']:,}")
     table.add_row("CPU hours, about", _amount(plan["cpu_hours"]))
+    if plan["store_requests"]:
+        table.add_row("requests to stores, about", f"{plan['store_requests']:,}")
+        table.add_row("GB from stores, about", _amount(plan["store_bytes"] / 1e9))
     console.print(table)
     priced = "cost" in plan["nodes"][0]
     times = Table("nodes", "cores", "time, about", *(["cost, about"] if priced else []))

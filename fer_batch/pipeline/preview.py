@@ -16,12 +16,17 @@ from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.model.weights import Card
 from fer_batch.pipeline.guard import GuardedProbe
 from fer_batch.schema import PROBED
+from fer_batch.storage.stores import BLOCK
 
 BASE_MS, MEGAPIXEL_MS = 55.0, 32.0
 """CPU time of a second of video at five moments a second, and of each megapixel of its frames more: fitted to
 the table of figures in README."""
 DECODING = 0.5
 """The share of it that does not grow with the number of moments."""
+EXTRA_BLOCKS = 2
+"""Read of a file in a store beside what is looked at: its index, and what was fetched ahead."""
+USUAL_BYTES_S = 400_000.0
+"""Of a second of video whose size nobody has told: 3 Mbit."""
 START_S = 20.0
 """Until the first worker is at work."""
 
@@ -41,6 +46,11 @@ class Preview:
     """CPU time that looking at them takes, about."""
     longest_s: float
     """That of the bundle that takes longest: no number of workers is faster."""
+    store_requests: int
+    """What stores are asked, about, where videos lie in some: to probe those of unknown length, and to look
+    at all."""
+    store_bytes: int
+    """What they answer, about."""
 
 
 def preview(
@@ -64,6 +74,7 @@ def preview(
     place = pc.index_in(segments.column("video_id"), videos.column("video_id").combine_chunks()).to_numpy()
     spans_s = pc.subtract(segments.column("end_s"), segments.column("start_s")).to_numpy()
     costs_s = spans_s * cost_ms[place] / 1000 if len(segments) else np.zeros(0)
+    requests, answered = _from_stores(videos, segments)
     by_bundle = pa.table({"bundle": segments.column("bundle_id"), "s": costs_s}).group_by("bundle")
     return Preview(
         listing=listing,
@@ -72,7 +83,30 @@ def preview(
         video_s=float(lengths_s.sum()),
         cpu_s=float(costs_s.sum()),
         longest_s=float(pc.max(by_bundle.aggregate([("s", "sum")]).column("s_sum")).as_py() or 0.0),
+        store_requests=requests,
+        store_bytes=answered,
     )
+
+
+def _from_stores(videos: pa.Table, segments: pa.Table) -> tuple[int, int]:
+    """Requests and bytes that reading videos in stores takes: of each file its index, and what is looked at,
+    in blocks; a file is opened once for each bundle that has a part of it.
+    """
+    here = pc.match_substring_regex(videos.column("uri"), r"^(/|file://)")
+    videos = videos.filter(pc.and_(pc.invert(here), pc.equal(videos.column("status"), "ok")))
+    sizes = videos.column("size_bytes").to_numpy().astype(np.float64)
+    sizes = np.where(sizes > 0, sizes, np.nan_to_num(planned_s(videos)) * USUAL_BYTES_S)
+    head = np.minimum(sizes, EXTRA_BLOCKS * BLOCK)
+    probed = head[videos.column("codec").is_valid().to_numpy()]
+    opened = segments.group_by(["video_id", "bundle_id"]).aggregate([("start_s", "min"), ("end_s", "max")])
+    place = pc.index_in(opened.column("video_id"), videos.column("video_id").combine_chunks())
+    opened, place = opened.filter(place.is_valid()), place.drop_null().to_numpy()
+    spans_s = pc.subtract(opened.column("end_s_max"), opened.column("start_s_min")).to_numpy()
+    lengths_s = np.maximum(np.nan_to_num(planned_s(videos)), 1e-9)[place]
+    read = np.minimum(sizes[place] * np.minimum(spans_s / lengths_s, 1) + head[place], sizes[place] * 1.2)
+    read = np.where(spans_s > 0, read, sizes[place])
+    requests = sum(float(np.sum(1 + np.ceil(part / BLOCK))) for part in (probed, read))
+    return round(requests), round(float(probed.sum() + read.sum()))
 
 
 def duration_s(found: Preview, workers: int) -> float:
