@@ -21,6 +21,10 @@ LEFT_S = 3600.0
 
 def check_path(out: Path) -> None:
     """Raise OutputError for an output folder whose name the Delta and SQL libraries can't take."""
+    if any(part.endswith(":") for part in out.parts[:-1]):
+        raise OutputError(
+            f"{out} is no folder; results are written to one, of a file system: name it in --out"
+        )
     bad = sorted(set(str(out)) & set("[]*?\\%"))
     if bad:
         raise OutputError(

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fer_batch.files import LEFT_S, remove_leftovers, write_bytes, write_json, write_parquet
+from fer_batch.errors import OutputError
+from fer_batch.files import LEFT_S, check_path, remove_leftovers, write_bytes, write_json, write_parquet
 from tests.runs import kill_at, temporary
 
 
@@ -112,3 +113,10 @@ def test_other_files_stay(tmp_path: Path, name: str) -> None:
     remove_leftovers(tmp_path)
     remove_leftovers(tmp_path / "nowhere")
     assert (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/results", "/work/gs:/bucket/results"])
+def test_an_address_is_no_output_folder(out: str) -> None:
+    with pytest.raises(OutputError, match="is no folder"):
+        check_path(Path(out))
+    check_path(Path("/data/odd:name/results:"))

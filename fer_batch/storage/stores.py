@@ -27,7 +27,7 @@ SECRETS = re.compile(
     r"|api_?key|password)="
 )
 """What an address's query holds when whoever knows the address may read the file."""
-CHANGES = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "updated")
+CHANGES = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "Last-Modified", "mtime")
 """What stores call that which changes when a file does."""
 
 T = TypeVar("T")
@@ -133,6 +133,9 @@ class StoreFile(io.RawIOBase):
                 path, "rb", block_size=BLOCK, cache_type="background", cache_options={"maxblocks": BLOCKS}
             )
         )
+        if uri.startswith("http") and self.file.seekable() and not self.file.details.get("partial"):
+            self.file.close()  # the server does not say that it answers for parts of a file
+            self.file = self._told(lambda: system.open(path, "rb", block_size=0))
         self.size: int | None = self.file.size if self.file.seekable() else None
 
     def readable(self) -> bool:

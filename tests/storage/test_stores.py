@@ -1,7 +1,12 @@
 """Files of a store, from a real S3 server that fails as real ones do."""
 
+import functools
+import io
 import math
 import os
+import re
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -112,6 +117,60 @@ def test_a_store_that_goes_away_is_the_reason(
     with pytest.raises(DecodeError, match="the store can't be read") as told:
         read_info(uri)
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in str(told.value)
+
+
+class Ranged(SimpleHTTPRequestHandler):
+    """Answers for parts of a file, as most servers do, and Python's own does not."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def send_head(self) -> io.BytesIO | None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return None
+        content = path.read_bytes()
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        first, last = (int(asked[1]), int(asked[2] or len(content) - 1)) if asked else (0, len(content) - 1)
+        last = min(last, len(content) - 1)
+        self.send_response(206 if asked else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        if asked:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.send_header("Content-Length", str(last + 1 - first))
+        self.end_headers()
+        return io.BytesIO(content[first : last + 1])
+
+
+class Whole(SimpleHTTPRequestHandler):
+    """Answers with whole files only."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", [Ranged, Whole])
+def test_a_web_server_is_read_whether_it_has_ranges_or_not(
+    kind: type[SimpleHTTPRequestHandler], sample: Path, tmp_path: Path
+) -> None:
+    content = os.urandom(2 * BLOCK + 17)
+    (tmp_path / "a.bin").write_bytes(content)
+    (tmp_path / "a.mp4").write_bytes(sample.read_bytes())
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(kind, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        medium = open_medium(f"{url}/a.bin")
+        assert not isinstance(medium.place, str)
+        assert (medium.size, medium.place.read()) == (len(content), content)
+        assert medium.place.seek(-3, os.SEEK_END) == len(content) - 3
+        assert medium.place.read() == content[-3:]
+        assert read_info(f"{url}/a.mp4") == read_info(sample)
+        found = look_up(f"{url}/a.mp4")
+        assert found is not None
+        assert found.size_bytes == sample.stat().st_size
+        assert look_up(f"{url}/none.mp4") is None
+        server.shutdown()
 
 
 def test_each_byte_of_a_film_is_asked_for_once(store: Store, sample: Path) -> None:
