@@ -22,17 +22,19 @@ from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.results import write_result
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.schema import RESULTS, from_bundle, to_bundle
+from fer_batch.storage.reading import open_medium
 
 STAGES = ("decode", "detect", "track", "crop", "encode", "window", "write")
 
 
-def bare_decoding(path: str | Path) -> Laps:
+def bare_decoding(path: str | Path, offset: int | None = None) -> Laps:
     """Decode a video with FFmpeg's libraries on one thread and throw the frames away: the lap "bare".
 
-    Packets that can't be decoded are left out, as they are when a video is analyzed.
+    `path` and `offset` are as `open_medium` takes them. Packets that can't be decoded are left out, as they
+    are when a video is analyzed.
     """
     laps = Laps()
-    with av.open(str(path)) as container, suppress(av.FFmpegError):
+    with av.open(open_medium(path, offset).place, mode="r") as container, suppress(av.FFmpegError):
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for packet in container.demux(stream):
@@ -86,7 +88,7 @@ def _measure(stage: AnalyzeStage, video: dict[str, Any], plan: pa.Table, runs: i
     stage(to_bundle("warm up", plan.slice(0, 1)))
     ours, bare = [], []
     for _ in range(runs):
-        bare.append(bare_decoding(video["uri"]))
+        bare.append(bare_decoding(video["uri"], video["offset"]))
         laps, rows = _run(stage, bundles)
         ours.append(laps)
     seconds = max(rows.column("read_s").to_pylist())

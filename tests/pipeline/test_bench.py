@@ -11,6 +11,7 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import CheckpointError, InputError
 from fer_batch.pipeline.bench import STAGES, bare_decoding, bench
 from tests.conftest import write_video
+from tests.storage.test_archives import pack
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,13 @@ def test_every_stage_has_its_cost(two_seconds: Path) -> None:
         assert parts == pytest.approx(stages["total"][kind], rel=0.2)
         assert one["ratio"][kind] == pytest.approx(stages["total"][kind] / one["bare_decoding"][kind])
     assert one["peak_memory_bytes"] > 100e6
+
+
+def test_a_member_of_an_archive_is_measured_as_a_file_is(two_seconds: Path, tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.tar", {"two.mp4": two_seconds.read_bytes()})
+    (one,) = bench(list_videos([str(path)]).sources, AnalyzeConfig(fps=2.0), 1)
+    assert (one["video"], one["status"], one["moments"]) == (f"{path}!/two.mp4", "ok", 4)
+    assert one["bare_decoding"]["cpu_s"] > 0
 
 
 def test_half_the_moments_are_half_the_faces(two_seconds: Path) -> None:
