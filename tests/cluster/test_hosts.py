@@ -1,0 +1,53 @@
+"""A cluster of three hosts: one is cut off and another is killed in mid-run."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_batch.config import AnalyzeConfig
+from fer_batch.pipeline.verify import verify
+from tests.cluster.conftest import Host
+from tests.faults.conftest import CHILD, done, wait_for, write_clips
+from tests.integration.test_analyze import analyze_in_process, assert_same_run
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+CONFIG = AnalyzeConfig(fps=10.0, min_face=0.2, segment_s=2.0, bundle_s=2.0)
+OPTIONS = ["--fps", "10", "--min-face", "0.2", "--segment", "2", "--bundle", "2"]
+
+
+def test_a_submitted_job_outlives_a_host_cut_off_and_another_killed(
+    hosts: list[Host], sample_frames: list[np.ndarray], tmp_path: Path
+) -> None:
+    """Both hosts that work are lost at once; one comes back."""
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    clips = write_clips(tmp_path / "clips", sample_frames, 12)
+    analyze_in_process([str(clips)], alone, CONFIG)
+    head, first, second = hosts
+    head.start_ray("--head", "--port", "6379", "--num-cpus", "0", "--dashboard-host", head.address)
+    worker = ["--address", f"{head.address}:6379", "--num-cpus", "1"]
+    first.start_ray(*worker)
+    second.start_ray(*worker)
+
+    command = ["submit", "analyze", str(clips), "--out", str(out), *OPTIONS, "--submission-id", "hosts"]
+    command += ["--address", f"http://{head.address}:8265"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    job = head.start("python", "-m", "fer_batch.cli.main", *command, **pipes)
+    assert wait_for(lambda: all(host.processes(CHILD) for host in (first, second)), job), job.communicate()
+    assert wait_for(lambda: len(done(out)) >= 2, job), job.communicate()
+    first.plug("down")
+    second.kill()
+    kept = done(out)
+    time.sleep(10)  # until the head has noticed
+    assert job.poll() is None
+    second.start_ray(*worker)
+    first.plug("up")  # too late: it is taken to be dead, and what it goes on with counts for nothing
+    log, said = job.communicate(timeout=240)
+    assert job.returncode == 0, log + said
+    assert len(done(out)) > len(kept)
+    assert {name: stat for name, stat in done(out).items() if name in kept} == kept
+    assert_same_run(out, alone)
+    assert verify(out) == []
