@@ -34,6 +34,7 @@ from fer_batch.pipeline.forget import complete_forget
 from fer_batch.pipeline.gauges import gauged
 from fer_batch.pipeline.guard import GuardedProbe, GuardedStage, NoChildError
 from fer_batch.pipeline.lease import lease
+from fer_batch.pipeline.placement import place
 from fer_batch.pipeline.plan_store import (
     add_columns,
     add_round,
@@ -58,6 +59,8 @@ AHEAD = 24
 """Moments that a worker decodes in a second thread while it looks at others, where it has a core for that."""
 RETRIES: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
 """A worker that died is started anew, but no bundle is tried for ever, as Ray's own default would."""
+PATIENCE_S = 86_400.0
+"""For so long a run waits for nodes that have not come, or CPUs that other jobs have."""
 FRUITLESS = 2
 """Starts in which no bundle gets done any more, until those that are left are given up."""
 WORKER_LOST = (
@@ -116,7 +119,7 @@ def analyze(
         listing = list_videos(inputs)
         on_listing(listing)
         with ray_session(address, insecure=insecure, verbose=verbose):
-            _quiet_data(verbose)
+            _set_up_data(verbose)
             on_progress = gauged(out, on_progress)
             again = unsuccessful(out) if run and retry_failed else PROBED.empty_table()
             workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -239,37 +242,32 @@ def _through_stages(
     """Without a GPU one stage does all; with GPUs, faces and recognition are pools of their own and crops
     cross between.
     """
-    resources = ray.cluster_resources()
-    cpus, gpus = max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))
+    there = place()
     work = sorted(work, key=_length_s, reverse=True)  # so that no long one is left for the end
     bundles = ray.data.from_arrow(work)
-    if gpus:
+    faces: tuple[Any, ...] = (config, card.crop_scale)
+    if there.recognizers:
         from fer_batch.pipeline.stages import RecognizeStage
 
-        # Four workers that decode share a GPU for detection with one that recognizes.
+        arguments = ("FacesStage", (*faces, AHEAD, there.faces_gpu > 0), limits)
         answers = _stage(
-            bundles,
-            Worker,
-            ("FacesStage", (config, card.crop_scale, AHEAD), limits),
-            min(4 * gpus, cpus, len(work)),
-            num_cpus=0.5,
-            num_gpus=0.2,
+            bundles, Worker, arguments, there.faces, len(work), num_cpus=1, num_gpus=there.faces_gpu
         )
         answers = _stage(
             answers,
             RecognizeStage,
             (checkpoint, config.flip),
-            min(gpus, len(work)),
-            num_cpus=0.25,
-            num_gpus=0.2,
+            there.recognizers,
+            there.recognizers,  # which keep up with many times as many that look for faces
+            num_cpus=0,
+            num_gpus=there.recognize_gpu,
         )
     else:
-        workers = min(cpus, len(work))
-        ahead = AHEAD if cpus >= 2 * workers else 0
-        # Half a CPU each, so that the write tasks always find a place, also on one CPU.
-        arguments = ("AnalyzeStage", (config, card.crop_scale, checkpoint, ahead), limits)
-        answers = _stage(bundles, Worker, arguments, workers, num_cpus=0.5)
-    answers.write_datasink(ResultsSink(results), ray_remote_args={"num_cpus": 0.1})
+        ahead = AHEAD if there.faces >= 2 * len(work) else 0
+        arguments = ("AnalyzeStage", (*faces, checkpoint, ahead), limits)
+        answers = _stage(bundles, Worker, arguments, there.faces, len(work), num_cpus=1)
+    # Without a CPU: the workers may have them all, and Ray Data would keep a quarter for these tasks.
+    answers.write_datasink(ResultsSink(results), ray_remote_args={"num_cpus": 0})
 
 
 def _stage(
@@ -277,10 +275,15 @@ def _stage(
     stage: type,
     arguments: tuple[Any, ...],
     workers: int,
+    most: int,
     at_once: int | None = 1,
     **resources: Any,
 ) -> ray.data.Dataset:
-    """A pool of workers; each takes so many rows at once, or a whole block."""
+    """A pool of workers; each takes so many rows at once, or a whole block.
+
+    It begins with `workers` and has up to `most`, as nodes join; where nodes are started on demand, it asks
+    for them.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # RETRIES have no named parameters yet
         return rows.map_batches(
@@ -289,7 +292,7 @@ def _stage(
             batch_size=at_once,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
-                min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2
+                min_size=1, max_size=most, initial_size=min(workers, most), max_tasks_in_flight_per_actor=2
             ),
             **resources,
             **RETRIES,
@@ -301,8 +304,10 @@ def _probe(sources: pa.Table, limits: Limits) -> pa.Table:
     if not sources.num_rows:
         return PROBED.empty_table()
     blocks = [sources.slice(first, PROBES_PER_TASK) for first in range(0, len(sources), PROBES_PER_TASK)]
-    workers = min(max(1, int(ray.cluster_resources().get("CPU", 1))), len(blocks))
-    probed = _stage(ray.data.from_arrow(blocks), GuardedProbe, (limits,), workers, None, num_cpus=0.5)
+    workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    probed = _stage(
+        ray.data.from_arrow(blocks), GuardedProbe, (limits,), workers, len(blocks), None, num_cpus=1
+    )
     return pa.concat_tables(ray.get(probed.to_arrow_refs()))
 
 
@@ -389,9 +394,10 @@ class _Meter:
         )
 
 
-def _quiet_data(verbose: bool) -> None:
+def _set_up_data(verbose: bool) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = verbose
     context.print_on_execution_start = verbose
+    context.execution_no_progress_timeout_s = PATIENCE_S
     # Not its errors either: what ends a run is raised, and told once.
     logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)

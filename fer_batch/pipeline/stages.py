@@ -24,12 +24,13 @@ from fer_batch.vision.faces import segment_faces
 
 class FacesStage:
     """Planned segments to faces and crops: `bundled(PLAN)` to `bundled(FACES)`, on the CPU or a share of a
-    GPU. With `ahead`, a second thread decodes up to so many moments ahead of the detector.
+    GPU, which it has if there is one, unless `gpu` is False. With `ahead`, a second thread decodes up to so
+    many moments ahead of the detector.
     """
 
-    def __init__(self, config: AnalyzeConfig, crop_scale: float, ahead: int = 0) -> None:
+    def __init__(self, config: AnalyzeConfig, crop_scale: float, ahead: int = 0, gpu: bool = True) -> None:
         self.config, self.crop_scale, self.ahead = config, crop_scale, ahead
-        self.detector = FaceDetector(config.min_face, config.min_score, _device())
+        self.detector = FaceDetector(config.min_face, config.min_score, _device(gpu))
         self.laps = Laps()
         """Of all that it has done: "decode", "detect", "track" and "crop"."""
         self.alive: Callable[[float], None] = lambda time_s: None
@@ -144,11 +145,11 @@ def _segments_through(
     return pa.concat_tables([bundled(made).empty_table(), *parts])
 
 
-def _device() -> str:
+def _device(gpu: bool = True) -> str:
     """The GPU that Ray gave this worker, else the CPU, on one thread: workers share the cores between
     them.
     """
-    if torch.cuda.is_available():
+    if gpu and torch.cuda.is_available():
         return "cuda"
     torch.set_num_threads(1)
     return "cpu"

@@ -20,6 +20,7 @@ NOTICED_SOON = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
 }
+Started = subprocess.Popen[str]
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Host:
     switch: str
     number: int
     folder: Path
-    started: list[subprocess.Popen[str]] = field(default_factory=list)
+    started: list[Started] = field(default_factory=list)
 
     @property
     def address(self) -> str:
@@ -46,26 +47,28 @@ class Host:
         self.plug("up")
         ip("-n", self.namespace, "address", "add", f"{self.address}/24", "dev", "eth0")
         ip("-n", self.namespace, "link", "set", "eth0", "up")
+        # To nowhere; but Ray finds out its own address by where a packet would leave.
+        ip("-n", self.namespace, "route", "add", "default", "dev", "eth0")
 
     def plug(self, state: str) -> None:
         """Put the wire into the switch ("up"), or pull it out ("down"): what runs on the host goes on."""
         ip("-n", self.switch, "link", "set", f"port{self.number}", state)
 
-    def start(self, *command: str, **options: object) -> subprocess.Popen[str]:
-        """Start a program of the virtual environment on this host."""
+    def start(self, *command: str, more: dict[str, str] | None = None, **options: object) -> Started:
+        """Start a program of the virtual environment on this host, with `more` in its environment."""
         words = ["nsenter", f"--net=/run/netns/{self.namespace}", str(BIN / command[0]), *command[1:]]
-        variables = environment(**TOKEN, **NOTICED_SOON)
+        variables = environment(**TOKEN, **NOTICED_SOON) | (more or {})
         self.started.append(subprocess.Popen(words, env=variables, text=True, **options))  # type: ignore[call-overload]
         return self.started[-1]
 
-    def start_ray(self, *options: str) -> None:
+    def start_ray(self, *options: str, more: dict[str, str] | None = None) -> None:
         """`ray start`, until it says that it runs."""
         self.folder.mkdir(exist_ok=True)
         said = self.folder / f"said{len(self.started)}"
         command = ["ray", "start", "--block", "--disable-usage-stats", "--node-ip-address", self.address]
         command += ["--temp-dir", str(self.folder), "--object-store-memory", "100000000", *options]
         with said.open("wb") as output:
-            self.start(*command, stdout=output, stderr=output)
+            self.start(*command, more=more, stdout=output, stderr=output)
         wait(lambda: b"Ray runtime started" in said.read_bytes(), 120)
 
     def processes(self, title: str = "") -> list[int]:
