@@ -6,9 +6,10 @@ the upright frame's width and height.
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """1: as it was at first. 2: `attempt` in PROBED and VIDEOS; the tables have a snapshot. 3: `extra` in PROBED,
-what the container says in RESULTS; a plan may lack `first_pts`, and has `offset`."""
+what the container says in RESULTS; a plan may lack `first_pts`. 4: `offset` in PROBED and PLAN, `bucket` in
+PROBED."""
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """The classes of the packaged model. Another checkpoint's card may name others."""
@@ -60,19 +61,19 @@ PROBED = pa.schema(
         extra=pa.string(),
         round=pa.string(),
         offset=pa.int64(),
+        bucket=pa.int32(),
     )
 )
 """One input as probed: `status` is "ok" where it has a video stream to read, else "no_video" or "failed".
 `attempt` counts how often the same version has been planned again; null is 0. Where a manifest said how long
 it is, it was not opened: `fps`, `width`, `height`, `codec` and `first_pts` are null. `round` names the part
-of the plan that has its segments, where that is an earlier one."""
+of the plan that has its segments, where that is an earlier one. `bucket` is the part of the tables that its
+rows are in, null before the plan has it."""
+
+_NOT_IN_VIDEOS = ("first_pts", "status", "error", "attempt", "extra", "round", "offset", "bucket")
 
 VIDEOS = pa.schema(
-    [
-        f
-        for f in PROBED
-        if f.name not in ("first_pts", "status", "error", "attempt", "extra", "round", "offset")
-    ]
+    [f for f in PROBED if f.name not in _NOT_IN_VIDEOS]
     + _fields(
         status=pa.string(),
         error=pa.string(),
@@ -187,6 +188,8 @@ OWN_COLUMNS = frozenset(f.name for f in (*VIDEOS, *MOMENTS, *FACE, *_TRACK, *_AN
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """A table as an earlier version wrote it in the columns of `schema`: those it lacks are null."""
+    if table.schema.equals(schema):
+        return table.replace_schema_metadata(None)
     columns = [
         table.column(f.name).cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type)
         for f in schema

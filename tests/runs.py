@@ -15,7 +15,7 @@ from fer_batch.archive.plan import plan_segments
 from fer_batch.config import AnalyzeConfig
 from fer_batch.model.weights import Card
 from fer_batch.pipeline.finalize import finalize
-from fer_batch.pipeline.plan_store import add_round, read_segments, read_videos, start_run
+from fer_batch.pipeline.plan_store import LEAST_S, add_round, read_segments, read_videos, start_run
 from fer_batch.pipeline.results import write_result
 from fer_batch.pipeline.snapshot import TABLES
 from fer_batch.schema import EMOTIONS, PROBED, RESULTS, to_bundle
@@ -25,9 +25,6 @@ CARD = Card(classes=EMOTIONS, architecture={}, sha256="0123456789ab" + "0" * 52)
 
 Tracks = Sequence[Sequence[str]]
 """The emotion of each face of a video at moments 0.2 s apart, from 0 on; None for a video that failed."""
-
-BUCKET_S = 20 * 3600.0
-"""Seconds of planned video for each bucket."""
 
 
 def video_id(uri: str) -> str:
@@ -77,8 +74,13 @@ def plan_videos(
     out: Path, videos: Mapping[str, Tracks | None], version: str = "1", attempt: int = 0
 ) -> pa.Table:
     """Another round of a run; its segments."""
+    known = {row["video_id"]: row["bucket"] for row in read_videos(out).to_pylist()}
     rows = pa.Table.from_pylist(
-        [probed(uri, tracks, version, attempt) for uri, tracks in videos.items()], schema=PROBED
+        [
+            probed(uri, tracks, version, attempt) | {"bucket": known.get(video_id(uri))}
+            for uri, tracks in videos.items()
+        ],
+        schema=PROBED,
     )
     plan = plan_segments(rows, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1)
     add_round(out, rows, plan)
@@ -107,10 +109,10 @@ def add_videos(out: Path, videos: Mapping[str, Tracks | None], version: str = "1
     finalize(out)
 
 
-def write_run(out: Path, videos: Mapping[str, Tracks | None], buckets: int = 1) -> Path:
-    """A finished run of these videos, by their uri."""
+def write_run(out: Path, videos: Mapping[str, Tracks | None], in_bucket: int = 10_000) -> Path:
+    """A finished run of these videos, by their uri; so many in a bucket."""
     out.mkdir(parents=True)
-    start_run(out, AnalyzeConfig(), CARD, planned_s=buckets * BUCKET_S)
+    start_run(out, AnalyzeConfig(), CARD, bucket_s=in_bucket * LEAST_S)
     add_videos(out, videos)
     return out
 

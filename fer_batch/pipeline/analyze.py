@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -26,7 +25,7 @@ from ray.exceptions import (
 )
 
 from fer_batch.archive.listing import Listing, list_videos
-from fer_batch.archive.plan import bundles_of, plan_segments, planned_s, probe_unknown
+from fer_batch.archive.plan import bundles_of, plan_segments, probe_unknown
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.model.weights import Card, load_checkpoint
 from fer_batch.pipeline.finalize import RunSummary, finalize, unsuccessful
@@ -160,7 +159,7 @@ def extend_plan(
         segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
         if run is None and not first:
             remove_run(out)
-            start_run(out, config, card, np.nansum(planned_s(videos)) * len(fresh) / len(videos))
+            start_run(out, config, card)
         if not first:
             add_columns(out, listing.columns)
         add_round(out, videos, segments)

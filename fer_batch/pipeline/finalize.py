@@ -4,10 +4,8 @@ Until `snapshot.json` is replaced, readers see the tables as they were; what a k
 it is undone at the next start.
 """
 
-import hashlib
 import itertools
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,6 @@ from deltalake import DeltaTable, PostCommitHookProperties, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from fer_batch.archive.manifest import KINDS, own_values
-from fer_batch.archive.plan import bundles_of
 from fer_batch.errors import OutputError
 from fer_batch.faults import point
 from fer_batch.files import sync, write_json
@@ -44,8 +41,10 @@ KEEP_LOG = PostCommitHookProperties(cleanup_expired_logs=False)
 """While tables are written readers open the versions of before, however old they are."""
 KEY = ("video_id", "version", "attempt")
 """What tells an answer to a video from one to what it was before."""
-VIDEOS_AT_ONCE = 200_000
-"""Whose segments are held in memory."""
+BUCKETS_AT_ONCE = 64
+"""Whose planned segments are held in memory."""
+EXTRAS = 65_536
+"""What manifests say of so many videos is taken apart at a time."""
 NAMED = 20
 """Differences that an error message names."""
 
@@ -78,9 +77,9 @@ def finalize(out: Path, anew: bool = False) -> RunSummary:
     videos = read_videos(out)
     done = pa.array(sorted(done_bundles(out / "results")), pa.string())
     count = left = 0
-    for segments in read_segments(out, videos):
+    for segments in read_segments(out, videos, ["bundle_id"]):
         count += len(segments)
-        left += segments.filter(pc.invert(pc.is_in(segments.column("bundle_id"), done))).num_rows
+        left += pc.sum(pc.invert(pc.is_in(segments.column("bundle_id"), done))).as_py() or 0
     if left:
         raise OutputError(
             f"{left} of {count} segments in {out} are not done: run `fer-batch analyze` on it again"
@@ -89,12 +88,11 @@ def finalize(out: Path, anew: bool = False) -> RunSummary:
     schemas = table_schemas(classes, columns)
     tables = standing_tables(out, schemas) or _new_tables(out, schemas, run)
     before = {name: (table.version(), set(table.file_uris())) for name, table in tables.items()}
-    planned, settled = _planned(videos, columns), _settled(tables["videos"], columns)
-    changed = planned | settled if anew else planned ^ settled
-    touched = sorted({bucket_of(video_id, run["buckets"]) for video_id, *_ in changed})
+    planned = keys(videos, columns)
+    touched = _touched(planned, _stored(tables["videos"], columns), anew)
     if touched:
         (out / "_SUCCESS.json").unlink(missing_ok=True)
-    for bucket, members, segments in _by_bucket(out, videos, run["buckets"], touched):
+    for bucket, members, segments in _by_bucket(out, videos, touched):
         rows = _bucket(out, members, segments, classes, columns, bucket)
         for name in TABLES:
             write_deltalake(
@@ -105,7 +103,7 @@ def finalize(out: Path, anew: bool = False) -> RunSummary:
                 post_commithook_properties=KEEP_LOG,
             )
             point(f"finalize.{name}")
-    wrong = list(_wrong_rows(out, tables, videos, run, touched))
+    wrong = list(wrong_rows(out, tables, planned, columns, touched))
     if wrong:
         more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
         raise OutputError(f"the tables in {out} don't add up: {'; '.join(wrong[:NAMED])}{more}")
@@ -167,54 +165,6 @@ def vacuum(out: Path) -> None:
         for path in stale:
             path.unlink()
     point("finalize.vacuum")
-
-
-def differences(out: Path) -> list[str]:
-    """What does not add up in a run, a line each, none where all does: between what was planned, the answers,
-    and the tables as readers see them.
-
-    Raises OutputError where `out` holds no run or its plan can't be read.
-    """
-    run = read_run(out)
-    videos = read_videos(out)
-    wrong = []
-    left = planned = 0
-    unplanned = dict(
-        videos.filter(pc.equal(videos.column("status"), "ok")).select(["video_id", "uri"]).to_pandas().values
-    )
-    for segments in read_segments(out, videos):
-        planned += len(segments)
-        wrong += list(_wrong_plan(unplanned, segments))
-        for bundle_id, mine in bundles_of(segments):
-            if not (out / "results" / f"{bundle_id}.parquet").exists():
-                left += len(mine)
-                continue
-            try:
-                read_results(out / "results", mine, keep_damaged=True)
-            except OutputError as error:
-                wrong.append(str(error))
-    wrong += [f"{uri}: 0 of its segments planned" for uri in unplanned.values()]
-    if left:  # then the tables are those of an earlier plan
-        return [f"{left} of {planned} segments are not done: run the same `fer-batch analyze` again", *wrong]
-    try:
-        tables = open_tables(out)
-    except OutputError as error:
-        return [*wrong, str(error)]
-    return [*wrong, *_wrong_rows(out, tables, videos, run, range(run["buckets"]))]
-
-
-def _wrong_plan(unplanned: dict[str, str], segments: pa.Table) -> Iterator[str]:
-    """Videos of a round whose segments are not all there; takes those that it has out of `unplanned`."""
-    counts = segments.group_by("video_id").aggregate([([], "count_all"), ("segments", "max")])
-    for row in counts.to_pylist():
-        uri = unplanned.pop(row["video_id"], row["video_id"])
-        if row["count_all"] != row["segments_max"]:
-            yield f"{uri}: {row['count_all']} of {row['segments_max']} segments planned"
-
-
-def bucket_of(video_id: str, buckets: int) -> int:
-    """The bucket that a video's rows are kept in."""
-    return int(hashlib.sha256(video_id.encode()).hexdigest()[:8], 16) % buckets
 
 
 def table_schemas(classes: tuple[str, ...], columns: Mapping[str, str]) -> dict[str, pa.Schema]:
@@ -285,57 +235,89 @@ def _filled(videos: pa.Table) -> pa.Table:
     return videos.set_column(column, videos.field(column), videos.column(column).fill_null(0))
 
 
-def _planned(videos: pa.Table, columns: Mapping[str, str]) -> set[tuple[Any, ...]]:
-    """What tells the rows of `videos` that there should be from others: KEY, and the owner's columns."""
-    keys = zip(*(videos.column(name).to_pylist() for name in (*KEY, "extra")), strict=True)
-    return {(*key, *own_values(extra, columns).values()) for *key, extra in keys}
-
-
-def _settled(table: DeltaTable, columns: Mapping[str, str]) -> set[tuple[Any, ...]]:
-    """The same of the rows that there are."""
-    fields = table_schemas((), columns)["videos"]
-    rows = _filled(_rows(table, pa.schema([fields.field(name) for name in (*KEY, *columns)])))
-    return set(zip(*(column.to_pylist() for column in rows.columns), strict=True))
-
-
-def _wrong_rows(
-    out: Path, tables: dict[str, DeltaTable], videos: pa.Table, run: dict[str, Any], checked: Iterable[int]
-) -> Iterator[str]:
-    """What is wrong with the tables: all of `videos` against the plan, and with it the rows of the others in
-    the buckets that are to be checked.
+def keys(videos: pa.Table, columns: Mapping[str, str]) -> pa.Table:
+    """What tells the rows of `videos` that there should be, as planned, from others: KEY, the bucket, and the
+    owner's columns; with their `uri`.
     """
-    stored = _rows(tables["videos"], VIDEOS)
-    counts = Counter(stored.column("video_id").to_pylist())
-    for video_id, uri in zip(
-        videos.column("video_id").to_pylist(), videos.column("uri").to_pylist(), strict=True
+    own = pa.schema([pa.field(name, KINDS[kind]) for name, kind in columns.items()])
+    parts = [own.empty_table()]
+    for first in range(0, len(videos) if columns else 0, EXTRAS):
+        said = videos.column("extra").slice(first, EXTRAS).to_pylist()
+        parts.append(pa.Table.from_pylist([own_values(extra, columns) for extra in said], schema=own))
+    planned = videos.select(["uri", *KEY, "bucket"])
+    for field, column in zip(own, pa.concat_tables(parts).columns, strict=True):
+        planned = planned.append_column(field, column)
+    return planned
+
+
+def _stored(table: DeltaTable, columns: Mapping[str, str], more: Iterable[str] = ()) -> pa.Table:
+    """The same of the rows that there are, and some columns more."""
+    fields = table_schemas((), columns)["videos"]
+    return _filled(_rows(table, pa.schema([fields.field(n) for n in (*KEY, "bucket", *columns, *more)])))
+
+
+def _touched(planned: pa.Table, stored: pa.Table, anew: bool) -> list[int]:
+    """The buckets with rows that there should not be, or are not there; `anew`, all."""
+    pairs = ((planned, stored), (stored, planned))
+    found = [(one if anew else one.filter(_missing(one, other))).column("bucket") for one, other in pairs]
+    return sorted({bucket for column in found for bucket in pc.unique(column).to_pylist()})
+
+
+def _missing(rows: pa.Table, among: pa.Table) -> pa.ChunkedArray:
+    """Which of these `keys` are not among those."""
+    among = among.combine_chunks()
+    place = pc.index_in(rows.column("video_id"), among.column("video_id").combine_chunks())
+    same = place.is_valid()
+    for name in rows.column_names:
+        if name != "uri" and name in among.column_names:
+            mine, its = rows.column(name), among.column(name).take(place)
+            both_null = pc.and_(mine.is_null(), its.is_null())
+            same = pc.and_(same, pc.or_(pc.equal(mine, its).fill_null(False), both_null))
+    return pc.invert(same)
+
+
+def wrong_rows(
+    out: Path,
+    tables: dict[str, DeltaTable],
+    planned: pa.Table,
+    columns: Mapping[str, str],
+    checked: Iterable[int] | None = None,
+) -> Iterator[str]:
+    """What is wrong with the tables: all of `videos` against the `keys` of those that are planned, and with
+    it the rows of the others in the buckets that are to be checked, all by default.
+    """
+    more = ("uri", "moments", "moments_with_face", "tracks")
+    stored = _stored(tables["videos"], columns, more).sort_by("bucket")
+    counts = stored.group_by("video_id").aggregate([([], "count_all")]).combine_chunks()
+    place = pc.index_in(planned.column("video_id"), counts.column("video_id").combine_chunks())
+    rows = counts.column("count_all").take(place).fill_null(0)
+    off = pc.not_equal(rows, 1)
+    for uri, count in zip(
+        planned.column("uri").filter(off).to_pylist(), rows.filter(off).to_pylist(), strict=True
     ):
-        if counts.pop(video_id, 0) != 1:
-            yield f"{uri}: {_count(stored, video_id)} rows in videos"
-    strange = pc.is_in(stored.column("video_id"), pa.array(sorted(counts), pa.string()))
-    for uri in stored.filter(strange).column("uri").to_pylist():
+        yield f"{uri}: {count} rows in videos"
+    known = pc.is_in(stored.column("video_id"), planned.column("video_id").combine_chunks())
+    for uri in stored.column("uri").filter(pc.invert(known)).to_pylist():
         yield f"{uri}: a row in videos, though it was not planned"
-    columns = own_columns(run)
-    planned = _planned(videos, columns)
-    known = {video_id for video_id, *_ in planned}
-    behind = {row[0] for row in _settled(tables["videos"], columns) - planned} & known
+    other = stored.column("video_id").filter(pc.and_(known, _missing(stored, planned)))
+    behind = pc.count_distinct(other).as_py()
     if behind:
-        more = "s are" if len(behind) > 1 else " is"
-        yield f"{len(behind)} video{more} in the tables as before: run the same `fer-batch analyze` again"
+        yield (
+            f"{behind} video{'s are' if behind > 1 else ' is'} in the tables as before: "
+            "run the same `fer-batch analyze` again"
+        )
     files = {name: _files_by_bucket(out / name, tables[name]) for name in ("moments", "tracks")}
-    buckets = _buckets(stored, run["buckets"])
-    for bucket in checked:
+    numbers = stored.column("bucket").to_numpy()
+    for bucket in sorted({*numbers.tolist()}.union(*files.values())) if checked is None else checked:
         try:
             moments = _counted(files["moments"].get(bucket, []), ["time_s"], ["faces"])
             tracks = _counted(files["tracks"].get(bucket, []), ["track_id", "time_s"], [])
         except (pa.ArrowException, OSError) as error:
             yield f"bucket {bucket} can't be read, `fer-batch finalize {out}` writes it anew: {error}"
             continue
-        said = {row["video_id"]: row for row in stored.filter(pa.array(buckets == bucket)).to_pylist()}
-        yield from _wrong_counts(said, moments, tracks)
-
-
-def _count(videos: pa.Table, video_id: str) -> int:
-    return int(pc.sum(pc.equal(videos.column("video_id"), video_id)).as_py() or 0)
+        first, end = (int(np.searchsorted(numbers, bucket, side)) for side in ("left", "right"))
+        said = stored.select(["video_id", *more]).slice(first, end - first).to_pylist()
+        yield from _wrong_counts({row["video_id"]: row for row in said}, moments, tracks)
 
 
 def _wrong_counts(
@@ -400,32 +382,21 @@ def _files_by_bucket(folder: Path, table: DeltaTable) -> dict[int, list[Path]]:
     return files
 
 
-def _buckets(videos: pa.Table, buckets: int) -> np.ndarray:
-    """The bucket of each video, `(n,) int64`."""
-    return np.array([bucket_of(v, buckets) for v in videos.column("video_id").to_pylist()], np.int64)
-
-
-def _by_bucket(
-    out: Path, videos: pa.Table, buckets: int, touched: list[int]
-) -> Iterator[tuple[int, pa.Table, pa.Table]]:
+def _by_bucket(out: Path, videos: pa.Table, touched: list[int]) -> Iterator[tuple[int, pa.Table, pa.Table]]:
     """Each of these buckets, with its videos and their planned segments; the plan is read for many at a
     time.
     """
-    numbers = _buckets(videos, buckets)
-    sizes = np.bincount(numbers, minlength=buckets)
-    parts = (np.cumsum(sizes[touched]) // VIDEOS_AT_ONCE).tolist()
-    for _, group in itertools.groupby(zip(touched, parts, strict=True), key=lambda pair: pair[1]):
-        of = [bucket for bucket, _ in group]
-        mine = videos.filter(pa.array(np.isin(numbers, of)))
+    for first in range(0, len(touched), BUCKETS_AT_ONCE):
+        group = touched[first : first + BUCKETS_AT_ONCE]
+        mine = videos.filter(pc.is_in(videos.column("bucket"), pa.array(group, pa.int32()))).combine_chunks()
         segments = pa.concat_tables([PLAN.empty_table(), *read_segments(out, mine)])
         place = pc.index_in(segments.column("video_id"), mine.column("video_id").combine_chunks())
-        members = _buckets(mine, buckets)
-        owners = members[place.to_numpy()] if len(segments) else np.zeros(0, np.int64)
-        for bucket in of:
+        owners = mine.column("bucket").take(place)
+        for bucket in group:
             yield (
                 bucket,
-                mine.filter(pa.array(members == bucket)),
-                segments.filter(pa.array(owners == bucket)),
+                mine.filter(pc.equal(mine.column("bucket"), bucket)),
+                segments.filter(pc.equal(owners, bucket)),
             )
 
 
@@ -439,68 +410,72 @@ def _bucket(
 ) -> dict[str, pa.Table]:
     """The rows of all three tables for the videos of one bucket, and their planned segments."""
     schemas = table_schemas(classes, own)
-    results = read_results(out / "results", plan).combine_chunks()  # of which there may be thousands
-    results = results.sort_by([("video_id", "ascending"), ("index", "ascending")])
-    owners = results.column("video_id").to_numpy()
-    parts: dict[str, list[pa.Table]] = {name: [schemas[name].empty_table()] for name in ("moments", "tracks")}
-    rows = []
-    for video in videos.sort_by("video_id").to_pylist():
-        first, end = (int(np.searchsorted(owners, video["video_id"], side)) for side in ("left", "right"))
-        segments = results.slice(first, end - first)
-        timeline = stitch(segments, classes)
-        model_id = segments.column("model_id")[0].as_py() if segments.num_rows else None
-        same = {"video_id": video["video_id"], "uri": video["uri"], "model_id": model_id, "bucket": bucket}
-        for name, table in (("moments", timeline.moments), ("tracks", timeline.tracks)):
-            schema = parts[name][0].schema
-            columns = [
-                table.column(f.name)
-                if f.name in table.column_names
-                else pa.repeat(pa.scalar(same[f.name], f.type), len(table))
-                for f in schema
-            ]
-            parts[name].append(pa.table(columns, schema=schema))
-        rows.append(
-            {
-                **{k: video[k] for k in VIDEOS.names if k in video},
-                **own_values(video["extra"], own),
-                **_outcome(video, segments, timeline.moments),
-            }
+    videos = videos.sort_by("video_id").combine_chunks()
+    ids = videos.column("video_id").combine_chunks()
+    results = read_results(out / "results", plan)
+    timelines = stitch(results, classes)
+    answers = results.select(ANSWERED).combine_chunks()
+    answers = answers.sort_by([("video_id", "ascending"), ("index", "ascending")])
+    edges = np.searchsorted(pc.index_in(answers.column("video_id"), ids).to_numpy(), np.arange(len(ids) + 1))
+    columns = {name: answers.column(name).to_pylist() for name in ANSWERED}
+    models = [columns["model_id"][a] if a < b else None for a, b in itertools.pairwise(edges.tolist())]
+    same = {"uri": videos.column("uri"), "model_id": pa.array(models, pa.string())}
+    tables = {}
+    places = {}
+    for name, rows in (("moments", timelines.moments), ("tracks", timelines.tracks)):
+        place = pc.index_in(rows.column("video_id"), ids)
+        places[name] = place.to_numpy()
+        of_it = {column: values.take(place) for column, values in same.items()}
+        of_it["bucket"] = pa.repeat(pa.scalar(bucket, pa.int32()), len(rows))
+        schema = schemas[name]
+        tables[name] = pa.table(
+            [rows.column(n) if n in rows.column_names else of_it[n] for n in schema.names], schema=schema
         )
-        rows[-1] |= {"tracks": timeline.track_count, "bucket": bucket}
-    return {
-        "videos": pa.Table.from_pylist(rows, schema=schemas["videos"]),
-        **{name: pa.concat_tables(tables) for name, tables in parts.items()},
-    }
+    faces = tables["moments"].column("faces").to_numpy()
+    moments = np.bincount(places["moments"], minlength=len(ids)).tolist()
+    with_face = np.bincount(places["moments"][faces > 0], minlength=len(ids)).tolist()
+    tracks = np.zeros(len(ids), np.int64)
+    np.maximum.at(tracks, places["tracks"], tables["tracks"].column("track_id").to_numpy() + 1)
+    rows = [
+        {
+            **{k: video[k] for k in VIDEOS.names if k in video},
+            **own_values(video["extra"], own),
+            **_outcome(video, {k: v[edges[n] : edges[n + 1]] for k, v in columns.items()}, with_face[n] > 0),
+            "moments": moments[n],
+            "moments_with_face": with_face[n],
+            "tracks": int(tracks[n]),
+        }
+        for n, video in enumerate(videos.to_pylist())
+    ]
+    return {"videos": pa.Table.from_pylist(rows, schema=schemas["videos"]), **tables}
 
 
-def _outcome(video: dict[str, Any], segments: pa.Table, moments: pa.Table) -> dict[str, Any]:
-    """How a video ended, from how its probe and its segments did."""
-    faces = moments.column("faces").to_numpy()
+TIMINGS = ("decode_s", "detect_s", "crop_s", "recognize_s")
+ANSWERED = ["video_id", "index", "status", "error", "read_s", "model_id", *OPENED, *TIMINGS]
+"""What of the answers to a video's segments says how it ended."""
+
+
+def _outcome(video: dict[str, Any], segments: dict[str, list[Any]], has_faces: bool) -> dict[str, Any]:
+    """How a video ended, from how its probe and its segments did, which are in order."""
     status, error = video["status"], video["error"]
     if status == "ok":
-        states = set(segments.column("status").to_pylist())
-        errors = [e for e in segments.sort_by("index").column("error").to_pylist() if e]
-        error = "; ".join(dict.fromkeys(errors)) or None
+        states = set(segments["status"])
+        error = "; ".join(dict.fromkeys(e for e in segments["error"] if e)) or None
         if states <= {"failed"} or states == {"no_video"}:
             status = states.pop() if states else "failed"
         elif states != {"ok"}:
             status = "partial"
         else:
-            status = "ok" if faces.any() else "no_faces"
+            status = "ok" if has_faces else "no_faces"
     opened: dict[str, Any] = {}
     if video["fps"] is None:  # not asked before: what was told is of less worth
         for name in OPENED:
-            seen = (value for value in segments.column(name).to_pylist() if value is not None)
+            seen = (value for value in segments[name] if value is not None)
             opened[name] = next(seen, video[name])
     return {
         **opened,
         "status": status,
         "error": error,
-        "read_s": max(segments.column("read_s").to_pylist(), default=0.0),
-        "moments": len(faces),
-        "moments_with_face": int((faces > 0).sum()),
-        "analyze_s": sum(
-            sum(segments.column(name).to_pylist())
-            for name in ("decode_s", "detect_s", "crop_s", "recognize_s")
-        ),
+        "read_s": max(segments["read_s"], default=0.0),
+        "analyze_s": sum(sum(segments[name]) for name in TIMINGS),
     }

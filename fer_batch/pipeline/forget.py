@@ -13,7 +13,7 @@ from deltalake import write_deltalake
 from fer_batch import faults
 from fer_batch.errors import InputError, OutputError
 from fer_batch.files import write_json, write_parquet
-from fer_batch.pipeline.finalize import KEEP_LOG, bucket_of, finalize, standing_tables, table_schemas, vacuum
+from fer_batch.pipeline.finalize import KEEP_LOG, finalize, standing_tables, table_schemas, vacuum
 from fer_batch.pipeline.lease import lease
 from fer_batch.pipeline.plan_store import own_columns, read_run, read_segments, read_videos
 from fer_batch.pipeline.results import done_bundles, write_result
@@ -146,7 +146,9 @@ def _strip_tables(out: Path, ids: set[str]) -> None:
                 shutil.rmtree(out / name)
         return
     for name, table in tables.items():
-        for bucket in sorted({bucket_of(video_id, run["buckets"]) for video_id in ids}):
+        its = pc.field("video_id").isin(sorted(ids))
+        buckets = table.to_pyarrow_dataset().to_table(columns=["bucket"], filter=its).column("bucket")
+        for bucket in sorted(set(buckets.to_pylist())):
             rows = pa.table(table.to_pyarrow_table(filters=[("bucket", "=", bucket)]))
             rest = _without(rows, ids)
             if rest.num_rows < rows.num_rows:

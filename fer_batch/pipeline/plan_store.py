@@ -3,6 +3,7 @@
 A round is two files: the segments, and then the probed videos, whose arrival makes the round count.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -14,11 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fer_batch.archive.manifest import KINDS, widest
+from fer_batch.archive.plan import planned_s
 from fer_batch.config import AnalyzeConfig, difference
 from fer_batch.errors import ConfigError, OutputError
 from fer_batch.faults import point
@@ -27,7 +30,13 @@ from fer_batch.model.weights import Card
 from fer_batch.pipeline.snapshot import TABLES
 from fer_batch.schema import PLAN, PROBED, SCHEMA_VERSION, conform
 
-BUCKET_HOURS = 20
+BUCKET_S = 20 * 3600.0
+"""Seconds of video in a bucket of the tables, which is what `finalize` holds in memory and writes at a
+time."""
+LEAST_S = 10.0
+"""What a video counts for there at least, so that a bucket has no more than some thousands."""
+FILLED = b"bucket_s"
+"""In the metadata of a round: seconds of video in all buckets since there are such."""
 PARTS = ("run.json", "_SUCCESS.json", "snapshot.json", "plan", "results", *TABLES)
 """All that a run keeps in its folder, but for hidden files."""
 REMOVED = ".removed.json"
@@ -113,7 +122,7 @@ def read_run(out: Path) -> dict[str, Any]:
     """`run.json` of an output folder; raises OutputError where there is none that this version knows."""
     try:
         run = json.loads((out / "run.json").read_text())
-        if not (isinstance(run, dict) and run.keys() >= {"schema_version", "settings", "classes", "buckets"}):
+        if not (isinstance(run, dict) and run.keys() >= {"schema_version", "settings", "classes"}):
             raise ValueError("it is not a run of fer-batch")
         if run["schema_version"] > SCHEMA_VERSION:
             raise OutputError(
@@ -127,17 +136,15 @@ def read_run(out: Path) -> dict[str, Any]:
         raise OutputError(f"{out / 'run.json'} can't be read: {error}") from error
 
 
-def start_run(out: Path, config: AnalyzeConfig, card: Card, planned_s: float) -> dict[str, Any]:
-    """Write `run.json` of a new run. Its number of buckets is chosen here, once, from the seconds of video
-    planned.
-    """
+def start_run(out: Path, config: AnalyzeConfig, card: Card, bucket_s: float = BUCKET_S) -> dict[str, Any]:
+    """Write `run.json` of a new run."""
     run = {
         "schema_version": SCHEMA_VERSION,
         "settings": _settings(config, card),
         "fingerprint": config.fingerprint(card.model_id),
         "classes": list(card.classes),
         "columns": {},
-        "buckets": min(4096, max(1, round(planned_s / 3600 / BUCKET_HOURS))),
+        "bucket_s": bucket_s,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version()}
         | {
@@ -170,7 +177,7 @@ def own_columns(run: Mapping[str, Any]) -> dict[str, str]:
 
 def attempts(sources: pa.Table, known: pa.Table, failed: pa.Table) -> pa.Table:
     """Those of the listed files, rows of `schema.SOURCES`, that are to be planned, with `attempt`: which
-    attempt at their version that is.
+    attempt at their version that is, and the `bucket` that they are in already.
 
     `known` are the videos that are planned already, `failed` the `video_id`, `version` and `attempt` of those
     that are to be tried again. A file that is gone is not planned again: it keeps the answers that it gave
@@ -188,6 +195,7 @@ def attempts(sources: pa.Table, known: pa.Table, failed: pa.Table) -> pa.Table:
     retried = pc.and_not(pc.and_(readable, same), changed).fill_null(False)
     number = pc.if_else(retried, pc.add(attempt, 1), 0).fill_null(0).cast(pa.int32())
     planned = pc.or_(pc.or_(version.is_null(), changed.fill_null(False)), retried)
+    sources = sources.append_column("bucket", of_it(known, "bucket"))
     return sources.append_column("attempt", number).filter(planned)
 
 
@@ -205,45 +213,86 @@ def add_round(out: Path, videos: pa.Table, segments: pa.Table) -> None:
     (out / "_SUCCESS.json").unlink(missing_ok=True)
     folder = out / "plan"
     folder.mkdir(exist_ok=True)
-    taken = [int(p.name[:6]) for p in folder.glob("*.videos.parquet")]
-    name = f"{max(taken, default=0) + 1:06d}"
+    earlier = sorted(folder.glob("*.videos.parquet"))
+    videos, filled_s = _in_buckets(videos, read_run(out), earlier[-1] if earlier else None)
+    name = f"{int(earlier[-1].name[:6]) + 1 if earlier else 1:06d}"
     write_parquet(folder / f"{name}.parquet", segments, step="plan")
     point("plan.segments")
-    write_parquet(folder / f"{name}.videos.parquet", videos, step="plan")
+    write_parquet(folder / f"{name}.videos.parquet", videos, {FILLED.decode(): f"{filled_s:.3f}"}, "plan")
     point("plan.videos")
 
 
-def read_videos(out: Path) -> pa.Table:
-    """All probed videos, rows of `schema.PROBED`, each as in the last round that has it; none lacks `round`.
+def _in_buckets(videos: pa.Table, run: Mapping[str, Any], last: Path | None) -> tuple[pa.Table, float]:
+    """Videos with a bucket each, and the seconds in all buckets then; `last` is the round before.
 
-    Raises OutputError where a round can't be read.
+    A bucket is filled with what is planned one after the other: so the videos of a bundle are in one or two,
+    and what is added later leaves the others as they are.
     """
+    metadata = (pq.read_schema(last).metadata or {}) if last else {}
+    filled_s = float(metadata.get(FILLED, 0))
+    new = videos.column("bucket").is_null().to_numpy()
+    lengths_s = np.where(new, np.maximum(np.nan_to_num(planned_s(videos)), LEAST_S), 0)
+    begin_s = filled_s + np.cumsum(lengths_s) - lengths_s
+    numbers = run.get("buckets", 0) + (begin_s // run.get("bucket_s", BUCKET_S)).astype(np.int32)
+    buckets = pc.if_else(pa.array(new), pa.array(numbers, pa.int32()), videos.column("bucket"))
+    place = videos.schema.get_field_index("bucket")
+    return videos.set_column(place, PROBED.field("bucket"), buckets), filled_s + float(lengths_s.sum())
+
+
+def read_videos(out: Path) -> pa.Table:
+    """All probed videos, rows of `schema.PROBED`, each as in the last round that has it; none lacks `round`
+    or `bucket`.
+
+    Raises OutputError where a round, or `run.json`, can't be read.
+    """
+    buckets = read_run(out).get("buckets", 0)
     parts = [PROBED.empty_table()]
     for path in sorted((out / "plan").glob("*.videos.parquet")):
         part = _read_round(path, PROBED)
-        for name, default in (("attempt", pa.scalar(0, pa.int32())), ("round", path.name[:6])):
-            filled = part.column(name).fill_null(default)
-            part = part.set_column(part.schema.get_field_index(name), PROBED.field(name), filled)
-        parts.append(part)
+        if part.column("bucket").null_count:
+            part = _filled(part, "bucket", pa.array(_hashed(part.column("video_id"), buckets), pa.int32()))
+        part = _filled(part, "attempt", pa.scalar(0, pa.int32()))
+        parts.append(_filled(part, "round", pa.scalar(path.name[:6])))
     videos = pa.concat_tables(parts)
     later = videos.column("video_id").to_pandas().duplicated(keep="last").to_numpy()
-    return videos.filter(pa.array(~later))
+    return videos.filter(pa.array(~later)) if later.any() else videos
 
 
-def read_segments(out: Path, videos: pa.Table) -> Iterator[pa.Table]:
-    """The planned segments, rows of `schema.PLAN`, of the videos that `read_videos` has, round by round.
+def _filled(videos: pa.Table, name: str, values: pa.Array | pa.Scalar) -> pa.Table:
+    """Without nulls in one column."""
+    filled = pc.coalesce(videos.column(name), values)
+    return videos.set_column(videos.schema.get_field_index(name), PROBED.field(name), filled)
+
+
+def _hashed(video_ids: pa.ChunkedArray, buckets: int) -> list[int]:
+    """The buckets of videos that were planned by an earlier version: a hash of their ids."""
+    digests = (hashlib.sha256(video_id.encode()).hexdigest() for video_id in video_ids.to_pylist())
+    return [int(digest[:8], 16) % buckets for digest in digests]
+
+
+def read_segments(out: Path, videos: pa.Table, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The planned segments, rows of `schema.PLAN`, of the videos that `read_videos` has, round by round;
+    with `columns`, these alone.
 
     Raises OutputError where a round can't be read.
     """
-    for name in sorted(pc.unique(videos.column("round")).to_pylist()):
-        segments = _read_round(out / "plan" / f"{name}.parquet", PLAN)
-        mine = videos.filter(pc.equal(videos.column("round"), name)).column("video_id")
-        yield segments.filter(pc.is_in(segments.column("video_id"), mine.combine_chunks()))
+    schema = PLAN if columns is None else pa.schema([f for f in PLAN if f.name in ("video_id", *columns)])
+    rounds = videos.select(["round", "video_id"]).sort_by("round")
+    counts = rounds.column("round").value_counts().to_pylist()
+    first = 0
+    for name, count in ((part["values"], part["counts"]) for part in counts):
+        mine = rounds.column("video_id").slice(first, count).combine_chunks()
+        first += count
+        segments = _read_round(out / "plan" / f"{name}.parquet", schema)
+        segments = segments.filter(pc.is_in(segments.column("video_id"), mine))
+        yield segments if columns is None else segments.select(columns)
 
 
 def _read_round(path: Path, schema: pa.Schema) -> pa.Table:
     try:
-        return conform(pq.read_table(path), schema)
+        with pq.ParquetFile(path) as file:
+            known = [name for name in schema.names if name in file.schema_arrow.names]
+            return conform(file.read(known), schema)
     except (pa.ArrowException, OSError) as error:
         raise OutputError(
             f"the plan in {path.parent} can't be read: {error}; "

@@ -1,6 +1,7 @@
 """What is done: one file a bundle, whole or absent."""
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from fer_batch.errors import OutputError
 from fer_batch.faults import point
 from fer_batch.files import write_parquet
 from fer_batch.schema import RESULTS, conform, from_bundle
+
+READERS = 8
+"""Files that are read at once: a network's file system takes milliseconds for each."""
 
 
 class ResultsSink(Datasink[None]):
@@ -67,38 +71,49 @@ def faces_found(folder: Path, bundle_id: str) -> int:
     return int(metadata.get(b"faces", b"0"))
 
 
-def read_results(folder: Path, segments: pa.Table, keep_damaged: bool = False) -> pa.Table:
+def read_results(folder: Path, segments: pa.Table) -> pa.Table:
     """The answers to planned segments (rows of `schema.PLAN`): a row of `schema.RESULTS` for each.
 
     Raises OutputError where there is none to a segment, or a file can't be read; a damaged one is removed, so
-    that it is to do again, unless `keep_damaged`.
+    that it is to do again.
     """
-    ids = segments.column("segment_id")
-    parts = [RESULTS.empty_table()]
-    for bundle_id in sorted(set(segments.column("bundle_id").to_pylist())):
-        path = folder / f"{bundle_id}.parquet"
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise OutputError(f"{path} can't be read: {error.strerror}") from error
-        try:
-            table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
-            if keep_damaged:
-                raise OutputError(
-                    f"{path} is damaged: remove it and run `fer-batch analyze` again"
-                ) from error
-            path.unlink()
-            raise OutputError(
-                f"{path} was damaged and has been removed: run `fer-batch analyze` again"
-            ) from error
-        parts.append(conform(table, RESULTS).filter(pc.is_in(table.column("segment_id"), ids)))
-    results = pa.concat_tables(parts)
-    if sorted(results.column("segment_id").to_pylist()) != sorted(ids.to_pylist()):
-        lost = sorted(set(ids.to_pylist()) - set(results.column("segment_id").to_pylist()))
+    names = sorted(pc.unique(segments.column("bundle_id")).to_pylist())
+    with ThreadPoolExecutor(READERS) as threads:
+        bundles = threads.map(read_bundle, [folder / f"{name}.parquet" for name in names])
+        return answers_to(segments, pa.concat_tables([RESULTS.empty_table(), *bundles]), folder)
+
+
+def read_bundle(path: Path, keep_damaged: bool = False) -> pa.Table:
+    """All rows of `schema.RESULTS` in a bundle's file.
+
+    Raises OutputError where it can't be read; a damaged one is removed, unless `keep_damaged`.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise OutputError(f"{path} can't be read: {error.strerror}") from error
+    try:
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+            return conform(file.read(use_threads=False), RESULTS)
+    except (pa.ArrowException, OSError) as error:
+        if keep_damaged:
+            raise OutputError(f"{path} is damaged: remove it and run `fer-batch analyze` again") from error
+        path.unlink()
         raise OutputError(
-            f"{folder} has {results.num_rows} answers to {segments.num_rows} segments"
+            f"{path} was damaged and has been removed: run `fer-batch analyze` again"
+        ) from error
+
+
+def answers_to(segments: pa.Table, answers: pa.Table, folder: Path) -> pa.Table:
+    """Those of the answers that are to these segments; raises OutputError where there is not one to each."""
+    ids = segments.column("segment_id")
+    answers = answers.filter(pc.is_in(answers.column("segment_id"), ids.combine_chunks()))
+    given = answers.column("segment_id")
+    if not (len(given) == len(ids) == pc.count_distinct(given).as_py()):
+        lost = sorted(set(ids.to_pylist()) - set(given.to_pylist()))
+        raise OutputError(
+            f"{folder} has {len(given)} answers to {len(ids)} segments"
             + (f", none to {lost[0]}" if lost else "")
             + ": start anew with `fer-batch analyze --overwrite`"
         )
-    return results
+    return answers

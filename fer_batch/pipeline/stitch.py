@@ -1,18 +1,17 @@
-"""The segments of one video back to one timeline: each keeps its core, and tracks are linked across the
-seams.
+"""The segments of videos back to one timeline each: each segment keeps its core, and tracks are linked across
+the seams.
 
 Segments overlap, and looked at the same moments there; tracks that share boxes at those moments are one
-track.
+track. All videos of a table are stitched at once: most are a segment or two, and there are millions.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fer_batch.schema import MOMENT, probability_column, tracks_schema
+from fer_batch.schema import FACE, MOMENT, probability_column, tracks_schema
 from fer_batch.vision.track import overlap
 
 SAME_BOX = 0.5
@@ -20,101 +19,98 @@ SAME_BOX = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timeline:
-    """What is known of one video, in the tables' columns."""
+class Timelines:
+    """What is known of some videos, in the tables' columns, by `video_id`."""
 
     tracks: pa.Table
-    """As `schema.tracks_schema`, without the columns that are the same for the whole video; by track, then
-    time."""
+    """As `schema.tracks_schema`, without the other columns that are the same for a whole video; then by track
+    and time."""
     moments: pa.Table
-    """As `schema.MOMENT`, by time."""
-    track_count: int
+    """As `schema.MOMENT`, with `video_id`; then by time."""
 
 
-def stitch(segments: pa.Table, classes: tuple[str, ...]) -> Timeline:
-    """The rows of `schema.RESULTS` of one video to its timeline.
+def stitch(segments: pa.Table, classes: tuple[str, ...]) -> Timelines:
+    """The rows of `schema.RESULTS` of some videos to their timelines.
 
     Track ids count from 0 in the order in which faces appear (from left to right where they appear at
     once), and `frame_index` from the video's first frame, so neither depends on how the video was cut.
     """
-    segments = segments.sort_by("index")
-    frames = np.array(segments.column("frames").to_pylist(), np.int64)
-    offsets = np.concatenate([[0], np.cumsum(frames)])
-    parts = [_Faces.of(column, len(classes)) for column in segments.column("faces")]
-    owners = _link(parts)
-    core = [part.frame_index >= 0 for part in parts]
-    columns = {
-        name: np.concatenate(
-            [part.columns[name][keep] for part, keep in zip(parts, core, strict=True)] or [np.zeros(0)]
-        )
-        for name in (parts[0].columns if parts else ())
+    segments = segments.combine_chunks().sort_by([("video_id", "ascending"), ("index", "ascending")])
+    ids = segments.column("video_id").combine_chunks()
+    video = _numbered(ids)
+    frames = segments.column("frames").to_numpy()
+    before = np.cumsum(frames) - frames
+    offsets = before - before[np.searchsorted(video, video)] if len(video) else before
+    faces = _Faces.of(segments.column("faces"))
+    owner = _link(faces, video)
+    core = np.flatnonzero(faces.frame_index >= 0)
+    of = faces.segment[core]
+    track = _number(video[of], owner[core], faces.columns["time_s"][core], faces.columns["box_x0"][core])
+    order = np.lexsort((faces.columns["time_s"][core], track, video[of]))
+    core, of = core[order], of[order]
+    # Of the faces in the core alone, in the order of all faces.
+    probs = pc.list_flatten(pc.struct_field(pc.list_flatten(segments.column("faces")), "probs"))
+    probs = probs.to_numpy().astype(np.float32, copy=False).reshape(-1, len(classes))[order]
+    columns = {name: values[core] for name, values in faces.columns.items()} | {
+        "video_id": ids.take(pa.array(of)),
+        "track_id": track[order],
+        "frame_index": faces.frame_index[core] + offsets[of],
+        "emotion": pa.array(classes, pa.string()).take(pa.array(probs.argmax(axis=1))),
+        "confidence": probs.max(axis=1, initial=0),
+        **{probability_column(name): probs[:, k] for k, name in enumerate(classes)},
     }
-    index = [p.frame_index[keep] + o for p, keep, o in zip(parts, core, offsets, strict=False)]
-    owner = [
-        owners[n][part.track[keep]]
-        for n, (part, keep) in enumerate(zip(parts, core, strict=True))
-        if len(keep)
-    ]
-    probs = np.concatenate([p.probs for p in parts]) if parts else np.zeros((0, len(classes)), np.float32)
-    schema = tracks_schema(classes)
-    if not columns or not len(columns["time_s"]):
-        tracks = pa.table({f.name: pa.array([], f.type) for f in schema if f.name not in _PER_VIDEO})
-        return Timeline(tracks=tracks, moments=_moments(segments, offsets), track_count=0)
-    columns["frame_index"] = np.concatenate(index)
-    columns["track_id"] = _number(np.concatenate(owner), columns["time_s"], columns["box_x0"])
-    best = probs.argmax(axis=1)
-    columns["emotion"] = np.array(classes, object)[best]
-    columns["confidence"] = probs.max(axis=1)
-    columns |= {probability_column(name): probs[:, k] for k, name in enumerate(classes)}
-    order = np.lexsort((columns["time_s"], columns["track_id"]))
-    tracks = pa.table(
-        {f.name: pa.array(columns[f.name][order], f.type) for f in schema if f.name not in _PER_VIDEO}
-    )
-    return Timeline(
-        tracks=tracks, moments=_moments(segments, offsets), track_count=int(columns["track_id"].max()) + 1
-    )
+    tracks = {
+        f.name: pa.chunked_array([pa.array(columns[f.name], f.type)])
+        for f in tracks_schema(classes)
+        if f.name not in _PER_VIDEO
+    }
+    return Timelines(tracks=pa.table(tracks), moments=_moments(segments, ids, offsets))
 
 
-_PER_VIDEO = ("video_id", "uri", "model_id", "bucket")
+_PER_VIDEO = ("uri", "model_id", "bucket")
+
+
+def _numbered(ids: pa.StringArray) -> np.ndarray:
+    """Which video each segment is of, from 0 in order, where those of one follow each other: `(n,) int64`."""
+    other = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    return np.cumsum(np.concatenate([[0], other]))[: len(ids)].astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Faces:
-    """One segment's faces in columns."""
+    """The faces of all segments in columns, `(n,)` each but for the boxes."""
 
+    segment: np.ndarray
+    first: np.ndarray
+    """Of each segment's faces, and the number of all."""
     columns: dict[str, np.ndarray]
     frame_index: np.ndarray
     track: np.ndarray
     boxes: np.ndarray
-    probs: np.ndarray
-    """Of the faces in the core only."""
 
     @classmethod
-    def of(cls, faces: pa.ListScalar, classes: int) -> "_Faces":
-        table = pa.Table.from_struct_array(faces.values)
-        columns = {
-            name: table.column(name).to_numpy()
-            for name in table.column_names
-            if name not in ("track", "probs")
-        }
+    def of(cls, lists: pa.ChunkedArray) -> "_Faces":
+        lengths = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
+        faces = pc.list_flatten(lists)
+        columns = {field.name: pc.struct_field(faces, field.name).to_numpy() for field in FACE}
+        frame_index, track = columns.pop("frame_index"), columns.pop("track").astype(np.int64)
         boxes = np.stack([columns[f"box_{side}"] for side in ("x0", "y0", "x1", "y1")], axis=1)
-        probs = table.column("probs").combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return cls(
+            segment=np.repeat(np.arange(len(lengths)), lengths),
+            first=np.concatenate([[0], np.cumsum(lengths)]),
             columns=columns,
-            frame_index=columns["frame_index"],
-            track=table.column("track").to_numpy().astype(np.int64),
+            frame_index=frame_index,
+            track=track,
             boxes=boxes.astype(np.float64),
-            probs=np.asarray(probs, np.float32).reshape(-1, classes),
         )
 
 
-def _link(parts: list[_Faces]) -> list[np.ndarray]:
-    """For each segment, the video-wide owner of each of its tracks (any number that is the same for one
-    track).
-    """
-    counts = [int(part.track.max()) + 1 if len(part.track) else 0 for part in parts]
-    first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    parent = np.arange(first[-1])
+def _link(faces: _Faces, video: np.ndarray) -> np.ndarray:
+    """For each face the owner of its track (any number that is the same for one track, and no other's)."""
+    counts = np.zeros(len(video), np.int64)
+    np.maximum.at(counts, faces.segment, faces.track + 1)
+    first = np.cumsum(counts) - counts
+    parent = np.arange(counts.sum())
 
     def root(node: int) -> int:
         while parent[node] != node:
@@ -122,13 +118,16 @@ def _link(parts: list[_Faces]) -> list[np.ndarray]:
             node = int(parent[node])
         return node
 
-    for number, (a, b) in enumerate(itertools.pairwise(parts)):
+    followed = (video[1:] == video[:-1]) & (counts[1:] > 0) & (counts[:-1] > 0)
+    for number in np.flatnonzero(followed).tolist():
+        a, b = (slice(*faces.first[n : n + 2]) for n in (number, number + 1))
+        times = faces.columns["time_s"]
         for left, right in shared_tracks(
-            a.columns["time_s"], a.track, a.boxes, b.columns["time_s"], b.track, b.boxes
+            times[a], faces.track[a], faces.boxes[a], times[b], faces.track[b], faces.boxes[b]
         ):
             parent[root(int(first[number + 1]) + right)] = root(int(first[number]) + left)
     roots = np.array([root(node) for node in range(len(parent))], np.int64)
-    return [roots[first[n] : first[n + 1]] for n in range(len(parts))]
+    return roots[first[faces.segment] + faces.track]
 
 
 def shared_tracks(
@@ -161,19 +160,22 @@ def shared_tracks(
     return pairs
 
 
-def _number(owner: np.ndarray, times: np.ndarray, x0: np.ndarray) -> np.ndarray:
-    """Owners to ids from 0, in order of first appearance, then from left to right."""
-    order = np.lexsort((x0, times))
+def _number(video: np.ndarray, owner: np.ndarray, times: np.ndarray, x0: np.ndarray) -> np.ndarray:
+    """Owners to ids from 0 for each video, in order of first appearance, then from left to right."""
+    order = np.lexsort((x0, times, video))
     owners, first = np.unique(owner[order], return_index=True)
+    appeared = np.argsort(first)
     rank = np.empty(len(owners), np.int64)
-    rank[np.argsort(first)] = np.arange(len(owners))
-    return rank[np.searchsorted(owners, owner)]
+    rank[appeared] = np.arange(len(owners))
+    whose = video[order][first[appeared]]
+    return rank[np.searchsorted(owners, owner)] - np.searchsorted(whose, video)
 
 
-def _moments(segments: pa.Table, offsets: np.ndarray) -> pa.Table:
-    parts = [pa.table({f.name: pa.array([], f.type) for f in MOMENT})]
-    for moments, offset in zip(segments.column("moments"), offsets.tolist(), strict=False):
-        table = pa.Table.from_struct_array(moments.values)
-        index = pc.add(table.column("frame_index"), offset)
-        parts.append(table.set_column(table.schema.get_field_index("frame_index"), "frame_index", index))
-    return pa.concat_tables(parts)
+def _moments(segments: pa.Table, ids: pa.StringArray, offsets: np.ndarray) -> pa.Table:
+    lists = segments.column("moments")
+    lengths = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
+    segment = np.repeat(np.arange(len(lengths)), lengths)
+    moments = pc.list_flatten(lists)
+    columns = {field.name: pc.struct_field(moments, field.name) for field in MOMENT}
+    columns["frame_index"] = pc.add(columns["frame_index"], pa.array(offsets[segment], pa.int64()))
+    return pa.table({"video_id": ids.take(pa.array(segment)), **columns})

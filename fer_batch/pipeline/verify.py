@@ -5,13 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fer_batch.archive.plan import bundles_of
 from fer_batch.errors import OutputError
-from fer_batch.pipeline.finalize import differences, summarize
+from fer_batch.pipeline.finalize import keys, summarize, wrong_rows
 from fer_batch.pipeline.forget import begun
 from fer_batch.pipeline.lease import holder
-from fer_batch.pipeline.plan_store import read_run, read_segments, read_videos
+from fer_batch.pipeline.plan_store import own_columns, read_run, read_segments, read_videos
+from fer_batch.pipeline.results import answers_to, done_bundles, read_bundle
+from fer_batch.pipeline.snapshot import open_tables
 
 
 def verify(out: Path) -> list[str]:
@@ -27,7 +31,7 @@ def verify(out: Path) -> list[str]:
         for uri in sorted(begun(out).values())
     ]
     try:
-        found += [*differences(out), *_strangers(out)]
+        found += differences(out)
         found = found or list(_wrong_success(out))
     except OutputError as error:
         found.append(str(error))
@@ -37,19 +41,69 @@ def verify(out: Path) -> list[str]:
     return [" ".join(line.split()) for line in found]
 
 
-def _strangers(out: Path) -> Iterator[str]:
-    """Results of videos that no plan has, and results beside the plan that can't be read."""
+def differences(out: Path) -> list[str]:
+    """What does not add up in a run, a line each, none where all does: between what was planned, the answers,
+    and the tables as readers see them.
+
+    Raises OutputError where `out` holds no run or its plan can't be read.
+    """
+    run = read_run(out)
     videos = read_videos(out)
-    planned = set(videos.column("video_id").to_pylist())
-    bundles = {name for part in read_segments(out, videos) for name in part.column("bundle_id").to_pylist()}
-    for path in sorted((out / "results").glob("*.parquet")):
+    known = videos.column("video_id").combine_chunks()
+    results = out / "results"
+    wrong = []
+    left = planned = 0
+    done = done_bundles(results)
+    strange = set(done)
+    unplanned = dict(
+        videos.filter(pc.equal(videos.column("status"), "ok")).select(["video_id", "uri"]).to_pandas().values
+    )
+    for segments in read_segments(out, videos, ["segment_id", "bundle_id", "video_id", "segments"]):
+        planned += len(segments)
+        wrong += list(_wrong_plan(unplanned, segments))
+        for bundle_id, mine in bundles_of(segments):
+            if bundle_id not in done:
+                left += len(mine)
+                continue
+            strange.discard(bundle_id)
+            path = results / f"{bundle_id}.parquet"
+            try:
+                answers = read_bundle(path, keep_damaged=True)
+                wrong += _strangers(path, answers, known)
+                answers_to(mine, answers, results)
+            except OutputError as error:
+                wrong.append(str(error))
+    for name in sorted(strange):
+        path = results / f"{name}.parquet"
         try:
-            owners = set(pq.read_table(path, columns=["video_id"]).column("video_id").to_pylist())
+            wrong += _strangers(path, pq.read_table(path, columns=["video_id"]), known)
         except (pa.ArrowException, OSError) as error:
-            if path.stem not in bundles:
-                yield f"{path} can't be read ({error}): remove it"
-            continue
-        yield from (f"{path} holds {name}, which is not planned" for name in sorted(owners - planned))
+            wrong.append(f"{path} can't be read ({error}): remove it")
+    wrong += [f"{uri}: 0 of its segments planned" for uri in unplanned.values()]
+    if left:  # then the tables are those of an earlier plan
+        return [f"{left} of {planned} segments are not done: run the same `fer-batch analyze` again", *wrong]
+    try:
+        tables = open_tables(out)
+    except OutputError as error:
+        return [*wrong, str(error)]
+    columns = own_columns(run)
+    return [*wrong, *wrong_rows(out, tables, keys(videos, columns), columns)]
+
+
+def _wrong_plan(unplanned: dict[str, str], segments: pa.Table) -> Iterator[str]:
+    """Videos of a round whose segments are not all there; takes those that it has out of `unplanned`."""
+    counts = segments.group_by("video_id").aggregate([([], "count_all"), ("segments", "max")])
+    for row in counts.to_pylist():
+        uri = unplanned.pop(row["video_id"], row["video_id"])
+        if row["count_all"] != row["segments_max"]:
+            yield f"{uri}: {row['count_all']} of {row['segments_max']} segments planned"
+
+
+def _strangers(path: Path, answers: pa.Table, planned: pa.Array) -> Iterator[str]:
+    """What is in a bundle's file of videos that no plan has."""
+    owners = answers.column("video_id")
+    names = pc.unique(owners.filter(pc.invert(pc.is_in(owners, planned)))).to_pylist()
+    yield from (f"{path} holds {name}, which is not planned" for name in sorted(names))
 
 
 def _wrong_success(out: Path) -> Iterator[str]:

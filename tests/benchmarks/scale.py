@@ -1,21 +1,24 @@
 """What grows with the number of inputs: listing, planning, finishing a run and going on with it; no decoding.
 
     python -m tests.benchmarks.scale 10000 100000 1000000
+    python -m tests.benchmarks.scale 10000000 --seconds 6 --steps "list and plan"
 
-Inputs are empty files of a minute each, by a manifest that says so, and answers are made up; all else is what
-`analyze` does. Each step runs in a process of its own; told are its seconds, and the most memory that it had.
+Inputs are names of empty files of `--seconds` each, by a manifest that says so, and answers are made up; all
+else is what `analyze` does. Each step runs in a process of its own; told are its seconds, and the most memory
+that it had.
 """
 
 import argparse
-import csv
 import hashlib
 import multiprocessing
+import os
 import resource
 import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,39 +34,42 @@ from fer_batch.pipeline.analyze import _Meter, extend_plan, left_to_do
 from fer_batch.pipeline.finalize import finalize
 from fer_batch.pipeline.plan_store import read_run, read_segments, read_videos
 from fer_batch.pipeline.verify import verify
-from fer_batch.schema import EMOTIONS, PROBED, RESULTS
+from fer_batch.schema import EMOTIONS, FACE, MOMENT, PROBED, RESULTS, conform
 
 CONFIG = AnalyzeConfig()
 WORKERS = 1600
 """Of a hundred nodes of 16 cores."""
-LENGTH_S = 60.0
-FACES = 3
-"""In the answer to a segment, each at a moment of its own."""
+LINKS = 50_000
+"""Names of one file: an inode each would cost more than the listing."""
 
 
-def path_of(number: int, folder: Path) -> Path:
-    """Some 250 files a folder, as archives have them."""
+def path_of(number: int) -> Path:
+    """Some 200 files a folder, as archives have them."""
     digest = hashlib.sha256(str(number).encode()).hexdigest()
-    return folder / f"{number // 65_536:03d}" / digest[:2] / f"{digest[2:14]}.mp4"
+    return Path("archive", f"{number // LINKS:03d}", digest[:2], f"{digest[2:14]}.mp4")
 
 
-def make(folder: Path, videos: int) -> None:
+def make(folder: Path, videos: int, length_s: float) -> None:
     """The empty files, and the manifest of them."""
-    with (folder / "list.csv").open("w") as file:
-        rows = csv.writer(file)
-        rows.writerow(["path", "id", "duration_s", "channel"])
-        for number in range(videos):
-            path = path_of(number, folder / "archive")
-            try:
-                path.touch()
-            except FileNotFoundError:
-                path.parent.mkdir(parents=True)
-                path.touch()
-            rows.writerow([path.relative_to(folder), f"v{number}", LENGTH_S, f"channel {number % 50}"])
+    columns = {"path": pa.string(), "id": pa.string(), "duration_s": pa.float64(), "channel": pa.string()}
+    with pq.ParquetWriter(folder / "list.parquet", pa.schema(list(columns.items()))) as manifest:
+        for first in range(0, videos, LINKS):
+            numbers = range(first, min(first + LINKS, videos))
+            paths = [path_of(number) for number in numbers]
+            for parent in {path.parent for path in paths}:
+                (folder / parent).mkdir(parents=True, exist_ok=True)
+            (folder / paths[0]).touch()
+            for path in paths[1:]:
+                os.link(folder / paths[0], folder / path)
+            rows = [
+                {"path": str(path), "id": f"v{n}", "duration_s": length_s, "channel": f"channel {n % 50}"}
+                for n, path in zip(numbers, paths, strict=True)
+            ]
+            manifest.write_table(pa.Table.from_pylist(rows, schema=manifest.schema))
 
 
 def list_inputs(folder: Path) -> None:
-    listing = list_videos([str(folder / "list.csv")])
+    listing = list_videos([str(folder / "list.parquet")])
     assert listing.sources.column("error").null_count == len(listing.sources)
 
 
@@ -72,29 +78,53 @@ def plan(folder: Path) -> None:
     out = folder / "out"
     out.mkdir()
     card = load_checkpoint(None)[1]
-    listing = list_videos([str(folder / "list.csv")])
+    listing = list_videos([str(folder / "list.parquet")])
     extend_plan(out, listing, None, PROBED.empty_table(), CONFIG, card, Limits(), WORKERS)
 
 
 def answer(folder: Path) -> None:
-    """What workers would write; no part of the driver's work."""
+    """What workers would write, with a face at every moment; no part of the driver's work."""
     out = folder / "out"
     (out / "results").mkdir()
-    face = {"frame_index": 0, "track": 0, "probs": np.full(len(EMOTIONS), 1 / len(EMOTIONS), np.float32)}
-    face |= {f"box_{side}": 0.5 for side in ("x0", "y0", "x1", "y1")}
     for segments in read_segments(out, read_videos(out)):
-        for bundle_id, planned in bundles_of(segments):
-            answers = []
-            for row in planned.to_pylist():
-                times = [row["core_start_s"] + n for n in range(FACES)]
-                faces = [face | {"time_s": time_s} for time_s in times]
-                moments = [{"time_s": time_s, "frame_index": 0, "faces": 1} for time_s in times]
-                spent = dict.fromkeys(("decode_s", "detect_s", "crop_s", "recognize_s"), 1.0)
-                seen = {"status": "ok", "read_s": row["core_end_s"], "frames": FACES, "model_id": "m"}
-                seen |= {"faces": faces, "moments": moments}
-                answers.append({k: v for k, v in row.items() if k in RESULTS.names} | seen | spent)
-            rows = pa.Table.from_pylist(answers, schema=RESULTS)
+        answers = answers_to(segments)
+        for bundle_id, planned in bundles_of(segments.append_column("row", pa.array(range(len(segments))))):
+            rows = answers.slice(planned.column("row")[0].as_py(), len(planned))
             pq.write_table(rows, out / "results" / f"{bundle_id}.parquet")  # not synced, as workers' are
+
+
+def answers_to(segments: pa.Table) -> pa.Table:
+    """Rows of `schema.RESULTS`."""
+    starts_s, ends_s = (segments.column(f"core_{end}_s").to_numpy() for end in ("start", "end"))
+    moments = np.maximum((ends_s - starts_s) * CONFIG.fps, 1).astype(np.int64)
+    total = int(moments.sum())
+    first = np.concatenate([[0], np.cumsum(moments)])
+    number = np.arange(total) - np.repeat(first[:-1], moments)
+    columns: dict[str, pa.Array] = {
+        "time_s": pa.array(np.repeat(starts_s, moments) + number / CONFIG.fps),
+        "frame_index": pa.array(5 * number),
+        "faces": pa.repeat(pa.scalar(1, pa.int16()), total),
+        "track": pa.repeat(pa.scalar(0, pa.int32()), total),
+    }
+    share = (np.arange(total) * 0.618 % 1).astype(np.float32)
+    columns |= {field.name: pa.array(share) for field in FACE if field.name not in columns}
+    weights = np.stack([share, 1 - share, *[np.full_like(share, 0.2)] * (len(EMOTIONS) - 2)], axis=1) / 2
+    probs = pa.ListArray.from_arrays(
+        pa.array(np.arange(total + 1) * len(EMOTIONS), pa.int32()), pa.array(weights.ravel())
+    )
+    face = pa.StructArray.from_arrays([*[columns[f.name] for f in FACE], probs], [*FACE.names, "probs"])
+    moment = pa.StructArray.from_arrays([columns[f.name] for f in MOMENT], MOMENT.names)
+    offsets = pa.array(first, pa.int32())
+    said: dict[str, Any] = {
+        "status": pa.repeat("ok", len(segments)),
+        "read_s": ends_s,
+        "frames": 5 * moments,
+        "moments": pa.ListArray.from_arrays(offsets, moment),
+        "faces": pa.ListArray.from_arrays(offsets, face),
+        "model_id": pa.repeat("m", len(segments)),
+        **dict.fromkeys(("decode_s", "detect_s", "crop_s", "recognize_s"), np.ones(len(segments))),
+    }
+    return conform(pa.table({**{n: segments.column(n) for n in segments.column_names}, **said}), RESULTS)
 
 
 def finish(folder: Path) -> None:
@@ -104,7 +134,7 @@ def finish(folder: Path) -> None:
 def resume(folder: Path) -> None:
     """The same command again, when all is done."""
     out = folder / "out"
-    listing = list_videos([str(folder / "list.csv")])
+    listing = list_videos([str(folder / "list.parquet")])
     card = load_checkpoint(None)[1]
     extend_plan(out, listing, read_run(out), PROBED.empty_table(), CONFIG, card, Limits(), WORKERS)
     assert not list(left_to_do(out, _Meter(out / "results", lambda progress: None)))
@@ -148,6 +178,7 @@ def main() -> None:
     """Measure each number of inputs, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("inputs", type=int, nargs="+", metavar="N", help="numbers of inputs")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each video (default %(default)g)")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="only these")
     options = parser.parse_args()
     console = Console(highlight=False)
@@ -155,7 +186,7 @@ def main() -> None:
     for count in options.inputs:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            make(folder, count)
+            make(folder, count, options.seconds)
             cells = []
             for name in options.steps:
                 seconds, memory_gb = measured(STEPS[name], folder)

@@ -25,7 +25,7 @@ LATER = {"/films/new.mkv": [["happy"]]}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = write_run(tmp_path_factory.mktemp("verify") / "run", VIDEOS, buckets=3)
+    out = write_run(tmp_path_factory.mktemp("verify") / "run", VIDEOS, in_bucket=2)
     add_videos(out, {"/films/old.mkv": [["sad"] * 2]})
     return out
 

@@ -57,7 +57,7 @@ def analyze_in_process(inputs: list[str], out: Path, config: AnalyzeConfig) -> R
     probed = probe_videos(list_videos(inputs).sources)
     plan = plan_segments(probed, config, card.half_window_s, card.model_id, 2)
     (out / "results").mkdir(parents=True)
-    start_run(out, config, card, 0.0)
+    start_run(out, config, card)
     add_round(out, probed, plan)
     stage = AnalyzeStage(config, card.crop_scale, None)
     for bundle_id in dict.fromkeys(plan.column("bundle_id").to_pylist()):

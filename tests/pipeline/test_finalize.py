@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,10 +12,11 @@ from deltalake import DeltaTable
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
 from fer_batch.model.weights import load_checkpoint
-from fer_batch.pipeline.finalize import bucket_of, differences, finalize, unsuccessful
+from fer_batch.pipeline.finalize import finalize, unsuccessful
 from fer_batch.pipeline.plan_store import add_columns, attempts, check_output, read_run, read_videos
 from fer_batch.pipeline.results import write_result
 from fer_batch.pipeline.snapshot import TABLES, live_files, open_tables, write_snapshot
+from fer_batch.pipeline.verify import differences
 from fer_batch.schema import RESULTS, SCHEMA_VERSION, SOURCES, to_bundle
 from fer_batch.timeline.store import open_timeline
 from tests.runs import (
@@ -39,13 +40,13 @@ FIRST: dict[str, Tracks | None] = {
 }
 LATER: dict[str, Tracks | None] = {"/talks/new.mp4": [["fear"] * 5], "/talks/one.mp4": [["sad"] * 4]}
 """A video that was added, and one that has changed."""
-BUCKETS = 4
+IN_BUCKET = 2
 
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run whose next finalize would replace rows: LATER is planned and answered."""
-    out = write_run(tmp_path_factory.mktemp("old") / "out", FIRST, BUCKETS)
+    out = write_run(tmp_path_factory.mktemp("old") / "out", FIRST, IN_BUCKET)
     answer_videos(out, plan_videos(out, LATER, version="2"), LATER)
     return out
 
@@ -77,6 +78,10 @@ def table_files(out: Path) -> set[Path]:
     return {path.relative_to(out) for name in TABLES for path in (out / name).glob("bucket=*/*")}
 
 
+def buckets(out: Path, videos: Iterable[str]) -> set[int]:
+    return {row["bucket"] for row in read_videos(out).to_pylist() if row["uri"] in videos}
+
+
 def seen_files(out: Path) -> set[Path]:
     tables = open_tables(out)
     return {path.relative_to(out) for name in TABLES for path in live_files(out / name, tables[name])}
@@ -86,9 +91,7 @@ def test_there_is_something_to_lose(old: Path, new: Path) -> None:
     before, after = rows_of(old), rows_of(new)
     assert [len(before[name]) for name in TABLES] == [15, 6, 4]
     assert [len(after[name]) for name in TABLES] == [20, 14, 5]
-    touched = {bucket_of(video_id(uri), BUCKETS) for uri in LATER}
-    assert len(touched) == 2
-    assert touched < {bucket_of(video_id(uri), BUCKETS) for uri in FIRST | LATER}
+    assert (buckets(old, FIRST), buckets(old, LATER)) == ({0, 1}, {0, 2})
 
 
 BEFORE_THE_SNAPSHOT = [
@@ -161,11 +164,11 @@ def test_again_nothing_is_written(done: Path, new: Path) -> None:
 
 def test_videos_added_or_changed_replace_the_files_of_their_buckets_alone(old: Path, new: Path) -> None:
     before, after = seen_files(old), seen_files(new)
-    touched = {f"bucket={bucket_of(video_id(uri), BUCKETS)}" for uri in LATER}
+    touched = {f"bucket={bucket}" for bucket in buckets(old, LATER)}
     for name in TABLES:
         assert {path.parent.name for path in after - before if path.parts[0] == name} == touched
         assert {path.parent.name for path in before - after if path.parts[0] == name} <= touched
-    untouched = {f"bucket={bucket_of(video_id(uri), BUCKETS)}" for uri in FIRST} - touched
+    untouched = {f"bucket={bucket}" for bucket in buckets(old, FIRST)} - touched
     assert {path.parent.name for path in before & after} == untouched
 
 
@@ -373,7 +376,7 @@ def test_a_run_of_an_older_schema_opens_and_is_gone_on_with(tmp_path: Path, sche
     assert differences(out) == []
     config = AnalyzeConfig(min_face=0.15, segment_s=4.0, bundle_s=8.0)
     assert check_output(out, config, load_checkpoint(None)[1]) == read_run(out)
-    finalize(out)
+    finalize(out, anew=True)
     after = rows_of(out)
     assert after["videos"]["attempt"].tolist() == [0, 0]
     after["videos"] = after["videos"][before["videos"].columns]

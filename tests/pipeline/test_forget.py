@@ -27,8 +27,8 @@ ALL = VIDEOS | LATER
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two rounds and four buckets."""
-    out = write_run(tmp_path_factory.mktemp("forget") / "run", VIDEOS, buckets=4)
+    """A run of two rounds and several buckets."""
+    out = write_run(tmp_path_factory.mktemp("forget") / "run", VIDEOS, in_bucket=2)
     add_videos(out, LATER)
     return out
 

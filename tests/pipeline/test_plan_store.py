@@ -1,5 +1,6 @@
 """The record of a run: gone on with by the same settings only, whole after any kill, removed by name only."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -7,22 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError, OutputError
-from fer_batch.pipeline.finalize import differences
 from fer_batch.pipeline.plan_store import (
+    BUCKET_S,
+    LEAST_S,
     PARTS,
+    add_round,
     attempts,
     check_output,
     clean,
     described_anew,
     read_run,
+    read_videos,
     remove_run,
     start_run,
 )
-from fer_batch.schema import PROBED, SOURCES
+from fer_batch.pipeline.verify import differences
+from fer_batch.schema import PLAN, PROBED, SOURCES
 from fer_batch.timeline.store import open_timeline
 from tests.runs import (
     CARD,
@@ -42,7 +48,7 @@ OTHER = AnalyzeConfig(fps=7.0)
 
 @pytest.mark.parametrize("missing", [[], ["flip"]])
 def test_a_run_from_before_faces_were_mirrored_goes_on_without(tmp_path: Path, missing: list[str]) -> None:
-    start_run(tmp_path, AnalyzeConfig(flip=False), CARD, 0.0)
+    start_run(tmp_path, AnalyzeConfig(flip=False), CARD)
     record = tmp_path / "run.json"
     run = json.loads(record.read_text())
     for name in missing:
@@ -54,9 +60,9 @@ def test_a_run_from_before_faces_were_mirrored_goes_on_without(tmp_path: Path, m
 
 
 def test_killed_before_its_record_stands_a_run_was_never_there(tmp_path: Path) -> None:
-    kill_at("run.json.temporary", start_run, tmp_path, AnalyzeConfig(), CARD, 0.0)
+    kill_at("run.json.temporary", start_run, tmp_path, AnalyzeConfig(), CARD)
     assert check_output(tmp_path, OTHER, CARD) is None
-    kill_at("run.json", start_run, tmp_path, AnalyzeConfig(), CARD, 0.0)
+    kill_at("run.json", start_run, tmp_path, AnalyzeConfig(), CARD)
     assert check_output(tmp_path, AnalyzeConfig(), CARD) == read_run(tmp_path)
     clean(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
@@ -89,6 +95,7 @@ def test_a_round_counts_whole_or_not_at_all(tmp_path: Path, fault: str, counts: 
 
 
 def test_a_video_is_planned_as_in_its_last_round(tmp_path: Path) -> None:
+    start_run(tmp_path, AnalyzeConfig(), CARD)
     assert read_plan(tmp_path)[0] == []
     assert read_plan(tmp_path)[1] == []
     plan_videos(tmp_path, VIDEOS)
@@ -106,6 +113,7 @@ def test_a_video_is_planned_as_in_its_last_round(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["000001.parquet", "000001.videos.parquet"])
 def test_a_torn_plan_says_what_to_do(tmp_path: Path, name: str) -> None:
+    start_run(tmp_path, AnalyzeConfig(), CARD)
     plan_videos(tmp_path, VIDEOS)
     path = tmp_path / "plan" / name
     path.write_bytes(path.read_bytes()[:-9])
@@ -242,7 +250,7 @@ def test_a_run_of_other_settings_gives_way_to_overwrite(tmp_path: Path) -> None:
     remove_run(out)
     assert not [path for path in out.iterdir() if path.name[0] != "."]
     assert (out / ".lease").read_text() == "held"
-    start_run(out, OTHER, CARD, 0.0)
+    start_run(out, OTHER, CARD)
     add_videos(out, {"/c.mp4": [["sad"]]})
     assert open_timeline(out).to_pandas()["uri"].tolist() == ["/c.mp4"]
 
@@ -264,9 +272,47 @@ def test_killed_while_it_is_removed_a_run_is_never_mixed_with_another(tmp_path: 
     assert check_output(out, OTHER, CARD) is None
 
 
+def buckets(out: Path) -> dict[str, int]:
+    return {row["uri"]: row["bucket"] for row in read_videos(out).to_pylist()}
+
+
+def test_buckets_are_filled_one_after_the_other_and_kept(tmp_path: Path) -> None:
+    start_run(tmp_path, AnalyzeConfig(), CARD, bucket_s=2 * LEAST_S)
+    plan_videos(tmp_path, {})
+    assert buckets(tmp_path) == {}
+    plan_videos(tmp_path, {"/a.mp4": [], "/b.mp4": None, "/c.mp4": []})
+    assert buckets(tmp_path) == {"/a.mp4": 0, "/b.mp4": 0, "/c.mp4": 1}
+    plan_videos(tmp_path, {"/a.mp4": []}, version="2")
+    plan_videos(tmp_path, {"/d.mp4": [], "/c.mp4": [], "/e.mp4": []}, attempt=1)
+    assert buckets(tmp_path) == {"/a.mp4": 0, "/b.mp4": 0, "/c.mp4": 1, "/d.mp4": 1, "/e.mp4": 2}
+
+
+def test_a_long_video_leaves_the_rest_of_a_bucket_to_none(tmp_path: Path) -> None:
+    start_run(tmp_path, AnalyzeConfig(), CARD)
+    row = {"version": "1", "size_bytes": 10**10, "status": "ok", "fps": 25.0, "first_pts": 0}
+    lengths_s = {"a": BUCKET_S - 1, "b": 2 * BUCKET_S, "c": 60.0, "d": BUCKET_S}
+    rows = [row | {"video_id": uri, "uri": uri, "duration_s": s} for uri, s in lengths_s.items()]
+    add_round(tmp_path, pa.Table.from_pylist(rows, schema=PROBED), PLAN.empty_table())
+    assert buckets(tmp_path) == {"a": 0, "b": 0, "c": 2, "d": 3}
+
+
+def test_a_run_whose_buckets_are_hashes_keeps_them_and_gets_others(tmp_path: Path) -> None:
+    first = {f"/{number}.mp4": None for number in range(20)}
+    run = start_run(tmp_path, AnalyzeConfig(), CARD)
+    (tmp_path / "run.json").write_text(json.dumps(run | {"schema_version": 3, "buckets": 4}))
+    plan_videos(tmp_path, first)
+    (path,) = (tmp_path / "plan").glob("*.videos.parquet")
+    pq.write_table(pq.read_table(path).drop_columns("bucket").replace_schema_metadata(None), path)
+    before = buckets(tmp_path)
+    assert set(before.values()) == {0, 1, 2, 3}
+    assert before["/0.mp4"] == int(hashlib.sha256(video_id("/0.mp4").encode()).hexdigest()[:8], 16) % 4
+    plan_videos(tmp_path, {"/new.mp4": [], "/0.mp4": []}, version="2")
+    assert buckets(tmp_path) == before | {"/new.mp4": 4}
+
+
 def test_what_a_run_says_of_itself_must_be_there(tmp_path: Path) -> None:
-    run: dict[str, Any] = start_run(tmp_path, AnalyzeConfig(), CARD, 0.0)
-    for name in ("schema_version", "settings", "classes", "buckets"):
+    run: dict[str, Any] = start_run(tmp_path, AnalyzeConfig(), CARD)
+    for name in ("schema_version", "settings", "classes"):
         (tmp_path / "run.json").write_text(json.dumps({k: v for k, v in run.items() if k != name}))
         with pytest.raises(OutputError, match="not a run of fer-batch"):
             read_run(tmp_path)

@@ -14,6 +14,7 @@ from fer_batch.pipeline.plan_store import clean, start_run
 from fer_batch.pipeline.results import (
     done_bundles,
     faces_found,
+    read_bundle,
     read_results,
     remove_damaged,
     write_result,
@@ -27,7 +28,7 @@ VIDEOS: dict[str, Tracks | None] = {"/a.mp4": [["happy"] * 5, ["sad"]], "/b.mp4"
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """A run of which nothing is planned yet."""
-    start_run(tmp_path, AnalyzeConfig(), CARD, planned_s=1.0)
+    start_run(tmp_path, AnalyzeConfig(), CARD)
     (tmp_path / "results").mkdir()
     return tmp_path
 
@@ -137,7 +138,7 @@ def test_what_is_damaged_within_is_noticed_when_it_is_read(out: Path, column: st
     path.write_bytes(content)
     remove_damaged(out / "results", [path.stem])
     with pytest.raises(OutputError, match=r"damaged.* run `fer-batch analyze` again"):
-        read_results(out / "results", plan, keep_damaged=keep)
+        read_bundle(path, keep_damaged=keep)
     assert path.exists() == keep
 
 

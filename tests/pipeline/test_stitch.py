@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fer_batch.archive.plan import overlaps
 from fer_batch.config import AnalyzeConfig
-from fer_batch.pipeline.stitch import Timeline, shared_tracks, stitch
+from fer_batch.pipeline.stitch import Timelines, shared_tracks, stitch
 from fer_batch.schema import EMOTIONS, RESULTS, probability_column
 
 STEP_S = 0.2
@@ -126,31 +126,41 @@ def truth(video: Video) -> list[dict[str, Any]]:
     return rows
 
 
-def rows_of(timeline: Timeline, names: list[str]) -> list[dict[str, Any]]:
+def rows_of(timeline: Timelines, names: list[str]) -> list[dict[str, Any]]:
     return timeline.tracks.select(names).to_pylist() if timeline.tracks.num_rows else []
 
 
-def check(video: Video, timeline: Timeline) -> None:
+def track_count(timeline: Timelines) -> int:
+    return len(set(timeline.tracks["track_id"].to_pylist()))
+
+
+def check(video: Video, timeline: Timelines) -> None:
     expected = truth(video)
     assert rows_of(timeline, list(expected[0]) if expected else []) == expected
-    assert timeline.track_count == len(video.tracks)
+    assert track_count(timeline) == len(video.tracks)
     assert timeline.moments.to_pylist() == [
-        {"time_s": m * STEP_S, "frame_index": m * FRAMES_A_MOMENT, "faces": len(faces_at(video, m))}
+        {
+            "video_id": "v",
+            "time_s": m * STEP_S,
+            "frame_index": m * FRAMES_A_MOMENT,
+            "faces": len(faces_at(video, m)),
+        }
         for m in range(video.moments)
     ]
 
 
 COLUMNS = [
-    "track_id", "time_s", "frame_index", "box_x0", "box_y0", "box_x1", "box_y1", "face_score", "face_px",
-    "blur", "roll_deg", "yaw", "emotion", "confidence", *[probability_column(name) for name in EMOTIONS],
+    "video_id", "track_id", "time_s", "frame_index", "box_x0", "box_y0", "box_x1", "box_y1", "face_score",
+    "face_px", "blur", "roll_deg", "yaw", "emotion", "confidence",
+    *[probability_column(name) for name in EMOTIONS],
 ]  # fmt: skip
 
 
 def test_a_video_without_segments_is_empty() -> None:
     timeline = stitch(RESULTS.empty_table(), EMOTIONS)
-    assert timeline.track_count == timeline.tracks.num_rows == timeline.moments.num_rows == 0
+    assert timeline.tracks.num_rows == timeline.moments.num_rows == 0
     assert timeline.tracks.column_names == COLUMNS
-    assert timeline.moments.column_names == ["time_s", "frame_index", "faces"]
+    assert timeline.moments.column_names == ["video_id", "time_s", "frame_index", "faces"]
 
 
 @pytest.mark.parametrize("cuts", [[], [10], [5, 10, 15]])
@@ -188,6 +198,26 @@ def test_the_whole_comes_back_however_it_was_cut(data: st.DataObject) -> None:
     check(video, stitch(results(video, cuts, seed), EMOTIONS))
 
 
+def test_many_videos_at_once_are_as_each_alone() -> None:
+    seen = [
+        Video(moments=60, tracks=((2, tuple(range(60))), (0, tuple(range(3, 40))))),
+        Video(moments=20, tracks=()),
+        Video(moments=40, tracks=((1, tuple(range(5, 40))),)),
+        Video(moments=7, tracks=((0, (6,)), (3, (0, 1)))),
+    ]
+    cuts: list[list[int]] = [[20, 40], [10], [], []]
+    parts = []
+    for number, video in enumerate(seen):
+        part = results(video, cuts[number], seed=number)
+        parts.append(part.set_column(1, RESULTS.field(1), pa.repeat(f"v{number}", len(part))))
+    alone = [stitch(part, EMOTIONS) for part in parts]
+    rows = pa.concat_tables(parts)
+    shuffled = rows.take(np.random.default_rng(1).permutation(len(rows)))
+    together = stitch(shuffled, EMOTIONS)
+    assert together.tracks.equals(pa.concat_tables(one.tracks for one in alone).combine_chunks())
+    assert together.moments.equals(pa.concat_tables(one.moments for one in alone))
+
+
 def test_faces_outside_every_core_give_no_rows() -> None:
     video = Video(moments=20, tracks=((0, tuple(range(20))),))
     rows = [row for row in results(video, [10]).to_pylist() if row["index"] == 0]
@@ -203,7 +233,7 @@ def test_a_segment_that_failed_leaves_the_others_theirs() -> None:
     seen = [m for m in range(60) if not 20 <= m < 40]
     assert timeline.moments["time_s"].to_pylist() == [m * STEP_S for m in seen]
     assert timeline.tracks.num_rows == len(seen) + 15
-    assert timeline.track_count == 3
+    assert track_count(timeline) == 3
 
 
 def test_a_moment_without_the_face_in_one_of_two_segments_does_not_part_it() -> None:
@@ -211,7 +241,7 @@ def test_a_moment_without_the_face_in_one_of_two_segments_does_not_part_it() -> 
     rows = sorted(results(video, [20]).to_pylist(), key=lambda row: row["index"])
     rows[1]["faces"] = [face for face in rows[1]["faces"] if face["frame_index"] >= 0]
     timeline = stitch(pa.Table.from_pylist(rows, schema=RESULTS), EMOTIONS)
-    assert timeline.track_count == 1
+    assert track_count(timeline) == 1
     assert timeline.tracks.num_rows == 40
 
 

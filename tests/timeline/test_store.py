@@ -283,7 +283,7 @@ def test_a_folder_that_holds_no_run_is_named_and_left_alone(tmp_path: Path, make
 
 
 def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path: Path) -> None:
-    start_run(tmp_path, AnalyzeConfig(), CARD, planned_s=1.0)
+    start_run(tmp_path, AnalyzeConfig(), CARD)
     with pytest.raises(OutputError, match="not finished: run `fer-batch analyze` on it again"):
         open_timeline(tmp_path)
 
