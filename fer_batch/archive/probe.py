@@ -1,5 +1,6 @@
 """A listed file to what its container says: one row of `schema.PROBED`, whatever is wrong with it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -9,12 +10,28 @@ from fer_batch.schema import PROBED
 from fer_batch.vision.decode import read_info
 
 
-def probe_videos(sources: pa.Table) -> pa.Table:
-    """Listed files, rows of `schema.SOURCES`, to rows of `schema.PROBED`.
+def probe_videos(sources: pa.Table, done: Callable[[int], None] = lambda files: None) -> pa.Table:
+    """Listed files, rows of `schema.SOURCES`, to rows of `schema.PROBED`; `done` is told of each, how many.
 
     A stage of its own, where nothing but the reader of videos is imported: a worker is at it in no time.
     """
-    return pa.Table.from_pylist([probe_video(row) for row in sources.to_pylist()], schema=PROBED)
+    rows = []
+    for source in sources.to_pylist():
+        rows.append(probe_video(source))
+        done(len(rows))
+    return pa.Table.from_pylist(rows, schema=PROBED)
+
+
+class Prober:
+    """`probe_videos` as a guarded process is asked for it."""
+
+    def __init__(self) -> None:
+        self.alive: Callable[[float], None] = lambda files: None
+        """Called with the number of files that a call has done."""
+
+    def probe(self, sources: pa.Table) -> pa.Table:
+        """Rows of `schema.SOURCES` to rows of `schema.PROBED`."""
+        return probe_videos(sources, self.alive)
 
 
 def probe_video(source: dict[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,8 @@ PROBES_PER_TASK = 32
 ROUND = 50_000
 """Videos that are planned, and then analyzed, at a time, so that the driver's memory does not grow with an
 archive."""
+LOOKING = 20
+"""Times as long as a look at `results` takes it is left alone."""
 AHEAD = 24
 """Moments that a worker decodes in a second thread while it looks at others, where it has a core for that."""
 RETRIES: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
@@ -127,7 +129,7 @@ def analyze(
             for todo in left_to_do(out, meter):
                 (out / "_SUCCESS.json").unlink(missing_ok=True)
                 meter.begin(todo)
-                with meanwhile(meter.look, every_s=0.5):
+                with meanwhile(meter.look, every_s=meter.every_s):
                     run_bundles(todo, out / "results", config, card, checkpoint, limits)
             return finalize(out)
 
@@ -172,13 +174,13 @@ def left_to_do(out: Path, meter: "_Meter") -> Iterator[pa.Table]:
     clean(out)
     videos = read_videos(out)
     if not (out / "_SUCCESS.json").exists():
-        remove_damaged(
-            results,
-            {name for part in read_segments(out, videos) for name in part.column("bundle_id").to_pylist()},
-        )
+        names = [pc.unique(part.column("bundle_id")) for part in read_segments(out, videos, ["bundle_id"])]
+        remove_damaged(results, {name for part in names for name in part.to_pylist()})
+    began = time.monotonic()
     done = pa.array(sorted(done_bundles(results)), pa.string())
+    meter.every_s = max(meter.every_s, LOOKING * (time.monotonic() - began))
     meter.videos = len(videos)
-    for segments in read_segments(out, videos):
+    for segments in read_segments(out, videos, ["video_id", "bundle_id", "core_start_s", "core_end_s"]):
         meter.expect(_without(segments, done))
     if meter.unfinished:
         for segments in read_segments(out, videos):
@@ -349,6 +351,8 @@ class _Meter:
     def __init__(self, results: Path, report: Callable[[Progress], None]) -> None:
         self.results, self.report = results, report
         self.began = time.monotonic()
+        self.every_s = 0.5
+        """How often to look: seldom where so many are done that to list them takes long."""
         self.videos = 0
         self.video_s = self.video_s_done = 0.0
         self.unfinished = self.faces = 0

@@ -34,6 +34,8 @@ TRIES = 2
 """For what crashes: the crash may have come from elsewhere, as the kernel's kill for want of memory does."""
 GIVEN_UP = 2
 """Segments of one video that may hang, one after the other, before a bundle's others of it are not tried."""
+FILES = 64
+"""Probed in one call."""
 PR_SET_PDEATHSIG = 1
 ALIVE, ANSWER, MEMORY, ERROR = b"+", b"=", b"m", b"!"
 """What a child says begins with one of these. With a sign of life goes how far it has come, a number; an
@@ -219,23 +221,35 @@ class GuardedStage:
 
 
 class GuardedProbe:
-    """`probe_videos` of `archive.probe` in a child: a file that can't be probed ends as "failed"."""
+    """`Prober` of `archive.probe` in a child: a file that can't be probed ends as "failed".
+
+    Many files are one call, as a call takes longer than most files. Where a call comes to no end, the file at
+    which it stood is asked for alone, and the others again.
+    """
 
     def __init__(self, limits: Limits) -> None:
-        self.child = Child("fer_batch.archive.probe", (), limits)
+        self.child = Child("fer_batch.archive.probe:Prober", (), limits)
 
     def __call__(self, sources: pa.Table) -> pa.Table:
+        calls = [sources.slice(first, FILES) for first in range(0, len(sources), FILES)]
         return pa.concat_tables(
-            [PROBED.empty_table(), *(self._probed(sources.slice(n, 1)) for n in range(sources.num_rows))]
+            [PROBED.empty_table(), *(part for call in calls for part in self._probed(call))]
         )
 
-    def _probed(self, source: pa.Table) -> pa.Table:
-        longest_s = 10 * self.child.limits.timeout_s
+    def _probed(self, sources: pa.Table) -> list[pa.Table]:
+        longest_s = 10 * self.child.limits.timeout_s * len(sources)
         try:
-            return self.child.call("probe_videos", source, longest_s=longest_s)
+            return [self.child.call("probe", sources, longest_s=longest_s)]
         except GaveUpError as error:
-            row = source.to_pylist()[0] | {"status": "failed", "error": str(error)}
-            return pa.Table.from_pylist([row], schema=PROBED)
+            done = min(int(self.child.reached or 0), len(sources) - 1)
+            before, at, after = sources.slice(0, done), sources.slice(done, 1), sources.slice(done + 1)
+            if error.hung or len(sources) == 1:  # waiting a second time would tell no more
+                row = at.to_pylist()[0] | {"status": "failed", "error": str(error)}
+                its = [pa.Table.from_pylist([row], schema=PROBED)]
+            else:
+                its = self._probed(at)
+            rest = [self._probed(part) if len(part) else [] for part in (before, after)]
+            return [*rest[0], *its, *rest[1]]
 
 
 def serve(descriptor: int) -> None:

@@ -1,5 +1,6 @@
 """What is done: one file a bundle, whole or absent."""
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,7 +47,11 @@ def write_result(folder: Path, bundle: pa.Table) -> None:
 
 def done_bundles(folder: Path) -> set[str]:
     """Ids of the bundles that are done."""
-    return {path.stem for path in folder.glob("*.parquet") if not path.name.startswith(".")}
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:  # three times as fast as paths, and there may be a million
+        names = [entry.name for entry in entries]
+    return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet") and name[0] != "."}
 
 
 def remove_damaged(folder: Path, bundle_ids: Iterable[str]) -> None:
@@ -54,15 +59,20 @@ def remove_damaged(folder: Path, bundle_ids: Iterable[str]) -> None:
 
     Only their ends are read: what is damaged elsewhere is found by `read_results`.
     """
-    for bundle_id in done_bundles(folder).intersection(bundle_ids):
-        path = folder / f"{bundle_id}.parquet"
-        try:
-            with path.open("rb") as file:
-                pq.read_metadata(file)
-        except (pa.ArrowException, OSError) as error:
-            if getattr(error, "errno", None) is not None:  # of the file system, not of what is in the file
-                raise OutputError(f"{path} can't be read: {error}") from error
-            path.unlink()
+    names = done_bundles(folder).intersection(bundle_ids)
+    with ThreadPoolExecutor(READERS) as threads:
+        for _ in threads.map(_remove_damaged, [folder / f"{name}.parquet" for name in names]):
+            pass
+
+
+def _remove_damaged(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            pq.read_metadata(file)
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # of the file system, not of what is in the file
+            raise OutputError(f"{path} can't be read: {error}") from error
+        path.unlink()
 
 
 def faces_found(folder: Path, bundle_id: str) -> int:

@@ -4,8 +4,8 @@
     python -m tests.benchmarks.scale 10000000 --seconds 6 --steps "list and plan"
 
 Inputs are names of empty files of `--seconds` each, by a manifest that says so, and answers are made up; all
-else is what `analyze` does. Each step runs in a process of its own; told are its seconds, and the most memory
-that it had.
+else is what `analyze` does. Each step runs in a process of its own; told are its seconds, those of a CPU, and
+the most memory that it had.
 """
 
 import argparse
@@ -155,23 +155,23 @@ STEPS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def measured(step: Callable[[Path], None], folder: Path) -> tuple[float, float]:
-    """Seconds, and the most memory in GB, of a step in a process of its own."""
+def measured(step: Callable[[Path], None], folder: Path) -> tuple[float, float, float]:
+    """Seconds, CPU seconds, and the most memory in GB, of a step in a process of its own."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_measured, args=(step, folder, theirs))
     process.start()
     theirs.close()
-    answer: tuple[float, float] = ours.recv()
+    answer: tuple[float, float, float] = ours.recv()
     process.join()
     return answer
 
 
 def _measured(step: Callable[[Path], None], folder: Path, tell: Connection) -> None:
-    began = time.monotonic()
+    began, cpu_began_s = time.monotonic(), time.process_time()
     step(folder)
     memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    tell.send((time.monotonic() - began, memory_gb))
+    tell.send((time.monotonic() - began, time.process_time() - cpu_began_s, memory_gb))
 
 
 def main() -> None:
@@ -182,15 +182,15 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="only these")
     options = parser.parse_args()
     console = Console(highlight=False)
-    table = Table("inputs", *[f"{name}, s / GB" for name in options.steps])
+    table = Table("inputs", *[f"{name}, s / CPU s / GB" for name in options.steps])
     for count in options.inputs:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             make(folder, count, options.seconds)
             cells = []
             for name in options.steps:
-                seconds, memory_gb = measured(STEPS[name], folder)
-                cells.append(f"{seconds:.1f} / {memory_gb:.2f}")
+                seconds, cpu_s, memory_gb = measured(STEPS[name], folder)
+                cells.append(f"{seconds:.1f} / {cpu_s:.1f} / {memory_gb:.2f}")
                 console.print(f"{count} inputs, {name}: {cells[-1]}")
             table.add_row(f"{count:,}", *cells)
     console.print(table)

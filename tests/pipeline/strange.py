@@ -5,9 +5,12 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+from fer_batch.archive.probe import Prober
 
 
 class Strange:
@@ -55,3 +58,19 @@ class Strange:
 
     def eat(self, gigabytes: float) -> pa.Table:
         return pa.table({"sum": [int(np.ones(int(gigabytes * 1e9), np.uint8).sum())]})
+
+
+class StrangeProber(Prober):
+    """Comes to grief over files as their names say."""
+
+    def probe(self, sources: pa.Table) -> pa.Table:
+        for number, uri in enumerate(sources.column("uri").to_pylist()):
+            self.alive(number)
+            name = Path(uri).name
+            if name.startswith("crash"):
+                ctypes.string_at(0)
+            if name.startswith("hang"):
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if name.startswith("eat"):
+                np.ones(2_000_000_000, np.uint8)
+        return super().probe(sources)

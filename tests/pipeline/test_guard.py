@@ -18,9 +18,10 @@ from fer_batch.archive.plan import plan_segments
 from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.model.weights import load_checkpoint
+from fer_batch.pipeline import guard
 from fer_batch.pipeline.guard import Child, GaveUpError, GuardedProbe, GuardedStage
 from fer_batch.pipeline.stages import AnalyzeStage
-from fer_batch.schema import PLAN, PROBED, RESULTS, bundled, from_bundle, to_bundle
+from fer_batch.schema import PLAN, PROBED, RESULTS, SOURCES, bundled, from_bundle, to_bundle
 
 STRANGE = "tests.pipeline.strange:Strange"
 LIMITS = Limits(timeout_s=1.0, memory_gb=0.5)
@@ -219,7 +220,8 @@ def test_a_hanging_video_costs_a_bundle_two_waits(
 def test_probing_is_guarded_too(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = list_videos([str(sample)]).sources
     table = pa.concat_tables([sources, sources])
-    monkeypatch.setenv("FER_BATCH_FAULT", "guard.probe_videos:2:STOP")
+    monkeypatch.setattr(guard, "FILES", 1)
+    monkeypatch.setenv("FER_BATCH_FAULT", "guard.probe:2:STOP")
     probe = GuardedProbe(LIMITS)
     assert probe(table.slice(0, 0)).num_rows == 0
     answers = probe(table)
@@ -228,3 +230,29 @@ def test_probing_is_guarded_too(sample: Path, monkeypatch: pytest.MonkeyPatch) -
         ("ok", None),
         ("failed", "nothing came of it for 1 s (--timeout)"),
     ]
+
+
+NAMES = ["1", "crash", "2", "eat", "3", "hang", "4", "crash twice", "5"]
+REASONS = {
+    "crash": "the process that looked at it crashed (SIGSEGV), 2 times",
+    "eat": "it needs more than 0.5 GB of memory (--memory)",
+    "hang": "nothing came of it for 5 s (--timeout)",
+}
+
+
+@pytest.mark.parametrize("files", [3, 64])
+def test_a_file_that_can_not_be_probed_costs_no_other_one(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    for name in NAMES:
+        (tmp_path / f"{name}.mp4").symlink_to(sample)
+    monkeypatch.setattr(guard, "FILES", files)
+    (row,) = list_videos([str(sample)]).sources.to_pylist()
+    sources = [row | {"uri": str(tmp_path / f"{name}.mp4")} for name in NAMES]
+    probe = GuardedProbe(LIMITS)
+    probe.child = Child("tests.pipeline.strange:StrangeProber", (), Limits(timeout_s=5.0, memory_gb=0.5))
+    answers = probe(pa.Table.from_pylist(sources, schema=SOURCES)).to_pylist()
+    probe.child.close()
+    assert [row["uri"] for row in answers] == [row["uri"] for row in sources]
+    assert [row["error"] for row in answers] == [REASONS.get(name.split()[0]) for name in NAMES]
+    assert {row["width"] for row in answers if row["status"] == "ok"} == {640}
