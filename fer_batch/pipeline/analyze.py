@@ -1,5 +1,6 @@
 """The main job: inputs to tables. Plans, runs what is not done yet through Ray Data, and finalizes."""
 
+import itertools
 import logging
 import os
 import sys
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -25,7 +27,7 @@ from ray.exceptions import (
 )
 
 from fer_batch.archive.listing import Listing, list_videos
-from fer_batch.archive.plan import bundles_of, plan_segments, probe_unknown
+from fer_batch.archive.plan import LONGEST_S, bundles_of, plan_segments, probe_unknown
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.model.weights import Card, load_checkpoint
 from fer_batch.pipeline.finalize import RunSummary, finalize, unsuccessful
@@ -51,9 +53,11 @@ from fer_batch.runtime import meanwhile, ray_session
 from fer_batch.schema import PLAN, PROBED, RESULTS, from_bundle, to_bundle
 
 PROBES_PER_TASK = 32
-ROUND = 50_000
-"""Videos that are planned, and then analyzed, at a time, so that the driver's memory does not grow with an
-archive."""
+ROUND = 500_000
+"""Segments, about, that are planned, and then analyzed, at a time, so that the driver's memory does not grow
+with an archive."""
+UNKNOWN = 10
+"""Segments that a video is taken for whose length no manifest tells."""
 LOOKING = 20
 """Times as long as a look at `results` takes it is left alone."""
 AHEAD = 24
@@ -145,7 +149,7 @@ def extend_plan(
     workers: int,
 ) -> None:
     """Plan what is listed and not planned yet, or changed, or among the failed that are to be tried `again`
-    (as `attempts` takes them), in rounds.
+    (as `attempts` takes them), in `rounds`.
 
     `run` is that of `out`, None for a new one. Ray is used where files have to be opened.
     """
@@ -155,16 +159,25 @@ def extend_plan(
     if len(described):  # first: of a video that has changed as well, the later round counts
         add_columns(out, listing.columns)
         add_round(out, described, PLAN.empty_table())
-    for first in range(0, len(fresh), ROUND):
-        part = fresh.slice(first, ROUND)
+    for number, part in enumerate(rounds(fresh, config.segment_s)):
         videos = probe_unknown(part, config, lambda unknown: _probe(unknown, limits))
         segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
-        if run is None and not first:
+        if run is None and not number:
             remove_run(out)
             start_run(out, config, card)
-        if not first:
+        if not number:
             add_columns(out, listing.columns)
         add_round(out, videos, segments)
+
+
+def rounds(sources: pa.Table, segment_s: float) -> Iterator[pa.Table]:
+    """Listed videos, rows of `schema.SOURCES`, in parts of about ROUND segments each."""
+    lengths_s = sources.column("duration_s").fill_null(UNKNOWN * segment_s).to_numpy()
+    counts = np.ceil(np.clip(lengths_s, segment_s, LONGEST_S) / segment_s)
+    number = (np.cumsum(counts) - counts) // ROUND
+    edges = np.flatnonzero(np.diff(number, prepend=-1, append=np.inf)).tolist()
+    for first, end in itertools.pairwise(edges):
+        yield sources.slice(first, end - first)
 
 
 def left_to_do(out: Path, meter: "_Meter") -> Iterator[pa.Table]:

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pytest
+
 from fer_batch.archive.listing import list_videos
 from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.pipeline import analyze
 from fer_batch.pipeline.analyze import extend_plan
 from fer_batch.pipeline.plan_store import read_run, read_segments, read_videos
-from fer_batch.schema import PROBED
+from fer_batch.schema import PROBED, SOURCES
 from tests.runs import CARD
 
 
@@ -32,3 +36,23 @@ def test_a_video_that_changes_with_what_is_said_of_it_is_planned_as_it_is_now(tm
     assert [s["version"] for part in read_segments(tmp_path / "out", videos) for s in part.to_pylist()] == [
         after["version"]
     ] * 2
+
+
+@pytest.mark.parametrize(
+    ("lengths_s", "sizes"),
+    [
+        ([], []),
+        ([60.0], [1]),
+        ([6.0] * 9, [4, 4, 1]),
+        ([None] * 3, [1, 1, 1]),
+        ([60.0, 180.0, 60.0, 6.0, 1e12, 6.0, 6.0], [2, 3, 2]),
+    ],
+)
+def test_rounds_hold_about_as_many_segments(
+    lengths_s: list[float | None], sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analyze, "ROUND", 4)
+    rows = [{"video_id": str(n), "duration_s": length_s} for n, length_s in enumerate(lengths_s)]
+    parts = list(analyze.rounds(pa.Table.from_pylist(rows, schema=SOURCES), segment_s=60.0))
+    assert [len(part) for part in parts] == sizes
+    assert [name for part in parts for name in part["video_id"].to_pylist()] == [r["video_id"] for r in rows]
