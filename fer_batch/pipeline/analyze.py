@@ -53,10 +53,10 @@ from fer_batch.runtime import meanwhile, ray_session
 from fer_batch.schema import PLAN, PROBED, RESULTS, from_bundle, to_bundle
 
 PROBES_PER_TASK = 32
-ROUND = 500_000
+ROUND = 250_000
 """Segments, about, that are planned, and then analyzed, at a time, so that the driver's memory does not grow
 with an archive."""
-UNKNOWN = 10
+UNKNOWN = 5
 """Segments that a video is taken for whose length no manifest tells."""
 LOOKING = 20
 """Times as long as a look at `results` takes it is left alone."""
