@@ -49,6 +49,8 @@ def full_disk(error: BaseException, out: Path) -> ResourceError | None:
     `out` is the folder that is being written. Libraries in native code tell it by their text alone.
     """
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not isinstance(out, Path):  # in a store
+        return None
     if not full and "No space left on device" not in str(error) and "Disk quota exceeded" not in str(error):
         return None
     while not out.exists():

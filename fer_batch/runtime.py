@@ -89,7 +89,9 @@ def ray_session(
             if threading.current_thread() is threading.main_thread():
                 # Ray's core has put a handler of its own before Python's, which writes a stack trace.
                 signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-        except (OSError, ValueError, RuntimeError, RayError) as error:
+        except FerBatchError:
+            raise
+        except Exception as error:  # Ray raises some without a type of their own
             reason = str(error).strip().split("\n")[0]
             where = (
                 f"the Ray cluster at {address} can't be joined" if address else "Ray can't be started here"

@@ -117,6 +117,6 @@ def test_other_files_stay(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("out", ["s3://bucket/results", "/work/gs:/bucket/results"])
 def test_an_address_is_no_output_folder(out: str) -> None:
-    with pytest.raises(OutputError, match="is no folder"):
+    with pytest.raises(OutputError, match="made of an address"):
         check_path(Path(out))
     check_path(Path("/data/odd:name/results:"))

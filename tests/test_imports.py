@@ -32,7 +32,7 @@ EDGES = {
     "pipeline": BASE | {"storage", "archive", "vision", "model", "runtime"},
     "training": BASE | {"archive", "vision", "model", "runtime"},
     "evaluation": BASE | {"model", "training", "vision", "runtime"},
-    "timeline": BASE | {"pipeline", "training"},
+    "timeline": BASE | {"storage", "pipeline", "training"},
     "cli": BASE
     | {"storage", "archive", "vision", "model", "runtime", "pipeline", "training", "evaluation", "timeline"},
     "sample": set(),

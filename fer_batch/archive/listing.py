@@ -5,6 +5,7 @@ import glob
 import hashlib
 import itertools
 import os
+import posixpath
 import re
 import stat
 from collections import Counter
@@ -20,7 +21,15 @@ from fer_batch.archive.manifest import Entry, read_manifest, widest
 from fer_batch.errors import DecodeError, InputError
 from fer_batch.schema import SOURCES
 from fer_batch.storage import stores
-from fer_batch.storage.archives import MARK, Member, is_archive, members, split_member, whole
+from fer_batch.storage.archives import (
+    MARK,
+    SUFFIXES,
+    Member,
+    is_archive,
+    members,
+    split_member,
+    whole,
+)
 
 _NAMES = """3g2 3gp asf avi divx f4v flv gif h264 h265 hevc ivf m2ts m2v m4v mjpeg mkv mov mp4 mpeg mpg mts
     mxf ogm ogv qt rm rmvb ts vob webm wmv y4m"""
@@ -29,6 +38,10 @@ MANIFEST_SUFFIXES = frozenset([".txt", ".csv", ".parquet", ".jsonl", ".ndjson"])
 NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, which would break a line or command a terminal, and bytes that are not UTF-8."""
 ROWS = 65_536
+NOT_READ = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
+"""Archives that would be taken for a video where they are named by themselves."""
+UNTOLD = "0 "
+"""What the version is of a file of which the list of a store, a web page, says nothing."""
 INDEXES = 16
 """Of archives whose members are named one by one, remembered."""
 
@@ -116,7 +129,7 @@ def _named(inputs: Sequence[str], counts: Counter[str], columns: dict[str, str])
             else:
                 yield from _file(Entry(path=given), counts)
         elif split_member(given):
-            yield Entry(path=given), None
+            yield _named_member(given)
         elif glob.has_magic(given):
             matches = _matches(given)
             if not matches:
@@ -130,11 +143,22 @@ def _named(inputs: Sequence[str], counts: Counter[str], columns: dict[str, str])
             raise InputError(f"there is no file or folder {given}")
 
 
+def _named_member(given: str) -> _Named:
+    """ARCHIVE!/MEMBER; raises InputError where there is none."""
+    archive, name = split_member(given) or ("", "")
+    if not stores.is_remote(archive):
+        archive = _found(archive)[0]
+    found, trouble = _index(archive)
+    if name not in found:
+        raise InputError(f"there is no file {given}" + (f": its archive: {trouble}" if trouble else ""))
+    return Entry(path=given), None
+
+
 def _named_in_store(given: str, counts: Counter[str], columns: dict[str, str]) -> Iterator[_Named]:
     """As `_named`, of an address."""
     stores.check_address(given)
     if split_member(given):
-        yield Entry(path=given), None
+        yield _named_member(given)
         return
     if _suffix(given) in MANIFEST_SUFFIXES and not stores.has_magic(given):
         yield from _manifest(given, given.rpartition("/")[0], counts, columns)
@@ -147,9 +171,11 @@ def _named_in_store(given: str, counts: Counter[str], columns: dict[str, str]) -
         if not below:
             found = None if stores.has_magic(given) else stores.look_up(given)
             if found is None:
-                raise InputError(f"there is no file or folder {given}")
+                raise InputError(f"there is no file {given}, and nothing below it")
         for file in below:
-            yield from _if_video(file.uri, counts, _Known(size_bytes=file.size_bytes, changes=file.version))
+            known = _Known(size_bytes=file.size_bytes, changes=file.version)
+            told = file.size_bytes or file.version != UNTOLD
+            yield from _if_video(file.uri, counts, known if told else None)
     if found is not None:
         known = _Known(size_bytes=found.size_bytes, changes=found.version)
         yield from _file(Entry(path=given), counts, known)
@@ -165,10 +191,17 @@ def _manifest(given: str, folder: str, counts: Counter[str], columns: dict[str, 
             stores.check_address(entry.path)
             path = entry.path
         elif stores.is_remote(folder):
-            path = entry.path if entry.path.startswith("/") else f"{folder}/{entry.path}"
+            path = entry.path if entry.path.startswith("/") else _below(folder, entry.path)
         else:
             path = os.path.join(folder, entry.path)
         yield from _file(replace(entry, path=path), counts)
+
+
+def _below(folder: str, path: str) -> str:
+    """A relative path from an address on."""
+    protocol, _, rest = folder.partition("://")
+    joined = f"{rest}/{path}"
+    return f"{protocol}://{posixpath.normpath(joined) if '..' in path.split('/') else joined}"
 
 
 def _if_video(path: str, counts: Counter[str], known: _Known | None = None) -> Iterator[_Named]:
@@ -183,6 +216,9 @@ def _file(entry: Entry, counts: Counter[str], known: _Known | None = None) -> It
     """A file, or the videos in it where it is an archive; one that can't be read to its end stands for what
     may be missing.
     """
+    if entry.path.lower().endswith(NOT_READ):
+        yield entry, _Known(error=f"archives of this kind are not read; {', '.join(SUFFIXES)} are")
+        return
     if not is_archive(entry.path) or (not stores.is_remote(entry.path) and not os.path.isfile(entry.path)):
         yield entry, known
         return
@@ -290,7 +326,7 @@ def _member(entry: Entry, archive: str, name: str) -> dict[str, Any]:
         archive = _found(archive)[0]
     found, trouble = _index(archive)
     known = _known(found[name]) if name in found else None
-    missing = _Known(error=trouble or f"there is no such file in {archive}")
+    missing = _Known(error=f"its archive: {trouble}" if trouble else "its archive has no such file")
     return _row(entry, f"{archive}{MARK}{name}", known or missing)
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.schema import STATUSES
+from fer_batch.storage.outputs import folder_of
 
 if TYPE_CHECKING:
     from fer_batch.archive.listing import Listing
@@ -52,8 +53,9 @@ def add_commands(commands: Any) -> None:
         ".parquet, .jsonl), here or in a store (s3://, gs://, hf://, https://)",
     )
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="OUT", help="output folder: new, empty, or of the same run"
-    )
+        "--out", required=True, type=folder_of, metavar="OUT",
+        help="output folder, here or in a store (s3://, gs://): new, empty, or of the same run",
+    )  # fmt: skip
     group = parser.add_argument_group("what is done where OUT holds a run")
     before = group.add_mutually_exclusive_group()
     before.add_argument(
@@ -74,7 +76,7 @@ def add_commands(commands: Any) -> None:
         epilog="example:\n  fer-batch finalize results",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
     parser.set_defaults(run=run_finalize, parser=parser)
 
     parser = commands.add_parser(

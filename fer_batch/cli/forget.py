@@ -1,8 +1,9 @@
 """`forget`."""
 
 import argparse
-from pathlib import Path
 from typing import Any
+
+from fer_batch.storage.outputs import folder_of
 
 EXAMPLES = """\
 examples:
@@ -23,7 +24,7 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
     parser.add_argument(
         "videos",
         nargs="+",

@@ -42,7 +42,10 @@ def _command(arguments: Sequence[str] | None) -> int:
     for module in (analyze, plan, query, verify, forget, bench, train, evaluate, crossval, submit):
         module.add_commands(commands)
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options, unknown = parser.parse_known_args(words, argparse.Namespace(words=words))
+    try:
+        options, unknown = parser.parse_known_args(words, argparse.Namespace(words=words))
+    except FerBatchError as error:
+        return _told(error)
     if unknown:
         options.parser.error(f"unknown: {' '.join(unknown)}")
     if not getattr(options, "verbose", False):
@@ -55,7 +58,7 @@ def _command(arguments: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        full = full_disk(error, Path(getattr(options, "out", ".")))
+        full = full_disk(error, getattr(options, "out", Path()))
         if full is None:
             raise
         return _told(full)

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fer_batch.storage.outputs import folder_of
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -40,7 +42,7 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
     parser.add_argument("sql", metavar="SQL", help="one SELECT statement")
     parser.add_argument(
         "--format", choices=("table", "csv", "json", "parquet"), default="table", help="default: table"

@@ -2,13 +2,13 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from fer_batch.schema import STATUSES
+from fer_batch.storage.outputs import folder_of
 
 EXAMPLES = """\
 examples:
@@ -29,7 +29,7 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.set_defaults(run=run_verify, parser=parser)
 

@@ -51,6 +51,7 @@ from fer_batch.pipeline.plan_store import (
 from fer_batch.pipeline.results import ResultsSink, done_bundles, faces_found, remove_damaged, write_result
 from fer_batch.runtime import meanwhile, ray_session
 from fer_batch.schema import PLAN, PROBED, RESULTS, from_bundle, to_bundle
+from fer_batch.storage.outputs import folder_of
 
 PROBES_PER_TASK = 32
 ROUND = 250_000
@@ -92,7 +93,7 @@ class Progress:
 
 def analyze(
     inputs: Sequence[str],
-    out: Path,
+    out: str | Path,
     config: AnalyzeConfig | None = None,
     *,
     limits: Limits | None = None,
@@ -114,7 +115,7 @@ def analyze(
     video is never raised: it ends in `videos`.
     """
     config, limits = config or AnalyzeConfig(), limits or Limits()
-    out = Path(out).absolute()
+    out = folder_of(out).absolute()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
     card = load_checkpoint(checkpoint)[1]
     check_output(out, config, card, overwrite)  # before anything is made there

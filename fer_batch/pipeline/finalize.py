@@ -5,7 +5,6 @@ it is undone at the next start.
 """
 
 import itertools
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from deltalake.exceptions import DeltaError
 from fer_batch.archive.manifest import KINDS, own_values
 from fer_batch.errors import OutputError
 from fer_batch.faults import point
-from fer_batch.files import sync, write_json
+from fer_batch.files import remove_tree, source, sync, write_json
 from fer_batch.pipeline.plan_store import clean, own_columns, read_run, read_segments, read_videos
 from fer_batch.pipeline.results import done_bundles, read_results
 from fer_batch.pipeline.snapshot import (
@@ -34,6 +33,7 @@ from fer_batch.pipeline.snapshot import (
 )
 from fer_batch.pipeline.stitch import stitch
 from fer_batch.schema import MOMENTS, OPENED, PLAN, SCHEMA_VERSION, VIDEOS, conform, tracks_schema
+from fer_batch.storage.outputs import delta_options
 
 PROPERTIES = {"delta.dataSkippingNumIndexedCols": "0"}
 """The log holds no statistics, which would be names of videos that stay when their rows have gone."""
@@ -138,7 +138,9 @@ def summarize(out: Path) -> RunSummary:
         ],
         seconds=pc.sum(videos.column("read_s")).as_py() or 0.0,
         moments=pc.sum(videos.column("moments")).as_py() or 0,
-        faces=sum(pq.read_metadata(path).num_rows for path in live_files(out / "tracks", tables["tracks"])),
+        faces=sum(
+            pq.read_metadata(source(path)).num_rows for path in live_files(out / "tracks", tables["tracks"])
+        ),
         tracks=pc.sum(videos.column("tracks")).as_py() or 0,
     )
 
@@ -181,7 +183,7 @@ def standing_tables(out: Path, schemas: dict[str, pa.Schema]) -> dict[str, Delta
         return None
     try:
         seen = open_tables(out)
-        tables = {name: DeltaTable(str(out / name)) for name in TABLES}
+        tables = {name: DeltaTable(str(out / name), storage_options=delta_options(out)) for name in TABLES}
     except (OutputError, DeltaError):
         return None
     if any(pa.schema(seen[name].schema().to_arrow()) != schemas[name] for name in TABLES):
@@ -203,10 +205,14 @@ def _new_tables(out: Path, schemas: dict[str, pa.Schema], run: dict[str, Any]) -
         write_json(out / "run.json", run | {"schema_version": SCHEMA_VERSION}, "run.json")
     for name in TABLES:
         if (out / name).exists():
-            shutil.rmtree(out / name)
+            remove_tree(out / name)
     return {
         name: DeltaTable.create(
-            str(out / name), schemas[name], partition_by=["bucket"], configuration=PROPERTIES
+            str(out / name),
+            schemas[name],
+            partition_by=["bucket"],
+            configuration=PROPERTIES,
+            storage_options=delta_options(out),
         )
         for name in TABLES
     }
@@ -352,7 +358,7 @@ def _counted(paths: list[Path], key: list[str], more: list[str]) -> dict[str, di
     if not paths:
         return {}
     columns = ["video_id", *key, *more]
-    table = pa.concat_tables(pq.ParquetFile(path).read(columns=columns) for path in paths)
+    table = pa.concat_tables(pq.ParquetFile(source(path)).read(columns=columns) for path in paths)
     rows = table.group_by("video_id").aggregate([([], "count_all")])
     distinct = table.group_by(["video_id", *key]).aggregate([]).group_by("video_id")
     counted = {

@@ -1,7 +1,6 @@
 """Leaving no trace of a video in a run's folder: not in answers, plan or tables, nor in what they were."""
 
 import json
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,13 +11,14 @@ from deltalake import write_deltalake
 
 from fer_batch import faults
 from fer_batch.errors import InputError, OutputError
-from fer_batch.files import write_json, write_parquet
+from fer_batch.files import content, remove_tree, source, write_json, write_parquet
 from fer_batch.pipeline.finalize import KEEP_LOG, finalize, standing_tables, table_schemas, vacuum
 from fer_batch.pipeline.lease import lease
 from fer_batch.pipeline.plan_store import own_columns, read_run, read_segments, read_videos
 from fer_batch.pipeline.results import done_bundles, write_result
 from fer_batch.pipeline.snapshot import TABLES, write_snapshot
 from fer_batch.schema import RESULTS, conform, to_bundle
+from fer_batch.storage.outputs import folder_of
 
 BEGUN = ".forget.json"
 """Names the videos that are being forgotten, from the first step to the last."""
@@ -33,7 +33,7 @@ def forget(out: Path, names: Sequence[str]) -> list[str]:
     itself, of `analyze` or of the command `finalize`. Raises InputError, with nothing changed, where a name
     is no video's or several videos'; OutputError where `out` holds no run, is in use, or can't be read.
     """
-    out = Path(out).absolute()
+    out = folder_of(out).absolute()
     read_run(out)
     with lease(out, "forget"):
         videos = begun(out)
@@ -75,7 +75,7 @@ def complete_forget(out: Path) -> None:
 def begun(out: Path) -> dict[str, str]:
     """Ids and uris of the videos that are being forgotten, or were when that was killed."""
     try:
-        return dict(json.loads((out / BEGUN).read_text())["videos"])
+        return dict(json.loads(content(out / BEGUN))["videos"])
     except FileNotFoundError:
         return {}
 
@@ -84,7 +84,7 @@ def _planned(out: Path) -> dict[str, str]:
     """Ids and uris of all videos in `plan/`, also in rounds that a crash left without their second file."""
     known: dict[str, str] = {}
     for path in (out / "plan").glob("*.parquet"):
-        rows = pq.read_table(path, columns=["video_id", "uri"]).to_pydict()
+        rows = pq.read_table(source(path), columns=["video_id", "uri"]).to_pydict()
         known |= zip(rows["video_id"], rows["uri"], strict=True)
     return known
 
@@ -110,9 +110,9 @@ def _strip_results(folder: Path, ids: set[str]) -> None:
     """Bundles keep their names, so that they stay done, but for those of which nothing is left."""
     for path in sorted(folder.glob("*.parquet")):
         try:
-            with path.open("rb") as file:
-                owners = set(pq.read_table(file, columns=["video_id"]).column("video_id").to_pylist())
-                whole = pq.read_table(file, page_checksum_verification=True) if owners & ids else None
+            file = source(path)
+            owners = set(pq.read_table(file, columns=["video_id"]).column("video_id").to_pylist())
+            whole = pq.read_table(file, page_checksum_verification=True) if owners & ids else None
         except (pa.ArrowException, OSError) as error:
             if getattr(error, "errno", None) is not None:  # of the file system, not of what is in the file
                 raise OutputError(f"{path} can't be read: {error}") from error
@@ -126,7 +126,7 @@ def _strip_results(folder: Path, ids: set[str]) -> None:
 
 def _strip_plan(folder: Path, ids: set[str]) -> None:
     for path in sorted(folder.glob("*.parquet")):
-        rows = pq.read_table(path)
+        rows = pq.read_table(source(path))
         rest = _without(rows, ids)
         if rest.num_rows < rows.num_rows:
             write_parquet(path, rest)
@@ -143,7 +143,7 @@ def _strip_tables(out: Path, ids: set[str]) -> None:
         (out / "snapshot.json").unlink(missing_ok=True)
         for name in TABLES:
             if (out / name).exists():
-                shutil.rmtree(out / name)
+                remove_tree(out / name)
         return
     for name, table in tables.items():
         its = pc.field("video_id").isin(sorted(ids))

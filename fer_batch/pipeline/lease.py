@@ -7,15 +7,23 @@ import errno
 import fcntl
 import itertools
 import json
+import math
 import os
 import socket
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from fer_batch.errors import OutputError
+from fer_batch.files import content, is_in_store
 
+BEAT_S = 5.0
+GONE_S = 60.0
+"""Who holds a lease in a store and gives no sign of life for so long is gone."""
 ATTEMPTS = 100
 """To make and open a folder that others make and remove."""
 
@@ -30,22 +38,20 @@ def lease(out: Path, command: str) -> Iterator[None]:
     It is an flock on `out/.lease`, which names the host, the process, the command and since when. No child
     inherits it. `out` is made where it is missing, and goes again if the body leaves nothing in it. Raises
     OutputError where another process has the lease, `out` can't be made or written to, or its file system
-    has no locks.
+    has no locks. In a store, which has no locks, it is a file that is written anew all the while.
     """
+    if is_in_store(out):
+        with _store_lease(out, command):
+            yield
+        return
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     path = out / ".lease"
     try:
         descriptor = _locked(path)
         _held.add(descriptor)
         try:
-            holder = {
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "command": command,
-                "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+            os.pwrite(descriptor, json.dumps(_oneself(command)).encode(), 0)
             yield
         finally:
             if descriptor in _held:  # not in a forked child that comes by here
@@ -63,12 +69,116 @@ def holder(out: Path) -> str | None:
 
     By what the lease says alone: trying its lock would get in the way of a run that starts.
     """
+    path = _last(out) if is_in_store(out) else out / ".lease"
     try:
-        said = json.loads((out / ".lease").read_text())
+        said = json.loads(content(path))
         gone = said["host"] == socket.gethostname() and not Path(f"/proc/{said['pid']}").exists()
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return None if gone else _named(out / ".lease")
+    return None if gone else _named(path)
+
+
+def _oneself(command: str) -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "command": command,
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@contextlib.contextmanager
+def _store_lease(out: Path, command: str) -> Iterator[None]:
+    """A lease in a store: of the files `.lease.NUMBER` the one with the highest number.
+
+    Each is made only if there is none of its name, which stores see to. Its holder writes it anew every
+    BEAT_S; where nothing has changed for GONE_S the next number is taken. Who finds that he has lost his, as
+    he was suspended or cut off from the store, ends there and then.
+    """
+    path = _claimed(out, _oneself(command))
+    over = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(path, _oneself(command), over), daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
+        path.unlink(missing_ok=True)
+
+
+def _last(out: Path) -> Path:
+    """The lease in a store that counts, or would be the first."""
+    numbers = [int(path.name[7:]) for path in out.glob(".lease.*") if path.name[7:].isdecimal()]
+    return out / f".lease.{max(numbers, default=0):06d}"
+
+
+def _claimed(out: Path, me: dict[str, Any]) -> Path:
+    """The lease in a store, taken; raises OutputError where somebody else has it."""
+    for _ in range(ATTEMPTS):
+        try:
+            last = _last(out)
+            gone = _gone(last)
+        except Exception as error:  # each store's library has errors of its own
+            raise OutputError(f"{out} can't be read: {error}") from error
+        if not gone:
+            raise OutputError(_refusal(last))
+        mine = out / f".lease.{int(last.name[7:]) + 1:06d}"
+        try:
+            mine.fs.pipe_file(mine.path, json.dumps(me).encode(), mode="create")  # type: ignore[attr-defined]
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise OutputError(f"{out} can't be written to: {error}") from error
+        for path in out.glob(".lease.*"):
+            if path.name < mine.name:
+                path.unlink(missing_ok=True)
+        return mine
+    raise OutputError(f"{out} is in use: others take turns there; run the same command again")
+
+
+def _gone(lease: Path) -> bool:
+    """Whether nobody holds it; where that does not show, it is watched for GONE_S."""
+    seen, told = None, False
+    end = time.monotonic() + GONE_S
+    while time.monotonic() < end:
+        try:
+            found = content(lease)
+        except FileNotFoundError:
+            return True
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            said = json.loads(found)
+            if said["host"] == socket.gethostname() and not Path(f"/proc/{said['pid']}").exists():
+                return True
+        if seen not in (None, found):
+            return False
+        seen = found
+        if time.monotonic() > end - GONE_S + 2 * BEAT_S and not told:
+            told = True
+            print(
+                f"{_named(lease)}: waiting {GONE_S:.0f} s for a sign of life …", file=sys.stderr, flush=True
+            )
+        time.sleep(BEAT_S / 5)
+    return True
+
+
+def _keep(path: Path, me: dict[str, Any], over: threading.Event) -> None:
+    """Write a lease anew until it is over; ends the process where it is another's."""
+    last, beat = time.monotonic(), 0
+    while not over.wait(BEAT_S):
+        beat += 1
+        with contextlib.suppress(Exception):  # of the store's library; it has until GONE_S to come back
+            if _last(path.parent).name > path.name:
+                last = -math.inf
+            elif not over.is_set():
+                path.write_text(json.dumps(me | {"beat": beat}))
+                last = time.monotonic()
+        if time.monotonic() - last > GONE_S / 2:
+            print(
+                f"fer-batch: the lease on {path.parent} is lost; run the same command again", file=sys.stderr
+            )
+            sys.stderr.flush()
+            os._exit(2)
 
 
 def _locked(path: Path) -> int:
@@ -115,7 +225,7 @@ def _named(path: Path) -> str:
     """What the one says of itself that holds a lease."""
     time.sleep(0.1)  # who has only just locked it is writing its name
     try:
-        said = json.loads(path.read_text())
+        said = json.loads(content(path))
         return (
             f"`fer-batch {said['command']}` writes there since {said['since']} "
             f"(process {said['pid']} on {said['host']})"

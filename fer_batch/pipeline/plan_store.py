@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -25,7 +24,17 @@ from fer_batch.archive.plan import planned_s
 from fer_batch.config import AnalyzeConfig, difference
 from fer_batch.errors import ConfigError, OutputError
 from fer_batch.faults import point
-from fer_batch.files import check_path, remove_leftovers, sync, write_json, write_parquet
+from fer_batch.files import (
+    check_path,
+    content,
+    is_in_store,
+    remove_leftovers,
+    remove_tree,
+    source,
+    sync,
+    write_json,
+    write_parquet,
+)
 from fer_batch.model.weights import Card
 from fer_batch.pipeline.snapshot import TABLES
 from fer_batch.schema import PLAN, PROBED, SCHEMA_VERSION, conform
@@ -52,10 +61,10 @@ def check_output(
     OutputError where the folder holds something else, or what `remove_run` has left when it was killed.
     """
     check_path(out)
-    standing = next(folder for folder in (out, *out.parents) if folder.exists())
-    if not standing.is_dir():
+    standing = out if is_in_store(out) else next(f for f in (out, *out.parents) if f.exists())
+    if standing.is_file():
         raise OutputError(f"{standing} is a file; --out needs a folder: new, empty, or of an earlier run")
-    if not os.access(standing, os.W_OK | os.X_OK):
+    if not is_in_store(out) and not os.access(standing, os.W_OK | os.X_OK):
         raise OutputError(f"{standing} may not be written to; name another --out")
     half_removed = (out / REMOVED).exists()
     if overwrite and (half_removed or (out / "run.json").exists()):
@@ -95,15 +104,19 @@ def remove_run(out: Path) -> None:
     From the first moment on there is no run any more, and until the last a file says that some of it is left.
     """
     if (out / "run.json").exists():
-        os.replace(out / "run.json", out / REMOVED)
-        sync(out)
+        if is_in_store(out):
+            (out / REMOVED).write_bytes(content(out / "run.json"))
+            (out / "run.json").unlink()
+        else:
+            os.replace(out / "run.json", out / REMOVED)
+            sync(out)
     if not (out / REMOVED).exists():
         return
     point("overwrite.begun")
     try:
         for part in map(out.joinpath, PARTS):
             if part.is_dir():
-                shutil.rmtree(part)
+                remove_tree(part)
             else:
                 part.unlink(missing_ok=True)
             point("overwrite.removed")
@@ -121,7 +134,7 @@ def clean(out: Path) -> None:
 def read_run(out: Path) -> dict[str, Any]:
     """`run.json` of an output folder; raises OutputError where there is none that this version knows."""
     try:
-        run = json.loads((out / "run.json").read_text())
+        run = json.loads(content(out / "run.json"))
         if not (isinstance(run, dict) and run.keys() >= {"schema_version", "settings", "classes"}):
             raise ValueError("it is not a run of fer-batch")
         if run["schema_version"] > SCHEMA_VERSION:
@@ -228,7 +241,7 @@ def _in_buckets(videos: pa.Table, run: Mapping[str, Any], last: Path | None) -> 
     A bucket is filled with what is planned one after the other: so the videos of a bundle are in one or two,
     and what is added later leaves the others as they are.
     """
-    metadata = (pq.read_schema(last).metadata or {}) if last else {}
+    metadata = (pq.read_schema(source(last)).metadata or {}) if last else {}
     filled_s = float(metadata.get(FILLED, 0))
     new = videos.column("bucket").is_null().to_numpy()
     lengths_s = np.where(new, np.maximum(np.nan_to_num(planned_s(videos)), LEAST_S), 0)
@@ -290,7 +303,7 @@ def read_segments(out: Path, videos: pa.Table, columns: list[str] | None = None)
 
 def _read_round(path: Path, schema: pa.Schema) -> pa.Table:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(source(path)) as file:
             known = [name for name in schema.names if name in file.schema_arrow.names]
             return conform(file.read(known), schema)
     except (pa.ArrowException, OSError) as error:

@@ -14,7 +14,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from fer_batch.errors import OutputError
-from fer_batch.files import check_path, write_json
+from fer_batch.files import check_path, content, is_in_store, write_json
+from fer_batch.storage.outputs import delta_options
 
 TABLES = ("moments", "tracks", "videos")
 """In the order in which they are written."""
@@ -23,7 +24,7 @@ TABLES = ("moments", "tracks", "videos")
 def read_snapshot(out: Path) -> dict[str, int] | None:
     """The Delta version of each table, None where there is no snapshot that can be read."""
     try:
-        tables = json.loads((out / "snapshot.json").read_text())["tables"]
+        tables = json.loads(content(out / "snapshot.json"))["tables"]
         return {name: int(tables[name]) for name in TABLES}
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
@@ -50,7 +51,11 @@ def open_tables(out: Path) -> dict[str, DeltaTable]:
         raise OutputError(f"the run in {out} is not finished: run `fer-batch analyze` on it again")
     try:
         return {
-            name: DeltaTable(str(out / name), version=None if versions is None else versions[name])
+            name: DeltaTable(
+                str(out / name),
+                version=None if versions is None else versions[name],
+                storage_options=delta_options(out),
+            )
             for name in TABLES
         }
     except (DeltaError, OSError) as error:
@@ -65,6 +70,8 @@ def hold(out: Path) -> IO[bytes] | None:
 
     Readers share a lock on `run.json`. None where there is none to be had: then they take their chance.
     """
+    if is_in_store(out):
+        return None
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context((out / "run.json").open("rb"))
@@ -77,7 +84,10 @@ def hold(out: Path) -> IO[bytes] | None:
 
 @contextlib.contextmanager
 def unread(out: Path) -> Iterator[bool]:
-    """Whether nobody holds a state; nobody can begin to while the body runs."""
+    """Whether nobody holds a state, as far as that can be told; nobody can begin to while the body runs."""
+    if is_in_store(out):
+        yield False
+        return
     with (out / "run.json").open("r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,6 +105,6 @@ def live_files(folder: Path, table: DeltaTable) -> list[Path]:
 def _without_snapshots(out: Path) -> bool:
     """Whether `out` holds a run from before there were snapshots: what was written last is its state."""
     try:
-        return bool(json.loads((out / "run.json").read_text())["schema_version"] == 1)
+        return bool(json.loads(content(out / "run.json"))["schema_version"] == 1)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from fer_batch.archive.plan import bundles_of
 from fer_batch.errors import OutputError
+from fer_batch.files import content, source
 from fer_batch.pipeline.finalize import keys, summarize, wrong_rows
 from fer_batch.pipeline.forget import begun
 from fer_batch.pipeline.lease import holder
@@ -76,7 +77,7 @@ def differences(out: Path) -> list[str]:
     for name in sorted(strange):
         path = results / f"{name}.parquet"
         try:
-            wrong += _strangers(path, pq.read_table(path, columns=["video_id"]), known)
+            wrong += _strangers(path, pq.read_table(source(path), columns=["video_id"]), known)
         except (pa.ArrowException, OSError) as error:
             wrong.append(f"{path} can't be read ({error}): remove it")
     wrong += [f"{uri}: 0 of its segments planned" for uri in unplanned.values()]
@@ -110,7 +111,7 @@ def _wrong_success(out: Path) -> Iterator[str]:
     """Where `_SUCCESS.json` is not what the tables say."""
     path = out / "_SUCCESS.json"
     try:
-        said = json.loads(path.read_text())
+        said = json.loads(content(path))
     except FileNotFoundError:
         yield f"there is no {path}: run the same `fer-batch analyze` again"
         return

@@ -21,6 +21,9 @@ BLOCKS = 16
 """Held of a file that is being read; the next one is fetched while this one is decoded."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http": "http", "https": "http"}
 """What fer-batch has to be installed with, by the address's protocol."""
+TRIES = {"config_kwargs": {"retries": {"total_max_attempts": 2}}}
+OPTIONS: dict[str, Any] = {"s3": TRIES, "s3a": TRIES}
+"""Of a store's library: s3fs tries five times as often as the library below it, which would itself try so."""
 ASKED_AT_ONCE = 32
 SECRETS = re.compile(
     r"(?i)(^|&)(x-amz-(signature|credential|security-token)|x-goog-signature|signature|sig|access_token|token"
@@ -163,8 +166,10 @@ class StoreFile(io.RawIOBase):
     def _told(self, act: Callable[[], T]) -> T:
         try:
             return act()
-        except FileNotFoundError:
-            raise DecodeError("the file does not exist") from None
+        except FileNotFoundError as error:
+            if _missing(self.uri, error):
+                raise DecodeError("the file does not exist") from None
+            raise DecodeError(f"the store can't be read: {_reason(error.__cause__ or error)}") from error
         except MemoryError:
             raise
         except Exception as error:  # each store's library has errors of its own
@@ -176,7 +181,9 @@ def _system(protocol: str) -> Any:
     import fsspec
 
     # What a store held a while ago is no answer.
-    return fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
+    return fsspec.filesystem(
+        protocol, use_listings_cache=False, skip_instance_cache=True, **OPTIONS.get(protocol, {})
+    )
 
 
 def _system_of(uri: str) -> tuple[Any, str]:
@@ -200,11 +207,19 @@ def _found(uri: str | None, info: dict[str, Any], system: Any = None) -> Found:
     )
 
 
+def _missing(uri: str, error: FileNotFoundError) -> bool:
+    """Whether it says that there is no such file; on the web it says so of servers that are down too."""
+    status = getattr(error.__cause__, "status", None)
+    return not uri.startswith("http") or error.__cause__ is None or status in (404, 410)
+
+
 def _asked(uri: str, question: Callable[[], T]) -> T | None:
     try:
         return question()
-    except FileNotFoundError:
-        return None
+    except FileNotFoundError as error:
+        if _missing(uri, error):
+            return None
+        raise InputError(f"{uri} can't be read: {_reason(error.__cause__ or error)}") from error
     except InputError:
         raise
     except Exception as error:  # each store's library has errors of its own

@@ -8,8 +8,10 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from fer_batch.errors import OutputError, QueryError
+from fer_batch.files import is_in_store
 from fer_batch.pipeline.snapshot import hold, live_files, open_tables
 from fer_batch.schema import VIDEOS, probability_column
+from fer_batch.storage.outputs import folder_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +29,7 @@ class Timeline:
     """
 
     def __init__(self, out: str | Path) -> None:
-        self.out = Path(out).absolute()
+        self.out = folder_of(out).absolute()
         self._connection = duckdb.connect(":memory:")
         self._held = hold(self.out)
         tables = open_tables(self.out)
@@ -128,16 +130,23 @@ class Timeline:
 
     def _view(self, name: str, table: DeltaTable, own: list[pa.Field]) -> None:
         """Make a table visible, with these columns of `videos` more."""
+        more = "".join(f', videos."{f.name}"' for f in own)
+        join = "LEFT JOIN videos USING (video_id)" if own else ""
         files = [str(path) for path in live_files(self.out / name, table)]
         if not files:
             fields = [f for f in table.to_pyarrow_dataset().schema if f.name != "bucket"]
             self._connection.register(name, pa.schema([*fields, *own]).empty_table())
             return
+        if is_in_store(self.out):
+            self._connection.register(f"{name}_in_store", table.to_pyarrow_dataset())
+            self._connection.execute(
+                f"CREATE VIEW {name} AS SELECT rows.* EXCLUDE (bucket){more} "
+                f"FROM {name}_in_store AS rows {join}"
+            )
+            return
         known = self._connection.execute("SELECT current_setting('allowed_paths')").fetchone()
         allowed = [*(known[0] if known and known[0] else []), *files]
         self._connection.execute(f"SET allowed_paths = {_sql_list(allowed)}")
-        more = "".join(f', videos."{f.name}"' for f in own)
-        join = "LEFT JOIN videos USING (video_id)" if own else ""
         self._connection.execute(
             f"CREATE VIEW {name} AS SELECT rows.*{more} "
             f"FROM read_parquet({_sql_list(files)}, hive_partitioning = false) AS rows {join}"

@@ -320,7 +320,8 @@ def test_what_is_wrong_in_an_archive_ends_as_a_row_and_the_rest_is_there(tmp_pat
     whole = pack(tmp_path / "cut.tar", {"first.mp4": bytes(9_000), "second.mp4": bytes(9_000)})
     whole.write_bytes(whole.read_bytes()[:12_000])
     (tmp_path / "none.zip").write_bytes(b"no archive at all")
-    inputs = [str(tmp_path), f"{tmp_path}/hostile.tar!/nothing.mp4"]
+    (tmp_path / "list.txt").write_text("hostile.tar!/nothing.mp4\nother.tar.xz\n")
+    inputs = [str(tmp_path), f"{tmp_path}/list.txt"]
     errors = {
         s["uri"].removeprefix(f"{tmp_path}/"): s["error"] for s in list_videos(inputs).sources.to_pylist()
     }
@@ -330,8 +331,9 @@ def test_what_is_wrong_in_an_archive_ends_as_a_row_and_the_rest_is_there(tmp_pat
     assert "after 2 files" in errors["cut.tar"]
     assert "zip" in errors["none.zip"]
     assert "no such file" in errors["hostile.tar!/nothing.mp4"]
+    assert ".tar.gz" in errors["other.tar.xz"]
     assert "leads out" in errors["hostile.tar!/../out.mp4"]
-    assert len(errors) == 9
+    assert len(errors) == 10
     assert all(errors.values())
 
 
@@ -357,6 +359,14 @@ def test_a_manifest_names_members_and_archives(tmp_path: Path) -> None:
     assert found[2]["error"] == "the file does not exist"
 
 
+def test_a_member_that_is_not_there_is_refused_where_it_is_named_by_itself(tmp_path: Path) -> None:
+    pack(tmp_path / "a.zip", {"a.mp4": b"1"})
+    with pytest.raises(InputError, match=r"there is no file .*b\.mp4"):
+        list_videos([f"{tmp_path}/a.zip!/b.mp4"])
+    with pytest.raises(InputError, match="its archive: No such file"):
+        list_videos([f"{tmp_path}/b.zip!/b.mp4"])
+
+
 def test_a_store_is_listed_as_folders_are(store: Store, tmp_path: Path) -> None:
     for key in ("films/b.mp4", "films/deep/a.MKV", "films/notes.md"):
         store.put(key, key.encode())
@@ -369,13 +379,13 @@ def test_a_store_is_listed_as_folders_are(store: Store, tmp_path: Path) -> None:
         assert listing.skipped == 1
     for uri in every:
         assert list_videos([uri]).sources.column("uri").to_pylist() == [uri]
-    with pytest.raises(InputError, match="there is no file or folder s3://archive/nothing"):
+    with pytest.raises(InputError, match="there is no file s3://archive/nothing, and nothing below it"):
         list_videos(["s3://archive/nothing"])
 
 
 def test_a_manifest_in_a_store_names_files_there(store: Store) -> None:
     store.put("films/a.mp4", b"a")
-    store.put("films/list.csv", b"path,duration_s\na.mp4,\ns3://archive/films/none.mp4,\nb.mp4,90\n")
+    store.put("films/list.csv", b"path,duration_s\n../films/a.mp4,\ns3://archive/films/none.mp4,\nb.mp4,90\n")
     store.answers.clear()
     found = list_videos(["s3://archive/films/list.csv"]).sources.to_pylist()
     assert [(Path(s["uri"]).name, s["size_bytes"], s["error"]) for s in found] == [

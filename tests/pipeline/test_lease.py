@@ -12,13 +12,17 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from fer_batch.errors import OutputError
+from fer_batch.pipeline import lease as leases
 from fer_batch.pipeline.lease import lease
+from fer_batch.storage.outputs import folder_of
+from tests.s3 import Store
 
 HOLD = """
 import sys, time
@@ -258,3 +262,94 @@ def test_a_folder_that_can_not_be_written_to_is_one_line(out: str) -> None:
     with pytest.raises(OutputError, match=out) as refused, lease(Path(out), "analyze"):
         pass
     assert "\n" not in str(refused.value)
+
+
+HOLD_STORE = """
+import sys, time
+from fer_batch.pipeline import lease as leases
+from fer_batch.storage.outputs import folder_of
+leases.BEAT_S, leases.GONE_S = 0.2, 4.0
+with leases.lease(folder_of(sys.argv[1]), "analyze"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+IN_STORE = "s3://archive/out"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gives no sign of life for four seconds is gone."""
+    monkeypatch.setattr(leases, "BEAT_S", 0.2)
+    monkeypatch.setattr(leases, "GONE_S", 4.0)
+
+
+def in_store() -> list[str]:
+    return [path.name for path in folder_of(IN_STORE).glob(".lease*")]
+
+
+def test_a_lease_in_a_store_is_one_runs_and_leaves_nothing_behind(store: Store, quick: None) -> None:
+    out = folder_of(IN_STORE)
+    with lease(out, "analyze"):
+        assert in_store() == [".lease.000001"]
+        with pytest.raises(OutputError, match=rf"is in use.*process {os.getpid()} on"), lease(out, "analyze"):
+            pass
+    assert in_store() == []
+    with lease(out, "analyze"):
+        pass
+
+
+def test_the_lease_in_a_store_of_a_killed_run_is_free_at_once_here(store: Store) -> None:
+    with holder(folder_of(IN_STORE), HOLD_STORE) as process:
+        process.kill()
+        process.wait()
+        began = time.monotonic()
+        with lease(folder_of(IN_STORE), "analyze"):
+            assert time.monotonic() - began < leases.GONE_S / 2
+            assert in_store() == [".lease.000002"]
+    assert in_store() == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_lease_in_a_store_of_another_host_is_taken_where_that_gives_no_sign_of_life(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.put(
+        "out/.lease.000007", json.dumps({"host": "h", "pid": 1, "command": "analyze", "since": "s"}).encode()
+    )
+    began = time.monotonic()
+    with lease(folder_of(IN_STORE), "analyze"):
+        assert time.monotonic() - began > leases.GONE_S
+        assert in_store() == [".lease.000008"]
+    assert "waiting 4 s for a sign of life" in capsys.readouterr().err
+
+
+def test_who_was_suspended_until_another_took_the_lease_in_a_store_ends(store: Store) -> None:
+    with holder(folder_of(IN_STORE), HOLD_STORE) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        store.put("out/.lease.000002", b"{}")
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.wait(20) == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_of_runs_that_take_a_lease_in_a_store_at_once_one_wins(store: Store) -> None:
+    barrier, won = threading.Barrier(6), []
+
+    def take() -> None:
+        barrier.wait()
+        with contextlib.suppress(OutputError), lease(folder_of(IN_STORE), "analyze"):
+            won.append(1)
+            time.sleep(2)
+
+    runs = [threading.Thread(target=take) for _ in range(6)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert won == [1]
+
+
+def test_a_store_that_can_not_be_reached_is_one_line(store: Store) -> None:
+    store.fail = "down"
+    with pytest.raises(OutputError, match="can't be"), lease(folder_of(IN_STORE), "analyze"):
+        pass

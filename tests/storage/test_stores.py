@@ -171,6 +171,10 @@ def test_a_web_server_is_read_whether_it_has_ranges_or_not(
         assert found.size_bytes == sample.stat().st_size
         assert look_up(f"{url}/none.mp4") is None
         server.shutdown()
+    with pytest.raises(InputError, match="can't be read"):
+        look_up(f"{url}/a.mp4")
+    with pytest.raises(DecodeError, match="the store can't be read"):
+        read_info(f"{url}/a.mp4")
 
 
 def test_each_byte_of_a_film_is_asked_for_once(store: Store, sample: Path) -> None:

@@ -1,0 +1,42 @@
+"""Where a run is written to: a folder of this machine, or one in a store, with the same methods."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
+
+from fer_batch.errors import OutputError
+from fer_batch.storage.stores import EXTRAS, OPTIONS, check_address, is_remote
+
+PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs"}
+"""Stores that results can be written to, and what does that: those where a write can be made to fail if there
+is a file already."""
+
+
+def folder_of(name: str | Path) -> Path:
+    """An output folder by its path or address, with a Path's methods also where it is none.
+
+    Raises InputError for an address with a secret in it, OutputError for one that nothing writes to.
+    """
+    if not isinstance(name, str):
+        return name
+    if not is_remote(name):
+        return Path(name)
+    check_address(name)
+    protocol = name.partition("://")[0].lower()
+    if protocol not in PROTOCOLS:
+        allowed = " and ".join(f"{known}://" for known in PROTOCOLS)
+        raise OutputError(f"{name} can't be written to: allowed are folders, and addresses with {allowed}")
+    if find_spec(PROTOCOLS[protocol]) is None or find_spec("upath") is None:
+        raise OutputError(
+            f"{name} can't be written to: install fer-batch[{EXTRAS[protocol]}] on each machine"
+        )
+    from upath import UPath
+
+    return cast(Path, UPath(name.rstrip("/"), use_listings_cache=False, **OPTIONS.get(protocol, {})))
+
+
+def delta_options(folder: Path) -> dict[str, str] | None:
+    """What the Delta library has to be told of a folder, beside what it finds in the environment."""
+    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    return {"AWS_ALLOW_HTTP": "true"} if plain and not isinstance(folder, Path) else None

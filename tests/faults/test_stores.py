@@ -1,0 +1,77 @@
+"""A run whose output lies in a store, killed between the steps of its commits."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fer_batch.pipeline.verify import verify
+from fer_batch.storage.outputs import folder_of
+from tests.faults.conftest import Marked, analyze_command, wait_for
+from tests.faults.test_kills import KILLED, TABLE_STEPS
+from tests.integration.test_analyze import assert_same_run
+from tests.s3 import Store
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def in_a_store(copied: Path, store: Store) -> Iterator[str]:
+    """The undisturbed run, without its tables."""
+    for name in ("run.json", "plan", "results"):
+        for path in [copied / name, *(copied / name).rglob("*")]:
+            if path.is_file():
+                store.put(f"out/{path.relative_to(copied)}", path.read_bytes())
+    yield "s3://archive/out"
+    shutil.rmtree(copied)
+
+
+def assert_whole(out: str, undisturbed: Path) -> None:
+    assert_same_run(folder_of(out), undisturbed)
+    assert verify(folder_of(out)) == []
+    assert not list(folder_of(out).glob(".lease*"))
+
+
+@pytest.mark.parametrize("standing", [False, True], ids=["new tables", "tables that stand"])
+def test_finalize_killed_at_each_step_in_a_store(undisturbed: Path, in_a_store: str, standing: bool) -> None:
+    """Tables that stand are seen all the while."""
+    command = ["finalize", in_a_store]
+    if standing:
+        assert Marked().run(command).returncode == 0
+    for step in (*(["finalize.vacuum"] if standing else []), *TABLE_STEPS):
+        if ":" in step:  # of another bucket, and there is one
+            continue
+        ended = Marked().run(command, step)
+        assert ended.returncode == KILLED, f"{step}: {ended.stderr}"
+        if standing:
+            assert_same_run(folder_of(in_a_store), undisturbed)
+    assert Marked().run(command).returncode == 0
+    assert_whole(in_a_store, undisturbed)
+
+
+def test_a_run_into_a_store_that_fails_is_killed_and_goes_on(
+    clips: Path, undisturbed: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While planning, and at work; each fourth answer of the store is an error or breaks off."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    driver = Marked()  # with a Ray of its own, which the store's address reaches
+    out = "s3://archive/run"
+    command = analyze_command(clips, out)  # type: ignore[arg-type]
+    store.every = 4
+    for fail, step in (("500", "run.json"), ("cut", "plan.segments")):
+        store.fail = fail
+        ended = driver.run(command, step)
+        assert ended.returncode == KILLED, f"{step}: {ended.stderr}"
+    process = driver.start(["-m", "fer_batch.cli.main", *command], stderr=subprocess.DEVNULL)
+    results = folder_of(out) / "results"
+    assert wait_for(lambda: len(list(results.glob("*.parquet"))) > 2, process)
+    process.kill()
+    process.wait()
+    driver.kill()
+    store.fail = "500"
+    ended = driver.run(command)
+    assert ended.returncode == 0, ended.stderr
+    store.fail = ""
+    assert_whole(out, undisturbed)

@@ -1,0 +1,65 @@
+"""A run whose output lies in a store, against the same run in a folder."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fer_batch.config import AnalyzeConfig
+from fer_batch.pipeline.finalize import finalize
+from fer_batch.pipeline.forget import forget
+from fer_batch.pipeline.verify import verify
+from fer_batch.storage.outputs import folder_of
+from fer_batch.timeline.store import open_timeline
+from tests.conftest import SAMPLE, remux
+from tests.integration.test_analyze import analyze_in_process, assert_same_run, rows
+from tests.s3 import Store, client
+
+pytestmark = pytest.mark.slow
+
+SELDOM = AnalyzeConfig(min_face=0.2, fps=2.0, segment_s=5.0)
+OUT = "s3://archive/results/of talks"
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    remux(SAMPLE, folder / "a.mp4")
+    remux(SAMPLE, folder / "b.mkv")
+    (folder / "c.mp4").write_bytes(b"no video at all")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def in_a_folder(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("folder") / "out"
+    analyze_in_process([str(videos)], out, SELDOM)
+    return out
+
+
+@pytest.fixture
+def in_a_store(videos: Path, in_a_folder: Path, store: Store) -> Path:
+    out = folder_of(OUT)
+    analyze_in_process([str(videos)], out, SELDOM)
+    return out
+
+
+def test_a_run_in_a_store_is_that_in_a_folder(in_a_store: Path, in_a_folder: Path) -> None:
+    assert_same_run(in_a_store, in_a_folder)
+    assert verify(in_a_store) == []
+    here = open_timeline(in_a_folder).to_pandas("a.mp4")
+    pd.testing.assert_frame_equal(open_timeline(OUT).to_pandas("a.mp4"), here)
+    pd.testing.assert_frame_equal(open_timeline(OUT).summary(), open_timeline(in_a_folder).summary())
+    assert finalize(in_a_store, anew=True) == finalize(in_a_folder, anew=True)
+    assert_same_run(in_a_store, in_a_folder)
+
+
+def test_nothing_is_left_of_what_is_forgotten_in_a_store(in_a_store: Path) -> None:
+    (video,) = [row for row in rows(in_a_store, "videos").to_dict("records") if row["uri"].endswith("a.mp4")]
+    assert forget(in_a_store, ["a.mp4"]) == [video["uri"]]
+    assert verify(in_a_store) == []
+    assert set(rows(in_a_store, "videos").uri.map(lambda uri: Path(uri).name)) == {"b.mkv", "c.mp4"}
+    listing = client().list_objects_v2(Bucket="archive").get("Contents", [])
+    contents = [client().get_object(Bucket="archive", Key=item["Key"])["Body"].read() for item in listing]
+    assert contents
+    assert not [text for text in contents if video["video_id"].encode() in text]
