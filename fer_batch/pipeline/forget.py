@@ -110,9 +110,9 @@ def _strip_results(folder: Path, ids: set[str]) -> None:
     """Bundles keep their names, so that they stay done, but for those of which nothing is left."""
     for path in sorted(folder.glob("*.parquet")):
         try:
-            file = source(path)
-            owners = set(pq.read_table(file, columns=["video_id"]).column("video_id").to_pylist())
-            whole = pq.read_table(file, page_checksum_verification=True) if owners & ids else None
+            with path.open("rb") as file:
+                owners = set(pq.read_table(file, columns=["video_id"]).column("video_id").to_pylist())
+                whole = pq.read_table(file, page_checksum_verification=True) if owners & ids else None
         except (pa.ArrowException, OSError) as error:
             if getattr(error, "errno", None) is not None:  # of the file system, not of what is in the file
                 raise OutputError(f"{path} can't be read: {error}") from error

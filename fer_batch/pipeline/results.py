@@ -63,7 +63,8 @@ def remove_damaged(folder: Path, bundle_ids: Iterable[str]) -> None:
 
 def _remove_damaged(path: Path) -> None:
     try:
-        pq.read_metadata(source(path))
+        with path.open("rb") as file:
+            pq.read_metadata(file)
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None) is not None:  # of the file system, not of what is in the file
             raise OutputError(f"{path} can't be read: {error}") from error
