@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import random
 import socket
 import sys
 import threading
@@ -24,6 +25,8 @@ from fer_batch.files import content, is_in_store
 BEAT_S = 5.0
 GONE_S = 60.0
 """Who holds a lease in a store and gives no sign of life for so long is gone."""
+LEASE = ".lease."
+"""How the names of leases in a store begin; then comes a number."""
 ATTEMPTS = 100
 """To make and open a folder that others make and remove."""
 
@@ -109,30 +112,45 @@ def _store_lease(out: Path, command: str) -> Iterator[None]:
 
 def _last(out: Path) -> Path:
     """The lease in a store that counts, or would be the first."""
-    numbers = [int(path.name[7:]) for path in out.glob(".lease.*") if path.name[7:].isdecimal()]
-    return out / f".lease.{max(numbers, default=0):06d}"
+    return _newest(out, _leases(out))
+
+
+def _newest(out: Path, leases: set[Path]) -> Path:
+    return max(leases, key=_number, default=out / f"{LEASE}{0:06d}")
+
+
+def _leases(out: Path) -> set[Path]:
+    return {path for path in out.glob(f"{LEASE}*") if path.name.removeprefix(LEASE).isdecimal()}
+
+
+def _number(lease: Path) -> int:
+    return int(lease.name.removeprefix(LEASE))
 
 
 def _claimed(out: Path, me: dict[str, Any]) -> Path:
     """The lease in a store, taken; raises OutputError where somebody else has it."""
     for _ in range(ATTEMPTS):
         try:
-            last = _last(out)
+            before = _leases(out)
+            last = _newest(out, before)
             gone = _gone(last)
         except Exception as error:  # each store's library has errors of its own
             raise OutputError(f"{out} can't be read: {error}") from error
         if not gone:
             raise OutputError(_refusal(last))
-        mine = out / f".lease.{int(last.name[7:]) + 1:06d}"
+        mine = out / f"{LEASE}{_number(last) + 1:06d}"
         try:
             mine.fs.pipe_file(mine.path, json.dumps(me).encode(), mode="create")  # type: ignore[attr-defined]
         except FileExistsError:
             continue
         except OSError as error:
             raise OutputError(f"{out} can't be written to: {error}") from error
-        for path in out.glob(".lease.*"):
-            if path.name < mine.name:
-                path.unlink(missing_ok=True)
+        if _leases(out) - before - {mine}:  # of another who came when the last one had just gone
+            mine.unlink(missing_ok=True)
+            time.sleep(random.uniform(0, BEAT_S / 5))
+            continue
+        for path in before:
+            path.unlink(missing_ok=True)
         return mine
     raise OutputError(f"{out} is in use: others take turns there; run the same command again")
 
@@ -168,7 +186,7 @@ def _keep(path: Path, me: dict[str, Any], over: threading.Event) -> None:
     while not over.wait(BEAT_S):
         beat += 1
         with contextlib.suppress(Exception):  # of the store's library; it has until GONE_S to come back
-            if _last(path.parent).name > path.name:
+            if _number(_last(path.parent)) > _number(path):
                 last = -math.inf
             elif not over.is_set():
                 path.write_text(json.dumps(me | {"beat": beat}))
