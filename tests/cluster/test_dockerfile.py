@@ -1,5 +1,6 @@
 """`cluster/Dockerfile`, as far as can be told without building it."""
 
+import itertools
 import re
 import shlex
 import shutil
@@ -92,7 +93,8 @@ def test_requirements_are_those_of_the_package(tmp_path: Path) -> None:
     write = write.replace("python -c", f"{shlex.quote(sys.executable)} -c")
     subprocess.run(["sh", "-e", "-c", f"{write} && {choose}"], cwd=tmp_path, check=True)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["cluster"]]
+    extras = [project["optional-dependencies"][name] for name in ("cluster", "s3", "gs")]
+    wanted = [*project["dependencies"], *itertools.chain(*extras)]
     assert (tmp_path / "requirements.txt").read_text().splitlines() == wanted
     torch = (tmp_path / "torch.txt").read_text().splitlines()
     assert [re.split("[><=]", line)[0] for line in torch] == ["torch", "torchvision"]
