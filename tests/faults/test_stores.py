@@ -14,7 +14,7 @@ from tests.faults.test_kills import KILLED, TABLE_STEPS
 from tests.integration.test_analyze import assert_same_run
 from tests.s3 import Store
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # those marked as faults take long enough
 
 
 @pytest.fixture
@@ -34,19 +34,16 @@ def assert_whole(out: str, undisturbed: Path) -> None:
     assert not list(folder_of(out).glob(".lease*"))
 
 
-@pytest.mark.parametrize("standing", [False, True], ids=["new tables", "tables that stand"])
-def test_finalize_killed_at_each_step_in_a_store(undisturbed: Path, in_a_store: str, standing: bool) -> None:
-    """Tables that stand are seen all the while."""
+def test_finalize_killed_at_each_step_in_a_store(undisturbed: Path, in_a_store: str) -> None:
+    """The tables that stand are seen all the while."""
     command = ["finalize", in_a_store]
-    if standing:
-        assert Marked().run(command).returncode == 0
-    for step in (*(["finalize.vacuum"] if standing else []), *TABLE_STEPS):
+    assert Marked().run(command).returncode == 0
+    for step in ("finalize.vacuum", *TABLE_STEPS):
         if ":" in step:  # of another bucket, and there is one
             continue
         ended = Marked().run(command, step)
         assert ended.returncode == KILLED, f"{step}: {ended.stderr}"
-        if standing:
-            assert_same_run(folder_of(in_a_store), undisturbed)
+        assert_same_run(folder_of(in_a_store), undisturbed)
     assert Marked().run(command).returncode == 0
     assert_whole(in_a_store, undisturbed)
 
