@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from fer_batch.errors import OutputError
-from fer_batch.storage.stores import EXTRAS, OPTIONS, check_address, is_remote
+from fer_batch.storage.stores import EXTRAS, check_address, is_remote
 
 PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs"}
 """Stores that results can be written to, and what does that: those where a write can be made to fail if there
@@ -33,7 +33,7 @@ def folder_of(name: str | Path) -> Path:
         )
     from upath import UPath
 
-    return cast(Path, UPath(name.rstrip("/"), use_listings_cache=False, **OPTIONS.get(protocol, {})))
+    return cast(Path, UPath(name.rstrip("/"), use_listings_cache=False))
 
 
 def delta_options(folder: Path) -> dict[str, str] | None:

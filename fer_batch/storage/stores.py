@@ -21,9 +21,6 @@ BLOCKS = 16
 """Held of a file that is being read; the next one is fetched while this one is decoded."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http": "http", "https": "http"}
 """What fer-batch has to be installed with, by the address's protocol."""
-TRIES = {"config_kwargs": {"retries": {"total_max_attempts": 2}}}
-OPTIONS: dict[str, Any] = {"s3": TRIES, "s3a": TRIES}
-"""Of a store's library: s3fs tries five times as often as the library below it, which would itself try so."""
 ASKED_AT_ONCE = 32
 SECRETS = re.compile(
     r"(?i)(^|&)(x-amz-(signature|credential|security-token)|x-goog-signature|signature|sig|access_token|token"
@@ -181,9 +178,7 @@ def _system(protocol: str) -> Any:
     import fsspec
 
     # What a store held a while ago is no answer.
-    return fsspec.filesystem(
-        protocol, use_listings_cache=False, skip_instance_cache=True, **OPTIONS.get(protocol, {})
-    )
+    return fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
 
 
 def _system_of(uri: str) -> tuple[Any, str]:

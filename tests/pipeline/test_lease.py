@@ -349,6 +349,7 @@ def test_of_runs_that_take_a_lease_in_a_store_at_once_one_wins(store: Store) -> 
     assert won == [1]
 
 
+@pytest.mark.slow
 def test_a_store_that_can_not_be_reached_is_one_line(store: Store) -> None:
     store.fail = "down"
     with pytest.raises(OutputError, match="can't be"), lease(folder_of(IN_STORE), "analyze"):

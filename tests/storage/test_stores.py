@@ -110,7 +110,7 @@ def test_a_store_that_goes_away_is_the_reason(
     sample: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = store.put("a.mp4", sample.read_bytes())
-    monkeypatch.setattr(stores._system("s3"), "retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(DecodeError, match="the file does not exist"):
         read_info("s3://archive/none.mp4")
     store.fail = "down"
