@@ -146,9 +146,7 @@ def _named(inputs: Sequence[str], counts: Counter[str], columns: dict[str, str])
 def _named_member(given: str) -> _Named:
     """ARCHIVE!/MEMBER; raises InputError where there is none."""
     archive, name = split_member(given) or ("", "")
-    if not stores.is_remote(archive):
-        archive = _found(archive)[0]
-    found, trouble = _index(archive)
+    found, trouble = _index(_uri_of(archive))
     if name not in found:
         raise InputError(f"there is no file {given}" + (f": its archive: {trouble}" if trouble else ""))
     return Entry(path=given), None
@@ -173,12 +171,11 @@ def _named_in_store(given: str, counts: Counter[str], columns: dict[str, str]) -
             if found is None:
                 raise InputError(f"there is no file {given}, and nothing below it")
         for file in below:
-            known = _Known(size_bytes=file.size_bytes, changes=file.version)
+            known = _answered(file)
             told = file.size_bytes or file.version != UNTOLD
             yield from _if_video(file.uri, counts, known if told else None)
     if found is not None:
-        known = _Known(size_bytes=found.size_bytes, changes=found.version)
-        yield from _file(Entry(path=given), counts, known)
+        yield from _file(Entry(path=given), counts, _answered(found))
 
 
 def _manifest(given: str, folder: str, counts: Counter[str], columns: dict[str, str]) -> Iterator[_Named]:
@@ -222,7 +219,7 @@ def _file(entry: Entry, counts: Counter[str], known: _Known | None = None) -> It
     if not is_archive(entry.path) or (not stores.is_remote(entry.path) and not os.path.isfile(entry.path)):
         yield entry, known
         return
-    archive = entry.path if stores.is_remote(entry.path) else _found(entry.path)[0]
+    archive = _uri_of(entry.path)
     found, trouble = _members(archive)
     for member in found:
         if _is_video(member.name):
@@ -322,8 +319,7 @@ def _answered(answer: stores.Found | InputError | None) -> _Known:
 
 def _member(entry: Entry, archive: str, name: str) -> dict[str, Any]:
     """A member of an archive that was named by itself."""
-    if not stores.is_remote(archive):
-        archive = _found(archive)[0]
+    archive = _uri_of(archive)
     found, trouble = _index(archive)
     known = _known(found[name]) if name in found else None
     missing = _Known(error=f"its archive: {trouble}" if trouble else "its archive has no such file")
@@ -364,6 +360,11 @@ def _row(entry: Entry, uri: str, known: _Known) -> dict[str, Any]:
         "duration_s": entry.duration_s,
         "extra": entry.extra,
     }
+
+
+def _uri_of(name: str) -> str:
+    """An address as it is, a path absolute and without links."""
+    return name if stores.is_remote(name) else _found(name)[0]
 
 
 def _found(path: str) -> tuple[str, os.stat_result | None, str | None]:

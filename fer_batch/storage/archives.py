@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from fer_batch.errors import DecodeError
-from fer_batch.storage.stores import StoreFile, is_remote
+from fer_batch.storage.stores import StoreFile, is_remote, reason_of
 
 MARK = "!/"
 """Between an archive's name and its member's."""
@@ -73,7 +73,7 @@ def members(file: BinaryIO, name: str, size: int) -> tuple[list[Member], str | N
         for member in look(file, name, size):
             found[member.name] = member
     except DAMAGE as error:
-        return list(found.values()), f"after {len(found)} files the archive can't be read: {_reason(error)}"
+        return list(found.values()), f"after {len(found)} files the archive can't be read: {reason_of(error)}"
     return list(found.values()), None
 
 
@@ -111,7 +111,7 @@ def open_member(archive: str, member: str, offset: int, identity: Any) -> Binary
     except DAMAGE as error:
         _opened_zip.cache_clear()
         _unpacking.cache_clear()
-        raise DecodeError(f"it can't be read from its archive: {_reason(error)}") from error
+        raise DecodeError(f"it can't be read from its archive: {reason_of(error)}") from error
 
 
 class _Bounded(io.RawIOBase):
@@ -296,7 +296,3 @@ def scratch(file: Any, size: int | None = None) -> BinaryIO:
         raise EOFError(f"it ends {left} bytes early")
     copy.seek(0)
     return copy  # type: ignore[return-value]
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -79,12 +79,6 @@ def look_up_all(uris: Iterable[str]) -> Iterator[Found | InputError | None]:
         yield from threads.map(one, uris)
 
 
-def is_folder(uri: str) -> bool:
-    """Whether there is something below an address; raises InputError where the store can't be asked."""
-    system, path = _system_of(uri)
-    return bool(_asked(uri, lambda: system.isdir(path)))
-
-
 def listed(uri: str) -> list[Found]:
     """All files below an address, or that a glob of a store stands for, in order of their names.
 
@@ -166,11 +160,11 @@ class StoreFile(io.RawIOBase):
         except FileNotFoundError as error:
             if _missing(self.uri, error):
                 raise DecodeError("the file does not exist") from None
-            raise DecodeError(f"the store can't be read: {_reason(error.__cause__ or error)}") from error
+            raise DecodeError(f"the store can't be read: {reason_of(error.__cause__ or error)}") from error
         except MemoryError:
             raise
         except Exception as error:  # each store's library has errors of its own
-            raise DecodeError(f"the store can't be read: {_reason(error)}") from error
+            raise DecodeError(f"the store can't be read: {reason_of(error)}") from error
 
 
 @functools.cache
@@ -214,12 +208,13 @@ def _asked(uri: str, question: Callable[[], T]) -> T | None:
     except FileNotFoundError as error:
         if _missing(uri, error):
             return None
-        raise InputError(f"{uri} can't be read: {_reason(error.__cause__ or error)}") from error
+        raise InputError(f"{uri} can't be read: {reason_of(error.__cause__ or error)}") from error
     except InputError:
         raise
     except Exception as error:  # each store's library has errors of its own
-        raise InputError(f"{uri} can't be read: {_reason(error)}") from error
+        raise InputError(f"{uri} can't be read: {reason_of(error)}") from error
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -823,7 +823,7 @@ def _info(source: _Source, decoded: _Decoded | None) -> VideoInfo:
     container, stream = source.container, source.stream
     first = decoded[1] if decoded else None
     if first is None or stream.time_base is None:
-        said = _log_of_opening(open_medium(source.path, source.offset))
+        said = _log_of_opening(source.medium)
         if size := re.search(r"Picture size (\d+)x(\d+) (is invalid|exceeds)", said):
             raise DecodeError(_not_fitting(int(size[1]), int(size[2])))
         raise DecodeError(f"no frame can be decoded ({source.trouble or 'the stream is empty'})")
