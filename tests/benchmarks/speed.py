@@ -191,6 +191,19 @@ def workers(where: Where) -> Figures:
     return {"value": one / two, "seconds": {"one": one, "two": two}}
 
 
+def nodes(where: Where) -> Figures:
+    """Wall time of one node of a cluster over that of two, a CPU each, a set of 40 clips."""
+    folder = copies(where.media, clip("woman_pexels.mp4"), 40)
+    command = [sys.executable, str(Path(__file__).with_name("nodes.py"))]
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(where.runs):
+        for count, runs in seconds.items():
+            said = subprocess.run([*command, str(count), str(folder)], capture_output=True, check=True)
+            runs.append(float(said.stdout.split()[-1]))
+    one, two = (statistics.median(runs) for runs in seconds.values())
+    return {"value": one / two, "seconds": {"one": seconds[1], "two": seconds[2]}}
+
+
 def actor(where: Where) -> Figures:
     """CPU time of 10 minutes of video on one warm actor of Ray, all of Ray's processes included, over that
     of the same stages here. Warm: it is what 20 minutes cost more than 10.
@@ -403,6 +416,7 @@ ROWS = {
     "crowd": Row(work="crowd, 1080p: faster than plain MTCNN", measure=crowd, floor=4, goal=8),
     "recall": Row(work="recall against full MTCNN", measure=recall, floor=0.97, goal=1.0, unit="", long=True),
     "workers": Row(work="two workers against one, 40 clips", measure=workers, floor=1.7, goal=1.9, long=True),
+    "nodes": Row(work="two nodes against one, 40 clips", measure=nodes, floor=1.7, goal=1.9, long=True),
     "actor": Row(work="an actor of Ray against none: CPU", measure=actor, floor=1.15, goal=1.05, long=True),
     "guard": Row(work="a guarded process against none: CPU", measure=guard, floor=1.03, goal=1.0),
     "start": Row(work="start to first result on disk", measure=start, floor=30, goal=12, unit="s"),
