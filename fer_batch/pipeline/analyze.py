@@ -48,7 +48,7 @@ from fer_batch.pipeline.plan_store import (
     remove_run,
     start_run,
 )
-from fer_batch.pipeline.results import ResultsSink, done_bundles, faces_found, remove_damaged, write_result
+from fer_batch.pipeline.results import done_bundles, faces_found, remove_damaged, write_result, write_results
 from fer_batch.runtime import meanwhile, ray_session
 from fer_batch.schema import PLAN, PROBED, RESULTS, from_bundle, to_bundle
 from fer_batch.storage.outputs import folder_of
@@ -206,15 +206,35 @@ def left_to_do(out: Path, meter: "_Meter") -> Iterator[pa.Table]:
 class Worker(GuardedStage):
     """One that dies where it can't have a guarded process, as Ray tells exceptions of workers no further.
 
-    Ray starts another.
+    Ray starts another. Given a folder, it writes its results there itself and hands on their ids alone: tasks
+    of Ray that write cost a process each, where a node has fewer CPUs than workers and tasks.
     """
+
+    def __init__(
+        self, name: str, arguments: tuple[Any, ...], limits: Limits, results: Path | None = None
+    ) -> None:
+        super().__init__(name, arguments, limits)
+        self.results = results
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         try:
-            return super().__call__(bundles)
+            done = super().__call__(bundles)
         except NoChildError as error:
             print(error, file=sys.stderr, flush=True)
             os._exit(1)
+        return done if self.results is None else write_results(self.results, done)
+
+
+class Recognizing:
+    """A worker that recognizes faces that others have found, and writes the results."""
+
+    def __init__(self, checkpoint: Path | None, flip: bool, results: Path) -> None:
+        from fer_batch.pipeline.stages import RecognizeStage
+
+        self.stage, self.results = RecognizeStage(checkpoint, flip), results
+
+    def __call__(self, faces: pa.Table) -> pa.Table:
+        return write_results(self.results, self.stage(faces))
 
 
 def run_bundles(
@@ -262,16 +282,14 @@ def _through_stages(
     bundles = ray.data.from_arrow(work)
     faces: tuple[Any, ...] = (config, card.crop_scale)
     if there.recognizers:
-        from fer_batch.pipeline.stages import RecognizeStage
-
-        arguments = ("FacesStage", (*faces, AHEAD, there.faces_gpu > 0), limits)
+        arguments: tuple[Any, ...] = ("FacesStage", (*faces, AHEAD, there.faces_gpu > 0), limits)
         answers = _stage(
             bundles, Worker, arguments, there.faces, len(work), num_cpus=1, num_gpus=there.faces_gpu
         )
         answers = _stage(
             answers,
-            RecognizeStage,
-            (checkpoint, config.flip),
+            Recognizing,
+            (checkpoint, config.flip, results),
             there.recognizers,
             there.recognizers,  # which keep up with many times as many that look for faces
             num_cpus=0,
@@ -279,10 +297,9 @@ def _through_stages(
         )
     else:
         ahead = AHEAD if there.faces >= 2 * len(work) else 0
-        arguments = ("AnalyzeStage", (*faces, checkpoint, ahead), limits)
+        arguments = ("AnalyzeStage", (*faces, checkpoint, ahead), limits, results)
         answers = _stage(bundles, Worker, arguments, there.faces, len(work), num_cpus=1)
-    # Without a CPU: the workers may have them all, and Ray Data would keep a quarter for these tasks.
-    answers.write_datasink(ResultsSink(results), ray_remote_args={"num_cpus": 0})
+    answers.materialize()
 
 
 def _stage(

@@ -3,12 +3,10 @@
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from ray.data import Datasink
 
 from fer_batch.errors import OutputError
 from fer_batch.faults import point
@@ -19,23 +17,17 @@ READERS = 8
 """Files that are read at once: a network's file system takes milliseconds for each."""
 
 
-class ResultsSink(Datasink[None]):
-    """Writes each finished bundle of `bundled(RESULTS)` to `results/<bundle_id>.parquet`, a row a segment.
-
-    A retry overwrites the file with the same answers: a bundle's id is a hash of all that they depend on.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def write(self, blocks: Iterable[pa.Table], ctx: Any) -> None:
-        for block in blocks:
-            for number in range(block.num_rows):
-                write_result(self.folder, block.slice(number, 1))
+def write_results(folder: Path, bundles: pa.Table) -> pa.Table:
+    """Write finished bundles of `bundled(RESULTS)`, each to `results/<bundle_id>.parquet`; their ids."""
+    for number in range(bundles.num_rows):
+        write_result(folder, bundles.slice(number, 1))
+    return bundles.select(["bundle_id"])
 
 
 def write_result(folder: Path, bundle: pa.Table) -> None:
-    """Write one bundle of `bundled(RESULTS)`; its totals stand in the file's metadata, for progress."""
+    """Write one bundle of `bundled(RESULTS)`, a row a segment; its totals stand in the file's metadata, for
+    progress. A retry overwrites it with the same: a bundle's id is a hash of all that its answers depend on.
+    """
     rows = from_bundle(bundle, RESULTS)
     index = pc.struct_field(pc.list_flatten(rows.column("faces")), "frame_index")
     faces = pc.sum(pc.greater_equal(index, 0)).as_py() or 0
