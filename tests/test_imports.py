@@ -52,6 +52,7 @@ PLACES = {
     "duckdb": ["timeline/*.py", "cli/query.py"],
     "deltalake": ["pipeline/*.py", "timeline/*.py"],
     "matplotlib": ["sample/make_sample.py", "evaluation/report.py"],
+    "shtab": ["cli/completion.py"],
     "skimage": ["sample/make_sample.py"],
 }
 """The only files that may import a library."""

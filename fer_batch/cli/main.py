@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fer_batch.cli import analyze, bench, crossval, evaluate, forget, plan, query, submit, train, verify
+from fer_batch.cli.completion import INSTALL, SHELLS, PrintCompletion
 from fer_batch.errors import FerBatchError, full_disk
 
 
@@ -35,9 +36,14 @@ def _command(arguments: Sequence[str] | None) -> int:
     parser = _Parser(
         prog="fer-batch",
         description="Archives of video to emotion timelines: expressions as a model sees them, on Ray.",
-        epilog="Start with `fer-batch demo`. What the model sees is an expression, not what a person feels.",
+        epilog="Start with `fer-batch demo`. What the model sees is an expression, not what a person feels."
+        f"\n\n{INSTALL}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"fer-batch {version('fer-batch')}")
+    parser.add_argument(
+        "--print-completion", action=PrintCompletion, choices=SHELLS, help="a script for a shell (see below)"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     for module in (analyze, plan, query, verify, forget, bench, train, evaluate, crossval, submit):
         module.add_commands(commands)
