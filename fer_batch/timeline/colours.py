@@ -14,7 +14,7 @@ EMOTION_COLOURS = {
 """From dark to light: 11 apart in CIE L*, so that they stay apart in grey.
 
 The hues are those of Okabe and Ito, "Color Universal Design" (2008), chosen for all kinds of colour vision;
-the lightness is ours, as two of theirs are equally light in three pairs. Neutral, the most frequent, is grey.
+the lightness is ours, as orange and sky blue are equally light there. Neutral, the most frequent, is grey.
 """
 
 OTHER_COLOURS = ("#7ba64f", "#815935", "#d4b543", "#572c9d", "#8669e2", "#a7e5a6")
