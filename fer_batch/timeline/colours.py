@@ -3,21 +3,22 @@
 from collections.abc import Sequence
 
 EMOTION_COLOURS = {
-    "fear": "#661a4a",
-    "sad": "#04598c",
-    "angry": "#b85000",
-    "disgust": "#039f74",
-    "surprise": "#53b2e7",
-    "neutral": "#c6c6c6",
-    "happy": "#f6e948",
+    "fear": "#4b0032",
+    "sad": "#04456e",
+    "angry": "#994201",
+    "disgust": "#0ca176",
+    "surprise": "#5ab7ec",
+    "neutral": "#c9c9c9",
+    "happy": "#fff251",
 }
-"""From dark to light: 11 apart in CIE L*, so that they stay apart in grey.
+"""From dark to light: at least 10 apart in CIE L*, and 26 of 255 in BT.601's luma, which programs and printers
+commonly take for grey.
 
 The hues are those of Okabe and Ito, "Color Universal Design" (2008), chosen for all kinds of colour vision;
 the lightness is ours, as orange and sky blue are equally light there. Neutral, the most frequent, is grey.
 """
 
-OTHER_COLOURS = ("#7ba64f", "#815935", "#d4b543", "#572c9d", "#8669e2", "#a7e5a6")
+OTHER_COLOURS = ("#c454aa", "#8ba914", "#42f8a3", "#44783d", "#620f1b", "#773b18")
 """For classes with other names: between those in lightness, and of the hues that lie furthest from all
 others in CIELAB as protanopes, deuteranopes, tritanopes and others see them (Machado, Oliveira and Fernandes,
 2009)."""
@@ -35,6 +36,16 @@ def colour_of(name: str, classes: Sequence[str]) -> str:
     colours = (*OTHER_COLOURS, *free)
     unknown = [other for other in classes if other not in EMOTION_COLOURS]
     return colours[unknown.index(name) % len(colours)]
+
+
+def letters_of(classes: Sequence[str]) -> dict[str, str]:
+    """The fewest first letters that tell each class from the others: what a colour has beside it in grey."""
+    found = {}
+    for name in classes:
+        others = [other for other in classes if other != name]
+        told = (n for n in range(1, len(name)) if not any(other.startswith(name[:n]) for other in others))
+        found[name] = name[: next(told, None)].capitalize()
+    return found
 
 
 def ink_on(colour: str) -> str:

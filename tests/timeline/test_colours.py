@@ -1,12 +1,13 @@
 """Colours of emotions: apart in grey, and for all kinds of colour vision."""
 
+from collections.abc import Iterable
 from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
 
 from fer_batch.schema import EMOTIONS
-from fer_batch.timeline.colours import EMOTION_COLOURS, OTHER_COLOURS, colour_of, ink_on
+from fer_batch.timeline.colours import EMOTION_COLOURS, OTHER_COLOURS, colour_of, ink_on, letters_of
 
 XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 SIGHT = {
@@ -43,10 +44,19 @@ def lab(colour: str, sight: str = "trichromat") -> np.ndarray:
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-def steps(colours: tuple[str, ...]) -> list[float]:
-    """Differences of lightness between colours, in its order."""
-    lightness = sorted(float(lab(colour)[0]) for colour in colours)
-    return [high - low for low, high in pairwise(lightness)]
+def luma(colour: str) -> float:
+    """0 to 255, by BT.601."""
+    return sum(w * int(colour[at : at + 2], 16) for w, at in ((0.299, 1), (0.587, 3), (0.114, 5)))
+
+
+def least_step(values: Iterable[float]) -> float:
+    """The least difference between two."""
+    return min(high - low for low, high in pairwise(sorted(values)))
+
+
+def least_distance(colours: list[str], sight: str) -> float:
+    """Between two, in CIELAB; 2 can just be seen."""
+    return min(float(np.linalg.norm(lab(a, sight) - lab(b, sight))) for a, b in combinations(colours, 2))
 
 
 @pytest.mark.parametrize(("colour", "expected"), [("#000000", 0), ("#777777", 50), ("#ffffff", 100)])
@@ -56,15 +66,16 @@ def test_lightness_is_that_of_cie(colour: str, expected: float) -> None:
 
 def test_emotions_are_apart_in_grey() -> None:
     colours = tuple(colour_of(name, EMOTIONS) for name in EMOTIONS)
-    assert min(steps(colours)) >= 10
-    assert min(steps(colours + OTHER_COLOURS)) >= 5
+    assert least_step(lab(colour)[0] for colour in colours) >= 10
+    assert least_step(map(luma, colours)) >= 26
+    assert least_step(lab(colour)[0] for colour in colours + OTHER_COLOURS) >= 4
+    assert least_step(map(luma, colours + OTHER_COLOURS)) >= 11
 
 
 @pytest.mark.parametrize("sight", SIGHT)
 def test_colours_are_apart_for_everybody(sight: str) -> None:
-    colours = (*EMOTION_COLOURS.values(), *OTHER_COLOURS)
-    distances = [np.linalg.norm(lab(a, sight) - lab(b, sight)) for a, b in combinations(colours, 2)]
-    assert min(distances) >= 15
+    assert least_distance(list(EMOTION_COLOURS.values()), sight) >= 15
+    assert least_distance([*EMOTION_COLOURS.values(), *OTHER_COLOURS], sight) >= 13
 
 
 def test_neutral_is_grey() -> None:
@@ -102,3 +113,16 @@ def test_text_on_a_colour_has_contrast(colour: str) -> None:
         0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in (linear(colour), linear(ink_on(colour)))
     )
     assert (max(paper, ink) + 0.05) / (min(paper, ink) + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize(
+    ("classes", "letters"),
+    [
+        ((), []),
+        (("calm",), ["C"]),
+        (EMOTIONS, ["A", "D", "F", "H", "N", "Sa", "Su"]),
+        (("a", "ab", "abc"), ["A", "Ab", "Abc"]),
+    ],
+)
+def test_letters_tell_classes_apart(classes: tuple[str, ...], letters: list[str]) -> None:
+    assert list(letters_of(classes).values()) == letters
