@@ -178,6 +178,18 @@ MOMENTS = pa.schema(
 )
 """A moment that was looked at, with the number of faces found: "no face" and "not looked at" differ."""
 
+PEOPLE = pa.schema(
+    _fields(
+        video_id=pa.string(),
+        version=pa.string(),
+        attempt=pa.int32(),
+        track_id=pa.int32(),
+        person=pa.string(),
+    )
+)
+"""Who a track is. It holds for this version and attempt of the video alone: its next analysis may number
+tracks otherwise."""
+
 
 _TRACK = _fields(video_id=pa.string(), uri=pa.string(), track_id=pa.int32())
 _ANSWER = _fields(emotion=pa.string(), confidence=pa.float32())

@@ -1,7 +1,7 @@
 """Leaving no trace of a video in a run's folder: not in answers, plan or tables, nor in what they were."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,10 +14,11 @@ from fer_batch.errors import InputError, OutputError
 from fer_batch.files import content, remove_tree, source, write_json, write_parquet
 from fer_batch.pipeline.finalize import KEEP_LOG, finalize, standing_tables, table_schemas, vacuum
 from fer_batch.pipeline.lease import lease
+from fer_batch.pipeline.people import read_people, without_videos, write_people
 from fer_batch.pipeline.plan_store import own_columns, read_run, read_segments, read_videos
 from fer_batch.pipeline.results import done_bundles, write_result
 from fer_batch.pipeline.snapshot import TABLES, write_snapshot
-from fer_batch.schema import RESULTS, conform, to_bundle
+from fer_batch.schema import PEOPLE, RESULTS, conform, to_bundle
 from fer_batch.storage.outputs import folder_of
 
 BEGUN = ".forget.json"
@@ -58,6 +59,8 @@ def complete_forget(out: Path) -> None:
     faults.point("forget.results")
     _strip_plan(out / "plan", ids)
     faults.point("forget.plan")
+    if ids & set(read_people(out).column("video_id").to_pylist()):
+        write_people(out, PEOPLE.empty_table(), ids)
     _strip_tables(out, ids)
     faults.point("forget.tables")
     try:
@@ -121,13 +124,13 @@ def _strip_results(folder: Path, ids: set[str]) -> None:
         if owners <= ids:
             path.unlink()
         elif whole is not None:
-            write_result(folder, to_bundle(path.stem, conform(_without(whole, ids), RESULTS)))
+            write_result(folder, to_bundle(path.stem, conform(without_videos(whole, ids), RESULTS)))
 
 
 def _strip_plan(folder: Path, ids: set[str]) -> None:
     for path in sorted(folder.glob("*.parquet")):
         rows = pq.read_table(source(path))
-        rest = _without(rows, ids)
+        rest = without_videos(rows, ids)
         if rest.num_rows < rows.num_rows:
             write_parquet(path, rest)
 
@@ -150,7 +153,7 @@ def _strip_tables(out: Path, ids: set[str]) -> None:
         buckets = table.to_pyarrow_dataset().to_table(columns=["bucket"], filter=its).column("bucket")
         for bucket in sorted(set(buckets.to_pylist())):
             rows = pa.table(table.to_pyarrow_table(filters=[("bucket", "=", bucket)]))
-            rest = _without(rows, ids)
+            rest = without_videos(rows, ids)
             if rest.num_rows < rows.num_rows:
                 write_deltalake(
                     table,
@@ -163,7 +166,3 @@ def _strip_tables(out: Path, ids: set[str]) -> None:
     write_snapshot(out, tables)
     faults.point("forget.snapshot")
     vacuum(out)
-
-
-def _without(rows: pa.Table, ids: Iterable[str]) -> pa.Table:
-    return rows.filter(pc.invert(pc.is_in(rows.column("video_id"), pa.array(sorted(ids), pa.string()))))

@@ -46,7 +46,7 @@ LEAST_S = 10.0
 """What a video counts for there at least, so that a bucket has no more than some thousands."""
 FILLED = b"bucket_s"
 """In the metadata of a round: seconds of video in all buckets since there are such."""
-PARTS = ("run.json", "_SUCCESS.json", "snapshot.json", "plan", "results", *TABLES)
+PARTS = ("run.json", "_SUCCESS.json", "snapshot.json", "people.parquet", "plan", "results", *TABLES)
 """All that a run keeps in its folder, but for hidden files."""
 REMOVED = ".removed.json"
 """What `run.json` is called as long as the run is being removed."""

@@ -11,8 +11,8 @@ EMOTION_COLOURS = {
     "neutral": "#c9c9c9",
     "happy": "#fff251",
 }
-"""From dark to light: at least 10 apart in CIE L*, and 26 of 255 in BT.601's luma, which programs and printers
-commonly take for grey.
+"""From dark to light: at least 10 apart in CIE L*, and 26 of 255 in BT.601's luma, which programs and
+printers commonly take for grey.
 
 The hues are those of Okabe and Ito, "Color Universal Design" (2008), chosen for all kinds of colour vision;
 the lightness is ours, as orange and sky blue are equally light there. Neutral, the most frequent, is grey.

@@ -1,7 +1,8 @@
 """Questions to a finished run: its tables as SQL and as pandas, read-only, and nothing else within reach."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -9,9 +10,11 @@ from deltalake import DeltaTable
 
 from fer_batch.errors import OutputError, QueryError
 from fer_batch.files import is_in_store
+from fer_batch.pipeline.people import read_people
 from fer_batch.pipeline.snapshot import hold, live_files, open_tables
 from fer_batch.schema import VIDEOS, probability_column
 from fer_batch.storage.outputs import folder_of
+from fer_batch.timeline.episodes import STEP_S, episodes_sql
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,13 +22,23 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """Candidates that are named where several videos have one name."""
+TOGETHER = "string_agg(DISTINCT person, ', ' ORDER BY person)"
+PERSONS = {
+    "videos": f"(SELECT video_id, {TOGETHER} AS person FROM people GROUP BY ALL)",
+    "tracks": "people",
+    "moments": f"""(SELECT video_id, time_s, {TOGETHER} AS person FROM tracks
+        WHERE person IS NOT NULL GROUP BY ALL)""",
+}
+"""Whom each table's rows show, by some of their columns; made known in this order."""
 
 
 class Timeline:
-    """The tables `tracks`, `moments` and `videos` of one output folder, as they were when it was opened.
+    """The tables `tracks`, `moments` and `videos` of one output folder, as they were when it was opened, and
+    two more that follow from them: `episodes` (with their defaults) and `summary` (a row a video).
 
-    All have the columns that the manifests of the run's videos have.
-    The files of that state stay as long as it is there, but for the second `finalize` after it was opened.
+    All have a column `person` (see `fer_batch.timeline.assign`), and the first three those that the manifests
+    of the run's videos have. The files of that state stay as long as it is there, but for the second
+    `finalize` after it was opened.
     """
 
     def __init__(self, out: str | Path) -> None:
@@ -35,8 +48,15 @@ class Timeline:
         tables = open_tables(self.out)
         try:
             own = [f for f in pa.schema(tables["videos"].schema().to_arrow()) if f.name not in VIDEOS.names]
-            for name in ("videos", "tracks", "moments"):
-                self._view(name, tables[name], own if name != "videos" else [])
+            rows = {name: self._rows(name, tables[name]) for name in PERSONS}
+            self._connection.register("people", self._people(rows["videos"]))
+            for name, source in rows.items():
+                self._view(name, source, own)
+            columns = self._columns("tracks")
+            self.classes = tuple(c.removeprefix("p_") for c in columns if c.startswith("p_"))
+            """Names of the emotions, as in the `p_…` columns."""
+            self._connection.execute(f"CREATE VIEW episodes AS {episodes_sql()}")
+            self._connection.execute(f"CREATE VIEW summary AS {_summary_sql(self.classes)}")
         except duckdb.Error as error:
             raise OutputError(
                 f"the tables in {self.out} can't be read, `fer-batch finalize` writes them anew: "
@@ -50,12 +70,9 @@ class Timeline:
             "lock_configuration = true",
         ):
             self._connection.execute(f"SET {setting}")
-        columns = [row[0] for row in self._connection.execute("DESCRIBE tracks").fetchall()]
-        self.classes = tuple(c.removeprefix("p_") for c in columns if c.startswith("p_"))
-        """Names of the emotions, as in the `p_…` columns."""
 
     def sql(self, query: str) -> duckdb.DuckDBPyRelation:
-        """One SELECT (in DuckDB's dialect) over `tracks`, `moments` and `videos`; `.df()`, `.arrow()`,
+        """One SELECT (in DuckDB's dialect) over the views; `.df()` (pandas), `.pl()` (Polars), `.arrow()` and
         `.fetchall()` read it.
 
         Raises QueryError for anything but one statement that only reads, and for what DuckDB refuses.
@@ -64,11 +81,29 @@ class Timeline:
             statements = self._connection.extract_statements(query)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise QueryError(
-                    "a question is one SELECT statement over tracks, moments and videos; it can't write"
+                    "a question is one SELECT statement over tracks, moments, videos, episodes and summary; "
+                    "it can't write"
                 )
             return self._connection.sql(query)
         except duckdb.Error as error:
             raise QueryError(_one_line(error)) from error
+
+    def run(self, query: str, values: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
+        """As `sql`, for queries of this package, which may have parameters (`$name`)."""
+        try:
+            return self._connection.sql(query, params=dict(values or {}))
+        except duckdb.Error as error:
+            raise QueryError(_one_line(error)) from error
+
+    def register(self, name: str, table: pa.Table) -> None:
+        """Have a table of the user's own beside the views, under this name."""
+        self._connection.register(name, table)
+
+    def step_s(self, video: str) -> float | None:
+        """Seconds that a moment of a video stands for: its moments' mean distance; None where it has none."""
+        found = self.run(f"SELECT {STEP_S} FROM videos WHERE video_id = $id", {"id": self.video_id(video)})
+        step_s: float | None = found.fetchall()[0][0]
+        return step_s
 
     def to_pandas(
         self,
@@ -82,28 +117,52 @@ class Timeline:
 
         Raises QueryError where there is no such video, or several have that name.
         """
-        conditions = ["true"]
-        values: list[str | float] = []
-        if video is not None:
-            conditions.append("video_id = ?")
-            values.append(self._video_id(str(video)))
-        for condition, value in (("track_id = ?", track), ("time_s >= ?", start_s), ("time_s < ?", end_s)):
-            if value is not None:
-                conditions.append(condition)
-                values.append(float(value))
-        where = " AND ".join(conditions)
-        return self._connection.execute(
-            f"SELECT * FROM tracks WHERE {where} ORDER BY uri, track_id, time_s", values
-        ).df()
+        where, values = self.faces_of(video, track=track, start_s=start_s, end_s=end_s)
+        return self.run(f"SELECT * FROM tracks WHERE {where} ORDER BY uri, track_id, time_s", values).df()
 
-    def _video_id(self, video: str) -> str:
+    def faces_of(
+        self,
+        video: str | None = None,
+        *,
+        person: str | None = None,
+        track: int | None = None,
+        start_s: float | None = None,
+        end_s: float | None = None,
+    ) -> tuple[str, dict[str, Any]]:
+        """The condition, and its values, under which a row of `tracks` is of this video, person and track,
+        and in `[start_s, end_s)`; raises QueryError where there is no such video or person.
+        """
+        conditions = {
+            "video_id = $video": None if video is None else self.video_id(str(video)),
+            "person = $person": None if person is None else self._known(person),
+            "track_id = $track": None if track is None else int(track),
+            "time_s >= $start_s": None if start_s is None else float(start_s),
+            "time_s < $end_s": None if end_s is None else float(end_s),
+        }
+        given = {condition: value for condition, value in conditions.items() if value is not None}
+        values = {condition.rsplit("$", 1)[1]: value for condition, value in given.items()}
+        return " AND ".join(given) or "true", values
+
+    def _known(self, person: str) -> str:
+        known = [name for (name,) in self.run("SELECT DISTINCT person FROM people ORDER BY 1").fetchall()]
+        if person not in known:
+            said = f"it has {', '.join(known[:SHOWN])}" if known else "`fer-batch assign` says who is who"
+            raise QueryError(f"{self.out} knows no person {person}; {said}")
+        return person
+
+    def video_id(self, video: str) -> str:
+        """Of the video that is meant by its id, uri, file name or, where a manifest gave it one, its `id`.
+
+        Raises QueryError where there is no such video, or several have that name.
+        """
         name = video
         for mark in "!%_":
             name = name.replace(mark, f"!{mark}")
-        found = self._connection.execute(
+        own = "OR id = $video" if "id" in self._columns("videos") else ""
+        found = self.run(
             "SELECT video_id, uri FROM videos "
-            "WHERE video_id = ? OR uri = ? OR uri LIKE ? ESCAPE '!' ORDER BY uri",
-            [video, video, f"%/{name}"],
+            f"WHERE video_id = $video OR uri = $video {own} OR uri LIKE $name ESCAPE '!' ORDER BY uri",
+            {"video": video, "name": f"%/{name}"},
         ).fetchall()
         if len(found) == 1:
             return str(found[0][0])
@@ -116,41 +175,64 @@ class Timeline:
         """A row a video: how it ended, how much was seen, and each emotion's mean probability over its
         faces.
         """
-        columns = {name: probability_column(name) for name in self.classes}
-        shares = ", ".join(f'avg({column}) AS "{name}"' for name, column in columns.items())
-        names = ", ".join(f'faces."{name}"' for name in columns)
-        return self._connection.execute(f"""
-            SELECT videos.uri, status, error, read_s, moments, moments_with_face, tracks,
-                   coalesce(faces.n, 0) AS faces, {names}
-            FROM videos
-            LEFT JOIN (SELECT video_id, count(*) AS n, {shares} FROM tracks GROUP BY video_id) AS faces
-            USING (video_id)
-            ORDER BY videos.uri
-        """).df()
+        return self.run("SELECT * EXCLUDE (video_id) FROM summary ORDER BY uri").df()
 
-    def _view(self, name: str, table: DeltaTable, own: list[pa.Field]) -> None:
-        """Make a table visible, with these columns of `videos` more."""
-        more = "".join(f', videos."{f.name}"' for f in own)
-        join = "LEFT JOIN videos USING (video_id)" if own else ""
+    def _people(self, videos: str) -> pa.Table:
+        """Who is who, as far as it was said of the analyses that the tables are of."""
+        self._connection.register("said", read_people(self.out))
+        return self._connection.sql(f"""
+            SELECT video_id, track_id, person FROM said SEMI JOIN {videos} AS known
+            ON said.video_id = known.video_id AND said.version = known.version
+            AND said.attempt = coalesce(known.attempt, 0)""").to_arrow_table()
+
+    def _view(self, name: str, source: str, own: Sequence[pa.Field]) -> None:
+        """Make a table visible, with the column `person` and those that are its owner's."""
+        owned = {f.name: "manifest_person" if f.name == "person" else f.name for f in own}
+        rest = [column for column in self._columns(source) if column not in (*owned, "bucket")]
+        columns = [f'rows."{column}"' for column in rest]
+        joins = ""
+        if self._connection.sql("SELECT 1 FROM people LIMIT 1").fetchall():
+            by = [c for c in ("video_id", "track_id", "time_s") if c in self._columns(PERSONS[name])]
+            same = " AND ".join(f"who.{column} = rows.{column}" for column in by)
+            joins += f" LEFT JOIN {PERSONS[name]} AS who ON {same}"
+            columns.append("who.person")
+        else:
+            columns.append("NULL::VARCHAR AS person")
+        if name == "videos":
+            columns += [f'rows."{column}" AS "{shown}"' for column, shown in owned.items()]
+        elif owned:
+            columns += [f'videos."{shown}"' for shown in owned.values()]
+            joins += " LEFT JOIN videos ON videos.video_id = rows.video_id"
+        self._connection.execute(
+            f"CREATE VIEW {name} AS SELECT {', '.join(columns)} FROM {source} AS rows{joins}"
+        )
+
+    def _columns(self, source: str) -> list[str]:
+        return list(self._connection.sql(f"FROM {source}").columns)
+
+    def _rows(self, name: str, table: DeltaTable) -> str:
+        """What a table is called in SQL, which may then read its files."""
         files = [str(path) for path in live_files(self.out / name, table)]
-        if not files:
-            fields = [f for f in table.to_pyarrow_dataset().schema if f.name != "bucket"]
-            self._connection.register(name, pa.schema([*fields, *own]).empty_table())
-            return
-        if is_in_store(self.out):
-            self._connection.register(f"{name}_in_store", table.to_pyarrow_dataset())
-            self._connection.execute(
-                f"CREATE VIEW {name} AS SELECT rows.* EXCLUDE (bucket){more} "
-                f"FROM {name}_in_store AS rows {join}"
-            )
-            return
+        if is_in_store(self.out) or not files:
+            stored = f"{name}_stored"
+            self._connection.register(stored, table.to_pyarrow_dataset())
+            return stored
         known = self._connection.execute("SELECT current_setting('allowed_paths')").fetchone()
         allowed = [*(known[0] if known and known[0] else []), *files]
         self._connection.execute(f"SET allowed_paths = {_sql_list(allowed)}")
-        self._connection.execute(
-            f"CREATE VIEW {name} AS SELECT rows.*{more} "
-            f"FROM read_parquet({_sql_list(files)}, hive_partitioning = false) AS rows {join}"
-        )
+        return f"read_parquet({_sql_list(files)}, hive_partitioning = false)"
+
+
+def _summary_sql(classes: Sequence[str]) -> str:
+    columns = {name: probability_column(name) for name in classes}
+    shares = ", ".join(f'avg({column}) AS "{name}"' for name, column in columns.items())
+    names = ", ".join(f'faces."{name}"' for name in columns)
+    return f"""
+        SELECT videos.video_id, videos.uri, status, error, read_s, moments, moments_with_face, tracks,
+               coalesce(faces.n, 0) AS faces, {names}, videos.person
+        FROM videos
+        LEFT JOIN (SELECT video_id, count(*) AS n, {shares} FROM tracks GROUP BY video_id) AS faces
+        USING (video_id)"""
 
 
 def open_timeline(out: str | Path) -> Timeline:
