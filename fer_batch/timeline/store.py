@@ -11,6 +11,7 @@ from deltalake import DeltaTable
 from fer_batch.errors import OutputError, QueryError
 from fer_batch.files import is_in_store
 from fer_batch.pipeline.people import read_people
+from fer_batch.pipeline.plan_store import read_run
 from fer_batch.pipeline.snapshot import hold, live_files, open_tables
 from fer_batch.schema import VIDEOS, probability_column
 from fer_batch.storage.outputs import folder_of
@@ -52,9 +53,10 @@ class Timeline:
             self._connection.register("people", self._people(rows["videos"]))
             for name, source in rows.items():
                 self._view(name, source, own)
-            columns = self._columns("tracks")
-            self.classes = tuple(c.removeprefix("p_") for c in columns if c.startswith("p_"))
-            """Names of the emotions, as in the `p_…` columns."""
+            self.own_columns = ["manifest_person" if f.name == "person" else f.name for f in own]
+            """Names of the columns that manifests of the run's videos have."""
+            self.classes = tuple(read_run(self.out)["classes"])
+            """Names of the emotions, in the order of the `p_…` columns."""
             self._connection.execute(f"CREATE VIEW episodes AS {episodes_sql()}")
             self._connection.execute(f"CREATE VIEW summary AS {_summary_sql(self.classes)}")
         except duckdb.Error as error:
@@ -225,8 +227,8 @@ class Timeline:
 
 def _summary_sql(classes: Sequence[str]) -> str:
     columns = {name: probability_column(name) for name in classes}
-    shares = ", ".join(f'avg({column}) AS "{name}"' for name, column in columns.items())
-    names = ", ".join(f'faces."{name}"' for name in columns)
+    shares = ", ".join(f"avg({column}) AS {_name(name)}" for name, column in columns.items())
+    names = ", ".join(f"faces.{_name(name)}" for name in columns)
     return f"""
         SELECT videos.video_id, videos.uri, status, error, read_s, moments, moments_with_face, tracks,
                coalesce(faces.n, 0) AS faces, {names}, videos.person
@@ -242,6 +244,10 @@ def open_timeline(out: str | Path) -> Timeline:
 
 def _sql_list(values: list[str]) -> str:
     return "[" + ", ".join("'" + value.replace("'", "''") + "'" for value in values) + "]"
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _one_line(error: Exception) -> str:

@@ -46,12 +46,16 @@ from fer_batch.schema import (
     FACES,
     MOMENTS,
     PLAN,
+    SCHEMA_VERSION,
     VIDEOS,
+    conform,
     from_bundle,
     probability_column,
     to_bundle,
     tracks_schema,
 )
+from fer_batch.timeline import questions, series
+from fer_batch.timeline.store import open_timeline
 from fer_batch.vision.decode import Reading, sampled_frames
 
 CARD = load_checkpoint()[1]
@@ -338,24 +342,57 @@ def _rchar() -> int:
 
 def query(where: Where) -> Figures:
     """Seconds for the emotions' shares of each of 1,000 videos over 10 million rows of `tracks`."""
-    from fer_batch.timeline.store import open_timeline
-
-    out = kept(where.media / "ten_million", ten_million_rows)
+    timeline = open_timeline(kept(where.media / "ten_million", ten_million_rows))
     shares = """
         SELECT video_id, emotion, count(*) / sum(count(*)) OVER (PARTITION BY video_id) AS share
         FROM tracks GROUP BY video_id, emotion"""
-    timeline = open_timeline(out)
-    rows = len(timeline.sql(shares).fetchall())
-    seconds = []
-    for _ in range(where.runs):
-        began = time.perf_counter()
-        timeline.sql(shares).fetchall()
-        seconds.append(time.perf_counter() - began)
-    return {"value": statistics.median(seconds), "rows": rows, "seconds": seconds}
+    return asked({"shares": lambda: timeline.sql(shares)}, where.runs)
+
+
+def questions_asked(where: Where) -> Figures:
+    """Seconds for the slowest of the questions, each of all of 10 million rows of `tracks`."""
+    timeline = open_timeline(kept(where.media / "ten_million", ten_million_rows))
+    events = pa.table({"video": [f"{v:016x}" for v in range(1000)], "start_s": [10.0] * 1000})
+    events = events.append_column("end_s", pa.array([70.0] * 1000))
+    return asked(
+        {
+            "shares": lambda: questions.shares(timeline, by=[]),
+            "shares by video": lambda: questions.shares(timeline),
+            "shares by minute": lambda: questions.shares(timeline, every_s=60),
+            "episodes": lambda: questions.episodes(timeline),
+            "peaks": lambda: questions.peaks(timeline),
+            "peaks of happy": lambda: questions.peaks(timeline, "happy"),
+            "turning points": lambda: questions.turning_points(timeline),
+            "co-occurrence": lambda: questions.co_occurrence(timeline),
+            "baseline": lambda: series.baseline(timeline),
+            "baseline of a video": lambda: series.baseline(timeline, video=f"{1:016x}"),
+            "smooth": lambda: series.smooth(timeline),
+            "smooth of a video": lambda: series.smooth(timeline, video=f"{1:016x}"),
+            "resample": lambda: series.resample(timeline),
+            "join": lambda: series.join_events(timeline, events),
+            "summary": lambda: timeline.sql("FROM summary"),
+        },
+        where.runs,
+    )
+
+
+def asked(relations: dict[str, Callable[[], Any]], runs: int) -> Figures:
+    """Seconds until all rows of an answer are there, as Arrow; of the slowest, after one to warm up."""
+    seconds: dict[str, float] = {}
+    rows = {}
+    for name, relation in relations.items():
+        took = []
+        for _ in range(runs + 1):
+            began = time.perf_counter()
+            rows[name] = len(relation().to_arrow_table())
+            took.append(time.perf_counter() - began)
+        seconds[name] = statistics.median(took[1:])
+        print(f"  {name}: {seconds[name]:.2f} s, {rows[name]:,} rows", flush=True)
+    return {"value": max(seconds.values()), "seconds": seconds, "rows": rows}
 
 
 def ten_million_rows(out: Path) -> None:
-    """Tables as `finalize` writes them: 1,000 videos of 10,000 faces, in 8 buckets."""
+    """Tables as `finalize` writes them: 1,000 videos of 1,000 moments with 10 faces each, in 8 buckets."""
     from deltalake import DeltaTable, write_deltalake
 
     from fer_batch.pipeline.snapshot import write_snapshot
@@ -383,12 +420,36 @@ def ten_million_rows(out: Path) -> None:
             "bucket": np.full(n, bucket),
         }
         columns = [pa.array(known.get(f.name, rng.random(n, np.float32))).cast(f.type) for f in schema]
-        write_deltalake(
-            tables["tracks"],
-            pa.table(columns, schema=schema),
-            mode="overwrite",
-            predicate=f"bucket = {bucket}",
-        )
+        ids = np.unique(videos)
+        rows = {
+            "tracks": pa.table(columns, schema=schema),
+            "moments": pa.table(
+                {
+                    "video_id": np.repeat(ids, 1000),
+                    "time_s": np.tile(np.arange(1000) / 5, len(ids)),
+                    "frame_index": np.tile(np.arange(1000) * 5, len(ids)),
+                    "faces": np.full(1000 * len(ids), 10, np.int16),
+                    "bucket": np.full(1000 * len(ids), bucket, np.int32),
+                }
+            ),
+            "videos": conform(
+                pa.table(
+                    {
+                        "video_id": ids,
+                        "uri": [f"/archive/talks/{video}.mp4" for video in ids],
+                        **{name: np.full(len(ids), 200.0) for name in ("duration_s", "read_s")},
+                        "moments": np.full(len(ids), 1000),
+                        "bucket": np.full(len(ids), bucket, np.int32),
+                    }
+                ),
+                VIDEOS,
+            ),
+        }
+        for name, part in rows.items():
+            write_deltalake(tables[name], part, mode="overwrite", predicate=f"bucket = {bucket}")
+    (out / "run.json").write_text(
+        json.dumps({"schema_version": SCHEMA_VERSION, "settings": {}, "classes": EMOTIONS})
+    )
     write_snapshot(out, tables)
 
 
@@ -431,6 +492,14 @@ ROWS = {
     ),
     "query": Row(
         work="emotion shares over 10 million rows", measure=query, floor=1.0, goal=0.3, unit="s", long=True
+    ),
+    "questions": Row(
+        work="each question over 10 million rows",
+        measure=questions_asked,
+        floor=2.0,
+        goal=1.0,
+        unit="s",
+        long=True,
     ),
 }
 

@@ -1,0 +1,197 @@
+"""Timelines made over: corrected, smoothed, on a grid, or beside the user's own events.
+
+Functions from a `Timeline` to a DuckDB relation, as in `fer_batch.timeline.questions`.
+"""
+
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from fer_batch.errors import QueryError
+from fer_batch.timeline.episodes import STEP_S
+from fer_batch.timeline.expressions import NEAR, cell, classes_of, positive, probabilities
+from fer_batch.timeline.store import Timeline
+
+EVENT, ID, BEGIN, END = "__event", "__video_id", "__begin_s", "__end_s"
+
+
+def baseline(timeline: Timeline, by: str = "person", **faces: Any) -> duckdb.DuckDBPyRelation:
+    """Each face's probabilities less what they are for that face on the whole.
+
+    Some faces look angry or sad at rest. What is subtracted is the mean of all chosen moments of the same
+    person, or of the track where nobody was named, or of each track with `by="track"`. So `d_…` is from -1 to
+    1, has a mean of 0 for each of them, and sums to 0 at each moment. Columns: video_id, uri, track_id,
+    person, time_s, emotion, d_angry …, and `rises` (the emotion of the highest difference).
+    """
+    if by not in ("person", "track"):
+        raise QueryError(f"a baseline is by person or track, not by {by}")
+    where, values = timeline.faces_of(**faces)
+    classes = classes_of(timeline)
+    who = (
+        "coalesce('p' || person, video_id || '/' || track_id)"
+        if by == "person"
+        else "video_id || '/' || track_id"
+    )
+    means = ", ".join(f"avg({column}) AS mean_{column}" for _, column in classes)
+    differences = ", ".join(f"{column} - mean_{column} AS d_{column[2:]}" for _, column in classes)
+    highest = ", ".join(f"d_{column[2:]}" for _, column in classes)
+    names = ", ".join(name for name, _ in classes)
+    return timeline.run(
+        f"""WITH chosen AS (SELECT *, {who} AS who FROM tracks WHERE {where}),
+        means AS (SELECT who, {means} FROM chosen GROUP BY who)
+        SELECT video_id, uri, track_id, person, time_s, emotion, {differences},
+               [{names}][list_position([{highest}], greatest({highest}))] AS rises
+        FROM chosen JOIN means USING (who) ORDER BY uri, track_id, time_s""",
+        values,
+    )
+
+
+def smooth(timeline: Timeline, window_s: float = 1.0, **faces: Any) -> duckdb.DuckDBPyRelation:
+    """Each face's probabilities as their mean over `window_s` seconds around the moment, half to each side.
+
+    The mean is over the moments of the same track that there are in these: at the ends of a track, and
+    where the face was not seen, they are fewer. Nothing is shifted in time. `moments` says over how many.
+    Columns: video_id, uri, track_id, person, time_s, emotion and confidence (of the means), p_angry …,
+    moments.
+    """
+    half = positive(window_s, "window_s") / 2 + NEAR
+    where, values = timeline.faces_of(**faces)
+    columns, likeliest = probabilities(timeline)
+    means = ", ".join(f"avg({column}) OVER near AS {column}" for column in columns)
+    listed = ", ".join(columns)
+    return timeline.run(
+        f"""SELECT video_id, uri, track_id, person, time_s,
+               {likeliest} AS emotion,
+               greatest({listed}) AS confidence, {listed}, moments
+        FROM (
+            SELECT video_id, uri, track_id, person, time_s, {means}, count(*) OVER near AS moments
+            FROM tracks WHERE {where}
+            WINDOW near AS (PARTITION BY video_id, track_id ORDER BY time_s
+                            RANGE BETWEEN {half} PRECEDING AND {half} FOLLOWING)
+        ) ORDER BY uri, track_id, time_s""",
+        values,
+    )
+
+
+def resample(
+    timeline: Timeline, every_s: float = 1.0, by: str = "video", **faces: Any
+) -> duckdb.DuckDBPyRelation:
+    """A row for each `every_s` seconds of each video, from 0 to its end, whether or not there is a face.
+
+    `state` is "face", "no face" (looked, but none of the chosen faces was seen) or "not looked at". `by` is
+    "video" (all chosen faces together), "person" or "track": then each of these has rows for the whole of
+    each video that it is in. Columns: video_id, uri, (person, or track_id and person), start_s, state, looked
+    (moments), faces (face-moments), emotion (of the highest mean) and p_angry … (means; null without a face).
+    """
+    step = positive(every_s, "every_s")
+    keys = {"video": [], "person": ["person"], "track": ["track_id", "person"]}.get(by)
+    if keys is None:
+        raise QueryError(f"a timeline is resampled by video, person or track, not by {by}")
+    where, values = timeline.faces_of(**faces)
+    columns, likeliest = probabilities(timeline)
+    means = ", ".join(f"avg({column}) AS {column}" for column in columns)
+    listed = ", ".join(columns)
+    named = " AND person IS NOT NULL" if by == "person" else ""
+    span = {name: values[name] for name in ("start_s", "end_s") if name in values}
+    inside = " AND ".join(
+        [
+            f"cell * {step} + {step} > $start_s" if "start_s" in span else "true",
+            f"cell * {step} < $end_s" if "end_s" in span else "true",
+            "video_id = $video" if "video" in values else "true",
+        ]
+    )
+    return timeline.run(
+        f"""WITH seen AS (
+            SELECT {", ".join(["video_id", *keys])}, {cell(every_s)} AS cell, count(*) AS faces, {means}
+            FROM tracks WHERE {where}{named} GROUP BY ALL
+        ),
+        looked AS (
+            SELECT video_id, {cell(every_s)} AS cell, count(*) AS looked
+            FROM moments GROUP BY ALL
+        ),
+        cells AS (
+            SELECT video_id, uri, unnest(range(
+                ceil(coalesce(greatest(duration_s, read_s), 0) / {step} - {NEAR})::BIGINT)) AS cell
+            FROM videos
+        ),
+        whose AS (SELECT DISTINCT {", ".join(["video_id", *keys])} FROM {"seen" if keys else "videos"})
+        SELECT {", ".join(["video_id", "uri", *keys])}, cell * {step}::DOUBLE AS start_s,
+               CASE WHEN faces > 0 THEN 'face' WHEN looked > 0 THEN 'no face' ELSE 'not looked at' END
+               AS state, coalesce(looked, 0) AS looked, coalesce(faces, 0) AS faces,
+               {likeliest} AS emotion, {listed}
+        FROM cells JOIN whose USING (video_id)
+        LEFT JOIN looked USING (video_id, cell)
+        LEFT JOIN seen USING ({", ".join(["video_id", "cell", *keys])})
+        WHERE {inside} ORDER BY {", ".join(["uri", *keys, "start_s"])}""",
+        values,
+    )
+
+
+def join_events(timeline: Timeline, events: pa.Table, **faces: Any) -> duckdb.DuckDBPyRelation:
+    """What was seen during each of the user's own events: their rows, with columns more.
+
+    `events` has `start_s` and `end_s` (or `time_s`: then a moment counts that stands for it), and `video`
+    (id, uri or file name) where it is not of one video that `video` names. Columns more: faces
+    (face-moments in `[start_s, end_s)`), emotion (the most probable one on the mean) and p_angry … (means;
+    null where no face was seen). Columns of the user's that have one of these names are called `event_…`.
+    """
+    events = _placed(timeline, events, faces.pop("video", None))
+    name = f"events_{id(events)}"  # a relation is run when it is read, maybe after other events were asked
+    timeline.register(name, events)
+    where, values = timeline.faces_of(**faces)
+    columns, likeliest = probabilities(timeline)
+    means = ", ".join(f"avg({column}) AS {column}" for column in columns)
+    listed = ", ".join(columns)
+    ours = {"faces", "emotion", *columns}
+    theirs = ", ".join(
+        f'events."{c}"' + (f' AS "event_{c}"' if c.lower() in ours else "")
+        for c in events.column_names
+        if c not in (EVENT, ID, BEGIN, END)
+    )
+    return timeline.run(
+        f"""WITH seen AS (
+            SELECT {EVENT}, count(*) AS faces, {means}
+            FROM {name} AS events
+            JOIN (SELECT video_id, {STEP_S} AS step_s FROM videos) AS steps ON {ID} = steps.video_id
+            JOIN (SELECT * FROM tracks WHERE {where}) AS faces ON faces.video_id = {ID}
+             AND faces.time_s < coalesce({END}, {BEGIN} + {NEAR})
+             AND faces.time_s >= if({END} IS NULL, {BEGIN} - step_s + {NEAR}, {BEGIN})
+            GROUP BY {EVENT}
+        )
+        SELECT {theirs}, coalesce(faces, 0) AS faces,
+               {likeliest} AS emotion, {listed}
+        FROM {name} AS events LEFT JOIN seen USING ({EVENT}) ORDER BY {EVENT}""",
+        values,
+    )
+
+
+def _placed(timeline: Timeline, events: pa.Table, video: str | None) -> pa.Table:
+    """Events with their number, video, begin and end (null for a moment) in columns of ours."""
+    named = set(events.column_names)
+    if "video" not in named and video is None:
+        raise QueryError("events have no column video: name the one that they are of")
+    if not ({"start_s", "end_s"} <= named or "time_s" in named):
+        raise QueryError(
+            f"events have the columns {', '.join(events.column_names)}; "
+            "they need start_s and end_s, or time_s"
+        )
+    if "video" in named:
+        names = [str(name) for name in events.column("video").to_pylist()]
+    else:
+        names = [str(video)] * len(events)
+    ids = {name: timeline.video_id(name) for name in dict.fromkeys(names)}
+    spans = "start_s" in named and "end_s" in named
+    try:
+        begins = events.column("start_s" if spans else "time_s").cast(pa.float64())
+        ends = events.column("end_s").cast(pa.float64()) if spans else pa.nulls(len(events), pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise QueryError(f"times of events are numbers of seconds: {error}") from error
+    for name, column in (
+        (EVENT, pa.array(range(len(events)), pa.int64())),
+        (ID, pa.array([ids[name] for name in names], pa.string())),
+        (BEGIN, begins),
+        (END, ends),
+    ):
+        events = events.append_column(name, column)
+    return events
