@@ -43,7 +43,7 @@ SINGLE = {("archive", "fer_batch.vision.decode")}
 
 PLACES = {
     "fsspec": ["storage/stores.py"],
-    "av": ["vision/decode.py", "pipeline/bench.py", "sample/make_sample.py"],
+    "av": ["vision/decode.py", "vision/redraw.py", "pipeline/bench.py", "sample/make_sample.py"],
     "facenet_pytorch": ["vision/detect.py"],
     "ray.data": ["pipeline/analyze.py", "pipeline/results.py", "training/clips.py", "training/sources.py"],
     "tensorboardX": ["training/run.py"],
@@ -51,7 +51,13 @@ PLACES = {
     "ray.tune": ["training/*.py"],
     "duckdb": ["timeline/*.py", "cli/query.py"],
     "deltalake": ["pipeline/*.py", "timeline/*.py"],
-    "matplotlib": ["sample/make_sample.py", "evaluation/report.py"],
+    "matplotlib": [
+        "sample/make_sample.py",
+        "evaluation/report.py",
+        "timeline/plot.py",
+        "timeline/marks.py",
+        "vision/canvas.py",
+    ],
     "shtab": ["cli/completion.py"],
     "skimage": ["sample/make_sample.py"],
 }

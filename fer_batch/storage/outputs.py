@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from fer_batch.errors import OutputError
+from fer_batch.files import is_in_store
 from fer_batch.storage.stores import EXTRAS, check_address, is_remote
 
 PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs"}
@@ -34,6 +35,12 @@ def folder_of(name: str | Path) -> Path:
     from upath import UPath
 
     return cast(Path, UPath(name.rstrip("/"), use_listings_cache=False))
+
+
+def check_outside(file: Path, out: Path) -> None:
+    """Raise OutputError for a file to write that lies in the folder of a run."""
+    if not is_in_store(out) and out.resolve() in file.resolve().parents:
+        raise OutputError(f"{file} lies in the run itself; name a file outside {out}")
 
 
 def delta_options(folder: Path) -> dict[str, str] | None:

@@ -1,0 +1,76 @@
+"""`fer-batch plot`: a picture of what is asked for, and one line for what can't be drawn."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fer_batch.cli.main import main
+from fer_batch.storage.outputs import folder_of
+from tests.runs import write_run
+from tests.s3 import BUCKET, Store
+from tests.timeline.test_plot import VIDEOS
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("plot") / "run", VIDEOS)
+
+
+def plot(*words: object) -> int | str | None:
+    try:
+        return main(["plot", *map(str, words)])
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["a.mp4"],
+        ["a.mp4", "--kind", "shares"],
+        ["--kind", "shares"],
+        ["--emotion", "happy", "--absolute"],
+    ],
+    ids=" ".join,
+)
+def test_a_picture_is_written(finished: Path, tmp_path: Path, words: list[str]) -> None:
+    assert plot(finished, *words, "-o", tmp_path / "x.png") == 0
+    assert Image.open(tmp_path / "x.png").size[0] == 1500
+
+
+def test_a_run_in_a_store_is_drawn_too(store: Store, tmp_path: Path) -> None:
+    out = f"s3://{BUCKET}/plotted"
+    write_run(folder_of(out), {"/a.mp4": [["happy"]]})
+    assert plot(out, "a.mp4", "-o", tmp_path / "x.svg") == 0
+    assert (tmp_path / "x.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["x.mp4", "-o", "x.png"], "has no video x.mp4"),
+        (["broken.mp4", "-o", "x.png"], "(no index)"),
+        (["--kind", "ribbons", "-o", "x.png"], "name a VIDEO"),
+        (["a.mp4", "--kind", "strip", "-o", "x.png"], "leave VIDEO out"),
+        (["--by-person", "-o", "x.png"], "--by-person is for --kind shares"),
+        (["a.mp4", "--emotion", "sad", "-o", "x.png"], "--emotion is for --kind strip"),
+        (["--kind", "shares", "--by-person", "-o", "x.png"], "fer-batch assign"),
+        (["-o", "x.gif"], "name a .png or a .svg"),
+        ([], "-o"),
+    ],
+)
+def test_what_can_not_be_drawn_is_one_line(
+    finished: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert plot(finished, *words) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not Path("x.png").exists()
+
+
+def test_a_picture_in_the_run_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plot(finished, "-o", finished / "x.png") == 2
+    assert "lies in the run itself" in capsys.readouterr().err
