@@ -49,7 +49,7 @@ PLACES = {
     "tensorboardX": ["training/run.py"],
     "ray.train": ["training/*.py"],
     "ray.tune": ["training/*.py"],
-    "duckdb": ["timeline/*.py", "cli/query.py"],
+    "duckdb": ["timeline/*.py", "cli/answer.py", "cli/ask.py"],
     "deltalake": ["pipeline/*.py", "timeline/*.py"],
     "matplotlib": [
         "sample/make_sample.py",

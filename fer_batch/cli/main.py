@@ -13,7 +13,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from fer_batch.cli import analyze, bench, crossval, evaluate, forget, plan, plot, query, submit, train, verify
+from fer_batch.cli import (
+    analyze,
+    ask,
+    assign,
+    bench,
+    crossval,
+    evaluate,
+    forget,
+    plan,
+    plot,
+    query,
+    submit,
+    train,
+    verify,
+)
 from fer_batch.cli.completion import INSTALL, SHELLS, PrintCompletion
 from fer_batch.errors import FerBatchError, full_disk
 
@@ -45,7 +59,21 @@ def _command(arguments: Sequence[str] | None) -> int:
         "--print-completion", action=PrintCompletion, choices=SHELLS, help="a script for a shell (see below)"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    for module in (analyze, plan, query, plot, verify, forget, bench, train, evaluate, crossval, submit):
+    for module in (
+        analyze,
+        plan,
+        query,
+        ask,
+        assign,
+        plot,
+        verify,
+        forget,
+        bench,
+        train,
+        evaluate,
+        crossval,
+        submit,
+    ):
         module.add_commands(commands)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:

@@ -1,26 +1,10 @@
 """`query`."""
 
 import argparse
-import csv
-import io
-import json
-import math
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from fer_batch.cli.answer import add_answer_options, check_answer_options, give_answer
 from fer_batch.storage.outputs import folder_of
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-LONGEST_TABLE = 1000
-"""Rows that are shown on a terminal."""
 
 EXAMPLES = """\
 examples:
@@ -29,8 +13,9 @@ examples:
   fer-batch query results "SELECT time_s, emotion FROM tracks WHERE track_id = 0 ORDER BY 1" --format csv
   fer-batch query results "SELECT * FROM tracks" --format parquet --output all.parquet
 
-tables: tracks (a face at a moment), moments (a moment looked at), videos (an input and how it ended).
-The SQL is DuckDB's; it reads these tables and nothing else, and writes nothing."""
+tables: tracks (a face at a moment), moments (a moment looked at), videos (an input and how it ended),
+episodes (runs of one emotion of a face), summary (a row a video, with mean probabilities). The SQL is
+DuckDB's; it reads these tables and nothing else, and writes nothing."""
 
 
 def add_commands(commands: Any) -> None:
@@ -44,102 +29,14 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
     parser.add_argument("sql", metavar="SQL", help="one SELECT statement")
-    parser.add_argument(
-        "--format", choices=("table", "csv", "json", "parquet"), default="table", help="default: table"
-    )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
+    add_answer_options(parser)
     parser.set_defaults(run=run_query, parser=parser)
 
 
 def run_query(options: argparse.Namespace) -> int:
     """Run the command `query`."""
-    import duckdb
-
-    from fer_batch.errors import OutputError, QueryError
     from fer_batch.timeline.store import open_timeline
 
-    if options.format == "parquet" and options.output is None and sys.stdout.isatty():
-        raise OutputError("parquet is not for a terminal; give --output FILE")
-    relation = open_timeline(options.out).sql(options.sql)
-    try:
-        answer = relation.to_arrow_table()
-    except duckdb.Error as error:
-        raise QueryError(str(error).strip().split("\n")[0]) from error
-    answer = answer.rename_columns(_unique(answer.column_names))
-    content = {"table": _as_table, "csv": _as_csv, "json": _as_json, "parquet": _as_parquet}[options.format](
-        answer
-    )
-    if options.output:
-        if options.out.resolve() in options.output.resolve().parents:
-            raise OutputError(
-                f"--output {options.output} lies in the run itself; name a file outside {options.out}"
-            )
-        try:
-            options.output.write_bytes(content)
-        except OSError as error:
-            raise OutputError(f"--output {options.output} can't be written: {error.strerror}") from error
-    else:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+    check_answer_options(options)
+    give_answer(open_timeline(options.out).sql(options.sql), options)
     return 0
-
-
-def _unique(names: list[str]) -> list[str]:
-    """Column names, those that came before with _1, _2 … behind them, as two tables' columns of one name
-    do.
-    """
-    unique: list[str] = []
-    for name in names:
-        number, chosen = 0, name
-        while chosen in unique:
-            number += 1
-            chosen = f"{name}_{number}"
-        unique.append(chosen)
-    return unique
-
-
-def _rows(answer: "pa.Table") -> Iterator[tuple[Any, ...]]:
-    return zip(*(column.to_pylist() for column in answer.columns), strict=True)
-
-
-def _as_csv(answer: "pa.Table") -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(answer.column_names)
-    writer.writerows(_rows(answer))
-    return text.getvalue().encode()
-
-
-def _as_json(answer: "pa.Table") -> bytes:
-    rows = [dict(zip(answer.column_names, map(_plain, row), strict=True)) for row in _rows(answer)]
-    return (json.dumps(rows, indent=1, ensure_ascii=False, default=str) + "\n").encode()
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _as_parquet(answer: "pa.Table") -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(answer, sink)
-    return sink.getvalue().to_pybytes()
-
-
-def _as_table(answer: "pa.Table") -> bytes:
-    table = Table()
-    for field in answer.schema:
-        number = str(field.type).startswith(("int", "uint", "float", "double", "decimal"))
-        table.add_column(Text(field.name), justify="right" if number else "left")
-    for row in _rows(answer.slice(0, LONGEST_TABLE)):
-        cells = (f"{v:.6g}" if isinstance(v, float) else "" if v is None else str(v) for v in row)
-        table.add_row(*map(Text, cells))
-    text = io.StringIO()
-    width = None if sys.stdout.isatty() else 200
-    Console(file=text, width=width, highlight=False).print(table)
-    if len(answer) > LONGEST_TABLE:
-        text.write(f"{LONGEST_TABLE} of {len(answer)} rows; --format csv, json or parquet gives all\n")
-    return text.getvalue().encode()

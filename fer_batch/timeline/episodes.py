@@ -18,23 +18,27 @@ def episodes_sql(threshold: float = THRESHOLD, min_s: float = MIN_S, where: str 
     first moment of the highest confidence), peak and mean (of the confidence).
     """
     return f"""
-        WITH steps AS (SELECT video_id, {STEP_S} AS step_s FROM videos),
-        held AS (
-            SELECT video_id, uri, track_id, person, time_s, emotion, confidence, step_s,
+        WITH edges AS (
+            SELECT video_id, track_id, time_s, emotion, step_s,
                    emotion IS DISTINCT FROM lag(emotion) OVER face
-                   OR time_s - lag(time_s) OVER face > {BREAK} * step_s AS begins
-            FROM tracks JOIN steps USING (video_id)
+                   OR time_s - lag(time_s) OVER face > {BREAK} * step_s AS begins,
+                   emotion IS DISTINCT FROM lead(emotion) OVER face
+                   OR lead(time_s) OVER face - time_s > {BREAK} * step_s AS ends
+            FROM tracks JOIN (SELECT video_id, {STEP_S} AS step_s FROM videos) AS steps USING (video_id)
             WHERE confidence >= {threshold} AND {where}
             WINDOW face AS (PARTITION BY video_id, track_id ORDER BY time_s)
         ),
-        runs AS (
-            SELECT *, sum(begins::INTEGER) OVER (PARTITION BY video_id, track_id ORDER BY time_s) AS run
-            FROM held
+        runs AS MATERIALIZED (
+            SELECT video_id, track_id, emotion, step_s, start_s, last_s FROM (
+                SELECT *, time_s AS start_s, if(ends, time_s, lead(time_s) OVER face) AS last_s
+                FROM edges WHERE begins <> ends OR step_s >= {min_s}
+                WINDOW face AS (PARTITION BY video_id, track_id ORDER BY time_s)
+            ) WHERE begins AND last_s + step_s - start_s >= {min_s} - 1e-6
         )
-        SELECT video_id, any_value(uri) AS uri, track_id, any_value(person) AS person,
-               any_value(emotion) AS emotion,
-               min(time_s) AS start_s, max(time_s) + any_value(step_s) AS end_s,
+        SELECT runs.video_id, any_value(uri) AS uri, runs.track_id, any_value(person) AS person,
+               any_value(runs.emotion) AS emotion, start_s, any_value(last_s + step_s) AS end_s,
                end_s - start_s AS duration_s, count(*) AS moments, arg_max(time_s, confidence) AS peak_s,
                max(confidence) AS peak, avg(confidence) AS mean
-        FROM runs GROUP BY video_id, track_id, run
-        HAVING max(time_s) + any_value(step_s) - min(time_s) >= {min_s} - 1e-6"""
+        FROM runs JOIN tracks ON tracks.video_id = runs.video_id AND tracks.track_id = runs.track_id
+            AND time_s BETWEEN start_s AND last_s
+        GROUP BY runs.video_id, runs.track_id, start_s"""

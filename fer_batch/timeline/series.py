@@ -7,9 +7,9 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fer_batch.errors import QueryError
-from fer_batch.timeline.episodes import STEP_S
 from fer_batch.timeline.expressions import NEAR, cell, classes_of, positive, probabilities
 from fer_batch.timeline.store import Timeline
 
@@ -152,12 +152,9 @@ def join_events(timeline: Timeline, events: pa.Table, **faces: Any) -> duckdb.Du
     return timeline.run(
         f"""WITH seen AS (
             SELECT {EVENT}, count(*) AS faces, {means}
-            FROM {name} AS events
-            JOIN (SELECT video_id, {STEP_S} AS step_s FROM videos) AS steps ON {ID} = steps.video_id
-            JOIN (SELECT * FROM tracks WHERE {where}) AS faces ON faces.video_id = {ID}
-             AND faces.time_s < coalesce({END}, {BEGIN} + {NEAR})
-             AND faces.time_s >= if({END} IS NULL, {BEGIN} - step_s + {NEAR}, {BEGIN})
-            GROUP BY {EVENT}
+            FROM (SELECT {EVENT}, {ID}, {BEGIN}, {END} FROM {name})
+            JOIN tracks ON video_id = {ID} AND time_s >= {BEGIN} AND time_s < {END}
+            WHERE {where} GROUP BY {EVENT}
         )
         SELECT {theirs}, coalesce(faces, 0) AS faces,
                {likeliest} AS emotion, {listed}
@@ -167,7 +164,9 @@ def join_events(timeline: Timeline, events: pa.Table, **faces: Any) -> duckdb.Du
 
 
 def _placed(timeline: Timeline, events: pa.Table, video: str | None) -> pa.Table:
-    """Events with their number, video, begin and end (null for a moment) in columns of ours."""
+    """Events with their number, video, begin and end in columns of ours; those of an event that has a
+    `time_s` alone are around the one moment that stands for it.
+    """
     named = set(events.column_names)
     if "video" not in named and video is None:
         raise QueryError("events have no column video: name the one that they are of")
@@ -184,9 +183,13 @@ def _placed(timeline: Timeline, events: pa.Table, video: str | None) -> pa.Table
     spans = "start_s" in named and "end_s" in named
     try:
         begins = events.column("start_s" if spans else "time_s").cast(pa.float64())
-        ends = events.column("end_s").cast(pa.float64()) if spans else pa.nulls(len(events), pa.float64())
+        ends = events.column("end_s" if spans else "time_s").cast(pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise QueryError(f"times of events are numbers of seconds: {error}") from error
+    if not spans:
+        steps_s = {name: timeline.step_s(name) for name in ids}
+        begins = pc.add(pc.subtract(begins, pa.array([steps_s[name] for name in names], pa.float64())), NEAR)
+        ends = pc.add(ends, NEAR)
     for name, column in (
         (EVENT, pa.array(range(len(events)), pa.int64())),
         (ID, pa.array([ids[name] for name in names], pa.string())),
