@@ -21,11 +21,12 @@ GAUGES = {
 
 def gauged(out: Path, report: "Callable[[Progress], None]") -> "Callable[[Progress], None]":
     """Also keep gauges of what is reported, tagged with the output folder; while Ray is connected."""
+    tags = {"out": str(out).encode("ascii", "backslashreplace").decode()}  # Ray takes nothing else
     gauges = {field: Gauge(name, text, tag_keys=("out",)) for field, (name, text) in GAUGES.items()}
 
     def look(progress: "Progress") -> None:
         for field, gauge in gauges.items():
-            gauge.set(getattr(progress, field), {"out": str(out)})
+            gauge.set(getattr(progress, field), tags)
         report(progress)
 
     return look
