@@ -253,13 +253,14 @@ class _ProgressLine:
         self.last = 0.0
         self.text = self.shown = ""
 
-    def listed(self, listing: "Listing") -> None:
+    def listed(self, listing: "Listing", finished: bool) -> None:
         count = len(listing.sources)
         said = [f"{count} video{'s' if count != 1 else ''}"]
         said += [f"{listing.skipped} other files skipped"] if listing.skipped else []
         said += [f"{listing.repeated} named again"] if listing.repeated else []
         said += [f"{listing.unnamed} rows of manifests without a path"] if listing.unnamed else []
-        print(f"{', '.join(said)}; starting Ray …", file=sys.stderr, flush=True)
+        then = "all are done" if finished else "starting Ray …"
+        print(f"{', '.join(said)}; {then}", file=sys.stderr, flush=True)
 
     def show(self, progress: "Progress") -> None:
         rate = progress.video_s_done / max(progress.elapsed_s, 1e-9)

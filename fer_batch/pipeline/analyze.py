@@ -102,7 +102,7 @@ def analyze(
     address: str | None = None,
     insecure: bool = False,
     verbose: bool = False,
-    on_listing: Callable[[Listing], None] = lambda listing: None,
+    on_listing: Callable[[Listing, bool], None] = lambda listing, finished: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> RunSummary:
     """Analyze videos into the tables of `out`; what an earlier start has done there is not done again.
@@ -112,7 +112,8 @@ def analyze(
     inputs again that have ended as failed or partial; `overwrite` removes the run that stands in `out`, of
     whatever settings, once the new one is about to be planned. Raises FerBatchError, with nothing
     written, where the inputs, the configuration, the checkpoint or `out` can't be used. Trouble with a
-    video is never raised: it ends in `videos`.
+    video is never raised: it ends in `videos`. `on_listing` is told too whether all is done already; then no
+    Ray is started.
     """
     config, limits = config or AnalyzeConfig(), limits or Limits()
     out = folder_of(out).absolute()
@@ -123,11 +124,14 @@ def analyze(
         run = check_output(out, config, card, overwrite)
         complete_forget(out)
         listing = list_videos(inputs)
-        on_listing(listing)
+        again = unsuccessful(out) if run and retry_failed else PROBED.empty_table()
+        finished = run is not None and is_finished(out, listing, again)
+        on_listing(listing, finished)
+        if finished:
+            return finalize(out)
         with ray_session(address, insecure=insecure, verbose=verbose):
             _set_up_data(verbose)
             on_progress = gauged(out, on_progress)
-            again = unsuccessful(out) if run and retry_failed else PROBED.empty_table()
             workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
             extend_plan(out, listing, run, again, config, card, limits, workers)
             meter = _Meter(out / "results", on_progress)
@@ -137,6 +141,16 @@ def analyze(
                 with meanwhile(meter.look, every_s=meter.every_s):
                     run_bundles(todo, out / "results", config, card, checkpoint, limits)
             return finalize(out)
+
+
+def is_finished(out: Path, listing: Listing, again: pa.Table) -> bool:
+    """Whether a run has ended, and nothing of what is listed is to plan, and nothing of its plan to do."""
+    if not (out / "_SUCCESS.json").exists():
+        return False
+    known = read_videos(out)
+    if len(attempts(listing.sources, known, again)) or len(described_anew(listing.sources, known)):
+        return False
+    return next(left_to_do(out, _Meter(out / "results", lambda progress: None)), None) is None
 
 
 def extend_plan(

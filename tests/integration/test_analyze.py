@@ -18,6 +18,7 @@ from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
 from fer_batch.model.weights import load_checkpoint
+from fer_batch.pipeline import analyze as analyze_module
 from fer_batch.pipeline.analyze import analyze
 from fer_batch.pipeline.finalize import RunSummary, finalize
 from fer_batch.pipeline.plan_store import add_round, read_run, start_run
@@ -121,10 +122,17 @@ def test_a_file_that_is_gone_keeps_its_rows(two_cpus: None, videos: Path, tmp_pa
     pd.testing.assert_frame_equal(rows(out), before, check_exact=True)
 
 
-def test_the_same_command_again_does_nothing_again(two_cpus: None, videos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_the_same_command_again_does_nothing_again(
+    two_cpus: None, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "what came of it, für 日本"
     analyze([str(videos / "a.mp4")], out, QUICK)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+
+    def no_ray(*_: object, **__: object) -> None:
+        raise AssertionError("Ray was started for nothing")
+
+    monkeypatch.setattr(analyze_module, "ray_session", no_ray)
     analyze([str(videos / "a.mp4")], out, QUICK)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
 

@@ -8,7 +8,7 @@ import pytest
 from fer_batch.archive.listing import list_videos
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.pipeline import analyze
-from fer_batch.pipeline.analyze import extend_plan
+from fer_batch.pipeline.analyze import extend_plan, is_finished
 from fer_batch.pipeline.plan_store import read_run, read_segments, read_videos
 from fer_batch.schema import PROBED, SOURCES
 from tests.runs import CARD
@@ -36,6 +36,29 @@ def test_a_video_that_changes_with_what_is_said_of_it_is_planned_as_it_is_now(tm
     assert [s["version"] for part in read_segments(tmp_path / "out", videos) for s in part.to_pylist()] == [
         after["version"]
     ] * 2
+
+
+def test_a_run_is_finished_when_it_has_ended_and_nothing_is_to_plan_or_left(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "film.mp4").touch()
+    out.mkdir()
+    plan(tmp_path, "v1", "Ann")
+    listing = list_videos([str(tmp_path / "list.csv")])
+    none = PROBED.empty_table()
+    bundles = {row["bundle_id"] for part in read_segments(out, read_videos(out)) for row in part.to_pylist()}
+    assert not is_finished(out, listing, none)
+    (out / "_SUCCESS.json").touch()
+    assert not is_finished(out, listing, none), "killed after it was planned"
+    (out / "results").mkdir(exist_ok=True)
+    for name in bundles:
+        (out / "results" / f"{name}.parquet").touch()
+    assert is_finished(out, listing, none)
+    assert not is_finished(out, listing, read_videos(out)), "what failed is to be tried again"
+    for version, who in (("v2", "Ann"), ("v1", "Bo")):
+        (tmp_path / "list.csv").write_text(f"path,duration_s,version,who\nfilm.mp4,90,{version},{who}\n")
+        assert not is_finished(out, list_videos([str(tmp_path / "list.csv")]), none)
+    (out / "_SUCCESS.json").unlink()
+    assert not is_finished(out, listing, none)
 
 
 @pytest.mark.parametrize(
