@@ -34,6 +34,8 @@ EXHAUSTED: dict[type[RayError], str] = {
     OutOfMemoryError: "a worker was stopped for want of memory: give the machine more, or fewer workers",
 }
 """What ends a run, and what can be done about it."""
+RETRIED = "\nFailed to "
+"""How that begins which Ray Data adds to an error, about its own retries."""
 
 LOGS_BYTES = 100_000_000
 """Room that a local Ray needs at least for its logs and sockets."""
@@ -109,7 +111,7 @@ def _told_in_a_line() -> Iterator[None]:
     except RayError as error:
         cause = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(cause, FerBatchError):
-            raise cause from error
+            raise type(cause)(str(cause).partition(RETRIED)[0]) from error
         for kind, said in EXHAUSTED.items():
             if isinstance(cause, kind):
                 raise ResourceError(f"{said}, and run the same command again") from error
