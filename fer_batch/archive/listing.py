@@ -120,7 +120,7 @@ def list_videos(inputs: Sequence[str]) -> Listing:
 def _named(inputs: Sequence[str], counts: Counter[str], columns: dict[str, str]) -> Iterator[_Named]:
     for given in inputs:
         if stores.is_remote(given):
-            yield from _named_in_store(given, counts, columns)
+            yield from _named_in_store(stores.in_lower_case(given), counts, columns)
         elif os.path.isdir(given):
             yield from _folder(given, counts)
         elif os.path.lexists(given):
@@ -140,7 +140,9 @@ def _named(inputs: Sequence[str], counts: Counter[str], columns: dict[str, str])
                 else:
                     yield from _if_video(match, counts)
         else:
-            raise InputError(f"there is no file or folder {given}")
+            meant = stores.misspelt(given)
+            hint = f"; an address is written {meant}" if meant else ""
+            raise InputError(f"there is no file or folder {given}{hint}")
 
 
 def _named_member(given: str) -> _Named:
@@ -185,8 +187,8 @@ def _manifest(given: str, folder: str, counts: Counter[str], columns: dict[str, 
         columns[name] = widest(columns.get(name, kind), kind)
     for entry in manifest.entries:
         if stores.is_remote(entry.path):
-            stores.check_address(entry.path)
-            path = entry.path
+            path = stores.in_lower_case(entry.path)
+            stores.check_address(path)
         elif stores.is_remote(folder):
             path = entry.path if entry.path.startswith("/") else _below(folder, entry.path)
         else:

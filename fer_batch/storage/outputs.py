@@ -7,11 +7,21 @@ from typing import cast
 
 from fer_batch.errors import OutputError
 from fer_batch.files import is_in_store
-from fer_batch.storage.stores import EXTRAS, check_address, is_remote
+from fer_batch.storage.stores import (
+    EXTRAS,
+    check_address,
+    check_name,
+    in_lower_case,
+    is_remote,
+    misspelt,
+)
 
 PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs"}
 """Stores that results can be written to, and what does that: those where a write can be made to fail if there
 is a file already."""
+
+FORBIDDEN = "#%*?[\\]"
+"""What the Delta library takes for something else in an address, or the store's library for a glob."""
 
 
 def folder_of(name: str | Path) -> Path:
@@ -21,20 +31,34 @@ def folder_of(name: str | Path) -> Path:
     """
     if not isinstance(name, str):
         return name
+    meant = misspelt(name)
+    if meant is not None:
+        raise OutputError(f"{name} is no address: give {meant}, or ./{name} for a folder of that name")
     if not is_remote(name):
         return Path(name)
+    name = in_lower_case(name)
     check_address(name)
-    protocol = name.partition("://")[0].lower()
+    check_name(name)
+    protocol, _, rest = name.partition("://")
     if protocol not in PROTOCOLS:
         allowed = " and ".join(f"{known}://" for known in PROTOCOLS)
         raise OutputError(f"{name} can't be written to: allowed are folders, and addresses with {allowed}")
     if find_spec(PROTOCOLS[protocol]) is None or find_spec("upath") is None:
+        raise OutputError(f"{name} can't be reached: install fer-batch[{EXTRAS[protocol]}] on each machine")
+    rest = rest.rstrip("/")
+    bad = sorted(mark for mark in FORBIDDEN if mark in rest)
+    if bad or not rest.isprintable():
         raise OutputError(
-            f"{name} can't be written to: install fer-batch[{EXTRAS[protocol]}] on each machine"
+            f"{name} has {' '.join(bad) or 'control characters'} in its name, which the tables can't; name "
+            "another folder"
+        )
+    if not {"", ".", ".."}.isdisjoint(rest.split("/")):
+        raise OutputError(
+            f"{name} has an empty part, . or .. in its name, which stores don't know: leave it out"
         )
     from upath import UPath
 
-    return cast(Path, UPath(name.rstrip("/"), use_listings_cache=False))
+    return cast(Path, UPath(f"{protocol}://{rest}", use_listings_cache=False))
 
 
 def check_outside(file: Path, out: Path) -> None:

@@ -44,9 +44,21 @@ class Found:
     """What changes when the file does."""
 
 
+def in_lower_case(uri: str) -> str:
+    """An address with its protocol as stores know it."""
+    protocol, mark, rest = uri.partition("://")
+    return f"{protocol.lower()}{mark}{rest}"
+
+
 def is_remote(name: str) -> bool:
     """Whether a name is an address of a store."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) is not None and not name.startswith("file://")
+
+
+def misspelt(name: str) -> str | None:
+    """The address that is meant by one with a slash too few, `s3:/bucket`; None of any other name."""
+    found = re.fullmatch(rf"({'|'.join(EXTRAS)}):/?(?!/)(.+)", name, re.IGNORECASE)
+    return f"{found[1].lower()}://{found[2]}" if found else None
 
 
 def check_address(uri: str) -> None:
@@ -58,6 +70,13 @@ def check_address(uri: str) -> None:
             "signature in its address, which would be written with the results: leave it out, and put the "
             "store's credentials in their standard places"
         )
+
+
+def check_name(uri: str) -> None:
+    """Raise InputError for an address that names nothing."""
+    protocol, _, rest = uri.partition("://")
+    if not rest.partition("/")[0]:
+        raise InputError(f"{uri} names no bucket or host: give {protocol}://NAME/…")
 
 
 def look_up(uri: str) -> Found | None:
@@ -177,6 +196,7 @@ def _system(protocol: str) -> Any:
 
 def _system_of(uri: str) -> tuple[Any, str]:
     """The file system of an address, and the path in it; raises InputError where nothing reads such ones."""
+    check_name(uri)
     protocol = uri.partition("://")[0].lower()
     try:
         system = _system(protocol)

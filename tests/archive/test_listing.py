@@ -379,8 +379,18 @@ def test_a_store_is_listed_as_folders_are(store: Store, tmp_path: Path) -> None:
         assert listing.skipped == 1
     for uri in every:
         assert list_videos([uri]).sources.column("uri").to_pylist() == [uri]
+    assert list_videos(["S3://archive/films/b.mp4"]).sources["uri"].to_pylist() == every[:1]
     with pytest.raises(InputError, match="there is no file s3://archive/nothing, and nothing below it"):
         list_videos(["s3://archive/nothing"])
+    with pytest.raises(
+        InputError, match=r"no file or folder s3:/archive/films; an address is written s3://a"
+    ):
+        list_videos(["s3:/archive/films"])
+    with pytest.raises(InputError, match="names no bucket or host"):
+        list_videos(["s3://"])
+    (tmp_path / "list.txt").write_text("s3://\nS3://archive/films/b.mp4\n")
+    errors = list_videos([str(tmp_path / "list.txt")]).sources["error"].to_pylist()
+    assert errors == ["s3:// names no bucket or host: give s3://NAME/…", None]
 
 
 def test_a_manifest_in_a_store_names_files_there(store: Store) -> None:
