@@ -5,8 +5,10 @@ import json
 import os
 import shutil
 import socket
+import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,37 @@ from fer_batch.faults import point
 LEFT_S = 3600.0
 """A temporary file of another host is nobody's after this long: writing one takes less than a second."""
 
+QUIET_S = 5.0
+"""For so long a store may take to answer before that is told."""
+
+
+@contextlib.contextmanager
+def waiting_for(name: object) -> Iterator[None]:
+    """Say what is waited for where the body takes long: a store's library tries for minutes, and says
+    nothing.
+    """
+    told = threading.Timer(
+        QUIET_S, lambda: print(f"waiting for an answer about {name} …", file=sys.stderr, flush=True)
+    )
+    told.daemon = True
+    told.start()
+    try:
+        yield
+    finally:
+        told.cancel()
+
 
 def check_path(out: Path) -> None:
     """Raise OutputError for an output folder whose name the Delta and SQL libraries can't take."""
     if is_in_store(out):
         try:
-            out.exists()
+            with waiting_for(out):
+                out.exists()
         except Exception as error:  # each store's library has errors of its own
-            raise OutputError(f"{out} can't be reached: {error}") from error
+            raise OutputError(
+                f"{out} can't be reached: {error}; look at its address, the store's (AWS_ENDPOINT_URL), and "
+                "the credentials"
+            ) from error
         return
     if any(part.endswith(":") for part in out.parts[:-1]):
         raise OutputError(f"{out} is a path made of an address: give that as text")

@@ -6,13 +6,14 @@ Credentials are those that each store's library finds in its standard places; no
 import functools
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fer_batch.errors import DecodeError, InputError
+from fer_batch.files import waiting_for
 
 BLOCK = 2 * 2**20
 """Bytes of a request: some seconds of video. A file's index, at its end or not, costs two more; with requests
@@ -81,20 +82,26 @@ def check_name(uri: str) -> None:
 
 def look_up(uri: str) -> Found | None:
     """A file of a store, None where there is none; raises InputError where the store can't be asked."""
+    with waiting_for(uri):
+        return _look_up(uri)
+
+
+def _look_up(uri: str) -> Found | None:
     system, path = _system_of(uri)
     return _asked(uri, lambda: _found(uri, system.info(path)))
 
 
-def look_up_all(uris: Iterable[str]) -> Iterator[Found | InputError | None]:
+def look_up_all(uris: Sequence[str]) -> Iterator[Found | InputError | None]:
     """`look_up` of many, some at once, in their order; errors are answers."""
 
     def one(uri: str) -> Found | InputError | None:
         try:
-            return look_up(uri)
+            return _look_up(uri)
         except InputError as error:
             return error
 
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
+    what = f"{uris[0]} and {len(uris) - 1} more" if len(uris) > 1 else "".join(uris)
+    with waiting_for(what), ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
         yield from threads.map(one, uris)
 
 
@@ -111,7 +118,8 @@ def listed(uri: str) -> list[Found]:
         files = [_found(None, info, system) for info in entries if info.get("type") == "file"]
         return sorted(files, key=lambda found: found.uri)
 
-    return _asked(uri, ask) or []
+    with waiting_for(uri):
+        return _asked(uri, ask) or []
 
 
 def has_magic(uri: str) -> bool:
@@ -122,7 +130,8 @@ def has_magic(uri: str) -> bool:
 def content(uri: str) -> bytes:
     """All of a small file, a manifest. Raises InputError where it can't be read."""
     system, path = _system_of(uri)
-    read = _asked(uri, lambda: bytes(system.cat_file(path)))
+    with waiting_for(uri):
+        read = _asked(uri, lambda: bytes(system.cat_file(path)))
     if read is None:
         raise InputError(f"there is no file {uri}")
     return read
