@@ -21,6 +21,7 @@ from typing import Any
 
 from fer_batch.errors import OutputError
 from fer_batch.files import content, is_in_store
+from fer_batch.storage.outputs import store_down
 
 BEAT_S = 5.0
 GONE_S = 60.0
@@ -104,10 +105,16 @@ def _store_lease(out: Path, command: str) -> Iterator[None]:
     keeper.start()
     try:
         yield
+    except Exception as error:
+        down = store_down(error, out)
+        if down is None:
+            raise
+        raise down from error
     finally:
         over.set()
         keeper.join()
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(Exception):  # a store that is down: what it was left for counts, not this
+            path.unlink(missing_ok=True)
 
 
 def _last(out: Path) -> Path:
@@ -144,7 +151,9 @@ def _claimed(out: Path, me: dict[str, Any]) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise OutputError(f"{out} can't be written to: {error}") from error
+            raise OutputError(
+                f"{out} can't be written to: {error}; let the credentials write there, or name another --out"
+            ) from error
         if _leases(out) - before - {mine}:  # of another who came when the last one had just gone
             mine.unlink(missing_ok=True)
             time.sleep(random.uniform(0, BEAT_S / 5))
@@ -191,11 +200,18 @@ def _keep(path: Path, me: dict[str, Any], over: threading.Event) -> None:
             elif not over.is_set():
                 path.write_text(json.dumps(me | {"beat": beat}))
                 last = time.monotonic()
-        if time.monotonic() - last > GONE_S / 2:
-            print(
-                f"fer-batch: the lease on {path.parent} is lost; run the same command again", file=sys.stderr
+        silent_s = time.monotonic() - last
+        if silent_s > GONE_S / 2:
+            why = (
+                "another run has taken it over"
+                if silent_s == math.inf
+                else f"its store has not answered for {silent_s:.0f} s, and another run may take it over"
             )
-            sys.stderr.flush()
+            print(
+                f"fer-batch: the lease on {path.parent} is lost: {why}; run the same command again",
+                file=sys.stderr,
+                flush=True,
+            )
             os._exit(2)
 
 

@@ -58,7 +58,8 @@ def _remove_damaged(path: Path) -> None:
         with path.open("rb") as file:
             pq.read_metadata(file)
     except (pa.ArrowException, OSError) as error:
-        if getattr(error, "errno", None) is not None:  # of the file system, not of what is in the file
+        # Of the file system or the store, not of what is in the file: Arrow's have neither kind nor number.
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
             raise OutputError(f"{path} can't be read: {error}") from error
         path.unlink()
 

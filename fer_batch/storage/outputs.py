@@ -1,5 +1,6 @@
 """Where a run is written to: a folder of this machine, or one in a store, with the same methods."""
 
+import errno
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ from fer_batch.storage.stores import (
     in_lower_case,
     is_remote,
     misspelt,
+    reason_of,
 )
 
 PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs"}
@@ -22,6 +24,9 @@ is a file already."""
 
 FORBIDDEN = "#%*?[\\]"
 """What the Delta library takes for something else in an address, or the store's library for a glob."""
+
+LIBRARIES = {"_internal", "aiobotocore", "aiohttp", "botocore", "deltalake", "fsspec", "gcsfs", "s3fs"}
+"""Whose errors those of a store are, beside the system's; the first is the Delta library's."""
 
 
 def folder_of(name: str | Path) -> Path:
@@ -65,6 +70,18 @@ def check_outside(file: Path, out: Path) -> None:
     """Raise OutputError for a file to write that lies in the folder of a run."""
     if not is_in_store(out) and out.resolve() in file.resolve().parents:
         raise OutputError(f"{file} lies in the run itself; name a file outside {out}")
+
+
+def store_down(error: BaseException, out: Path) -> OutputError | None:
+    """The error of the store that has `out`, as a user can mend it; None for any other."""
+    if not is_in_store(out):
+        return None
+    if isinstance(error, OSError):  # one of this machine has a file's name, or is of a full disk
+        of_store = error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT)
+    else:
+        of_store = type(error).__module__.partition(".")[0] in LIBRARIES
+    said = f"the store of {out} fails: {reason_of(error)}; run the same command again once it answers"
+    return OutputError(said) if of_store else None
 
 
 def delta_options(folder: Path) -> dict[str, str] | None:

@@ -142,7 +142,9 @@ def test_what_is_damaged_within_is_noticed_when_it_is_read(out: Path, column: st
     assert path.exists() == keep
 
 
-def test_a_file_that_can_not_be_opened_is_not_taken_for_a_damaged_one(out: Path) -> None:
+def test_a_file_that_can_not_be_opened_is_not_taken_for_a_damaged_one(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = plan_videos(out, VIDEOS)
     answer_videos(out, plan, VIDEOS)
     (path,) = (out / "results").iterdir()
@@ -156,6 +158,15 @@ def test_a_file_that_can_not_be_opened_is_not_taken_for_a_damaged_one(out: Path)
             look()
     assert path.is_dir()
     shutil.rmtree(path)
+    (out / "kept").rename(path)
+
+    def refuses(*_: object) -> None:
+        raise PermissionError("Access Denied")  # as a store's library says it, without a number
+
+    monkeypatch.setattr(Path, "open", refuses)
+    with pytest.raises(OutputError, match="can't be read: Access Denied"):
+        remove_damaged(out / "results", [path.stem])
+    assert path.exists()
 
 
 def test_a_segment_without_an_answer_is_named(out: Path) -> None:

@@ -1,12 +1,20 @@
 """Addresses that results are written to: which there are, and what is said of the others."""
 
+import errno
+import time
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
+from deltalake.exceptions import DeltaError
 
+from fer_batch import files
 from fer_batch.cli.main import main
-from fer_batch.errors import FerBatchError
-from fer_batch.storage.outputs import folder_of
+from fer_batch.errors import FerBatchError, OutputError
+from fer_batch.files import waiting_for
+from fer_batch.pipeline.lease import lease
+from fer_batch.storage.outputs import folder_of, store_down
+from tests.s3 import Store
 
 
 @pytest.mark.parametrize(
@@ -50,3 +58,34 @@ def test_an_address_that_the_tables_can_not_lie_at_is_refused_in_one_line(
 )
 def test_an_address_or_path_is_taken(name: str, path: str) -> None:
     assert str(folder_of(name)) == path
+
+
+def test_a_long_wait_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(files, "QUIET_S", 0.05)
+    with waiting_for("s3://bucket/out"):
+        time.sleep(0.3)
+    assert capsys.readouterr().err == "waiting for an answer about s3://bucket/out …\n"
+    monkeypatch.setattr(files, "QUIET_S", 0.2)
+    with waiting_for("s3://bucket/out"):
+        pass
+    time.sleep(0.4)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_store_that_fails_in_mid_command_is_told_from_other_mistakes(store: Store) -> None:
+    out = folder_of("s3://archive/out")
+    trouble = (
+        EndpointConnectionError(endpoint_url=store.url),
+        DeltaError("503"),
+        PermissionError("Forbidden"),
+    )
+    for error in trouble:
+        with pytest.raises(OutputError, match=r"s3://archive/out fails.*run the same"), lease(out, "analyze"):
+            raise error
+    for mistake in (KeyError("ours"), OSError(errno.ENOSPC, "full"), FileNotFoundError(2, "none", "a.mp4")):
+        with pytest.raises(type(mistake)), lease(out, "analyze"):
+            raise mistake
+    assert not list(out.glob(".lease*"))
+    assert store_down(OSError("of a folder"), Path("out")) is None
