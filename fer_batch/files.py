@@ -75,12 +75,19 @@ def write_bytes(path: Path, content: bytes, step: str = "file") -> None:
         except Exception as error:  # each store's library has errors of its own
             raise OutputError(f"{path} can't be written: {error}; run the same command again") from error
         return
+    with replacing(path, step) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, step: str = "file") -> Iterator[Path]:
+    """A temporary name beside `path`, for what writes a file itself; it replaces `path` when that is done,
+    and is gone where it fails. In a folder only.
+    """
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        sync(temporary)
         point(f"{step}.temporary")
         os.replace(temporary, path)
     except BaseException:  # a full disk must not stay full of what can't be used

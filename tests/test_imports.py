@@ -59,6 +59,10 @@ PLACES = {
         "vision/canvas.py",
     ],
     "shtab": ["cli/completion.py"],
+    "webvtt": ["timeline/annotations.py"],
+    "pympi": ["timeline/annotations.py"],
+    "praatio": ["timeline/annotations.py"],
+    "xlsxwriter": ["timeline/workbook.py"],
     "skimage": ["sample/make_sample.py"],
 }
 """The only files that may import a library."""

@@ -1,0 +1,92 @@
+"""`fer-batch export`: a line says what was written, or what can't be done."""
+
+from pathlib import Path
+
+import pytest
+
+from fer_batch.cli.export import ENTRIES, FORMATS
+from fer_batch.cli.main import main
+from fer_batch.timeline.export import SUFFIXES
+from tests.runs import write_run
+
+VIDEOS = {"/talks/one.mp4": [["happy", "sad"]], "/talks/two.mp4": None}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("export") / "run", VIDEOS)
+
+
+def run(*words: object) -> int | str | None:
+    try:
+        return main(["export", *map(str, words)])
+    except SystemExit as end:
+        return end.code
+
+
+def test_the_formats_are_those_that_there_are() -> None:
+    assert list(FORMATS) == list(SUFFIXES)
+    assert [suffix.lower() for suffix in SUFFIXES.values()] == list(ENTRIES)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["one.mp4", "-o", "one.vtt"], "one.vtt: 2 captions, 1 file\n"),
+        (["one.mp4", "-o", "one.eaf"], "one.eaf: 2 annotations, 1 file\n"),
+        (["one.mp4", "--output", "one.textgrid"], "one.textgrid: 2 annotations, 1 file\n"),
+        (["one.mp4", "-o", "one.vtt", "--threshold", ".95"], "one.vtt: 0 captions, 1 file\n"),
+        (["one.mp4", "-o", "one.vtt", "--min-s", "0.3"], "one.vtt: 0 captions, 1 file\n"),
+        (["two.mp4", "-o", "two.vtt"], "two.vtt: 0 captions, 1 file\n  two.vtt: failed: no index\n"),
+        (["-o", "rows.csv"], "rows.csv: 2 rows, 1 file\n"),
+        (["-o", "rows.jsonl", "--format", "jsonl"], "rows.jsonl: 2 rows, 1 file\n"),
+        (["-o", "all.xlsx"], "all.xlsx: 2 videos, 1 file\n"),
+        (["-o", ".", "--format", "vtt"], ".: 2 captions, 2 files\n  two.vtt: failed: no index\n"),
+    ],
+)
+def test_a_line_says_what_was_written(
+    words: list[str],
+    said: str,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(finished, *words) == 0
+    assert capsys.readouterr() == (said, "")
+    assert len(list(tmp_path.iterdir())) == (2 if "." in words else 1)
+
+
+def test_no_videos_are_said_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = write_run(tmp_path / "run", {})
+    assert run(out, "-o", tmp_path / "folder", "--format", "eaf") == 0
+    assert "nothing to write" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["-o", "all"],
+        ["-o", "all.vtt"],
+        ["nowhere.mp4", "-o", "a.csv"],
+        ["-o", "a.csv", "--format", "xml"],
+        ["-o", "a.csv", "--threshold", "high"],
+        ["-o", "a.csv", "--threshold", "0.5"],
+        ["-o", "s3://bucket/a.csv"],
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    words: list[str],
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(finished, *words) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
