@@ -7,7 +7,6 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fer_batch.errors import OutputError, QueryError
+from fer_batch.storage.outputs import file_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -29,7 +29,9 @@ def add_answer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=("table", "csv", "json", "parquet"), default="table", help="default: table"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
+    parser.add_argument(
+        "--output", type=file_of, metavar="FILE", help="write there instead of to the terminal"
+    )
 
 
 def check_answer_options(options: argparse.Namespace) -> None:

@@ -1,10 +1,9 @@
 """`plot`."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from fer_batch.storage.outputs import folder_of
+from fer_batch.storage.outputs import file_of, folder_of
 
 EXAMPLES = """\
 examples:
@@ -33,7 +32,7 @@ def add_commands(commands: Any) -> None:
         "video", nargs="?", metavar="VIDEO", help="its video_id, uri or file name (default: all videos)"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="picture to write: .png or .svg"
+        "-o", "--output", type=file_of, required=True, metavar="FILE", help="picture to write: .png or .svg"
     )
     parser.add_argument(
         "--kind", choices=("ribbons", "strip", "shares"),

@@ -66,6 +66,13 @@ def folder_of(name: str | Path) -> Path:
     return cast(Path, UPath(f"{protocol}://{rest}", use_listings_cache=False))
 
 
+def file_of(name: str) -> Path:
+    """A file to write, by its path; raises OutputError for an address."""
+    if is_remote(name):
+        raise OutputError(f"{name} can't be written: name a file on this machine")
+    return Path(name)
+
+
 def check_outside(file: Path, out: Path) -> None:
     """Raise OutputError for a file to write that lies in the folder of a run."""
     if not is_in_store(out) and out.resolve() in file.resolve().parents:

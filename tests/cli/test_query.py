@@ -221,6 +221,13 @@ def test_a_question_that_cannot_be_answered_is_one_line_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_address_is_no_output_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert query(tmp_path, "SELECT 1", "--output", "s3://bucket/answer") == 2
+    assert capsys.readouterr().err == (
+        "fer-batch: s3://bucket/answer can't be written: name a file on this machine\n"
+    )
+
+
 @pytest.mark.parametrize("output", ["nowhere/answer", "."])
 def test_an_output_that_cannot_be_written_is_one_line(
     output: str,
