@@ -5,11 +5,13 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
 
 from fer_batch.archive.plan import plan_segments
 from fer_batch.config import AnalyzeConfig
@@ -17,8 +19,17 @@ from fer_batch.model.weights import Card
 from fer_batch.pipeline.finalize import finalize
 from fer_batch.pipeline.plan_store import LEAST_S, add_round, read_segments, read_videos, start_run
 from fer_batch.pipeline.results import write_result
-from fer_batch.pipeline.snapshot import TABLES
-from fer_batch.schema import EMOTIONS, PROBED, RESULTS, to_bundle
+from fer_batch.pipeline.snapshot import TABLES, write_snapshot
+from fer_batch.schema import (
+    EMOTIONS,
+    MOMENTS,
+    PROBED,
+    RESULTS,
+    VIDEOS,
+    probability_column,
+    to_bundle,
+    tracks_schema,
+)
 from fer_batch.timeline.store import open_timeline
 
 CARD = Card(classes=EMOTIONS, architecture={}, sha256="0123456789ab" + "0" * 52)
@@ -147,3 +158,53 @@ def _with_fault(fault: str, function: Callable[..., Any], *arguments: Any) -> No
 def temporary(path: Path, host: str = "", pid: int = 0) -> Path:
     """The temporary file that a process leaves when it is killed while it writes `path`."""
     return path.with_name(f".{path.name}.{host or socket.gethostname()}.{pid}.tmp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the tables say of a video: `faces` are (track, time_s, emotion, its probability, left of the
+    box).
+    """
+
+    duration_s: float
+    moments_s: Sequence[float]
+    faces: Sequence[tuple[int, float, str, float, float]] = ()
+    height: Mapping[int, float] = field(default_factory=dict)
+    """Of the boxes of a track, as a share of the frame's; 0.2 where it is not said."""
+
+
+def write_tables(out: Path, videos: Mapping[str, Seen]) -> Path:
+    """A finished run's tables alone, as they would be of what was seen; enough to ask questions."""
+    out.mkdir(parents=True)
+    start_run(out, AnalyzeConfig(), CARD)
+    faces, moments, rows = [], [], []
+    for uri, seen in videos.items():
+        key = {"video_id": video_id(uri), "bucket": 0}
+        read_s = seen.duration_s
+        rows.append(
+            key
+            | {"version": "1", "uri": uri, "status": "ok", "moments": len(seen.moments_s), "attempt": 0}
+            | {"duration_s": seen.duration_s, "read_s": read_s, "width": 640, "height": 360, "fps": 25.0}
+        )
+        for time_s in seen.moments_s:
+            count = sum(face[1] == time_s for face in seen.faces)
+            moments.append(key | {"time_s": time_s, "frame_index": round(25 * time_s), "faces": count})
+        for track, time_s, emotion, probability, left in seen.faces:
+            height = seen.height.get(track, 0.2)
+            box = {"box_x0": left, "box_x1": left + 0.1, "box_y0": 0.1, "box_y1": 0.1 + height}
+            rest = (1 - probability) / (len(EMOTIONS) - 1)
+            probs = {probability_column(e): probability if e == emotion else rest for e in EMOTIONS}
+            said = {"track_id": track, "time_s": time_s, "emotion": emotion, "confidence": probability}
+            faces.append(key | {"uri": uri} | box | said | probs)
+    tables = {}
+    for name, schema, content in (
+        ("tracks", tracks_schema(EMOTIONS), faces),
+        ("moments", MOMENTS, moments),
+        ("videos", VIDEOS, rows),
+    ):
+        write_deltalake(
+            str(out / name), pa.Table.from_pylist(content, schema=schema), partition_by=["bucket"]
+        )
+        tables[name] = DeltaTable(str(out / name))
+    write_snapshot(out, tables)
+    return out

@@ -59,7 +59,7 @@ PLACES = {
         "vision/canvas.py",
     ],
     "shtab": ["cli/completion.py"],
-    "webvtt": ["timeline/annotations.py"],
+    "webvtt": ["timeline/annotations.py", "timeline/events.py"],
     "pympi": ["timeline/annotations.py"],
     "praatio": ["timeline/annotations.py"],
     "xlsxwriter": ["timeline/workbook.py"],

@@ -129,6 +129,7 @@ def _read_list(path: Path) -> pa.Table:
     try:
         rows = pyarrow.csv.read_csv(
             path,
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types={name: pa.string() for names in COLUMNS.values() for name in names}
             ),

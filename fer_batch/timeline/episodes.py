@@ -31,7 +31,7 @@ def episodes_sql(threshold: float = THRESHOLD, min_s: float = MIN_S, where: str 
         runs AS MATERIALIZED (
             SELECT video_id, track_id, emotion, step_s, start_s, last_s FROM (
                 SELECT *, time_s AS start_s, if(ends, time_s, lead(time_s) OVER face) AS last_s
-                FROM edges WHERE begins <> ends OR step_s >= {min_s}
+                FROM edges WHERE begins <> ends OR begins AND step_s >= {min_s} - 1e-6
                 WINDOW face AS (PARTITION BY video_id, track_id ORDER BY time_s)
             ) WHERE begins AND last_s + step_s - start_s >= {min_s} - 1e-6
         )

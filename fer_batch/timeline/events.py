@@ -1,5 +1,6 @@
 """A user's own events in time, read from the files that people have them in."""
 
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from webvtt.errors import MalformedCaptionError, MalformedFileError
 from fer_batch.errors import InputError
 
 READERS = {
-    ".csv": pyarrow.csv.read_csv,
+    ".csv": partial(pyarrow.csv.read_csv, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)),
     ".parquet": pq.read_table,
     ".jsonl": pyarrow.json.read_json,
     ".ndjson": pyarrow.json.read_json,

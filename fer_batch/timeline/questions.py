@@ -100,11 +100,16 @@ def peaks(
     return timeline.run(
         f"""SELECT video_id, uri, track_id, person, emotion, time_s, probability FROM (
             SELECT video_id, uri, track_id, person, {named} AS emotion, time_s, {probability} AS probability,
-                   max(probability) OVER near AS highest, arg_max(time_s, probability) OVER near AS first_s
+                   max(probability) OVER (
+                       face RANGE BETWEEN {around} PRECEDING AND {NEAR} PRECEDING
+                   ) AS before,
+                   max(probability) OVER (
+                       face RANGE BETWEEN {NEAR} FOLLOWING AND {around} FOLLOWING
+                   ) AS after
             FROM tracks WHERE {probability} >= {share_of(threshold)} AND {where}
-            WINDOW near AS (PARTITION BY video_id, track_id{apart} ORDER BY time_s
-                            RANGE BETWEEN {around} PRECEDING AND {around} FOLLOWING)
-        ) WHERE probability = highest AND time_s = first_s ORDER BY uri, track_id, time_s""",
+            WINDOW face AS (PARTITION BY video_id, track_id{apart} ORDER BY time_s)
+        ) WHERE probability > coalesce(before, -1) AND probability >= coalesce(after, -1)
+        ORDER BY uri, track_id, time_s""",
         values,
     )
 

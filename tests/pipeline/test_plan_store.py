@@ -13,6 +13,7 @@ import pytest
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError, OutputError
+from fer_batch.pipeline.people import write_people
 from fer_batch.pipeline.plan_store import (
     BUCKET_S,
     LEAST_S,
@@ -28,7 +29,7 @@ from fer_batch.pipeline.plan_store import (
     start_run,
 )
 from fer_batch.pipeline.verify import differences
-from fer_batch.schema import PLAN, PROBED, SOURCES
+from fer_batch.schema import PEOPLE, PLAN, PROBED, SOURCES
 from fer_batch.timeline.store import open_timeline
 from tests.runs import (
     CARD,
@@ -241,6 +242,7 @@ def test_overwrite_may_find_nothing(tmp_path: Path, make: Callable[[Path], None]
 
 def test_a_run_of_other_settings_gives_way_to_overwrite(tmp_path: Path) -> None:
     out = write_run(tmp_path / "out", VIDEOS)
+    write_people(out, PEOPLE.empty_table(), [])
     (out / ".lease").write_text("held")
     temporary(out / "run.json").write_bytes(b"half")
     with pytest.raises(ConfigError, match="fps was"):
@@ -260,6 +262,7 @@ def test_a_run_of_other_settings_gives_way_to_overwrite(tmp_path: Path) -> None:
 )
 def test_killed_while_it_is_removed_a_run_is_never_mixed_with_another(tmp_path: Path, fault: str) -> None:
     out = write_run(tmp_path / "out", VIDEOS)
+    write_people(out, PEOPLE.empty_table(), [])
     kill_at(fault, remove_run, out)
     for overwritten in (AnalyzeConfig(), OTHER):
         with pytest.raises(OutputError, match="give --overwrite again"):

@@ -1,0 +1,104 @@
+"""`fer-batch ask` and `fer-batch assign`: the library's answers, and one line for what can't be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_batch.cli.ask import ABOUT
+from fer_batch.cli.main import main
+from fer_batch.timeline import questions
+from fer_batch.timeline.store import open_timeline
+from tests.runs import write_tables
+from tests.timeline.test_questions import VIDEOS
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tables(tmp_path_factory.mktemp("ask") / "out", VIDEOS)
+
+
+def run(*words: object) -> int | str | None:
+    try:
+        return main([*map(str, words)])
+    except SystemExit as end:
+        return end.code
+
+
+def asked(capsys: pytest.CaptureFixture[str], *words: object) -> list[dict[str, Any]]:
+    assert run("ask", *words, "--format", "json") == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    rows: list[dict[str, Any]] = json.loads(said.out)
+    return rows
+
+
+def test_every_question_is_a_command(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "events.csv").write_text("video,time_s,what\ntalk.mp4,0.3,bang\n")
+    for question in ABOUT:
+        rows = asked(capsys, question, out, *([tmp_path / "events.csv"] if question == "join" else []))
+        assert rows or question == "turning-points", question
+
+
+def test_options_reach_the_question(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    timeline = open_timeline(out)
+    rows = asked(capsys, "episodes", out, "sad", "--min", 0.8, "--video", "talk.mp4", "--end", 3)
+    wanted = questions.episodes(timeline, "sad", min_s=0.8, video="talk.mp4", end_s=3.0).df()
+    assert [row["start_s"] for row in rows] == wanted["start_s"].tolist() == [0.8]
+    rows = asked(capsys, "shares", out, "--by", "--track", 1, "--every", 2)
+    assert {row["start_s"] for row in rows} == {0.0, 2.0}
+    rows = asked(capsys, "peaks", out, "happy", "--threshold", 0.8, "--distance", 3)
+    assert [row["time_s"] for row in rows] == [0.4, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["episodes", "OUT", "joy"], "there is no emotion joy"),
+        (["smooth", "OUT", "--window", "0"], "window_s is 0.0; it must be above 0"),
+        (["smooth", "OUT", "--window", "wide"], "invalid float value: 'wide'"),
+        (["shares", "OUT", "--by", "age"], "can't be by age"),
+        (["join", "OUT", "gone.srt"], "there is no file gone.srt"),
+        (["love", "OUT"], "invalid choice: 'love'"),
+        (["shares", "gone"], "there is no folder"),
+        (["shares", "OUT", "--output", "OUT/x.csv"], "lies in the run itself"),
+    ],
+    ids=["emotion", "zero", "a word", "group", "events", "question", "folder", "output"],
+)
+def test_what_cannot_be_asked_is_one_line(
+    out: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert run("ask", *(word.replace("OUT", str(out)) for word in words)) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_assign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = write_tables(tmp_path / "out", VIDEOS)
+    assert run("assign", out, "--seats", "Ann", "Bo", "--video", "talk.mp4") == 0
+    assert capsys.readouterr().out == "Ann: 1 tracks in 1 videos\nBo: 1 tracks in 1 videos\n"
+    assert asked(capsys, "shares", out, "--by", "person", "--person", "Bo")[0]["person"] == "Bo"
+    (tmp_path / "people.csv").write_text("video,track_id,person\nshop.mp4,0,Cy\n")
+    assert run("assign", out, tmp_path / "people.csv") == 0
+    assert run("assign", out, "--largest", "Di", "--video", "empty.mp4") == 0
+    assert "nobody was named" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "one of the arguments people.csv --seats --largest is required"),
+        (["people.csv", "--largest", "Ann"], "not allowed with"),
+        (["people.csv", "--max-faces", "2"], "leave --video and --max-faces out"),
+        (["--largest", "Ann", "--max-faces", "2"], "leave --max-faces out"),
+        (["--seats", "Ann", "--max-faces", "0"], "at least one must count"),
+    ],
+    ids=["nothing", "both", "list", "largest", "none"],
+)
+def test_assignments_that_cannot_be(
+    out: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert run("assign", out, *words) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1

@@ -1,0 +1,190 @@
+"""Who is who: by a list and by the seat, in every view, until the video is analyzed anew."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from fer_batch.errors import FerBatchError, InputError, OutputError, QueryError
+from fer_batch.pipeline.forget import forget
+from fer_batch.pipeline.people import FILE
+from fer_batch.pipeline.verify import verify
+from fer_batch.timeline.assign import assign_list, assign_seats
+from fer_batch.timeline.store import open_timeline
+from tests.runs import Seen, add_videos, video_id, write_run, write_tables
+from tests.timeline.test_questions import GRID_S, run_of
+
+TWO, ONE, NONE = "/a/two.mp4", "/a/one.mp4", "/a/none.mp4"
+
+
+def people(out: Path) -> dict[tuple[str, int], str | None]:
+    rows = open_timeline(out).sql("SELECT DISTINCT uri, track_id, person FROM tracks").fetchall()
+    return {(uri, track): person for uri, track, person in rows}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    videos = {TWO: [["happy"] * 5, ["sad"] * 5], ONE: [["angry"] * 3], NONE: []}
+    return write_run(tmp_path / "out", videos)
+
+
+def test_at_first_nobody_is_anybody(out: Path) -> None:
+    timeline = open_timeline(out)
+    for view in ("tracks", "videos", "moments", "episodes", "summary"):
+        assert timeline.sql(f"SELECT DISTINCT person FROM {view}").fetchall() == [(None,)]
+    assert not (out / FILE).exists()
+
+
+def test_every_view_says_who(out: Path) -> None:
+    assign_seats(out, ["Ann", "Bo"])
+    timeline = open_timeline(out)
+    found = {
+        view: set(timeline.sql(f"SELECT DISTINCT person FROM {view}").fetchall())
+        for view in ("tracks", "episodes", "videos", "moments", "summary")
+    }
+    faces, pictures = {("Ann",), ("Bo",)}, {("Ann, Bo",), ("Ann",), (None,)}
+    wanted = {
+        "tracks": faces,
+        "episodes": faces,
+        "videos": pictures,
+        "moments": pictures,
+        "summary": pictures,
+    }
+    assert found == wanted
+    assert timeline.sql("SELECT count(*) FROM tracks").fetchall() == [(13,)]
+    assert timeline.sql("SELECT count(*) FROM moments").fetchall() == [(15,)]
+    assert verify(out) == []
+    assert set(pq.read_schema(out / FILE).names) == {"video_id", "version", "attempt", "track_id", "person"}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("video,track_id,person\n", {}),
+        ("video,track_id,person\ntwo.mp4,1,Zoë\n", {(TWO, 1): "Zoë"}),
+        ("track,person,uri,height\n0,Ann,/a/two.mp4,12\n1,,/a/two.mp4,9\n", {(TWO, 0): "Ann"}),
+        (f"video_id,track_id,person\n{video_id(ONE)},0,'; DROP\n", {(ONE, 0): "'; DROP"}),
+        ('video,track_id,person\none.mp4,0,"a,""b"""\ntwo.mp4,0,c\n', {(ONE, 0): 'a,"b"', (TWO, 0): "c"}),
+    ],
+    ids=["empty", "one", "other columns", "by id", "quoted"],
+)
+def test_a_list_names_tracks(out: Path, tmp_path: Path, text: str, named: dict[tuple[str, int], str]) -> None:
+    (tmp_path / "people.csv").write_text(text)
+    assert len(assign_list(out, tmp_path / "people.csv")) == len(named)
+    assert {track: person for track, person in people(out).items() if person} == named
+
+
+def test_what_is_said_again_replaces_what_was_said_of_the_same_videos(out: Path, tmp_path: Path) -> None:
+    assign_seats(out, ["Ann", "Bo"])
+    (tmp_path / "people.csv").write_text("video,track_id,person\ntwo.mp4,0,Cy\n")
+    assign_list(out, tmp_path / "people.csv")
+    assert people(out) == {(TWO, 0): "Cy", (TWO, 1): None, (ONE, 0): "Ann"}
+    assign_seats(out, ["Di"], ["one.mp4"])
+    assert people(out) == {(TWO, 0): "Cy", (TWO, 1): None, (ONE, 0): "Di"}
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("video,person\ntwo.mp4,Ann\n", InputError, "has the columns video, person; it needs"),
+        ("video,track_id,person\ntwo.mp4,first,Ann\n", InputError, "a track_id is a whole number"),
+        ("video,track_id,person\ntwo.mp4,7,Ann\n", InputError, r"names 1 tracks that there are not \(7 of"),
+        ("video,track_id,person\ntwo.mp4,0,Ann\ntwo.mp4,0,Bo\n", InputError, "names a track twice"),
+        ("video,track_id,person\ngone.mp4,0,Ann\n", QueryError, "has no video gone.mp4"),
+        ("video,track_id,person\none.mp4\n", InputError, "can't be read as CSV"),
+    ],
+    ids=["no column", "no number", "no track", "twice", "no video", "torn"],
+)
+def test_a_list_that_cannot_be_used_changes_nothing(
+    out: Path, tmp_path: Path, text: str, error: type[FerBatchError], message: str
+) -> None:
+    (tmp_path / "people.csv").write_text(text)
+    with pytest.raises(error, match=message):
+        assign_list(out, tmp_path / "people.csv")
+    assert not (out / FILE).exists()
+
+
+def test_no_list_and_no_run(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no file"):
+        assign_list(out, tmp_path / "gone.csv")
+    with pytest.raises(OutputError, match="there is no folder"):
+        assign_seats(tmp_path / "gone", ["Ann"])
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize(
+    ("persons", "max_faces", "message"),
+    [
+        ([], None, "none"),
+        (["Ann", "Ann"], None, "each once"),
+        ([""], None, "each once"),
+        (["Ann"], 0, "at least one"),
+    ],
+    ids=["nobody", "twice", "no name", "no faces"],
+)
+def test_seats_that_cannot_be(out: Path, persons: list[str], max_faces: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        assign_seats(out, persons, max_faces=max_faces)
+
+
+SEATED: dict[str, tuple[list[Any], dict[int, float], list[str | None]]] = {
+    "side by side": ([run_of(0, "hhh", 0.1), run_of(1, "hhh", 0.3)], {}, ["Ann", "Bo"]),
+    "alone on a side": ([run_of(0, "hhh", 0.1), run_of(1, "hhh", 0.7, first=5)], {}, ["Ann", "Bo"]),
+    "changed over": (
+        [run_of(0, "hhhhh", 0.1), run_of(1, "hh", 0.0), run_of(2, "hhh", 0.5, first=2)],
+        {},
+        ["Ann", "Ann", "Bo"],
+    ),
+    "a small third": (
+        [run_of(0, "hhh", 0.1), run_of(1, "hhh", 0.0), run_of(2, "hhh", 0.5)],
+        {1: 0.1},
+        ["Ann", None, "Bo"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("tracks", "height", "named"), SEATED.values(), ids=SEATED)
+def test_persons_are_seated_from_left_to_right(
+    tmp_path: Path,
+    tracks: list[list[tuple[int, float, str, float, float]]],
+    height: dict[int, float],
+    named: list[str],
+) -> None:
+    faces = [face for track in tracks for face in track]
+    seen = Seen(duration_s=4.0, moments_s=GRID_S, faces=faces, height=height)
+    out = write_tables(tmp_path / "out", {"/v.mp4": seen})
+    assign_seats(out, ["Ann", "Bo"])
+    found = people(out)
+    assert [found["/v.mp4", track] for track in range(len(named))] == named
+
+
+def test_the_largest_face_is_one_seat(tmp_path: Path) -> None:
+    faces = [*run_of(0, "hhhh", 0.1), *run_of(1, "hhhh", 0.5), *run_of(2, "h", 0.8, first=3)]
+    seen = Seen(duration_s=4.0, moments_s=GRID_S, faces=faces, height={0: 0.2, 1: 0.5, 2: 0.6})
+    out = write_tables(tmp_path / "out", {"/v.mp4": seen})
+    assign_seats(out, ["Ann"])
+    assert people(out) == {("/v.mp4", 0): None, ("/v.mp4", 1): "Ann", ("/v.mp4", 2): "Ann"}
+
+
+def test_more_faces_may_count_than_persons(tmp_path: Path) -> None:
+    faces = [face for track, left in enumerate((0.0, 0.2, 0.7)) for face in run_of(track, "hhh", left)]
+    seen = Seen(duration_s=4.0, moments_s=GRID_S, faces=faces, height={1: 0.1})
+    out = write_tables(tmp_path / "out", {"/v.mp4": seen})
+    assign_seats(out, ["Ann", "Bo"], max_faces=3)
+    assert people(out) == {("/v.mp4", 0): "Ann", ("/v.mp4", 1): "Ann", ("/v.mp4", 2): "Bo"}
+
+
+def test_an_analysis_anew_is_nobodys(out: Path) -> None:
+    assign_seats(out, ["Ann", "Bo"])
+    add_videos(out, {TWO: [["fear"] * 5]}, version="2")
+    add_videos(out, {ONE: [["fear"] * 5]}, attempt=1)
+    assert people(out) == {(TWO, 0): None, (ONE, 0): None}
+    assert open_timeline(out).sql("SELECT DISTINCT person FROM videos").fetchall() == [(None,)]
+
+
+def test_a_video_that_is_forgotten_has_nobody(out: Path) -> None:
+    assign_seats(out, ["Ann", "Bo"])
+    forget(out, ["two.mp4"])
+    assert set(pq.read_table(out / FILE).column("video_id").to_pylist()) == {video_id(ONE)}
+    assert people(out) == {(ONE, 0): "Ann"}
