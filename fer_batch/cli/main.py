@@ -25,9 +25,11 @@ from fer_batch.cli import (
     plan,
     plot,
     query,
+    report,
     submit,
     train,
     verify,
+    view,
 )
 from fer_batch.cli.completion import INSTALL, SHELLS, PrintCompletion
 from fer_batch.errors import FerBatchError, full_disk
@@ -68,6 +70,8 @@ def _command(arguments: Sequence[str] | None) -> int:
         assign,
         plot,
         export,
+        view,
+        report,
         verify,
         forget,
         bench,

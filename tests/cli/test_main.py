@@ -15,7 +15,19 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.schema import EMOTIONS
 
-COMMANDS = ("analyze", "finalize", "demo", "query", "export", "bench", "train", "evaluate", "submit")
+COMMANDS = (
+    "analyze",
+    "finalize",
+    "demo",
+    "query",
+    "export",
+    "bench",
+    "train",
+    "evaluate",
+    "submit",
+    "view",
+    "report",
+)
 
 
 def run(*words: object) -> int | str | None:

@@ -1,0 +1,58 @@
+"""`report`."""
+
+import argparse
+from typing import Any
+
+from fer_batch.storage.outputs import file_of, folder_of
+
+EXAMPLES = """\
+examples:
+  fer-batch report results talk.mp4 -o talk.html
+  fer-batch report results /archive/talks/monday.mp4 -o monday.html
+  fer-batch report s3://bucket/results 3f2a9c0d11e4b7a6 -o page.html      by video_id
+
+The page is one file that any browser of 2023 or later shows, from disk, without a network. It holds what the
+tables say of the video, its address too, and no picture of anyone."""
+
+
+def add_commands(commands: Any) -> None:
+    """Add the command of this module to the parser."""
+    parser = commands.add_parser(
+        "report",
+        help="a video's timeline as one HTML file",
+        description="Write a page that shows a video's emotions over time, face by face.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("video", metavar="VIDEO", help="its video_id, its uri, or its file's name")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=file_of,
+        metavar="FILE",
+        help="the page, .html; replaced if it is there",
+    )
+    parser.set_defaults(run=run_report, parser=parser)
+
+
+def run_report(options: argparse.Namespace) -> int:
+    """Run the command `report`."""
+    from fer_batch.errors import OutputError
+    from fer_batch.timeline.page import report
+    from fer_batch.timeline.store import open_timeline
+
+    if options.output.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(f"--output {options.output} is a page: give it a name that ends with .html")
+    if options.out.resolve() in options.output.resolve().parents:
+        raise OutputError(
+            f"--output {options.output} lies in the run itself; name a file outside {options.out}"
+        )
+    page = report(open_timeline(options.out), options.video).encode()
+    try:
+        options.output.write_bytes(page)
+    except OSError as error:
+        raise OutputError(f"--output {options.output} can't be written: {error.strerror}") from error
+    print(f"{options.output}: {len(page) / 1e6:.1f} MB")
+    return 0

@@ -1,0 +1,145 @@
+// The list of videos: searched and filtered by the server, a page at a time.
+"use strict";
+(async () => {
+  const { element, timeText, percent } = fer;
+  const COUNT = 50;
+  const PATIENCE_MS = 150; // after the last letter that is typed
+  const LOOK_MS = 15000; // how often it is seen whether the tables have been written anew
+  const NONE = 255;
+  const [form, list, more, found, pictures] = ["filters", "videos", "more", "found", "pictures"].map((id) => document.getElementById(id));
+  const get = async (address) => {
+    const answer = await fetch(address);
+    if (!answer.ok) throw new Error(await answer.text());
+    return answer.json();
+  };
+
+  let run = await get("/api/run");
+  let asked = 0; // which question is the last: answers to earlier ones come too late
+
+  const counted = (count) => `${count} ${count === 1 ? "video" : "videos"}`;
+  const describe = () => {
+    document.getElementById("run").textContent = `${counted(run.videos)} in ${run.out}`;
+    document.title = `${counted(run.videos)} – ${run.out}`;
+  };
+  describe();
+  for (const [status, count] of Object.entries(run.statuses)) form.status.append(element("option", { value: status }, `${status.replace("_", " ")} (${count})`));
+  run.classes.forEach((name, k) => {
+    form.emotion.append(element("option", { value: name }, name));
+    const swatch = element("i", { className: "swatch" });
+    swatch.style.background = run.colours[k];
+    document.getElementById("legend").append(element("li", {}, swatch, name));
+  });
+  for (const [name, value] of new URLSearchParams(location.search)) if (form.elements[name]) form.elements[name].value = value;
+
+  const strip = () => {
+    const canvas = element("canvas", { className: "strip", width: run.cells, height: 1, role: "img", "aria-label": "emotions over time" });
+    return canvas;
+  };
+
+  const paint = (canvas, { cells, counts }) => {
+    const context = canvas.getContext("2d");
+    cells.forEach((kind, x) => {
+      if (kind === NONE) return;
+      context.fillStyle = run.colours[kind];
+      context.fillRect(x, 0, 1, 1);
+    });
+    const all = counts.reduce((a, b) => a + b, 0);
+    const order = [...counts.keys()].filter((k) => counts[k]).sort((a, b) => counts[b] - counts[a]).slice(0, 3);
+    const text = order.map((k) => `${run.classes[k]} ${percent(counts[k] / all)}`).join(", ");
+    canvas.setAttribute("aria-label", text ? `emotions over time: ${text}` : "no face");
+    canvas.closest("li").querySelector(".mostly").textContent = text || "no face";
+  };
+
+  const pictureOf = (video) => {
+    const picture = element("video", { className: "picture", muted: true, preload: "metadata", tabIndex: -1, "aria-hidden": "true" });
+    picture.src = `/media/${video.video_id}#t=${((video.duration_s ?? 0) * 0.2).toFixed(1)}`;
+    return picture;
+  };
+
+  const entry = (video) => {
+    const length = video.duration_s ?? video.read_s;
+    const folder = video.uri.slice(0, video.uri.length - video.name.length);
+    const facts = [length === null ? null : timeText(length, 0), video.tracks ? `${video.tracks} ${video.tracks === 1 ? "track" : "tracks"}` : null];
+    if (video.share !== undefined) facts.unshift(`${form.emotion.value || form.person.value} ${percent(video.share)}`);
+    return element(
+      "li", { className: "video" }, ...(pictures.checked ? [pictureOf(video)] : []),
+      element(
+        "div", { className: "what" },
+        element("a", { href: `/video/${encodeURIComponent(video.video_id)}` }, video.name),
+        element("span", { className: "folder" }, folder),
+      ),
+      element("div", { className: "how" }, fer.badge(video.status), ` ${facts.filter(Boolean).join(" · ")}`),
+      element("div", { className: "strips" }, video.error && !video.tracks ? element("span", { className: "trouble" }, video.error) : strip(), element("span", { className: "mostly quiet" })),
+    );
+  };
+
+  const show = async (first) => {
+    const mine = ++asked;
+    const wanted = new URLSearchParams(new FormData(form));
+    for (const [name, value] of [...wanted]) if (!value) wanted.delete(name);
+    history.replaceState(null, "", `/${wanted.size ? "?" : ""}${wanted}`);
+    const page = await get(`/api/videos?${wanted}&first=${first}&count=${COUNT}`);
+    if (mine !== asked) return;
+    const entries = page.videos.map(entry);
+    if (first) list.append(...entries);
+    else list.replaceChildren(...entries);
+    found.textContent = page.total === run.videos ? "" : `${page.total} of ${counted(run.videos)}`;
+    const left = page.total - first - page.videos.length;
+    more.hidden = left <= 0;
+    more.textContent = `show ${Math.min(left, COUNT)} more of ${left} videos`;
+    more.onclick = () => show(first + COUNT);
+    if (!page.videos.length) { settled(); return; }
+    const strips = await get(`/api/strips?ids=${page.videos.map((video) => video.video_id).join(",")}`);
+    if (mine !== asked) return;
+    page.videos.forEach((video, i) => {
+      const canvas = entries[i].querySelector("canvas");
+      if (canvas) paint(canvas, strips[video.video_id]);
+    });
+    settled();
+  };
+  const settled = () => { document.documentElement.dataset.ready = String(asked); };
+  const told = (error) => { found.textContent = `The list can't be shown: ${error.message}`; };
+  const again = () => show(0).catch(told);
+
+  let timer;
+  form.addEventListener("input", (event) => {
+    if (event.target === pictures) { again(); return; }
+    clearTimeout(timer);
+    timer = setTimeout(again, event.target.name === "words" ? PATIENCE_MS : 0);
+  });
+  form.addEventListener("submit", (event) => { event.preventDefault(); again(); });
+
+  const links = () => [...list.querySelectorAll("a")];
+  const step = (by) => {
+    const all = links();
+    const next = all.indexOf(document.activeElement) + by;
+    all[Math.min(Math.max(next, 0), all.length - 1)]?.focus();
+  };
+  const help = fer.help([["/", "search"], ["↓ ↑", "next video, the one before"], ["Enter", "open it"], ["?", "these keys"]]);
+  document.getElementById("help").onclick = help;
+  fer.onKeys({ "/": () => form.words.focus(), ArrowDown: () => step(1), ArrowUp: () => step(-1), "?": help });
+  form.words.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" || event.key === "ArrowDown") { event.preventDefault(); step(1); }
+  });
+
+  new IntersectionObserver((entries) => { if (entries[0].isIntersecting && !more.hidden) more.click(); }, { rootMargin: "400px" }).observe(more);
+  await show(0);
+  const persons = await get("/api/persons");
+  for (const name of persons) form.person.append(element("option", { value: name }, name));
+  form.person.closest("label").hidden = !persons.length;
+  const wantedPerson = new URLSearchParams(location.search).get("person");
+  if (wantedPerson && form.person.value !== wantedPerson) { form.person.value = wantedPerson; again(); }
+
+  setInterval(async () => {
+    if (document.hidden) return;
+    const now = await get("/api/run").catch(() => run);
+    if (JSON.stringify(now.state) === JSON.stringify(run.state)) return;
+    run = now;
+    describe();
+    await again();
+    found.textContent += " – the tables have been written anew";
+  }, LOOK_MS);
+})().catch((error) => {
+  document.querySelector("main").prepend(fer.element("p", { className: "trouble", role: "alert" }, `The list can't be shown: ${error.message}`));
+  throw error;
+});

@@ -1,0 +1,132 @@
+// What is said of a video beside its lanes: how it ended, shares, episodes.
+"use strict";
+(() => {
+  const { element, timeText, percent } = fer;
+  const SHOWN = 100; // episodes at first, and more each time they are asked for
+  const NAMES = {
+    uri: "file", duration_s: "length", read_s: "read", fps: "frames per second", codec: "codec",
+    size_bytes: "size", moments: "moments looked at", moments_with_face: "with a face", tracks: "tracks",
+    analyze_s: "analyzed in", model_id: "model",
+  };
+  const LEFT_OUT = new Set(["video_id", "version", "bucket", "attempt", "width", "height", "status", "error"]);
+  const STATUS = {
+    ok: "analyzed", no_faces: "analyzed, no face found", no_video: "no video in this file",
+    partial: "only a part could be read", failed: "could not be read",
+  };
+
+  fer.statusText = (status) => STATUS[status] ?? status;
+  fer.badge = (status) => element("span", { className: `badge ${status}` }, status.replace("_", " "));
+
+  const factText = (name, value) => {
+    if (name === "size_bytes") return `${(value / 1e6).toFixed(1)} MB`;
+    if (name.endsWith("_s") && name in NAMES) return name === "analyze_s" ? `${value.toFixed(1)} s` : timeText(value);
+    return typeof value === "number" ? String(Math.round(value * 1000) / 1000) : String(value);
+  };
+
+  fer.facts = (facts) => {
+    const list = element("dl", { className: "facts" });
+    const add = (name, text) => list.append(element("div", {}, element("dt", {}, name), element("dd", {}, text)));
+    for (const [name, value] of Object.entries(facts)) {
+      if (LEFT_OUT.has(name) || value === null) continue;
+      add(NAMES[name] ?? name, factText(name, value));
+      if (name === "fps" && facts.width) add("picture", `${facts.width} × ${facts.height}`);
+    }
+    return list;
+  };
+
+  // How a video ended, in words, and why.
+  fer.ending = (facts) =>
+    element("p", { className: "ending" }, fer.badge(facts.status), ` ${fer.statusText(facts.status)}`, facts.error ? `: ${facts.error}` : "");
+
+  // Of how many of a face's moments each emotion is the strongest.
+  const bar = (video, name, counts) => {
+    const all = counts.reduce((a, b) => a + b, 0);
+    const order = [...counts.keys()].filter((k) => counts[k]).sort((a, b) => counts[b] - counts[a]);
+    const text = order.map((k) => `${video.classes[k]} ${percent(counts[k] / all)}`).join(", ");
+    const parts = [...counts.keys()].filter((k) => counts[k]).map((k) => {
+      const part = element("span", { title: `${video.classes[k]} ${percent(counts[k] / all)}` }, counts[k] / all > 0.16 ? video.classes[k] : "");
+      part.style.background = video.colours[k];
+      part.style.color = video.inks[k];
+      part.style.flexGrow = counts[k];
+      return part;
+    });
+    return element(
+      "div", { className: "sharebar" }, element("h3", {}, name),
+      element("div", { className: "bar", "aria-hidden": "true" }, ...parts), element("p", {}, text),
+    );
+  };
+
+  fer.shares = (video) => {
+    const box = element("section", { className: "shares", "aria-label": "Shares of emotions" }, element("h2", {}, "Shares"));
+    const all = new Float64Array(video.classes.length);
+    for (const face of video.faces) face.counts.forEach((count, k) => { all[k] += count; });
+    if (!video.rows) box.append(element("p", { className: "quiet" }, "No face was found in this video."));
+    else if (video.faces.length > 1) box.append(bar(video, `all ${video.faces.length} faces`, all));
+    for (const face of video.faces.slice(0, 5)) box.append(bar(video, face.name, face.counts));
+    if (video.rows) {
+      box.append(element("p", { className: "quiet" }, "Shares of the moments at which a face is seen, by the emotion that is strongest there."));
+    }
+    return box;
+  };
+
+  // A table of the episodes, of which each can be gone to.
+  fer.episodes = (video, onSeek) => {
+    const { episodes, episodes_are: least } = video;
+    const count = episodes.start_s.length;
+    const body = element("tbody");
+    const more = element("button", { type: "button", className: "more", onclick: () => show() });
+    const face = (i) => episodes.person[i] ?? `track ${episodes.track_id[i]}`;
+    const show = () => {
+      const first = body.childElementCount;
+      for (let i = first; i < Math.min(first + SHOWN, count); i++) {
+        const kind = video.classes.indexOf(episodes.emotion[i]);
+        const swatch = element("i", { className: "swatch" });
+        swatch.style.background = video.colours[kind] ?? "none";
+        body.append(element(
+          "tr", {},
+          element("td", {}, element("button", { type: "button", className: "time", onclick: () => onSeek(episodes.start_s[i]) }, timeText(episodes.start_s[i]))),
+          element("td", { className: "number" }, `${(episodes.end_s[i] - episodes.start_s[i]).toFixed(1)} s`),
+          element("td", {}, face(i)), element("td", {}, swatch, episodes.emotion[i]),
+          element("td", { className: "number" }, `${percent(episodes.peak[i])} at ${timeText(episodes.peak_s[i])}`),
+        ));
+      }
+      more.hidden = body.childElementCount >= count;
+      more.textContent = `show more of ${count} episodes`;
+    };
+    show();
+    const head = ["from", "for", "face", "emotion", "peak"].map((text) => element("th", { scope: "col" }, text));
+    return element(
+      "section", { className: "episodes", "aria-label": "Episodes" },
+      element("h2", {}, "Episodes"),
+      element("p", { className: "quiet", hidden: !count }, `Runs of one emotion with a confidence of at least ${percent(least.threshold)}, for ${least.min_s} s and longer.`),
+      count
+        ? element("div", { className: "wide" }, element("table", {}, element("thead", {}, element("tr", {}, ...head)), body))
+        : element("p", { className: "quiet" }, `No emotion lasted for ${least.min_s} s with a confidence of ${percent(least.threshold)} or more.`),
+      more,
+    );
+  };
+
+  // A dialog with what the keys do, and the function that opens it.
+  fer.help = (keys) => {
+    const dialog = element(
+      "dialog", { id: "keys", "aria-label": "Keys" }, element("h2", {}, "Keys"),
+      element("dl", {}, ...keys.map(([key, text]) => element("div", {}, element("dt", {}, element("kbd", {}, key)), element("dd", {}, text)))),
+      element("form", { method: "dialog" }, element("button", {}, "close")),
+    );
+    document.body.append(dialog);
+    return () => dialog.showModal();
+  };
+
+  // Calls what a key stands for, unless somebody types, or asks the browser for something.
+  fer.onKeys = (actions) => {
+    addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+      if (event.target.matches?.("input, select, textarea, video")) return;
+      if (event.key === " " && event.target.matches?.("button, a, summary")) return;
+      const act = actions[event.key];
+      if (!act) return;
+      event.preventDefault();
+      act();
+    });
+  };
+})();

@@ -1,0 +1,423 @@
+// A lane for each face: what it looked like over time, with one time axis for all.
+"use strict";
+(() => {
+  const { element, timeText, percent, css } = fer;
+  const SHOWN = 8; // lanes at first, and more each time they are asked for
+  const RIBBON = [1.06, 1.3]; // where the strongest emotion stands, above the shares of 0 to 1
+  const LEAST_S = 1;
+  const POINT_PX = 3;
+  const TICKS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800];
+  const DRAGGED_PX = 5;
+
+  // Points to draw between two times: each moment where there is room, else means over equal parts of time.
+  const pointsOf = (video, face, from_s, to_s, width) => {
+    const kinds = video.classes.length;
+    const { times, step_s } = video;
+    const bin_s = Math.ceil(((to_s - from_s) / step_s / width) * POINT_PX) * step_s;
+    const whole = bin_s <= step_s;
+    const xs = [];
+    const ys = video.classes.map(() => []);
+    const top = []; // the strongest emotion of each point, null after a gap
+    let sums = new Float64Array(kinds);
+    let count = 0;
+    let bin = null;
+    let end = -Infinity;
+    const add = (x, length, values, best) => {
+      if (xs.length && x > end + 0.5 * step_s) close();
+      xs.push(x);
+      values.forEach((value, k) => ys[k].push(value));
+      top.push(best);
+      end = x + length;
+    };
+    const close = () => {
+      xs.push(end, end + 1e-6);
+      ys.forEach((column) => column.push(column[column.length - 1], null));
+      top.push(top[top.length - 1], null);
+    };
+    const flush = () => {
+      if (!count) return;
+      const means = sums.map((sum) => sum / count);
+      add(bin * bin_s, bin_s, means, means.indexOf(Math.max(...means)));
+      sums = new Float64Array(kinds);
+      count = 0;
+    };
+    const firstMoment = Math.max(0, lowest(times, from_s - bin_s - step_s));
+    for (let at = video.placeIn(face, firstMoment); at < face.rows.length; at++) {
+      const row = face.rows[at];
+      const time = times[video.moments[row]];
+      if (time > to_s) break;
+      if (whole) {
+        const values = video.classes.map((_, k) => video.probability(k, row));
+        add(time, step_s, values, video.emotion[row]);
+      } else {
+        const mine = Math.floor(time / bin_s + 1e-6);
+        if (mine !== bin) flush();
+        bin = mine;
+        for (let k = 0; k < kinds; k++) sums[k] += video.probs[k * video.rows + row] / 255;
+        count++;
+      }
+    }
+    flush();
+    if (xs.length) close();
+    return { xs, ys, top, mean_s: whole ? 0 : bin_s };
+  };
+
+  const lowest = (times, time) => {
+    let low = 0;
+    let high = times.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (times[middle] < time) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  };
+
+  // Runs of one strongest emotion: [class, from, to].
+  const runsOf = ({ xs, top }) => {
+    const runs = [];
+    for (let i = 0; i + 1 < xs.length; i++) {
+      if (top[i] === null) continue;
+      const last = runs[runs.length - 1];
+      if (last && last[0] === top[i] && last[2] === xs[i]) last[2] = xs[i + 1];
+      else runs.push([top[i], xs[i], xs[i + 1]]);
+    }
+    return runs;
+  };
+
+  const stacked = ({ xs, ys }) => {
+    const sums = new Array(xs.length).fill(0);
+    const layers = ys.map((column) => column.map((value, i) => (value === null ? null : (sums[i] += value))));
+    return [xs, ...layers.reverse()]; // the highest first: the lower ones are painted over it
+  };
+
+  // Lines of dashes that pages draw where nothing was looked at.
+  fer.hatch = (context, left, top, width, height) => {
+    context.save();
+    context.beginPath();
+    context.rect(left, top, width, height);
+    context.clip();
+    context.strokeStyle = css("--hatch");
+    context.lineWidth = devicePixelRatio;
+    const gap = 6 * devicePixelRatio;
+    context.beginPath();
+    for (let x = left - height; x < left + width; x += gap) {
+      context.moveTo(x, top + height);
+      context.lineTo(x + height, top);
+    }
+    context.stroke();
+    context.restore();
+  };
+
+  // `onSeek(time_s)` is called with the time that somebody chose. Returns what the page may do with the lanes.
+  fer.lanes = (parent, video, onSeek) => {
+    let [from_s, to_s] = [0, video.end_s];
+    let now_s = 0;
+    let hover_s = null;
+    let lines = false;
+    let shown = [];
+    const laid = element("div", { className: "lanes" });
+    const overview = element("canvas", { className: "overview" });
+    const brush = element("div", { className: "brush" });
+    const brushNow = element("div", { className: "now" });
+    const readout = element("output", { className: "time", id: "time" });
+    const note = element("span", { className: "note" });
+    const tools = toolbar();
+    const slider = element(
+      "div",
+      {
+        className: "timeline", tabIndex: 0, role: "slider", "aria-label": "Time in the video",
+        "aria-valuemin": "0", "aria-valuemax": video.end_s.toFixed(1), "aria-describedby": "keys",
+      },
+      element("div", { className: "whole" }, overview, brush, brushNow),
+      laid,
+    );
+    const more = element("button", { type: "button", className: "more", onclick: () => showMore() });
+    parent.append(tools, slider, more);
+
+    function toolbar() {
+      const button = (text, label, act) =>
+        element("button", { type: "button", title: label, "aria-label": label, onclick: act }, text);
+      const modes = element(
+        "select",
+        { onchange: (event) => { lines = event.target.value === "lines"; rebuild(); }, "aria-label": "How lanes are drawn" },
+        element("option", { value: "stack" }, "stacked"), element("option", { value: "lines" }, "lines"),
+      );
+      return element(
+        "div", { className: "tools" }, readout, note,
+        button("+", "zoom in (+)", () => api.zoom(0.5)), button("−", "zoom out (−)", () => api.zoom(2)),
+        button("whole", "show the whole video (0)", () => api.show(0, video.end_s)), modes,
+      );
+    }
+
+    const plotLeft = () => (innerWidth < 700 ? 34 : 44);
+
+    const build = (face) => {
+      const values = video.classes.map((name, k) => {
+        const share = element("span", { className: "share" }, "");
+        const bar = element("i");
+        bar.style.background = video.colours[k];
+        return { share, bar, item: element("li", { title: name }, bar, element("span", { className: "name" }, name), share) };
+      });
+      const seen = face.rows.length;
+      const best = face.counts.indexOf(Math.max(...face.counts));
+      const chart = element("div", {
+        className: "chart", role: "img",
+        "aria-label": `${face.name}: seen at ${seen} moments, mostly ${video.classes[best] ?? "nothing"} (${percent((face.counts[best] ?? 0) / seen)} of them)`,
+      });
+      const box = element(
+        "section", { className: "lane", "aria-label": face.name },
+        element(
+          "header", {}, element("h3", {}, face.name),
+          element("ul", { className: "values" }, ...values.map((value) => value.item)),
+        ),
+        chart,
+      );
+      laid.append(box);
+      const lane = { face, values, chart, box, now: element("div", { className: "now" }) };
+      lane.points = pointsOf(video, face, from_s, to_s, widthOf(lane));
+      lane.plot = plotOf(lane);
+      lane.plot.over.append(lane.now);
+      listen(lane);
+      return lane;
+    };
+
+    const widthOf = (lane) => Math.max(lane.chart.clientWidth - plotLeft(), 50);
+
+    const dataOf = (lane) => (lines ? [lane.points.xs, ...lane.points.ys] : stacked(lane.points));
+
+    const plotOf = (lane) => {
+      const stepped = uPlot.paths.stepped({ align: 1 });
+      const order = video.classes.map((_, k) => (lines ? k : video.classes.length - 1 - k));
+      const faint = { stroke: () => css("--grid"), width: 1 };
+      const axis = { stroke: () => css("--muted"), grid: faint, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+      return new uPlot(
+        {
+          width: lane.chart.clientWidth,
+          height: Math.max(112, 17 * video.classes.length),
+          padding: [2, 0, 0, 0],
+          legend: { show: false },
+          select: { show: true, left: 0, top: 0, width: 0, height: 0 },
+          cursor: { y: false, points: { show: false }, drag: { setScale: false, x: true, y: false }, sync: { key: "fer" }, bind: { dblclick: () => null } },
+          scales: { x: { time: false, range: () => [from_s, to_s] }, y: { range: () => [0, RIBBON[1]] } },
+          axes: [
+            { ...axis, size: 20, gap: 2, space: 80, incrs: TICKS_S, values: (_, splits) => splits.map((t) => tickText(t, splits)) },
+            { ...axis, size: plotLeft(), gap: 3, splits: () => [0, 0.5, 1], values: () => ["0", "50", innerWidth < 700 ? "100" : "100 %"] },
+          ],
+          series: [
+            {},
+            ...order.map((k) => ({
+              label: video.classes[k], paths: stepped, points: { show: false },
+              fill: lines ? undefined : video.colours[k],
+              stroke: lines ? video.colours[k] : undefined,
+              width: lines ? 2 : 0,
+              dash: lines && k % 2 ? [6, 3] : undefined,
+            })),
+          ],
+          hooks: {
+            draw: [(plot) => drawRibbon(plot, lane)],
+            setCursor: [(plot) => plot.cursor.event && hovered(plot)],
+          },
+        },
+        dataOf(lane),
+        lane.chart,
+      );
+    };
+
+    const tickText = (time, splits) => timeText(time, splits.length > 1 && splits[1] - splits[0] < 1 ? 1 : 0);
+
+    const drawRibbon = (plot, lane) => {
+      const { ctx: context } = plot;
+      const [top, bottom] = [plot.valToPos(RIBBON[1], "y", true), plot.valToPos(RIBBON[0], "y", true)];
+      const right = plot.bbox.left + plot.bbox.width;
+      context.save();
+      context.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+      context.textBaseline = "middle";
+      for (const [k, start, end] of runsOf(lane.points)) {
+        if (k >= video.classes.length) continue;
+        const left = Math.max(plot.valToPos(start, "x", true), plot.bbox.left);
+        const width = Math.min(plot.valToPos(end, "x", true), right) - left;
+        if (width <= 0) continue;
+        context.fillStyle = video.colours[k];
+        context.fillRect(left, top, Math.max(width, 1), bottom - top);
+        const text = video.classes[k];
+        if (width > context.measureText(text).width + 8 * devicePixelRatio) {
+          context.fillStyle = video.inks[k];
+          context.fillText(text, left + 4 * devicePixelRatio, (top + bottom) / 2);
+        }
+      }
+      context.restore();
+    };
+
+    const hovered = (plot) => {
+      hover_s = plot.cursor.left >= 0 ? plot.posToVal(plot.cursor.left, "x") : null;
+      tell();
+    };
+
+    const listen = (lane) => {
+      const { over } = lane.plot;
+      over.addEventListener("click", (event) => {
+        if (!lane.dragged) seek(lane.plot.posToVal(event.clientX - over.getBoundingClientRect().left, "x"));
+      });
+      over.addEventListener("mousedown", (event) => { lane.down = event.clientX; lane.dragged = false; });
+      over.addEventListener("mouseup", (event) => {
+        const { left, width } = lane.plot.select;
+        lane.dragged = Math.abs(event.clientX - lane.down) >= DRAGGED_PX;
+        if (lane.dragged && width > 0) api.show(lane.plot.posToVal(left, "x"), lane.plot.posToVal(left + width, "x"));
+      });
+      over.addEventListener("dblclick", () => api.show(0, video.end_s));
+      over.addEventListener("mouseleave", () => { hover_s = null; tell(); });
+    };
+
+    const seek = (time_s) => onSeek(Math.min(Math.max(time_s, 0), video.end_s));
+
+    overview.parentElement.addEventListener("click", (event) => {
+      const { left, width } = overview.getBoundingClientRect();
+      seek(((event.clientX - left) / width) * video.end_s);
+    });
+
+    // The strongest emotion over all faces, a bar a pixel; hatched where nothing was looked at.
+    const drawOverview = () => {
+      const [width, height] = [overview.clientWidth, overview.clientHeight].map((n) => Math.round(n * devicePixelRatio));
+      if (!width) return;
+      [overview.width, overview.height] = [width, height];
+      const context = overview.getContext("2d");
+      const kinds = video.classes.length;
+      const cells = new Uint32Array(width * kinds);
+      const looked = new Uint8Array(width);
+      const cellOf = (time) => Math.min(Math.floor((time / video.end_s) * width), width - 1);
+      for (const time of video.times) looked.fill(1, cellOf(time), cellOf(time + video.step_s) + 1);
+      for (let row = 0; row < video.rows; row++) {
+        if (video.emotion[row] < kinds) cells[cellOf(video.times[video.moments[row]]) * kinds + video.emotion[row]]++;
+      }
+      let unseen = null;
+      let last = -1;
+      for (let x = 0; x <= width; x++) {
+        if (x < width && !looked[x]) unseen ??= x;
+        else if (unseen !== null) { fer.hatch(context, unseen, 0, x - unseen, height); unseen = null; }
+        if (x === width) break;
+        const counts = cells.subarray(x * kinds, (x + 1) * kinds);
+        const most = Math.max(...counts);
+        // A moment is wider than a pixel in short videos: its colour goes on until the next moment.
+        const time = (x / width) * video.end_s;
+        const moment = most ? -1 : video.momentAt(time);
+        if (most) last = counts.indexOf(most);
+        else if (moment < 0 || !faceAt(moment)) last = -1;
+        if (last < 0) continue;
+        context.fillStyle = video.colours[last];
+        context.fillRect(x, 0, 1, height);
+      }
+    };
+
+    const faceAt = (moment) => video.faces.slice(0, 50).some((face) => video.rowAt(face, moment) >= 0);
+
+    const place = (time_s, start_s, end_s) => `${(100 * (time_s - start_s)) / (end_s - start_s)}%`;
+
+    const tell = () => {
+      const time_s = hover_s ?? now_s;
+      const moment = video.momentAt(time_s);
+      readout.textContent = timeText(time_s);
+      const texts = [];
+      for (const { face, values, box } of shown) {
+        const row = video.rowAt(face, moment);
+        box.classList.toggle("away", row < 0);
+        values.forEach(({ share, bar, item }, k) => {
+          const value = row < 0 ? null : video.probability(k, row);
+          share.textContent = value === null ? "–" : percent(value);
+          bar.style.setProperty("--share", value ?? 0);
+          item.classList.toggle("best", row >= 0 && video.emotion[row] === k);
+        });
+        if (row >= 0) texts.push(`${face.name} ${video.classes[video.emotion[row]] ?? ""}`);
+      }
+      const nothing = moment < 0 ? "not looked at" : "no face";
+      slider.setAttribute("aria-valuenow", time_s.toFixed(1));
+      slider.setAttribute("aria-valuetext", `${timeText(time_s)}: ${texts.join(", ") || nothing}`);
+      const mean_s = shown.length ? shown[0].points.mean_s : 0;
+      note.textContent = [
+        moment < 0 ? "not looked at" : video.faces.some((face) => video.rowAt(face, moment) >= 0) ? "" : "no face",
+        mean_s ? `a point is the mean of ${mean_s < 60 ? `${mean_s.toFixed(1)} s` : timeText(mean_s, 0)}` : "",
+      ].filter(Boolean).join(" · ");
+      for (const { now } of shown) {
+        now.style.left = place(now_s, from_s, to_s);
+        now.hidden = now_s < from_s || now_s > to_s;
+      }
+      brushNow.style.left = place(now_s, 0, video.end_s);
+    };
+
+    const redraw = () => {
+      for (const lane of shown) {
+        lane.points = pointsOf(video, lane.face, from_s, to_s, widthOf(lane));
+        lane.plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+        lane.plot.setData(dataOf(lane));
+      }
+      brush.style.left = place(from_s, 0, video.end_s);
+      brush.style.right = `calc(100% - ${place(to_s, 0, video.end_s)})`;
+      brush.hidden = from_s <= 0 && to_s >= video.end_s;
+      tell();
+    };
+
+    const rebuild = () => {
+      for (const lane of shown) {
+        lane.plot.destroy();
+        lane.plot = plotOf(lane);
+        lane.plot.over.append(lane.now);
+        listen(lane);
+      }
+      drawOverview();
+      redraw();
+    };
+
+    const showMore = () => {
+      for (const face of video.faces.slice(shown.length, shown.length + SHOWN)) shown.push(build(face));
+      const left = video.faces.length - shown.length;
+      more.hidden = left <= 0;
+      more.textContent = `show ${Math.min(left, SHOWN)} more of ${left} faces`;
+      redraw();
+    };
+
+    const api = {
+      // The part of the video between two times.
+      show: (start_s, end_s) => {
+        const length = Math.min(Math.max(end_s - start_s, LEAST_S), video.end_s);
+        from_s = Math.min(Math.max(start_s, 0), video.end_s - length);
+        to_s = from_s + length;
+        redraw();
+      },
+      // A part that is so many times as long, around the time that is shown.
+      zoom: (times) => {
+        const middle = now_s >= from_s && now_s <= to_s ? now_s : (from_s + to_s) / 2;
+        const length = (to_s - from_s) * times;
+        api.show(middle - length / 2, middle + length / 2);
+      },
+      setTime: (time_s) => {
+        now_s = time_s;
+        if (time_s < from_s || time_s > to_s) api.show(time_s - (to_s - from_s) * 0.1, time_s + (to_s - from_s) * 0.9);
+        else tell();
+      },
+      // The time of the moment that is so many after the one that is shown.
+      momentFrom: (steps) => {
+        const { times } = video;
+        if (!times.length) return now_s;
+        const here = video.momentAt(now_s);
+        const next = here >= 0 ? here + steps : lowest(times, now_s) - (steps < 0 ? 1 : 0);
+        return times[Math.min(Math.max(next, 0), times.length - 1)];
+      },
+      get time_s() { return now_s; },
+      get window_s() { return [from_s, to_s]; },
+      slider,
+    };
+
+    let width = 0;
+    new ResizeObserver(() => {
+      if (laid.clientWidth === width) return;
+      width = laid.clientWidth;
+      for (const lane of shown) lane.plot.setSize({ width: lane.chart.clientWidth, height: lane.plot.height });
+      drawOverview();
+      redraw();
+    }).observe(laid);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", rebuild);
+    showMore();
+    drawOverview();
+    return api;
+  };
+})();

@@ -1,0 +1,37 @@
+// The page of one video that stands alone.
+"use strict";
+(async () => {
+  const { element } = fer;
+  const main = document.querySelector("main");
+  const packed = Uint8Array.from(atob(document.getElementById("data").textContent), (c) => c.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const video = fer.unpack(await new Response(stream).arrayBuffer());
+
+  document.querySelector("h1").textContent = video.name;
+  main.append(fer.ending(video.facts));
+  const lanesBox = element("section", { className: "timelines", "aria-label": "Emotions over time" }, element("h2", {}, "Emotions over time"));
+  main.append(lanesBox);
+  const lanes = fer.lanes(lanesBox, video, (time_s) => lanes.setTime(time_s));
+  main.append(
+    element("div", { className: "columns" }, fer.shares(video), element("section", { "aria-label": "The video" }, element("h2", {}, "The video"), fer.facts(video.facts))),
+    fer.episodes(video, (time_s) => { lanes.setTime(time_s); lanesBox.scrollIntoView({ block: "nearest" }); }),
+  );
+  const help = fer.help([
+    ["← →", "a second back, on"], [", .", "a moment back, on"], ["Home End", "to the beginning, the end"],
+    ["+ −", "zoom in, out; or drag over a lane"], ["0", "the whole video"], ["?", "these keys"],
+  ]);
+  document.getElementById("help").onclick = help;
+  const go = (time_s) => lanes.setTime(Math.min(Math.max(time_s, 0), video.end_s));
+  fer.onKeys({
+    ArrowLeft: () => go(lanes.time_s - 1), ArrowRight: () => go(lanes.time_s + 1),
+    ",": () => go(lanes.momentFrom(-1)), ".": () => go(lanes.momentFrom(1)),
+    Home: () => go(0), End: () => go(video.end_s),
+    "+": () => lanes.zoom(0.5), "=": () => lanes.zoom(0.5), "-": () => lanes.zoom(2), 0: () => lanes.show(0, video.end_s),
+    "?": help,
+  });
+  fer.page = { video, lanes };
+  document.documentElement.dataset.ready = "true";
+})().catch((error) => {
+  document.querySelector("main").prepend(fer.element("p", { className: "trouble", role: "alert" }, `This page can't be shown: ${error.message}. A browser of 2023 or later shows it.`));
+  throw error;
+});

@@ -1,0 +1,65 @@
+"""`fer-batch report`: a page where it was asked for, and one line for what can't be made."""
+
+from pathlib import Path
+
+import pytest
+
+from fer_batch.cli.main import main
+from tests.runs import video_id, write_run
+
+VIDEOS = {"/talks/monday.mp4": [["happy"] * 5], "/talks/old/monday.mp4": [["sad"]], "/talks/empty.mp4": []}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("report") / "run", VIDEOS)
+
+
+def report(*words: object) -> int | str | None:
+    try:
+        return main(["report", *map(str, words)])
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.mark.parametrize(
+    "video", ["empty.mp4", "old/monday.mp4", "/talks/monday.mp4", video_id("/talks/monday.mp4")]
+)
+def test_a_video_may_be_named_as_anywhere(
+    video: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(finished, video, "-o", tmp_path / "page.html") == 0
+    said = capsys.readouterr()
+    assert (said.out.count("\n"), said.err) == (1, "")
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("video", "output", "said"),
+    [
+        ("nothing.mp4", "page.html", "no video nothing.mp4"),
+        ("monday.mp4", "page.html", "2 videos"),
+        ("empty.mp4", "page.pdf", ".html"),
+        ("empty.mp4", "nowhere/page.html", "can't be written"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line(
+    video: str,
+    output: str,
+    said: str,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert report(finished, video, "-o", tmp_path / output) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert said in streams.err
+    assert streams.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [[], ["out"], ["out", "video"]])
+def test_words_that_are_no_report_are_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(*words) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,62 @@
+"""`fer-batch view`: an address that answers until a signal comes, and one line for what can't be shown."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from fer_batch.cli.main import main
+from tests.runs import write_run
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_it_serves_until_a_signal_comes(number: int, code: int, tmp_path: Path) -> None:
+    out = write_run(tmp_path / "run", {"/a.mp4": [["happy"]]})
+    before = sorted(path for path in out.rglob("*"))
+    command = [sys.executable, "-m", "fer_batch.cli.main", "view", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        found = re.match(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())
+        assert found
+        with urllib.request.urlopen(found[0]) as answer:
+            assert b"<!doctype html>" in answer.read()
+        server.send_signal(number)
+        assert server.wait(20) == code
+        assert (server.stdout.read(), server.stderr.read()) == ("", "")
+    assert sorted(path for path in out.rglob("*")) == before
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = write_run(tmp_path / "run", {})
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["view", str(out), "--port", str(port)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"--port {port}" in said.err
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "http", "8000.5", ""])
+def test_a_port_that_is_none_is_one_line(
+    port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["view", str(tmp_path), f"--port={port}"])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert "0 to 65535" in said
+    assert said.count("\n") == 1
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["view", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert str(tmp_path / "out") in said
+    assert said.count("\n") == 1

@@ -1,0 +1,230 @@
+"""A run with known answers on a real video, a server of it, and a browser that notes what a page does."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import uvicorn
+from deltalake import DeltaTable, write_deltalake
+
+from fer_batch.archive.plan import plan_segments
+from fer_batch.config import AnalyzeConfig
+from fer_batch.pipeline.finalize import finalize
+from fer_batch.pipeline.plan_store import add_round, start_run
+from fer_batch.pipeline.results import write_result
+from fer_batch.pipeline.snapshot import write_snapshot
+from fer_batch.schema import (
+    EMOTIONS,
+    MOMENTS,
+    PROBED,
+    RESULTS,
+    VIDEOS,
+    probability_column,
+    to_bundle,
+    tracks_schema,
+)
+from fer_batch.timeline.serve import application
+from tests.runs import CARD, answer, face, probed, video_id
+
+STEP_S = 0.2
+SECONDS = 9
+SCREENSHOTS = "FER_BATCH_SCREENSHOTS"
+"""The folder that pictures of the pages are kept in, by an environment variable."""
+
+
+def watched_faces(seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of two faces over `SECONDS`: the first is away from 3 to 4 s, the second comes at 5 s."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for moment in range(round(SECONDS / STEP_S)):
+        time_s = moment * STEP_S
+        for track in (0, 1):
+            if (track == 0 and 3 <= time_s < 4) or (track == 1 and time_s < 5):
+                continue
+            left, kind = 0.1 + 0.5 * track + 0.01 * time_s, int(time_s) % len(EMOTIONS)
+            probs = rng.dirichlet(np.where(np.arange(len(EMOTIONS)) == kind, 9.0, 0.5))
+            row = face(track, moment, EMOTIONS[kind]) | {"probs": probs.astype(np.float32).tolist()}
+            rows.append(row | {"box_x0": left, "box_x1": left + 0.2, "box_y0": 0.25, "box_y1": 0.75})
+    return rows
+
+
+def write_watched(out: Path, videos: dict[str, list[dict[str, Any]]]) -> Path:
+    """A finished run of videos of `SECONDS` with these faces, by their uri."""
+    out.mkdir(parents=True)
+    start_run(out, AnalyzeConfig(), CARD)
+    sizes = {uri: os.stat(uri).st_size if os.path.exists(uri) else 1000 for uri in videos}
+    table = pa.Table.from_pylist(
+        [probed(uri, []) | {"duration_s": float(SECONDS), "size_bytes": sizes[uri]} for uri in videos],
+        schema=PROBED,
+    )
+    plan = plan_segments(table, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1)
+    add_round(out, table, plan)
+    (out / "results").mkdir()
+    for bundle_id in dict.fromkeys(plan["bundle_id"].to_pylist()):
+        answers = []
+        for segment in plan.to_pylist():
+            if segment["bundle_id"] != bundle_id:
+                continue
+            faces = videos[segment["uri"]]
+            seen = [round(row["time_s"] / STEP_S) for row in faces]
+            moments = [
+                {"time_s": m * STEP_S, "frame_index": 5 * m, "faces": seen.count(m)}
+                for m in range(round(SECONDS / STEP_S))
+            ]
+            read = {"read_s": float(SECONDS), "frames": 25 * SECONDS, "moments": moments, "faces": faces}
+            answers.append(answer(segment, []) | read)
+        write_result(out / "results", to_bundle(bundle_id, pa.Table.from_pylist(answers, schema=RESULTS)))
+    finalize(out)
+    return out
+
+
+def write_random_run(out: Path, uri: str, *, faces: int, moments: int) -> Path:
+    """A run of one video in whose tables each face has any probabilities at each of so many moments, 0.2 s
+    apart; without plan and results.
+    """
+    out.mkdir(parents=True)
+    start_run(out, AnalyzeConfig(), CARD)
+    rng, rows, times_s = np.random.default_rng(0), faces * moments, np.arange(moments) / 5
+    probs = rng.dirichlet(np.ones(len(EMOTIONS)), rows).astype(np.float32)
+    left = np.repeat(np.arange(faces), moments) / faces
+    of_it = {"video_id": video_id(uri), "uri": uri, "bucket": 0, "model_id": CARD.model_id}
+    values: dict[str, Any] = {
+        "track_id": np.repeat(np.arange(faces), moments),
+        "time_s": np.tile(times_s, faces),
+        "frame_index": np.tile(np.arange(moments) * 5, faces),
+        "emotion": np.array(EMOTIONS)[probs.argmax(1)],
+        "confidence": probs.max(1),
+        "box_x0": left,
+        "box_x1": left + 0.5 / faces,
+        "box_y0": np.full(rows, 0.25),
+        "box_y1": np.full(rows, 0.75),
+        **{probability_column(name): probs[:, kind] for kind, name in enumerate(EMOTIONS)},
+    }
+    values |= {name: np.full(rows, value) for name, value in of_it.items()}
+    length_s = moments / 5
+    video = {"status": "ok", "duration_s": length_s, "read_s": length_s, "moments": moments, "tracks": faces}
+    looked = {"time_s": times_s, "frame_index": np.arange(moments) * 5, "faces": np.full(moments, faces)}
+    looked |= {name: np.full(moments, of_it[name]) for name in ("video_id", "bucket")}
+    content = {"tracks": (tracks_schema(EMOTIONS), values), "moments": (MOMENTS, looked)}
+    tables = {
+        name: pa.table(
+            {f.name: pa.array(known.get(f.name, np.ones(len(known["time_s"])))).cast(f.type) for f in kind}
+        )
+        for name, (kind, known) in content.items()
+    }
+    tables["videos"] = pa.Table.from_pylist([of_it | video], schema=VIDEOS)
+    written = {}
+    for name, table in tables.items():
+        written[name] = DeltaTable.create(str(out / name), table.schema, partition_by=["bucket"])
+        write_deltalake(written[name], table, mode="append")
+    write_snapshot(out, written)
+    return out
+
+
+@pytest.fixture(scope="session")
+def watched(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
+    """A run of one video: a copy of the sample, with the faces of `watched_faces`."""
+    folder = tmp_path_factory.mktemp("watched")
+    video = shutil.copy(sample, folder / "talk.mp4")
+    return write_watched(folder / "run", {str(video): watched_faces()})
+
+
+@contextmanager
+def serving(out: Path) -> Iterator[str]:
+    """The address of a server of a run."""
+    config = uvicorn.Config(
+        application(out), port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@dataclass
+class Seen:
+    """A page in the browser, and what it did."""
+
+    page: Any
+    requests: list[str] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    """Errors on the console, and those that nothing caught."""
+
+    def open(self, address: str) -> Any:
+        self.page.goto(address)
+        self.page.wait_for_selector("html[data-ready]")
+        return self.page
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, the system's own."""
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("there is no Chromium; `apt-get install chromium` brings it")
+    with sync_playwright() as playwright:
+        # Containers often lack what its sandbox needs, and all that is opened is ours.
+        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def look(browser: Any) -> Iterator[Callable[..., Seen]]:
+    """Opens pages `width` wide; at the end, none has had trouble or asked another host for anything."""
+    pages: list[Seen] = []
+
+    def new(width: int = 1600, height: int = 1000, **options: Any) -> Seen:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(30_000)
+        seen = Seen(context.new_page())
+        seen.page.on("request", lambda request: seen.requests.append(request.url))
+        seen.page.on("pageerror", lambda error: seen.troubles.append(str(error)))
+        seen.page.on("console", lambda said: said.type == "error" and seen.troubles.append(said.text))
+        pages.append(seen)
+        return seen
+
+    yield new
+    for seen in pages:
+        seen.page.context.close()
+        assert seen.troubles == []
+        parts = [urlsplit(address) for address in seen.requests]
+        assert {part.hostname for part in parts if part.scheme not in ("file", "data", "blob")} <= {
+            "127.0.0.1"
+        }
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Callable[[Any, str], None]:
+    """Keeps a picture of a page where the environment says so, else with the test's own files."""
+    folder = Path(os.environ.get(SCREENSHOTS) or tmp_path)
+
+    def shoot(page: Any, name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=folder / f"{name}.png")
+        assert (folder / f"{name}.png").stat().st_size > 5_000
+
+    return shoot
+
+
+def no_wider_than_the_window(page: Any) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
