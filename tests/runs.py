@@ -174,12 +174,14 @@ class Seen:
 
 
 def write_tables(out: Path, videos: Mapping[str, Seen]) -> Path:
-    """A finished run's tables alone, as they would be of what was seen; enough to ask questions."""
+    """A finished run's tables alone, as they would be of what was seen; enough to ask questions. Each video
+    is in a bucket of its own.
+    """
     out.mkdir(parents=True)
     start_run(out, AnalyzeConfig(), CARD)
     faces, moments, rows = [], [], []
-    for uri, seen in videos.items():
-        key = {"video_id": video_id(uri), "bucket": 0}
+    for bucket, (uri, seen) in enumerate(videos.items()):
+        key = {"video_id": video_id(uri), "bucket": bucket}
         read_s = seen.duration_s
         rows.append(
             key

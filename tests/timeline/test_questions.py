@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from fer_batch.timeline.assign import assign_seats
 from fer_batch.timeline.episodes import episodes_sql
 from fer_batch.timeline.store import Timeline, open_timeline
 from tests.runs import Seen, write_tables
+from tests.s3 import BUCKET, Store
 
 TALK, SHOP, EMPTY = "/a/talk.mp4", "/a/shop.mp4", "/a/empty.mp4"
 GRID_S = [k / 5 for k in range(20)]
@@ -274,10 +276,41 @@ def test_what_cannot_be_asked_is_said(timeline: Timeline, question: Any, message
         question(timeline)
 
 
-def test_reads_only_the_columns_it_needs(timeline: Timeline, tmp_path: Path) -> None:
-    """DuckDB's own account of what is read of the tracks."""
-    asked = questions.shares(timeline, by=[], video="shop.mp4")
-    plan = asked.explain()
+def test_reads_only_the_columns_it_needs(timeline: Timeline) -> None:
+    """By DuckDB's own account."""
+    plan = questions.shares(timeline, by=[], video="shop.mp4").explain()
     assert "emotion" in plan and "p_happy" in plan
     for column in ("box_x0", "frame_index", "face_px", "blur", "model_id"):
         assert column not in plan
+
+
+def test_reads_only_the_parts_that_it_needs_from_a_store(store: Store, tmp_path: Path) -> None:
+    grid_s = [k / 5 for k in range(2000)]
+    chance = np.random.default_rng(0)
+    videos = {
+        f"/a/{number}.mp4": Seen(
+            duration_s=400.0,
+            moments_s=grid_s,
+            faces=[(0, time_s, "happy", float(chance.uniform(0.5, 1)), 0.1) for time_s in grid_s],
+        )
+        for number in range(6)
+    }
+    out = write_tables(tmp_path / "out", videos)
+    for path in out.rglob("*"):
+        if path.is_file():
+            store.put(f"results/{path.relative_to(out)}", path.read_bytes())
+    there = open_timeline(f"s3://{BUCKET}/results")
+
+    def bytes_for(asked: Callable[[], duckdb.DuckDBPyRelation]) -> int:
+        before = store.answers["bytes"]
+        assert asked().fetchall()
+        return store.answers["bytes"] - before
+
+    everything = bytes_for(lambda: there.sql("SELECT * FROM tracks"))
+    shares_of_one = bytes_for(lambda: questions.shares(there, video="3.mp4"))
+    emotions = bytes_for(lambda: there.sql("SELECT emotion, count(*) FROM tracks GROUP BY 1"))
+    assert shares_of_one < everything / 4
+    assert emotions < everything / 4
+    local = open_timeline(out)
+    assert questions.shares(there).fetchall() == questions.shares(local).fetchall()
+    assert questions.episodes(there).fetchall() == questions.episodes(local).fetchall()
