@@ -38,8 +38,13 @@ EDGES = {
     "sample": set(),
 }
 """What a part may import of the package. A part may always import itself."""
-SINGLE = {("archive", "fer_batch.vision.decode")}
-"""Modules that a part may import from a part that it may not: probing a video is reading it."""
+SINGLE = {
+    ("archive", "fer_batch.vision.decode"),
+    ("timeline", "fer_batch.vision.redraw"),
+    ("timeline", "fer_batch.vision.canvas"),
+}
+"""Modules that a part may import from a part that it may not: probing a video is reading it, and drawing on
+one is reading and writing it."""
 
 PLACES = {
     "fsspec": ["storage/stores.py"],

@@ -8,7 +8,7 @@ import queue
 import re
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -242,6 +242,25 @@ def read_segment(
     return source.info, _ahead(frames, ahead) if ahead else frames
 
 
+@contextlib.contextmanager
+def every_frame(
+    path: str | Path, offset: int | None, reading: Reading, beside: Callable[[av.Packet], None]
+) -> Iterator[tuple[VideoInfo, av.container.InputContainer, Iterator[tuple[float, av.VideoFrame]]]]:
+    """A file that is read from its beginning to its end: what it is, its container (open as long as this is),
+    and all its frames as the decoder left them, with their times, in order of time.
+
+    The packets of its other streams are given to `beside` on the way. Otherwise as `sampled_frames`.
+    """
+    source = _open(path, offset)
+    source.beside = beside
+    with source.container:
+        run = _decoded(source, _Cells(None, 0.0, math.inf), None, reading, None)
+        first = next(run, None)
+        info = _info(source, first)
+        frames = _in_order(itertools.chain([first] if first else [], run), math.inf, info.duration_s, reading)
+        yield info, source.container, ((time_s, image) for time_s, image in frames if image is not None)
+
+
 class _Cells:
     """The time grid of a part of a video: its cells and which of their frames are looked at."""
 
@@ -281,6 +300,8 @@ class _Source:
     """The last error."""
     damaged_head: bool = False
     """Whether something before the first packet was left out."""
+    beside: Callable[[av.Packet], None] | None = None
+    """Who wants the packets of the other streams."""
     ended: bool = False
     again: deque[av.Packet] = field(default_factory=deque)
     """Packets that are to come once more."""
@@ -499,6 +520,8 @@ def _decoded(
         if packet.stream is not stream:
             if packet.pts is not None and packet.time_base:
                 others_end = max(others_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            if source.beside is not None:
+                source.beside(packet)
             continue
         if math.isfinite(cells.end_s):
             source.keep(packet)
@@ -602,8 +625,11 @@ class _Sieve:
         self.context, self.cells, self.time_base = context, cells, time_base
         self.only_keys = fast == "keyframes" and codec in KEYED and container != "avi"
         self.only_references = fast == "nonref"
-        self.off = container == "avi" or not (
-            codec == "h264" or (codec == "hevc" and _has_one_layer(context.extradata or b""))
+        everything = fast is None and cells.fps is None and cells.start_s <= 0 and math.isinf(cells.end_s)
+        self.off = (
+            everything
+            or container == "avi"
+            or not (codec == "h264" or (codec == "hevc" and _has_one_layer(context.extradata or b"")))
         )
         self.skips = False
         context.skip_frame = "DEFAULT"
