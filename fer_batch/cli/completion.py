@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fer_batch.storage.outputs import folder_of
+from fer_batch.storage.outputs import file_of, folder_of
 
 SHELLS = ("bash", "zsh", "tcsh")
 FOLDERS = {"OUT", "RUN", "DIR", "REPORT"}
@@ -31,7 +31,7 @@ class PrintCompletion(argparse.Action):
         for action in _actions(parser):
             if action.metavar in FOLDERS or action.type is folder_of:
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-            elif action.metavar in FILES or action.type is Path:
+            elif action.metavar in FILES or action.type in (Path, file_of):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
         print(shtab.complete(parser, shell=shell))
         parser.exit()

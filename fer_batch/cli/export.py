@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from fer_batch.storage.outputs import folder_of
+from fer_batch.storage.outputs import file_of, folder_of
 
 FORMATS = ("csv", "jsonl", "vtt", "eaf", "textgrid", "xlsx")
 ENTRIES = {
@@ -53,6 +53,7 @@ def add_commands(commands: Any) -> None:
         "-o",
         "--output",
         required=True,
+        type=file_of,
         metavar="FILE-OR-FOLDER",
         help="a file where it ends in .csv, .jsonl, .vtt, .eaf, .TextGrid or .xlsx, else a folder, "
         "with a file a video",

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from fer_batch.errors import ConfigError, OutputError, QueryError
-from fer_batch.files import is_in_store, replacing
+from fer_batch.files import replacing
+from fer_batch.storage.outputs import check_outside, file_of, store_down
 from fer_batch.storage.reading import path_of
-from fer_batch.storage.stores import is_remote
 from fer_batch.timeline.annotations import (
     Annotated,
     Episode,
@@ -30,6 +30,7 @@ from fer_batch.timeline.annotations import (
     write_vtt,
 )
 from fer_batch.timeline.episodes import episodes_sql
+from fer_batch.timeline.expressions import quoted, text
 from fer_batch.timeline.store import Timeline
 from fer_batch.timeline.workbook import write_workbook
 
@@ -91,15 +92,9 @@ def export(
     Raises ConfigError where the format isn't clear, QueryError where a name is not one video's, OutputError
     where `target` can't be written or lies in the run.
     """
-    if is_remote(str(target)):
-        raise OutputError(f"{target} is an address: name a file or folder of this machine")
-    target = Path(target)
+    target = file_of(str(target))
     form, is_file = _format(target, form)
-    if not is_in_store(timeline.out) and timeline.out.resolve() in (
-        target.resolve(),
-        *target.resolve().parents,
-    ):
-        raise OutputError(f"{target} lies in the run itself; name a file or folder outside {timeline.out}")
+    check_outside(target if is_file else target / "file", timeline.out)
     _check_episodes(form, threshold, min_s)
     chosen = _chosen(timeline, videos)
     if is_file and form in ANNOTATE and len(chosen) != 1:
@@ -119,7 +114,8 @@ def export(
             entries = _write(timeline, path, form, [video], threshold, min_s)
             yield Written(path, entries, _trouble(video))
     except OSError as error:
-        raise OutputError(f"{target} can't be written: {error.strerror or error}") from error
+        said = f"{target} can't be written: {error.strerror or error}"
+        raise store_down(error, timeline.out) or OutputError(said) from error
     except duckdb.Error as error:
         raise QueryError(str(error).strip().split("\n")[0]) from error
 
@@ -246,9 +242,9 @@ def _columns(timeline: Timeline, digits: str = "") -> dict[str, str]:
     tracks = timeline.sql("FROM tracks")
     values = {}
     for name, kind in zip(tracks.columns, map(str, tracks.types), strict=True):
-        quoted = '"' + name.replace('"', '""') + '"'
-        finite = f"CASE WHEN isfinite({quoted}) THEN {quoted}{digits if kind == 'FLOAT' else ''} END"
-        values[quoted] = finite if kind in ("FLOAT", "DOUBLE") else quoted
+        column = quoted(name)
+        finite = f"CASE WHEN isfinite({column}) THEN {column}{digits if kind == 'FLOAT' else ''} END"
+        values[column] = finite if kind in ("FLOAT", "DOUBLE") else column
     return values
 
 
@@ -278,7 +274,7 @@ def _parts(videos: Sequence[Video]) -> Iterator[str]:
 
 def _of(ids: Sequence[str]) -> str:
     """The condition that a row is of one of these videos, which are in order."""
-    texts = ["'" + video_id.replace("'", "''") + "'" for video_id in ids]
+    texts = [text(video_id) for video_id in ids]
     return f"video_id BETWEEN {texts[0]} AND {texts[-1]} AND video_id IN ({', '.join(texts)})"
 
 

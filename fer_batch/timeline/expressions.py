@@ -36,6 +36,11 @@ def text(name: str) -> str:
     return "'" + name.replace("'", "''") + "'"
 
 
+def quoted(name: str) -> str:
+    """A column's name, whatever it is, as SQL takes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def keys_of(timeline: Timeline, by: Sequence[str], without: Sequence[str] = ()) -> list[str]:
     """Columns of `tracks` that answers are by."""
     own = [c for c in timeline.own_columns if c not in GROUPS]

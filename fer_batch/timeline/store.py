@@ -182,10 +182,11 @@ class Timeline:
     def _people(self, videos: str) -> pa.Table:
         """Who is who, as far as it was said of the analyses that the tables are of."""
         self._connection.register("said", read_people(self.out))
+        attempt = "coalesce(known.attempt, 0)" if "attempt" in self._columns(videos) else "0"
         return self._connection.sql(f"""
             SELECT video_id, track_id, person FROM said SEMI JOIN {videos} AS known
             ON said.video_id = known.video_id AND said.version = known.version
-            AND said.attempt = coalesce(known.attempt, 0)""").to_arrow_table()
+            AND said.attempt = {attempt}""").to_arrow_table()
 
     def _view(self, name: str, source: str, own: Sequence[pa.Field]) -> None:
         """Make a table visible, with the column `person` and those that are its owner's."""

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 from xlsxwriter import Workbook
 
-from fer_batch.schema import VIDEOS, probability_column
 from fer_batch.timeline.episodes import STEP_S, episodes_sql
+from fer_batch.timeline.expressions import classes_of, quoted
 from fer_batch.timeline.store import Timeline
 
 LONGEST_SHEET = 1_048_576
@@ -30,29 +30,21 @@ def write_workbook(
     """Write the rows of each part, a condition on `video_id`, part by part.
 
     A row of `videos` is a video; of `faces` a person of a video, or a track that is nobody's; of `episodes`
-    one of at least `threshold` and `min_s` seconds. The share of an emotion is its mean probability. Text
-    stays text: none becomes a formula, a link or a number.
+    one of at least `threshold` and `min_s` seconds. Text stays text: none becomes a formula, a link or a
+    number.
     """
-    names = ", ".join(_quoted(name) for name in timeline.classes)
-    shares = ", ".join(f"avg({probability_column(n)}) AS {_quoted(n)}" for n in timeline.classes)
-    own = [name for name in timeline.sql("FROM videos").columns if name not in (*VIDEOS.names, "person")]
-    about = [
-        "Facial expressions as a model sees them, not what people feel. Times are in seconds.",
-        "An emotion's share is its mean probability over all faces at all moments.",
-        "faces: a row a person in a video, or a track where nobody said whose it is; seconds: as its moments "
-        "stand for.",
-        "episodes: runs of moments of a track with one emotion, of a confidence of at least "
-        f"{threshold:g} at each, for at least {min_s:g} s; peak and mean are of the confidence.",
-    ]
+    emotions = [quoted(name) for name in timeline.classes]
+    counted = (f"count(*) FILTER (emotion = {text}) / count(*)" for text, _ in classes_of(timeline))
+    shares = ", ".join(f"{share} AS {name}" for share, name in zip(counted, emotions, strict=True))
+    own = [f"videos.{quoted(name)}" for name in timeline.own_columns]
     sheets = {
         "videos": f"""
-            SELECT uri, videos.person, videos.status, videos.error, duration_s, videos.read_s, videos.moments,
-                   videos.moments_with_face / nullif(videos.moments, 0) AS with_face, videos.tracks, {names}
-                   {"".join(f", videos.{_quoted(name)}" for name in own)}
-            FROM videos JOIN summary USING (video_id, uri) WHERE {{where}} ORDER BY uri""",
+            SELECT uri, person, status, error, duration_s, read_s, moments,
+                   moments_with_face / nullif(moments, 0) AS with_face, tracks, {", ".join([*emotions, *own])}
+            FROM videos LEFT JOIN (SELECT video_id, {shares} FROM tracks WHERE {{where}} GROUP BY video_id)
+            USING (video_id) WHERE {{where}} ORDER BY uri""",
         "faces": f"""
-            SELECT any_value(tracks.uri) AS uri, any_value({FACE}) AS face,
-                   count(DISTINCT track_id) AS tracks,
+            SELECT any_value(uri) AS uri, any_value({FACE}) AS face, count(DISTINCT track_id) AS tracks,
                    min(time_s) AS from_s, max(time_s) + any_value(step_s) AS to_s,
                    count(*) * any_value(step_s) AS seconds, avg(confidence) AS confidence, {shares}
             FROM tracks JOIN (SELECT video_id, {STEP_S} AS step_s FROM videos) USING (video_id)
@@ -62,6 +54,13 @@ def write_workbook(
             SELECT uri, {FACE} AS face, emotion, start_s, end_s, duration_s, peak_s, peak, mean
             FROM ({episodes_sql(threshold, min_s, "{where}")}) ORDER BY uri, start_s, track_id""",
     }
+    about = [
+        "Facial expressions as a model sees them, not what people feel. Times are in seconds.",
+        "An emotion's share: of how many moments of faces it is the most probable one.",
+        "faces: a row a person of a video, or a track that is nobody's; seconds: that its moments stand for.",
+        "episodes: runs of moments of a track with one emotion, of a confidence of at least "
+        f"{threshold:g} at each, for at least {min_s:g} s; peak and mean are of the confidence.",
+    ]
     with Workbook(str(path), {"constant_memory": True}) as book:
         for name, query in sheets.items():
             answers = (timeline.run(query.replace("{where}", where)).to_arrow_table() for where in parts)
@@ -105,7 +104,3 @@ def _fetched(answers: Iterable[pa.Table]) -> Iterator[tuple[Any, ...]]:
     for answer in answers:
         for batch in answer.to_batches(max_chunksize=ROWS_AT_ONCE):
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
