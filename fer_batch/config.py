@@ -25,6 +25,8 @@ class AnalyzeConfig:
     """Smallest face to find, as a share of the frame's height."""
     min_score: float = 0.8
     """Lowest score of the face detector, 0–1."""
+    max_faces: int | None = None
+    """Of each moment only the largest so many faces are kept, all by default."""
     detect_every: float | None = None
     """Seconds of video from one search for faces to the next, between which they are followed; every other
     one is of what has changed only. None: 1, and 2 for surveys."""
@@ -55,6 +57,9 @@ class AnalyzeConfig:
         _require(
             0 <= self.min_score < 1, "--min-score", self.min_score, "a number from 0 up to, not including, 1"
         )
+        _require(
+            self.max_faces is None or self.max_faces >= 1, "--max-faces", self.max_faces, "1 or more faces"
+        )
         _require(0 < self.search_s <= 60, "--detect-every", self.search_s, "seconds above 0, up to 60")
         _require(self.fast is None or self.fast in FAST, "--fast", self.fast, " or ".join(FAST))
         _require(
@@ -80,6 +85,8 @@ class AnalyzeConfig:
         rows.
         """
         settings = dataclasses.asdict(self) | {"checkpoint": model_id}
+        if self.max_faces is None:
+            del settings["max_faces"]  # results from before it could be chosen are still what they were
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -27,6 +27,7 @@ def test_the_defaults_are_allowed() -> None:
         ("min_face", 0.001, 1, [0, -0.1, 1.01, math.nan]),
         ("min_score", 0, 0.999, [-0.1, 1, math.nan]),
         ("detect_every", 0.01, 60, [0, -1, 60.1, math.nan, math.inf]),
+        ("max_faces", 1, 1000, [0, -1]),
         ("max_gap_s", 0, 60, [-0.1, 60.1, math.nan, math.inf]),
         ("segment_s", 1, 600, [0.9, 3601, math.nan, math.inf]),
         ("bundle_s", 60, 1e6, [59.9, 0, math.nan]),
@@ -171,12 +172,18 @@ def test_the_fingerprint_depends_on_every_setting_and_on_the_model() -> None:
     other = {
         "fps": 10.0, "every_frame": True, "min_face": 0.1, "min_score": 0.9, "max_gap_s": 1.0,
         "segment_s": 30.0, "bundle_s": 700.0, "flip": False, "detect_every": 2.0, "fast": "nonref",
+        "max_faces": 2,
     }  # fmt: skip
     assert other.keys() | {"checkpoint"} == {field.name for field in dataclasses.fields(AnalyzeConfig)}
     prints = [AnalyzeConfig().fingerprint("m"), AnalyzeConfig().fingerprint("n")]
     prints += [AnalyzeConfig(**{name: value}).fingerprint("m") for name, value in other.items()]
     assert len(set(prints)) == len(prints)
     assert all(len(text) == 16 for text in prints)
+
+
+def test_the_fingerprint_is_as_it_was_before_faces_could_be_left_out() -> None:
+    """Else the results of older runs would be those of another configuration."""
+    assert AnalyzeConfig().fingerprint("m") == "b788a45d62a9273b"
 
 
 def test_the_fingerprint_does_not_depend_on_where_the_model_lies() -> None:

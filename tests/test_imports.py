@@ -36,6 +36,7 @@ EDGES = {
     "cli": BASE
     | {"storage", "archive", "vision", "model", "runtime", "pipeline", "training", "evaluation", "timeline"},
     "sample": set(),
+    "docs": set(),
 }
 """What a part may import of the package. A part may always import itself."""
 SINGLE = {

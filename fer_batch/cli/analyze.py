@@ -111,6 +111,9 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         help="lowest score of the face detector, 0 to 1 (default %(default)g)",
     )  # fmt: skip
     group.add_argument(
+        "--max-faces", type=int, metavar="N", help="of each moment only the N largest faces (default: all)"
+    )
+    group.add_argument(
         "--detect-every", type=float, metavar="SECONDS",
         help="search for faces this often, every other time where something has changed only, follow them "
         "between (default 1, for surveys 2)",

@@ -41,9 +41,7 @@ def main() -> None:
 def _screenshot(url: str, path: Path) -> None:
     """The viewer's page of the only video, two seconds into it, in a window of 1100 × 900."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         page.goto(url)
         page.get_by_role("link", name=CLIP).click()

@@ -88,8 +88,8 @@ def check_output(
             )
         return None
     run = read_run(out)
-    # What a run doesn't name was not there to be chosen yet: no face was mirrored then.
-    changed = difference({"flip": False} | run["settings"], _settings(config, card))
+    # What a run doesn't name was not there to be chosen yet: no face was mirrored or left out then.
+    changed = difference({"flip": False, "max_faces": None} | run["settings"], _settings(config, card))
     if changed:
         raise ConfigError(
             f"{out} holds a run of another configuration: {changed}. "

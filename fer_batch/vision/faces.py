@@ -85,6 +85,9 @@ def segment_faces(
                 tracker.cut()
             tracks = tracker.update(frame.time_s, found.boxes)
             laps.lap("track")
+            if config.max_faces is not None:
+                largest = _largest(found.boxes, config.max_faces)
+                found, tracks = found.take(largest), tracks[largest]
             boxes = found.boxes / np.array([info.pixel_aspect, 1, info.pixel_aspect, 1], np.float32)
             cut = crop_faces(frame.picture, boxes, crop_scale, info.pixel_aspect)
             if frame.index >= 0:
@@ -110,6 +113,14 @@ def segment_faces(
         crops=np.concatenate(crops) if crops else np.zeros((0, CROP_SIZE, CROP_SIZE), np.uint8),
         laps=laps,
     )
+
+
+def _largest(boxes: np.ndarray, most: int) -> np.ndarray:
+    """Which of the boxes `(n, 4)` xyxy are the `most` largest by area, in their order, the first of equal
+    ones.
+    """
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return np.sort(np.argsort(-areas, kind="stable")[:most])
 
 
 def _promised_s(segment: dict[str, Any], info: VideoInfo | None) -> float:

@@ -435,3 +435,21 @@ def test_bottles_have_no_faces(shared: Path) -> None:
     path = shared / "media" / "clean" / "no_face_bottles.mp4"
     (found,) = look(path, FaceDetector(min_face=0.05, min_score=0.9), min_face=0.05, fps=0.5)
     assert (found.status, len(found.moments), sum(counts(found))) == ("ok", 20, 0)
+
+
+def test_only_the_largest_faces_are_kept(detector: FaceDetector, sample: Path, seen: SegmentFaces) -> None:
+    """The tracks, boxes and crops of those that stay are the same; moments count them alone."""
+    (one,) = look(sample, detector, max_faces=1)
+    assert [m["time_s"] for m in one.moments] == [m["time_s"] for m in seen.moments]
+    assert {m["faces"] for m in one.moments} == {1}
+    largest: dict[float, int] = {}
+    area = [(f["box_x1"] - f["box_x0"]) * (f["box_y1"] - f["box_y0"]) for f in seen.faces]
+    for number, face in enumerate(seen.faces):
+        best = largest.setdefault(face["time_s"], number)
+        if area[number] > area[best]:
+            largest[face["time_s"]] = number
+    chosen = sorted(largest.values())
+    assert one.faces == [seen.faces[number] for number in chosen]
+    assert np.array_equal(one.crops, seen.crops[chosen])
+    (many,) = look(sample, detector, max_faces=5)
+    assert many.faces == seen.faces
