@@ -154,7 +154,8 @@ def plain(text: str) -> str:
 
 
 def _unique(name: str, taken: Mapping[str, object]) -> str:
-    number, chosen = 1, name or "?"
+    name = name or "?"
+    number, chosen = 1, name
     while chosen in taken:
         number += 1
         chosen = f"{name} ({number})"

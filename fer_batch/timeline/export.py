@@ -205,9 +205,7 @@ def _annotated(timeline: Timeline, video: Video, threshold: float, min_s: float)
         "Facial expressions as a model sees them, not what people feel.",
     ]
     if threshold or min_s:
-        notes.append(
-            f"Each has a confidence of at least {threshold:g} at all moments, and lasts {min_s:g} s."
-        )
+        notes.append(f"Confidence at least {threshold:g} at each moment, for at least {min_s:g} s.")
     return Annotated(uri=video.uri, length_ms=length, tiers=tiers(episodes, length), notes=notes)
 
 

@@ -36,12 +36,14 @@ def write_workbook(
     emotions = [quoted(name) for name in timeline.classes]
     counted = (f"count(*) FILTER (emotion = {text}) / count(*)" for text, _ in classes_of(timeline))
     shares = ", ".join(f"{share} AS {name}" for share, name in zip(counted, emotions, strict=True))
-    own = [f"videos.{quoted(name)}" for name in timeline.own_columns]
+    columns = [f"shares.{name}" for name in emotions]  # an owner's column may be called "happy", too
+    columns += [f"videos.{quoted(name)}" for name in timeline.own_columns]
     sheets = {
         "videos": f"""
             SELECT uri, person, status, error, duration_s, read_s, moments,
-                   moments_with_face / nullif(moments, 0) AS with_face, tracks, {", ".join([*emotions, *own])}
-            FROM videos LEFT JOIN (SELECT video_id, {shares} FROM tracks WHERE {{where}} GROUP BY video_id)
+                   moments_with_face / nullif(moments, 0) AS with_face, tracks, {", ".join(columns)}
+            FROM videos
+            LEFT JOIN (SELECT video_id, {shares} FROM tracks WHERE {{where}} GROUP BY video_id) AS shares
             USING (video_id) WHERE {{where}} ORDER BY uri""",
         "faces": f"""
             SELECT any_value(uri) AS uri, any_value({FACE}) AS face, count(DISTINCT track_id) AS tracks,

@@ -54,6 +54,8 @@ def place(tmp_path: Path) -> Path:
         (["analyze", "ready steady.mp4", "rec"], {"recipe.toml"}),
         (["analyze", "--out", "re"], {"results", "rest"}),
         (["forget", "results", "ready"], {"ready steady.mp4"}),
+        (["export", "results", "ready", "-o", "rec"], {"recipe.toml"}),
+        (["export", "results", "--format", "v"], {"vtt"}),
         (["submit", "an"], {"analyze"}),
         (["submit", "analyze", "--submission"], {"--submission-id"}),
         (["submit", "analyze", "--working-dir", "rest"], {"rest"}),

@@ -14,13 +14,14 @@ import pandas as pd
 import pytest
 
 from fer_batch.errors import ConfigError, FerBatchError, OutputError, QueryError
+from fer_batch.pipeline.plan_store import add_columns
 from fer_batch.storage.outputs import folder_of
 from fer_batch.timeline import export as module
 from fer_batch.timeline import workbook
 from fer_batch.timeline.assign import assign_list
 from fer_batch.timeline.export import SUFFIXES, Written, export, file_names
 from fer_batch.timeline.store import Timeline, open_timeline
-from tests.runs import Tracks, video_id, write_run
+from tests.runs import Tracks, add_videos, video_id, write_run
 from tests.s3 import Store
 from tests.timeline.test_annotations import of_eaf, of_textgrid, of_vtt
 
@@ -276,6 +277,25 @@ def test_an_empty_archive_is_an_empty_file_or_folder(form: str, tmp_path: Path) 
             "faces": 0,
             "episodes": 0,
         }
+
+
+@pytest.mark.parametrize("form", SUFFIXES)
+def test_the_owners_columns_are_there_whatever_they_are_called(form: str, tmp_path: Path) -> None:
+    names = ["happy", "face", "line", "shares", "person", "select"]
+    out = write_run(tmp_path / "run", {})
+    add_columns(out, dict.fromkeys(names, "string"))
+    add_videos(out, {TALK: VIDEOS[TALK]})
+    (file,) = written(open_timeline(out), tmp_path / f"file{SUFFIXES[form]}")
+    shown = ["manifest_person" if name == "person" else name for name in names]
+    if form == "csv":
+        assert set(shown) <= set(read_csv(file.path).columns)
+    elif form == "jsonl":
+        assert set(shown) <= set(read_jsonl(file.path).columns)
+    elif form == "xlsx":
+        titles = [cell.value for cell in openpyxl.load_workbook(file.path)["videos"][1]]
+        assert titles[-len(shown) :] == shown
+    else:
+        assert READ[form](file.path).keys() == {"track 0", "track 1"}
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
