@@ -55,6 +55,7 @@ from fer_batch.schema import (
     tracks_schema,
 )
 from fer_batch.timeline import questions, series
+from fer_batch.timeline.overlay import overlay
 from fer_batch.timeline.store import open_timeline
 from fer_batch.vision.decode import Reading, sampled_frames
 
@@ -376,6 +377,27 @@ def questions_asked(where: Where) -> Figures:
     )
 
 
+def overlaid(where: Where) -> Figures:
+    """Seconds of 720p with two faces that are drawn on in a second, the timeline being open."""
+    video = enlarged(where.media, clip("heads_female-and-male.mp4"), 720, 20)
+    clocks, cpus = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        with ray_session(num_cpus=2):
+            analyzed(video, Path(folder))
+        timeline = open_timeline(Path(folder) / "run")
+        for _ in range(where.runs):
+            began, before = time.perf_counter(), time.process_time()
+            done = overlay(timeline, timeline.video_id(video.name), Path(folder) / "annotated.mp4")
+            clocks.append(time.perf_counter() - began)
+            cpus.append(time.process_time() - before)
+    length_s = done.frames / 25
+    return {
+        "value": length_s / statistics.median(clocks),
+        "seconds": clocks,
+        "cpu_ms_a_frame": 1000 * statistics.median(cpus) / done.frames,
+    }
+
+
 def asked(relations: dict[str, Callable[[], Any]], runs: int) -> Figures:
     """Seconds until all rows of an answer are there, as Arrow; of the slowest, after one to warm up."""
     seconds: dict[str, float] = {}
@@ -493,6 +515,7 @@ ROWS = {
     "query": Row(
         work="emotion shares over 10 million rows", measure=query, floor=1.0, goal=0.3, unit="s", long=True
     ),
+    "overlay": Row(work="overlay of 720p, two faces, over realtime", measure=overlaid, floor=2.0, goal=5.0),
     "questions": Row(
         work="each question over 10 million rows",
         measure=questions_asked,
