@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fer_batch.errors import OutputError, QueryError
-from fer_batch.storage.outputs import file_of
+from fer_batch.storage.outputs import check_outside, file_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -38,10 +38,8 @@ def check_answer_options(options: argparse.Namespace) -> None:
     """Raise OutputError where an answer can't go where it is to."""
     if options.format == "parquet" and options.output is None and sys.stdout.isatty():
         raise OutputError("parquet is not for a terminal; give --output FILE")
-    if options.output and options.out.resolve() in options.output.resolve().parents:
-        raise OutputError(
-            f"--output {options.output} lies in the run itself; name a file outside {options.out}"
-        )
+    if options.output:
+        check_outside(options.output, options.out)
 
 
 def give_answer(relation: "duckdb.DuckDBPyRelation", options: argparse.Namespace) -> None:

@@ -3,10 +3,9 @@
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from fer_batch.storage.outputs import folder_of
+from fer_batch.storage.outputs import file_of, folder_of
 
 EXAMPLES = """\
 examples:
@@ -34,7 +33,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
     parser.add_argument("video", metavar="VIDEO", help="its video_id, uri or file name")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="video to write: .mp4 or .mkv"
+        "-o", "--output", type=file_of, required=True, metavar="FILE", help="video to write: .mp4 or .mkv"
     )
     parser.add_argument(
         "--blur-faces", action="store_true", help="leave of each face that was found a few large squares"

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from fer_batch.storage.outputs import file_of, folder_of
+from fer_batch.storage.outputs import check_outside, file_of, folder_of
 
 EXAMPLES = """\
 examples:
@@ -45,10 +45,7 @@ def run_report(options: argparse.Namespace) -> int:
 
     if options.output.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"--output {options.output} is a page: give it a name that ends with .html")
-    if options.out.resolve() in options.output.resolve().parents:
-        raise OutputError(
-            f"--output {options.output} lies in the run itself; name a file outside {options.out}"
-        )
+    check_outside(options.output, options.out)
     page = report(open_timeline(options.out), options.video).encode()
     try:
         options.output.write_bytes(page)

@@ -153,7 +153,8 @@ def file_name(uri: str) -> str:
 
 
 def shortened(name: str, most: int = LONGEST_NAME) -> str:
-    """A name of so many letters, without its middle where it has more."""
+    """A name in one line of so many letters, without its middle where it has more."""
+    name = "".join(letter if letter.isprintable() else " " for letter in name)
     if len(name) <= most:
         return name
     return f"{name[: most - most // 2 - 1]}…{name[len(name) - most // 2 :]}"

@@ -17,6 +17,7 @@ from fer_batch.storage.reading import path_of
 from fer_batch.timeline.cells import FACE, cells_of
 from fer_batch.timeline.colours import colour_of, ink_on, letters_of
 from fer_batch.timeline.episodes import BREAK, STEP_S
+from fer_batch.timeline.marks import shortened
 from fer_batch.timeline.store import Timeline
 from fer_batch.vision.canvas import Box, Canvas, text_mask
 from fer_batch.vision.redraw import CONTAINERS, Redrawn, redraw
@@ -29,6 +30,7 @@ LINES = 36
 """Heights of a letter in the frame's shorter side."""
 SMALLEST = 10
 """Pixels of a letter."""
+LONGEST_NAME = 24
 SAME_TIME_S = 1e-6
 
 
@@ -108,7 +110,7 @@ class _Faces:
             {"video": video},
         ).fetchnumpy()
         number = {name: np.ma.filled(values, np.nan) for name, values in rows.items() if name != "face"}
-        self.names = rows["face"].tolist()
+        self.names = [shortened(name, LONGEST_NAME) for name in rows["face"].tolist()]
         self.confidence = number["confidence"]
         self.probabilities = np.stack([number[probability_column(name)] for name in self.classes], axis=1)
         self.time_s, self.next_s = number["time_s"], number["next_s"]

@@ -193,7 +193,7 @@ def test_of_no_face_nothing_is_drawn(grey: Path, tmp_path: Path) -> None:
 def test_a_person_s_name_is_drawn(grey: Path, tmp_path: Path) -> None:
     out = run_of(tmp_path / "run", str(grey), [["happy"] * 5], lambda row: None, **known(grey))
     before = drawn(out, grey, tmp_path / "before.mp4")[0]
-    (tmp_path / "people.csv").write_text("video,track_id,person\ngrey.mp4,0,Zoë <script>\n")
+    (tmp_path / "people.csv").write_text('video,track_id,person\ngrey.mp4,0,"Zoë\n<script>"\n')
     assign_list(out, tmp_path / "people.csv")
     after = drawn(out, grey, tmp_path / "after.mp4")[0]
     label = slice(56, 72), slice(60, 240)  # above the box

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
@@ -273,3 +274,15 @@ def test_persons_have_lanes_and_bars_of_their_own(tmp_path: Path) -> None:
     axes = shares(timeline, by_person=True).axes[0]
     assert rows(axes) == ["Bo  (1)", "Zoë $1$  (3)"]
     assert dict(zip(EMOTIONS, bars(axes)[1], strict=True))["happy"] == pytest.approx(2 / 3, abs=0.001)
+
+
+def test_strange_names_leave_a_picture_whole(tmp_path: Path) -> None:
+    out = write_run(tmp_path / "run", {"/a.mp4": [["happy"]]})
+    (tmp_path / "people.csv").write_text('video,track_id,person\na.mp4,0,"--><script>\n\x08$\\frac$"\n')
+    assign_list(out, tmp_path / "people.csv")
+    timeline = open_timeline(out)
+    for figure in (ribbons(timeline, video_id("/a.mp4")), shares(timeline, by_person=True)):
+        write_figure(figure, tmp_path / "x.svg")
+        elements = [element.tag for element in ElementTree.parse(tmp_path / "x.svg").iter()]
+        assert "script" not in "".join(elements)
+        assert rows(figure.axes[0])[0].startswith("--><script>  $\\frac$")
