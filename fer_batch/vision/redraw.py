@@ -1,6 +1,7 @@
 """A video written anew with something drawn on each frame; its times and its sound stay as they are."""
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def redraw(
     """
     reading = Reading(core_start_s=0.0, core_end_s=float("inf"))
     beside: deque[av.Packet] = deque()
-    count = 0
+    count, last = 0, -1
     with (
         every_frame(uri, offset, reading, beside.append) as (info, source, frames),
         _opened(target) as output,
@@ -73,19 +74,21 @@ def redraw(
         start = info.first_pts * info.time_base
         sounds = {stream.index: _Sound(stream, output, start) for stream in source.streams.audio}
         for time_s, image in frames:
+            stamp = round(time_s / time_base)
+            if stamp <= last:  # two frames at one time, of which no container takes the second
+                continue
+            last = stamp
             video = video or _video(output, info, image, time_base)
             fresh = _upright(image, info, video.width, video.height)
             draw(_canvas(fresh, image), time_s)
-            fresh.pts, fresh.time_base = round(time_s / time_base), time_base
+            fresh.pts, fresh.time_base = stamp, time_base
             output.mux(video.encode(fresh))
-            while beside:
-                packet = beside.popleft()
-                if sound := sounds.get(packet.stream.index):
-                    output.mux(sound.passed(packet))
+            output.mux(_passed(beside, sounds))
             count += 1
             on_progress(time_s)
         if video is not None:
             output.mux(video.encode())
+        output.mux(_passed(beside, sounds))
         for sound in sounds.values():
             output.mux(sound.rest())
     return Redrawn(frames=count, sounds=[sound.told for sound in sounds.values()], error=reading.error)
@@ -163,6 +166,15 @@ def _canvas(fresh: av.VideoFrame, image: av.VideoFrame) -> Canvas:
     red, blue = LUMA_WEIGHTS.get(image.colorspace, BT601) if _is_plain(image) else BT601
     y, u, v = _planes(fresh)
     return Canvas(planes=(y, u, v), red=red, blue=blue, full=_is_full(image))
+
+
+def _passed(beside: deque[av.Packet], sounds: dict[int, "_Sound"]) -> list[av.Packet]:
+    """What is written for the packets that came beside the video's; they are taken away."""
+    packets = [
+        sounds[packet.stream.index].passed(packet) for packet in beside if packet.stream.index in sounds
+    ]
+    beside.clear()
+    return [*itertools.chain(*packets)]
 
 
 class _Sound:

@@ -17,8 +17,8 @@ from tests.conftest import write_video
 def nothing(_canvas: Canvas, _time_s: float) -> None: ...
 
 
-def with_sound(source: Path, target: Path, codec: str, streams: int = 1) -> Path:
-    """A video with a tone added."""
+def with_sound(source: Path, target: Path, codec: str, streams: int = 1, more_s: float = 0) -> Path:
+    """A video with a tone added, that goes on for `more_s` seconds after the last frame."""
     rate = 44_100
     with av.open(str(source)) as container, av.open(str(target), "w") as output:
         original = container.streams.video[0]
@@ -27,12 +27,15 @@ def with_sound(source: Path, target: Path, codec: str, streams: int = 1) -> Path
         output.metadata["comment"] = "a secret of its owner"
         sounds = [output.add_stream(codec, rate=rate, layout="stereo") for _ in range(streams)]
         written = 0
+        end_s = 0.0
         for packet in container.demux(original):
             if packet.dts is None:
-                continue
-            packet.stream = pictures
-            output.mux(packet)
-            while written / rate < float(packet.dts * packet.time_base):
+                end_s += more_s
+            else:
+                end_s = float(packet.dts * packet.time_base)
+                packet.stream = pictures
+                output.mux(packet)
+            while written / rate < end_s:
                 tone = 8000 * np.sin(np.arange(written, written + 1024) / rate * 2 * np.pi * 440)
                 samples = np.repeat(tone.astype(np.int16), 2)[None]
                 frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
@@ -61,7 +64,7 @@ def sound(path: Path, stream: int = 0) -> list[tuple[float, bytes]]:
     with av.open(str(path)) as container:
         first = next(container.decode(video=0))
         start = float(first.pts * first.time_base)
-        container.seek(0)
+    with av.open(str(path)) as container:
         packets = container.demux(container.streams.audio[stream])
         return [(float(p.pts * p.time_base) - start, bytes(p)) for p in packets if p.size]
 
@@ -93,6 +96,18 @@ def test_frames_times_and_sound_stay(sample: Path, tmp_path: Path, suffix: str, 
     assert b"+52.5" not in target.read_bytes()
 
 
+def test_sound_that_goes_on_after_the_last_frame_stays(
+    sample_frames: list[np.ndarray], tmp_path: Path
+) -> None:
+    pictures = write_video(tmp_path / "pictures.mp4", sample_frames[:25], bf="0", tune="zerolatency")
+    source = with_sound(pictures, tmp_path / "with_sound.mp4", "aac", more_s=3.0)
+    redraw(str(source), tmp_path / "out.mp4", nothing)
+    assert len(sound(source)) > 150
+    assert [content for _, content in sound(tmp_path / "out.mp4")] == [
+        content for _, content in sound(source)
+    ]
+
+
 def test_sound_that_the_container_does_not_take_is_encoded(sample: Path, tmp_path: Path) -> None:
     source = with_sound(sample, tmp_path / "with_sound.mov", "pcm_mulaw", streams=2)
     target = tmp_path / "out.mp4"
@@ -109,6 +124,22 @@ def test_uneven_times_stay(sample_frames: list[np.ndarray], tmp_path: Path) -> N
     source = write_video(tmp_path / "uneven.mp4", sample_frames[:8], times_s=stamps)
     redraw(str(source), tmp_path / "out.mp4", nothing)
     assert [float(time) for time in times(tmp_path / "out.mp4")] == pytest.approx(stamps, abs=1e-9)
+
+
+def test_of_two_frames_at_one_time_the_first_is_written(
+    sample_frames: list[np.ndarray], tmp_path: Path
+) -> None:
+    whole = write_video(tmp_path / "whole.mkv", sample_frames[:6], g="1", bf="0")
+    source = tmp_path / "twice.mkv"
+    with av.open(str(whole)) as container, av.open(str(source), "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        for packet, stamp in zip(container.demux(video=0), (0, 40, 40, 80, 80, 120), strict=False):
+            packet.pts = packet.dts = stamp
+            packet.stream = stream
+            output.mux(packet)
+    assert len(frames(source)) == 6
+    redraw(str(source), tmp_path / "out.mp4", nothing)
+    assert [float(time) for time in times(tmp_path / "out.mp4")] == pytest.approx([0, 0.04, 0.08, 0.12])
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
