@@ -57,6 +57,8 @@ PLACES = {
     "ray.tune": ["training/*.py"],
     "duckdb": ["timeline/*.py", "cli/answer.py", "cli/ask.py"],
     "deltalake": ["pipeline/*.py", "timeline/*.py"],
+    "starlette": ["timeline/serve.py"],
+    "uvicorn": ["timeline/serve.py"],
     "matplotlib": [
         "sample/make_sample.py",
         "evaluation/report.py",

@@ -16,10 +16,21 @@ from fer_batch.timeline.page import NO_EMOTION, class_numbers, name_of, pack
 from fer_batch.timeline.store import open_timeline
 
 CELLS = 160
-"""Of a strip: equal parts of a video's length."""
+"""Of a strip: equal parts of a video's length, but none shorter than what a moment stands for."""
 LONGEST_PAGE = 200
 """Videos that are answered for at once, at most."""
-SHOWN = ("video_id", "uri", "status", "error", "duration_s", "read_s", "tracks", "size_bytes", "codec")
+SHOWN = (
+    "video_id",
+    "uri",
+    "status",
+    "error",
+    "duration_s",
+    "read_s",
+    "moments",
+    "tracks",
+    "size_bytes",
+    "codec",
+)
 
 
 class Catalogue:
@@ -86,27 +97,29 @@ class Catalogue:
 
     def strips(self, video_ids: list[str]) -> dict[str, dict[str, list[int]]]:
         """Of each video `counts`, how often its faces look how, by class, and `cells`: the number of the most
-        frequent class in each of `CELLS` parts of its length, 255 where there is no face.
+        frequent class in each part of its length, at most `CELLS`, 255 where there is no face.
         """
         wanted = self.videos.filter(
             pc.is_in(self.videos.column("video_id"), pa.array(video_ids[:LONGEST_PAGE], pa.string()))
         )
-        strips = {
-            name: {"cells": [NO_EMOTION] * CELLS, "counts": [0] * len(self.classes)}
-            for name in wanted.column("video_id").to_pylist()
-        }
-        lengths_s = pc.coalesce(wanted.column("duration_s"), wanted.column("read_s")).to_pylist()
-        known = [(name, length) for name, length in zip(strips, lengths_s, strict=True) if length]
-        if not known:
-            return strips
-        names, lengths = zip(*known, strict=True)
+        strips = {}
+        for row in wanted.to_pylist():
+            cells = [NO_EMOTION] * max(min(row["moments"] or 0, CELLS), 1)
+            strips[row["video_id"]] = {"cells": cells, "counts": [0] * len(self.classes)}
+        lengths_s = pc.coalesce(wanted.column("duration_s"), wanted.column("read_s"))
         rows = self._asked(
-            f"""
-            WITH wanted AS (SELECT unnest($names) AS video_id, unnest($lengths) AS length_s)
+            """
+            WITH wanted AS (
+                SELECT unnest($names) AS video_id, unnest($lengths) AS length_s, unnest($cells) AS cells)
             SELECT video_id, emotion, count(*) AS n,
-                least(floor(time_s / length_s * {CELLS}), {CELLS - 1})::INT AS cell
-            FROM tracks JOIN wanted USING (video_id) GROUP BY ALL ORDER BY n""",
-            {"names": list(names), "lengths": list(lengths)},
+                least(floor(time_s / length_s * cells + 1e-6), cells - 1)::INT AS cell
+            FROM tracks JOIN wanted USING (video_id) WHERE length_s > 0
+            GROUP BY ALL ORDER BY n, emotion DESC""",
+            {
+                "names": list(strips),
+                "lengths": lengths_s.to_pylist(),
+                "cells": [len(strip["cells"]) for strip in strips.values()],
+            },
         )
         kinds = class_numbers(rows.column("emotion"), self.classes).tolist()
         columns = (rows.column(name).to_pylist() for name in ("video_id", "cell", "n"))

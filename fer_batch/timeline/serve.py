@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fer_batch.errors import FerBatchError, OutputError
 from fer_batch.storage.archives import split_member
 from fer_batch.storage.reading import Medium, identity_of, open_medium
-from fer_batch.timeline.catalogue import CELLS, Catalogue
+from fer_batch.timeline.catalogue import Catalogue
 from fer_batch.timeline.colours import colour_of, ink_on
 from fer_batch.timeline.page import SCRIPTS, STYLES, asset, name_of
 
@@ -95,7 +95,6 @@ def application(out: Path) -> Starlette:
                 "colours": [colour_of(name, now.classes) for name in now.classes],
                 "inks": [ink_on(colour_of(name, now.classes)) for name in now.classes],
                 "statuses": now.statuses(),
-                "cells": CELLS,
             }
         )
 

@@ -38,6 +38,7 @@ from tests.runs import CARD, answer, face, probed, video_id
 
 STEP_S = 0.2
 SECONDS = 9
+PATIENCE_S = 30
 SCREENSHOTS = "FER_BATCH_SCREENSHOTS"
 """The folder that pictures of the pages are kept in, by an environment variable."""
 
@@ -195,7 +196,7 @@ def look(browser: Any) -> Iterator[Callable[..., Seen]]:
 
     def new(width: int = 1600, height: int = 1000, **options: Any) -> Seen:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(1000 * PATIENCE_S)
         seen = Seen(context.new_page())
         seen.page.on("request", lambda request: seen.requests.append(request.url))
         seen.page.on("pageerror", lambda error: seen.troubles.append(str(error)))
@@ -224,6 +225,16 @@ def keep(tmp_path: Path) -> Callable[[Any, str], None]:
         assert (folder / f"{name}.png").stat().st_size > 5_000
 
     return shoot
+
+
+def until(page: Any, condition: str, value: Any = None) -> None:
+    """Wait until an expression, or a function of `value`, is true: the pages' policy lets nothing else wait
+    in them.
+    """
+    last = time.monotonic() + PATIENCE_S
+    while not page.evaluate(condition, value):
+        assert time.monotonic() < last, f"never: {condition}"
+        page.wait_for_timeout(20)
 
 
 def no_wider_than_the_window(page: Any) -> bool:

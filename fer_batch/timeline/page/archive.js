@@ -32,11 +32,12 @@
   for (const [name, value] of new URLSearchParams(location.search)) if (form.elements[name]) form.elements[name].value = value;
 
   const strip = () => {
-    const canvas = element("canvas", { className: "strip", width: run.cells, height: 1, role: "img", "aria-label": "emotions over time" });
+    const canvas = element("canvas", { className: "strip", height: 1, role: "img", "aria-label": "emotions over time" });
     return canvas;
   };
 
   const paint = (canvas, { cells, counts }) => {
+    canvas.width = cells.length;
     const context = canvas.getContext("2d");
     cells.forEach((kind, x) => {
       if (kind === NONE) return;
@@ -59,7 +60,7 @@
   const entry = (video) => {
     const length = video.duration_s ?? video.read_s;
     const folder = video.uri.slice(0, video.uri.length - video.name.length);
-    const facts = [length === null ? null : timeText(length, 0), video.tracks ? `${video.tracks} ${video.tracks === 1 ? "track" : "tracks"}` : null];
+    const facts = [length ? timeText(length, 0) : null, video.tracks ? `${video.tracks} ${video.tracks === 1 ? "track" : "tracks"}` : null];
     if (video.share !== undefined) facts.unshift(`${form.emotion.value || form.person.value} ${percent(video.share)}`);
     return element(
       "li", { className: "video" }, ...(pictures.checked ? [pictureOf(video)] : []),

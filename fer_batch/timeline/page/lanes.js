@@ -6,6 +6,7 @@
   const RIBBON = [1.06, 1.3]; // where the strongest emotion stands, above the shares of 0 to 1
   const LEAST_S = 1;
   const POINT_PX = 3;
+  const RIGHT_PX = 14; // for half of the last time on the axis
   const TICKS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800];
   const DRAGGED_PX = 5;
 
@@ -182,7 +183,7 @@
       return lane;
     };
 
-    const widthOf = (lane) => Math.max(lane.chart.clientWidth - plotLeft(), 50);
+    const widthOf = (lane) => Math.max(lane.chart.clientWidth - plotLeft() - RIGHT_PX, 50);
 
     const dataOf = (lane) => (lines ? [lane.points.xs, ...lane.points.ys] : stacked(lane.points));
 
@@ -195,14 +196,14 @@
         {
           width: lane.chart.clientWidth,
           height: Math.max(112, 17 * video.classes.length),
-          padding: [2, 0, 0, 0],
+          padding: [2, RIGHT_PX, 0, 0],
           legend: { show: false },
           select: { show: true, left: 0, top: 0, width: 0, height: 0 },
           cursor: { y: false, points: { show: false }, drag: { setScale: false, x: true, y: false }, sync: { key: "fer" }, bind: { dblclick: () => null } },
           scales: { x: { time: false, range: () => [from_s, to_s] }, y: { range: () => [0, RIBBON[1]] } },
           axes: [
             { ...axis, size: 20, gap: 2, space: 80, incrs: TICKS_S, values: (_, splits) => splits.map((t) => tickText(t, splits)) },
-            { ...axis, size: plotLeft(), gap: 3, splits: () => [0, 0.5, 1], values: () => ["0", "50", innerWidth < 700 ? "100" : "100 %"] },
+            { ...axis, size: plotLeft(), gap: 3, splits: () => [0, 0.5, 1], values: () => ["", "50", innerWidth < 700 ? "100" : "100 %"] },
           ],
           series: [
             {},
@@ -233,6 +234,7 @@
       context.save();
       context.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
       context.textBaseline = "middle";
+      context.textAlign = "left";
       for (const [k, start, end] of runsOf(lane.points)) {
         if (k >= video.classes.length) continue;
         const left = Math.max(plot.valToPos(start, "x", true), plot.bbox.left);

@@ -24,7 +24,7 @@
 
   const words = element("p", { className: "quiet", role: "status" });
   const say = (text) => { words.textContent = text; };
-  const player = element("video", { controls: true, preload: "metadata", playsInline: true, "aria-label": video.name });
+  const player = element("video", { controls: true, preload: "auto", playsInline: true, "aria-label": video.name });
   player.setAttribute("controlslist", "nofullscreen nodownload");
   const layer = element("div", { className: "boxes" });
   const stage = element("div", { className: "stage" }, player, layer);
@@ -100,18 +100,18 @@
   player.addEventListener("timeupdate", follow);
   player.addEventListener("seeked", follow);
   const frame = (_, { mediaTime }) => {
-    if (!player.seeking) moved(mediaTime);
+    if (!player.seeking && !player.paused) moved(mediaTime);
     player.requestVideoFrameCallback(frame);
   };
   if ("requestVideoFrameCallback" in player) player.requestVideoFrameCallback(frame);
   player.addEventListener("loadedmetadata", () => {
     if (!player.videoWidth) { unplayable(`this browser can't decode ${video.facts.codec ?? "this video"}`); return; }
     playable = true;
-    stage.style.setProperty("--ratio", player.videoWidth / player.videoHeight);
+    main.style.setProperty("--ratio", player.videoWidth / player.videoHeight);
     if (lanes.time_s) player.currentTime = lanes.time_s + AFTER_S;
   });
   player.addEventListener("error", () => unplayable(`this browser can't play the file (${video.facts.codec ?? "unknown codec"})`));
-  if (video.facts.width) stage.style.setProperty("--ratio", video.facts.width / video.facts.height);
+  if (video.facts.width) main.style.setProperty("--ratio", video.facts.width / video.facts.height);
   if (state.trouble) unplayable(state.trouble);
   else player.src = `/media/${video_id}`;
   if (state.note) say(state.note);
