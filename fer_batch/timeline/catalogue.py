@@ -153,7 +153,9 @@ class Catalogue:
             faces = faces.filter(pc.equal(faces.column("person"), person))
         all_of = faces.group_by("video_id").aggregate([("n", "sum")]).rename_columns(["video_id", "all"])
         if emotion:
-            faces = faces.filter(pc.equal(faces.column("emotion"), emotion))
+            names = (*self.classes, "")  # the last for rows without an emotion
+            kinds = np.minimum(class_numbers(faces.column("emotion"), self.classes), len(self.classes))
+            faces = faces.filter(np.array(names)[kinds] == emotion)
         these = faces.group_by("video_id").aggregate([("n", "sum")]).rename_columns(["video_id", "these"])
         both = these.join(all_of, "video_id", join_type="inner")
         share = pc.divide(both.column("these").cast(pa.float64()), both.column("all"))

@@ -100,8 +100,9 @@ def pack(timeline: Timeline, video_id: str, *, boxes: bool) -> bytes:
         ],
         "episodes": {
             name: [round(value, 3) if isinstance(value, float) else value for value in values]
-            for name, values in episodes.to_pydict().items()
-        },
+            for name, values in episodes.drop_columns("emotion").to_pydict().items()
+        }
+        | {"kind": class_numbers(episodes.column("emotion"), timeline.classes).tolist()},
         "episodes_are": {"threshold": THRESHOLD, "min_s": MIN_S},
     }
     return _packed(header, arrays)

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from fer_batch.errors import QueryError
 from fer_batch.schema import EMOTIONS, probability_column
 from fer_batch.timeline.colours import colour_of
-from fer_batch.timeline.page import NO_EMOTION, pack, report
+from fer_batch.timeline.page import NO_EMOTION, class_numbers, pack, report
 from fer_batch.timeline.store import Timeline, open_timeline
 from tests.runs import Tracks, video_id, write_run
 from tests.timeline.conftest import SECONDS, Seen, no_wider_than_the_window, write_random_run
@@ -73,6 +74,19 @@ def test_what_is_packed_is_what_the_tables_say(tmp_path: Path, tracks: Tracks | 
     assert len(video["box"]) == (4 * len(rows) if boxes else 0)
     sides = wanted[["box_x0", "box_y0", "box_x1", "box_y1"]].to_numpy().reshape(-1)
     assert not boxes or np.allclose(video["box"] / 65535, sides, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("emotions", "numbers"),
+    [
+        ([], []),
+        ([None], [NO_EMOTION]),
+        (["sad", "Very happy!", None, "other", "sad"], [1, 0, NO_EMOTION, NO_EMOTION, 1]),
+    ],
+)
+def test_emotions_are_told_by_their_columns(emotions: list[str | None], numbers: list[int]) -> None:
+    column = pa.chunked_array([pa.array(emotions, pa.string())])
+    assert class_numbers(column, ("very_happy_", "sad")).tolist() == numbers
 
 
 def test_two_hours_of_five_faces_are_less_than_3_mb(tmp_path: Path) -> None:

@@ -77,6 +77,10 @@ def test_the_list_is_searched_and_filtered(look: Callable[..., Seen], archive: s
     page.wait_for_selector("html[data-ready]")
     assert listed(page) == ["broken monday.mp4"]
     assert "no index" in page.locator(".video").inner_text()
+    page.locator(".video a").click()
+    page.wait_for_selector("html[data-ready]:has(main.watch)")
+    page.locator("#back").click()
+    page.wait_for_url("**/?words=monday&status=failed")
 
 
 def test_the_list_goes_on_when_it_is_scrolled(look: Callable[..., Seen], archive: str) -> None:
@@ -215,6 +219,7 @@ def test_a_video_is_used_with_keys(look: Callable[..., Seen], talk: str) -> None
     assert page.locator(".box:visible").count() == 1
     page.keyboard.press("/")
     page.wait_for_url("**/#search")
+    until(page, "document.activeElement.name === 'words'")
 
 
 @pytest.mark.parametrize("time_s", [0.0, 2.8, 3.4, 5.0, 8.6])

@@ -78,7 +78,9 @@
     const mine = ++asked;
     const wanted = new URLSearchParams(new FormData(form));
     for (const [name, value] of [...wanted]) if (!value) wanted.delete(name);
-    history.replaceState(null, "", `/${wanted.size ? "?" : ""}${wanted}`);
+    const address = `/${wanted.size ? "?" : ""}${wanted}`;
+    history.replaceState(null, "", address);
+    sessionStorage.setItem("list", address);
     const page = await get(`/api/videos?${wanted}&first=${first}&count=${COUNT}`);
     if (mine !== asked) return;
     const entries = page.videos.map(entry);
@@ -124,6 +126,7 @@
   });
 
   new IntersectionObserver((entries) => { if (entries[0].isIntersecting && !more.hidden) more.click(); }, { rootMargin: "400px" }).observe(more);
+  if (location.hash === "#search") form.words.focus();
   await show(0);
   const persons = await get("/api/persons");
   for (const name of persons) form.person.append(element("option", { value: name }, name));

@@ -79,14 +79,14 @@
     const show = () => {
       const first = body.childElementCount;
       for (let i = first; i < Math.min(first + SHOWN, count); i++) {
-        const kind = video.classes.indexOf(episodes.emotion[i]);
+        const kind = episodes.kind[i];
         const swatch = element("i", { className: "swatch" });
         swatch.style.background = video.colours[kind] ?? "none";
         body.append(element(
           "tr", {},
           element("td", {}, element("button", { type: "button", className: "time", onclick: () => onSeek(episodes.start_s[i]) }, timeText(episodes.start_s[i]))),
           element("td", { className: "number" }, `${(episodes.end_s[i] - episodes.start_s[i]).toFixed(1)} s`),
-          element("td", {}, face(i)), element("td", {}, swatch, episodes.emotion[i]),
+          element("td", {}, face(i)), element("td", {}, swatch, video.classes[kind] ?? ""),
           element("td", { className: "number" }, `${percent(episodes.peak[i])} at ${timeText(episodes.peak_s[i])}`),
         ));
       }

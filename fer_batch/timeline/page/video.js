@@ -7,6 +7,8 @@
   const SECONDS = 5;
   const main = document.querySelector("main");
   const video_id = decodeURIComponent(location.pathname.split("/").pop());
+  const list = sessionStorage.getItem("list") ?? "/";
+  document.getElementById("back").href = list;
   const fetched = async (address) => {
     const answer = await fetch(address);
     if (!answer.ok) throw new Error(await answer.text());
@@ -20,7 +22,6 @@
   const video = fer.unpack(packed);
   document.title = `${video.name} – emotions over time`;
   document.querySelector("h1").textContent = video.name;
-  if (document.referrer.startsWith(location.origin)) document.getElementById("back").href = document.referrer;
 
   const words = element("p", { className: "quiet", role: "status" });
   const say = (text) => { words.textContent = text; };
@@ -130,7 +131,7 @@
     ",": () => { player.pause(); seek(lanes.momentFrom(-1)); }, ".": () => { player.pause(); seek(lanes.momentFrom(1)); },
     Home: () => seek(0), End: () => seek(video.end_s),
     "+": () => lanes.zoom(0.5), "=": () => lanes.zoom(0.5), "-": () => lanes.zoom(2), 0: () => lanes.show(0, video.end_s),
-    b: () => showBoxes.click(), f: fullscreen, "/": () => { location.href = "/#search"; }, "?": help,
+    b: () => showBoxes.click(), f: fullscreen, "/": () => { location.href = `${list}#search`; }, "?": help,
   });
   fer.page = { video, lanes, player };
   document.documentElement.dataset.ready = "true";
