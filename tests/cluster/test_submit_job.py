@@ -1,4 +1,6 @@
-"""Jobs on a real head node with a dashboard and a token: submitted, followed and stopped by the command."""
+"""Real head nodes, with and without a token: who may run there, and jobs that are submitted, followed and
+stopped by the command.
+"""
 
 import contextlib
 import json
@@ -19,13 +21,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.runtime import TOKEN
-from tests.cluster.test_auth import own_address
 from tests.conftest import SAMPLE
 from tests.test_runtime import descendants
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 BIN = Path(sys.executable).parent
+JOB = Path(__file__).parents[2] / "jobs" / "analyze.py"
 SECRET = "a" * 64
 QUICK = ["--fps", "1", "--min-face", "0.3"]
 SLOW = ["--fps", "25", "--segment", "2", "--bundle", "2"]
@@ -49,6 +51,7 @@ def free_ports(count: int) -> list[int]:
 class Head:
     """A cluster of one node."""
 
+    address: str
     url: str
     metrics: str
     token: dict[str, str]
@@ -91,7 +94,8 @@ def head_node(host: str, **token: str) -> Iterator[Head]:
             )
         try:
             wait(lambda: b"Ray runtime started" in said.read_bytes(), 120)
-            yield Head(f"http://{host}:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", token)
+            url, scraped = f"http://{host}:{dashboard}", f"http://127.0.0.1:{metrics}/metrics"
+            yield Head(f"{host}:{port}", url, scraped, token)
         finally:
             for pid in (*descendants(started.pid), started.pid):
                 with contextlib.suppress(ProcessLookupError):
@@ -110,6 +114,76 @@ def wait(condition: Callable[[], bool], longest_s: float) -> None:
 def head() -> Iterator[Head]:
     with head_node("127.0.0.1", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=SECRET) as head:
         yield head
+
+
+def own_address() -> str:
+    """An address of this host that is not the loopback interface's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this host has the loopback interface alone")
+        return str(probe.getsockname()[0])
+
+
+@pytest.fixture(scope="module")
+def open_to_all() -> Iterator[Head]:
+    with head_node(own_address(), RAY_AUTH_MODE="disabled") as head:
+        yield head
+
+
+def start_analyze(out: Path, *options: str, job: bool = False, **variables: str) -> subprocess.Popen[str]:
+    """`fer-batch analyze`, or the job, by itself."""
+    program = [str(JOB)] if job else ["-m", "fer_batch.cli.main", "analyze"]
+    command = [sys.executable, *program, str(SAMPLE), "--out", str(out), *QUICK, *options]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment(**variables), text=True, **pipes)  # type: ignore[call-overload, no-any-return]
+
+
+def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
+    """Its exit code, and what it said on stderr."""
+    _, said = run.communicate(timeout=180)
+    assert "Traceback" not in said
+    return run.returncode, said
+
+
+def test_a_cluster_with_a_token_lets_in_who_has_it(head: Head, tmp_path: Path) -> None:
+    there = ["--address", head.address]
+    runs = {
+        "asks for a token: give it in RAY_AUTH_TOKEN": start_analyze(tmp_path / "none", *there),
+        "refuses this token": start_analyze(tmp_path / "another", *there, RAY_AUTH_TOKEN="b" * 64),
+    }
+    for reason, run in runs.items():
+        code, said = ended(run)
+        assert code == 2
+        assert reason in said
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "token").write_text(SECRET)
+    let_in = [
+        start_analyze(tmp_path / "one", *there, RAY_AUTH_TOKEN_PATH=str(tmp_path / "token")),
+        # As in a Ray job, where Ray sets the address and the nodes have the token.
+        start_analyze(tmp_path / "two", job=True, RAY_ADDRESS=head.address, **head.token),
+    ]
+    for run in let_in:
+        code, said = ended(run)
+        assert code == 0, said
+
+
+def test_a_cluster_without_a_token_is_refused_unless_insecure(open_to_all: Head, tmp_path: Path) -> None:
+    there = ["--address", open_to_all.address]
+    token = {"RAY_ADDRESS": open_to_all.address, "RAY_AUTH_TOKEN": SECRET}
+    runs = [
+        start_analyze(tmp_path / "none", *there, **token),
+        start_analyze(tmp_path / "another", job=True, **token),
+    ]
+    for run in runs:
+        code, said = ended(run)
+        assert code == 2
+        assert "asks for no token" in said
+        assert "--insecure" in said
+    assert not list(tmp_path.iterdir())
+    code, said = ended(start_analyze(tmp_path / "one", "--insecure", *there))
+    assert code == 0, said
 
 
 def results(out: Path) -> dict[str, int]:
@@ -218,10 +292,9 @@ def test_a_job_outlives_who_follows_it_and_can_be_stopped(head: Head, tmp_path: 
     assert not (out / "_SUCCESS.json").exists()
 
 
-def test_a_dashboard_that_asks_for_no_token_is_refused_unless_insecure() -> None:
-    with head_node(own_address(), RAY_AUTH_MODE="disabled") as open_to_all:
-        code, _, said = open_to_all.run("stop", "nobody", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=SECRET)
-        assert code == 2
-        assert "asks for no token" in said
-        assert "--insecure" in said
-        assert "there is no job nobody" in open_to_all.run("stop", "nobody", "--insecure")[2]
+def test_a_dashboard_that_asks_for_no_token_is_refused_unless_insecure(open_to_all: Head) -> None:
+    code, _, said = open_to_all.run("stop", "nobody", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=SECRET)
+    assert code == 2
+    assert "asks for no token" in said
+    assert "--insecure" in said
+    assert "there is no job nobody" in open_to_all.run("stop", "nobody", "--insecure")[2]
