@@ -144,13 +144,16 @@ def kill_at(fault: str, function: Callable[..., Any], *arguments: Any) -> None:
     """Call a function in a process of its own that has to die at a fault point."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.runs"])
-    child = context.Process(target=_with_fault, args=(fault, function, *arguments))
+    child = context.Process(target=_with_fault, args=(fault, dict(os.environ), function, *arguments))
     child.start()
     child.join(60)
     assert child.exitcode == -signal.SIGKILL, f"{fault}: ended with {child.exitcode}"
 
 
-def _with_fault(fault: str, function: Callable[..., Any], *arguments: Any) -> None:
+def _with_fault(
+    fault: str, environment: Mapping[str, str], function: Callable[..., Any], *arguments: Any
+) -> None:
+    os.environ |= environment  # the server's is that in which it was started
     os.environ["FER_BATCH_FAULT"] = fault
     function(*arguments)
 
