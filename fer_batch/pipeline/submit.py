@@ -22,6 +22,8 @@ from fer_batch.runtime import is_loopback
 
 TIMEOUT_S = (5, 60)
 """For a connection, and for an answer."""
+FIRST_S = (5, 10)
+"""The same, where it is not known yet whether a dashboard is there."""
 QUIET_S = 20
 """Without a word of the job for so long, the dashboard is asked whether it still runs."""
 LOST_S = 60
@@ -74,7 +76,7 @@ def connect(address: str, *, insecure: bool = False) -> Client:
 def _answer(address: str, headers: dict[str, str]) -> int:
     """The status with which the dashboard tells its version; raises ConfigError where there is none."""
     try:
-        answer = requests.get(f"{address}/api/version", headers=headers, timeout=(5, 10))
+        answer = requests.get(f"{address}/api/version", headers=headers, timeout=FIRST_S)
         if answer.status_code not in (401, 403):
             answer.raise_for_status()
             str(answer.json()["ray_version"])

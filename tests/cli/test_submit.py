@@ -13,6 +13,7 @@ import pytest
 
 from fer_batch.cli.main import main
 from fer_batch.cli.submit import job_words
+from fer_batch.pipeline import submit
 
 OUT = ["--out", "/mnt/out"]
 NOWHERE = ["--address", "http://127.0.0.1:1"]
@@ -155,7 +156,10 @@ def test_another_server_is_no_dashboard(capfd: pytest.CaptureFixture[str]) -> No
     assert f"what answers at http://127.0.0.1:{port} is no dashboard of Ray" in said
 
 
-def test_a_server_that_says_nothing_is_given_up(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_says_nothing_is_given_up(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "FIRST_S", (5, 1))
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         said = refused(capfd, "stop", "x", "--address", f"http://127.0.0.1:{silent.getsockname()[1]}")
