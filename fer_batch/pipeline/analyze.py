@@ -447,5 +447,7 @@ def _set_up_data(verbose: bool) -> None:
     context.enable_progress_bars = verbose
     context.print_on_execution_start = verbose
     context.execution_no_progress_timeout_s = PATIENCE_S
+    # Ray's makers are told nothing of a run: it is nobody's business, and takes a process of its own.
+    os.environ["RAY_DATA_USAGE_DISABLED"] = "1"
     # Not its errors either: what ends a run is raised, and told once.
     logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
