@@ -75,11 +75,16 @@ def listening(pid: int) -> set[str]:
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
-def knock(gcs: str, **environment: str) -> str:
+def knock(gcs: str, *environments: dict[str, str]) -> list[str]:
+    """What each is told who comes with such an environment; "" for who is let in."""
     kept = {name: value for name, value in os.environ.items() if name not in TOKEN}
     command = [sys.executable, "-c", KNOCK, gcs]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=kept | environment)
-    return ended.stderr.strip().split("\n")[-1] if ended.returncode else ""
+    knocking = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=kept | environment)
+        for environment in environments
+    ]
+    told = [process.communicate()[1].strip().split("\n")[-1] for process in knocking]
+    return [said if process.returncode else "" for process, said in zip(knocking, told, strict=True)]
 
 
 def test_a_local_ray_listens_on_loopback_alone_and_refuses_who_has_not_its_token() -> None:
@@ -97,9 +102,13 @@ def test_a_local_ray_listens_on_loopback_alone_and_refuses_who_has_not_its_token
             assert heard <= LOOPBACK
             gcs = ray.get_runtime_context().gcs_address
             token = os.environ["RAY_AUTH_TOKEN"]
-            assert "Authentication token is missing or incorrect" in knock(gcs, RAY_AUTH_MODE="disabled")
-            assert "Authentication token is missing or incorrect" in knock(
-                gcs, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="f" * 64
+            without, wrong, right = knock(
+                gcs,
+                {"RAY_AUTH_MODE": "disabled"},
+                {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64},
+                {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
             )
-            assert knock(gcs, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token) == ""
+            assert "Authentication token is missing or incorrect" in without
+            assert "Authentication token is missing or incorrect" in wrong
+            assert right == ""
         assert {name: os.environ.get(name) for name in TOKEN} == before
