@@ -20,7 +20,7 @@ from fer_batch.timeline.episodes import MIN_S, THRESHOLD, episodes_sql
 from fer_batch.timeline.store import Timeline
 
 ASSETS = files("fer_batch.timeline").joinpath("page")
-SCRIPTS = ("vendor/uPlot.iife.min.js", "data.js", "lanes.js", "facts.js")
+SCRIPTS = ("vendor/uPlot.iife.min.js", "data.js", "points.js", "lanes.js", "facts.js")
 """What each page of a video runs, in this order."""
 STYLES = ("vendor/uPlot.min.css", "style.css")
 BOXES = ("box_x0", "box_y0", "box_x1", "box_y1")

@@ -63,7 +63,7 @@ globalThis.fer = {};
   };
 
   // The first place in `count` sorted values, told by `at`, that is not below `value`.
-  const place = (count, at, value) => {
+  fer.place = (count, at, value) => {
     let low = 0;
     let high = count;
     while (low < high) {
@@ -98,12 +98,12 @@ globalThis.fer = {};
 
     // The moment that a time belongs to: the last one before it that is not too long ago; -1 for none.
     video.momentAt = (time_s) => {
-      const after = place(video.times.length, (i) => video.times[i], time_s + SLACK_S);
+      const after = fer.place(video.times.length, (i) => video.times[i], time_s + SLACK_S);
       const near = after > 0 && time_s < video.times[after - 1] + GAP_STEPS * video.step_s;
       return near ? after - 1 : -1;
     };
     // Where a face's rows begin that are not before a moment.
-    video.placeIn = (face, moment) => place(face.rows.length, (i) => video.moments[face.rows[i]], moment);
+    video.placeIn = (face, moment) => fer.place(face.rows.length, (i) => video.moments[face.rows[i]], moment);
     // The row of a face at a moment, -1 where it is not seen.
     video.rowAt = (face, moment) => {
       const at = video.placeIn(face, moment);

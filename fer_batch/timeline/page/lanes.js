@@ -1,114 +1,13 @@
 // A lane for each face: what it looked like over time, with one time axis for all.
 "use strict";
 (() => {
-  const { element, timeText, percent, css } = fer;
+  const { element, timeText, percent, css, pointsOf, runsOf, stacked } = fer;
   const SHOWN = 8; // lanes at first, and more each time they are asked for
   const RIBBON = [1.06, 1.3]; // where the strongest emotion stands, above the shares of 0 to 1
   const LEAST_S = 1;
-  const POINT_PX = 3;
   const RIGHT_PX = 14; // for half of the last time on the axis
   const TICKS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800];
   const DRAGGED_PX = 5;
-
-  // Points to draw between two times: each moment where there is room, else means over equal parts of time.
-  const pointsOf = (video, face, from_s, to_s, width) => {
-    const kinds = video.classes.length;
-    const { times, step_s } = video;
-    const bin_s = Math.ceil(((to_s - from_s) / step_s / width) * POINT_PX) * step_s;
-    const whole = bin_s <= step_s;
-    const xs = [];
-    const ys = video.classes.map(() => []);
-    const top = []; // the strongest emotion of each point, null after a gap
-    let sums = new Float64Array(kinds);
-    let count = 0;
-    let bin = null;
-    let end = -Infinity;
-    const add = (x, length, values, best) => {
-      if (xs.length && x > end + 0.5 * step_s) close();
-      xs.push(x);
-      values.forEach((value, k) => ys[k].push(value));
-      top.push(best);
-      end = x + length;
-    };
-    const close = () => {
-      xs.push(end, end + 1e-6);
-      ys.forEach((column) => column.push(column[column.length - 1], null));
-      top.push(top[top.length - 1], null);
-    };
-    const flush = () => {
-      if (!count) return;
-      const means = sums.map((sum) => sum / count);
-      add(bin * bin_s, bin_s, means, means.indexOf(Math.max(...means)));
-      sums = new Float64Array(kinds);
-      count = 0;
-    };
-    const firstMoment = Math.max(0, lowest(times, from_s - bin_s - step_s));
-    for (let at = video.placeIn(face, firstMoment); at < face.rows.length; at++) {
-      const row = face.rows[at];
-      const time = times[video.moments[row]];
-      if (time > to_s) break;
-      if (whole) {
-        const values = video.classes.map((_, k) => video.probability(k, row));
-        add(time, step_s, values, video.emotion[row]);
-      } else {
-        const mine = Math.floor(time / bin_s + 1e-6);
-        if (mine !== bin) flush();
-        bin = mine;
-        for (let k = 0; k < kinds; k++) sums[k] += video.probs[k * video.rows + row] / 255;
-        count++;
-      }
-    }
-    flush();
-    if (xs.length) close();
-    return { xs, ys, top, mean_s: whole ? 0 : bin_s };
-  };
-
-  const lowest = (times, time) => {
-    let low = 0;
-    let high = times.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (times[middle] < time) low = middle + 1;
-      else high = middle;
-    }
-    return low;
-  };
-
-  // Runs of one strongest emotion: [class, from, to].
-  const runsOf = ({ xs, top }) => {
-    const runs = [];
-    for (let i = 0; i + 1 < xs.length; i++) {
-      if (top[i] === null) continue;
-      const last = runs[runs.length - 1];
-      if (last && last[0] === top[i] && last[2] === xs[i]) last[2] = xs[i + 1];
-      else runs.push([top[i], xs[i], xs[i + 1]]);
-    }
-    return runs;
-  };
-
-  const stacked = ({ xs, ys }) => {
-    const sums = new Array(xs.length).fill(0);
-    const layers = ys.map((column) => column.map((value, i) => (value === null ? null : (sums[i] += value))));
-    return [xs, ...layers.reverse()]; // the highest first: the lower ones are painted over it
-  };
-
-  // Lines of dashes that pages draw where nothing was looked at.
-  fer.hatch = (context, left, top, width, height) => {
-    context.save();
-    context.beginPath();
-    context.rect(left, top, width, height);
-    context.clip();
-    context.strokeStyle = css("--hatch");
-    context.lineWidth = devicePixelRatio;
-    const gap = 6 * devicePixelRatio;
-    context.beginPath();
-    for (let x = left - height; x < left + width; x += gap) {
-      context.moveTo(x, top + height);
-      context.lineTo(x + height, top);
-    }
-    context.stroke();
-    context.restore();
-  };
 
   // `onSeek(time_s)` is called with the time that somebody chose. Returns what the page may do with the lanes.
   fer.lanes = (parent, video, onSeek) => {
@@ -401,7 +300,7 @@
         const { times } = video;
         if (!times.length) return now_s;
         const here = video.momentAt(now_s);
-        const next = here >= 0 ? here + steps : lowest(times, now_s) - (steps < 0 ? 1 : 0);
+        const next = here >= 0 ? here + steps : fer.place(times.length, (i) => times[i], now_s) - (steps < 0 ? 1 : 0);
         return times[Math.min(Math.max(next, 0), times.length - 1)];
       },
       get time_s() { return now_s; },

@@ -1,0 +1,94 @@
+// What is drawn of a face between two times.
+"use strict";
+(() => {
+  const POINT_PX = 3;
+
+  // Points to draw between two times: each moment where there is room, else means over equal parts of time.
+  fer.pointsOf = (video, face, from_s, to_s, width) => {
+    const kinds = video.classes.length;
+    const { times, step_s } = video;
+    const bin_s = Math.ceil(((to_s - from_s) / step_s / width) * POINT_PX) * step_s;
+    const whole = bin_s <= step_s;
+    const xs = [];
+    const ys = video.classes.map(() => []);
+    const top = []; // the strongest emotion of each point, null after a gap
+    let sums = new Float64Array(kinds);
+    let count = 0;
+    let bin = null;
+    let end = -Infinity;
+    const add = (x, length, values, best) => {
+      if (xs.length && x > end + 0.5 * step_s) close();
+      xs.push(x);
+      values.forEach((value, k) => ys[k].push(value));
+      top.push(best);
+      end = x + length;
+    };
+    const close = () => {
+      xs.push(end, end + 1e-6);
+      ys.forEach((column) => column.push(column[column.length - 1], null));
+      top.push(top[top.length - 1], null);
+    };
+    const flush = () => {
+      if (!count) return;
+      const means = sums.map((sum) => sum / count);
+      add(bin * bin_s, bin_s, means, means.indexOf(Math.max(...means)));
+      sums = new Float64Array(kinds);
+      count = 0;
+    };
+    const firstMoment = Math.max(0, fer.place(times.length, (i) => times[i], from_s - bin_s - step_s));
+    for (let at = video.placeIn(face, firstMoment); at < face.rows.length; at++) {
+      const row = face.rows[at];
+      const time = times[video.moments[row]];
+      if (time > to_s) break;
+      if (whole) {
+        const values = video.classes.map((_, k) => video.probability(k, row));
+        add(time, step_s, values, video.emotion[row]);
+      } else {
+        const mine = Math.floor(time / bin_s + 1e-6);
+        if (mine !== bin) flush();
+        bin = mine;
+        for (let k = 0; k < kinds; k++) sums[k] += video.probs[k * video.rows + row] / 255;
+        count++;
+      }
+    }
+    flush();
+    if (xs.length) close();
+    return { xs, ys, top, mean_s: whole ? 0 : bin_s };
+  };
+
+  // Runs of one strongest emotion: [class, from, to].
+  fer.runsOf = ({ xs, top }) => {
+    const runs = [];
+    for (let i = 0; i + 1 < xs.length; i++) {
+      if (top[i] === null) continue;
+      const last = runs[runs.length - 1];
+      if (last && last[0] === top[i] && last[2] === xs[i]) last[2] = xs[i + 1];
+      else runs.push([top[i], xs[i], xs[i + 1]]);
+    }
+    return runs;
+  };
+
+  fer.stacked = ({ xs, ys }) => {
+    const sums = new Array(xs.length).fill(0);
+    const layers = ys.map((column) => column.map((value, i) => (value === null ? null : (sums[i] += value))));
+    return [xs, ...layers.reverse()]; // the highest first: the lower ones are painted over it
+  };
+
+  // Lines of dashes that pages draw where nothing was looked at.
+  fer.hatch = (context, left, top, width, height) => {
+    context.save();
+    context.beginPath();
+    context.rect(left, top, width, height);
+    context.clip();
+    context.strokeStyle = fer.css("--hatch");
+    context.lineWidth = devicePixelRatio;
+    const gap = 6 * devicePixelRatio;
+    context.beginPath();
+    for (let x = left - height; x < left + width; x += gap) {
+      context.moveTo(x, top + height);
+      context.lineTo(x + height, top);
+    }
+    context.stroke();
+    context.restore();
+  };
+})();
