@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -18,38 +17,18 @@ from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
 from fer_batch.model.weights import load_checkpoint
-from fer_batch.pipeline import analyze as analyze_module
 from fer_batch.pipeline.analyze import analyze
 from fer_batch.pipeline.finalize import RunSummary, finalize
-from fer_batch.pipeline.plan_store import add_round, read_run, start_run
+from fer_batch.pipeline.plan_store import add_round, start_run
 from fer_batch.pipeline.results import write_result
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.runtime import ray_session
 from fer_batch.schema import to_bundle
 from fer_batch.timeline.store import open_timeline
-from tests.conftest import SAMPLE, remux
 
 QUICK = AnalyzeConfig(min_face=0.15, segment_s=4.0, bundle_s=8.0)
 """Larger faces only, so that detection takes a third of the time; four segments of the sample, in several
 bundles."""
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two readable videos, a truncated one, one that is no video, and a file to skip."""
-    folder = tmp_path_factory.mktemp("videos")
-    remux(SAMPLE, folder / "a.mp4")
-    (folder / "sub").mkdir()
-    remux(SAMPLE, folder / "sub" / "b.mkv")
-    (folder / "c.mp4").write_bytes(b"no video at all")
-    (folder / "notes.md").write_text("skipped")
-    return folder
-
-
-@pytest.fixture
-def two_cpus() -> Iterator[None]:
-    with ray_session(num_cpus=2):
-        yield
 
 
 def analyze_in_process(inputs: list[str], out: Path, config: AnalyzeConfig) -> RunSummary:
@@ -86,55 +65,6 @@ def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     analyze_in_process([str(videos)], out, QUICK)
     return out
-
-
-def test_more_videos_later_are_analyzed_alone(two_cpus: None, videos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    analyze([str(videos / "a.mp4")], out, QUICK)
-    before = {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
-    first = rows(out)
-    summary = analyze([str(videos / "sub"), str(videos / "a.mp4")], out, QUICK)
-    after = {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
-    assert {path: after[path] for path in before} == before
-    assert len(after) > len(before)
-    assert summary.videos == {"ok": 2}
-    both = rows(out)
-    kept = both[both.uri.str.endswith("a.mp4")].reset_index(drop=True)
-    pd.testing.assert_frame_equal(kept, first, check_exact=True)
-
-
-def test_a_changed_file_replaces_its_rows(two_cpus: None, videos: Path, tmp_path: Path) -> None:
-    video, out = tmp_path / "v.mp4", tmp_path / "out"
-    video.write_bytes(b"not yet a video")
-    assert analyze([str(video)], out, QUICK).videos == {"failed": 1}
-    video.write_bytes((videos / "a.mp4").read_bytes())
-    assert analyze([str(video)], out, QUICK).videos == {"ok": 1}
-
-
-def test_a_file_that_is_gone_keeps_its_rows(two_cpus: None, videos: Path, tmp_path: Path) -> None:
-    video, manifest, out = tmp_path / "v.mp4", tmp_path / "list.txt", tmp_path / "out"
-    video.write_bytes((videos / "a.mp4").read_bytes())
-    manifest.write_text("v.mp4\n")
-    analyze([str(manifest)], out, QUICK)
-    before = rows(out)
-    video.unlink()
-    assert analyze([str(manifest)], out, QUICK).videos == {"ok": 1}
-    pd.testing.assert_frame_equal(rows(out), before, check_exact=True)
-
-
-def test_the_same_command_again_does_nothing_again(
-    two_cpus: None, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "what came of it, für 日本"
-    analyze([str(videos / "a.mp4")], out, QUICK)
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
-
-    def no_ray(*_: object, **__: object) -> None:
-        raise AssertionError("Ray was started for nothing")
-
-    monkeypatch.setattr(analyze_module, "ray_session", no_ray)
-    analyze([str(videos / "a.mp4")], out, QUICK)
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
 
 
 def test_segments_of_20_and_of_60_seconds_give_the_same_rows(long_video, tmp_path: Path) -> None:
@@ -256,24 +186,3 @@ def test_memory_does_not_grow_with_the_length_of_the_video(long_video, tmp_path:
         peaks_mb.append(int(ended.stdout.split()[-1]))
     print(f"peak memory of 1 and of 10 minutes: {peaks_mb} MB")
     assert peaks_mb[1] < peaks_mb[0] * 1.1
-
-
-def test_what_failed_is_tried_again_when_asked_to_and_a_run_gives_way_by_name(
-    two_cpus: None, tmp_path: Path
-) -> None:
-    video, out = tmp_path / "v.mp4", tmp_path / "out"
-    video.write_bytes(b"no video at all")
-
-    def attempts(**options: bool) -> list[int]:
-        config = AnalyzeConfig(fps=7.0) if options.get("overwrite") else QUICK
-        assert analyze([str(video)], out, config, **options).videos == {"failed": 1}
-        return rows(out, "videos")["attempt"].tolist()
-
-    assert attempts(retry_failed=True) == [0]
-    assert attempts() == [0]
-    assert attempts(retry_failed=True) == [1]
-    assert attempts() == [1]
-    assert attempts(retry_failed=True) == [2]
-    assert attempts(overwrite=True) == [0]
-    assert read_run(out)["settings"]["fps"] == 7.0
-    assert len(list((out / "plan").iterdir())) == 2

@@ -1,0 +1,90 @@
+"""A later start on an output: what it does, and what it leaves. All on one Ray."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fer_batch.config import AnalyzeConfig
+from fer_batch.pipeline import analyze as analyze_module
+from fer_batch.pipeline.analyze import analyze
+from fer_batch.pipeline.plan_store import read_run
+from fer_batch.runtime import ray_session
+from tests.integration.test_analyze import QUICK, rows
+
+
+@pytest.fixture(scope="module")
+def two_cpus() -> Iterator[None]:
+    with ray_session(num_cpus=2):
+        yield
+
+
+def test_more_videos_later_are_analyzed_alone(two_cpus: None, videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    analyze([str(videos / "a.mp4")], out, QUICK)
+    before = {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
+    first = rows(out)
+    summary = analyze([str(videos / "sub"), str(videos / "a.mp4")], out, QUICK)
+    after = {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
+    assert {path: after[path] for path in before} == before
+    assert len(after) > len(before)
+    assert summary.videos == {"ok": 2}
+    both = rows(out)
+    kept = both[both.uri.str.endswith("a.mp4")].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, first, check_exact=True)
+
+
+def test_a_changed_file_replaces_its_rows(two_cpus: None, videos: Path, tmp_path: Path) -> None:
+    video, out = tmp_path / "v.mp4", tmp_path / "out"
+    video.write_bytes(b"not yet a video")
+    assert analyze([str(video)], out, QUICK).videos == {"failed": 1}
+    video.write_bytes((videos / "a.mp4").read_bytes())
+    assert analyze([str(video)], out, QUICK).videos == {"ok": 1}
+
+
+def test_a_file_that_is_gone_keeps_its_rows(two_cpus: None, videos: Path, tmp_path: Path) -> None:
+    video, manifest, out = tmp_path / "v.mp4", tmp_path / "list.txt", tmp_path / "out"
+    video.write_bytes((videos / "a.mp4").read_bytes())
+    manifest.write_text("v.mp4\n")
+    analyze([str(manifest)], out, QUICK)
+    before = rows(out)
+    video.unlink()
+    assert analyze([str(manifest)], out, QUICK).videos == {"ok": 1}
+    pd.testing.assert_frame_equal(rows(out), before, check_exact=True)
+
+
+def test_the_same_command_again_does_nothing_again(
+    two_cpus: None, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "what came of it, für 日本"
+    analyze([str(videos / "a.mp4")], out, QUICK)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+
+    def no_ray(*_: object, **__: object) -> None:
+        raise AssertionError("Ray was started for nothing")
+
+    monkeypatch.setattr(analyze_module, "ray_session", no_ray)
+    analyze([str(videos / "a.mp4")], out, QUICK)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
+
+
+def test_what_failed_is_tried_again_when_asked_to_and_a_run_gives_way_by_name(
+    two_cpus: None, tmp_path: Path
+) -> None:
+    video, out = tmp_path / "v.mp4", tmp_path / "out"
+    video.write_bytes(b"no video at all")
+
+    def attempts(**options: bool) -> list[int]:
+        config = AnalyzeConfig(fps=7.0) if options.get("overwrite") else QUICK
+        assert analyze([str(video)], out, config, **options).videos == {"failed": 1}
+        return rows(out, "videos")["attempt"].tolist()
+
+    assert attempts(retry_failed=True) == [0]
+    assert attempts() == [0]
+    assert attempts(retry_failed=True) == [1]
+    assert attempts() == [1]
+    assert attempts(retry_failed=True) == [2]
+    assert attempts(overwrite=True) == [0]
+    assert read_run(out)["settings"]["fps"] == 7.0
+    assert len(list((out / "plan").iterdir())) == 2
