@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from fer_batch.cli.main import main
 from fer_batch.pipeline.verify import verify
 from fer_batch.storage.outputs import folder_of
 from tests.faults.conftest import Marked, analyze_command, wait_for
 from tests.faults.test_kills import KILLED, TABLE_STEPS
 from tests.integration.test_analyze import assert_same_run
+from tests.runs import kill_at
 from tests.s3 import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # those marked as faults take long enough
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -41,8 +43,7 @@ def test_finalize_killed_at_each_step_in_a_store(undisturbed: Path, in_a_store: 
     for step in ("finalize.vacuum", *TABLE_STEPS):
         if ":" in step:  # of another bucket, and there is one
             continue
-        ended = Marked().run(command, step)
-        assert ended.returncode == KILLED, f"{step}: {ended.stderr}"
+        kill_at(step, main, command)
         assert_same_run(folder_of(in_a_store), undisturbed)
     assert Marked().run(command).returncode == 0
     assert_whole(in_a_store, undisturbed)
