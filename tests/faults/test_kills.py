@@ -118,7 +118,7 @@ def test_finalize_killed_at_random_moments(undisturbed: Path, copied: Path) -> N
     began = time.monotonic()
     longest_s = run_to_lease(command, copied, None)
     assert time.monotonic() - began > longest_s > 0
-    for _ in range(5):
+    for _ in range(8):
         run_to_lease(command, copied, moments.uniform(0, longest_s))
         assert_same_run(copied, undisturbed)
     succeeds(command, Marked())
@@ -200,7 +200,7 @@ def test_workers_and_their_children_killed_at_random_moments(
     seen: dict[str, tuple[int, int]] = {}
     twice = kills = 0
     for title, number in itertools.cycle([(CHILD, 1), (WORKER, 2)]):
-        if not wait_for(lambda: len(processes.processes(CHILD)) == 2, driver) or kills >= 6:
+        if not wait_for(lambda: len(processes.processes(CHILD)) == 2, driver) or kills >= 9:
             break
         time.sleep(moments.uniform(0, 4))
         now = done(out)
