@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 LONGEST_TABLE = 1000
 """Rows that are shown on a terminal."""
 
+ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+"""Formats that a file's name tells."""
+
 
 def add_answer_options(parser: argparse.ArgumentParser) -> None:
     """Add --format and --output."""
     parser.add_argument(
-        "--format", choices=("table", "csv", "json", "parquet"), default="table", help="default: table"
+        "--format",
+        choices=("table", *ENDINGS.values()),
+        help="default: as FILE ends (.csv, .json, .parquet), else table",
     )
     parser.add_argument(
         "--output", type=file_of, metavar="FILE", help="write there instead of to the terminal"
@@ -35,7 +40,10 @@ def add_answer_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_answer_options(options: argparse.Namespace) -> None:
-    """Raise OutputError where an answer can't go where it is to."""
+    """Settle the format; raise OutputError where an answer can't go where it is to."""
+    if options.format is None:
+        ending = options.output.suffix.lower() if options.output else ""
+        options.format = ENDINGS.get(ending, "table")
     if options.format == "parquet" and options.output is None and sys.stdout.isatty():
         raise OutputError("parquet is not for a terminal; give --output FILE")
     if options.output:

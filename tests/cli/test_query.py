@@ -221,6 +221,18 @@ def test_a_question_that_cannot_be_answered_is_one_line_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.JSON", "a.parquet", "a.txt"])
+def test_a_file_says_the_format_by_its_name(
+    name: str, finished: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    question, path = "SELECT uri FROM videos ORDER BY uri", tmp_path / name
+    assert query(finished, question, "--output", path) == 0
+    form = "table" if name.endswith("txt") else path.suffix[1:].lower()
+    assert path.read_bytes() == answer(capsysbinary, finished, question, form)
+    assert query(finished, question, "--output", path, "--format", "csv") == 0
+    assert path.read_bytes() == answer(capsysbinary, finished, question, "csv")
+
+
 def test_an_address_is_no_output_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert query(tmp_path, "SELECT 1", "--output", "s3://bucket/answer") == 2
     assert capsys.readouterr().err == (
