@@ -252,4 +252,7 @@ def _name(name: str) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    """What DuckDB says is wrong, and the columns or tables that it takes to have been meant."""
+    first, *more = str(error).strip().split("\n")
+    meant = [line.strip() for line in more if line.startswith(("Candidate bindings:", "Did you mean"))]
+    return " ".join([first, *meant])

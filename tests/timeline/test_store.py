@@ -208,6 +208,8 @@ NO_FILES = "disabled by configuration"
         ("SELEC 1", "syntax error"),
         ("SELECT FROM WHERE", "Parser Error|Binder Error"),
         ("SELECT nothing FROM tracks", '"nothing" not found'),
+        ("SELECT emotoin FROM tracks", 'Candidate bindings: .*"emotion"'),
+        ("SELECT * FROM track", 'Did you mean "tracks'),
         ("SELECT * FROM nothing", "nothing does not exist"),
     ],
 )
