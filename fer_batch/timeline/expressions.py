@@ -41,10 +41,18 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def keys_of(timeline: Timeline, by: Sequence[str], without: Sequence[str] = ()) -> list[str]:
-    """Columns of `tracks` that answers are by."""
-    own = [c for c in timeline.own_columns if c not in GROUPS]
-    allowed = [*(name for name in GROUPS if name not in without), *own]
+def names_of(by: str | Sequence[str]) -> list[str]:
+    """What answers are by, of which one may be given as it is."""
+    return [by] if isinstance(by, str) else list(by)
+
+
+def keys_of(
+    timeline: Timeline, by: str | Sequence[str], without: Sequence[str] = (), beside: Sequence[str] = ()
+) -> list[str]:
+    """Columns of `tracks` that answers are by; what is `beside` them is allowed too, and no column."""
+    by = [name for name in names_of(by) if name not in beside]
+    own = [c for c in timeline.own_columns if c not in GROUPS and c not in beside]
+    allowed = [*(name for name in GROUPS if name not in without), *beside, *own]
     unknown = [name for name in by if name not in allowed]
     if unknown:
         raise QueryError(f"answers can't be by {', '.join(unknown)}; they can be by {', '.join(allowed)}")

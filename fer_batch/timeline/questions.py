@@ -22,6 +22,7 @@ from fer_batch.timeline.expressions import (
     classes_of,
     keys_of,
     known_emotion,
+    names_of,
     not_negative,
     positive,
     share_of,
@@ -30,7 +31,10 @@ from fer_batch.timeline.store import Timeline
 
 
 def shares(
-    timeline: Timeline, by: Sequence[str] = ("video",), every_s: float | None = None, **faces: Any
+    timeline: Timeline,
+    by: str | Sequence[str] = ("video",),
+    every_s: float | None = None,
+    **faces: Any,
 ) -> duckdb.DuckDBPyRelation:
     """How much of what was seen was which emotion: a row a group and emotion.
 
@@ -133,7 +137,7 @@ def turning_points(timeline: Timeline, min_s: float = 1.0, **faces: Any) -> duck
 
 
 def co_occurrence(
-    timeline: Timeline, by: Sequence[str] = ("video",), **faces: Any
+    timeline: Timeline, by: str | Sequence[str] = ("video",), **faces: Any
 ) -> duckdb.DuckDBPyRelation:
     """Which emotions two faces show at the same moment: a row a group and pair of emotions.
 
@@ -143,8 +147,8 @@ def co_occurrence(
     emotion_a, emotion_b, pairs, share (of the group's pairs), lift (share over what it were if the two had
     nothing to do with each other: 1 is chance).
     """
-    told = "pair" in by
-    keys = keys_of(timeline, [name for name in by if name != "pair"], without=("person", "track"))
+    told = "pair" in names_of(by)
+    keys = keys_of(timeline, by, without=("person", "track"), beside=("pair",))
     where, values = timeline.faces_of(**faces)
     face = "coalesce(person, 'track ' || track_id)"
     names = ["face_a", "face_b"] if told else []

@@ -263,6 +263,11 @@ WRONG: dict[str, tuple[Callable[[Timeline], Any], str]] = {
     "not a number": (lambda t: series.smooth(t, float("nan")), "must be above 0"),
     "group": (lambda t: questions.shares(t, by=["age"]), "can be by video, person, track"),
     "pair": (lambda t: questions.shares(t, by=["pair"]), "can't be by pair"),
+    "pair's person": (
+        lambda t: questions.co_occurrence(t, by="person"),
+        "by person; they can be by video, pair",
+    ),
+    "one group": (lambda t: questions.shares(t, by="age"), "can't be by age; they can be"),
     "person": (lambda t: questions.shares(t, person="Cy"), "knows no person Cy; it has Ann, Bo"),
     "video": (lambda t: questions.shares(t, video="gone.mp4"), "has no video gone.mp4"),
     "baseline": (lambda t: series.baseline(t, by="video"), "by person or track, not by video"),
@@ -274,6 +279,12 @@ WRONG: dict[str, tuple[Callable[[Timeline], Any], str]] = {
 def test_what_cannot_be_asked_is_said(timeline: Timeline, question: Any, message: str) -> None:
     with pytest.raises(QueryError, match=message.replace("(", r"\(")):
         question(timeline)
+
+
+def test_one_group_needs_no_list(timeline: Timeline) -> None:
+    for question in (questions.shares, questions.co_occurrence):
+        assert question(timeline, by="video").fetchall() == question(timeline, by=["video"]).fetchall()
+    assert "face_a" in questions.co_occurrence(timeline, by="pair").columns
 
 
 def test_reads_only_the_columns_it_needs(timeline: Timeline) -> None:
