@@ -169,7 +169,9 @@ def _placed(timeline: Timeline, events: pa.Table, video: str | None) -> pa.Table
     """
     named = set(events.column_names)
     if "video" not in named and video is None:
-        raise QueryError("events have no column video: name the one that they are of")
+        raise QueryError(
+            "events have no column video; add one, or name the video that they are all of (--video, video=)"
+        )
     if not ({"start_s", "end_s"} <= named or "time_s" in named):
         raise QueryError(
             f"events have the columns {', '.join(events.column_names)}; "
@@ -186,6 +188,13 @@ def _placed(timeline: Timeline, events: pa.Table, video: str | None) -> pa.Table
         ends = events.column("end_s" if spans else "time_s").cast(pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise QueryError(f"times of events are numbers of seconds: {error}") from error
+    backward = [number for number, ends_first in enumerate(pc.less(ends, begins).to_pylist()) if ends_first]
+    if backward:
+        at = backward[0]
+        raise QueryError(
+            f"event {at + 1} is from {begins[at].as_py():g} to {ends[at].as_py():g} s; "
+            "end_s must not be below start_s"
+        )
     if not spans:
         steps_s = {name: timeline.step_s(name) for name in ids}
         begins = pc.add(pc.subtract(begins, pa.array([steps_s[name] for name in names], pa.float64())), NEAR)
