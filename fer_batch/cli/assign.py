@@ -69,7 +69,7 @@ def run_assign(options: argparse.Namespace) -> int:
     else:
         rows = assign_seats(options.out, options.seats, options.video, options.max_faces)
     for person, tracks, videos in _counted(rows):
-        print(f"{person}: {tracks} tracks in {videos} videos")
+        print(f"{person}: {tracks} track{'s' * (tracks != 1)} in {videos} video{'s' * (videos != 1)}")
     if not rows.num_rows:
         print("nobody was named: no track fits")
     return 0

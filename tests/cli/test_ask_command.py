@@ -77,7 +77,7 @@ def test_what_cannot_be_asked_is_one_line(
 def test_assign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = write_tables(tmp_path / "out", VIDEOS)
     assert run("assign", out, "--seats", "Ann", "Bo", "--video", "talk.mp4") == 0
-    assert capsys.readouterr().out == "Ann: 1 tracks in 1 videos\nBo: 1 tracks in 1 videos\n"
+    assert capsys.readouterr().out == "Ann: 1 track in 1 video\nBo: 1 track in 1 video\n"
     assert asked(capsys, "shares", out, "--by", "person", "--person", "Bo")[0]["person"] == "Bo"
     (tmp_path / "people.csv").write_text("video,track_id,person\nshop.mp4,0,Cy\n")
     assert run("assign", out, tmp_path / "people.csv") == 0
