@@ -3,7 +3,6 @@
 import itertools
 import logging
 import os
-import sys
 import time
 import warnings
 from collections import Counter
@@ -33,7 +32,7 @@ from fer_batch.model.weights import Card, load_checkpoint
 from fer_batch.pipeline.finalize import RunSummary, finalize, unsuccessful
 from fer_batch.pipeline.forget import complete_forget
 from fer_batch.pipeline.gauges import gauged
-from fer_batch.pipeline.guard import GuardedProbe, GuardedStage, NoChildError
+from fer_batch.pipeline.guard import GuardedProbe
 from fer_batch.pipeline.lease import lease
 from fer_batch.pipeline.placement import place
 from fer_batch.pipeline.plan_store import (
@@ -48,12 +47,15 @@ from fer_batch.pipeline.plan_store import (
     remove_run,
     start_run,
 )
-from fer_batch.pipeline.results import done_bundles, faces_found, remove_damaged, write_result, write_results
+from fer_batch.pipeline.results import done_bundles, faces_found, remove_damaged, write_result
+from fer_batch.pipeline.workers import Recognizing, Worker
 from fer_batch.runtime import meanwhile, ray_session
 from fer_batch.schema import PLAN, PROBED, RESULTS, from_bundle, to_bundle
 from fer_batch.storage.outputs import folder_of
 
 PROBES_PER_TASK = 32
+PROBED_HERE = 64
+"""So few files are probed by the driver: to start workers for them takes longer."""
 ROUND = 250_000
 """Segments, about, that are planned, and then analyzed, at a time, so that the driver's memory does not grow
 with an archive."""
@@ -217,40 +219,6 @@ def left_to_do(out: Path, meter: "_Meter") -> Iterator[pa.Table]:
                 yield todo
 
 
-class Worker(GuardedStage):
-    """One that dies where it can't have a guarded process, as Ray tells exceptions of workers no further.
-
-    Ray starts another. Given a folder, it writes its results there itself and hands on their ids alone: tasks
-    of Ray that write cost a process each, where a node has fewer CPUs than workers and tasks.
-    """
-
-    def __init__(
-        self, name: str, arguments: tuple[Any, ...], limits: Limits, results: Path | None = None
-    ) -> None:
-        super().__init__(name, arguments, limits)
-        self.results = results
-
-    def __call__(self, bundles: pa.Table) -> pa.Table:
-        try:
-            done = super().__call__(bundles)
-        except NoChildError as error:
-            print(error, file=sys.stderr, flush=True)
-            os._exit(1)
-        return done if self.results is None else write_results(self.results, done)
-
-
-class Recognizing:
-    """A worker that recognizes faces that others have found, and writes the results."""
-
-    def __init__(self, checkpoint: Path | None, flip: bool, results: Path) -> None:
-        from fer_batch.pipeline.stages import RecognizeStage
-
-        self.stage, self.results = RecognizeStage(checkpoint, flip), results
-
-    def __call__(self, faces: pa.Table) -> pa.Table:
-        return write_results(self.results, self.stage(faces))
-
-
 def run_bundles(
     plan: pa.Table,
     results: Path,
@@ -346,9 +314,15 @@ def _stage(
 
 
 def _probe(sources: pa.Table, limits: Limits) -> pa.Table:
-    """Listed files to rows of `schema.PROBED`, each opened on some node of the cluster."""
+    """Listed files to rows of `schema.PROBED`; many are opened by all nodes of the cluster."""
     if not sources.num_rows:
         return PROBED.empty_table()
+    if len(sources) <= PROBED_HERE:
+        probe = GuardedProbe(limits)
+        try:
+            return probe(sources)
+        finally:
+            probe.child.close()
     blocks = [sources.slice(first, PROBES_PER_TASK) for first in range(0, len(sources), PROBES_PER_TASK)]
     workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
     probed = _stage(

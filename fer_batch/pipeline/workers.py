@@ -1,0 +1,46 @@
+"""What Ray's workers run. Each of them imports this: nothing of torch, which is for their children."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fer_batch.config import Limits
+from fer_batch.pipeline.guard import GuardedStage, NoChildError
+from fer_batch.pipeline.results import write_results
+
+
+class Worker(GuardedStage):
+    """One that dies where it can't have a guarded process, as Ray tells exceptions of workers no further.
+
+    Ray starts another. Given a folder, it writes its results there itself and hands on their ids alone: tasks
+    of Ray that write cost a process each, where a node has fewer CPUs than workers and tasks.
+    """
+
+    def __init__(
+        self, name: str, arguments: tuple[Any, ...], limits: Limits, results: Path | None = None
+    ) -> None:
+        super().__init__(name, arguments, limits)
+        self.results = results
+
+    def __call__(self, bundles: pa.Table) -> pa.Table:
+        try:
+            done = super().__call__(bundles)
+        except NoChildError as error:
+            print(error, file=sys.stderr, flush=True)
+            os._exit(1)
+        return done if self.results is None else write_results(self.results, done)
+
+
+class Recognizing:
+    """A worker that recognizes faces that others have found, and writes the results."""
+
+    def __init__(self, checkpoint: Path | None, flip: bool, results: Path) -> None:
+        from fer_batch.pipeline.stages import RecognizeStage
+
+        self.stage, self.results = RecognizeStage(checkpoint, flip), results
+
+    def __call__(self, faces: pa.Table) -> pa.Table:
+        return write_results(self.results, self.stage(faces))
