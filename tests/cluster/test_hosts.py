@@ -24,7 +24,7 @@ def test_a_submitted_job_outlives_a_host_cut_off_and_another_killed(
 ) -> None:
     """Both hosts that work are lost at once; one comes back."""
     out, alone = tmp_path / "out", tmp_path / "alone"
-    clips = write_clips(tmp_path / "clips", sample_frames, 8)
+    clips = write_clips(tmp_path / "clips", sample_frames, 12)
     analyze_in_process([str(clips)], alone, CONFIG)
     head, first, second = hosts
     head.start_ray("--head", "--port", "6379", "--num-cpus", "0", "--dashboard-host", head.address)

@@ -14,7 +14,7 @@ from tests.faults.conftest import CHILD, done, wait_for, write_clips
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
-CLIPS = 16
+CLIPS = 32
 SLOW = ["--fps", "25", "--detect-every", "0.04", "--segment", "2", "--bundle", "2"]
 """Seconds a clip, so that there is work left when nodes have come."""
 RECOGNIZES = "ray::MapWorker(MapBatches(Recognizing))"
