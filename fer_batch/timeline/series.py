@@ -181,7 +181,10 @@ def _placed(timeline: Timeline, events: pa.Table, video: str | None) -> pa.Table
         names = [str(name) for name in events.column("video").to_pylist()]
     else:
         names = [str(video)] * len(events)
-    ids = {name: timeline.video_id(name) for name in dict.fromkeys(names)}
+    timeline.register("named", pa.table({"name": pa.array(names, pa.string())}))
+    exact = timeline.run("SELECT DISTINCT name, video_id FROM named JOIN videos ON name IN (video_id, uri)")
+    ids = dict(exact.fetchall())
+    ids |= {name: timeline.video_id(name) for name in dict.fromkeys(names) if name not in ids}
     spans = "start_s" in named and "end_s" in named
     try:
         begins = events.column("start_s" if spans else "time_s").cast(pa.float64())
