@@ -185,3 +185,9 @@ def test_importing_it_brings_in_neither_torch_nor_ray(module: str) -> None:
     script = f"import sys, {module}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert not {"torch", "ray", "av", "duckdb", "deltalake", "pandas"} & set(loaded.split())
+
+
+def test_asking_a_timeline_brings_in_neither_torch_nor_ray() -> None:
+    code = "import fer_batch.timeline.questions, fer_batch.timeline.serve, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "ray"} & set(loaded.split())

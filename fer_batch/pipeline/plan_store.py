@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,9 +35,11 @@ from fer_batch.files import (
     write_json,
     write_parquet,
 )
-from fer_batch.model.weights import Card
 from fer_batch.pipeline.snapshot import TABLES
 from fer_batch.schema import PLAN, PROBED, SCHEMA_VERSION, conform
+
+if TYPE_CHECKING:
+    from fer_batch.model.weights import Card
 
 BUCKET_S = 20 * 3600.0
 """Seconds of video in a bucket of the tables, which is what `finalize` holds in memory and writes at a
@@ -53,7 +55,7 @@ REMOVED = ".removed.json"
 
 
 def check_output(
-    out: Path, config: AnalyzeConfig, card: Card, overwrite: bool = False
+    out: Path, config: AnalyzeConfig, card: "Card", overwrite: bool = False
 ) -> dict[str, Any] | None:
     """The run that stands in `out`, None where there is none yet or it is to be overwritten.
 
@@ -149,7 +151,7 @@ def read_run(out: Path) -> dict[str, Any]:
         raise OutputError(f"{out / 'run.json'} can't be read: {error}") from error
 
 
-def start_run(out: Path, config: AnalyzeConfig, card: Card, bucket_s: float = BUCKET_S) -> dict[str, Any]:
+def start_run(out: Path, config: AnalyzeConfig, card: "Card", bucket_s: float = BUCKET_S) -> dict[str, Any]:
     """Write `run.json` of a new run."""
     run = {
         "schema_version": SCHEMA_VERSION,
@@ -313,6 +315,6 @@ def _read_round(path: Path, schema: pa.Schema) -> pa.Table:
         ) from error
 
 
-def _settings(config: AnalyzeConfig, card: Card) -> dict[str, Any]:
+def _settings(config: AnalyzeConfig, card: "Card") -> dict[str, Any]:
     """What the answers depend on: a model is told by its weights, wherever its file lies."""
     return asdict(config) | {"checkpoint": card.model_id}

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.pipeline.people import FILE
+from fer_batch.pipeline.plan_store import read_videos
 from fer_batch.pipeline.snapshot import read_snapshot
 from fer_batch.timeline.page import NO_EMOTION, class_numbers, name_of, pack
 from fer_batch.timeline.store import open_timeline
@@ -135,8 +136,6 @@ class Catalogue:
 
     @functools.cached_property
     def _offsets(self) -> dict[str, int]:
-        from fer_batch.pipeline.plan_store import read_videos  # it brings in torch
-
         planned = read_videos(self.out).select(["video_id", "offset"])
         rows = planned.filter(planned.column("offset").is_valid()).to_pylist()
         return {row["video_id"]: row["offset"] for row in rows}

@@ -8,10 +8,8 @@ import numpy as np
 
 from fer_batch.schema import probability_column
 from fer_batch.timeline.episodes import BREAK, STEP_S
+from fer_batch.timeline.expressions import FACE
 from fer_batch.timeline.store import Timeline
-
-FACE = "coalesce(person, 'track ' || track_id)"
-"""What a face is called, in SQL."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,23 +1,28 @@
 """Pieces of SQL that several questions are made of, and checks of what was asked."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fer_batch.errors import QueryError
 from fer_batch.schema import probability_column
-from fer_batch.timeline.store import Timeline
 
+if TYPE_CHECKING:
+    from fer_batch.timeline.store import Timeline
+
+FACE = "coalesce(person, 'track ' || track_id)"
+"""What a face is called."""
 GROUPS = {"video": ("video_id", "uri"), "person": ("person",), "track": ("video_id", "uri", "track_id")}
 """What answers may be by, beside columns of the owner's manifest."""
 NEAR = 1e-6
 """Seconds, or parts of an interval, by which 3 × 0.2 may miss 0.6."""
 
 
-def classes_of(timeline: Timeline) -> list[tuple[str, str]]:
+def classes_of(timeline: "Timeline") -> list[tuple[str, str]]:
     """Names of the emotions, as SQL's texts, and their columns."""
     return [(text(name), probability_column(name)) for name in timeline.classes]
 
 
-def probabilities(timeline: Timeline) -> tuple[list[str], str]:
+def probabilities(timeline: "Timeline") -> tuple[list[str], str]:
     """The columns of probabilities, and an expression for the name of the highest."""
     names, columns = zip(*classes_of(timeline), strict=True)
     listed = ", ".join(columns)
@@ -26,7 +31,7 @@ def probabilities(timeline: Timeline) -> tuple[list[str], str]:
     )
 
 
-def known_emotion(timeline: Timeline, emotion: str) -> str:
+def known_emotion(timeline: "Timeline", emotion: str) -> str:
     if emotion not in timeline.classes:
         raise QueryError(f"there is no emotion {emotion}; this run has {', '.join(timeline.classes)}")
     return text(emotion)
@@ -47,7 +52,7 @@ def names_of(by: str | Sequence[str]) -> list[str]:
 
 
 def keys_of(
-    timeline: Timeline, by: str | Sequence[str], without: Sequence[str] = (), beside: Sequence[str] = ()
+    timeline: "Timeline", by: str | Sequence[str], without: Sequence[str] = (), beside: Sequence[str] = ()
 ) -> list[str]:
     """Columns of `tracks` that answers are by; what is `beside` them is allowed too, and no column."""
     by = [name for name in names_of(by) if name not in beside]

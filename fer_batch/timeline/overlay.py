@@ -14,9 +14,10 @@ from fer_batch.schema import probability_column
 from fer_batch.storage.archives import split_member
 from fer_batch.storage.outputs import check_outside
 from fer_batch.storage.reading import path_of
-from fer_batch.timeline.cells import FACE, cells_of
+from fer_batch.timeline.cells import cells_of
 from fer_batch.timeline.colours import colour_of, ink_on, letters_of
 from fer_batch.timeline.episodes import BREAK, STEP_S
+from fer_batch.timeline.expressions import FACE
 from fer_batch.timeline.marks import shortened
 from fer_batch.timeline.store import Timeline
 from fer_batch.vision.canvas import Box, Canvas, text_mask

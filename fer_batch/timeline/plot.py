@@ -17,8 +17,9 @@ from fer_batch.errors import OutputError, QueryError
 from fer_batch.files import write_bytes
 from fer_batch.schema import probability_column
 from fer_batch.storage.outputs import check_outside
-from fer_batch.timeline.cells import FACE, cells_of
+from fer_batch.timeline.cells import cells_of
 from fer_batch.timeline.colours import colour_of, ink_on, letters_of
+from fer_batch.timeline.expressions import FACE
 from fer_batch.timeline.marks import (
     COLUMNS,
     GREY,

@@ -17,6 +17,7 @@ import duckdb
 from fer_batch.schema import probability_column
 from fer_batch.timeline.episodes import MIN_S, STEP_S, THRESHOLD, episodes_sql
 from fer_batch.timeline.expressions import (
+    FACE,
     NEAR,
     cell,
     classes_of,
@@ -150,7 +151,6 @@ def co_occurrence(
     told = "pair" in names_of(by)
     keys = keys_of(timeline, by, without=("person", "track"), beside=("pair",))
     where, values = timeline.faces_of(**faces)
-    face = "coalesce(person, 'track ' || track_id)"
     names = ["face_a", "face_b"] if told else []
     earlier = "(a.face, a.track_id) < (b.face, b.track_id)" if told else "a.track_id < b.track_id"
     chosen = [*(f"a.{key}" for key in keys), *(["a.face AS face_a", "b.face AS face_b"] if told else [])]
@@ -159,7 +159,7 @@ def co_occurrence(
     ways, of_both = ("", 1) if told else (f"UNION ALL SELECT {other_way} FROM joint", 2)
     return timeline.run(
         f"""WITH shown AS (
-            SELECT {", ".join(dict.fromkeys(["video_id", *keys]))}, track_id, time_s, emotion, {face} AS face
+            SELECT {", ".join(dict.fromkeys(["video_id", *keys]))}, track_id, time_s, emotion, {FACE} AS face
             FROM tracks WHERE {where}
         ),
         joint AS (

@@ -16,6 +16,7 @@ from fer_batch.pipeline.snapshot import hold, live_files, open_tables
 from fer_batch.schema import VIDEOS, probability_column
 from fer_batch.storage.outputs import folder_of
 from fer_batch.timeline.episodes import STEP_S, episodes_sql
+from fer_batch.timeline.expressions import quoted, text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -228,8 +229,8 @@ class Timeline:
 
 def _summary_sql(classes: Sequence[str]) -> str:
     columns = {name: probability_column(name) for name in classes}
-    shares = ", ".join(f"avg({column}) AS {_name(name)}" for name, column in columns.items())
-    names = ", ".join(f"faces.{_name(name)}" for name in columns)
+    shares = ", ".join(f"avg({column}) AS {quoted(name)}" for name, column in columns.items())
+    names = ", ".join(f"faces.{quoted(name)}" for name in columns)
     return f"""
         SELECT videos.video_id, videos.uri, status, error, read_s, moments, moments_with_face, tracks,
                coalesce(faces.n, 0) AS faces, {names}, videos.person
@@ -244,11 +245,7 @@ def open_timeline(out: str | Path) -> Timeline:
 
 
 def _sql_list(values: list[str]) -> str:
-    return "[" + ", ".join("'" + value.replace("'", "''") + "'" for value in values) + "]"
-
-
-def _name(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return "[" + ", ".join(map(text, values)) + "]"
 
 
 def _one_line(error: Exception) -> str:

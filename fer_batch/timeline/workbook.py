@@ -10,14 +10,12 @@ import pyarrow as pa
 from xlsxwriter import Workbook
 
 from fer_batch.timeline.episodes import STEP_S, episodes_sql
-from fer_batch.timeline.expressions import classes_of, quoted
+from fer_batch.timeline.expressions import FACE, classes_of, quoted
 from fer_batch.timeline.store import Timeline
 
 LONGEST_SHEET = 1_048_576
 """Rows of a sheet, as Excel specifies; what is more goes on in another."""
 ROWS_AT_ONCE = 10_000
-FACE = "coalesce(person, 'track ' || track_id)"
-"""What a face is called."""
 PERCENT = ("with_face", "confidence", "peak", "mean")
 """Columns that are shares, beside those of the emotions."""
 WIDTHS = {"uri": 50, "error": 30, "about": 120}
