@@ -106,6 +106,11 @@ class Limits:
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "nadam")
 SCHEDULES = ("onecycle", "cosine", "plateau")
+NETWORKS = ("cnn-bilstm", "cnn4", "cnn4bn", "cnn-lstm", "dcnn-bilstm")
+BACKBONES = (
+    "resnet18", "resnet34", "resnet50", "efficientnet_b0", "efficientnet_b1", "efficientnet_b2",
+    "efficientnet_v2_s", "vit_b_16", "vit_b_32",
+)  # fmt: skip
 IMBALANCE = ("none", "sqrt", "weighted", "effective", "focal", "logit-adjustment", "balanced-sampling")
 
 
@@ -115,6 +120,10 @@ KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
     str: (lambda v: _is(v, str), "a name"),
     str | None: (lambda v: v is None or _is(v, str), "a path"),
     tuple[int, ...]: (lambda v: _is(v, tuple) and all(_is(x, int) for x in v), "a list of whole numbers"),
+    tuple[float, ...]: (
+        lambda v: _is(v, tuple) and all(_is(x, int, float) for x in v),
+        "a list of numbers",
+    ),
     tuple[str, ...]: (lambda v: _is(v, tuple) and all(_is(x, str) for x in v), "a list of names"),
 }
 """What a recipe may give for a field of each type; `data` comes from the command line alone."""
@@ -128,12 +137,25 @@ class TrainConfig:
     """(name, path) of each data set."""
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of the model's outputs; empty: those of the data."""
+    leave_out: tuple[str, ...] = ()
+    """Classes whose examples are left out of the data."""
+    preset: str = ""
+    """Name of the published recognizer that all else here comes from, "" for none."""
     init: str | None = None
-    """A checkpoint to start from (its architecture is kept), None for random weights."""
+    """A checkpoint to start from (its network is kept), None for random weights."""
+    network: str = "cnn-bilstm"
+    """By its name in `model.zoo`."""
+    backbone: str = ""
+    """A network of torchvision as the encoder of the CNN-BiLSTM, "" for its own."""
+    backbone_weights: str | None = None
+    """Its weights, None for random ones."""
+    backbone_size: int = 0
+    """Pixels a side that crops are scaled to for it, 0 for what suits it."""
     epochs: int = 36
-    """Passes over all frames as stills: encoder and heads."""
+    """Passes over all frames as stills, or over all clips with a network of those."""
     sequence_epochs: int = 1
-    """Passes in which every clip is a moving sequence: LSTMs and heads, the encoder frozen."""
+    """Passes in which every clip is a moving sequence: LSTMs and heads of the CNN-BiLSTM, the encoder
+    frozen. Other networks have none."""
     batch_size: int = 128
     """Clips in a step of one worker."""
     optimizer: str = "sgd"
@@ -154,6 +176,9 @@ class TrainConfig:
     grad_clip: float = 5.0
     """Largest norm of a step's gradient."""
     dropout: float = 0.3
+    """Before the heads of the CNN-BiLSTM."""
+    dropouts: tuple[float, ...] = ()
+    """Those of the other networks, in order; empty for their own."""
     label_smoothing: float = 0.05
     imbalance: str = "sqrt"
     """What is done for rare classes; by default each counts by 1/√frequency."""
@@ -201,6 +226,7 @@ class TrainConfig:
             ("epochs", 0),
             ("sequence_epochs", 0),
             ("batch_size", 2),
+            ("backbone_size", 0),
             ("plateau_patience", 0),
             ("early_stopping", 0),
             ("seed", 0),
@@ -237,9 +263,18 @@ class TrainConfig:
         _require(
             0 < self.plateau_factor < 1, "--plateau-factor", self.plateau_factor, "a number between 0 and 1"
         )
-        for option, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("imbalance", IMBALANCE)):
+        for option, allowed in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("imbalance", IMBALANCE),
+            ("network", NETWORKS),
+            ("backbone", ("", *BACKBONES)),
+        ):
             _require(
-                getattr(self, option) in allowed, _flag(option), getattr(self, option), ", ".join(allowed)
+                getattr(self, option) in allowed,
+                _flag(option),
+                getattr(self, option),
+                ", ".join(filter(None, allowed)),
             )
         _require(
             self.window_length >= 1 and self.window_length % 2 == 1,
@@ -256,7 +291,35 @@ class TrainConfig:
             "as many numbers in both, each from 1",
         )
         _require(
-            self.fold >= 1 and 48 % (self.fold * 2 ** len(self.filters)) == 0,
+            all(0 <= share < 1 for share in self.dropouts),
+            "dropouts",
+            list(self.dropouts),
+            "shares from 0 up to, not including, 1",
+        )
+        for option in ("backbone", "fold", "dropouts"):
+            alone = self.network == "cnn-bilstm"
+            default = getattr(self, option) == type(self).__dataclass_fields__[option].default
+            _require(
+                default or alone != (option == "dropouts"),
+                _flag(option),
+                getattr(self, option),
+                f"its default with --network {self.network}",
+            )
+        _require(
+            not self.backbone_weights or bool(self.backbone),
+            "--backbone-weights",
+            self.backbone_weights,
+            f"weights of a --backbone: {', '.join(BACKBONES)}",
+        )
+        _require(
+            self.network == "cnn-bilstm" or len(self.filters) <= 4,
+            "filters",
+            list(self.filters),
+            "at most four blocks",
+        )
+        _require(
+            self.network != "cnn-bilstm"
+            or (self.fold >= 1 and 48 % (self.fold * 2 ** len(self.filters)) == 0),
             "fold",
             self.fold,
             "a number by which, times 2 a block, 48 pixels can be divided",

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_batch.config import FAST, IMBALANCE, OPTIMIZERS, SCHEDULES, AnalyzeConfig, TrainConfig, difference
+from fer_batch.config import (
+    BACKBONES,
+    FAST,
+    IMBALANCE,
+    NETWORKS,
+    OPTIMIZERS,
+    SCHEDULES,
+    AnalyzeConfig,
+    TrainConfig,
+    difference,
+)
 from fer_batch.errors import ConfigError, FerBatchError
 
 DATA = (("fer2013", "fer2013.csv"),)
@@ -66,6 +76,13 @@ WHOLE = ["3", 1.5, 2.0, None, True]
 RANGES: dict[str, tuple[list[Any], list[Any]]] = {
     "data": ([DATA, DATA * 2], [()]),
     "classes": ([(), ("a", "b")], [("a",), ("a", "b", "a"), "angry", (1, 2)]),
+    "leave_out": ([(), ("disgust",)], ["disgust", (1,), None]),
+    "preset": (["", "cnn4-fer2013"], [3, None]),
+    "network": ([*NETWORKS], ["", "resnet18", None]),
+    "backbone": (["", *BACKBONES], ["resnet", "cnn4", None]),
+    "backbone_weights": ([None], ["of-no-backbone.safetensors", 3]),
+    "backbone_size": ([0, 96], [-1, *WHOLE]),
+    "dropouts": ([()], [(0.5,), (1.0,), ("0.5",), 0.5, None]),
     "init": ([None, "model.safetensors"], [3, True]),
     "epochs": ([0, 1], [-1, *WHOLE]),
     "sequence_epochs": ([0, 1], [-1, *WHOLE]),
@@ -101,6 +118,27 @@ RANGES: dict[str, tuple[list[Any], list[Any]]] = {
     "workers": ([1, 64], [0, *WHOLE]),
     "threads": ([1, 64], [0, *WHOLE]),
 }
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"network": "cnn4", "dropouts": (0.1, 0.2)}, None),
+        ({"network": "cnn4", "backbone": "resnet18"}, "--backbone"),
+        ({"network": "cnn4", "fold": 2}, "--fold"),
+        ({"network": "cnn4", "dropouts": (0.1, 1.0)}, "dropouts"),
+        ({"network": "cnn4bn", "filters": (8,) * 5, "depths": (1,) * 5}, "filters"),
+        ({"backbone": "resnet18", "backbone_weights": "resnet18.safetensors"}, None),
+    ],
+)
+def test_what_only_some_networks_have_is_refused_with_others(
+    given: dict[str, Any], named: str | None
+) -> None:
+    if named is None:
+        TrainConfig(data=DATA, **given)
+        return
+    with pytest.raises(ConfigError, match=rf"^{named} is "):
+        TrainConfig(data=DATA, **given)
 
 
 def test_every_option_of_training_has_its_range_tested() -> None:

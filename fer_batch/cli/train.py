@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fer_batch.cli.analyze import add_insecure_option
-from fer_batch.config import IMBALANCE, OPTIMIZERS, SCHEDULES, TrainConfig
+from fer_batch.config import BACKBONES, IMBALANCE, NETWORKS, OPTIMIZERS, SCHEDULES, TrainConfig
 from fer_batch.errors import ConfigError
 from fer_batch.schema import EMOTIONS
+from fer_batch.training.presets import preset
 
 EXAMPLES = """\
 examples:
@@ -18,6 +19,11 @@ examples:
   fer-batch train --data fer2013=fer2013.csv --data ck48=CK+48/ --out runs/both --workers 2
   fer-batch train --data folder=faces/ --init default --epochs 5 --lr 0.01 --out runs/ours
   fer-batch train --data fer2013=fer2013.parquet --recipe default --out runs/default
+  fer-batch train --preset cnn4-fer2013 --data fer2013=fer2013.parquet --out runs/cnn4
+  fer-batch train --data folder=faces/ --backbone resnet18 --backbone-weights resnet18.safetensors --lr 0.01 \
+    --out runs/resnet18
+
+`fer-batch models` lists the presets, which are published recognizers, and the networks.
 
 data sets: fer2013 (Parquet, Kaggle's folders, or the original CSV; with FER+ votes where they are present),
 ck48 (folders or Parquet), folder (class/…images, any classes), clips (class/…videos, any classes). The images
@@ -28,9 +34,14 @@ epoch. The model is RUN/model.safetensors with its card RUN/model.json, for `fer
 PACKAGED = Path(__file__).parent.parent / "weights"
 DEFAULTS = TrainConfig(data=(("", ""),))
 TEXTS = {
+    "the network": {
+        "network": "by name; `fer-batch models` says what each is",
+        "backbone": "a network of torchvision as the encoder of cnn-bilstm",
+        "backbone_size": "pixels a side that crops are scaled to for it; 0: what suits it",
+    },
     "length of the run": {
-        "epochs": "passes over all images as stills",
-        "sequence_epochs": "passes in which images move and change, for the LSTMs",
+        "epochs": "passes over all images as stills (dcnn-bilstm: over all clips)",
+        "sequence_epochs": "passes in which images move and change, for the LSTMs of cnn-bilstm",
         "early_stopping": "end the stills after so many epochs without a better accuracy; 0: never",
     },
     "optimization": {
@@ -44,7 +55,7 @@ TEXTS = {
         "plateau_patience": "epochs without a better accuracy before it does",
         "min_lr": "where cosine and plateau end",
         "grad_clip": "largest norm of a gradient",
-        "dropout": "before the heads",
+        "dropout": "before the heads of cnn-bilstm",
         "label_smoothing": "share of a label that is spread over all classes",
         "ema_decay": "of the moving average of the weights, which is what is saved",
     },
@@ -67,7 +78,13 @@ TEXTS = {
         "threads": "threads of each process on a CPU, no more than are really free",
     },
 }
-CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "imbalance": IMBALANCE}
+CHOICES = {
+    "network": NETWORKS,
+    "backbone": BACKBONES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "imbalance": IMBALANCE,
+}
 
 
 def add_commands(commands: Any) -> None:
@@ -97,10 +114,30 @@ def add_commands(commands: Any) -> None:
         help="start from this checkpoint, or from the packaged one (default), also with other classes",
     )
     parser.add_argument(
+        "--leave-out",
+        type=_some_names,
+        default=argparse.SUPPRESS,
+        metavar="A,B,…",
+        help="leave the examples of these classes out",
+    )
+    parser.add_argument(
+        "--preset",
+        default="",
+        metavar="NAME",
+        help="a published recognizer: its network, classes and training settings (see `fer-batch models`); "
+        "options given beside it go before it",
+    )
+    parser.add_argument(
         "--recipe",
         metavar="FILE",
         help="a .toml file of options (names with _), or `default`: how the packaged checkpoint was trained; "
         "options given beside it go before it",
+    )
+    parser.add_argument(
+        "--backbone-weights",
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help="weights for --backbone: torchvision's, as .safetensors (default: random)",
     )
     for title, texts in TEXTS.items():
         group = parser.add_argument_group(title)
@@ -111,7 +148,7 @@ def add_commands(commands: Any) -> None:
                 type=type(default),
                 default=argparse.SUPPRESS,
                 choices=CHOICES.get(name),
-                help=f"{text} (default {default})",
+                help=f"{text} (default {default or 'none' if name == 'backbone' else default})",
             )
     parser.add_argument("--address", help="a Ray cluster (default: this machine)")
     add_insecure_option(parser)
@@ -121,9 +158,7 @@ def add_commands(commands: Any) -> None:
 
 def run_train(options: argparse.Namespace) -> int:
     """Run the command `train`."""
-    names = {field.name for field in dataclasses.fields(TrainConfig)}
-    given = {k: v for k, v in vars(options).items() if k in names} | {"data": options.data}
-    config = TrainConfig.from_dict(_absolute(_recipe(options.recipe) | given))
+    config = train_config(options)
     from fer_batch.training.run import train
 
     live = sys.stderr.isatty()
@@ -146,6 +181,16 @@ def run_train(options: argparse.Namespace) -> int:
     return 0
 
 
+def train_config(options: argparse.Namespace) -> TrainConfig:
+    """What a command with options of `train` is asked to do: the preset's settings, over them the recipe's,
+    over them those that were given.
+    """
+    names = {field.name for field in dataclasses.fields(TrainConfig)} - {"preset"}
+    given = {k: v for k, v in vars(options).items() if k in names} | {"data": options.data}
+    base = preset(options.preset) if options.preset else {}
+    return TrainConfig.from_dict(_absolute(base | _recipe(options.recipe) | given))
+
+
 def add_data_option(
     parser: argparse.ArgumentParser, metavar: str = "NAME=PATH", text: str = "a data set; may be repeated"
 ) -> None:
@@ -161,6 +206,10 @@ def named_path(text: str) -> tuple[str, str]:
     return name, str(Path(path).absolute())
 
 
+def _some_names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
     if len(names) < 2 or not all(names):
@@ -169,13 +218,15 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _absolute(given: dict[str, Any]) -> dict[str, Any]:
-    """The options with the checkpoint's path as it is from anywhere."""
-    if not isinstance(given.get("init"), str):
-        return given
-    name = given["init"]
-    return given | {
-        "init": str(PACKAGED / "default.safetensors" if name == "default" else Path(name).absolute())
+    """The options with paths as they are from anywhere."""
+    paths = {
+        option: str(Path(given[option]).absolute())
+        for option in ("init", "backbone_weights")
+        if isinstance(given.get(option), str)
     }
+    if given.get("init") == "default":
+        paths["init"] = str(PACKAGED / "default.safetensors")
+    return given | paths
 
 
 def _recipe(name: str | None) -> dict[str, Any]:

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-CROP_SIZE = 48
+from fer_batch.model.backbone import BackboneEncoder
+from fer_batch.model.network import CropEncoder, Network
+
 STAY = 0.9
 """Chance, before training, that an expression is the same a moment later."""
 
 
-class Encoder(nn.Module):
+class Encoder(CropEncoder):
     """Crops to embeddings: `(N, 1, 48, 48)` float, normalised, to `(N, filters[-1])` float.
 
     Each block is `depths[i]` convolutions 3×3 of `filters[i]` channels, and halves the map at its end. With
@@ -51,11 +52,12 @@ class Encoder(nn.Module):
         return maps.mean(dim=(2, 3))  # (N, D)
 
 
-class CnnBiLstm(nn.Module):
+class CnnBiLstm(Network):
     """Sequences of face crops to emotion logits, one answer per moment.
 
     Parameters: `classes` (how many emotions), `filters`, `depths` and `fold` (of the encoder), `lstm` (units
-    per direction of the two layers), `dropout` (before the heads, in training).
+    per direction of the two layers), `dropout` (before the heads, in training), `backbone` and `size` (see
+    `BackboneEncoder`; then that is the encoder).
     """
 
     def __init__(
@@ -66,40 +68,32 @@ class CnnBiLstm(nn.Module):
         fold: int = 1,
         lstm: Sequence[int] = (128, 64),
         dropout: float = 0.3,
+        backbone: str = "",
+        size: int = 0,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(filters, depths, fold)
+        self.encoder = BackboneEncoder(backbone, size) if backbone else Encoder(filters, depths, fold)
         first, second = lstm
-        self.lstm1 = nn.LSTM(self.encoder.width, first, batch_first=True, bidirectional=True)
+        self.lstm1 = nn.LSTM(self.width, first, batch_first=True, bidirectional=True)
         self.lstm2 = nn.LSTM(2 * first, second, batch_first=True, bidirectional=True)
         self.dropout = nn.Dropout(dropout)
-        self.crop_head = nn.Linear(self.encoder.width, classes)
+        self.crop_head = nn.Linear(self.width, classes)
         self.context_head = nn.Linear(2 * second, classes)
         nn.init.zeros_(self.context_head.weight)  # untrained LSTMs add nothing to what the crop says
         nn.init.zeros_(self.context_head.bias)
         self.stay = nn.Parameter(torch.tensor(STAY).logit())
 
-    def encode(self, crops: Tensor) -> Tensor:
-        """`(N, 1, 48, 48)` normalised crops to `(N, D)` embeddings, each on its own."""
-        return self.encoder(crops)
+    @property
+    def lstms(self) -> list[nn.LSTM]:
+        """As in `Network`."""
+        return [self.lstm1, self.lstm2]
 
     def classify_crops(self, embeddings: Tensor) -> Tensor:
-        """`(N, D)` embeddings to `(N, classes)` logits: what each crop says without its neighbours."""
+        """As in `Network`."""
         return self.crop_head(self.dropout(embeddings))
 
-    def classify(self, embeddings: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """`(B, T, D)` embeddings to `(B, T, classes)` logits; `lengths` `(B,)` int on the CPU, 1..T, else
-        all T.
-
-        Padding beyond a sequence's length changes nothing before it; its own logits are meaningless.
-        """
-        batch, steps, _ = embeddings.shape
-        if lengths is None:
-            lengths = torch.full((batch,), steps, dtype=torch.int64)
-        packed = pack_padded_sequence(embeddings, lengths, batch_first=True, enforce_sorted=False)
-        packed, _ = self.lstm1(packed)
-        packed, _ = self.lstm2(packed)
-        context, _ = pad_packed_sequence(packed, batch_first=True, total_length=steps)  # (B, T, 128)
+    def answer(self, embeddings: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
+        """As in `Network`: what the crop says itself, and what its neighbours add."""
         return self.crop_head(embeddings) + self.context_head(self.dropout(context))
 
     def settle(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -117,7 +111,7 @@ class CnnBiLstm(nn.Module):
         steps, classes = logits.shape[1:]
         probs = torch.softmax(logits, dim=2)
         if lengths is not None:
-            padding = (torch.arange(steps)[None] >= lengths[:, None]).to(probs.device)
+            padding = (torch.arange(steps, device=lengths.device)[None] >= lengths[:, None]).to(probs.device)
             probs = torch.where(padding[:, :, None], 1 / classes, probs)
         stay = torch.sigmoid(self.stay)
         other = (1 - stay) / (classes - 1)
@@ -139,11 +133,6 @@ class CnnBiLstm(nn.Module):
             unchanged = torch.where(padding, 0, unchanged)
         reach = unchanged.clamp(min=1e-9).log().cumsum(dim=1)  # (B, T)
         weights = torch.exp(-(reach[:, :, None] - reach[:, None, :]).abs())  # (B, T, T)
-        return (weights @ probs / weights.sum(dim=2, keepdim=True)).clamp(min=1e-9).log()
-
-    def forward(self, crops: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """`(B, T, 1, 48, 48)` normalised crops to `(B, T, classes)` log probabilities; any T from 1."""
-        batch, steps = crops.shape[:2]
-        embeddings = self.encode(crops.flatten(0, 1))  # (B·T, D)
-        logits = self.classify(embeddings.float().unflatten(0, (batch, steps)), lengths)
-        return self.settle(logits.float(), lengths)
+        # Not by a matrix product: some processors' round by where in the batch a window stands.
+        mean = (weights[:, :, :, None] * probs[:, None]).sum(dim=2) / weights.sum(dim=2, keepdim=True)
+        return mean.clamp(min=1e-9).log()

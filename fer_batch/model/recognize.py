@@ -10,6 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fer_batch.laps import Laps
 from fer_batch.model.cnn_bilstm import Encoder
+from fer_batch.model.network import CropEncoder, Network
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.model.window import windows
 
@@ -29,10 +30,10 @@ class Recognizer:
     def __init__(self, checkpoint: Path | None = None, device: str | None = None, flip: bool = True) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model, self.card = load_checkpoint(checkpoint)
-        self.model = model.to(self.device)
-        self.dtype = torch.bfloat16 if _bf16_pays(self.device) else torch.float32
-        self.encoder = FastEncoder(self.model.encoder, self.dtype)
-        self.lstms = [_directions(lstm, self.dtype) for lstm in (self.model.lstm1, self.model.lstm2)]
+        model = model.to(self.device)
+        dtype = torch.bfloat16 if _bf16_pays(self.device) else torch.float32
+        self.encoder = fast_encoder(model.encoder, dtype)
+        self.reader = WindowReader(model, self.card.temperature, dtype)
         self.batch = BATCH[self.device.type]
         self.flip = flip
         self.laps = Laps()
@@ -97,27 +98,61 @@ class Recognizer:
             length = torch.from_numpy(lengths[part])
             batch = _padded(embeddings[index.to(self.device)], self.batch)
             length = torch.cat([length, length.new_ones(self.batch - len(length))])
-            logits = self._logits(batch, length.to(self.device))
-            settled = self.model.settle(logits / self.card.temperature, length)
+            settled = self.reader(batch, length.to(self.device))
             answers.append(settled[torch.arange(len(centre)), centre].exp())
         return torch.cat(answers).cpu().numpy()
 
-    def _logits(self, windows: Tensor, lengths: Tensor) -> Tensor:
-        """What `CnnBiLstm.classify` says of windows `(B, T, D)`, with all of them in one batch of one shape,
-        however long: each direction of the LSTMs begins with a window's own first or last step, and what
-        comes after that window's other end is not looked at.
+
+class WindowReader(nn.Module):
+    """A trained network's answer to windows of embeddings, all in one batch of one shape, however long.
+
+    Each direction of the LSTMs, which are of `dtype`, begins with a window's own first or last step, and what
+    comes after that window's other end is not looked at.
+    """
+
+    def __init__(self, network: Network, temperature: float, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.network, self.temperature, self.dtype = network, temperature, dtype
+        self.directions = nn.ModuleList(
+            nn.ModuleList(_directions(lstm, dtype)) for lstm in network.lstms
+        ).eval()
+
+    def forward(self, windows: Tensor, lengths: Tensor) -> Tensor:
+        """Windows `(B, T, D) float32`, the first `lengths` `(B,)` steps of each, to log probabilities
+        `(B, T, C)`.
         """
-        place = torch.arange(windows.shape[1], device=self.device)[None]
+        place = torch.arange(windows.shape[1], device=windows.device)[None]
         turned = torch.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)[:, :, None]
         context = windows.to(self.dtype)
-        for forward, backward in self.lstms:
-            ahead = forward(context)[0]
-            back = backward(context.gather(1, turned.expand_as(context)))[0]
+        for layer in self.directions:
+            assert isinstance(layer, nn.ModuleList)
+            ahead = layer[0](context)[0]
+            back = layer[1](context.gather(1, turned.expand_as(context)))[0]
             context = torch.cat([ahead, back.gather(1, turned.expand_as(back))], dim=2)  # (B, T, 2·units)
-        return self.model.crop_head(windows) + self.model.context_head(context.float())
+        logits = self.network.answer(windows, context.float(), lengths)
+        return self.network.settle(logits / self.temperature, lengths)
 
 
-class FastEncoder(nn.Module):
+def fast_encoder(encoder: CropEncoder, dtype: torch.dtype) -> CropEncoder:
+    """An encoder that is not trained any more, its arithmetic in `dtype`, its answers in single precision."""
+    return FastEncoder(encoder, dtype) if isinstance(encoder, Encoder) else _Autocast(encoder, dtype)
+
+
+class _Autocast(CropEncoder):
+    def __init__(self, encoder: CropEncoder, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.encoder, self.dtype, self.width = (
+            encoder.to(memory_format=torch.channels_last),
+            dtype,
+            encoder.width,
+        )
+
+    def forward(self, crops: Tensor) -> Tensor:
+        with torch.autocast(crops.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.encoder(crops).float()
+
+
+class FastEncoder(CropEncoder):
     """An `Encoder` that is not trained any more: batch norms are part of the convolutions, which are of
     `dtype`.
     """

@@ -16,10 +16,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fer_batch.errors import CheckpointError
+from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.files import write_bytes, write_json
-from fer_batch.model.cnn_bilstm import CnnBiLstm
+from fer_batch.model.network import GREY_MEAN, GREY_STD, Network
 from fer_batch.model.window import PLACE_TOLERANCE
+from fer_batch.model.zoo import build
 
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 CARD_VERSION = 1
@@ -39,19 +40,21 @@ class Card:
     classes: tuple[str, ...]
     """Names of the emotions in the order of the model's outputs; they become the `p_…` columns."""
     architecture: dict[str, Any]
-    """Keyword arguments of `CnnBiLstm`."""
+    """Keyword arguments of the network."""
+    network: str = "cnn-bilstm"
+    """Its name in `model.zoo`."""
     crop_scale: float = 0.96
     """Side of the square crop as a share of the face box's height."""
-    mean: float = 0.5077
-    """Subtracted from grey values in 0–1 (the mean of FER2013's training images)."""
-    std: float = 0.2551
+    mean: float = GREY_MEAN
+    """Subtracted from grey values in 0–1."""
+    std: float = GREY_STD
     """Divides grey values after the mean is taken off."""
     temperature: float = 1.0
     """Divides the logits before the softmax, so that confidences are calibrated."""
     window_rate_hz: float = 5.0
     """Moments a second that the LSTMs were trained at."""
     window_length: int = 17
-    """Moments in a window, odd: the answer is for the one in the middle."""
+    """Moments in a window, odd: the answer is for the one in the middle. 1 where each is answered alone."""
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     uses: str = USES
     """What the model is for, and what it must not be used for."""
@@ -79,7 +82,7 @@ class Card:
         the card that changes what they say.
         """
         said = [self.sha256, self.classes, *(getattr(self, name) for name in ANSWERS)]
-        return f"cnn-bilstm-{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]}"
+        return f"{self.network}-{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]}"
 
     @property
     def half_window_s(self) -> float:
@@ -87,7 +90,7 @@ class Card:
         return (self.window_length // 2 + PLACE_TOLERANCE) / self.window_rate_hz
 
 
-def save_checkpoint(path: Path, model: CnnBiLstm, card: Card) -> Card:
+def save_checkpoint(path: Path, model: Network, card: Card) -> Card:
     """Write `path` (.safetensors) and the card beside it (.json); returns the card with its sha256.
 
     Weights are kept in half precision, and read back as single: half the file, the same answers.
@@ -105,7 +108,7 @@ def _stored(value: Tensor) -> Tensor:
     return value.half() if value.is_floating_point() else value
 
 
-def load_checkpoint(path: Path | None = None) -> tuple[CnnBiLstm, Card]:
+def load_checkpoint(path: Path | None = None) -> tuple[Network, Card]:
     """Read the model, in eval mode, and its card; the packaged default where `path` is None.
 
     Raises CheckpointError where a file is missing, is not safetensors, or is not what its card says.
@@ -125,14 +128,16 @@ def load_checkpoint(path: Path | None = None) -> tuple[CnnBiLstm, Card]:
         )
     try:
         with torch.device("meta"):  # takes no memory, whatever a card asks for
-            size = sum(value.numel() for value in CnnBiLstm(**card.architecture).state_dict().values())
+            meant = build(card.network, card.architecture)
+            size = sum(value.numel() for value in meant.state_dict().values())
         if size > len(data):
             raise ValueError(f"that has {size} weights, in a file of {len(data)} bytes")
-        model = CnnBiLstm(**card.architecture)
+        model = build(card.network, card.architecture)
         tensors = safetensors.torch.load(data)
-        tensors.setdefault("stay", torch.tensor(1e-6).logit())  # older files: each moment for itself
+        if card.network == "cnn-bilstm":
+            tensors.setdefault("stay", torch.tensor(1e-6).logit())  # older files: each moment for itself
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-    except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, ConfigError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not hold the model that its card describes: {error}") from error
     return model.eval(), card
 

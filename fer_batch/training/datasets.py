@@ -78,7 +78,11 @@ def load_dataset(
 
 
 def load_datasets(
-    data: Sequence[tuple[str, str]], *, classes: Sequence[str] | None = None, for_training: bool = True
+    data: Sequence[tuple[str, str]],
+    *,
+    classes: Sequence[str] | None = None,
+    leave_out: Sequence[str] = (),
+    for_training: bool = True,
 ) -> tuple[Clips, dict[str, int]]:
     """Data sets by name ("fer2013", "ck48" or "folder") and path, as one, and counts of what is amiss with
     them: "unreadable" images, those "without_class" folder, and what is said below. What is not there is not
@@ -86,7 +90,8 @@ def load_datasets(
 
     `classes` are those of a model, by any of their names; by default they are the seven emotions where
     fer2013 or ck48 is among the data, then the other classes that occur, in order of their name. CK+48's
-    contempt is left out ("contempt_left_out", in sequences) unless it is one of them.
+    contempt is left out ("contempt_left_out", in sequences) unless it is one of them. Examples of the classes
+    `leave_out` are left out everywhere ("disgust_left_out" …).
 
     For training, in this order: where a data set has no selection split, a tenth of it becomes one; of
     Training, images that stand pixel-identical in another split ("twins_dropped") and blank ones
@@ -101,7 +106,8 @@ def load_datasets(
     if not data:
         raise InputError("no data set is named; give --data NAME=PATH")
     counts: Counter[str] = Counter()
-    parts = [_read(name, path, classes, counts) for name, path in data]
+    without = {canonical(name) for name in leave_out}
+    parts = [_read(name, path, classes, without, counts) for name, path in data]
     if classes is None:
         named = {
             row.label
@@ -110,7 +116,7 @@ def load_datasets(
             if (name, row.label) != ("ck48", "contempt")
         }
         emotions = EMOTIONS if any(name in OF_EMOTIONS for name, _ in data) else ()
-        classes = (*emotions, *sorted(named - set(emotions)))
+        classes = (*(e for e in emotions if e not in without), *sorted(named - set(emotions)))
     index = {canonical(name): number for number, name in enumerate(classes)}
     kept = [[row for row in rows if row.label in index] for rows in parts]
     if contempt := sum(map(len, parts)) - sum(map(len, kept)):
@@ -157,8 +163,10 @@ def class_counts(clips: Clips) -> dict[str, int]:
     return {name: count for name, count in zip(clips.classes, counted, strict=True) if count}
 
 
-def _read(name: str, given: str, classes: Sequence[str] | None, counts: Counter[str]) -> list[Labelled]:
-    """One data set as it is, its classes checked."""
+def _read(
+    name: str, given: str, classes: Sequence[str] | None, without: set[str], counts: Counter[str]
+) -> list[Labelled]:
+    """One data set as it is but for the classes that it shall be `without`, the others checked."""
     option, path = f"--data {name}={given}", Path(given)
     if name not in DATASETS:
         raise InputError(f"{option}: there is no data set {name!r}; allowed are {', '.join(DATASETS)}")
@@ -167,6 +175,8 @@ def _read(name: str, given: str, classes: Sequence[str] | None, counts: Counter[
     if not path.exists():
         raise InputError(f"{option}: there is no such file or folder")
     rows = READERS[name](option, path, counts)
+    counts.update(f"{row.label}_left_out" for row in rows if row.label in without)
+    rows = [row for row in rows if row.label not in without]
     if not rows:
         raise InputError(f"{option}: no labelled face images found there")
     found = {row.label for row in rows}

@@ -9,7 +9,7 @@ import torch
 from fer_batch.config import TrainConfig
 from fer_batch.training.datasets import Clips
 from fer_batch.training.imbalance import draw_order
-from fer_batch.training.sequences import Windows, draw_sequences
+from fer_batch.training.sequences import Windows, draw_sequences, stretched
 
 Batch = tuple[np.ndarray, np.ndarray]
 """Frames `(B, T, 48, 48) uint8` and labels `(B, T) int64`, -1 beyond a clip's end."""
@@ -28,17 +28,19 @@ class Stream:
 
 
 class Feed:
-    """One worker's batches of "stills", every frame on its own, or of "sequences", every clip as a window."""
+    """One worker's batches: of "stills", every frame on its own, of "sequences", every clip as a moving
+    window, or of "clips", every clip as it is.
+    """
 
     def __init__(
         self, config: TrainConfig, training: Clips, stream: Stream | None, phase: str, rank: int, world: int
     ) -> None:
         self.config, self.training, self.stream = config, training, stream
         self.rank, self.world = rank, world
-        self.sequences = phase == "sequences"
-        lengths = np.diff(training.starts)
-        self.labels = training.labels if self.sequences else np.repeat(training.labels, lengths)
-        self.votes = training.votes if self.sequences else np.repeat(training.votes, lengths, axis=0)
+        self.phase = phase
+        lengths = np.diff(training.starts) if phase == "stills" else np.ones(len(training), np.int64)
+        self.labels = np.repeat(training.labels, lengths)
+        self.votes = np.repeat(training.votes, lengths, axis=0)
         self.in_memory = max(1, len(self.labels) // world // config.batch_size) if len(self.labels) else 0
         self.steps = self.in_memory + (stream.steps if stream else 0)
         counts = np.bincount(self.labels, minlength=len(training.classes))
@@ -55,7 +57,7 @@ class Feed:
         for is_streamed in streamed:
             if is_streamed:
                 frames, labels = next(from_stream)  # as many as `stream.steps` says
-                if not self.sequences:
+                if self.phase == "stills":
                     there = (labels >= 0).sum(axis=1)
                     moment = (torch.rand(len(labels), generator=generator).numpy() * there).astype(np.int64)
                     rows = np.arange(len(labels))
@@ -64,8 +66,12 @@ class Feed:
                 continue
             chosen = order[first : first + config.batch_size]
             first += config.batch_size
-            if self.sequences:
+            if self.phase == "sequences":
                 windows = draw_sequences(self.training, chosen, config.window_length, generator)
+            elif self.phase == "clips":
+                frames = stretched(self.training, chosen, config.window_length)
+                labels = np.repeat(self.labels[chosen][:, None], config.window_length, axis=1)
+                windows = _windows(frames, labels, moving=True)
             else:
                 frames, labels = self.training.frames[chosen][:, None], self.labels[chosen][:, None]
                 windows = _windows(frames, labels, moving=False)

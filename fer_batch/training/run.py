@@ -24,12 +24,13 @@ from tensorboardX import SummaryWriter
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
 from fer_batch.files import write_bytes, write_json
-from fer_batch.model.cnn_bilstm import CnnBiLstm
+from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.weights import Card, read_card, save_checkpoint
+from fer_batch.model.zoo import build
 from fer_batch.runtime import meanwhile, ray_session
 from fer_batch.training.clips import MADE
 from fer_batch.training.datasets import Clips, class_counts
-from fer_batch.training.loop import HISTORY, Place, learn, still_logits
+from fer_batch.training.loop import HISTORY, Place, frame_logits, frames_of, learn
 from fer_batch.training.sources import (
     CALIBRATE_LEAST,
     IN_ORDER,
@@ -47,7 +48,9 @@ from fer_batch.training.sources import (
 )
 from fer_batch.training.temperature import fit_temperature
 
-SCALARS = ("loss", "lr", "accuracy", "macro_f1", "seconds")
+SCALARS = ("loss", "train_accuracy", "lr", "select_loss", "accuracy", "macro_f1", "seconds")
+UNTOLD = ("data", "init", "backbone_weights")
+"""Paths, which a card has no use for."""
 
 
 def train(
@@ -83,10 +86,13 @@ def train(
         raise OutputError(f"{out} holds something else than a training run: name a new or empty folder")
     if config.init:
         read_card(Path(config.init))
+    if config.backbone_weights:
+        BackboneEncoder(config.backbone, config.backbone_size).load_pretrained(Path(config.backbone_weights))
     check_clips(config)
     images, amiss = images_of(config)
     if clips_of(config) is None:
         _check_splits(images)
+        _check_preset(config, images)
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(record, config.to_dict())
@@ -119,6 +125,17 @@ def _check_splits(data: Clips) -> None:
     for split in ("train", "select"):
         if split not in splits:
             raise InputError(f"the data has nothing for the split {split!r}; it has {', '.join(splits)}")
+
+
+def _check_preset(config: TrainConfig, data: Clips) -> None:
+    """Raise where a class of a published recognizer has nothing to be learned from."""
+    there = class_counts(data.take(data.splits == "train"))
+    absent = [name for name in data.classes if name not in there]
+    if config.preset and absent:
+        raise InputError(
+            f"--preset {config.preset} is of the classes {', '.join(data.classes)}; the data has nothing to "
+            f"train on of {', '.join(absent)}: give data that has, or other --classes"
+        )
 
 
 def _video_told(on_progress: Callable[[str], None]) -> Callable[[int, int], None]:
@@ -254,19 +271,19 @@ def _export(
     """Write the model, calibrated, with its card and history; returns the card's training record."""
     history = state["history"]
     weights, chosen = state["ema"], history[-1]
-    if state["kept"] is not None and chosen["phase"] == "stills":  # early stopping, and no sequences after it
+    if state["kept"] is not None and chosen["phase"] != "sequences":  # early stopping, and none after it
         weights, chosen = state["kept"], max(history, key=lambda row: row["accuracy"])
-    model = CnnBiLstm(**state["architecture"]).eval()
+    model = build(state["network"], state["architecture"]).eval()
     model.load_state_dict(weights)
     held_out = data.take(data.splits == "calibrate")
     temperature = 1.0
     if len(held_out) >= CALIBRATE_LEAST:
-        frames = held_out.frames[held_out.starts[1:] - 1]
-        views = (frames, frames[:, :, ::-1].copy())  # as they are answered by default
-        logits = np.mean([still_logits(model, view, torch.device("cpu")) for view in views], axis=0)
+        frames = frames_of(model, held_out, config.window_length)
+        views = (frames, frames[..., ::-1].copy())  # as they are answered by default
+        logits = np.mean([frame_logits(model, view, torch.device("cpu")) for view in views], axis=0)
         temperature = fit_temperature(logits, held_out.labels)
     record = {
-        "config": {k: v for k, v in config.to_dict().items() if k not in ("data", "init")},
+        "config": {k: v for k, v in config.to_dict().items() if k not in UNTOLD},
         "data": [name for name, _ in config.data],
         "init": read_card(Path(config.init))[1].model_id if config.init else None,
         "left_out": {k: v for k, v in counts.items() if k not in MADE},
@@ -287,9 +304,10 @@ def _export(
         writer.writerows(history)
     card = Card(
         classes=data.classes,
-        architecture={**state["architecture"], "dropout": 0.0},
+        network=state["network"],
+        architecture=state["architecture"] | ({"dropout": 0.0} if "dropout" in state["architecture"] else {}),
         window_rate_hz=config.window_rate_hz,
-        window_length=config.window_length,
+        window_length=config.window_length if model.lstms else 1,
         crop_scale=crop_scale_of(config),
         temperature=temperature,
         training=record,

@@ -46,13 +46,24 @@ def draw_sequences(clips: Clips, chosen: np.ndarray, length: int, generator: tor
     others[:, 0] = chosen
     source = others[np.arange(batch)[:, None], part]  # (B, T) clip index
     lengths = np.diff(clips.starts)[source]
-    frame = np.minimum(moment * lengths // span, lengths - 1)
     return Windows(
-        frames=clips.frames[clips.starts[source] + frame],
+        frames=_frames(clips, source, moment, span),
         labels=clips.labels[source],
         holds=part,
         moving=lengths > 1,
     )
+
+
+def stretched(clips: Clips, chosen: np.ndarray, length: int) -> np.ndarray:
+    """The clips `chosen` `(B,) int64` as windows of `length` moments, `(B, length, 48, 48) uint8`."""
+    return _frames(clips, np.asarray(chosen)[:, None], np.arange(length)[None], length)
+
+
+def _frames(clips: Clips, source: np.ndarray, moment: np.ndarray, span: int) -> np.ndarray:
+    """`(B, T, 48, 48)`: what the clips `source`, stretched over `span` moments each, show at a `moment`."""
+    lengths = np.diff(clips.starts)[source]
+    frame = np.minimum(moment * lengths // span, lengths - 1)
+    return clips.frames[clips.starts[source] + frame]
 
 
 def _moments(batch: int, steps: int, generator: torch.Generator) -> np.ndarray:

@@ -57,7 +57,7 @@ def images_of(config: TrainConfig) -> tuple[Clips, dict[str, int]]:
     images = [(name, path) for name, path in config.data if name != "clips"]
     if not images:
         return no_clips(config.classes), {}
-    return load_datasets(images, classes=config.classes or None)
+    return load_datasets(images, classes=config.classes or None, leave_out=config.leave_out)
 
 
 def clips_of(config: TrainConfig) -> Path | None:

@@ -24,7 +24,7 @@ from fer_batch.config import IMBALANCE, TrainConfig
 from fer_batch.evaluation.metrics import measure
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.training.datasets import Clips, load_datasets
-from fer_batch.training.loop import Place, learn, still_logits
+from fer_batch.training.loop import Place, frame_logits, learn
 
 SHORT: dict[str, Any] = {
     "filters": (16, 32, 64),
@@ -57,7 +57,7 @@ def train_and_measure(config: TrainConfig, data: Clips) -> dict[str, Any]:
     model = CnnBiLstm(**state["architecture"]).to(device).eval()
     model.load_state_dict(state["ema"])
     selection = data.take(data.splits == "select")
-    logits = still_logits(model, selection.frames[selection.starts[1:] - 1], device)
+    logits = frame_logits(model, selection.frames[selection.starts[1:] - 1][:, None], device)
     probs = torch.from_numpy(logits).double().softmax(dim=1).numpy()
     return {**measure(probs, selection.labels, data.classes), "seconds": seconds}
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fer_batch.model.cnn_bilstm import CROP_SIZE, CnnBiLstm, Encoder
+from fer_batch.model.cnn_bilstm import CnnBiLstm, Encoder
+from fer_batch.model.network import CROP_SIZE
 
 SMALL = (8, 8, 8, 8)
 

@@ -53,7 +53,7 @@ def test_no_faces_have_no_answers(recognizer: Recognizer) -> None:
     )
     assert answers.shape == (0, len(EMOTIONS))
     assert answers.dtype == np.float32
-    assert recognizer.encode(np.zeros((0, 48, 48), np.uint8)).shape == (0, recognizer.model.encoder.width)
+    assert recognizer.encode(np.zeros((0, 48, 48), np.uint8)).shape == (0, recognizer.encoder.width)
 
 
 def test_probabilities_are_of_sum_1(answers: np.ndarray) -> None:
@@ -151,8 +151,8 @@ def test_flip_is_the_mean_of_what_the_crop_head_says_to_a_face_and_to_its_mirror
     every, alone = np.ones(FACES, bool), np.arange(FACES)
     recognizer, flipping = Recognizer(device="cpu", flip=False), Recognizer(device="cpu", flip=True)
     for one in (recognizer, flipping):
-        one.model.context_head.weight.data.zero_()
-        one.model.context_head.bias.data.zero_()
+        one.reader.network.context_head.weight.data.zero_()
+        one.reader.network.context_head.bias.data.zero_()
     flipped = flipping.recognize(crops, alone, times, every)
     views = [recognizer.recognize(seen, alone, times, every) for seen in (crops, crops[:, :, ::-1])]
     # softmax of mean logits: the geometric mean of the probabilities, made of sum 1
@@ -207,14 +207,15 @@ def test_in_single_precision_it_says_what_the_trained_model_says(
 ) -> None:
     monkeypatch.setattr("fer_batch.model.recognize._bf16_pays", lambda device: False)
     recognizer = Recognizer(device="cpu", flip=False)
-    model, card = recognizer.model, recognizer.card
+    model, card = recognizer.reader.network, recognizer.card
     images = (torch.from_numpy(crops)[:, None] / 255 - card.mean) / card.std
     lengths = torch.tensor([1, 2, 9, 16, 17])
     with torch.inference_mode():
         embeddings = model.encode(images)
         torch.testing.assert_close(recognizer.encode(crops), embeddings, atol=1e-4, rtol=1e-4)
         windows = embeddings[: 5 * 16].view(5, 16, -1)[:, torch.arange(17) % 16]
-        logits, expected = recognizer._logits(windows, lengths), model.classify(windows, lengths)
+        logits = recognizer.reader(windows, lengths)
+        expected = model.settle(model.classify(windows, lengths) / card.temperature, lengths)
     for mine, its, length in zip(logits, expected, lengths, strict=True):
         torch.testing.assert_close(mine[:length], its[:length], atol=1e-4, rtol=1e-4)
 

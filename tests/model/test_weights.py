@@ -15,7 +15,8 @@ import safetensors.torch
 import torch
 
 from fer_batch.errors import CheckpointError
-from fer_batch.model.cnn_bilstm import CROP_SIZE, CnnBiLstm
+from fer_batch.model.cnn_bilstm import CnnBiLstm
+from fer_batch.model.network import CROP_SIZE
 from fer_batch.model.weights import Card, load_checkpoint, read_card, save_checkpoint
 from fer_batch.schema import EMOTIONS
 

@@ -20,10 +20,10 @@ from fer_batch.training.feed import Batch, Stream
 from fer_batch.training.loop import (
     HISTORY,
     Place,
+    frame_logits,
     hold_means,
     learn,
     normalise,
-    still_logits,
     to_grey,
 )
 
@@ -141,7 +141,7 @@ def test_accuracy_is_that_of_the_last_frame_of_each_clip(training: Clips) -> Non
     done = learn(configured(), training, selection, CPU)
     network = CnnBiLstm(**done["architecture"]).eval()
     network.load_state_dict(done["ema"])
-    predicted = still_logits(network, selection.frames[2::3], CPU.device).argmax(1)
+    predicted = frame_logits(network, selection.frames[2::3, None], CPU.device).argmax(1)
     assert done["history"][-1]["accuracy"] == np.mean(predicted == selection.labels)
 
 
@@ -356,19 +356,19 @@ def tiny_network() -> CnnBiLstm:
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_stills_have_logits(count: int) -> None:
-    logits = still_logits(tiny_network(), bars([0] * count).frames, CPU.device)
+    logits = frame_logits(tiny_network(), bars([0] * count).frames[:, None], CPU.device)
     assert logits.shape == (count, 3)
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()
 
 
 def test_the_ranks_share_the_stills() -> None:
-    network, frames = tiny_network(), bars([0, 1, 2] * 4).frames
-    whole = still_logits(network, frames, CPU.device, batch=5)
-    parts = [still_logits(network, frames, CPU.device, rank=rank, world=2, batch=5) for rank in (0, 1)]
+    network, frames = tiny_network(), bars([0, 1, 2] * 4).frames[:, None]
+    whole = frame_logits(network, frames, CPU.device, batch=5)
+    parts = [frame_logits(network, frames, CPU.device, rank=rank, world=2, batch=5) for rank in (0, 1)]
     assert ((parts[0] == 0).all(axis=1) != (parts[1] == 0).all(axis=1)).all()
     np.testing.assert_array_equal(parts[0] + parts[1], whole)
-    np.testing.assert_allclose(whole, still_logits(network, frames, CPU.device), atol=0.05)
+    np.testing.assert_allclose(whole, frame_logits(network, frames, CPU.device), atol=0.05)
 
 
 @pytest.mark.parametrize("shape", [(0,), (2,), (2, 3)])

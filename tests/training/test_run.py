@@ -28,7 +28,7 @@ from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
 from fer_batch.runtime import ray_session
 from fer_batch.schema import EMOTIONS
 from fer_batch.training.datasets import load_datasets
-from fer_batch.training.loop import HISTORY, still_logits
+from fer_batch.training.loop import HISTORY, frame_logits
 from fer_batch.training.run import _export, train
 from fer_batch.training.sources import CALIBRATE_LEAST
 from fer_batch.training.temperature import fit_temperature
@@ -363,8 +363,8 @@ def test_the_temperature_is_that_of_the_part_held_out_for_it_if_that_is_large_en
     state = {"architecture": architecture, "ema": network.state_dict(), "history": [row], "kept": None}
     _export(configured(data), tmp_path, state, clips, {})
     held_out = clips.take(clips.splits == "calibrate")
-    views = (held_out.frames, held_out.frames[:, :, ::-1].copy())
-    logits = np.mean([still_logits(network, view, torch.device("cpu")) for view in views], axis=0)
+    views = (held_out.frames[:, None], held_out.frames[:, None, :, ::-1].copy())
+    logits = np.mean([frame_logits(network, view, torch.device("cpu")) for view in views], axis=0)
     expected = fit_temperature(logits, held_out.labels) if fitted else 1.0
     assert load_checkpoint(tmp_path)[1].temperature == pytest.approx(expected, rel=1e-2)
     assert fitted == (expected != 1)

@@ -1,0 +1,204 @@
+"""Published recognizers, as networks that train and answer like the default one.
+
+Each is what its description says, layer by layer; its training settings are in `training.presets`. All read
+grey crops of 48×48.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fer_batch.model.cnn_bilstm import CnnBiLstm
+from fer_batch.model.network import CROP_SIZE, CropEncoder, Network
+
+
+class Features(CropEncoder):
+    """Layers one after another."""
+
+    def __init__(self, layers: Sequence[nn.Module], width: int) -> None:
+        super().__init__()
+        self.layers, self.width = nn.Sequential(*layers), width
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """As in `CropEncoder`."""
+        return self.layers(crops)
+
+
+class Cnn4(Network):
+    """Four convolutions 3×3 without padding, and two dense layers: 48 → 46 → 23 → 21 → 10 → 8 → 4 → 2 → 1.
+
+    `dropouts` follow the pools and the dense layers, in order.
+    """
+
+    def __init__(
+        self,
+        classes: int = 7,
+        filters: Sequence[int] = (128, 256, 512, 512),
+        depths: Sequence[int] = (1, 1, 1, 1),
+        dense: Sequence[int] = (512, 256),
+        dropouts: Sequence[float] = (0.4, 0.4, 0.4, 0.4, 0.4, 0.3),
+    ) -> None:
+        super().__init__()
+        layers, flat = _blocks(filters, depths, dropouts, padding=0, norm=False)
+        layers += [nn.Flatten(), *_dense(flat, dense, dropouts[len(filters) :], norm=False)]
+        self.encoder = Features(layers, dense[-1])
+        self.crop_head = nn.Linear(self.width, classes)
+
+
+class Cnn4Bn(Network):
+    """Four blocks of convolutions with batch norm, and two dense layers with batch norm.
+
+    With `depths` (2, 2, 3, 2) it has the 10.5 million parameters of the published one.
+    """
+
+    def __init__(
+        self,
+        classes: int = 7,
+        filters: Sequence[int] = (64, 128, 256, 512),
+        depths: Sequence[int] = (2, 2, 3, 2),
+        dense: Sequence[int] = (1024, 512),
+        dropouts: Sequence[float] = (0.25, 0.3, 0.4, 0.5, 0.5, 0.5),
+    ) -> None:
+        super().__init__()
+        layers, flat = _blocks(filters, depths, dropouts)
+        layers += [nn.Flatten(), *_dense(flat, dense, dropouts[len(filters) :])]
+        self.encoder = Features(layers, dense[-1])
+        self.crop_head = nn.Linear(self.width, classes)
+
+
+class CnnLstm(Network):
+    """Four blocks of convolutions, whose map of 3×3 is read place by place, row after row, by two LSTMs.
+
+    It is a network of stills: what the LSTMs read is one picture.
+    """
+
+    def __init__(
+        self,
+        classes: int = 7,
+        filters: Sequence[int] = (32, 64, 128, 256),
+        depths: Sequence[int] = (2, 2, 2, 2),
+        lstm: Sequence[int] = (128, 64),
+        dropouts: Sequence[float] = (0.25, 0.3, 0.4, 0.5),
+    ) -> None:
+        super().__init__()
+        layers, _ = _blocks(filters, depths, dropouts)
+        self.encoder = Features([*layers, _ReadMap(filters[-1], lstm)], lstm[-1])
+        self.crop_head = nn.Linear(self.width, classes)
+
+
+class DcnnBiLstm(Network):
+    """Sequences of crops to one answer for the whole of each: a deep CNN for each frame, two bidirectional
+    LSTMs over the frames, and a dense layer.
+
+    In a window, all moments have that answer. `dropouts` follow the four pairs of convolutions, the two LSTMs
+    and the dense layer.
+    """
+
+    phase = "clips"
+
+    def __init__(
+        self,
+        classes: int = 5,
+        filters: Sequence[int] = (64, 128, 256, 512),
+        depths: Sequence[int] = (2, 2, 2, 2),
+        lstm: Sequence[int] = (128, 64),
+        dense: int = 128,
+        dropouts: Sequence[float] = (0.4, 0.4, 0.4, 0.45, 0.35, 0.45, 0.7),
+    ) -> None:
+        super().__init__()
+        layers, _ = _blocks(filters, depths, dropouts, activation=nn.ELU)
+        layers += [nn.AdaptiveMaxPool2d(1), nn.Flatten()]
+        self.encoder = Features(layers, filters[-1])
+        first, second = lstm
+        self.lstm1 = nn.LSTM(self.width, first, batch_first=True, bidirectional=True)
+        self.lstm2 = nn.LSTM(2 * first, second, batch_first=True, bidirectional=True)
+        *_, after_first, after_second, before_head = dropouts
+        self.lstm_dropout = (after_first, after_second)
+        self.dense = nn.Sequential(nn.Linear(2 * second, dense), nn.ELU(), nn.Dropout(before_head))
+        self.crop_head = nn.Linear(dense, classes)
+
+    @property
+    def lstms(self) -> list[nn.LSTM]:
+        """As in `Network`."""
+        return [self.lstm1, self.lstm2]
+
+    def classify_crops(self, embeddings: Tensor) -> Tensor:
+        """As in `Network`: each crop as a sequence of one."""
+        return self.classify(embeddings[:, None])[:, 0]
+
+    def answer(self, embeddings: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
+        """As in `Network`; each direction of the LSTMs says what it has read when it is through."""
+        units = context.shape[2] // 2
+        last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, units)
+        read = torch.cat([context[:, :, :units].gather(1, last)[:, 0], context[:, 0, units:]], dim=1)
+        logits = self.crop_head(self.dense(read))  # (B, classes)
+        return logits[:, None].expand(-1, embeddings.shape[1], -1)  # (B, T, classes)
+
+
+NETWORKS: dict[str, type[Network]] = {
+    "cnn-bilstm": CnnBiLstm,
+    "cnn4": Cnn4,
+    "cnn4bn": Cnn4Bn,
+    "cnn-lstm": CnnLstm,
+    "dcnn-bilstm": DcnnBiLstm,
+}
+"""By the name in a checkpoint's card; the same names stand in `config.NETWORKS`."""
+
+
+def build(network: str, architecture: dict[str, Any]) -> Network:
+    """The network of that name, of random weights; raises ValueError or TypeError where there is none."""
+    if network not in NETWORKS:
+        raise ValueError(f"there is no network {network!r}; there are {', '.join(NETWORKS)}")
+    return NETWORKS[network](**architecture)
+
+
+class _ReadMap(nn.Module):
+    """`(N, C, H, W)` maps to `(N, lstm[-1])`: LSTMs over the places, and the last one's last output."""
+
+    def __init__(self, channels: int, lstm: Sequence[int]) -> None:
+        super().__init__()
+        self.lstm1 = nn.LSTM(channels, lstm[0], batch_first=True)
+        self.lstm2 = nn.LSTM(lstm[0], lstm[1], batch_first=True)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        places = maps.flatten(2).transpose(1, 2)  # (N, H·W, C)
+        return self.lstm2(self.lstm1(places)[0])[0][:, -1]  # (N, lstm[1])
+
+
+def _blocks(
+    filters: Sequence[int],
+    depths: Sequence[int],
+    dropouts: Sequence[float],
+    *,
+    padding: int = 1,
+    norm: bool = True,
+    activation: type[nn.Module] = nn.ReLU,
+) -> tuple[list[nn.Module], int]:
+    """Blocks of convolutions 3×3, each with a max-pool and a dropout at its end, and how many values they
+    make of a crop.
+    """
+    layers: list[nn.Module] = []
+    channels, side = 1, CROP_SIZE
+    for width, depth, dropout in zip(filters, depths, dropouts, strict=False):
+        for _ in range(depth):
+            layers.append(nn.Conv2d(channels, width, 3, padding=padding))
+            layers += [nn.BatchNorm2d(width)] if norm else []
+            layers.append(activation())
+            channels, side = width, side - 2 + 2 * padding
+        layers += [nn.MaxPool2d(2), nn.Dropout(dropout)]
+        side //= 2
+    return layers, channels * side * side
+
+
+def _dense(
+    given: int, widths: Sequence[int], dropouts: Sequence[float], *, norm: bool = True
+) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for width, dropout in zip(widths, dropouts, strict=True):
+        layers.append(nn.Linear(given, width))
+        layers += [nn.BatchNorm1d(width)] if norm else []
+        layers += [nn.ReLU(), nn.Dropout(dropout)]
+        given = width
+    return layers
