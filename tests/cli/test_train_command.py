@@ -7,14 +7,17 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fer_batch.cli.main import main
 from fer_batch.cli.train import PACKAGED, TEXTS
 from fer_batch.config import TrainConfig
+from fer_batch.training.presets import PRESETS, preset
 
 DATA = ["--data", "fer2013=x.csv"]
-WITHOUT_FLAG = {"filters", "depths", "fold", "window_length", "window_rate_hz"}
+WITHOUT_FLAG = {"filters", "depths", "fold", "dropouts", "window_length", "window_rate_hz"}
 """What only a recipe says: the architecture."""
 
 
@@ -64,6 +67,14 @@ def refused(capfd: pytest.CaptureFixture[str], *words: str) -> str:
         ([*DATA, "--classes", "happy,sad,happy"], "--classes is happy,sad,happy"),
         ([*DATA, "--init", "gone.safetensors"], "gone.safetensors"),
         ([*DATA, "--init", "gone"], "gone does not exist"),
+        ([*DATA, "--preset", "resnet"], "--preset is resnet; allowed is cnn4-fer2013, cnn4bn-fer2013"),
+        ([*DATA, "--network", "cnn5"], "cnn5"),
+        ([*DATA, "--network", "cnn4", "--backbone", "resnet18"], "--backbone is resnet18"),
+        ([*DATA, "--backbone", "alexnet"], "alexnet"),
+        ([*DATA, "--backbone-weights", "x.safetensors"], "weights of a --backbone"),
+        ([*DATA, "--backbone", "resnet18", "--backbone-weights", "x.pth"], "x.pth is no .safetensors file"),
+        ([*DATA, "--backbone", "resnet18", "--backbone-weights", "x.safetensors"], "No such file"),
+        ([*DATA, "--backbone-size", "-1"], "--backbone-size is -1"),
         ([*DATA, "--colour", "blue"], "--colour"),
         ([*DATA, "--epochs", "0", "--sequence-epochs", "0"], "--epochs is 0"),
         ([*DATA, "--epochs", "-1"], "--epochs is -1"),
@@ -168,7 +179,13 @@ def unlike(folder: Path, *words: str, capfd: pytest.CaptureFixture[str]) -> str:
 def other(name: str, default: Any) -> str:
     """Another value of an option than its default."""
     if isinstance(default, str):
-        return {"optimizer": "adam", "schedule": "cosine", "imbalance": "focal"}[name]
+        return {
+            "optimizer": "adam",
+            "schedule": "cosine",
+            "imbalance": "focal",
+            "network": "cnn4",
+            "backbone": "resnet18",
+        }[name]
     return str(default + 1) if isinstance(default, int) else str(default / 2 if default else 0.5)
 
 
@@ -186,6 +203,7 @@ def test_each_flag_sets_its_option_and_no_other(
     ("words", "changed"),
     [
         (["--classes", "b, a"], "classes was [], is ['b', 'a']"),
+        (["--leave-out", "contempt, disgust"], "leave_out was [], is ['contempt', 'disgust']"),
         (["--init", "default"], f"init was None, is {PACKAGED / 'default.safetensors'}"),
         (["--recipe", "ours.toml"], "filters was [32, 64, 128, 256], is [8, 8, 8, 8]; lr was 0.1, is 0.5"),
         (
@@ -193,7 +211,7 @@ def test_each_flag_sets_its_option_and_no_other(
             "filters was [32, 64, 128, 256], is [8, 8, 8, 8]; lr was 0.1, is 0.2",
         ),
     ],
-    ids=["classes", "the packaged checkpoint", "a recipe", "a flag before the recipe"],
+    ids=["classes", "left out", "the packaged checkpoint", "a recipe", "a flag before the recipe"],
 )
 def test_what_else_is_said_is_done(
     words: list[str], changed: str, here: Path, capfd: pytest.CaptureFixture[str]
@@ -210,6 +228,36 @@ def test_a_checkpoint_is_the_same_from_anywhere(here: Path, capfd: pytest.Captur
     )
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_sets_what_it_says_and_flags_and_recipes_go_before_it(
+    name: str, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    defaults = TrainConfig(data=(("fer2013", "x"),))
+    differing = {key for key, value in preset(name).items() if getattr(defaults, key) != value}
+    changed = unlike(here, "--preset", name, capfd=capfd)
+    assert {word.split()[0] for word in changed.split("; ")} == differing
+    (here / "ours.toml").write_text("lr = 0.25\nbatch_size = 8\n")
+    words = ["--preset", name, "--recipe", "ours.toml", "--batch-size", "16"]
+    changed = unlike(here, *words, capfd=capfd)
+    assert "lr was 0.1, is 0.25" in changed
+    assert "batch_size was 128, is 16" in changed
+
+
+def test_data_without_a_class_of_the_preset_is_one_line(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for label in ("happy", "sad"):
+        (here / "faces" / label).mkdir(parents=True)
+        for number in range(20):
+            image = Image.fromarray(np.full((48, 48), 10 * number, np.uint8))
+            image.putpixel((number, 0 if label == "sad" else 1), 255)
+            image.save(here / "faces" / label / f"{number}.png")
+    said = refused(capfd, "--preset", "cnn4-fer2013", "--data", "folder=faces", "--out", "run")
+    assert "--preset cnn4-fer2013 is of the classes angry, disgust, fear, happy" in said
+    assert "train on of angry, disgust, fear, neutral, surprise" in said
+    assert not (here / "run").exists()
+
+
 def test_the_packaged_recipe_is_called_default(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     changed = unlike(here, "--recipe", "default", capfd=capfd)
     recipe = tomllib.loads((PACKAGED / "recipe.toml").read_text())
@@ -224,14 +272,20 @@ def test_every_option_has_a_flag_and_its_default_in_the_help(capsys: pytest.Capt
     defaults = TrainConfig(data=(("fer2013", "x"),))
     flags = {name for texts in TEXTS.values() for name in texts}
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    assert flags == fields - {"data", "classes", "init"} - WITHOUT_FLAG
+    others = {"data", "classes", "leave_out", "preset", "init", "backbone_weights"}
+    assert flags == fields - others - WITHOUT_FLAG
     for name in flags:
         words = said.partition(f" --{name.replace('_', '-')} ")[2].partition(" --")[0]
-        assert f"(default {getattr(defaults, name)})" in words
+        default = getattr(defaults, name)
+        assert f"(default {'none' if default == '' else default})" in words
 
 
 @pytest.mark.parametrize(
-    "flag", ["--data", "--out", "--classes", "--init", "--recipe", "--address", "--verbose"]
-)
+    "flag",
+    [
+        "--data", "--out", "--classes", "--leave-out", "--preset", "--init", "--backbone-weights", "--recipe",
+        "--address", "--verbose",
+    ],
+)  # fmt: skip
 def test_the_help_names_the_other_flags(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f" {flag} " in spoken_help(capsys)

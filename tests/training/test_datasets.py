@@ -496,6 +496,20 @@ def test_the_classes_are_those_asked_for_or_those_there(
     assert {k.lower(): v for k, v in class_counts(clips).items()}.get("contempt", 0) == both
 
 
+@pytest.mark.parametrize("classes", [None, ("happy", "surprise", "anger", "sadness", "fear")])
+def test_classes_are_left_out_by_any_of_their_names_and_counted(
+    tmp_path: Path, classes: tuple[str, ...] | None
+) -> None:
+    sequences = ck_sequences(20)
+    data = [("ck48", str(ck_parquet(tmp_path, sequences)))]
+    clips, counts = load_datasets(data, classes=classes, leave_out=("Contempt", "disgust"))
+    of = Counter(label for _, label, _ in sequences)
+    assert counts["contempt_left_out"] == of["contempt"]
+    assert counts["disgust_left_out"] == of["disgust"]
+    assert len(clips) == len(sequences) - of["contempt"] - of["disgust"]
+    assert clips.classes == (classes or tuple(name for name in EMOTIONS if name != "disgust"))
+
+
 def test_twins_are_dropped_also_across_data_sets(tmp_path: Path) -> None:
     rows = fer_rows(42)
     path = image_folders(tmp_path, {"train/happy": 3, "val/happy": 1})

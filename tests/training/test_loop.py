@@ -15,12 +15,16 @@ from fer_batch.config import IMBALANCE, OPTIMIZERS, TrainConfig
 from fer_batch.errors import CheckpointError
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
+from fer_batch.model.zoo import build
 from fer_batch.training.datasets import Clips
 from fer_batch.training.feed import Batch, Stream
 from fer_batch.training.loop import (
     HISTORY,
     Place,
+    _started,
+    architecture_of,
     frame_logits,
+    frames_of,
     hold_means,
     learn,
     normalise,
@@ -352,6 +356,76 @@ def test_a_file_says_how_far_the_epoch_is(tmp_path: Path, training: Clips, selec
 def tiny_network() -> CnnBiLstm:
     torch.manual_seed(0)
     return CnnBiLstm(classes=3, filters=(8, 8), depths=(1, 1), fold=2).eval()
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "cnn4": {"filters": (4, 4, 4, 4), "depths": (1, 1, 1, 1)},
+    "cnn4bn": {"filters": (4, 4), "depths": (1, 1), "dropouts": (0.1, 0.1, 0.1, 0.1)},
+    "cnn-lstm": {"filters": (4, 4), "depths": (1, 1)},
+    "dcnn-bilstm": {"filters": (4, 4), "depths": (1, 1)},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_other_networks_have_one_phase_in_which_all_of_them_learns(name: str) -> None:
+    config = configured(network=name, fold=1, epochs=2, sequence_epochs=1, ema_decay=0.0, **NETWORKS[name])
+    kept = Kept()
+    done = learn(
+        config, bars([0, 1, 2] * 6, frames=3), bars([0, 1, 2], frames=3, seed=1), CPU, epoch_done=kept
+    )
+    phase = "clips" if name == "dcnn-bilstm" else "stills"
+    assert [row["phase"] for row in done["history"]] == [phase, phase]
+    assert done["network"] == name
+    begun = _started(config, *architecture_of(config, 3), CLASSES).state_dict()
+    trained = {key for key in begun if "num_batches" not in key}
+    assert trained <= set(differing(begun, done["ema"]))
+    resumed = learn(
+        config,
+        bars([0, 1, 2] * 6, frames=3),
+        bars([0, 1, 2], frames=3, seed=1),
+        CPU,
+        state=kept.states[0],
+    )
+    assert not differing(done["ema"], resumed["ema"])
+    assert without_seconds(done) == without_seconds(resumed)
+
+
+def test_a_network_of_clips_learns_what_only_the_order_of_frames_tells() -> None:
+    """Both classes show the same two pictures."""
+    random = np.random.default_rng(0)
+    first, second = random.integers(0, 256, (2, 48, 48)).astype(np.uint8)
+    count = 24
+    turned = np.arange(count) % 2
+    pairs = [np.stack([second, first] if turn else [first, second]) for turn in turned]
+    clips = Clips(
+        frames=np.concatenate(pairs),
+        starts=np.arange(count + 1, dtype=np.int64) * 2,
+        labels=turned.astype(np.int64),
+        splits=np.full(count, "train"),
+        classes=("a", "b"),
+        votes=np.zeros((count, 2), np.float32),
+        subjects=np.full(count, ""),
+    )
+    still = {"flip": 0.0, "rotation_deg": 0.0, "zoom": 0.0, "shift": 0.0, "lighting": 0.0, "erasing": 0.0}
+    dropouts = (0.0, 0.0, 0.0, 0.0, 0.0)
+    config = configured(
+        network="dcnn-bilstm", fold=1, filters=(8, 8), depths=(1, 1), dropouts=dropouts, epochs=12,
+        optimizer="adam", lr=0.01, schedule="plateau", ema_decay=0.0, imbalance="none", **still,
+    )  # fmt: skip
+    history = learn(config, clips, clips, CPU)["history"]
+    assert history[-1]["accuracy"] == 1
+    assert history[-1]["train_accuracy"] > 0.9
+    assert history[-1]["select_loss"] < 0.5 < history[0]["select_loss"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "network", "frames"), [("stills", "cnn-bilstm", 1), ("clips", "dcnn-bilstm", 3)]
+)
+def test_a_network_is_asked_of_a_clips_last_frame_or_of_all(phase: str, network: str, frames: int) -> None:
+    clips = bars([0, 1], frames=3)
+    asked = frames_of(build(network, {"classes": 3, "filters": (4, 4), "depths": (1, 1)}), clips, 3)
+    expected = clips.frames.reshape(2, 3, 48, 48)[:, -frames:]
+    assert np.array_equal(asked, expected)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])

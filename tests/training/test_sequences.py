@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_batch.training.datasets import Clips
-from fer_batch.training.sequences import draw_sequences
+from fer_batch.training.sequences import draw_sequences, stretched
 
 
 def numbered(lengths: list[int]) -> Clips:
@@ -140,3 +140,18 @@ def test_moments_of_a_hold_show_the_same_clip_and_motion_is_of_several_frames(
         assert (np.diff(holds) >= 0).all() or (np.diff(holds) <= 0).all()
     assert (windows.moving == (np.array(lengths)[source] > 1)).all()
     assert windows.moving.dtype == bool
+
+
+@pytest.mark.parametrize(
+    ("frames", "length", "shown"),
+    [(1, 3, [0, 0, 0]), (3, 3, [0, 1, 2]), (2, 3, [0, 0, 1]), (4, 2, [0, 2])],
+)
+def test_a_clip_is_stretched_over_a_window(frames: int, length: int, shown: list[int]) -> None:
+    windows = stretched(numbered([frames, frames]), np.array([1, 0]), length)
+    assert windows.shape == (2, length, 48, 48)
+    assert windows[:, :, 0, 0].tolist() == [[1] * length, [0] * length]
+    assert windows[:, :, 0, 1].tolist() == [shown, shown]
+
+
+def test_no_clips_make_no_windows() -> None:
+    assert stretched(numbered([2]), np.zeros(0, np.int64), 3).shape == (0, 3, 48, 48)
