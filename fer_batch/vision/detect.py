@@ -43,6 +43,8 @@ FEWEST_ROWS = 16
 """Of a matrix product: fewer round differently, and a face may not depend on what shares its batch."""
 FEWEST_PATCHES = 2
 """Of a convolution, likewise."""
+SMALL_PX = 8192
+"""Pixels of a level of P-Net's pyramid below which that holds there too (measured on AMD: to some 7,000)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +196,10 @@ class FaceDetector:
             ]
             pyramids = [_pyramid(views[number]) for number in members]
             for levels in zip(*pyramids, strict=True):
-                shifts, answers = self.pnet(self._batch([np.asarray(image) for _, image in levels]))
+                images = [np.asarray(image) for _, image in levels]
+                if images[0].size < 3 * SMALL_PX:
+                    images += [np.zeros_like(images[0])] * (FEWEST_PATCHES - len(images))
+                shifts, answers = (part[: len(levels)] for part in self.pnet(self._batch(images)))
                 scale = levels[0][0]
                 found, place = generateBoundingBox(shifts.cpu(), answers[:, 1].cpu(), scale, CASCADE[0])
                 pick = _apart(found[:, :4], found[:, 4], place, 0.5)
@@ -224,10 +229,10 @@ class FaceDetector:
 
     def _run(self, network: torch.nn.Module, patches: list[np.ndarray], side: int) -> list[Tensor]:
         """A network's answers, on the CPU, for `(side, side, 3) uint8` patches."""
-        blank = np.zeros((side, side, 3), np.uint8)
-        filled = patches + [blank] * max(FEWEST_PATCHES - len(patches), 0)
+        blank = [np.zeros((side, side, 3), np.uint8)]
         size = PATCHES[self.device.type]
-        parts = [filled[first : first + size] for first in range(0, len(filled), size)]
+        parts = [patches[first : first + size] for first in range(0, max(len(patches), 1), size)]
+        parts = [part + blank * (FEWEST_PATCHES - len(part)) for part in parts]
         answers = [network(self._batch(part)) for part in parts]
         return [torch.cat(each).cpu()[: len(patches)] for each in zip(*answers, strict=True)]
 

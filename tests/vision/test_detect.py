@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_batch.vision.detect import NO_FACES, Detections, FaceDetector, joined
+from fer_batch.vision.detect import NO_FACES, PATCHES, Detections, FaceDetector, joined
 from fer_batch.vision.picture import picture_of
 
 HOPPER, COLLINS = 0, 1
@@ -183,6 +183,18 @@ def test_what_shares_a_batch_changes_no_face(
     ):
         assert same(refined, detector.refine([pictures[number]], [given[number]])[0])
         assert same(near, detector.find_near([pictures[number]], [given[number]])[0])
+
+
+@pytest.mark.parametrize("count", [1, PATCHES["cpu"] - 1, PATCHES["cpu"], PATCHES["cpu"] + 1])
+def test_how_many_boxes_are_looked_at_changes_no_answer(
+    detector: FaceDetector, frame: np.ndarray, count: int
+) -> None:
+    picture = picture_of(frame)
+    boxes = np.array([[40.0, 40, 120, 120]]) + 3 * np.arange(count)[:, None]
+    together = detector.refine([picture], [boxes])[0]
+    for number in {0, count // 2, count - 1}:
+        alone = detector.refine([picture], [boxes[number : number + 1]])[0]
+        assert same(alone, together.take(np.array([number])))
 
 
 def test_a_box_that_is_nearly_right_is_made_right(detector: FaceDetector, frame: np.ndarray) -> None:
