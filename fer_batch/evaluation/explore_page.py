@@ -19,10 +19,13 @@ from fer_batch.evaluation.explore_tables import (
     spread_table,
     training_table,
 )
+from fer_batch.evaluation.report import DPI
 
 ASSETS = files("fer_batch.evaluation")
 SETS, ODD_IMAGES = 20, 10
 """Sets of duplicates, and images of each odd kind, that the page names; the workbook has more."""
+SHOWN_DPI = 110
+"""Of pictures, where there is room: their letters are then about as large as the page's."""
 FACES = (
     "This page shows faces. Those of FER2013 and CK+48 are for research only, and many are of people who were"
     " not asked: don't publish the page. The option --no-samples makes one without them."
@@ -151,9 +154,9 @@ def _faces(pictures: dict[str, bytes], named: dict[str, str], what: str) -> str:
 
 
 def _image(png: bytes, text: str, kind: str = "") -> str:
-    width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
+    width, height = (int.from_bytes(png[at : at + 4], "big") * SHOWN_DPI // DPI for at in (16, 20))
     return (
-        f'<img class="{kind}" width="{width // 2}" height="{height // 2}" alt="{html.escape(text)}" '
+        f'<img class="{kind}" width="{width}" height="{height}" alt="{html.escape(text)}" '
         f'src="data:image/png;base64,{base64.b64encode(png).decode()}">'
     )
 

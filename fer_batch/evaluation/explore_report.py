@@ -14,7 +14,7 @@ import numpy as np
 from fer_batch.errors import OutputError
 from fer_batch.evaluation.explore import BLANK, Faces
 from fer_batch.evaluation.explore_page import page
-from fer_batch.evaluation.explore_pictures import SIDE, distribution_plot, faces_grid, spread_plot
+from fer_batch.evaluation.explore_pictures import SIDE, distribution_plot, faces_grid, shortened, spread_plot
 from fer_batch.evaluation.explore_tables import count_rows
 from fer_batch.evaluation.explore_workbook import workbook
 from fer_batch.files import write_bytes, write_json
@@ -56,7 +56,7 @@ def write_exploration(
         of_kind = {k: f"odd_{k.replace(' ', '_')}.png" for k in figures["odd"] if k != BLANK}
         of_kind = {k: file for k, file in of_kind.items() if figures["odd"][k]["count"]}
     for number, (name, file) in enumerate(of_class.items()):
-        on_progress(f"drawing samples of {name} …")
+        on_progress(f"drawing samples of {shortened(name)} …")
         pictures[file] = faces_grid(choose_samples(faces, number), name)
     for kind, file in of_kind.items():
         oddest = [place["image"] for place in figures["odd"][kind]["listed"][: SIDE * SIDE]]

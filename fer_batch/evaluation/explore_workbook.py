@@ -43,6 +43,7 @@ def workbook(figures: dict[str, Any], pictures: dict[str, bytes]) -> bytes:
             row += 1
         for table in (data_table(figures), training_table(figures)):
             row = _write(sheet, row + 1, table, forms)
+        sheet.set_column(0, 0, 66)
         sheet.set_column(2, 2, 60)
         sheet = _sheet(book, "classes by split")
         row = 0
