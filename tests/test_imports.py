@@ -43,9 +43,10 @@ SINGLE = {
     ("archive", "fer_batch.vision.decode"),
     ("timeline", "fer_batch.vision.redraw"),
     ("timeline", "fer_batch.vision.canvas"),
+    ("evaluation", "fer_batch.timeline.colours"),
 }
-"""Modules that a part may import from a part that it may not: probing a video is reading it, and drawing on
-one is reading and writing it."""
+"""Modules that a part may import from a part that it may not: probing a video is reading it, drawing on one
+is reading and writing it, and an emotion has the same colour everywhere."""
 
 PLACES = {
     "fsspec": ["storage/stores.py"],
@@ -62,6 +63,7 @@ PLACES = {
     "matplotlib": [
         "sample/make_sample.py",
         "evaluation/report.py",
+        "evaluation/explore_pictures.py",
         "timeline/plot.py",
         "timeline/marks.py",
         "vision/canvas.py",
@@ -70,7 +72,7 @@ PLACES = {
     "webvtt": ["timeline/annotations.py", "timeline/events.py"],
     "pympi": ["timeline/annotations.py"],
     "praatio": ["timeline/annotations.py"],
-    "xlsxwriter": ["timeline/workbook.py"],
+    "xlsxwriter": ["timeline/workbook.py", "evaluation/explore_workbook.py"],
     "skimage": ["sample/make_sample.py"],
 }
 """The only files that may import a library."""

@@ -52,6 +52,7 @@ def read_ck48(option: str, path: Path, counts: Counter[str]) -> list[Labelled]:
             images=np.stack([image for _, image in sorted(sequences[key], key=lambda frame: frame[0])]),
             label=key[1],
             subject=key[0].split("_")[0],
+            source=key[0],
         )
         for key in sorted(sequences)
     ]

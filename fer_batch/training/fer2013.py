@@ -30,7 +30,12 @@ def read_fer2013(option: str, path: Path, counts: Counter[str]) -> list[Labelled
     if path.is_dir():
         files = class_files(option, path, IMAGE_SUFFIXES, counts)
         return [
-            Labelled(images=image[None], label=canonical(file.label), split=file.split or "train")
+            Labelled(
+                images=image[None],
+                label=canonical(file.label),
+                split=file.split or "train",
+                source=str(file.path.relative_to(path)),
+            )
             for image, file in read_all(option, ((file.path, file) for file in files), counts)
         ]
     if path.suffix == ".parquet":
@@ -49,7 +54,11 @@ def _parquet(option: str, path: Path, counts: Counter[str]) -> list[Labelled]:
     pngs = (png or b"" for png in table.column("image_png").to_pylist())
     return [
         Labelled(
-            images=image[None], label=canonical(labels[i]), split=_split(option, usages[i]), votes=votes[i]
+            images=image[None],
+            label=canonical(labels[i]),
+            split=_split(option, usages[i]),
+            votes=votes[i],
+            source=f"row {i}",
         )
         for image, i in read_all(option, ((png, i) for i, png in enumerate(pngs)), counts)
     ]
@@ -79,7 +88,8 @@ def _csv(option: str, path: Path) -> Iterator[Labelled]:
                 f"found {emotion!r} and {len(str(text).split())} pixels"
             ) from None
         image = values.reshape(1, SIZE, SIZE).astype(np.uint8)
-        yield Labelled(images=image, label=label, split=_split(option, usage), votes=votes[row])
+        split = _split(option, usage)
+        yield Labelled(images=image, label=label, split=split, votes=votes[row], source=f"line {row + 2}")
 
 
 def _read_csv(option: str, path: Path, columns: tuple[str, ...]) -> pa.Table:

@@ -15,6 +15,11 @@ def read_folder(option: str, path: Path, counts: Counter[str]) -> list[Labelled]
     """
     files = class_files(option, path, IMAGE_SUFFIXES, counts)
     return [
-        Labelled(images=image[None], label=canonical(file.label), split=file.split)
+        Labelled(
+            images=image[None],
+            label=canonical(file.label),
+            split=file.split,
+            source=str(file.path.relative_to(path)),
+        )
         for image, file in read_all(option, ((file.path, file) for file in files), counts)
     ]

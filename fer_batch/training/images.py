@@ -35,6 +35,8 @@ class Labelled:
     subject: str = ""
     votes: Mapping[str, int] | None = None
     """How many annotators chose each class, by its canonical name."""
+    source: str = ""
+    """Where its data set has it: a path in a folder, "row 0" of a table, "line 2" of a CSV, or a sequence."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,92 @@
+"""`fer-batch explore`: figures on the screen and in files, and one line for what can't be explored."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_batch.cli.main import main
+
+
+def explore(*words: object) -> int | str | None:
+    try:
+        return main(["explore", *map(str, words)])
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a data set in `faces`, and the current one."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for name in ("train/happy/a", "train/happy/b", "train/happy/c", "train/sad/a", "test/sad/a"):
+        path = tmp_path / "faces" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (48, 48), np.uint8)).save(path)
+    return tmp_path
+
+
+def test_figures_come_to_the_screen_and_into_the_folder(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "faces" / "train" / "sad" / "broken.png").write_bytes(b"not a picture")
+    bad = place / "more" / os.fsdecode(b"[red]\xff") / "a.png"
+    bad.parent.mkdir(parents=True)
+    bad.write_bytes((place / "faces" / "test" / "sad" / "a.png").read_bytes())
+    assert explore("folder=faces", "--data", "folder=more", "--no-samples", "--out", "look") == 0
+    said = capsys.readouterr()
+    assert said.err == "folder: 5 images (left out: 1 unreadable)\nfolder 2: 1 images\n"
+    for text in (
+        "happy",
+        "75.0 %",
+        "largest / smallest class",
+        "3.0",
+        "in several splits",
+        "blank",
+        "sharpness",
+    ):
+        assert text in said.out
+    assert "[red]\\udcff" in said.out
+    assert "can't be read, left out" in said.out
+    assert "look/explore.html" in said.out
+    assert not any(len(line) > 130 for line in said.out.splitlines())
+    figures = json.loads((place / "look" / "explore.json").read_text())
+    assert [part["n"]["all"] for part in figures["data"]] == [5, 1]
+    assert figures["duplicates"]["across_data"]["sets"] == 1
+    assert figures["pictures"] == {"samples": {}, "odd": {}}
+    assert not list((place / "look").glob("samples*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "no data set is named: give NAME=PATH"),
+        (["faces"], "'faces' is not NAME=PATH"),
+        (["--data", "faces"], "'faces' is not NAME=PATH"),
+        (["fer=faces"], "there is no data set 'fer'"),
+        (["clips=faces"], "these are videos"),
+        (["folder=nowhere"], "there is no such file or folder"),
+        (["folder=faces", "--data", "ck48=nowhere"], "there is no such file or folder"),
+        (["folder=empty"], "no files like"),
+        (["fer2013=text.csv"], "expected is a CSV"),
+        (["folder=faces", "--out", "text.csv"], "text.csv is a file; --out needs a folder"),
+        (["folder=faces", "--out", "text.csv/look"], "text.csv is a file; --out needs a folder"),
+        (["folder=faces", "--classes", "a,b"], "--classes"),
+    ],
+)
+def test_what_cannot_be_explored_is_one_line_and_nothing_is_written(
+    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    (place / "text.csv").write_text("label,picture\n1,2\n")
+    (place / "empty" / "happy").mkdir(parents=True)
+    before = sorted(place.rglob("*"))
+    assert explore("--out", "look", *words) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert said in streams.err
+    assert streams.err.count("\n") == 1
+    assert sorted(place.rglob("*")) == before
