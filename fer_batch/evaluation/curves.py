@@ -93,7 +93,7 @@ def curves_plot(history: Sequence[Mapping[str, Any]], selection: Mapping[str, An
             axes.axvline(chosen, color=INK, linewidth=0.8, linestyle="--", label=f"chosen, epoch {chosen}")
         epochs = [row["epoch"] for row in history] or [1]
         axes.set(xlabel="epoch", ylabel=name, xlim=(min(epochs) - 0.5, max(epochs) + 0.5))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8)
