@@ -1,6 +1,8 @@
 """Writing files whole or not at all: to a temporary name, synced, then renamed."""
 
 import contextlib
+import csv
+import io
 import json
 import os
 import shutil
@@ -8,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,15 @@ def write_json(path: Path, content: Any, step: str = "file") -> None:
     """Write a JSON file whole or not at all."""
     text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
     write_bytes(path, text.encode(), step)
+
+
+def csv_bytes(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> bytes:
+    """A table as CSV, with `\\n` at the end of lines."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def write_parquet(

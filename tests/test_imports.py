@@ -62,7 +62,8 @@ PLACES = {
     "uvicorn": ["timeline/serve.py"],
     "matplotlib": [
         "sample/make_sample.py",
-        "evaluation/report.py",
+        "evaluation/curves.py",
+        "evaluation/pictures.py",
         "evaluation/explore_pictures.py",
         "timeline/plot.py",
         "timeline/marks.py",

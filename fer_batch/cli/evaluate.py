@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +12,29 @@ from rich.table import Table
 from rich.text import Text
 
 from fer_batch.cli.train import add_data_option
+from fer_batch.evaluation.averaging import AVERAGING
 
 if TYPE_CHECKING:
-    from fer_batch.evaluation.evaluate import Examples
+    from fer_batch.evaluation.evaluate import Answers
+    from fer_batch.evaluation.examples import Examples
 
 EXAMPLES = """\
 examples:
   fer-batch evaluate --data fer2013=fer2013.parquet --split PublicTest --out report
   fer-batch evaluate --checkpoint RUN/model.safetensors --data fer2013=fer2013.csv --no-flip --out report
-  fer-batch evaluate --data ck48=CK+48/ --out report
+  fer-batch evaluate --data ck48=CK+48/ --common-classes --out report
+  fer-batch evaluate --data fer2013=fer2013.csv --averaging none flip ten-crop --out report
+  fer-batch evaluate --checkpoint default --checkpoint RUN --ensemble --data folder=faces/ --out report
 
 The data sets are those of `fer-batch train`; nothing is left out of them but what can't be read. REPORT gets
-metrics.json, per_class.csv, confusion.csv, confusion_normalized.csv, confusion.png and reliability.png."""
+metrics.json, per_class.csv, confusion.csv, confusion_normalized.csv, mistakes.csv (the most confident first),
+plots of these, reliability.png, pictures of right and wrong answers, and the learning curves and history of
+the run where the checkpoint lies in the folder of one. With several checkpoints that is a folder for each in
+REPORT, of the first way of averaging. Where there is something to compare, REPORT has comparison.csv, .json
+and .png: each row with what it gains over the first one, the 95 % interval of that, and McNemar's p.
+
+samples_right.png, samples_wrong.png and mistakes.png show faces of the data set, and such data sets are for
+research only: these pictures are not for publishing. --no-samples leaves them out."""
 
 OVERALL = {
     "accuracy": "accuracy",
@@ -52,15 +65,41 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument(
         "--checkpoint",
-        type=Path,
+        action="append",
         metavar="FILE",
-        help="a model's .safetensors (default: the packaged one)",
+        help="a model's .safetensors or a training run's folder; may be repeated (default: the packaged one, "
+        "which is named default)",
     )
-    parser.add_argument(
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument(
+        "--averaging",
+        nargs="+",
+        choices=AVERAGING,
+        metavar="WAY",
+        help="none: the face alone; flip (default): the mean with its mirror image, as in `analyze`; "
+        "ten-crop: the mean of four corners and the centre with their mirror images; several are compared",
+    )
+    ways.add_argument(
         "--flip",
         action=argparse.BooleanOptionalAction,
+        help="short for --averaging flip, or none",
+    )
+    parser.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="also the mean of all checkpoints' probabilities; they must have the same classes",
+    )
+    parser.add_argument(
+        "--common-classes",
+        action="store_true",
+        help="leave out examples of classes that the checkpoint lacks, and answer only with classes that the "
+        "data has: to try a checkpoint on a data set of another kind",
+    )
+    parser.add_argument(
+        "--samples",
+        action=argparse.BooleanOptionalAction,
         default=True,
-        help="mean with the mirrored face, as in `analyze` (default: yes)",
+        help="pictures of faces answered right and wrong, not for publishing (default: yes)",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="REPORT", help="folder for the figures")
     parser.set_defaults(run=run_evaluate, parser=parser)
@@ -69,21 +108,48 @@ def add_commands(commands: Any) -> None:
 def run_evaluate(options: argparse.Namespace) -> int:
     """Run the command `evaluate`."""
     from fer_batch.errors import OutputError
+    from fer_batch.evaluation.compare import compare
+    from fer_batch.evaluation.curves import history_of
     from fer_batch.evaluation.evaluate import evaluate
-    from fer_batch.evaluation.report import write_report
+    from fer_batch.evaluation.report import write_comparison, write_report
 
     standing = next(folder for folder in (options.out, *options.out.absolute().parents) if folder.exists())
     if not standing.is_dir():
         raise OutputError(f"{standing} is a file; --out needs a folder")
-    figures = evaluate(
+    checkpoints = [None if name == "default" else Path(name) for name in options.checkpoint or ["default"]]
+    histories = [history_of(path) for path in checkpoints]
+    averaging = options.averaging or ["none" if options.flip is False else "flip"]
+    live = sys.stderr.isatty()
+    examples, answers = evaluate(
         options.data,
         split=options.split,
-        checkpoint=options.checkpoint,
-        flip=options.flip,
+        checkpoints=checkpoints,
+        averaging=averaging,
+        ensemble=options.ensemble,
+        common_classes=options.common_classes,
         on_loaded=_print_loaded,
+        on_progress=lambda line: (
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True) if live else None
+        ),
     )
-    write_report(options.out, figures)
-    _print_figures(figures, options.out)
+    if live:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    reported = [one for one in answers if one.averaging == averaging[0]]
+    for one, history in zip_longest(reported, histories):  # an ensemble has none
+        folder = options.out if len(reported) == 1 else options.out / one.checkpoint
+        write_report(folder, examples, one, samples=options.samples, history=history)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    if options.common_classes:
+        _print_common(console, examples, reported)
+    if len(reported) == 1:
+        _print_figures(console, reported[0].figures)
+    if len(answers) > 1:
+        comparison = compare(examples, answers)
+        write_comparison(options.out, comparison)
+        _print_comparison(console, comparison)
+    first = options.out / ("metrics.json" if len(reported) == 1 else "comparison.json")
+    beside = "" if len(reported) == 1 else ", a folder for each checkpoint"
+    console.print(f"{first}, tables and plots beside it{beside}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -94,11 +160,21 @@ def _print_loaded(examples: "Examples") -> None:
         print(said + (f" (left out: {left_out})" if left_out else ""), file=sys.stderr, flush=True)
 
 
-def _print_figures(figures: dict[str, Any], out: Path) -> None:
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+def _print_common(console: Console, examples: "Examples", answers: Sequence["Answers"]) -> None:
+    left_out = ", ".join(f"{count} {name}" for name, count in examples.left_out.items())
+    unused = dict.fromkeys(name for one in answers for name in one.figures["without_answer"])
+    console.print(
+        f"classes in common: {', '.join(examples.classes)}; examples left out: {left_out or 'none'}; "
+        f"classes that are no answer: {', '.join(unused) or 'none'}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _print_figures(console: Console, figures: dict[str, Any]) -> None:
     names = ", ".join(part["name"] for part in figures["data"])
-    flipped = "" if figures["flip"] else ", without flip"
-    title = f"{figures['model_id']}{flipped} on {names}, {figures['split']}, n = {figures['n']:,}"
+    way = {"none": ", without flip", "flip": ""}.get(figures["averaging"], f", {figures['averaging']}")
+    title = f"{figures['model_id']}{way} on {names}, {figures['split']}, n = {figures['n']:,}"
     console.print(Text(title, "bold"), soft_wrap=True)
     table = Table()
     table.add_column()
@@ -125,4 +201,30 @@ def _print_figures(figures: dict[str, Any], out: Path) -> None:
     for name, row in zip(figures["classes"], figures["confusion"], strict=True):
         table.add_row(Text(name), *map(str, row))
     console.print(table)
-    console.print(f"{out / 'metrics.json'}, tables and plots beside it", markup=False, soft_wrap=True)
+
+
+def _print_comparison(console: Console, comparison: dict[str, Any]) -> None:
+    table = Table(
+        title=f"compared on {comparison['split']}, n = {comparison['n']:,}, 95 % intervals; gains in points",
+        title_justify="left",
+        title_style="",
+    )
+    table.add_column("checkpoint")
+    table.add_column("averaging")
+    for heading in ("accuracy", "macro-F1", "gain", "p"):
+        table.add_column(heading, justify="right")
+    for row in comparison["rows"]:
+        shares = [
+            f"{row[key]:.4f} ({_interval(row['intervals'][key], 3)})" for key in ("accuracy", "macro_f1")
+        ]
+        gain = row["gain"]
+        said = ["", ""]
+        if gain:
+            ends = [100 * v for v in gain["interval"]]
+            said = [f"{100 * gain['accuracy']:+.2f} ({_interval(ends, 2)})", f"{gain['p']:.2g}"]
+        table.add_row(Text(row["checkpoint"]), row["averaging"], *shares, *said)
+    console.print(table)
+
+
+def _interval(ends: list[float], digits: int) -> str:
+    return f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"

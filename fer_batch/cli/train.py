@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import sys
 import tomllib
 from pathlib import Path
@@ -159,6 +160,8 @@ def add_commands(commands: Any) -> None:
 def run_train(options: argparse.Namespace) -> int:
     """Run the command `train`."""
     config = train_config(options)
+    from fer_batch.evaluation.curves import learning_curves
+    from fer_batch.files import write_bytes
     from fer_batch.training.run import train
 
     live = sys.stderr.isatty()
@@ -174,6 +177,8 @@ def run_train(options: argparse.Namespace) -> int:
         verbose=options.verbose,
     )
     chosen = record["selection"]
+    history = json.loads((options.out / "history.json").read_text())
+    write_bytes(options.out / "learning_curves.png", learning_curves(history, chosen))
     print(
         f"{options.out / 'model.safetensors'}: accuracy {chosen['accuracy']:.4f}, "
         f"macro-F1 {chosen['macro_f1']:.4f} on {chosen['n']} selection images, {record['seconds']} s"

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, InputError, OutputError
-from fer_batch.evaluation.metrics import LEVEL, RESAMPLES, measure
+from fer_batch.evaluation.metrics import measure, paired_difference
 from fer_batch.files import write_bytes, write_json
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import load_checkpoint
@@ -140,34 +139,6 @@ def crossval(
     _write(out / "predictions.csv", _csv(data, fold, pooled))
     _write(out / "crossval.json", (json.dumps(result, indent=2) + "\n").encode())
     return result
-
-
-def paired_difference(
-    first: np.ndarray, second: np.ndarray, subjects: np.ndarray, seed: int = 0
-) -> dict[str, Any]:
-    """What the second of two models answers better than the first; `(n,) bool` says which of the same
-    examples each has right, `(n,) str` of whom they are.
-
-    `accuracy` is the second's less the first's, `interval` its 95 % percentile interval `[low, high]` over
-    resamples of the subjects, whose examples are alike; `only_first` and `only_second` count what one alone
-    has right, and `p` is McNemar's exact test of these two: two-sided, as if examples were independent.
-    """
-    if not len(first):
-        return {"accuracy": 0.0, "interval": [0.0, 0.0], "only_first": 0, "only_second": 0, "p": 1.0}
-    gap = second.astype(np.int64) - first
-    names, group = np.unique(subjects, return_inverse=True)
-    sums, sizes = np.bincount(group, gap), np.bincount(group)
-    drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
-    gaps = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    tail = 100 * (1 - LEVEL) / 2
-    lost, won = int((gap < 0).sum()), int((gap > 0).sum())
-    return {
-        "accuracy": float(gap.mean()),
-        "interval": [float(v) for v in np.percentile(gaps, [tail, 100 - tail])],
-        "only_first": lost,
-        "only_second": won,
-        "p": float(binomtest(won, won + lost).pvalue) if won + lost else 1.0,
-    }
 
 
 def _one_fold(config: TrainConfig, data: Clips, tested: np.ndarray) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from fer_batch.evaluation.explore_tables import (
     spread_table,
     training_table,
 )
-from fer_batch.evaluation.report import DPI
+from fer_batch.evaluation.pictures import DPI
 
 ASSETS = files("fer_batch.evaluation")
 SETS, ODD_IMAGES = 20, 10

@@ -3,8 +3,6 @@
 Each plot is there in colour, and in black and white with a hatch for each class.
 """
 
-import io
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer_batch.evaluation.explore import SPLITS, TOGETHER, parts_of
-from fer_batch.evaluation.report import DPI, INK
+from fer_batch.evaluation.pictures import INK, png
 from fer_batch.timeline.colours import colour_of, ink_on
 
 HATCHES = ("///", "", "...", "xx", "\\\\\\", "--", "++", "oo", "||", "**")
@@ -55,7 +53,7 @@ def distribution_plot(figures: dict[str, Any], *, colour: bool) -> bytes:
             axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
             _name_rows(axes, classes if split == columns[0] else [""] * len(classes), line_in)
     figure.supxlabel("share of the split", fontsize=8, color=INK)
-    return _png(figure)
+    return png(figure)
 
 
 def spread_plot(figures: dict[str, Any], name: str, *, colour: bool) -> bytes:
@@ -87,7 +85,7 @@ def spread_plot(figures: dict[str, Any], name: str, *, colour: bool) -> bytes:
     axes.set_title(
         f"{name}: quartiles in the box, 5 % to 95 % at the ends, mean ◇", fontsize=9, loc="left", color=INK
     )
-    return _png(figure)
+    return png(figure)
 
 
 def faces_grid(images: np.ndarray, title: str) -> bytes:
@@ -108,7 +106,7 @@ def faces_grid(images: np.ndarray, title: str) -> bytes:
         0.01, 1 - 0.15 / (width_in + title_in), shortened(title, 40), va="center", fontsize=9, color=INK,
         parse_math=False,
     )  # fmt: skip
-    return _png(figure)
+    return png(figure)
 
 
 def shortened(name: str, most: int = LONGEST_NAME) -> str:
@@ -139,11 +137,3 @@ def _name_rows(axes: Axes, names: Sequence[str], line_in: float) -> None:
 def _size(line_in: float) -> float:
     """Of letters, in points, that fit into a row."""
     return min(8, 72 * line_in * 0.6)
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # of classes in other scripts
-        figure.savefig(file, format="png", dpi=DPI)
-    return file.getvalue()

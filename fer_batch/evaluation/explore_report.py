@@ -1,8 +1,6 @@
 """What data sets hold, as files: JSON, CSV, pictures, a workbook and a page."""
 
 import contextlib
-import csv
-import io
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -17,7 +15,7 @@ from fer_batch.evaluation.explore_page import page
 from fer_batch.evaluation.explore_pictures import SIDE, distribution_plot, faces_grid, shortened, spread_plot
 from fer_batch.evaluation.explore_tables import count_rows
 from fer_batch.evaluation.explore_workbook import workbook
-from fer_batch.files import write_bytes, write_json
+from fer_batch.files import csv_bytes, write_bytes, write_json
 
 SEED = 0
 """Of the choice of samples: the same data gives the same."""
@@ -67,7 +65,7 @@ def write_exploration(
             (out / file).unlink(missing_ok=True)
         for file, png in pictures.items():
             write_bytes(out / file, png)
-        write_bytes(out / "classes.csv", _csv(*count_rows(figures)))
+        write_bytes(out / "classes.csv", csv_bytes(*count_rows(figures)))
         write_bytes(out / "explore.xlsx", workbook(figures, pictures))
         write_bytes(out / "explore.html", page(figures, pictures, of_class, of_kind).encode())
         write_json(out / "explore.json", figures | {"pictures": {"samples": of_class, "odd": of_kind}})
@@ -103,11 +101,3 @@ def _earlier(out: Path) -> set[str]:
         files = [*named["samples"].values(), *named["odd"].values()]
         return {file for file in files if re.fullmatch(r"(samples|odd)_[\w-]+\.png", file)}
     return set()
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()

@@ -1,108 +1,163 @@
 """The figures of an evaluation as files: JSON, CSV and plots."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from fer_batch.errors import OutputError
-from fer_batch.evaluation.metrics import row_normalised
-from fer_batch.files import write_bytes, write_json
+from fer_batch.evaluation.compare import COLUMNS
+from fer_batch.evaluation.curves import History, learning_curves
+from fer_batch.evaluation.evaluate import Answers
+from fer_batch.evaluation.examples import Examples
+from fer_batch.evaluation.metrics import row_normalised, top1
+from fer_batch.evaluation.pictures import (
+    comparison_plot,
+    confusion_plot,
+    faces_plot,
+    per_class_plot,
+    png,
+    reliability_plot,
+)
+from fer_batch.files import csv_bytes, write_bytes, write_json
 
-DPI = 300
-INK, BLUE, RED, GREY = "#222222", "#3b6fb6", "#d1495b", "#8a8a8a"
+SAMPLES = 24
+"""Faces of a picture."""
+SEED = 0
+FACES = ("samples_right.png", "samples_wrong.png", "mistakes.png")
+"""The files that show faces."""
+TITLES = "true → predicted, confidence"
 
 
-def write_report(out: Path, figures: dict[str, Any]) -> None:
-    """Write what `evaluate` found into the folder `out`: `metrics.json`, `per_class.csv`, `confusion.csv`
-    (counts, a row a true class), `confusion_normalized.csv`, `confusion.png` and `reliability.png` (300
-    dpi). Other files there stay.
+def write_report(
+    out: Path,
+    examples: Examples,
+    answers: Answers,
+    *,
+    samples: bool = True,
+    history: History | None = None,
+) -> None:
+    """Write what one checkpoint answered into the folder `out`: `metrics.json`, `per_class.csv`,
+    `confusion.csv` (counts, a row a true class), `confusion_normalized.csv`, `mistakes.csv` (a row a wrong
+    answer, the most confident first), plots of the same (300 dpi), and with a `history` `learning_curves.png`
+    and the `history.json` and `.csv`. Other files there stay.
+
+    With `samples` come faces: right and wrong answers drawn at random, and the most confident mistakes.
+    Without, such pictures of an earlier report are removed.
 
     Raises OutputError where they can't be written.
     """
+    figures = answers.figures
     classes, counts = figures["classes"], np.array(figures["confusion"], np.int64)
     shares = row_normalised(counts)
     scores = [{"class": name, **values} for name, values in figures["per_class"].items()]
+    mistakes = _mistakes(answers)
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "metrics.json", figures)
-        write_bytes(out / "per_class.csv", _csv(list(scores[0]), (s.values() for s in scores)))
+        write_bytes(out / "per_class.csv", csv_bytes(list(scores[0]), (s.values() for s in scores)))
         for name, matrix in (("confusion", counts), ("confusion_normalized", shares)):
             rows = ([true, *row] for true, row in zip(classes, matrix.tolist(), strict=True))
-            write_bytes(out / f"{name}.csv", _csv(["true", *classes], rows))
-        write_bytes(out / "confusion.png", confusion_plot(counts, classes))
-        write_bytes(out / "reliability.png", reliability_plot(figures))
+            write_bytes(out / f"{name}.csv", csv_bytes(["true", *classes], rows))
+        write_bytes(out / "confusion.png", png(confusion_plot(counts, classes)))
+        write_bytes(out / "reliability.png", png(reliability_plot(figures)))
+        write_bytes(out / "per_class.png", png(per_class_plot(figures)))
+        write_bytes(out / "mistakes.csv", _mistakes_table(examples, answers, mistakes))
+        for name in FACES if not samples else ():
+            (out / name).unlink(missing_ok=True)
+        for name, (chosen, heading) in _chosen_faces(answers, mistakes).items() if samples else ():
+            faces = _last_frames(examples, chosen)
+            write_bytes(out / name, png(faces_plot(faces, _titles(answers, chosen), heading)))
+        if history is not None:
+            write_json(out / "history.json", history.epochs)
+            columns = list(dict.fromkeys(key for row in history.epochs for key in row))
+            rows = ([row.get(key) for key in columns] for row in history.epochs)
+            write_bytes(out / "history.csv", csv_bytes(columns, rows))
+            write_bytes(out / "learning_curves.png", learning_curves(history.epochs, history.selection))
     except OSError as error:
-        raise OutputError(f"{out} can't be written to: {error.strerror}; name another --out") from error
+        raise _unwritable(out, error) from error
 
 
-def confusion_plot(counts: np.ndarray, classes: Sequence[str]) -> bytes:
-    """A PNG of a `(C, C) int` confusion matrix: shares of each row, with the counts below them."""
-    shares = row_normalised(counts)
-    side = min(2.4 + 0.72 * len(classes), 24.0)
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    small = 8 * min(1.0, 25 / len(classes))
-    for (true, answer), share in np.ndenumerate(shares):
-        axes.text(
-            answer, true, f"{share:.2f}\n{counts[true, answer]:,}", ha="center", va="center",
-            fontsize=small, color="white" if share > 0.5 else INK,
+def write_comparison(out: Path, comparison: Mapping[str, Any]) -> None:
+    """Write what `compare` found into the folder `out`: `comparison.json`, `comparison.csv` (a row a
+    checkpoint and way of averaging; gains in points of accuracy) and `comparison.png`. Raises OutputError.
+    """
+    header = ["checkpoint", "averaging", "model_id", "n", *COLUMNS]
+    header += [f"{name}_{end}" for name in ("accuracy", "macro_f1") for end in ("low", "high")]
+    header += ["gain_points", "gain_low", "gain_high", "only_first", "only_this", "p"]
+    rows = []
+    for row in comparison["rows"]:
+        gain = row["gain"]
+        rows.append(
+            [
+                row["checkpoint"], row["averaging"], row["model_id"], comparison["n"],
+                *(row[name] for name in COLUMNS),
+                *row["intervals"]["accuracy"], *row["intervals"]["macro_f1"],
+                *((100 * v for v in (gain["accuracy"], *gain["interval"])) if gain else [None] * 3),
+                *((gain[key] for key in ("only_first", "only_second", "p")) if gain else [None] * 3),
+                *row["f1"].values(),
+            ]
         )  # fmt: skip
-    places = np.arange(len(classes))
-    axes.set_xticks(places, classes, rotation=35, ha="right", parse_math=False)
-    axes.set_yticks(places, classes, parse_math=False)
-    axes.set_xlabel("answered")
-    axes.set_ylabel("true")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
-    return _png(figure)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "comparison.json", comparison)
+        table = csv_bytes(header + [f"f1_{name}" for name in comparison["classes"]], rows)
+        write_bytes(out / "comparison.csv", table)
+        write_bytes(out / "comparison.png", png(comparison_plot(dict(comparison))))
+    except OSError as error:
+        raise _unwritable(out, error) from error
 
 
-def reliability_plot(figures: dict[str, Any]) -> bytes:
-    """A PNG of accuracy against confidence by bins, over a histogram of the confidences."""
-    table = {name: np.array(values) for name, values in figures["reliability"].items()}
-    bins = len(table["count"])
-    edges = np.arange(bins) / bins
-    figure = Figure(figsize=(4.6, 5.6), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    used = table["count"] > 0
-    accuracy, confidence = table["accuracy"][used], table["confidence"][used]
-    above.bar(edges[used], accuracy, 1 / bins, align="edge", color=BLUE, edgecolor="white", label="accuracy")
-    above.bar(
-        edges[used], confidence - accuracy, 1 / bins, accuracy, align="edge", color="none", edgecolor=RED,
-        hatch="////", linewidth=0.6, label="gap to the mean confidence",
+def _mistakes(answers: Answers) -> np.ndarray:
+    """Indices of the wrong answers, the most confident first."""
+    predicted, confidence = top1(answers.probs)
+    order = np.argsort(-confidence, kind="stable")
+    return order[(predicted != answers.labels)[order]]
+
+
+def _mistakes_table(examples: Examples, answers: Answers, mistakes: np.ndarray) -> bytes:
+    classes = answers.figures["classes"]
+    predicted, confidence = top1(answers.probs)
+    names = [part["name"] for part in examples.data for _ in range(part["n"])]
+    places = np.concatenate(examples.places)
+    rows = (
+        [
+            names[i], int(places[i]), classes[answers.labels[i]], classes[predicted[i]],
+            f"{confidence[i]:.6f}", f"{answers.probs[i, answers.labels[i]]:.6f}",
+        ]
+        for i in mistakes.tolist()
     )  # fmt: skip
-    above.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="perfectly calibrated")
-    above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-    above.legend(loc="upper left", frameon=False, fontsize=8)
-    above.text(
-        0.97, 0.04,
-        f"ECE {figures['ece']:.3f}\nby chance {figures['ece_expected']:.3f}\nn = {figures['n']:,}",
-        ha="right", va="bottom", fontsize=8, color=INK, transform=above.transAxes,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2},
-    )  # fmt: skip
-    below.bar(edges, table["count"] / figures["n"], 1 / bins, align="edge", color=GREY, edgecolor="white")
-    below.set(xlabel="confidence", ylabel="share of faces")
-    for axes in (above, below):
-        axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
+    return csv_bytes(["data", "index", "true", "predicted", "confidence", "true_probability"], rows)
 
 
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DPI)
-    return file.getvalue()
+def _chosen_faces(answers: Answers, mistakes: np.ndarray) -> dict[str, tuple[np.ndarray, str]]:
+    """For each of `FACES` which examples it shows, and its heading."""
+    random = np.random.default_rng(SEED)
+    right = np.setdiff1d(np.arange(len(answers.labels)), mistakes)
+    drawn = {}
+    for name, kind, among in (
+        ("samples_right.png", "right", right),
+        ("samples_wrong.png", "wrong", np.sort(mistakes)),
+    ):
+        chosen = random.permutation(among)[:SAMPLES]
+        drawn[name] = chosen, f"{len(chosen)} of {len(among):,} {kind} answers, at random: {TITLES}"
+    most = mistakes[:SAMPLES]
+    drawn["mistakes.png"] = most, f"the {len(most)} most confident of {len(mistakes):,} mistakes: {TITLES}"
+    return drawn
 
 
-def _csv(header: list[str], rows: Iterable[Iterable[Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+def _titles(answers: Answers, chosen: np.ndarray) -> list[tuple[str, str, float]]:
+    classes, (predicted, confidence) = answers.figures["classes"], top1(answers.probs)
+    return [
+        (classes[answers.labels[i]], classes[predicted[i]], float(confidence[i])) for i in chosen.tolist()
+    ]
+
+
+def _last_frames(examples: Examples, chosen: Sequence[int] | np.ndarray) -> np.ndarray:
+    """`(k, 48, 48) uint8`: the frames that the `chosen` examples are answered at."""
+    return np.concatenate([clips.frames[clips.starts[1:] - 1] for clips in examples.parts])[chosen]
+
+
+def _unwritable(out: Path, error: OSError) -> OutputError:
+    return OutputError(f"{out} can't be written to: {error.strerror}; name another --out")

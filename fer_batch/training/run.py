@@ -6,7 +6,6 @@ A run's folder is its record: `train.json` (the configuration), `history.json` a
 checkpoints in place, so that a run killed at that moment could never go on.
 """
 
-import csv
 import io
 import json
 import platform
@@ -23,7 +22,7 @@ from tensorboardX import SummaryWriter
 
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
-from fer_batch.files import write_bytes, write_json
+from fer_batch.files import csv_bytes, write_bytes, write_json
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.weights import Card, read_card, save_checkpoint
 from fer_batch.model.zoo import build
@@ -298,10 +297,7 @@ def _export(
         "torch": torch.__version__,
     }
     write_json(out / "history.json", history)
-    with (out / "history.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, HISTORY)
-        writer.writeheader()
-        writer.writerows(history)
+    write_bytes(out / "history.csv", csv_bytes(HISTORY, ([row[key] for key in HISTORY] for row in history)))
     card = Card(
         classes=data.classes,
         network=state["network"],

@@ -10,10 +10,12 @@ from PIL import Image
 from fer_batch.cli.main import main
 from fer_batch.model.weights import read_card
 from fer_batch.schema import EMOTIONS
+from tests.evaluation.faces import tiny
 
 KEYS = {
     "accuracy", "balanced_accuracy", "macro_f1", "ece", "ece_expected", "ece_debiased", "nll", "per_class",
-    "n", "intervals", "classes", "confusion", "model_id", "data", "split", "temperature", "flip",
+    "n", "intervals", "classes", "confusion", "model_id", "data", "split", "temperature", "flip", "averaging",
+    "left_out", "without_answer",
 }  # fmt: skip
 
 
@@ -71,10 +73,11 @@ def test_figures_come_to_the_screen_and_into_the_folder(
         n: 2 if n == "angry" else 1 for n in EMOTIONS
     }
     assert sorted(p.name for p in out.iterdir()) == [
-        "confusion.csv", "confusion.png", "confusion_normalized.csv", "metrics.json", "per_class.csv",
-        "reliability.png",
+        "confusion.csv", "confusion.png", "confusion_normalized.csv", "metrics.json", "mistakes.csv",
+        "mistakes.png", "per_class.csv", "per_class.png", "reliability.png", "samples_right.png",
+        "samples_wrong.png",
     ]  # fmt: skip
-    for name in ("confusion.png", "reliability.png"):
+    for name in ("confusion.png", "reliability.png", "mistakes.png"):
         with Image.open(out / name) as image:
             assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
@@ -85,8 +88,8 @@ def test_several_data_sets_without_flip_and_a_picture_that_cannot_be_read(
     write_csv(place / "faces.csv", *["Training"] * 5)
     write_folder(place / "own", "happy", "happy", "Sadness")
     (place / "own" / "happy" / "broken.png").write_bytes(b"not a picture")
-    words = ["--data", "fer2013=faces.csv", "--data", "folder=own", "--no-flip", "--out", "report"]
-    assert evaluate(*words) == 0
+    words = ["--data", "fer2013=faces.csv", "--data", "folder=own", "--no-flip", "--no-samples"]
+    assert evaluate(*words, "--out", "report") == 0
     said = capsys.readouterr()
     assert "fer2013: 5 faces or clips of the split train" in said.err
     assert "folder: 3 faces or clips of the split train (left out: 1 unreadable)" in said.err
@@ -95,6 +98,71 @@ def test_several_data_sets_without_flip_and_a_picture_that_cannot_be_read(
     assert (figures["n"], figures["split"], figures["flip"]) == (8, "train", False)
     assert [part["n"] for part in figures["data"]] == [5, 3]
     assert figures["data"][1]["left_out"] == {"unreadable": 1}
+    assert figures["averaging"] == "none"
+    assert not [*(place / "report").glob("samples*"), *(place / "report").glob("mistakes.png")]
+
+
+def test_checkpoints_and_ways_are_compared_in_one_table(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(place / "own", *["happy", "bored", "sad", "sad"] * 3)
+    tiny(place / "run" / "model.safetensors", "sad", "happy")
+    row = {
+        "epoch": 1,
+        "phase": "stills",
+        "loss": 1.0,
+        "accuracy": 0.5,
+        "macro_f1": 0.4,
+        "n": 8,
+        "seconds": 1.0,
+    }
+    (place / "run" / "history.json").write_text(json.dumps([row]))
+    words = ["--data", "folder=own", "--checkpoint", "default", "--checkpoint", "run", "--ensemble"]
+    words += ["--averaging", "flip", "none", "--common-classes", "--no-samples", "--out", "report"]
+    assert evaluate(*words) == 0
+    said = capsys.readouterr()
+    assert (
+        "classes in common: happy, sad; examples left out: 3 bored; classes that are no answer: angry"
+        in said.out
+    )
+    table = [line.split("│")[1:] for line in said.out.splitlines() if line.startswith("│")]
+    names = ("default", "run", "ensemble")
+    assert [[cell.strip() for cell in line[:2]] for line in table] == [
+        [name, way] for name in names for way in ("flip", "none")
+    ]
+    assert ["to" in line[4] for line in table] == [False] + [True] * 5
+    assert not any(len(line) > 110 for line in said.out.splitlines()[1:])
+    out = place / "report"
+    assert sorted(p.name for p in out.iterdir()) == [
+        "comparison.csv", "comparison.json", "comparison.png", "default", "ensemble", "run",
+    ]  # fmt: skip
+    with Image.open(out / "comparison.png") as image:
+        assert image.width > 2000
+    figures = {name: json.loads((out / name / "metrics.json").read_text()) for name in names}
+    assert {name: one["classes"] for name, one in figures.items()} == {
+        "default": ["happy", "sad"], "run": ["sad", "happy"], "ensemble": ["happy", "sad"],
+    }  # fmt: skip
+    compared = json.loads((out / "comparison.json").read_text())
+    assert [row["accuracy"] for row in compared["rows"][::2]] == [one["accuracy"] for one in figures.values()]
+    assert compared["left_out"] == {"bored": 3}
+    assert json.loads((out / "run" / "history.json").read_text()) == [row]
+    assert {p.name for p in (out / "run").iterdir()} - {p.name for p in (out / "default").iterdir()} == {
+        "history.csv", "history.json", "learning_curves.png",
+    }  # fmt: skip
+
+
+def test_several_ways_of_one_checkpoint_leave_its_report_where_it_was(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(place / "own", "happy", "sad", "sad")
+    tiny(place / "one.safetensors", "sad", "happy")
+    words = ["--checkpoint", "one.safetensors", "--averaging", "ten-crop", "none", "--no-samples"]
+    assert evaluate("--data", "folder=own", *words, "--out", "report") == 0
+    said = capsys.readouterr().out
+    assert ", ten-crop on folder, train, n = 3" in said
+    assert "compared on train, n = 3" in said
+    assert json.loads((place / "report" / "metrics.json").read_text())["averaging"] == "ten-crop"
+    assert (place / "report" / "comparison.csv").read_text().count("\n") == 3
 
 
 @pytest.mark.parametrize(
@@ -106,7 +174,15 @@ def test_several_data_sets_without_flip_and_a_picture_that_cannot_be_read(
         (["--data", "fer=faces.csv"], "fer"),
         (["--data", "fer2013=empty.csv"], "empty.csv"),
         (["--data", "fer2013=text.csv"], "text.csv"),
-        (["--data", "folder=bored"], "bored"),
+        (["--data", "folder=bored"], "lacks: bored;"),
+        (["--data", "folder=bored", "--common-classes"], "--common-classes takes two or more"),
+        (["--data", "fer2013=faces.csv", "--ensemble"], "--ensemble takes two or more checkpoints"),
+        (["--data", "fer2013=faces.csv", "--averaging", "five"], "five"),
+        (["--data", "fer2013=faces.csv", "--averaging", "none", "--flip"], "not allowed with"),
+        (
+            ["--data", "fer2013=faces.csv", "--checkpoint", "default", "--checkpoint", "none"],
+            "none does not exist",
+        ),
         (["--data", "folder=nothing"], "nothing"),
         (["--data", "fer2013=faces.csv", "--split", "dev"], "--split is dev; allowed is "),
         (["--data", "fer2013=faces.csv", "--split", "PrivateTest"], "nothing in the split test"),

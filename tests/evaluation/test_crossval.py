@@ -18,7 +18,6 @@ from fer_batch.evaluation.crossval import (
     crossval,
     fold_of,
     last_frame_probs,
-    paired_difference,
     read_folds,
     sequence_probs,
 )
@@ -168,33 +167,6 @@ def test_a_sequence_is_answered_by_all_of_its_frames_whatever_stands_beside_it()
     moved = np.abs(sequence_probs(model, clips, CPU) - probs).max(axis=1)
     assert moved[0] > 1e-5
     assert moved[1:] == pytest.approx(0, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        ("", "", (0.0, 0, 0, 1.0)),
-        ("1010", "1010", (0.0, 0, 0, 1.0)),
-        ("1100", "1111", (0.5, 0, 2, 0.5)),
-        ("1111", "0111", (-0.25, 1, 0, 1.0)),
-        ("0000001", "1111110", (5 / 7, 1, 6, 0.125)),
-    ],
-)
-def test_pairs_of_answers(first: str, second: str, expected: tuple[float, int, int, float]) -> None:
-    one, two = (np.array([c == "1" for c in text], bool) for text in (first, second))
-    gap = paired_difference(one, two, np.array([f"S{i}" for i in range(len(first))], str))
-    found = (gap["accuracy"], gap["only_first"], gap["only_second"], gap["p"])
-    assert found == pytest.approx(expected)
-    assert gap["interval"][0] <= gap["accuracy"] <= gap["interval"][1]
-
-
-def test_the_interval_of_a_difference_takes_a_subject_as_one() -> None:
-    one, two = np.zeros(100, bool), np.arange(100) < 50
-    apart, alike = (
-        paired_difference(one, two, subjects)["interval"]
-        for subjects in (np.arange(100).astype(str), (np.arange(100) // 25).astype(str))
-    )
-    assert alike[1] - alike[0] > 2 * (apart[1] - apart[0])
 
 
 def test_every_sequence_is_answered_once_by_a_model_that_has_not_seen_its_subject(

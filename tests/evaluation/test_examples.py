@@ -1,6 +1,5 @@
-"""A checkpoint tried on labelled data: the right rows, matched by name, answered as analysis answers."""
+"""What checkpoints are tried on: the right rows of a data set, their classes matched by name."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -8,60 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from fer_batch.errors import ConfigError, InputError
-from fer_batch.evaluation.evaluate import evaluate, load_examples, predict, split_name
-from fer_batch.model.recognize import Recognizer
+from fer_batch.evaluation.examples import load_examples, split_name
 from fer_batch.schema import EMOTIONS
-from fer_batch.training.datasets import Clips
-
-
-@pytest.fixture(scope="module")
-def recognizer() -> Recognizer:
-    return Recognizer()
-
-
-def images(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, 48, 48), np.uint8)
-
-
-def png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
-
-
-def fer2013(path: Path, **usages: int) -> tuple[str, str]:
-    """So many faces in each split, of the emotions in turn."""
-    names = [usage for usage, count in usages.items() for _ in range(count)]
-    columns = {
-        "image_png": [png(image) for image in images(len(names))],
-        "label_name": [EMOTIONS[i % 7] for i in range(len(names))],
-        "usage": names,
-    }
-    pq.write_table(pa.table(columns), path)
-    return "fer2013", str(path)
-
-
-def folder(path: Path, *labels: str) -> tuple[str, str]:
-    for number, (label, image) in enumerate(zip(labels, images(len(labels), 1), strict=True)):
-        (path / label).mkdir(parents=True, exist_ok=True)
-        (path / label / f"{number}.png").write_bytes(png(image))
-    return "folder", str(path)
-
-
-def clips(*lengths: int) -> Clips:
-    count = len(lengths)
-    return Clips(
-        frames=images(sum(lengths)),
-        starts=np.cumsum([0, *lengths]).astype(np.int64),
-        labels=np.zeros(count, np.int64),
-        splits=np.full(count, "train"),
-        classes=EMOTIONS,
-        votes=np.zeros((count, 7), np.float32),
-        subjects=np.full(count, ""),
-    )
+from tests.evaluation.faces import ck48, fer2013, folder, images, png
 
 
 @pytest.mark.parametrize(
@@ -85,30 +35,6 @@ def test_a_split_has_two_names(given: str | None, name: str | None) -> None:
 def test_other_splits_are_refused_with_those_allowed(given: str) -> None:
     with pytest.raises(ConfigError, match=rf"--split is {given}; allowed is Training, .*PrivateTest.* test"):
         split_name(given)
-
-
-def test_without_clips_there_are_no_answers(recognizer: Recognizer) -> None:
-    assert predict(recognizer, clips()).shape == (0, 7)
-
-
-def test_a_still_is_a_window_of_one(recognizer: Recognizer) -> None:
-    stills = clips(1, 1, 1)
-    each = np.arange(3)
-    expected = recognizer.recognize(stills.frames, each, np.zeros(3), np.ones(3, bool))
-    assert np.array_equal(predict(recognizer, stills), expected)
-
-
-def test_a_clip_is_answered_at_its_last_frame_in_the_light_of_those_before(recognizer: Recognizer) -> None:
-    some = clips(3, 1, 4)
-    probs = predict(recognizer, some)
-    assert probs.shape == (3, 7)
-    for number, (first, end) in enumerate([(0, 3), (3, 4), (4, 8)]):
-        frames = some.frames[first:end]
-        track, times = np.zeros(len(frames), np.int64), np.arange(len(frames)) / 5.0
-        alone = recognizer.recognize(frames, track, times, np.ones(len(frames), bool))
-        assert np.array_equal(probs[number], alone[-1])
-    still = recognizer.recognize(some.frames[2:3], np.zeros(1, np.int64), np.zeros(1), np.ones(1, bool))
-    assert not np.array_equal(probs[0], still[0])
 
 
 @pytest.mark.parametrize(
@@ -174,25 +100,73 @@ def test_data_that_does_not_fit_is_named(tmp_path: Path, case: Any) -> None:
     assert said in str(caught.value)
 
 
-def test_the_packaged_checkpoint_is_evaluated_by_default(tmp_path: Path, recognizer: Recognizer) -> None:
-    data = [fer2013(tmp_path / "f.parquet", PrivateTest=9)]
-    loaded = []
-    figures = evaluate(data, on_loaded=loaded.append)
-    assert figures["model_id"] == recognizer.card.model_id
-    assert (figures["split"], figures["n"], figures["flip"]) == ("test", 9, True)
-    assert figures["temperature"] == recognizer.card.temperature
-    assert figures["data"] == [{"name": "fer2013", "path": data[0][1], "n": 9, "left_out": {}}]
-    assert len(loaded) == 1
-    plain = evaluate(data, flip=False)
-    assert plain["flip"] is False
-    assert plain["nll"] != figures["nll"]
+def test_a_foreign_class_can_be_left_out_with_the_classes_in_common(tmp_path: Path) -> None:
+    data = [folder(tmp_path / "own", "happy", "bored", "happiness", "anger", "bored")]
+    with pytest.raises(InputError, match=r"lacks: bored; allowed are .*--common-classes"):
+        load_examples(data, None, EMOTIONS)
+    examples = load_examples(data, None, ("sad", "Happiness", "angry"), common_classes=True)
+    assert examples.classes == ("Happiness", "angry")
+    assert sorted(examples.labels.tolist()) == [0, 0, 1]
+    assert examples.left_out == {"bored": 2}
+    assert [part["n"] for part in examples.data] == [3]
+    assert [len(part) for part in examples.parts] == [3]
+    labels = [["angry", "bored", "happy"][part] for part in examples.parts[0].labels]
+    assert [examples.classes[i].lower()[:4] for i in examples.labels] == [label[:4] for label in labels]
+    (places,) = examples.places
+    assert len(set(places.tolist())) == 3
+    assert set(places.tolist()) < set(range(5))
 
 
-def test_the_packaged_model_on_public_test(shared: Path, tmp_path: Path) -> None:
-    held_out = pq.read_table(shared / "data" / "fer2013.parquet", filters=[("usage", "==", "PublicTest")])
-    pq.write_table(held_out, tmp_path / "public_test.parquet")
-    figures = evaluate([("fer2013", str(tmp_path / "public_test.parquet"))])
-    assert figures["n"] == 3589
-    assert figures["accuracy"] >= 0.67
-    assert figures["macro_f1"] >= 0.64
-    assert figures["ece_debiased"] < 0.03
+@pytest.mark.parametrize(
+    ("classes", "common", "kept", "left_out", "said"),
+    [
+        (EMOTIONS, False, [0, 3], {}, {"contempt_left_out": 1}),
+        (EMOTIONS, True, [0, 1], {"contempt": 1}, {}),
+        (("contempt", "happy", "angry"), False, [0, 1, 2], {}, {}),
+        (("contempt", "happy", "neutral"), True, [0, 1], {"angry": 1}, {}),
+    ],
+)
+def test_contempt_is_what_the_model_makes_of_it(
+    tmp_path: Path,
+    classes: tuple[str, ...],
+    common: bool,
+    kept: list[int],
+    left_out: dict[str, int],
+    said: dict[str, int],
+) -> None:
+    data = [ck48(tmp_path / "ck", S1_001="anger", S2_001="contempt", S3_001="happy")]
+    examples = load_examples(data, None, classes, common)
+    assert sorted(examples.labels.tolist()) == kept
+    assert examples.left_out == left_out
+    assert [part["left_out"] for part in examples.data] == [said]
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (("sad", "fear"), r"of the data's \(bored, happy\) the checkpoint, or all of several, has none"),
+        (("happy", "fear"), "has happy$"),
+    ],
+)
+def test_fewer_than_two_classes_in_common_are_none(
+    tmp_path: Path, classes: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        load_examples([folder(tmp_path / "own", "happy", "bored")], None, classes, common_classes=True)
+
+
+def test_a_split_without_any_of_the_classes_in_common_is_named(tmp_path: Path) -> None:
+    data = [fer2013(tmp_path / "f.parquet", Training=6, PublicTest=1)]  # the seventh: surprise
+    with pytest.raises(InputError, match=r"the split select has nothing of .*\(sad, angry\)"):
+        load_examples(data, "select", ("sad", "angry"), common_classes=True)
+
+
+def test_who_is_not_known_is_somebody_else(tmp_path: Path) -> None:
+    data = [
+        ck48(tmp_path / "ck", S1_001="anger", S1_002="happy", S2_001="happy"),
+        folder(tmp_path / "own", "happy", "sad"),
+        folder(tmp_path / "more", "happy"),
+    ]
+    subjects = load_examples(data, None, EMOTIONS).subjects.tolist()
+    assert subjects[0] == subjects[1]
+    assert len(set(subjects)) == 5

@@ -16,6 +16,7 @@ from fer_batch.evaluation.metrics import (
     confusion,
     losses,
     measure,
+    paired_difference,
     per_class,
     row_normalised,
     top1,
@@ -173,3 +174,38 @@ def test_intervals_of_public_tests_size_take_seconds() -> None:
     began = time.process_time()
     bootstrap_intervals(probs, labels)
     assert time.process_time() - began < 3
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("", "", (0.0, 0, 0, 1.0)),
+        ("1010", "1010", (0.0, 0, 0, 1.0)),
+        ("1100", "1111", (0.5, 0, 2, 0.5)),
+        ("1111", "0111", (-0.25, 1, 0, 1.0)),
+        ("0000001", "1111110", (5 / 7, 1, 6, 0.125)),
+    ],
+)
+def test_pairs_of_answers(first: str, second: str, expected: tuple[float, int, int, float]) -> None:
+    one, two = (np.array([c == "1" for c in text], bool) for text in (first, second))
+    gap = paired_difference(one, two, np.array([f"S{i}" for i in range(len(first))], str))
+    found = (gap["accuracy"], gap["only_first"], gap["only_second"], gap["p"])
+    assert found == pytest.approx(expected)
+    assert gap["interval"][0] <= gap["accuracy"] <= gap["interval"][1]
+
+
+def test_the_interval_of_a_difference_takes_a_subject_as_one() -> None:
+    one, two = np.zeros(100, bool), np.arange(100) < 50
+    apart, alike = (
+        paired_difference(one, two, subjects)["interval"]
+        for subjects in (np.arange(100).astype(str), (np.arange(100) // 25).astype(str))
+    )
+    assert alike[1] - alike[0] > 2 * (apart[1] - apart[0])
+
+
+def test_a_difference_of_many_examples_is_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    one, two = random.random((2, 60)) < 0.5
+    whole = paired_difference(one, two, np.arange(60).astype(str))
+    monkeypatch.setattr("fer_batch.evaluation.metrics.DRAWN_AT_ONCE", 250)
+    assert paired_difference(one, two, np.arange(60).astype(str)) == whole
