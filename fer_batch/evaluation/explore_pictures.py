@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer_batch.evaluation.explore import SPLITS, TOGETHER, parts_of
-from fer_batch.evaluation.pictures import INK, png
+from fer_batch.evaluation.pictures import DPI, INK, png
 from fer_batch.timeline.colours import colour_of, ink_on
 
 HATCHES = ("///", "", "...", "xx", "\\\\\\", "--", "++", "oo", "||", "**")
