@@ -31,7 +31,7 @@ EDGES = {
     "model": BASE,
     "pipeline": BASE | {"storage", "archive", "vision", "model", "runtime"},
     "training": BASE | {"archive", "vision", "model", "runtime"},
-    "evaluation": BASE | {"model", "training", "vision", "runtime"},
+    "evaluation": BASE | {"archive", "model", "training", "vision", "runtime"},
     "timeline": BASE | {"storage", "pipeline", "training"},
     "cli": BASE
     | {"storage", "archive", "vision", "model", "runtime", "pipeline", "training", "evaluation", "timeline"},
@@ -62,10 +62,12 @@ PLACES = {
     "matplotlib": [
         "sample/make_sample.py",
         "evaluation/report.py",
+        "evaluation/explain_report.py",
         "timeline/plot.py",
         "timeline/marks.py",
         "vision/canvas.py",
     ],
+    "captum": ["evaluation/explain.py"],
     "shtab": ["cli/completion.py"],
     "webvtt": ["timeline/annotations.py", "timeline/events.py"],
     "pympi": ["timeline/annotations.py"],

@@ -20,6 +20,7 @@ from fer_batch.cli import (
     bench,
     crossval,
     evaluate,
+    explain,
     export,
     forget,
     models,
@@ -81,6 +82,7 @@ def _command(arguments: Sequence[str] | None) -> int:
         models,
         train,
         evaluate,
+        explain,
         crossval,
         submit,
     ):
