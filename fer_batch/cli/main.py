@@ -20,6 +20,7 @@ from fer_batch.cli import (
     bench,
     crossval,
     evaluate,
+    explain,
     explore,
     export,
     forget,
@@ -83,6 +84,7 @@ def _command(arguments: Sequence[str] | None) -> int:
         explore,
         train,
         evaluate,
+        explain,
         crossval,
         submit,
     ):

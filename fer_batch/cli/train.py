@@ -21,8 +21,7 @@ examples:
   fer-batch train --data folder=faces/ --init default --epochs 5 --lr 0.01 --out runs/ours
   fer-batch train --data fer2013=fer2013.parquet --recipe default --out runs/default
   fer-batch train --preset cnn4-fer2013 --data fer2013=fer2013.parquet --out runs/cnn4
-  fer-batch train --data folder=faces/ --backbone resnet18 --backbone-weights resnet18.safetensors --lr 0.01 \
-    --out runs/resnet18
+  fer-batch train --data folder=faces/ --backbone resnet18 --backbone-weights resnet18.safetensors --out runs/r
 
 `fer-batch models` lists the presets, which are published recognizers, and the networks.
 
@@ -37,7 +36,7 @@ DEFAULTS = TrainConfig(data=(("", ""),))
 TEXTS = {
     "the network": {
         "network": "by name; `fer-batch models` says what each is",
-        "backbone": "a network of torchvision as the encoder of cnn-bilstm",
+        "backbone": f"a network of torchvision as the encoder of cnn-bilstm: {', '.join(BACKBONES)}",
         "backbone_size": "pixels a side that crops are scaled to for it; 0: what suits it",
     },
     "length of the run": {
@@ -149,6 +148,7 @@ def add_commands(commands: Any) -> None:
                 type=type(default),
                 default=argparse.SUPPRESS,
                 choices=CHOICES.get(name),
+                metavar="NAME" if name == "backbone" else None,
                 help=f"{text} (default {default or 'none' if name == 'backbone' else default})",
             )
     parser.add_argument("--address", help="a Ray cluster (default: this machine)")

@@ -125,17 +125,24 @@ def read_all(
 
 def read_image(source: Path | bytes) -> np.ndarray | None:
     """An image of any size, depth and colour to `(48, 48) uint8` grey, upright; None if it can't be read."""
+    image = open_image(source, "L")
+    if image is None:
+        return None
+    if image.size != (SIZE, SIZE):
+        image = image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def open_image(source: Path | bytes, mode: str) -> Image.Image | None:
+    """An image of any depth and colour, upright, as Pillow's "L" or "RGB"; None if it can't be read."""
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
             image = ImageOps.exif_transpose(opened)
             if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16 bits: Pillow itself would cut off at 255
                 image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-            image = image.convert("L")
+            return image.convert(mode)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
         return None
-    if image.size != (SIZE, SIZE):
-        image = image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-    return np.asarray(image)
 
 
 def read_columns(option: str, path: Path, columns: list[str], optional: str = "fp_") -> pa.Table:

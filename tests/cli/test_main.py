@@ -24,6 +24,7 @@ COMMANDS = (
     "bench",
     "train",
     "evaluate",
+    "explain",
     "submit",
     "view",
     "report",
