@@ -21,7 +21,7 @@ examples:
   fer-batch train --data folder=faces/ --init default --epochs 5 --lr 0.01 --out runs/ours
   fer-batch train --data fer2013=fer2013.parquet --recipe default --out runs/default
   fer-batch train --preset cnn4-fer2013 --data fer2013=fer2013.parquet --out runs/cnn4
-  fer-batch train --data folder=faces/ --backbone resnet18 --backbone-weights resnet18.safetensors --out runs/r
+  fer-batch train --data folder=faces/ --backbone resnet18 --backbone-weights r18.safetensors --out runs/r18
 
 `fer-batch models` lists the presets, which are published recognizers, and the networks.
 

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count, groupby
 from pathlib import Path
@@ -28,7 +27,7 @@ from fer_batch.evaluation.find import (
     files_of,
     is_picture,
 )
-from fer_batch.evaluation.pictures import BLUE, DPI, GREY, INK, RED, png
+from fer_batch.evaluation.pictures import BLUE, GREY, INK, RED, png
 from fer_batch.files import write_bytes
 from fer_batch.model.network import CROP_SIZE
 from fer_batch.model.weights import Card, load_checkpoint
@@ -280,14 +279,6 @@ def frames_picture(
     middle = (bottom + lane * len(titles) / 2 - 0.15) / height
     figure.text(0.12 / width, middle, "weight", rotation=90, va="center", fontsize=7, color=GREY)
     return png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    content = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # of classes named in other scripts
-        figure.savefig(content, format="png", dpi=DPI)
-    return content.getvalue()
 
 
 def _into(out: Path, name: str, content: bytes) -> None:
