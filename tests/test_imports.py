@@ -55,6 +55,7 @@ PLACES = {
     "tensorboardX": ["training/run.py"],
     "ray.train": ["training/*.py"],
     "ray.tune": ["training/*.py"],
+    "optuna": ["training/space.py", "training/study.py", "training/tune.py"],
     "duckdb": ["timeline/*.py", "cli/answer.py", "cli/ask.py"],
     "deltalake": ["pipeline/*.py", "timeline/*.py"],
     "starlette": ["timeline/serve.py"],
@@ -62,6 +63,7 @@ PLACES = {
     "matplotlib": [
         "sample/make_sample.py",
         "evaluation/report.py",
+        "evaluation/study_plots.py",
         "timeline/plot.py",
         "timeline/marks.py",
         "vision/canvas.py",

@@ -30,6 +30,7 @@ from fer_batch.cli import (
     report,
     submit,
     train,
+    tune,
     verify,
     view,
 )
@@ -80,6 +81,7 @@ def _command(arguments: Sequence[str] | None) -> int:
         bench,
         models,
         train,
+        tune,
         evaluate,
         crossval,
         submit,
