@@ -253,7 +253,7 @@ def _data(config: TrainConfig, out: Path, on_line: Callable[[str], None]) -> Cli
 def _fit(book: _Book, data: Clips, parallel: int | None, verbose: bool) -> None:
     """Run the trials that have not ended, first those that have begun."""
     config, metric, records = book.config, book.metric, book.records
-    resources, parallel = _resources(config, parallel)
+    resources, parallel = shares(ray.cluster_resources(), config.threads, parallel)
     ended = [record for record in records.values() if record["status"] != RUNNING]
     numbers = range(1, book.trials + 1)
     begun = [n for n in numbers if n in records and records[n]["status"] == RUNNING]
@@ -309,13 +309,14 @@ def _fit(book: _Book, data: Clips, parallel: int | None, verbose: bool) -> None:
     remove_tree(scratch)
 
 
-def _resources(config: TrainConfig, parallel: int | None) -> tuple[dict[str, float], int]:
-    """Ray's resources of a trial, and how many run at once."""
-    there = ray.cluster_resources()
+def shares(there: dict[str, float], threads: int, parallel: int | None) -> tuple[dict[str, float], int]:
+    """Ray's resources of a trial, and how many run at once: `parallel`, or one on each GPU, or as many as
+    the CPUs allow. `there` is what Ray has of each.
+    """
     cpus, gpus = there.get("CPU", 1), there.get("GPU", 0)
-    parallel = parallel or max(1, int(gpus or cpus // config.threads))
-    share = {"CPU": min(config.threads, int(10_000 * cpus / parallel) / 10_000)}
-    return (share | {"GPU": 1 / math.ceil(parallel / gpus)} if gpus else share), parallel
+    parallel = parallel or max(1, int(gpus or cpus // threads))
+    cpu = min(threads, int(10_000 * cpus / parallel) / 10_000)  # Ray counts ten-thousandths
+    return {"CPU": cpu, **({"GPU": 1 / math.ceil(parallel / gpus)} if gpus else {})}, parallel
 
 
 def _asha(config: TrainConfig, metric: str, ended: list[dict[str, Any]]) -> ASHAScheduler:
