@@ -32,6 +32,7 @@ from fer_batch.cli import (
     report,
     submit,
     train,
+    tune,
     verify,
     view,
 )
@@ -83,6 +84,7 @@ def _command(arguments: Sequence[str] | None) -> int:
         models,
         explore,
         train,
+        tune,
         evaluate,
         explain,
         crossval,

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from fer_batch.config import BACKBONES, NETWORKS, TrainConfig
 from fer_batch.training.presets import PRESETS, preset
+from fer_batch.training.recipes import NOT_SAID, toml
 
 EXAMPLES = """\
 examples:
@@ -80,13 +81,7 @@ def _recipe(name: str) -> str:
     lines = [f"# {name}: fer-batch train --recipe FILE --data NAME=PATH --out RUN", ""]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name in ("data", "preset") or value is None or value == "":
+        if field.name in NOT_SAID or value in (None, ""):
             continue
-        lines.append(f"{'' if field.name in given else '# '}{field.name} = {_toml(value)}")
+        lines.append(f"{'' if field.name in given else '# '}{field.name} = {toml(value)}")
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(_toml(part) for part in value)}]"
-    return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fer_batch.cli import analyze, crossval, evaluate, forget, train, verify
+from fer_batch.cli import analyze, crossval, evaluate, forget, train, tune, verify
 from fer_batch.config import Limits
 from fer_batch.errors import ConfigError
 
@@ -53,7 +53,7 @@ def add_commands(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     jobs = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (analyze, train, evaluate, crossval, verify, forget):
+    for module in (analyze, train, tune, evaluate, crossval, verify, forget):
         module.add_commands(jobs)
     for name, job in jobs.choices.items():
         job.set_defaults(run=run_submit, parser=job, passes_insecure=job.get_default("insecure") is not None)

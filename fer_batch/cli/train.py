@@ -100,6 +100,15 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--out", required=True, type=Path, metavar="RUN", help="folder of the run: new, empty, or of this run"
     )
+    add_settings(parser)
+    parser.add_argument("--address", help="a Ray cluster (default: this machine)")
+    add_insecure_option(parser)
+    parser.add_argument("--verbose", action="store_true", help="show what Ray says")
+    parser.set_defaults(run=run_train, parser=parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `train_config` reads, but `--data`."""
     parser.add_argument(
         "--classes",
         type=_names,
@@ -151,10 +160,6 @@ def add_commands(commands: Any) -> None:
                 metavar="NAME" if name == "backbone" else None,
                 help=f"{text} (default {default or 'none' if name == 'backbone' else default})",
             )
-    parser.add_argument("--address", help="a Ray cluster (default: this machine)")
-    add_insecure_option(parser)
-    parser.add_argument("--verbose", action="store_true", help="show what Ray says")
-    parser.set_defaults(run=run_train, parser=parser)
 
 
 def run_train(options: argparse.Namespace) -> int:

@@ -1,0 +1,123 @@
+"""`fer-batch tune`: what can't be tuned is one line and exit code 2; what was found is a table and files."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_batch.cli.main import main
+from fer_batch.config import TrainConfig
+from fer_batch.training.space import base_point
+from fer_batch.training.study import DONE, FAILED, new_record, write_record
+
+DATA = ["--data", "folder=faces"]
+
+
+def tune(*words: str) -> int | str | None:
+    try:
+        return main(["tune", *words])
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with one face of each of two classes, and something that is no study."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("calm", "wild"):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        Image.fromarray(np.full((48, 48), len(name), np.uint8)).save(tmp_path / "faces" / name / "1.png")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--data"),
+        (["--data", "faces"], "'faces' is not NAME=PATH"),
+        (["--data", "folder=gone"], "gone: there is no such file or folder"),
+        (["--data", "clips=faces"], "a study is of labelled images"),
+        (DATA, "the data has nothing for the split 'train': give more"),
+        ([*DATA, "--preset", "vgg"], "--preset is vgg; allowed is cnn4-fer2013"),
+        ([*DATA, "--recipe", "gone.toml"], "--recipe gone.toml is not a readable .toml file"),
+        ([*DATA, "--init", "gone.safetensors"], "gone.safetensors"),
+        ([*DATA, "--trials", "0"], "--trials is 0; allowed is a whole number from 1"),
+        ([*DATA, "--trials", "many"], "many"),
+        ([*DATA, "--metric", "loss"], "loss"),
+        ([*DATA, "--parallel", "0"], "--parallel is 0"),
+        ([*DATA, "--epochs", "0"], "--epochs is 0"),
+        ([*DATA, "--workers", "2"], "--workers is 2; allowed is 1: --parallel"),
+        ([*DATA, "--lr", "0"], "--lr is 0"),
+        ([*DATA, "--out", "other"], "other holds something else than a study"),
+        ([*DATA, "--out", "faces/calm/1.png"], "1.png holds something else than a study"),
+    ],
+)
+def test_what_cannot_be_tuned_is_one_line_and_nothing_is_written(
+    words: list[str], said: str, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(here.rglob("*"))
+    assert tune("--out", "study", *words) == 2
+    streams = capfd.readouterr()
+    assert streams.out == ""
+    assert said in streams.err
+    assert streams.err.count("\n") == 1
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.fixture
+def study(here: Path) -> Path:
+    """The folder of a study of `DATA` whose three trials are done."""
+    config = TrainConfig(data=(("folder", str(here / "faces")),), epochs=2)
+    out = here / "study"
+    (out / "trials").mkdir(parents=True)
+    settings = {**config.to_dict(), "metric": "accuracy"}
+    (out / "study.json").write_text(json.dumps({"settings": settings}))
+    point = base_point(config)
+    tried = [
+        (point, DONE, "", [0.3, 0.5]),
+        (point | {"lr": 0.05, "imbalance": "focal"}, DONE, "", [0.4, 0.625]),
+        (point | {"lr": 0.3}, FAILED, "it diverged [bold]", []),
+        (point | {"width": 0.5}, DONE, "", [0.2]),
+    ]
+    for number, (values, status, reason, scores) in enumerate(tried, 1):
+        history = [
+            {"epoch": epoch, "phase": "stills", "accuracy": score, "macro_f1": score / 2, "seconds": 3.0}
+            for epoch, score in enumerate(scores, 1)
+        ]
+        record = new_record(number, values, status) | {"reason": reason, "history": history}
+        write_record(out, record)
+    return out
+
+
+def test_a_finished_study_is_a_table_best_first_with_pictures(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*DATA, "--epochs", "2", "--trials", "4", "--out", "study"]
+    assert tune(*words) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    rows = [line.split("│") for line in said.out.splitlines() if line.startswith("│")]
+    assert [row[1].strip() for row in rows] == ["2", "1", "4", "3"]
+    assert [row[-2].strip() for row in rows] == ["done", "done", "stopped early", "failed it diverged [bold]"]
+    assert "0.6250" in said.out
+    assert "study/best.toml: trial 2" in said.out
+    for name in ("history.png", "parameters.png", "curves.png"):
+        with Image.open(study / name) as picture:
+            assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    assert not (study / "importance.png").exists()  # of three trials
+    assert len(list(csv.DictReader((study / "trials.csv").read_text().splitlines()))) == 4
+    assert 'imbalance = "focal"' in (study / "best.toml").read_text()
+    assert tune(*words, "--lr", "0.2") == 2
+    assert "(lr was 0.1, is 0.2): name another --out" in capsys.readouterr().err
+
+
+def test_the_help_has_examples_and_the_options_of_train(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune("--help") == 0
+    said = capsys.readouterr().out
+    for word in ("fer-batch tune --data", "--trials", "--metric", "--parallel", "--preset", "--lr", "--out"):
+        assert word in said
