@@ -54,7 +54,7 @@ def add_commands(commands: Any) -> None:
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="a model's .safetensors (default: the packaged one)",
+        help="a model's .safetensors, or a .onnx of `export` (default: the packaged one)",
     )
     parser.add_argument(
         "--flip",
