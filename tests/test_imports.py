@@ -74,7 +74,7 @@ PLACES = {
     "skimage": ["sample/make_sample.py"],
     "onnx": ["model/onnx_export.py", "model/onnx_network.py"],
     "onnxruntime": ["model/onnx_export.py", "model/onnx_network.py"],
-    "onnxscript": [],
+    "onnxscript": ["model/onnx_export.py"],
 }
 """The only files that may import a library."""
 LIGHT = set(sys.stdlib_module_names) | {"fer_batch", "pyarrow"}

@@ -12,8 +12,10 @@ import json
 import math
 import tempfile
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,6 +29,7 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,
 )
+from onnxscript import opset18
 from torch import nn
 
 from fer_batch.errors import CheckpointError
@@ -220,6 +223,10 @@ class _Calibration(CalibrationDataReader):
 def _graph(module: nn.Module, given: dict[str, torch.Tensor], made: str) -> onnx.ModelProto:
     """A module as a graph, for any number of examples."""
     some = torch.export.Dim("N", min=1)
+    ours: dict[Callable[..., Any], Callable[..., Any]] = {
+        torch.ops.aten.sum.dim_IntList: _sum,
+        torch.ops.aten.mean.dim: _mean,
+    }
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch's exporter, about itself
         program = torch.onnx.export(
@@ -230,10 +237,37 @@ def _graph(module: nn.Module, given: dict[str, torch.Tensor], made: str) -> onnx
             input_names=list(given),
             output_names=[made],
             dynamic_shapes=tuple({0: some} for _ in given),
+            custom_translation_table=ours,
             verbose=False,
         )
     assert program is not None
     return program.model_proto
+
+
+def _sum(values: Any, dim: Sequence[int], keepdim: bool = False, dtype: int | None = None) -> Any:
+    """A sum over the last dimension as one of its parts.
+
+    onnxruntime's own sum of a row adds in an order that depends on how the row lies in memory: a window's
+    answer would depend on where in its batch it stands.
+    """
+    (axis,) = (d % len(values.shape) for d in dim)
+    if axis != len(values.shape) - 1:
+        return opset18.ReduceSum(values, _ints(axis), keepdims=int(keepdim))
+    count = values.shape[axis]
+    parts = opset18.Split(values, axis=axis, num_outputs=count) if count > 1 else [values]
+    total = opset18.Sum(*parts)
+    return total if keepdim else opset18.Squeeze(total, _ints(axis))
+
+
+def _mean(values: Any, dim: Sequence[int], keepdim: bool = False, dtype: int | None = None) -> Any:
+    """The mean of each map, for the same reason by a pool."""
+    assert sorted(d % 4 for d in dim) == [2, 3], f"mean over {dim}"
+    mean = opset18.GlobalAveragePool(values)
+    return mean if keepdim else opset18.Squeeze(mean, _ints(2, 3))
+
+
+def _ints(*values: int) -> Any:
+    return opset18.Constant(value_ints=list(values))
 
 
 def _named(model: onnx.ModelProto, prefix: str) -> onnx.GraphProto:
