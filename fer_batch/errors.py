@@ -20,7 +20,7 @@ class InputError(FerBatchError):
 
 
 class CheckpointError(FerBatchError):
-    """A model file is missing, is not safetensors, or does not match its card."""
+    """A model file is missing, is not of its kind, or does not match its card."""
 
 
 class OutputError(FerBatchError):

@@ -80,6 +80,9 @@ PLACES = {
     "praatio": ["timeline/annotations.py"],
     "xlsxwriter": ["timeline/workbook.py", "evaluation/explore_workbook.py"],
     "skimage": ["sample/make_sample.py"],
+    "onnx": ["model/onnx_export.py", "model/onnx_network.py"],
+    "onnxruntime": ["model/onnx_export.py", "model/onnx_network.py"],
+    "onnxscript": ["model/onnx_export.py"],
 }
 """The only files that may import a library."""
 LIGHT = set(sys.stdlib_module_names) | {"fer_batch", "pyarrow"}
@@ -192,7 +195,9 @@ def test_jobs_only_call_the_command_line() -> None:
 def test_importing_it_brings_in_neither_torch_nor_ray(module: str) -> None:
     script = f"import sys, {module}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert not {"torch", "ray", "av", "duckdb", "deltalake", "pandas"} & set(loaded.split())
+    assert not {"torch", "ray", "av", "duckdb", "deltalake", "pandas", "onnx", "onnxruntime"} & set(
+        loaded.split()
+    )
 
 
 def test_asking_a_timeline_brings_in_neither_torch_nor_ray() -> None:

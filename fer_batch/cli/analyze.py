@@ -132,7 +132,9 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         help="how long a face may be lost and keep its track (default %(default)g)",
     )  # fmt: skip
     group.add_argument(
-        "--checkpoint", metavar="FILE", help="a model's .safetensors (default: the packaged one)"
+        "--checkpoint",
+        metavar="FILE",
+        help="a model's .safetensors, or a .onnx of `export` (default: the packaged one)",
     )
     group.add_argument(
         "--flip",

@@ -67,8 +67,8 @@ def add_commands(commands: Any) -> None:
         "--checkpoint",
         action="append",
         metavar="FILE",
-        help="a model's .safetensors or a training run's folder; may be repeated (default: the packaged one, "
-        "which is named default)",
+        help="a model's .safetensors, a .onnx of `export`, or a training run's folder; may be repeated "
+        "(default: the packaged one, which is named default)",
     )
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument(

@@ -46,7 +46,7 @@ class Encoder(CropEncoder):
         self.width = channels
 
     def forward(self, crops: Tensor) -> Tensor:
-        if not len(crops):  # which PixelUnshuffle would leave unfolded
+        if crops.shape[0] == 0:  # which PixelUnshuffle would leave unfolded
             return crops.new_zeros(0, self.width)
         maps = self.blocks(crops)  # (N, D, 3, 3)
         return maps.mean(dim=(2, 3))  # (N, D)

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from fer_batch.laps import Laps
 from fer_batch.model.cnn_bilstm import Encoder
 from fer_batch.model.network import CropEncoder, Network
-from fer_batch.model.weights import load_checkpoint
+from fer_batch.model.weights import Card, is_exported, load_checkpoint
 from fer_batch.model.window import windows
 
 BATCH = {"cpu": 32, "cuda": 512}
@@ -21,7 +21,8 @@ batch. On a CPU more than 32 images of the first layers leave the cache."""
 
 
 class Recognizer:
-    """A checkpoint ready to answer. Each crop is encoded once; windows are made of the embeddings.
+    """A checkpoint, or an exported network, ready to answer. Each crop is encoded once; windows are made of
+    the embeddings.
 
     With `flip` the mirrored crops are encoded as well, and the embeddings of both are averaged: for the
     crop's own head, which is linear, that is the mean of the logits.
@@ -29,12 +30,21 @@ class Recognizer:
 
     def __init__(self, checkpoint: Path | None = None, device: str | None = None, flip: bool = True) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model, self.card = load_checkpoint(checkpoint)
-        model = model.to(self.device)
-        dtype = torch.bfloat16 if _bf16_pays(self.device) else torch.float32
-        self.encoder = fast_encoder(model.encoder, dtype)
-        self.reader = WindowReader(model, self.card.temperature, dtype)
-        self.batch = BATCH[self.device.type]
+        self.encoder: CropEncoder
+        self.reader: nn.Module
+        if checkpoint is not None and is_exported(checkpoint):
+            from fer_batch.model.onnx_network import open_onnx
+
+            exported, self.reader, self.card = open_onnx(checkpoint, self.device.type)
+            self.encoder, self.batch = exported, BATCH[exported.place]
+            self.device = torch.device("cpu")  # from where onnxruntime takes each batch itself
+        else:
+            model, self.card = load_checkpoint(checkpoint)
+            model = model.to(self.device)
+            dtype = torch.bfloat16 if _bf16_pays(self.device) else torch.float32
+            self.encoder = fast_encoder(model.encoder, dtype)
+            self.reader = WindowReader(model, self.card.temperature, dtype)
+            self.batch = BATCH[self.device.type]
         self.flip = flip
         self.laps = Laps()
         """Of all calls of `recognize`: "encode" and "window". A GPU is waited for in "window"."""
@@ -101,6 +111,15 @@ class Recognizer:
             settled = self.reader(batch, length.to(self.device))
             answers.append(settled[torch.arange(len(centre)), centre].exp())
         return torch.cat(answers).cpu().numpy()
+
+
+def usable_card(checkpoint: Path | None = None) -> Card:
+    """The card of what a Recognizer can be made of; raises CheckpointError for anything else."""
+    if checkpoint is not None and is_exported(checkpoint):
+        from fer_batch.model.onnx_network import open_onnx
+
+        return open_onnx(checkpoint)[2]
+    return load_checkpoint(checkpoint)[1]
 
 
 class WindowReader(nn.Module):

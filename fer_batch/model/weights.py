@@ -149,9 +149,17 @@ def read_card(path: Path | None = None) -> tuple[Path, Card]:
     path = DEFAULT_CHECKPOINT if path is None else Path(path)
     if path.is_dir():
         path = path / "model.safetensors"
+    if is_exported(path):
+        raise CheckpointError(
+            f"{path} is an exported network, for answers alone; this takes the checkpoint that it was "
+            "made of, a .safetensors file with its .json card beside it"
+        )
     if path.suffix != ".safetensors":
         state = "is not a checkpoint" if path.exists() else "does not exist"
-        raise CheckpointError(f"{path} {state}; allowed is a .safetensors file with its .json card beside it")
+        raise CheckpointError(
+            f"{path} {state}; allowed is a .safetensors file with its .json card beside it, and, for answers "
+            "alone, a .onnx file of `fer-batch export`"
+        )
     card_path = path.with_suffix(".json")
     for needed in (path, card_path):
         if not needed.is_file():
@@ -159,9 +167,19 @@ def read_card(path: Path | None = None) -> tuple[Path, Card]:
                 f"there is no file {needed}: a checkpoint is a .safetensors file and its .json card"
             )
     try:
-        fields = json.loads(card_path.read_text())
-        fields["classes"] = tuple(fields["classes"])
-        card = Card(**fields)
+        card = card_of(card_path.read_text())
     except (ValueError, TypeError, KeyError, CheckpointError) as error:
         raise CheckpointError(f"{card_path} is not a card that this version can read: {error}") from error
     return path, card
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a model is an exported network, by its name: see `model.onnx_network`."""
+    return Path(path).suffix.lower() == ".onnx"
+
+
+def card_of(text: str) -> Card:
+    """A card from its JSON; raises ValueError, TypeError, KeyError or CheckpointError for any other."""
+    fields = json.loads(text)
+    fields["classes"] = tuple(fields["classes"])
+    return Card(**fields)

@@ -28,7 +28,8 @@ from ray.exceptions import (
 from fer_batch.archive.listing import Listing, list_videos
 from fer_batch.archive.plan import LONGEST_S, bundles_of, plan_segments, probe_unknown
 from fer_batch.config import AnalyzeConfig, Limits
-from fer_batch.model.weights import Card, load_checkpoint
+from fer_batch.model.recognize import usable_card
+from fer_batch.model.weights import Card
 from fer_batch.pipeline.finalize import RunSummary, finalize, unsuccessful
 from fer_batch.pipeline.forget import complete_forget
 from fer_batch.pipeline.gauges import gauged
@@ -120,7 +121,7 @@ def analyze(
     config, limits = config or AnalyzeConfig(), limits or Limits()
     out = folder_of(out).absolute()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
-    card = load_checkpoint(checkpoint)[1]
+    card = usable_card(checkpoint)
     check_output(out, config, card, overwrite)  # before anything is made there
     with lease(out, "analyze"):
         run = check_output(out, config, card, overwrite)

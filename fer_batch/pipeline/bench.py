@@ -18,7 +18,7 @@ from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import InputError
 from fer_batch.laps import Laps
-from fer_batch.model.weights import load_checkpoint
+from fer_batch.model.recognize import usable_card
 from fer_batch.pipeline.results import write_result
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.schema import RESULTS, from_bundle, to_bundle
@@ -66,7 +66,7 @@ def bench(
     Raises InputError, before anything is measured, where a video can't be read.
     """
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
-    card = load_checkpoint(checkpoint)[1]
+    card = usable_card(checkpoint)
     videos = probe_videos(sources)
     bad = [f"{video['uri']} ({video['error']})" for video in videos.to_pylist() if video["status"] != "ok"]
     if bad:

@@ -1,7 +1,5 @@
 """What a study's folder holds: a file a trial, and the tables that are made of them."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ import optuna
 
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, OutputError
-from fer_batch.files import write_bytes, write_json
+from fer_batch.files import csv_bytes, write_bytes, write_json
 from fer_batch.training.recipes import recipe_of
 from fer_batch.training.space import derived, space
 
@@ -137,17 +135,13 @@ def write_results(
         if row is best:
             said = f"# trial {best['trial']} of {len(rows)}: {metric} {best[metric]:.4f} for selection\n"
             recipe = (said + recipe_of(changed)).encode()
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     found = {
         "settings": settings,
         "best": best["trial"] if best else None,
         "importance": importance(rows, config, metric),
     }
     try:
-        write_bytes(out / "trials.csv", text.getvalue().encode())
+        write_bytes(out / "trials.csv", csv_bytes(COLUMNS, ([row[name] for name in COLUMNS] for row in rows)))
         write_json(out / "trials.json", trials)
         if best:
             write_bytes(out / "best.toml", recipe)

@@ -1,0 +1,91 @@
+"""`export` of a checkpoint: a network as ONNX."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from fer_batch.cli.analyze import SAMPLE
+from fer_batch.config import AnalyzeConfig
+from fer_batch.errors import ConfigError
+from fer_batch.files import is_in_store
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def is_of_a_model(options: argparse.Namespace) -> bool:
+    """Whether `export` is asked for a network, by where it goes; raises ConfigError where its source says
+    something else.
+    """
+    out, packaged, stored = options.out, str(options.out) == "default", is_in_store(options.out)
+    is_run = not stored and (out / "run.json").exists()
+    if options.format == "onnx" or options.output.suffix.lower() == ".onnx":
+        if is_run and not packaged:
+            raise ConfigError(
+                f"{out} is a run of `analyze`, which holds no model: name a checkpoint (.safetensors), a "
+                "training run, or default"
+            )
+        return True
+    is_checkpoint = not stored and (out.suffix == ".safetensors" or (out / "model.safetensors").exists())
+    if (packaged or is_checkpoint) and not is_run:
+        raise ConfigError(f"-o is {options.output}; a checkpoint is exported to a file that ends in .onnx")
+    if options.int8 or options.data:
+        raise ConfigError("--int8 and --data are for checkpoints, which are exported to .onnx")
+    return False
+
+
+def run_export_model(options: argparse.Namespace) -> int:
+    """Run the command `export` for a checkpoint."""
+    if options.format not in (None, "onnx"):
+        raise ConfigError(f"{options.output} is a file of onnx, not of {options.format}")
+    if options.videos or options.threshold or options.min_s:
+        raise ConfigError("VIDEO, --threshold and --min-s are for runs of `analyze`, not for checkpoints")
+    if is_in_store(options.out):
+        raise ConfigError(f"{options.out} is in a store; checkpoints are read from this machine alone")
+    from fer_batch.evaluation.exported import export_model
+
+    figures = export_model(
+        None if str(options.out) == "default" else options.out,
+        options.output,
+        crops=_sample_crops,
+        data=options.data or (),
+        int8=options.int8,
+        on_line=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    _print_figures(figures, options)
+    return 0
+
+
+def _print_figures(figures: dict[str, Any], options: argparse.Namespace) -> None:
+    source = "of the data" if options.data else "of the packaged sample video"
+    print(
+        f"{options.output}: {figures['model_id']}, of {figures['made_of']}, {figures['bytes'] / 1e6:.1f} MB"
+    )
+    print(
+        f"  largest difference of a probability from PyTorch's{', before int8' * options.int8}: "
+        f"{figures['difference']:.1e}, on random crops and {figures['crops']} {source}"
+    )
+    if not options.int8:
+        return
+    print(f"  on {figures['n']:,} examples of the split {figures['split']}, float32 → int8:")
+    for key, name in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
+        before, after = figures[key]["float32"], figures[key]["int8"]
+        print(f"    {name} {before:.4f} → {after:.4f} ({after - before:+.4f})")
+    print(f"    the same answer in {figures['agreement']:.2%}")
+
+
+def _sample_crops(crop_scale: float) -> "np.ndarray":
+    """The faces of the packaged sample video, `(n, 48, 48) uint8`."""
+    import numpy as np
+
+    from fer_batch.archive.listing import list_videos
+    from fer_batch.archive.plan import plan_segments
+    from fer_batch.archive.probe import probe_videos
+    from fer_batch.pipeline.stages import FacesStage
+    from fer_batch.vision.crop import CROP_SIZE
+
+    config = AnalyzeConfig()
+    plan = plan_segments(probe_videos(list_videos([str(SAMPLE)]).sources), config, 0.0, "", 1)
+    stage = FacesStage(config, crop_scale, gpu=False)
+    seen = b"".join(stage.look(segment).column("crops")[0].as_py() for segment in plan.to_pylist())
+    return np.frombuffer(seen, np.uint8).reshape(-1, CROP_SIZE, CROP_SIZE)

@@ -1,0 +1,149 @@
+"""`fer-batch export` of a checkpoint: the file answers for other commands; what can't be done is a line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fer_batch.cli.main import main
+from fer_batch.errors import CheckpointError
+from fer_batch.model.recognize import usable_card
+from tests.onnx_models import CLASSES, write_checkpoint
+
+
+def run(*words: object) -> int | str | None:
+    try:
+        return main([*map(str, words)])
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training run `run`, a checkpoint `tiny.safetensors`, and faces for them, and others."""
+    folder = tmp_path_factory.mktemp("export")
+    (folder / "run").mkdir()
+    write_checkpoint(folder / "run" / "model.safetensors", "cnn4")
+    write_checkpoint(folder / "tiny.safetensors", "cnn4")
+    random = np.random.default_rng(0)
+    for name, classes in (("faces", CLASSES), ("others", ("bored", "calm"))):
+        for label in classes:
+            (folder / name / label).mkdir(parents=True)
+            for number in range(30):
+                image = Image.fromarray(random.integers(0, 256, (48, 48), np.uint8))
+                image.save(folder / name / label / f"{number}.png")
+    (folder / "videos").mkdir()
+    (folder / "videos" / "run.json").write_text("{}")
+    (folder / "empty").mkdir()
+    return folder
+
+
+@pytest.fixture
+def target(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(place)
+    return tmp_path
+
+
+def test_a_training_run_becomes_a_file_that_answers(target: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (target / "model.onnx").write_text("what was there")
+    assert run("export", "run", "-o", target / "model.onnx", "--data", "folder=faces") == 0
+    said = capfd.readouterr()
+    card = usable_card(target / "model.onnx")
+    assert said.out.startswith(f"{target / 'model.onnx'}: {card.model_id}, of cnn4-")
+    assert "on random crops and 90 of the data\n" in said.out
+    assert said.out.count("\n") == 2
+    assert card.classes == CLASSES
+    assert [path.name for path in target.iterdir()] == ["model.onnx"]
+    words = ["--data", "folder=faces", "--checkpoint", target / "model.onnx"]
+    assert run("evaluate", *words, "--out", target / "report") == 0
+    assert json.loads((target / "report" / "metrics.json").read_text())["model_id"] == card.model_id
+
+
+def test_int8_comes_with_what_it_costs(target: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["tiny.safetensors", "-o", target / "small.ONNX", "--int8", "--data", "folder=faces"]
+    assert run("export", *words) == 0
+    said = capfd.readouterr()
+    assert "before int8" in said.out
+    assert "examples of the split select, float32 → int8:" in said.out
+    assert [word in said.out for word in ("accuracy 0.", "macro-F1 0.", "the same answer in ")] == [True] * 3
+    assert "setting ranges by" in said.err
+    assert usable_card(target / "small.ONNX").network == "cnn4"
+    assert [path.name for path in target.iterdir()] == ["small.ONNX"]
+
+
+@pytest.mark.slow
+def test_the_packaged_checkpoint_is_compared_on_the_sample_and_analyzes_it(
+    target: Path, sample: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", "default", "-o", target / "model.onnx") == 0
+    assert "of the packaged sample video" in capfd.readouterr().out
+    card = usable_card(target / "model.onnx")
+    assert card.window_length == 17
+    words = [sample, "--fps", 1, "--checkpoint", target / "model.onnx", "--out", target / "out"]
+    assert run("analyze", *words) == 0
+    seen = pd.read_parquet(target / "out" / "tracks")
+    assert len(seen) > 10
+    assert set(seen["model_id"]) == {card.model_id}
+
+
+def test_a_file_that_answers_otherwise_is_not_written(
+    target: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fer_batch.model.onnx_export.TOLERANCE", -1.0)
+    assert run("export", "run", "-o", target / "model.onnx", "--data", "folder=faces") == 2
+    assert "differ from PyTorch's" in capfd.readouterr().err
+    assert not list(target.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "-o", "T/model.pt"], "ends in .onnx"),
+        (["run", "-o", "T"], "ends in .onnx"),
+        (["default", "-o", "T/rows.csv"], "ends in .onnx"),
+        (["tiny.safetensors", "-o", "T/model", "--format", "onnx"], "ends in .onnx"),
+        (["run", "-o", "T/model.onnx", "--format", "csv"], "not of csv"),
+        (["run", "-o", "T/nowhere/model.onnx"], "no folder"),
+        (["run", "-o", "T/folder.onnx"], "folder.onnx is a folder"),
+        (["run", "-o", "s3://bucket/model.onnx"], "s3://bucket/model.onnx"),
+        (["run", "one.mp4", "-o", "T/model.onnx"], "VIDEO"),
+        (["run", "-o", "T/model.onnx", "--min-s", "1"], "--min-s"),
+        (["run", "-o", "T/model.onnx", "--int8"], "--int8 needs --data"),
+        (["run", "-o", "T/model.onnx", "--data", "faces"], "NAME=PATH"),
+        (["run", "-o", "T/model.onnx", "--data", "folder=nowhere"], "nowhere"),
+        (["run", "-o", "T/model.onnx", "--data", "folder=others"], "bored"),
+        (["run", "-o", "T/model.onnx", "--data", "photos=faces"], "photos"),
+        (["videos", "-o", "T/model.onnx"], "videos is a run of `analyze`"),
+        (["videos", "-o", "T/rows.csv", "--int8"], "--int8 and --data are for checkpoints"),
+        (["empty", "-o", "T/model.onnx"], "empty/model.safetensors"),
+        (["gone.safetensors", "-o", "T/model.onnx"], "gone.safetensors"),
+        (["gone.onnx", "-o", "T/model.onnx"], "is an exported network"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    words: list[str], said: str, target: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (target / "folder.onnx").mkdir()
+    assert run("export", *(word.replace("T", str(target), 1) for word in words)) == 2
+    heard = capfd.readouterr()
+    assert said in heard.err
+    assert heard.out == ""
+    assert heard.err.count("\n") == 1
+    assert [path.name for path in target.iterdir()] == ["folder.onnx"]
+
+
+def test_only_where_a_model_answers_an_exported_one_is_taken(
+    target: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (target / "model.onnx").write_bytes(b"")
+    with pytest.raises(CheckpointError):
+        usable_card(target / "model.onnx")
+    words = ["--data", "folder=faces", "--init", target / "model.onnx", "--out", target / "run"]
+    assert run("train", *words) == 2
+    heard = capfd.readouterr().err
+    assert "model.onnx is an exported network, for answers alone" in heard
+    assert heard.count("\n") == 1
+    assert not (target / "run").exists()

@@ -1,0 +1,66 @@
+"""Small networks of each kind, and the ONNX graphs that were made of them, once for all tests."""
+
+import functools
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fer_batch.model.network import Network
+from fer_batch.model.onnx_export import Exported, export_network, joined
+from fer_batch.model.weights import Card, save_checkpoint
+from fer_batch.model.zoo import build
+
+CLASSES = ("calm", "cross", "glad")
+BLOCKS = {"classes": 3, "filters": [4, 4, 6, 6]}
+MODELS = {
+    "cnn-bilstm": (
+        "cnn-bilstm",
+        {"classes": 3, "fold": 2, "filters": [4, 4, 6], "depths": [1, 1, 2], "lstm": [6, 4]},
+        3,
+    ),
+    "cnn4": ("cnn4", BLOCKS | {"dense": [8, 6]}, 1),
+    "cnn4bn": ("cnn4bn", BLOCKS | {"dense": [8, 6]}, 1),
+    "cnn-lstm": ("cnn-lstm", BLOCKS | {"lstm": [6, 4]}, 1),
+    "dcnn-bilstm": ("dcnn-bilstm", BLOCKS | {"lstm": [6, 4], "dense": 5}, 3),
+    "resnet18": ("cnn-bilstm", {"classes": 3, "backbone": "resnet18", "size": 32, "lstm": [6, 4]}, 3),
+}
+"""Network, architecture and window length by a name."""
+
+
+@functools.cache
+def network_of(kind: str) -> tuple[Network, Card]:
+    """Random weights, as a checkpoint keeps them (in half precision), whose answers differ from crop to crop,
+    also by what the neighbours are.
+    """
+    name, architecture, steps = MODELS[kind]
+    torch.manual_seed(0)
+    network = build(name, architecture)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
+            nn.init.normal_(layer.running_mean, 0, 0.2)
+            nn.init.uniform_(layer.running_var, 0.5, 1.5)
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight)
+    for value in network.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value.half())
+    card = Card(
+        classes=CLASSES, architecture=architecture, network=name, window_length=steps, temperature=1.3
+    )
+    return network.eval(), card
+
+
+@functools.cache
+def exported(kind: str) -> Exported:
+    return export_network(*network_of(kind))
+
+
+@functools.cache
+def file_of(kind: str) -> bytes:
+    return joined(exported(kind))
+
+
+def write_checkpoint(path: Path, kind: str) -> Card:
+    """The network as training saves it."""
+    return save_checkpoint(path, *network_of(kind))
