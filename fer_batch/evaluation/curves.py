@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from fer_batch.errors import InputError
 from fer_batch.evaluation.pictures import BLUE, GREY, INK, RED, png
-from fer_batch.model.weights import read_card
+from fer_batch.model.weights import is_exported, read_card
 
 LINES = {
     "loss": (("loss", "training", BLUE), ("select_loss", "selection", RED)),
@@ -41,6 +41,8 @@ def history_of(checkpoint: Path | None) -> History | None:
     Raises CheckpointError where there is no such checkpoint, InputError where what lies beside it is not a
     history.
     """
+    if checkpoint is not None and is_exported(checkpoint):  # which knows nothing of its training
+        return None
     path, card = read_card(checkpoint)
     file = path.with_name("history.json")
     if not file.is_file():

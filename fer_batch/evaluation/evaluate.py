@@ -13,7 +13,7 @@ from fer_batch.evaluation.averaging import ten_crops
 from fer_batch.evaluation.examples import Examples, load_examples, split_name
 from fer_batch.evaluation.metrics import measure
 from fer_batch.model.recognize import Recognizer
-from fer_batch.model.weights import DEFAULT_CHECKPOINT, read_card
+from fer_batch.model.weights import DEFAULT_CHECKPOINT, is_exported, read_card
 from fer_batch.training.datasets import Clips
 from fer_batch.training.labels import canonical
 
@@ -104,7 +104,7 @@ def checkpoint_names(checkpoints: Sequence[Path | None]) -> list[str]:
     """
     names: list[str] = []
     for given in checkpoints:
-        path, _ = read_card(given)
+        path = given if given is not None and is_exported(given) else read_card(given)[0]
         name = path.absolute().parent.name if path.name == "model.safetensors" else path.stem
         if given is None or path.resolve() == DEFAULT_CHECKPOINT.resolve():
             name = "default"
