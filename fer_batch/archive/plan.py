@@ -14,7 +14,7 @@ from fer_batch.schema import PLAN, PROBED, conform
 
 MAX_SEGMENTS = 64
 """In a bundle, so that a thousand clips of a second are still several bundles."""
-BUNDLES_EACH = 8
+BUNDLES_EACH = 16
 """For each worker, at least, so that the last one to finish is not alone for long."""
 SHORTEST_TAIL_S = 1.0
 """A rest shorter than this belongs to the segment before it."""

@@ -262,7 +262,7 @@ def _through_stages(
     """
     there = place()
     work = sorted(work, key=_length_s, reverse=True)  # so that no long one is left for the end
-    bundles = ray.data.from_arrow(work)
+    bundles = ray.data.from_blocks(work)  # from_arrow starts workers of its own, to ask what is in each
     faces: tuple[Any, ...] = (config, card.crop_scale)
     if there.recognizers:
         arguments: tuple[Any, ...] = ("FacesStage", (*faces, AHEAD, there.faces_gpu > 0), limits)
@@ -327,7 +327,7 @@ def _probe(sources: pa.Table, limits: Limits) -> pa.Table:
     blocks = [sources.slice(first, PROBES_PER_TASK) for first in range(0, len(sources), PROBES_PER_TASK)]
     workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
     probed = _stage(
-        ray.data.from_arrow(blocks), GuardedProbe, (limits,), workers, len(blocks), None, num_cpus=1
+        ray.data.from_blocks(blocks), GuardedProbe, (limits,), workers, len(blocks), None, num_cpus=1
     )
     return pa.concat_tables(ray.get(probed.to_arrow_refs()))
 

@@ -1,6 +1,6 @@
 """What is done: one file a bundle, whole or absent."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,17 +10,25 @@ import pyarrow.parquet as pq
 
 from fer_batch.errors import OutputError
 from fer_batch.faults import point
-from fer_batch.files import content, names_in, source, write_parquet
+from fer_batch.files import content, is_in_store, names_in, source, write_parquet
 from fer_batch.schema import RESULTS, conform, from_bundle
 
 READERS = 8
 """Files that are read at once: a network's file system takes milliseconds for each."""
 
 
-def write_results(folder: Path, bundles: pa.Table) -> pa.Table:
-    """Write finished bundles of `bundled(RESULTS)`, each to `results/<bundle_id>.parquet`; their ids."""
-    for number in range(bundles.num_rows):
-        write_result(folder, bundles.slice(number, 1))
+def finish(folder: Path, bundles: pa.Table, work: Callable[[pa.Table], pa.Table]) -> pa.Table:
+    """Take bundles through `work`, which makes `bundled(RESULTS)` of them, and write each to
+    `results/<bundle_id>.parquet`; their ids.
+
+    One whose file is there is left alone: it is taken again as its worker was lost before that could tell. A
+    store is not asked, since each look there is a request.
+    """
+    names = bundles.column("bundle_id").to_pylist()
+    left = [is_in_store(folder) or not (folder / f"{name}.parquet").exists() for name in names]
+    answers = work(bundles.filter(pa.array(left, pa.bool_())))
+    for number in range(answers.num_rows):
+        write_result(folder, answers.slice(number, 1))
     return bundles.select(["bundle_id"])
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from fer_batch.config import Limits
 from fer_batch.pipeline.guard import GuardedStage, NoChildError
-from fer_batch.pipeline.results import write_results
+from fer_batch.pipeline.results import finish
 
 
 class Worker(GuardedStage):
@@ -26,12 +26,12 @@ class Worker(GuardedStage):
         self.results = results
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
+        look = super().__call__
         try:
-            done = super().__call__(bundles)
+            return look(bundles) if self.results is None else finish(self.results, bundles, look)
         except NoChildError as error:
             print(error, file=sys.stderr, flush=True)
             os._exit(1)
-        return done if self.results is None else write_results(self.results, done)
 
 
 class Recognizing:
@@ -43,4 +43,4 @@ class Recognizing:
         self.stage, self.results = RecognizeStage(checkpoint, flip), results
 
     def __call__(self, faces: pa.Table) -> pa.Table:
-        return write_results(self.results, self.stage(faces))
+        return finish(self.results, faces, self.stage)

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from facenet_pytorch import MTCNN
-from facenet_pytorch.models.utils.detect_face import bbreg, generateBoundingBox, nms_numpy, rerec
 from PIL import Image
 from torch import Tensor
-from torchvision.ops import nms
 
+from fer_batch.vision.mtcnn import MTCNN, bbreg, generateBoundingBox, nms, nms_numpy, rerec
 from fer_batch.vision.picture import Picture, rgb_part
 
 CASCADE = (0.6, 0.7)

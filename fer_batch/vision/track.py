@@ -1,7 +1,6 @@
 """Which face is which from moment to moment: tracks by overlap, ended by gaps and by shot cuts."""
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 GROW = 1.5
 """Boxes are grown by this before they are compared, so that a face that moves by its own width between two
@@ -44,6 +43,19 @@ def is_cut(before: np.ndarray, after: np.ndarray) -> bool:
     return bool(min(plain, np.median(np.abs(other - one))) >= CUT_CHANGE)
 
 
+def matched(score: np.ndarray) -> list[tuple[int, int]]:
+    """The rows and columns of `(tracks, n)` scores that go together, so that their sum is the largest."""
+    if not score.size:
+        return []
+    if min(score.shape) == 1:
+        track, face = np.unravel_index(score.argmax(), score.shape)
+        return [(int(track), int(face))]
+    from scipy.optimize import linear_sum_assignment  # half a second, which one face at a time does without
+
+    rows, columns = linear_sum_assignment(score, maximize=True)
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
 class Tracker:
     """Gives each face of each moment its track, from 0 up, in order of time.
 
@@ -72,8 +84,7 @@ class Tracker:
         answer = np.full(len(boxes), -1, np.int64)
         since_s = time_s - self.seen_s
         score = self._scores(self.boxes + self.speeds * since_s[:, None], boxes)
-        rows, columns = linear_sum_assignment(score, maximize=True)
-        for track, face in zip(rows, columns, strict=True):
+        for track, face in matched(score):
             if score[track, face] > 0:
                 answer[face] = self.ids[track]
                 shift = (_centres(boxes[face]) - _centres(self.boxes[track])) / max(since_s[track], 1e-9)

@@ -21,7 +21,7 @@ def seconds(nodes: int, folder: str) -> float:
     from fer_batch.pipeline.analyze import analyze
     from fer_batch.runtime import ray_session
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(nodes):
             cluster.add_node(num_cpus=1)

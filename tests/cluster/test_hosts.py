@@ -48,6 +48,6 @@ def test_a_submitted_job_outlives_a_host_cut_off_and_another_killed(
     log, said = job.communicate(timeout=240)
     assert job.returncode == 0, log + said
     assert len(done(out)) > len(kept)
-    assert {name: stat for name, stat in done(out).items() if name in kept} == kept
+    assert done(out).items() >= kept.items(), "what was done before the loss was done again"
     assert_same_run(out, alone)
     assert verify(out) == []

@@ -27,6 +27,6 @@ def test_a_run_goes_on_when_a_node_is_lost(clips: Path, undisturbed: Path, tmp_p
         assert driver.poll() is None
         _, said = driver.communicate()
         assert driver.returncode == 0, said
-    assert sum(done(out)[name] != stat for name, stat in kept.items()) <= 1
+    assert done(out).items() >= kept.items(), "what was done before the loss was done again"
     assert_same_run(out, undisturbed)
     assert verify(out) == []

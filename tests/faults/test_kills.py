@@ -212,7 +212,7 @@ def test_workers_and_their_children_killed_at_random_moments(
     assert driver.returncode == 0, said
     twice += sum(done(out)[name] != stat for name, stat in seen.items())
     assert kills >= 3, "the run was too short to be killed"
-    assert twice <= kills
+    assert twice == 0, "what was done before a kill was done again"
     assert_whole(out, undisturbed)
 
 

@@ -14,12 +14,13 @@ from fer_batch.pipeline.plan_store import clean, start_run
 from fer_batch.pipeline.results import (
     done_bundles,
     faces_found,
+    finish,
     read_bundle,
     read_results,
     remove_damaged,
     write_result,
 )
-from fer_batch.schema import RESULTS, to_bundle
+from fer_batch.schema import PLAN, RESULTS, bundled, from_bundle, to_bundle
 from tests.runs import CARD, Tracks, answer, answer_videos, kill_at, plan_videos
 
 VIDEOS: dict[str, Tracks | None] = {"/a.mp4": [["happy"] * 5, ["sad"]], "/b.mp4": []}
@@ -81,6 +82,32 @@ def test_killed_while_it_writes_a_bundle_it_is_done_or_not(out: Path, fault: str
     kill_at(fault, write_result, out / "results", bundle)
     assert (out / "results" / f"{name}.parquet").read_bytes() == before
     assert read_results(out / "results", plan).num_rows == 2
+
+
+def test_a_bundle_that_has_its_file_is_not_done_again(out: Path) -> None:
+    plan = plan_videos(out, VIDEOS)
+    answers = from_bundle(bundle_of(plan), RESULTS)
+    none, one, other = bundled(PLAN).empty_table(), to_bundle("one", plan), to_bundle("other", plan)
+    seen = []
+
+    def work(bundles: pa.Table) -> pa.Table:
+        names = bundles.column("bundle_id").to_pylist()
+        seen.append(names)
+        return pa.concat_tables(
+            [bundled(RESULTS).empty_table(), *(to_bundle(name, answers) for name in names)]
+        )
+
+    def finished(bundles: pa.Table) -> list[str]:
+        return finish(out / "results", bundles, work).column("bundle_id").to_pylist()
+
+    assert finished(none) == []
+    assert finished(one) == ["one"]
+    before = (out / "results" / "one.parquet").stat()
+    assert finished(pa.concat_tables([one, other])) == ["one", "other"]
+    assert finished(one) == ["one"]
+    assert seen == [[], ["one"], ["other"], []]
+    assert done_bundles(out / "results") == {"one", "other"}
+    assert (out / "results" / "one.parquet").stat() == before
 
 
 def cut(share: float) -> Callable[[Path], None]:

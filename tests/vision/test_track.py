@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_batch.vision.track import Tracker, is_cut, overlap
+from fer_batch.vision.track import Tracker, is_cut, matched, overlap
 
 NO_BOXES = np.zeros((0, 4))
 STEP_S = 0.2
@@ -137,6 +137,25 @@ def test_noise_of_a_camera_is_no_cut() -> None:
 
 
 # Tracks
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (np.zeros((0, 0)), []),
+        (np.zeros((0, 2)), []),
+        (np.zeros((2, 0)), []),
+        ([[0.5]], [(0, 0)]),
+        ([[0.2, 0.9, 0.9]], [(0, 1)]),
+        ([[0.2], [0.1], [0.2]], [(0, 0)]),
+        ([[0.9, 0.8], [0.8, 0.1]], [(0, 1), (1, 0)]),
+        ([[0.1, 0.2, 0.9], [0.3, 0.1, 0.9]], [(0, 2), (1, 0)]),
+    ],
+)
+def test_what_goes_together_has_the_largest_sum(
+    score: np.ndarray | list[list[float]], expected: list[tuple[int, int]]
+) -> None:
+    assert matched(np.asarray(score, float)) == expected
 
 
 def test_moments_without_faces_give_no_tracks_and_use_no_ids() -> None:
