@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from fer_batch.cli.main import main
-from fer_batch.evaluation.crossval import CLASSES, RECIPE, read_folds
+from fer_batch.evaluation.crossval import CLASSES, RECIPE
+from fer_batch.evaluation.folds import read_folds
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.schema import EMOTIONS
@@ -50,7 +51,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_figures_come_to_the_screen_and_into_the_folder(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--data", "ck48=ck48", "--init", "tiny.safetensors", "--epochs", 1, "--seed", 3, "--out", "cv"]
+    words = [
+        "--data",
+        "ck48=ck48",
+        "--init",
+        "tiny.safetensors",
+        "--epochs",
+        1,
+        "--seed",
+        3,
+        "--out",
+        "cv",
+        "--parallel",
+        1,
+    ]
     assert crossval(*words) == 0
     said = capsys.readouterr()
     assert "data: 116 of the folds' subjects are not there\n" in said.err
@@ -68,7 +82,8 @@ def test_figures_come_to_the_screen_and_into_the_folder(
     assert settings["init"].startswith("cnn-bilstm-")
     assert settings["classes"] == list(CLASSES)
     assert sorted(file.name for file in (place / "cv").iterdir()) == [
-        "crossval.json", "fold_01.json", "fold_05.json", "predictions.csv", "settings.json",
+        "confusion.png", "crossval.json", "fold_01.json", "fold_05.json", "folds.csv", "predictions.csv",
+        "settings.json",
     ]  # fmt: skip
     assert crossval(*words) == 0
     assert capsys.readouterr() == said  # the seconds are those of the first time

@@ -12,16 +12,10 @@ from PIL import Image
 
 from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
-from fer_batch.evaluation.crossval import (
-    CLASSES,
-    RECIPE,
-    crossval,
-    fold_of,
-    last_frame_probs,
-    paired_difference,
-    read_folds,
-    sequence_probs,
-)
+from fer_batch.evaluation.compare import paired_difference
+from fer_batch.evaluation.crossval import CLASSES, RECIPE, crossval
+from fer_batch.evaluation.fold_runs import last_frame_probs, sequence_probs
+from fer_batch.evaluation.folds import fold_of, read_folds
 from fer_batch.evaluation.metrics import measure
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.training.datasets import Clips, load_dataset
@@ -208,10 +202,10 @@ def test_every_sequence_is_answered_once_by_a_model_that_has_not_seen_its_subjec
         seen.append((set(training.subjects.tolist()), len(selection)))
         return learn(config, training, selection, *rest, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("fer_batch.evaluation.crossval.learn", watched)
+    monkeypatch.setattr("fer_batch.evaluation.fold_runs.learn", watched)
     lines: list[str] = []
     out = tmp_path / "out"
-    result = crossval(config_of(ck48), out, folds=folds, on_line=lines.append)
+    result = crossval(config_of(ck48), out, frozen=folds, on_line=lines.append)
     everyone = {name.split("_")[0] for name in SEQUENCES}
     assert seen == [(everyone - set(fold), 0) for fold in FOLDS[:3]]
     assert lines[0] == "data: 1 of the folds' subjects are not there"
@@ -243,11 +237,11 @@ def test_every_sequence_is_answered_once_by_a_model_that_has_not_seen_its_subjec
 
 def test_what_is_done_is_not_done_again_and_the_rest_is(ck48: Path, folds: Path, tmp_path: Path) -> None:
     out, config = tmp_path / "out", config_of(ck48)
-    whole = crossval(config, out, folds=folds)
+    whole = crossval(config, out, frozen=folds)
     kept = {name: (out / name).stat().st_mtime_ns for name in ("fold_01.json", "fold_03.json")}
     for name in ("fold_02.json", "crossval.json", "predictions.csv"):
         (out / name).unlink()
-    again = crossval(config, out, folds=folds)
+    again = crossval(config, out, frozen=folds)
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
     assert {k: again[k] for k in ("cnn", "cnn_bilstm", "difference", "settings")} == {
         k: whole[k] for k in ("cnn", "cnn_bilstm", "difference", "settings")
@@ -263,12 +257,12 @@ def test_what_is_done_is_not_done_again_and_the_rest_is(ck48: Path, folds: Path,
         ((config, tmp_path / "folds.json"), "folds_sha256 was "),
     ):
         with pytest.raises(ConfigError, match=what):
-            crossval(changed[0], out, folds=changed[1])
+            crossval(changed[0], out, frozen=changed[1])
     assert sorted((file.name, file.read_bytes()) for file in out.iterdir()) == before
     for content in ("{", "[]", '{"cnn": [[1]], "cnn_bilstm": [[1]], "seconds": 1}'):
         (out / "fold_02.json").write_text(content)
         with pytest.raises(OutputError, match=r"fold_02\.json .*delete it"):
-            crossval(config, out, folds=folds)
+            crossval(config, out, frozen=folds)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +270,7 @@ def test_what_is_done_is_not_done_again_and_the_rest_is(ck48: Path, folds: Path,
     [
         ({}, {}, InputError, "ck48"),
         ({"S001_001": "happy", "S999_001": "sad"}, {}, InputError, "'S999'"),
-        ({"S001_001": "happy", "S002_001": "sad"}, {}, InputError, "without the 2 sequences of fold 1"),
+        ({"S001_001": "happy", "S002_001": "sad"}, {}, InputError, "without the 2 examples of fold 1"),
         ({"S001_001": "happy", "S003_001": "happy"}, {}, InputError, "no two classes left"),
         ({"S001_001": "happy", "S003_001": "neutral"}, {}, InputError, "neutral"),
         (SEQUENCES, {"epochs": 0}, ConfigError, "--epochs is 0"),
@@ -296,7 +290,7 @@ def test_what_cannot_be_cross_validated_is_said_before_anything_is_written(
     data.mkdir()
     write_ck48(data, sequences)
     with pytest.raises(error, match=said):
-        crossval(config_of(data, **fields), tmp_path / "out", folds=folds)
+        crossval(config_of(data, **fields), tmp_path / "out", frozen=folds)
     assert not (tmp_path / "out").exists()
 
 
@@ -306,4 +300,4 @@ def test_a_folder_of_something_else_is_left_alone(ck48: Path, folds: Path, tmp_p
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "out", tmp_path / "file"):
         with pytest.raises(OutputError, match="something else than a cross-validation"):
-            crossval(config_of(ck48), out, folds=folds)
+            crossval(config_of(ck48), out, frozen=folds)
