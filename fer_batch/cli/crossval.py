@@ -16,9 +16,8 @@ EXAMPLES = """\
 examples:
   fer-batch crossval --data ck48=CK+48/ --out runs/ck48
   fer-batch crossval --data ck48=ck48.parquet --init RUN/model.safetensors --seed 1 --out runs/ck48_1
-  fer-batch crossval --preset dcnn-bilstm-ck48 --data ck48=ck48.parquet --folds 5 --out runs/dcnn
-  fer-batch crossval --preset dcnn-bilstm-ck48 --data ck48=ck48.parquet --by both --test-share 0.3 \
-    --repeats 3 --out runs/leak
+  fer-batch crossval --preset dcnn-bilstm-ck48 --data ck48=ck48.parquet --test-share 0.3 --out runs/dcnn
+  fer-batch crossval --preset dcnn-bilstm-ck48 --data ck48=ck48.parquet --by both --folds 5 --out runs/leak
   fer-batch crossval --preset cnn4bn-fer2013 --data fer2013=fer2013.parquet --folds 5 --out runs/cnn4bn
 
 Without --preset or --recipe: CK+48's seven classes, the CNN on a sequence's last frame against the CNN-BiLSTM

@@ -7,6 +7,7 @@ was trained. What is there is done.
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -63,10 +64,11 @@ def run_folds(
     yields the files as they are done.
 
     `parallel` folds at once are tasks of Ray, by default as many as it has CPUs for; one at a time is done in
-    this process, without Ray. A fold whose process dies is begun anew, `RETRIES` times. Where one fails, the
-    others are done first; then FerBatchError says which, and why.
+    this process, without Ray, and an error ends it. On Ray a fold whose process dies is begun anew, `RETRIES`
+    times, and where one fails the others are done first; then FerBatchError says which, and why.
     """
-    if parallel == 1 or not todo or (parallel is None and len(todo) == 1 and not address):
+    elsewhere = address or os.environ.get("RAY_ADDRESS")
+    if parallel == 1 or not todo or (parallel is None and len(todo) == 1 and not elsewhere):
         for file, fold in todo.items():
             run_fold(config, data, fold, models, file)
             yield file
