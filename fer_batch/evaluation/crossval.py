@@ -1,39 +1,43 @@
-"""CK+48 by cross-validation: what a window of frames adds to the last frame alone, on people never seen.
+"""Cross-validation: how good a way of training is on people never seen, and what is gained by having seen
+them.
 
-The folds are of subjects and frozen in `ck48_folds.json`: ten lists of their ids. They were made once by
-scikit-learn's `StratifiedGroupKFold(10, shuffle=True, random_state=0)`, its groups the subjects and its
-strata the seven classes, of the 327 sequences in order of their name; so each fold holds 31 to 38
-sequences of 10 to 13 people, and a tenth of each class. Nothing is chosen on a test fold: the recipe is fixed
-beforehand, and the last epoch answers.
+By default, what a window of frames adds to the last frame alone, on CK+48 by subject. Nothing is chosen on a
+test fold: the recipe is fixed beforehand, and the last epoch answers, or one chosen by a part of the training
+folds.
 """
 
-import csv
+import dataclasses
 import hashlib
-import io
+import itertools
 import json
-import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, InputError, OutputError
-from fer_batch.evaluation.metrics import measure, paired_difference
-from fer_batch.files import write_bytes, write_json
-from fer_batch.model.cnn_bilstm import CnnBiLstm
+from fer_batch.evaluation.fold_figures import Done, all_figures, fold_row, pool, predictions_csv, rows_csv
+from fer_batch.evaluation.fold_runs import (
+    ALONE,
+    PAIR,
+    file_of,
+    read_fold,
+    run_folds,
+    training_parts,
+    write_whole,
+)
+from fer_batch.evaluation.folds import FOLDS, FROZEN, Fold, Protocol, groups_of, make_folds, read_folds
+from fer_batch.evaluation.grouped import worth
+from fer_batch.evaluation.pictures import confusion_plot, png
+from fer_batch.files import write_json
 from fer_batch.model.weights import load_checkpoint
-from fer_batch.training.datasets import Clips, load_datasets
-from fer_batch.training.loop import Place, learn, normalise, to_grey
+from fer_batch.training.datasets import Clips, class_counts, load_datasets
 
 CLASSES = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
 """CK+'s own seven: contempt is among them, neutral is not."""
-FOLDS = Path(__file__).parent / "ck48_folds.json"
-MODELS = ("cnn", "cnn_bilstm")
-"""What answers: the encoder and its head on the last frame, after the stills; and all of the network on all
-frames of the sequence, at the last."""
 RECIPE: dict[str, Any] = {
     "epochs": 10,
     "sequence_epochs": 10,
@@ -44,156 +48,163 @@ RECIPE: dict[str, Any] = {
 }
 """How each fold is trained, unless another is asked for: a tenth of the learning rate of training from
 scratch, until the loss on the training folds falls little more, and windows as long as the sequences."""
-
-
-def read_folds(path: Path = FOLDS) -> list[list[str]]:
-    """The subjects of each fold; raises InputError where the file is no list of lists of ids, each in one
-    fold only.
-    """
-    try:
-        folds = json.loads(path.read_text())
-        subjects = [subject for fold in folds for subject in fold]
-        valid = all(isinstance(fold, list) for fold in folds) and all(isinstance(s, str) for s in subjects)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a readable file of folds: {error}") from error
-    if not valid or len(folds) < 2 or len(set(subjects)) < len(subjects):
-        raise InputError(f"{path}: folds are two or more lists of subjects' ids, each id in one of them")
-    return folds
-
-
-def fold_of(subjects: np.ndarray, folds: Sequence[Sequence[str]]) -> np.ndarray:
-    """`(N,) int64`: the fold, from 0, of each of `(N,) str` subjects; raises InputError for one in none."""
-    number = {subject: index for index, fold in enumerate(folds) for subject in fold}
-    unknown = sorted(set(subjects.tolist()) - number.keys())
-    if unknown:
-        raise InputError(
-            f"{len(unknown)} of the data's subjects are in no fold ({', '.join(map(repr, unknown[:3]))}…); "
-            f"the folds know CK+'s {len(number)} subjects, as in S010_004_00000017.png: use CK+48 as it is"
-        )
-    return np.array([number[subject] for subject in subjects.tolist()], np.int64)
+NAMES = {"cnn": "CNN", "cnn_bilstm": "CNN-BiLSTM"}
 
 
 def crossval(
     config: TrainConfig,
     out: Path,
     *,
-    folds: Path = FOLDS,
+    protocol: Protocol | None = None,
+    frozen: Path = FOLDS,
+    pair: bool = True,
+    parallel: int | None = 1,
     on_line: Callable[[str], None] = lambda line: None,
+    address: str | None = None,
+    insecure: bool = False,
+    verbose: bool = False,
 ) -> dict[str, Any]:
     """Train as `config` says on all folds but one, answer that one, for each fold in turn, and write
-    `crossval.json` and `predictions.csv` into `out`; returns what the former holds.
+    `crossval.json`, `folds.csv`, `predictions.csv` and a confusion matrix into `out`; returns what the first
+    holds.
 
-    That is `n`, `subjects` (how many), `folds` (`n`, accuracies and seconds of each), the `settings`, all
-    figures of `measure` of the pooled answers under "cnn" and "cnn_bilstm", and their `difference` (see
-    `paired_difference`). A row of the CSV is a sequence: its subject, its number among the subject's, in
-    order of their names, its fold, and its classes. Folds without sequences in the data are passed over.
+    That is `n`, `unit` (images or sequences), `subjects` (how many), the `settings`, and of the one way to
+    divide the data (`protocol`) all figures of `measure` of the pooled answers under "model"; or, with `pair`
+    and a CNN-BiLSTM, under "cnn" (the last frame alone) and "cnn_bilstm", with their `difference` (see
+    `paired_difference`). With them stand `folds` (see `fold_row`), `repeats` (the same of each seed's folds
+    together) and the `spread` over repeats, or with one over folds. With several repeats accuracy and
+    macro-F1 are means over them, and as an example's answers are not independent, the intervals are those of
+    `grouped_intervals`, and the difference has no p. Of two ways to divide, all that stands under their
+    names, and `leak` says of each model what `worth` says of random against subject.
 
-    A fold that is done is a file there, and is not done again. Raises ConfigError where `out` holds another
-    configuration, InputError for data that can't be used, both before anything is written.
+    `pair` is for CK+48's seven classes alone. Of these, ten folds by subject are those of `frozen`, whatever
+    the seed. The split "test" of the data is left out. Folds without examples in the data are passed over.
+
+    A fold that is done is a file there, and is not done again. `parallel`, `address`, `insecure` and
+    `verbose` are as in `run_folds`. Raises ConfigError where `out` holds another configuration, InputError
+    for data that can't be used, both before anything is written.
     """
-    if config.classes != CLASSES or [name for name, _ in config.data] != ["ck48"]:
-        raise ConfigError("cross-validation is of CK+48's seven classes: give --data ck48=PATH, and no other")
-    if config.epochs < 1:
-        raise ConfigError(f"--epochs is {config.epochs}; allowed is a whole number from 1")
-    init = load_checkpoint(Path(config.init))[1].model_id if config.init else None
-    data, counts = load_datasets(config.data, classes=CLASSES, for_training=False)
-    known = read_folds(folds)
-    fold = fold_of(data.subjects, known)
-    _check_training(data, fold)
+    protocol = protocol or Protocol()
+    network, init = _check(config, pair, parallel)
+    models = PAIR if pair and network == "cnn-bilstm" else ALONE
+    data, counts = load_datasets(
+        config.data, classes=config.classes or None, leave_out=config.leave_out, for_training=False
+    )
+    kept = data.splits != "test"
+    counts = Counter(counts) + Counter({"of_the_split_test_left_out": int((~kept).sum())})
+    data = data.take(kept)
+    if not pair:
+        _check_classes(data)
+    own = set(data.classes) == set(CLASSES) and [name for name, _ in config.data] == ["ck48"]
+    known = read_folds(frozen) if own and protocol.folds == FROZEN and protocol.test_share is None else []
+    folds = make_folds(data, protocol, config.seed, known)
+    for fold in folds:
+        training_parts(config, data, fold)
     settings = {
         **{k: v for k, v in config.to_dict().items() if k != "data"},
+        **dataclasses.asdict(protocol),
+        "by": list(protocol.by),
+        "models": list(models),
         "init": init,
         "data_sha256": _digest(data),
-        "folds_sha256": hashlib.sha256(json.dumps(known).encode()).hexdigest(),
+        "folds_sha256": hashlib.sha256(b"".join(fold.tested.tobytes() for fold in folds)).hexdigest(),
     }
+    out = out.absolute()
     _claim(out, settings)
     for name, count in sorted(counts.items()):
         on_line(f"data: {count} {name.replace('_', ' ')}")
-    if absent := sum(map(len, known)) - len(set(data.subjects.tolist())):
+    absent = sum(map(len, known)) - len(set(data.subjects.tolist()))
+    if known and "subject" in protocol.by and absent:
         on_line(f"data: {absent} of the folds' subjects are not there")
-    pooled = {name: np.zeros((len(data), len(CLASSES))) for name in MODELS}
-    rows = []
-    for number in np.unique(fold).tolist():
-        file, tested = out / f"fold_{number + 1:02d}.json", np.flatnonzero(fold == number)
-        if not file.exists():
-            _write(file, json.dumps(_one_fold(config, data, fold == number)).encode())
-        done = _read_fold(file, len(tested))
-        row = {"fold": number + 1, "n": len(tested), "seconds": done["seconds"]}
-        for name in MODELS:
-            pooled[name][tested] = done[name]
-            row[name] = float((pooled[name][tested].argmax(axis=1) == data.labels[tested]).mean())
-        rows.append(row)
-        on_line(
-            f"fold {number + 1} of {len(known)}: {len(tested)} sequences, CNN {row['cnn']:.3f}, "
-            f"CNN-BiLSTM {row['cnn_bilstm']:.3f}, {row['seconds']:.0f} s"
-        )
-    cnn_right, both_right = (pooled[name].argmax(axis=1) == data.labels for name in MODELS)
-    result = {
+    groups, unit = groups_of(data), "images" if (np.diff(data.starts) == 1).all() else "sequences"
+    files = {file_of(out, f, len(protocol.by) > 1, protocol.repeats > 1): f for f in folds}
+    todo = {file: fold for file, fold in files.items() if not file.exists()}
+    done: dict[Path, Done] = {}
+    for file in itertools.chain(
+        (file for file in files if file not in todo),
+        run_folds(
+            config, data, todo, models,
+            parallel=parallel, address=address, insecure=insecure, verbose=verbose, on_line=on_line,
+        ),
+    ):  # fmt: skip
+        fold = files[file]
+        shape = (int(fold.tested.sum()), len(data.classes))
+        done[file] = (fold, read_fold(file, models, shape))
+        on_line(_told(fold_row(data, groups, done[file], models), fold, models, protocol, unit))
+    result: dict[str, Any] = {
         "n": len(data),
-        "subjects": len(set(data.subjects.tolist())),
-        **{name: measure(pooled[name], data.labels, CLASSES) for name in MODELS},
-        "difference": paired_difference(cnn_right, both_right, data.subjects),
-        "folds": rows,
-        "settings": settings,
+        "unit": unit,
+        "subjects": len(set(data.subjects.tolist()) - {""}),
     }
-    _write(out / "predictions.csv", _csv(data, fold, pooled))
-    _write(out / "crossval.json", (json.dumps(result, indent=2) + "\n").encode())
+    in_order = [done[file] for file in files]
+    of_protocol = {by: [each for each in in_order if each[0].by == by] for by in protocol.by}
+    result |= _said(data, groups, of_protocol, models)
+    result["settings"] = settings
+    several = len(protocol.by) > 1
+    for by in protocol.by:
+        figures = (result[by] if several else result)[models[-1]]
+        picture = png(confusion_plot(np.array(figures["confusion"]), data.classes))
+        write_whole(out / (f"confusion_{by}.png" if several else "confusion.png"), picture)
+    write_whole(out / "folds.csv", rows_csv([fold_row(data, groups, each, models) for each in in_order]))
+    write_whole(out / "predictions.csv", predictions_csv(data, in_order, models))
+    write_whole(out / "crossval.json", (json.dumps(result, indent=2) + "\n").encode())
     return result
 
 
-def _one_fold(config: TrainConfig, data: Clips, tested: np.ndarray) -> dict[str, Any]:
-    """Probabilities of both models for the clips of the fold, and how long it took, in seconds."""
-    began = time.monotonic()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    stills: dict[str, torch.Tensor] = {}
-
-    def epoch_done(state: dict[str, Any]) -> None:
-        if state["history"][-1]["phase"] == "stills":
-            stills.update({name: value.clone() for name, value in state["ema"].items()})
-
-    nothing = data.take(np.zeros(len(data), bool))  # no selection: the last epoch answers
-    state = learn(config, data.take(~tested), nothing, Place(device=device), epoch_done=epoch_done)
-    model = CnnBiLstm(**state["architecture"]).to(device).eval()
-    chosen = data.take(tested)
-    model.load_state_dict(stills)
-    cnn = last_frame_probs(model, chosen, device)
-    model.load_state_dict(state["ema"])
-    return {
-        "cnn": cnn.tolist(),
-        "cnn_bilstm": sequence_probs(model, chosen, device).tolist(),
-        "seconds": round(time.monotonic() - began, 1),
-    }
+def _said(
+    data: Clips, groups: np.ndarray, folds: dict[str, list[Done]], models: Sequence[str]
+) -> dict[str, Any]:
+    """All figures of the folds of each way to divide, and what is between two."""
+    figures = {by: all_figures(data, groups, done, models) for by, done in folds.items()}
+    if len(figures) == 1:
+        return next(iter(figures.values()))
+    pooled = {by: pool(data, groups, done, models) for by, done in folds.items()}
+    return figures | {"leak": {m: worth(pooled["random"][m], pooled["subject"][m]) for m in models}}
 
 
-@torch.inference_mode()
-def last_frame_probs(model: CnnBiLstm, clips: Clips, device: torch.device) -> np.ndarray:
-    """Probabilities `(N, C) float64` by the encoder and its head of each clip's last frame alone."""
-    if not len(clips):
-        return np.zeros((0, model.crop_head.out_features))
-    crops = normalise(to_grey(clips.frames[clips.starts[1:] - 1], device))  # (N, 1, 48, 48)
-    return model.classify_crops(model.encode(crops)).double().softmax(dim=1).cpu().numpy()
+def _check(config: TrainConfig, pair: bool, parallel: int | None) -> tuple[str, str | None]:
+    """Raise for what can't be asked for; returns the network's name, and the id of the model to start from,
+    if any.
+    """
+    if pair and (config.classes != CLASSES or [name for name, _ in config.data] != ["ck48"]):
+        raise ConfigError(
+            "without --preset or --recipe, cross-validation is of CK+48's seven classes: "
+            "give --data ck48=PATH, and no other"
+        )
+    if config.epochs < 1:
+        raise ConfigError(f"--epochs is {config.epochs}; allowed is a whole number from 1")
+    if parallel is not None and parallel < 1:
+        raise ConfigError(f"--parallel is {parallel}; allowed is a whole number from 1")
+    if not config.init:
+        return config.network, None
+    card = load_checkpoint(Path(config.init))[1]
+    if config.preset and card.network != config.network:
+        raise ConfigError(
+            f"--init {config.init} is a {card.network}, --preset {config.preset} a {config.network}: "
+            "give another --init, or no preset"
+        )
+    return card.network, card.model_id
 
 
-@torch.inference_mode()
-def sequence_probs(model: CnnBiLstm, clips: Clips, device: torch.device) -> np.ndarray:
-    """Probabilities `(N, C) float64` by the whole network of all frames of each clip, at the last."""
-    if not len(clips):
-        return np.zeros((0, model.crop_head.out_features))
-    lengths = np.diff(clips.starts)
-    steps = np.minimum(np.arange(lengths.max()), lengths[:, None] - 1)  # (N, T), its last frame as padding
-    crops = normalise(to_grey(clips.frames[clips.starts[:-1, None] + steps], device))  # (N, T, 1, 48, 48)
-    logits = model(crops, torch.from_numpy(lengths))  # (N, T, C)
-    last = logits[torch.arange(len(clips)), torch.from_numpy(lengths - 1)]
-    return last.double().softmax(dim=1).cpu().numpy()
+def _check_classes(data: Clips) -> None:
+    there = class_counts(data)
+    if absent := [name for name in data.classes if name not in there]:
+        raise InputError(
+            f"the data has nothing of the class {', '.join(absent)}: give data that has, or other --classes"
+        )
 
 
-def _check_training(data: Clips, fold: np.ndarray) -> None:
-    for number in np.unique(fold):
-        if len(np.unique(data.labels[fold != number])) < 2:
-            raise InputError(
-                f"without the {(fold == number).sum()} sequences of fold {number + 1} the data has no two "
-                "classes left to train on; cross-validation takes subjects of several folds"
-            )
+def _told(row: dict[str, Any], fold: Fold, models: Sequence[str], protocol: Protocol, unit: str) -> str:
+    where = ["at random" if fold.by == "random" else "by subject"] * (len(protocol.by) > 1) + [
+        f"seed {fold.seed}"
+    ] * (protocol.repeats > 1)
+    if protocol.test_share is None:
+        where.append(f"fold {fold.number} of {fold.folds}")
+    if models == ALONE:
+        said = f"accuracy {row['accuracy']:.3f}, macro-F1 {row['macro_f1']:.3f}"
+    else:
+        said = ", ".join(f"{NAMES[name]} {row[name]:.3f}" for name in models)
+    return f"{', '.join(where) or 'test part'}: {row['n']} {unit}, {said}, {row['seconds']:.0f} s"
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
@@ -216,42 +227,9 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
         raise OutputError(f"{out} can't be written: {error.strerror}") from error
 
 
-def _read_fold(file: Path, count: int) -> dict[str, Any]:
-    try:
-        done = json.loads(file.read_text())
-        shapes = {np.shape(done[name]) for name in MODELS}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{file} is not a fold's answers ({error}): delete it to have it done again"
-        ) from error
-    if shapes != {(count, len(CLASSES))}:
-        raise OutputError(f"{file} does not answer {count} sequences: delete it to have it done again")
-    return done
-
-
-def _write(file: Path, content: bytes) -> None:
-    try:
-        write_bytes(file, content)
-    except OSError as error:
-        raise OutputError(f"{file} can't be written: {error.strerror}") from error
-
-
 def _digest(data: Clips) -> str:
     digest = hashlib.sha256()
     for part in (data.frames, data.starts, data.labels):
         digest.update(part.tobytes())
     digest.update(" ".join(data.subjects.tolist()).encode())
     return digest.hexdigest()
-
-
-def _csv(data: Clips, fold: np.ndarray, pooled: dict[str, np.ndarray]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["subject", "sequence", "fold", "true", *MODELS])
-    seen: dict[str, int] = {}
-    answers = [pooled[name].argmax(axis=1) for name in MODELS]
-    for index, subject in enumerate(data.subjects.tolist()):
-        seen[subject] = seen.get(subject, 0) + 1
-        classes = [CLASSES[i] for i in (data.labels[index], *(a[index] for a in answers))]
-        writer.writerow([subject, seen[subject], fold[index] + 1, *classes])
-    return text.getvalue().encode()

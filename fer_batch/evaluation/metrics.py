@@ -116,7 +116,7 @@ def bootstrap_intervals(
         counts = _each_row(cell[drawn], width * width).reshape(rows, width, width)
         gaps = _each_row(place[drawn], BINS, gap[drawn])
         figures = {
-            **_of_confusions(counts),
+            **of_confusions(counts),
             "ece": np.abs(gaps).sum(axis=1) / count,
             "nll": loss[drawn].mean(axis=1),
         }
@@ -160,7 +160,7 @@ def paired_difference(
     }
 
 
-def _of_confusions(counts: np.ndarray) -> dict[str, np.ndarray]:
+def of_confusions(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Figures `(R,) float64` of each of `(R, C, C)` confusion matrices."""
     right = np.diagonal(counts, axis1=1, axis2=2)
     support, answers = counts.sum(axis=2), counts.sum(axis=1)

@@ -1,6 +1,11 @@
 """`fer-batch crossval`: figures on the screen and in files, and one line for what can't be done."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,8 @@ import torch
 from PIL import Image
 
 from fer_batch.cli.main import main
-from fer_batch.evaluation.crossval import CLASSES, RECIPE, read_folds
+from fer_batch.evaluation.crossval import CLASSES, RECIPE
+from fer_batch.evaluation.folds import read_folds
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.schema import EMOTIONS
@@ -50,7 +56,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_figures_come_to_the_screen_and_into_the_folder(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--data", "ck48=ck48", "--init", "tiny.safetensors", "--epochs", 1, "--seed", 3, "--out", "cv"]
+    words = [
+        "--data",
+        "ck48=ck48",
+        "--init",
+        "tiny.safetensors",
+        "--epochs",
+        1,
+        "--seed",
+        3,
+        "--out",
+        "cv",
+        "--parallel",
+        1,
+    ]
     assert crossval(*words) == 0
     said = capsys.readouterr()
     assert "data: 116 of the folds' subjects are not there\n" in said.err
@@ -68,12 +87,88 @@ def test_figures_come_to_the_screen_and_into_the_folder(
     assert settings["init"].startswith("cnn-bilstm-")
     assert settings["classes"] == list(CLASSES)
     assert sorted(file.name for file in (place / "cv").iterdir()) == [
-        "crossval.json", "fold_01.json", "fold_05.json", "predictions.csv", "settings.json",
+        "confusion.png", "crossval.json", "fold_01.json", "fold_05.json", "folds.csv", "predictions.csv",
+        "settings.json",
     ]  # fmt: skip
     assert crossval(*words) == 0
     assert capsys.readouterr() == said  # the seconds are those of the first time
     assert crossval(*words, "--seed", 4) == 2
     assert capsys.readouterr().err.endswith("(seed was 3, is 4): name another --out\n")
+
+
+RECIPE_FILE = """
+network = "dcnn-bilstm"
+classes = ["happy", "sad"]
+filters = [4]
+depths = [1]
+dropouts = [0.0, 0.0, 0.0, 0.0]
+window_length = 3
+sequence_epochs = 0
+"""
+
+
+def test_a_leak_is_told_with_what_it_is_worth(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "dcnn.toml").write_text(RECIPE_FILE)
+    words = ["--data", "ck48=ck48", "--recipe", "dcnn.toml", "--epochs", 1, "--parallel", 1, "--by", "both"]
+    assert crossval(*words, "--folds", 2, "--out", "cv") == 0
+    said = capsys.readouterr()
+    assert [line.split(" sequences")[0] for line in said.err.splitlines()] == [
+        "at random, fold 1 of 2: 2", "at random, fold 2 of 2: 2",
+        "by subject, fold 1 of 2: 2", "by subject, fold 2 of 2: 2",
+    ]  # fmt: skip
+    assert said.out.startswith("CK+48, 4 sequences of 2 people, 2 folds pooled\n")
+    assert "at random, the model: accuracy " in said.out
+    assert "(mean ± standard deviation of 2 folds)" in said.out
+    assert "the model: the leak is worth " in said.out
+    assert (
+        "at random 4 of 4 answers are of people that stand outside the fold too, by subject none of 4"
+        in said.out
+    )
+    assert "confusion_random.png, confusion_subject.png beside it\n" in said.out
+    assert json.loads((place / "cv" / "crossval.json").read_text())["settings"]["init"] is None
+    assert crossval(*words, "--test-share", 0.5, "--repeats", 2, "--out", "share") == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("at random, seed 0: 2 sequences, accuracy ")
+    assert "0.5 of it asked, 2 times" in said.out
+    assert ", over 2 repeats ± " in said.out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # on a busy machine Ray alone takes minutes to start
+def test_what_was_killed_goes_on_with_the_folds_that_are_left(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "dcnn.toml").write_text(RECIPE_FILE)
+    write_images(place / "ck48", [f"S{number}" for number in range(200, 210)])
+    words = ["--data", "ck48=ck48", "--recipe", "dcnn.toml", "--epochs", "30", "--folds", "6"]
+    command = [
+        sys.executable,
+        "-m",
+        "fer_batch.cli.main",
+        "crossval",
+        *words,
+        "--parallel",
+        "2",
+        "--out",
+        "cv",
+    ]
+    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 600
+    while not list((place / "cv").glob("fold_*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    time.sleep(1)  # what it started ends with it
+    done = {file.name: file.stat().st_mtime_ns for file in (place / "cv").glob("fold_*.json")}
+    assert 0 < len(done) < 6
+    assert subprocess.run(command, capture_output=True, check=True, text=True).stderr.count(" of 6: ") == 6
+    assert {name: (place / "cv" / name).stat().st_mtime_ns for name in done} == done
+    assert crossval(*words, "--parallel", 1, "--out", "alone") == 0
+    there, here = (json.loads((place / out / "crossval.json").read_text()) for out in ("cv", "alone"))
+    for result in (there, here):
+        for row in result["folds"]:
+            del row["seconds"]
+    assert there == here
 
 
 @pytest.mark.parametrize(
@@ -89,6 +184,20 @@ def test_figures_come_to_the_screen_and_into_the_folder(
         (["--data", "ck48=ck48", "--epochs", "0"], "--epochs is 0"),
         (["--data", "ck48=ck48", "--epochs", "many"], "--epochs"),
         (["--data", "ck48=ck48", "--seed", "-1"], "--seed is -1"),
+        (["--data", "ck48=ck48", "--folds", "1"], "--folds is 1"),
+        (["--data", "ck48=ck48", "--folds", "3"], "2 people or different images, fewer than --folds 3"),
+        (["--data", "ck48=ck48", "--folds", "2", "--test-share", "0.3"], "not allowed with argument --folds"),
+        (["--data", "ck48=ck48", "--test-share", "1.5"], "--test-share is 1.5"),
+        (["--data", "ck48=ck48", "--test-share", "0.1"], "--test-share 0.1 of the 4 examples is none"),
+        (["--data", "ck48=ck48", "--repeats", "0"], "--repeats is 0"),
+        (["--data", "ck48=ck48", "--parallel", "0"], "--parallel is 0"),
+        (["--data", "ck48=ck48", "--by", "luck"], "--by"),
+        (["--data", "ck48=ck48", "--preset", "theirs"], "--preset is theirs; allowed is cnn4-fer2013"),
+        (["--data", "ck48=ck48", "--recipe", "no.toml"], "--recipe no.toml is not a readable"),
+        (
+            ["--data", "ck48=ck48", "--preset", "cnn4-fer2013"],
+            "nothing of the class angry, disgust, fear, neu",
+        ),
         (["--data", "ck48=ck48", "--out", "tiny.json"], "tiny.json holds something else"),
     ],
 )

@@ -1,32 +1,25 @@
 """Cross-validation: folds by subject, answers of last frames and of sequences, and the pairs of them."""
 
 import csv
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
-from fer_batch.evaluation.crossval import (
-    CLASSES,
-    RECIPE,
-    crossval,
-    fold_of,
-    last_frame_probs,
-    read_folds,
-    sequence_probs,
-)
+from fer_batch.evaluation.crossval import CLASSES, RECIPE, crossval
+from fer_batch.evaluation.folds import Protocol
 from fer_batch.evaluation.metrics import measure
-from fer_batch.model.cnn_bilstm import CnnBiLstm
-from fer_batch.training.datasets import Clips, load_dataset
+from fer_batch.model.weights import Card, save_checkpoint
+from fer_batch.model.zoo import build
+from fer_batch.training.datasets import Clips
 from fer_batch.training.loop import learn
 
-CPU = torch.device("cpu")
 FOLDS = [["S001", "S002"], ["S003"], ["S004", "S005"], ["S006"]]
 """Of the tiny data below; nobody of the last is in it."""
 SEQUENCES = {
@@ -54,28 +47,6 @@ def config_of(data: Path, **fields: object) -> TrainConfig:
     )
 
 
-def clips_of(lengths: list[int]) -> Clips:
-    random = np.random.default_rng(1)
-    count = len(lengths)
-    return Clips(
-        frames=random.integers(0, 256, (sum(lengths), 48, 48), np.uint8),
-        starts=np.cumsum([0, *lengths]).astype(np.int64),
-        labels=np.zeros(count, np.int64),
-        splits=np.full(count, "train"),
-        classes=CLASSES,
-        votes=np.zeros((count, len(CLASSES)), np.float32),
-        subjects=np.full(count, "S001"),
-    )
-
-
-def network() -> CnnBiLstm:
-    """A small one whose context says something."""
-    torch.manual_seed(0)
-    model = CnnBiLstm(len(CLASSES), (4, 8), (1, 1), 2, dropout=0.5).eval()
-    torch.nn.init.normal_(model.context_head.weight)
-    return model
-
-
 @pytest.fixture(scope="module")
 def folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("folds") / "folds.json"
@@ -86,87 +57,6 @@ def folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ck48(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_ck48(tmp_path_factory.mktemp("data") / "ck48", SEQUENCES)
-
-
-def test_the_frozen_folds_hold_each_of_118_subjects_once() -> None:
-    folds = read_folds()
-    subjects = [subject for fold in folds for subject in fold]
-    assert len(folds) == 10
-    assert len(subjects) == len(set(subjects)) == 118
-    assert all(subject[0] == "S" and subject[1:].isdigit() and len(subject) == 4 for subject in subjects)
-    assert all(10 <= len(fold) <= 13 for fold in folds)
-
-
-def test_the_frozen_folds_share_out_the_classes(shared: Path) -> None:
-    clips, counts = load_dataset(
-        "ck48", shared / "data" / "ck48.parquet", classes=CLASSES, for_training=False
-    )
-    folds = read_folds()
-    fold = fold_of(clips.subjects, folds)
-    assert not counts
-    assert set(clips.subjects.tolist()) == {subject for each in folds for subject in each}
-    assert np.bincount(fold).min() >= 30
-    table = np.zeros((10, len(CLASSES)), int)
-    np.add.at(table, (fold, clips.labels), 1)
-    fair = table.sum(axis=0) / 10
-    assert (np.abs(table - fair) < 2.2).all()  # in sequences
-    assert (table > 0).all()
-
-
-@pytest.mark.parametrize(
-    ("subjects", "expected"), [([], []), (["S003"], [1]), (["S005", "S001", "S005", "S006"], [2, 0, 2, 3])]
-)
-def test_a_subject_has_one_fold(subjects: list[str], expected: list[int]) -> None:
-    numbers = fold_of(np.array(subjects, str), FOLDS)
-    assert numbers.dtype == np.int64
-    assert numbers.tolist() == expected
-
-
-def test_a_subject_without_a_fold_is_named() -> None:
-    with pytest.raises(
-        InputError, match=r"2 of the data's subjects are in no fold \('', 'S777'…\).*6 subjects"
-    ):
-        fold_of(np.array(["S777", "S001", "", "S777"]), FOLDS)
-
-
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", '[["S001"]]', '["S001", "S002"]', '[["S001"], ["S001"]]', "[[1], [2]]", "3"]
-)
-def test_a_file_that_holds_no_folds_is_refused(tmp_path: Path, content: str) -> None:
-    file = tmp_path / "folds.json"
-    file.write_text(content)
-    with pytest.raises(InputError, match=r"folds\.json"):
-        read_folds(file)
-
-
-@pytest.mark.parametrize("answer", [last_frame_probs, sequence_probs])
-def test_no_clips_have_no_answers(answer: object) -> None:
-    assert callable(answer)
-    assert answer(network(), clips_of([]), CPU).shape == (0, len(CLASSES))
-
-
-def test_the_last_frame_is_answered_alone() -> None:
-    model, clips = network(), clips_of([3, 1, 2])
-    probs = last_frame_probs(model, clips, CPU)
-    assert probs.shape == (3, len(CLASSES))
-    assert probs.sum(axis=1) == pytest.approx(1)
-    stills = clips_of([1, 1, 1])
-    stills.frames[:] = clips.frames[[2, 3, 5]]
-    assert last_frame_probs(model, stills, CPU) == pytest.approx(probs, abs=1e-6)
-
-
-def test_a_sequence_is_answered_by_all_of_its_frames_whatever_stands_beside_it() -> None:
-    model, clips = network(), clips_of([3, 1, 2])
-    probs = sequence_probs(model, clips, CPU)
-    assert probs.sum(axis=1) == pytest.approx(1)
-    for index in range(3):
-        alone = sequence_probs(model, clips.take(np.array([index])), CPU)
-        assert alone[0] == pytest.approx(probs[index], abs=1e-6)
-    assert np.abs(probs - last_frame_probs(model, clips, CPU)).max() > 0.01
-    clips.frames[0] = 255 - clips.frames[0]  # the first frame of the first sequence
-    moved = np.abs(sequence_probs(model, clips, CPU) - probs).max(axis=1)
-    assert moved[0] > 1e-5
-    assert moved[1:] == pytest.approx(0, abs=1e-6)
 
 
 def test_every_sequence_is_answered_once_by_a_model_that_has_not_seen_its_subject(
@@ -180,10 +70,10 @@ def test_every_sequence_is_answered_once_by_a_model_that_has_not_seen_its_subjec
         seen.append((set(training.subjects.tolist()), len(selection)))
         return learn(config, training, selection, *rest, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("fer_batch.evaluation.crossval.learn", watched)
+    monkeypatch.setattr("fer_batch.evaluation.fold_runs.learn", watched)
     lines: list[str] = []
     out = tmp_path / "out"
-    result = crossval(config_of(ck48), out, folds=folds, on_line=lines.append)
+    result = crossval(config_of(ck48), out, frozen=folds, on_line=lines.append)
     everyone = {name.split("_")[0] for name in SEQUENCES}
     assert seen == [(everyone - set(fold), 0) for fold in FOLDS[:3]]
     assert lines[0] == "data: 1 of the folds' subjects are not there"
@@ -215,11 +105,11 @@ def test_every_sequence_is_answered_once_by_a_model_that_has_not_seen_its_subjec
 
 def test_what_is_done_is_not_done_again_and_the_rest_is(ck48: Path, folds: Path, tmp_path: Path) -> None:
     out, config = tmp_path / "out", config_of(ck48)
-    whole = crossval(config, out, folds=folds)
+    whole = crossval(config, out, frozen=folds)
     kept = {name: (out / name).stat().st_mtime_ns for name in ("fold_01.json", "fold_03.json")}
     for name in ("fold_02.json", "crossval.json", "predictions.csv"):
         (out / name).unlink()
-    again = crossval(config, out, folds=folds)
+    again = crossval(config, out, frozen=folds)
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
     assert {k: again[k] for k in ("cnn", "cnn_bilstm", "difference", "settings")} == {
         k: whole[k] for k in ("cnn", "cnn_bilstm", "difference", "settings")
@@ -235,12 +125,125 @@ def test_what_is_done_is_not_done_again_and_the_rest_is(ck48: Path, folds: Path,
         ((config, tmp_path / "folds.json"), "folds_sha256 was "),
     ):
         with pytest.raises(ConfigError, match=what):
-            crossval(changed[0], out, folds=changed[1])
+            crossval(changed[0], out, frozen=changed[1])
     assert sorted((file.name, file.read_bytes()) for file in out.iterdir()) == before
     for content in ("{", "[]", '{"cnn": [[1]], "cnn_bilstm": [[1]], "seconds": 1}'):
         (out / "fold_02.json").write_text(content)
         with pytest.raises(OutputError, match=r"fold_02\.json .*delete it"):
-            crossval(config, out, folds=folds)
+            crossval(config, out, frozen=folds)
+
+
+def alone(data: Path, **fields: object) -> TrainConfig:
+    """One small network of whole clips, of two of the classes."""
+    values = {"network": "dcnn-bilstm", "filters": [4], "depths": [1], "dropouts": [0.0] * 4} | fields
+    classes = {"classes": ["happy", "sad"], "leave_out": ["contempt"]}
+    whole = {
+        "data": [("ck48", str(data))],
+        "epochs": 1,
+        "sequence_epochs": 0,
+        "window_length": 3,
+        "votes": 0.0,
+    }
+    return TrainConfig.from_dict({**whole, **classes, **values})
+
+
+def test_of_two_ways_to_divide_each_has_its_figures_and_their_difference(ck48: Path, tmp_path: Path) -> None:
+    protocol = Protocol(by=("random", "subject"), folds=2, repeats=2)
+    out, lines = tmp_path / "out", list[str]()
+    result = crossval(alone(ck48), out, protocol=protocol, pair=False, on_line=lines.append)
+    assert (result["n"], result["unit"], result["subjects"]) == (7, "sequences", 5)
+    names = [
+        f"{by}_seed_{seed}_fold_{n:02d}.json"
+        for by in ("random", "subject")
+        for seed in (0, 1)
+        for n in (1, 2)
+    ]
+    tables = [
+        "confusion_random.png",
+        "confusion_subject.png",
+        "crossval.json",
+        "folds.csv",
+        "predictions.csv",
+    ]
+    assert sorted(file.name for file in out.iterdir()) == sorted([*names, *tables, "settings.json"])
+    assert lines[0] == "data: 1 contempt left out"
+    assert lines[1].startswith("at random, seed 0, fold 1 of 2: ")
+    assert lines[-1].startswith("by subject, seed 1, fold 2 of 2: ")
+    with (out / "folds.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "by", "seed", "fold", "n", "accuracy", "macro_f1", "known", "train_accuracy", "trained_on",
+        "held_out", "seconds",
+    ]  # fmt: skip
+    assert all(int(row["n"]) + int(row["trained_on"]) == 7 for row in rows)
+    assert {row["known"] for row in rows if row["by"] == "subject"} == {"0"}
+    assert {row["known"] for row in rows if row["by"] == "random"} != {"0"}
+    with (out / "predictions.csv").open() as file:
+        answers = list(csv.DictReader(file))
+    assert len(answers) == 4 * 7
+    for by in ("random", "subject"):
+        figures = result[by]
+        assert (figures["model"]["n"], np.sum(figures["model"]["confusion"])) == (14, 14)
+        assert figures["spread"]["over"] == "repeats"
+        for number, repeat in enumerate(figures["repeats"]):
+            mine = [row for row in answers if (row["by"], row["seed"]) == (by, str(number))]
+            assert len(mine) == repeat["n"] == 7
+            right = [row["model"] == row["true"] for row in mine]
+            assert repeat["accuracy"] == pytest.approx(np.mean(right))
+        for name in ("accuracy", "macro_f1"):
+            values = [repeat[name] for repeat in figures["repeats"]]
+            assert figures["model"][name] == pytest.approx(np.mean(values))
+            assert figures["spread"][name] == {
+                "mean": pytest.approx(np.mean(values)), "sd": pytest.approx(np.std(values, ddof=1))
+            }  # fmt: skip
+    gap = result["leak"]["model"]
+    for name in ("accuracy", "macro_f1"):
+        assert gap[name] == pytest.approx(result["random"]["model"][name] - result["subject"]["model"][name])
+        assert len(gap[f"{name}_interval"]) == 2
+    again = crossval(alone(ck48), out, protocol=protocol, pair=False)
+    assert again == result
+    with pytest.raises(ConfigError, match=r"by was \['random', 'subject'\], is \['subject'\]"):
+        crossval(alone(ck48), out, protocol=dataclasses.replace(protocol, by=("subject",)), pair=False)
+
+
+def test_images_of_nobody_are_divided_by_what_they_show(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for label in ("calm", "loud"):
+        (tmp_path / "faces" / "train" / label).mkdir(parents=True)
+        (tmp_path / "faces" / "test" / label).mkdir(parents=True)
+        for number in range(4):
+            image = Image.fromarray(random.integers(0, 256, (48, 48), np.uint8))
+            for name in (f"{number}.png", f"{number}_again.png"):
+                image.save(tmp_path / "faces" / "train" / label / name)
+        image.save(tmp_path / "faces" / "test" / label / "kept.png")
+    config = TrainConfig.from_dict(
+        {**alone(tmp_path).to_dict(), "data": [("folder", str(tmp_path / "faces"))], "network": "cnn4"}
+        | {"classes": [], "leave_out": [], "dropouts": [0.0] * 3, "window_length": 1}
+    )
+    lines: list[str] = []
+    protocol = Protocol(test_share=0.5)
+    result = crossval(config, tmp_path / "out", protocol=protocol, pair=False, on_line=lines.append)
+    assert lines[0] == "data: 2 of the split test left out"
+    assert lines[1].startswith("test part: 8 images, accuracy 0.")
+    assert (result["n"], result["unit"], result["subjects"]) == (16, "images", 0)
+    assert (result["model"]["n"], result["folds"][0]["known"], result["spread"]["count"]) == (8, 0, 1)
+
+
+def test_a_checkpoint_of_another_network_is_one_model(ck48: Path, tmp_path: Path) -> None:
+    architecture = {"classes": 2, "filters": [4], "depths": [1], "lstm": [4, 4], "dense": 4}
+    card = Card(classes=("happy", "sad"), network="dcnn-bilstm", architecture=architecture, window_length=3)
+    init = str(tmp_path / "other.safetensors")
+    save_checkpoint(tmp_path / "other.safetensors", build(card.network, architecture), card)
+    lines: list[str] = []
+    result = crossval(
+        config_of(ck48, init=init),
+        tmp_path / "out",
+        protocol=Protocol(folds=2),
+        on_line=lines.append,
+    )
+    assert result["model"]["n"] == 8
+    assert "difference" not in result
+    assert result["settings"]["init"].startswith("dcnn-bilstm-")
 
 
 @pytest.mark.parametrize(
@@ -248,11 +251,12 @@ def test_what_is_done_is_not_done_again_and_the_rest_is(ck48: Path, folds: Path,
     [
         ({}, {}, InputError, "ck48"),
         ({"S001_001": "happy", "S999_001": "sad"}, {}, InputError, "'S999'"),
-        ({"S001_001": "happy", "S002_001": "sad"}, {}, InputError, "without the 2 sequences of fold 1"),
+        ({"S001_001": "happy", "S002_001": "sad"}, {}, InputError, "without the 2 examples of fold 1"),
         ({"S001_001": "happy", "S003_001": "happy"}, {}, InputError, "no two classes left"),
         ({"S001_001": "happy", "S003_001": "neutral"}, {}, InputError, "neutral"),
         (SEQUENCES, {"epochs": 0}, ConfigError, "--epochs is 0"),
         (SEQUENCES, {"classes": ["happy", "sad"]}, ConfigError, "seven classes"),
+        (SEQUENCES, {"early_stopping": 2}, InputError, "5 examples outside fold 1 are too few"),
         (SEQUENCES, {"init": "nowhere.safetensors"}, FerBatchError, "nowhere.safetensors"),
     ],
 )
@@ -268,7 +272,26 @@ def test_what_cannot_be_cross_validated_is_said_before_anything_is_written(
     data.mkdir()
     write_ck48(data, sequences)
     with pytest.raises(error, match=said):
-        crossval(config_of(data, **fields), tmp_path / "out", folds=folds)
+        crossval(config_of(data, **fields), tmp_path / "out", frozen=folds)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_one_model_cannot_be_trained_for_is_said_before_anything_is_written(
+    ck48: Path, tmp_path: Path
+) -> None:
+    init = tmp_path / "cnn4.safetensors"
+    architecture = {"classes": 2, "filters": [4], "depths": [1], "dense": [4], "dropouts": [0.0, 0.0]}
+    save_checkpoint(
+        init, build("cnn4", architecture), Card(classes=("a", "b"), network="cnn4", architecture=architecture)
+    )
+    for fields, error, said in (
+        ({"classes": ["happy", "sad", "fear"]}, InputError, "nothing of the class fear"),
+        ({"init": str(init), "preset": "dcnn-bilstm-ck48"}, ConfigError, "is a cnn4, --preset dcnn-bilstm"),
+    ):
+        with pytest.raises(error, match=said):
+            crossval(alone(ck48, **fields), tmp_path / "out", pair=False, protocol=Protocol(folds=2))
+    with pytest.raises(ConfigError, match="--parallel is 0"):
+        crossval(alone(ck48), tmp_path / "out", pair=False, parallel=0)
     assert not (tmp_path / "out").exists()
 
 
@@ -278,4 +301,4 @@ def test_a_folder_of_something_else_is_left_alone(ck48: Path, folds: Path, tmp_p
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "out", tmp_path / "file"):
         with pytest.raises(OutputError, match="something else than a cross-validation"):
-            crossval(config_of(ck48), out, folds=folds)
+            crossval(config_of(ck48), out, frozen=folds)

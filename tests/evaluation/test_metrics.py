@@ -11,11 +11,11 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 
 from fer_batch.errors import InputError
 from fer_batch.evaluation.metrics import (
-    _of_confusions,
     bootstrap_intervals,
     confusion,
     losses,
     measure,
+    of_confusions,
     paired_difference,
     per_class,
     row_normalised,
@@ -83,7 +83,7 @@ def test_figures_are_those_by_hand(
     assert {name: figures[name] for name in expected} == pytest.approx(expected)
     assert figures["n"] == len(labels)
     assert [figures["per_class"][name]["support"] for name in CLASSES] == [sum(row) for row in counts]
-    resampled = {k: float(v[0]) for k, v in _of_confusions(np.array([counts])).items()}
+    resampled = {k: float(v[0]) for k, v in of_confusions(np.array([counts])).items()}
     assert resampled == pytest.approx(expected)
 
 
@@ -114,7 +114,7 @@ def test_figures_agree_with_the_library() -> None:
     assert figures["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
     assert figures["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
     assert figures["nll"] == pytest.approx(log_loss(labels, probs, labels=range(7)))
-    resampled = {k: float(v[0]) for k, v in _of_confusions(confusion(probs, labels)[None]).items()}
+    resampled = {k: float(v[0]) for k, v in of_confusions(confusion(probs, labels)[None]).items()}
     assert resampled == pytest.approx({name: figures[name] for name in resampled})
 
 
