@@ -6,6 +6,35 @@ STEP_S = "read_s / nullif(moments, 0)"
 """Seconds that a moment of a row of `videos` stands for: the mean distance of its moments."""
 BREAK = 1.5
 """An episode ends where the face is not seen for more than so many steps."""
+CELL_S = 5
+"""Seconds within which a track's moments are tried with each of its runs."""
+
+
+def runs_sql(threshold: float, min_s: float, where: str) -> str:
+    """The beginning of a query, for the `runs` of `episodes_sql`: place (their video's number), track_id,
+    emotion, start_s and last_s (of its first and last moment); and `steps`: video_id, place and step_s.
+    """
+    return f"""
+        WITH steps AS MATERIALIZED (
+            SELECT video_id, {STEP_S} AS step_s, row_number() OVER () AS place FROM videos
+        ),
+        edges AS (
+            SELECT steps.place, track_id, time_s, emotion, steps.step_s,
+                   emotion IS DISTINCT FROM lag(emotion) OVER face
+                   OR time_s - lag(time_s) OVER face > {BREAK} * steps.step_s AS begins,
+                   emotion IS DISTINCT FROM lead(emotion) OVER face
+                   OR lead(time_s) OVER face - time_s > {BREAK} * steps.step_s AS ends
+            FROM tracks JOIN steps USING (video_id)
+            WHERE confidence >= {threshold} AND {where}
+            WINDOW face AS (PARTITION BY steps.place, track_id ORDER BY time_s)
+        ),
+        runs AS MATERIALIZED (
+            SELECT place, track_id, emotion, start_s, last_s FROM (
+                SELECT *, time_s AS start_s, if(ends, time_s, lead(time_s) OVER face) AS last_s
+                FROM edges WHERE begins <> ends OR begins AND step_s >= {min_s} - 1e-6
+                WINDOW face AS (PARTITION BY place, track_id ORDER BY time_s)
+            ) WHERE begins AND last_s + step_s - start_s >= {min_s} - 1e-6
+        )"""
 
 
 def episodes_sql(threshold: float = THRESHOLD, min_s: float = MIN_S, where: str = "true") -> str:
@@ -17,28 +46,19 @@ def episodes_sql(threshold: float = THRESHOLD, min_s: float = MIN_S, where: str 
     Columns: video_id, uri, track_id, person, emotion, start_s, end_s, duration_s, moments, peak_s (of the
     first moment of the highest confidence), peak and mean (of the confidence).
     """
-    return f"""
-        WITH edges AS (
-            SELECT video_id, track_id, time_s, emotion, step_s,
-                   emotion IS DISTINCT FROM lag(emotion) OVER face
-                   OR time_s - lag(time_s) OVER face > {BREAK} * step_s AS begins,
-                   emotion IS DISTINCT FROM lead(emotion) OVER face
-                   OR lead(time_s) OVER face - time_s > {BREAK} * step_s AS ends
-            FROM tracks JOIN (SELECT video_id, {STEP_S} AS step_s FROM videos) AS steps USING (video_id)
-            WHERE confidence >= {threshold} AND {where}
-            WINDOW face AS (PARTITION BY video_id, track_id ORDER BY time_s)
-        ),
-        runs AS MATERIALIZED (
-            SELECT video_id, track_id, emotion, step_s, start_s, last_s FROM (
-                SELECT *, time_s AS start_s, if(ends, time_s, lead(time_s) OVER face) AS last_s
-                FROM edges WHERE begins <> ends OR begins AND step_s >= {min_s} - 1e-6
-                WINDOW face AS (PARTITION BY video_id, track_id ORDER BY time_s)
-            ) WHERE begins AND last_s + step_s - start_s >= {min_s} - 1e-6
-        )
-        SELECT runs.video_id, any_value(uri) AS uri, runs.track_id, any_value(person) AS person,
+    number = f"floor({{}} / {CELL_S})::BIGINT"
+    cells = f"range({number.format('start_s')}, {number.format('last_s')} + 1)"
+    return f"""{runs_sql(threshold, min_s, where)}
+        SELECT video_id, any_value(uri) AS uri, track_id, any_value(person) AS person,
                any_value(runs.emotion) AS emotion, start_s, any_value(last_s + step_s) AS end_s,
-               end_s - start_s AS duration_s, count(*) AS moments, arg_max(time_s, confidence) AS peak_s,
+               end_s - start_s AS duration_s, count(*) AS moments,
+               arg_max(time_s, (confidence, -time_s)) AS peak_s,
                max(confidence) AS peak, avg(confidence) AS mean
-        FROM runs JOIN tracks ON tracks.video_id = runs.video_id AND tracks.track_id = runs.track_id
-            AND time_s BETWEEN start_s AND last_s
-        GROUP BY runs.video_id, runs.track_id, start_s"""
+        FROM (SELECT *, unnest({cells}) AS cell FROM runs) AS runs JOIN steps USING (place)
+        JOIN (
+            SELECT video_id, uri, track_id, person, time_s, confidence, {number.format("time_s")} AS cell
+            FROM tracks
+        ) AS tracks
+        USING (video_id, track_id, cell)
+        WHERE time_s BETWEEN start_s AND last_s
+        GROUP BY video_id, track_id, start_s"""

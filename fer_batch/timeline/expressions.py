@@ -1,7 +1,7 @@
 """Pieces of SQL that several questions are made of, and checks of what was asked."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fer_batch.errors import QueryError
 from fer_batch.schema import probability_column
@@ -63,6 +63,14 @@ def keys_of(
         raise QueryError(f"answers can't be by {', '.join(unknown)}; they can be by {', '.join(allowed)}")
     columns = [column for name in by for column in GROUPS.get(name, (f'"{name}"',))]
     return list(dict.fromkeys(columns))
+
+
+def places(values: Mapping[str, Any]) -> str:
+    """The numbers of videos (of the one that is chosen, if one is) in order of their uris, as a table of
+    `video_id` and `place`: rows are sorted and told apart by numbers in half the time that names take.
+    """
+    chosen = f" WHERE video_id = {text(values['video'])}" if "video" in values else ""
+    return f"(SELECT video_id, row_number() OVER (ORDER BY uri) - 1 AS place FROM videos{chosen})"
 
 
 def cell(every_s: float) -> str:

@@ -9,13 +9,15 @@ An emotion's probability is what the model gave it; a moment's `emotion` is the 
 stands for one step, the mean distance of its video's moments.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import duckdb
+import numpy as np
 
 from fer_batch.schema import probability_column
-from fer_batch.timeline.episodes import MIN_S, STEP_S, THRESHOLD, episodes_sql
+from fer_batch.timeline.episodes import MIN_S, STEP_S, THRESHOLD, episodes_sql, runs_sql
 from fer_batch.timeline.expressions import (
     FACE,
     NEAR,
@@ -25,9 +27,11 @@ from fer_batch.timeline.expressions import (
     known_emotion,
     names_of,
     not_negative,
+    places,
     positive,
     share_of,
 )
+from fer_batch.timeline.faces import Answer, Part, Said, named, number_of_emotion, read_faces
 from fer_batch.timeline.store import Timeline
 
 
@@ -48,7 +52,7 @@ def shares(
     intervals = [] if every_s is None else [cell(every_s)]
     counted = ", ".join(
         f"{{'emotion': {name}, 'moments': count(*) FILTER (emotion = {name}), "
-        f"'seconds': coalesce(sum(step_s) FILTER (emotion = {name}), 0), "
+        f"'seconds': coalesce(sum(steps.step_s) FILTER (emotion = {name}), 0), "
         f"'share': count(*) FILTER (emotion = {name}) / count(*), 'mean': avg({column})}}"
         for name, column in classes_of(timeline)
     )
@@ -98,25 +102,54 @@ def peaks(
     """
     where, values = timeline.faces_of(**faces)
     if emotion is None:
-        named, probability, apart = "emotion", "confidence", ", emotion"
+        number, probability = number_of_emotion(timeline), "confidence"
     else:
-        named, probability, apart = known_emotion(timeline, emotion), probability_column(emotion), ""
-    around = positive(distance_s, "distance_s") + NEAR
-    return timeline.run(
-        f"""SELECT video_id, uri, track_id, person, emotion, time_s, probability FROM (
-            SELECT video_id, uri, track_id, person, {named} AS emotion, time_s, {probability} AS probability,
-                   max(probability) OVER (
-                       face RANGE BETWEEN {around} PRECEDING AND {NEAR} PRECEDING
-                   ) AS before,
-                   max(probability) OVER (
-                       face RANGE BETWEEN {NEAR} FOLLOWING AND {around} FOLLOWING
-                   ) AS after
-            FROM tracks WHERE {probability} >= {share_of(threshold)} AND {where}
-            WINDOW face AS (PARTITION BY video_id, track_id{apart} ORDER BY time_s)
-        ) WHERE probability > coalesce(before, -1) AND probability >= coalesce(after, -1)
-        ORDER BY uri, track_id, time_s""",
-        values,
-    )
+        known_emotion(timeline, emotion)
+        number, probability = f"{timeline.classes.index(emotion)}::SMALLINT", probability_column(emotion)
+    around_s = positive(distance_s, "distance_s") + NEAR
+    where += f" AND {probability} >= {share_of(threshold)}"
+    seen = read_faces(timeline, [f"{probability} AS probability", f"{number} AS number"], where, values)
+
+    def highest_around(part: Part) -> Said:
+        number, probability = part["number"], part["probability"]
+        time_s, near_s = part.apart(around_s)
+        length_s = (time_s[-1] if len(part) else 0.0) + near_s + 1
+        order = np.argsort(number, kind="stable")
+        peaks = np.sort(order[_peaks((time_s + number * length_s)[order], probability[order], near_s)])
+        return peaks, {
+            "emotion": named(number[peaks], timeline.classes),
+            "time_s": part["time_s"][peaks],
+            "probability": probability[peaks],
+        }
+
+    return timeline.relation(Answer(faces=seen, work=highest_around))
+
+
+def _peaks(time_s: np.ndarray, values: np.ndarray, near_s: float) -> np.ndarray:
+    """The rows, in order of time, that no row up to `near_s` before has as high a value as, and none after a
+    higher one.
+    """
+    rows = np.arange(len(values))
+    first = np.searchsorted(time_s, time_s - near_s)
+    end = np.searchsorted(time_s, time_s + near_s, "right")
+    before, after = (_highest_of(values, *span) for span in ((first, rows), (rows + 1, end)))
+    return rows[(values > before) & (values >= after)]
+
+
+def _highest_of(values: np.ndarray, first: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The highest of the values from one row on and before another, -1 of none.
+
+    As in Bender and Farach-Colton, The LCA Problem Revisited (2000): of each power of two the highest of so
+    many rows from each on; any span is two of these that overlap.
+    """
+    power = np.frexp(np.maximum(end - first, 1))[1] - 1
+    of_powers = [values]
+    for step in 2 ** np.arange(np.max(power, initial=0)):
+        of_half = of_powers[-1]
+        of_powers.append(np.append(np.maximum(of_half[:-step], of_half[step:]), of_half[-step:]))
+    table, last = np.stack(of_powers), max(len(values) - 1, 0)
+    spans = table[power, np.minimum(first, last)], table[power, np.maximum(end - 2**power, 0)]
+    return np.where(first < end, np.maximum(*spans), -1)
 
 
 def turning_points(timeline: Timeline, min_s: float = 1.0, **faces: Any) -> duckdb.DuckDBPyRelation:
@@ -127,12 +160,18 @@ def turning_points(timeline: Timeline, min_s: float = 1.0, **faces: Any) -> duck
     the two).
     """
     where, values = timeline.faces_of(**faces)
-    runs = episodes_sql(0.0, not_negative(min_s, "min_s"), where)
+    runs = runs_sql(0.0, not_negative(min_s, "min_s"), where)
     return timeline.run(
-        f"""SELECT video_id, uri, track_id, person, start_s AS time_s, before, emotion AS after, gap_s FROM (
-            SELECT *, lag(emotion) OVER face AS before, start_s - lag(end_s) OVER face AS gap_s FROM ({runs})
-            WINDOW face AS (PARTITION BY video_id, track_id ORDER BY start_s)
-        ) WHERE before <> emotion ORDER BY uri, track_id, time_s""",
+        f"""{runs}, changes AS (
+            SELECT video_id, track_id, start_s, lag(emotion) OVER face AS before, emotion AS after,
+                   start_s - lag(last_s + step_s) OVER face AS gap_s
+            FROM runs JOIN steps USING (place)
+            WINDOW face AS (PARTITION BY place, track_id ORDER BY start_s)
+        )
+        SELECT video_id, uri, track_id, people.person, start_s AS time_s, before, after, gap_s
+        FROM changes JOIN (SELECT video_id, uri FROM videos) USING (video_id)
+        LEFT JOIN people USING (video_id, track_id)
+        WHERE before <> after ORDER BY uri, track_id, time_s""",
         values,
     )
 
@@ -152,20 +191,17 @@ def co_occurrence(
     keys = keys_of(timeline, by, without=("person", "track"), beside=("pair",))
     where, values = timeline.faces_of(**faces)
     names = ["face_a", "face_b"] if told else []
-    earlier = "(a.face, a.track_id) < (b.face, b.track_id)" if told else "a.track_id < b.track_id"
-    chosen = [*(f"a.{key}" for key in keys), *(["a.face AS face_a", "b.face AS face_b"] if told else [])]
     group = ", ".join([*keys, *names]) or "1"
     other_way = ", ".join([*keys, "emotion_b", "emotion_a", "n"])
     ways, of_both = ("", 1) if told else (f"UNION ALL SELECT {other_way} FROM joint", 2)
+    joint = _pairs_of_faces(timeline, where) if told else _pairs_of_emotions(timeline, where)
     return timeline.run(
-        f"""WITH shown AS (
-            SELECT {", ".join(dict.fromkeys(["video_id", *keys]))}, track_id, time_s, emotion, {FACE} AS face
-            FROM tracks WHERE {where}
-        ),
+        f"""WITH placed AS MATERIALIZED {places(values)},
+        {joint},
         joint AS (
-            SELECT {", ".join([*chosen, "a.emotion AS emotion_a", "b.emotion AS emotion_b"])}, count(*) AS n
-            FROM shown AS a JOIN shown AS b ON a.video_id = b.video_id AND a.time_s = b.time_s AND {earlier}
-            GROUP BY ALL
+            SELECT {", ".join([*(f"videos.{key}" for key in keys), "of_videos.* EXCLUDE (place)"])}
+            FROM of_videos JOIN placed ON placed.place = of_videos.place
+            JOIN videos ON videos.video_id = placed.video_id
         ),
         counted AS (
             SELECT * EXCLUDE (n), sum(n) AS n FROM (FROM joint {ways}) GROUP BY ALL
@@ -183,3 +219,56 @@ def co_occurrence(
         ORDER BY {", ".join([*keys, *names, "pairs DESC", "emotion_a", "emotion_b"])}""",
         values,
     )
+
+
+def _pairs_of_emotions(timeline: Timeline, where: str) -> str:
+    """How many (n) pairs of faces of each video (by its place) there are of each pair of emotions: none needs
+    to be looked at, only how many faces show which emotion at a moment.
+    """
+    names = [name for name, _ in classes_of(timeline)]
+    counts = ", ".join(f"count(*) FILTER (emotion = {name}) AS n_{k}" for k, name in enumerate(names))
+    pairs = ", ".join(
+        f"{{'emotion_a': {names[a]}, 'emotion_b': {names[b]}, "
+        f"'n': sum({f'n_{a} * n_{b}' if a != b else f'n_{a} * (n_{a} - 1) // 2'})}}"
+        for a, b in itertools.combinations_with_replacement(range(len(names)), 2)
+    )
+    return f"""of_moments AS (
+            SELECT placed.place, time_s, {counts}
+            FROM tracks JOIN placed USING (video_id) WHERE {where} GROUP BY ALL
+        ),
+        of_videos AS (
+            FROM (SELECT place, unnest([{pairs}], recursive := true) FROM of_moments GROUP BY place)
+            WHERE n > 0
+        )"""
+
+
+def _pairs_of_faces(timeline: Timeline, where: str) -> str:
+    """The same, of each two faces: face_a and face_b, in order of what they are called."""
+    names = f"[{', '.join(name for name, _ in classes_of(timeline))}]"
+    backward = "(of_b.face, track_b) < (of_a.face, track_a)"
+    return f"""shown AS (
+            SELECT placed.place, time_s, track_id, {number_of_emotion(timeline)} AS number
+            FROM tracks JOIN placed USING (video_id) WHERE {where}
+        ),
+        met AS (
+            SELECT a.place, a.track_id AS track_a, b.track_id AS track_b,
+                   {names}[a.number + 1] AS emotion_a, {names}[b.number + 1] AS emotion_b, count(*) AS n
+            FROM shown AS a JOIN shown AS b
+            ON a.place = b.place AND a.time_s = b.time_s AND a.track_id < b.track_id
+            GROUP BY a.place, a.track_id, b.track_id, a.number, b.number
+        ),
+        called AS (
+            SELECT place, track_id, {FACE} AS face
+            FROM (SELECT place, track_a AS track_id FROM met UNION SELECT place, track_b FROM met)
+            JOIN placed USING (place) LEFT JOIN people USING (video_id, track_id)
+        ),
+        of_videos AS (
+            SELECT met.place, n,
+                   if({backward}, of_b.face, of_a.face) AS face_a,
+                   if({backward}, of_a.face, of_b.face) AS face_b,
+                   if({backward}, emotion_b, emotion_a) AS emotion_a,
+                   if({backward}, emotion_a, emotion_b) AS emotion_b
+            FROM met
+            JOIN called AS of_a ON of_a.place = met.place AND of_a.track_id = track_a
+            JOIN called AS of_b ON of_b.place = met.place AND of_b.track_id = track_b
+        )"""

@@ -3,16 +3,22 @@
 Functions from a `Timeline` to a DuckDB relation, as in `fer_batch.timeline.questions`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.errors import QueryError
 from fer_batch.timeline.expressions import NEAR, cell, classes_of, positive, probabilities
+from fer_batch.timeline.faces import Answer, Faces, Part, Said, highest, named, number_of_emotion, read_faces
 from fer_batch.timeline.store import Timeline
 
+UNITS = np.float64(2**40)
+"""Probabilities are added up as whole numbers of so many parts: what was added before leaves no trace in a
+sum, and equal sums are equal."""
 EVENT, ID, BEGIN, END = "__event", "__video_id", "__begin_s", "__end_s"
 
 
@@ -27,24 +33,40 @@ def baseline(timeline: Timeline, by: str = "person", **faces: Any) -> duckdb.Duc
     if by not in ("person", "track"):
         raise QueryError(f"a baseline is by person or track, not by {by}")
     where, values = timeline.faces_of(**faces)
-    classes = classes_of(timeline)
-    who = (
-        "coalesce('p' || person, video_id || '/' || track_id)"
-        if by == "person"
-        else "video_id || '/' || track_id"
-    )
-    means = ", ".join(f"avg({column}) AS mean_{column}" for _, column in classes)
-    differences = ", ".join(f"{column} - mean_{column} AS d_{column[2:]}" for _, column in classes)
-    highest = ", ".join(f"d_{column[2:]}" for _, column in classes)
-    names = ", ".join(name for name, _ in classes)
-    return timeline.run(
-        f"""WITH chosen AS (SELECT *, {who} AS who FROM tracks WHERE {where}),
-        means AS (SELECT who, {means} FROM chosen GROUP BY who)
-        SELECT video_id, uri, track_id, person, time_s, emotion, {differences},
-               [{names}][list_position([{highest}], greatest({highest}))] AS rises
-        FROM chosen JOIN means USING (who) ORDER BY uri, track_id, time_s""",
-        values,
-    )
+    columns = [column for _, column in classes_of(timeline)]
+    seen = read_faces(timeline, [*columns, f"{number_of_emotion(timeline)} AS shown"], where, values)
+    means = _means_of_each(seen, columns, by)
+
+    def differences(part: Part) -> Said:
+        its = slice(part.first, part.first + len(part.tracks))
+        less = [part[column] - part.each(mean[its]) for column, mean in zip(columns, means, strict=True)]
+        return slice(None), {
+            "time_s": part["time_s"],
+            "emotion": named(part["shown"], timeline.classes),
+            **{f"d_{column[2:]}": values for column, values in zip(columns, less, strict=True)},
+            "rises": named(highest(less)[1], timeline.classes),
+        }
+
+    return timeline.relation(Answer(faces=seen, work=differences))
+
+
+def _means_of_each(seen: Faces, columns: Sequence[str], by: str) -> np.ndarray:
+    """`(columns, tracks) float64`: the means over all rows of the same person, or track, as each track's."""
+
+    def sums(part: Part) -> np.ndarray:
+        begins = np.cumsum(part.lengths) - part.lengths
+        return np.stack(
+            [part.lengths, *(np.add.reduceat(part[c], begins, dtype=np.float64) for c in columns)]
+        )
+
+    who = np.arange(len(seen.tracks))
+    if by == "person":
+        person = seen.tracks.column("person").combine_chunks().dictionary_encode().indices
+        who = np.where(person.is_valid(), person.fill_null(0), who + len(who))
+    number = np.unique(who, return_inverse=True)[1]
+    of_tracks = np.concatenate(list(seen.parts(sums)), axis=1)
+    rows, *totals = (np.bincount(number, weights=row) for row in of_tracks)
+    return np.stack([(total / rows)[number] for total in totals])
 
 
 def smooth(timeline: Timeline, window_s: float = 1.0, **faces: Any) -> duckdb.DuckDBPyRelation:
@@ -57,21 +79,29 @@ def smooth(timeline: Timeline, window_s: float = 1.0, **faces: Any) -> duckdb.Du
     """
     half = positive(window_s, "window_s") / 2 + NEAR
     where, values = timeline.faces_of(**faces)
-    columns, likeliest = probabilities(timeline)
-    means = ", ".join(f"avg({column}) OVER near AS {column}" for column in columns)
-    listed = ", ".join(columns)
-    return timeline.run(
-        f"""SELECT video_id, uri, track_id, person, time_s,
-               {likeliest} AS emotion,
-               greatest({listed}) AS confidence, {listed}, moments
-        FROM (
-            SELECT video_id, uri, track_id, person, time_s, {means}, count(*) OVER near AS moments
-            FROM tracks WHERE {where}
-            WINDOW near AS (PARTITION BY video_id, track_id ORDER BY time_s
-                            RANGE BETWEEN {half} PRECEDING AND {half} FOLLOWING)
-        ) ORDER BY uri, track_id, time_s""",
-        values,
-    )
+    columns = [column for _, column in classes_of(timeline)]
+
+    def means(part: Part) -> Said:
+        time_s, near_s = part.apart(half)
+        first = np.searchsorted(time_s, time_s - near_s)
+        end = np.searchsorted(time_s, time_s + near_s, "right")
+        sums = []
+        for column in columns:
+            before = np.zeros(len(part) + 1, np.int64)
+            np.cumsum(np.rint(part[column] * UNITS).astype(np.int64), out=before[1:])
+            sums.append(before[end] - before[first])
+        units = (end - first) * UNITS
+        most, emotion = highest(sums)
+        return slice(None), {
+            "time_s": part["time_s"],
+            "emotion": named(emotion, timeline.classes),
+            "confidence": most / units,
+            **{column: total / units for column, total in zip(columns, sums, strict=True)},
+            "moments": end - first,
+        }
+
+    seen = read_faces(timeline, columns, where, values)
+    return timeline.relation(Answer(faces=seen, work=means))
 
 
 def resample(

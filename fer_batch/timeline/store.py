@@ -98,6 +98,18 @@ class Timeline:
         except duckdb.Error as error:
             raise QueryError(_one_line(error)) from error
 
+    def read(self, query: str, values: Mapping[str, Any] | None = None) -> pa.Table:
+        """The rows of what `run` takes, read at once."""
+        relation = self.run(query, values)
+        try:
+            return relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryError(_one_line(error)) from error
+
+    def relation(self, stream: Any) -> duckdb.DuckDBPyRelation:
+        """Whatever is read as a stream of Arrow, as a relation, as answers are."""
+        return self._connection.from_arrow(stream)
+
     def register(self, name: str, table: pa.Table) -> None:
         """Have a table of the user's own beside the views, under this name."""
         self._connection.register(name, table)

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.errors import QueryError
+from fer_batch.pipeline.plan_store import add_columns
 from fer_batch.schema import EMOTIONS
 from fer_batch.timeline import questions, series
 from fer_batch.timeline.assign import assign_seats
 from fer_batch.timeline.episodes import episodes_sql
 from fer_batch.timeline.store import Timeline, open_timeline
-from tests.runs import Seen, write_tables
+from tests.runs import Seen, add_videos, write_run, write_tables
 from tests.s3 import BUCKET, Store
 
 TALK, SHOP, EMPTY = "/a/talk.mp4", "/a/shop.mp4", "/a/empty.mp4"
@@ -281,6 +282,23 @@ def test_what_cannot_be_asked_is_said(timeline: Timeline, question: Any, message
         question(timeline)
 
 
+OWN = ["place", "step_s", "cell", "face", "number", "n", "start_s", "before", "emotion_a", "person", "happy"]
+
+
+@pytest.fixture(scope="module")
+def owned(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
+    out = write_run(tmp_path_factory.mktemp("owned") / "out", {})
+    add_columns(out, dict.fromkeys(OWN, "string"))
+    add_videos(out, {TALK: [["happy", "happy", "sad", "sad"], ["sad"] * 4]})
+    assign_seats(out, ["Ann", "Bo"])
+    return open_timeline(out)
+
+
+@pytest.mark.parametrize("question", ALL.values(), ids=ALL)
+def test_owners_call_their_columns_as_they_like(question: Callable[..., Any], owned: Timeline) -> None:
+    assert question(owned).fetchall()
+
+
 def test_one_group_needs_no_list(timeline: Timeline) -> None:
     for question in (questions.shares, questions.co_occurrence):
         assert question(timeline, by="video").fetchall() == question(timeline, by=["video"]).fetchall()
@@ -322,6 +340,7 @@ def test_reads_only_the_parts_that_it_needs_from_a_store(store: Store, tmp_path:
     emotions = bytes_for(lambda: there.sql("SELECT emotion, count(*) FROM tracks GROUP BY 1"))
     assert shares_of_one < everything / 4
     assert emotions < everything / 4
+    assert bytes_for(lambda: questions.peaks(there, video="3.mp4")) < everything / 4
     local = open_timeline(out)
-    assert questions.shares(there).fetchall() == questions.shares(local).fetchall()
-    assert questions.episodes(there).fetchall() == questions.episodes(local).fetchall()
+    for question in (questions.shares, questions.episodes, questions.peaks, series.smooth):
+        assert question(there).fetchall() == question(local).fetchall()
