@@ -52,7 +52,7 @@ PLACES = {
     "fsspec": ["storage/stores.py"],
     "av": ["vision/decode.py", "vision/redraw.py", "pipeline/bench.py", "sample/make_sample.py"],
     "facenet_pytorch": ["vision/mtcnn.py"],
-    "torchvision": ["vision/mtcnn.py"],
+    "torchvision": ["vision/mtcnn.py", "model/backbone.py"],
     "ray.data": ["pipeline/analyze.py", "pipeline/results.py", "training/clips.py", "training/sources.py"],
     "tensorboardX": ["training/run.py"],
     "ray.train": ["training/*.py"],
