@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.errors import QueryError
-from fer_batch.timeline.expressions import NEAR, cell, classes_of, positive, probabilities
+from fer_batch.timeline.expressions import NEAR, cell, classes_of, places, positive, probabilities
 from fer_batch.timeline.faces import Answer, Faces, Part, Said, highest, named, number_of_emotion, read_faces
 from fer_batch.timeline.store import Timeline
 
@@ -128,32 +128,35 @@ def resample(
         [
             f"cell * {step} + {step} > $start_s" if "start_s" in span else "true",
             f"cell * {step} < $end_s" if "end_s" in span else "true",
-            "video_id = $video" if "video" in values else "true",
         ]
     )
+    same = ["place", "cell", *keys[:1]]  # a track's person may be nobody, which is equal to nothing
+    whose = "seen" if keys else "placed"
     return timeline.run(
-        f"""WITH seen AS (
-            SELECT {", ".join(["video_id", *keys])}, {cell(every_s)} AS cell, count(*) AS faces, {means}
-            FROM tracks WHERE {where}{named} GROUP BY ALL
+        f"""WITH placed AS MATERIALIZED {places(values)},
+        seen AS (
+            SELECT {", ".join(["placed.place", *keys])}, {cell(every_s)} AS cell, count(*) AS faces, {means}
+            FROM tracks JOIN placed USING (video_id) WHERE {where}{named} GROUP BY ALL
         ),
         looked AS (
-            SELECT video_id, {cell(every_s)} AS cell, count(*) AS looked
-            FROM moments GROUP BY ALL
+            SELECT placed.place, {cell(every_s)} AS cell, count(*) AS looked
+            FROM moments JOIN placed USING (video_id) GROUP BY ALL
         ),
         cells AS (
-            SELECT video_id, uri, unnest(range(
+            SELECT placed.place, video_id, uri, unnest(range(
                 ceil(coalesce(greatest(duration_s, read_s), 0) / {step} - {NEAR})::BIGINT)) AS cell
-            FROM videos
+            FROM videos JOIN placed USING (video_id)
         ),
-        whose AS (SELECT DISTINCT {", ".join(["video_id", *keys])} FROM {"seen" if keys else "videos"})
-        SELECT {", ".join(["video_id", "uri", *keys])}, cell * {step}::DOUBLE AS start_s,
+        whose AS (SELECT DISTINCT {", ".join(["place", *keys])} FROM {whose})
+        SELECT {", ".join(["video_id", "uri", *(f"whose.{key}" for key in keys)])},
+               cell * {step}::DOUBLE AS start_s,
                CASE WHEN faces > 0 THEN 'face' WHEN looked > 0 THEN 'no face' ELSE 'not looked at' END
                AS state, coalesce(looked, 0) AS looked, coalesce(faces, 0) AS faces,
                {likeliest} AS emotion, {listed}
-        FROM cells JOIN whose USING (video_id)
-        LEFT JOIN looked USING (video_id, cell)
-        LEFT JOIN seen USING ({", ".join(["video_id", "cell", *keys])})
-        WHERE {inside} ORDER BY {", ".join(["uri", *keys, "start_s"])}""",
+        FROM cells JOIN whose USING (place)
+        LEFT JOIN looked USING (place, cell)
+        LEFT JOIN seen USING ({", ".join(same)})
+        WHERE {inside} ORDER BY {", ".join(["place", *(f"whose.{key}" for key in keys), "start_s"])}""",
         values,
     )
 

@@ -163,15 +163,15 @@ WORDS = st.lists(st.sampled_from(["happy", "sad", "unsure", "gone"]), max_size=1
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(WORDS, max_size=3), st.sampled_from([0.0, 0.2, 0.5, 1.0]))
-def test_episodes_are_the_longest_runs(tracks: list[list[str]], min_s: float) -> None:
+@given(st.lists(WORDS, max_size=3), st.sampled_from([0.0, 0.2, 0.5, 1.0]), st.sampled_from([0, 4, 993]))
+def test_episodes_are_the_longest_runs(tracks: list[list[str]], min_s: float, begin_s: int) -> None:
     rows = [
         (
             "v",
             "/v",
             track,
             None,
-            k * 0.2,
+            begin_s + k * 0.2,
             "happy" if word == "unsure" else word,
             0.3 if word == "unsure" else 0.9,
         )
@@ -193,7 +193,8 @@ def test_episodes_are_the_longest_runs(tracks: list[list[str]], min_s: float) ->
         for word, run in itertools.groupby(words):
             count = len(list(run))
             if word in ("happy", "sad") and count * 0.2 >= min_s - 1e-6:
-                wanted.append((track, word, round(first * 0.2, 6), round((first + count) * 0.2, 6), count))
+                span = round(begin_s + first * 0.2, 6), round(begin_s + (first + count) * 0.2, 6)
+                wanted.append((track, word, *span, count))
             first += count
     found = connection.sql(f"FROM ({episodes_sql(0.6, min_s)}) ORDER BY track_id, start_s").df()
     columns = ["track_id", "emotion", "start_s", "end_s", "moments"]

@@ -84,13 +84,14 @@ def test_a_grid_tells_no_face_from_not_looked_at(tmp_path: Path) -> None:
         ({"video": EMPTY}, [(None, 0.0, "no face")]),
         ({"video": SHOP}, [(None, 0.0, "face"), (None, 1.0, "no face")]),
         ({"video": EMPTY, "by": "person"}, []),
+        ({"video": SHOP, "by": "track"}, [(None, 0.0, "face"), (None, 1.0, "no face")]),
         (
             {"video": TALK, "by": "person", "every_s": 2.0},
             [("Ann", 0.0, "face"), ("Ann", 2.0, "no face"), ("Bo", 0.0, "face"), ("Bo", 2.0, "face")],
         ),
         ({"video": TALK, "start_s": 2.2, "end_s": 3.5}, [(None, 2.0, "face"), (None, 3.0, "no face")]),
     ],
-    ids=["no faces", "a video", "nobody", "persons", "a part"],
+    ids=["no faces", "a video", "nobody", "whoever it is", "persons", "a part"],
 )
 def test_grids(timeline: Timeline, options: Any, rows: list[Any]) -> None:
     found = series.resample(timeline, **options).df()
