@@ -110,12 +110,15 @@ from pathlib import Path
 from fer_batch.pipeline.lease import lease
 with lease(Path(sys.argv[1]), "analyze"):
     ended = Path(sys.argv[1]) / "ended"
+    running, tell = os.pipe()
     if (forked := os.fork()) == 0:
+        os.write(tell, b"1")  # it has come to run, so has let go of what it was born with
         while not ended.exists():
             time.sleep(0.05)
         sys.exit()  # through the lease's own end
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     spawned = subprocess.Popen(command, close_fds=False, stdout=subprocess.DEVNULL)
+    os.read(running, 1)
     print("held", forked, spawned.pid, flush=True)
     time.sleep(60)
 """
