@@ -16,7 +16,7 @@ from fer_batch.archive.plan import plan_segments
 from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
-from fer_batch.model.weights import load_checkpoint
+from fer_batch.model.recognize import usable_card
 from fer_batch.pipeline.analyze import analyze
 from fer_batch.pipeline.finalize import RunSummary, finalize
 from fer_batch.pipeline.plan_store import add_round, start_run
@@ -33,13 +33,14 @@ bundles."""
 
 def analyze_in_process(inputs: list[str], out: Path, config: AnalyzeConfig) -> RunSummary:
     """What `analyze` does, without Ray: the same stages, one after the other, here."""
-    card = load_checkpoint(None)[1]
+    checkpoint = Path(config.checkpoint) if config.checkpoint else None
+    card = usable_card(checkpoint)
     probed = probe_videos(list_videos(inputs).sources)
     plan = plan_segments(probed, config, card.half_window_s, card.model_id, 2)
     (out / "results").mkdir(parents=True)
     start_run(out, config, card)
     add_round(out, probed, plan)
-    stage = AnalyzeStage(config, card.crop_scale, None)
+    stage = AnalyzeStage(config, card.crop_scale, checkpoint)
     for bundle_id in dict.fromkeys(plan.column("bundle_id").to_pylist()):
         rows = plan.take([i for i, b in enumerate(plan.column("bundle_id").to_pylist()) if b == bundle_id])
         write_result(out / "results", stage(to_bundle(bundle_id, rows)))

@@ -1,0 +1,58 @@
+"""Timelines of other networks and other classes than the packaged checkpoint's."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fer_batch.config import AnalyzeConfig
+from fer_batch.errors import ConfigError
+from fer_batch.model.weights import Card, save_checkpoint
+from fer_batch.model.zoo import build
+from fer_batch.pipeline.plan_store import check_output
+from tests.integration.test_analyze import QUICK, analyze_in_process, rows
+
+SMALL: dict[str, dict[str, Any]] = {
+    "cnn4": {"filters": (4, 4, 4, 4), "dense": (6, 5)},
+    "dcnn-bilstm": {"filters": (4, 4, 4, 4), "lstm": (4, 3), "dense": 5},
+}
+
+
+def checkpoint_of(folder: Path, network: str, classes: tuple[str, ...]) -> tuple[Path, Card]:
+    torch.manual_seed(0)
+    architecture = {**SMALL[network], "classes": len(classes)}
+    card = Card(
+        classes=classes,
+        network=network,
+        architecture=architecture,
+        window_length=3 if network == "dcnn-bilstm" else 1,
+    )
+    path = folder / f"{network}.safetensors"
+    return path, save_checkpoint(path, build(network, architecture).eval(), card)
+
+
+@pytest.mark.parametrize(
+    ("network", "classes"),
+    [("cnn4", ("glad", "other")), ("dcnn-bilstm", ("happy", "surprise", "angry", "sad", "fear"))],
+)
+def test_columns_follow_the_card_of_the_checkpoint(
+    network: str, classes: tuple[str, ...], sample: Path, tmp_path: Path
+) -> None:
+    path, card = checkpoint_of(tmp_path, network, classes)
+    config = AnalyzeConfig(checkpoint=str(path), min_face=QUICK.min_face, fps=1.0)
+    out = tmp_path / "out"
+    analyze_in_process([str(sample)], out, config)
+    tracks = rows(out)
+    assert len(tracks)
+    columns = [f"p_{name}" for name in classes]
+    assert [name for name in tracks.columns if name.startswith("p_")] == columns
+    np.testing.assert_allclose(tracks[columns].sum(axis=1), 1, atol=1e-5)
+    assert set(tracks["model_id"]) == {card.model_id}
+    assert set(tracks["emotion"]) <= set(classes)
+    assert tracks[columns].nunique().min() > 1  # faces are not all answered alike
+
+    other = checkpoint_of(tmp_path, "cnn4", ("a", "b", "c"))[1]
+    with pytest.raises(ConfigError, match="checkpoint was"):
+        check_output(out, config, other)
