@@ -62,6 +62,7 @@ def test_a_training_run_becomes_a_file_that_answers(target: Path, capfd: pytest.
     assert json.loads((target / "report" / "metrics.json").read_text())["model_id"] == card.model_id
 
 
+@pytest.mark.slow
 def test_int8_comes_with_what_it_costs(target: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["tiny.safetensors", "-o", target / "small.ONNX", "--int8", "--data", "folder=faces"]
     assert run("export", *words) == 0

@@ -58,6 +58,7 @@ def test_a_file_says_what_it_is_for_and_nothing_of_the_machine_that_made_it() ->
     assert b".py" not in file_of("cnn-bilstm")
 
 
+@pytest.mark.slow
 def test_the_same_network_becomes_the_same_file() -> None:
     assert joined(export_network(*network_of("cnn4"))) == file_of("cnn4")
 
