@@ -360,7 +360,13 @@ def test_the_temperature_is_that_of_the_part_held_out_for_it_if_that_is_large_en
     architecture = {"classes": 7, "filters": [8, 8], "depths": [1, 1], "fold": 2, "dropout": 0.0}
     network = CnnBiLstm(**architecture).eval()
     row = dict.fromkeys(HISTORY, 0.5) | {"epoch": 1, "phase": "stills"}
-    state = {"architecture": architecture, "ema": network.state_dict(), "history": [row], "kept": None}
+    state = {
+        "network": "cnn-bilstm",
+        "architecture": architecture,
+        "ema": network.state_dict(),
+        "history": [row],
+        "kept": None,
+    }
     _export(configured(data), tmp_path, state, clips, {})
     held_out = clips.take(clips.splits == "calibrate")
     views = (held_out.frames[:, None], held_out.frames[:, None, :, ::-1].copy())
