@@ -1,9 +1,10 @@
 """Questions that people ask of a timeline, each a function from a `Timeline` to a DuckDB relation.
 
 A relation is asked by `.df()` (pandas), `.pl()` (Polars), `.arrow()` or `.fetchall()`, and reads no other
-columns and parts of files than it needs. All take the rows of `tracks` that `video` (id, uri or file name),
-`person`, `track`, `start_s` and `end_s` leave (`[start_s, end_s)` seconds of the video), all by default, and
-raise QueryError where there is no such video or person.
+columns and parts of files than it needs. What is worked out face by face (`peaks`; `baseline` and `smooth`
+of `fer_batch.timeline.series`) has read them when it is returned. All take the rows of `tracks` that `video`
+(id, uri or file name), `person`, `track`, `start_s` and `end_s` leave (`[start_s, end_s)` seconds of the
+video), all by default, and raise QueryError where there is no such video or person.
 
 An emotion's probability is what the model gave it; a moment's `emotion` is the most probable one. A moment
 stands for one step, the mean distance of its video's moments.
