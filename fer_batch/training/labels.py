@@ -48,7 +48,7 @@ def check_classes(given: str, found: Iterable[str], allowed: Sequence[str]) -> N
     if wrong := sorted(set(found) - {canonical(name) for name in allowed}):
         raise InputError(
             f"{given}: has other classes than those allowed: {', '.join(wrong)}; allowed are "
-            f"{', '.join(allowed)}: rename them or leave them out"
+            f"{', '.join(allowed)}: rename them or leave them out (`train` takes --leave-out and --classes)"
         )
 
 
