@@ -7,6 +7,7 @@ sum of what the moment's own crop says and what the LSTMs add from its neighbour
 longer than a moment, the moments between which nothing changes then answer together.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -81,7 +82,8 @@ class CnnBiLstm(Network):
         self.context_head = nn.Linear(2 * second, classes)
         nn.init.zeros_(self.context_head.weight)  # untrained LSTMs add nothing to what the crop says
         nn.init.zeros_(self.context_head.bias)
-        self.stay = nn.Parameter(torch.tensor(STAY).logit())
+        # Not Tensor.logit: on the meta device it imports torch's compiler, a second for each worker.
+        self.stay = nn.Parameter(torch.tensor(math.log(STAY / (1 - STAY))))
 
     @property
     def lstms(self) -> list[nn.LSTM]:
