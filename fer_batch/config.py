@@ -106,7 +106,17 @@ class Limits:
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "nadam")
 SCHEDULES = ("onecycle", "cosine", "plateau")
-NETWORKS = ("cnn-bilstm", "cnn4", "cnn4bn", "cnn-lstm", "dcnn-bilstm")
+BLOCKS = {
+    "cnn-bilstm": ((32, 64, 128, 256), (1, 2, 3, 3)),
+    "cnn4": ((128, 256, 512, 512), (1, 1, 1, 1)),
+    "cnn4bn": ((64, 128, 256, 512), (2, 2, 3, 2)),
+    "cnn-lstm": ((32, 64, 128, 256), (2, 2, 2, 2)),
+    "dcnn-bilstm": ((64, 128, 256, 512), (2, 2, 2, 2)),
+}
+"""Filters and depths of each network where none are given."""
+NETWORKS = tuple(BLOCKS)
+DROPOUTS = {"cnn4": 2, "cnn4bn": 2, "cnn-lstm": 0, "dcnn-bilstm": 3}
+"""How many the networks other than the CNN-BiLSTM have after those of their blocks."""
 BACKBONES = (
     "resnet18", "resnet34", "resnet50", "efficientnet_b0", "efficientnet_b1", "efficientnet_b2",
     "efficientnet_v2_s", "vit_b_16", "vit_b_32",
@@ -178,7 +188,7 @@ class TrainConfig:
     dropout: float = 0.3
     """Before the heads of the CNN-BiLSTM."""
     dropouts: tuple[float, ...] = ()
-    """Those of the other networks, in order; empty for their own."""
+    """Those of the other networks, in order: one for each block, then DROPOUTS; empty for their own."""
     label_smoothing: float = 0.05
     imbalance: str = "sqrt"
     """What is done for rare classes; by default each counts by 1/√frequency."""
@@ -199,8 +209,10 @@ class TrainConfig:
     mixup: float = 0.0
     """Parameter α of mixup's Beta distribution; 0: none."""
     ema_decay: float = 0.998
-    filters: tuple[int, ...] = (32, 64, 128, 256)
-    depths: tuple[int, ...] = (1, 2, 3, 3)
+    filters: tuple[int, ...] = ()
+    """Of each block's convolutions; empty: the network's own, which are filled in."""
+    depths: tuple[int, ...] = ()
+    """Convolutions of each block; empty: the network's own, which are filled in."""
     fold: int = 1
     window_length: int = 17
     window_rate_hz: float = 5.0
@@ -215,6 +227,9 @@ class TrainConfig:
             if field.type in KINDS:
                 fits, kind = KINDS[field.type]
                 _require(fits(value), _flag(field.name), repr(value), kind)
+        for option, own in zip(("filters", "depths"), BLOCKS.get(self.network, ((), ())), strict=True):
+            if not getattr(self, option):
+                object.__setattr__(self, option, own)
         _require(len(self.data) > 0, "--data", "nothing", "at least one NAME=PATH")
         _require(
             len(self.classes) != 1 and len(set(self.classes)) == len(self.classes),
@@ -316,6 +331,25 @@ class TrainConfig:
             "filters",
             list(self.filters),
             "at most four blocks",
+        )
+        if self.network in DROPOUTS:
+            blocks, more = len(self.filters), DROPOUTS[self.network]
+            _require(
+                len(self.dropouts) == blocks + more or (blocks == 4 and not self.dropouts),
+                "dropouts",
+                list(self.dropouts),
+                f"{blocks + more} shares with --network {self.network}: one for each of {blocks} blocks"
+                + (f", {more} for the layers after them" if more else ""),
+            )
+        side = 48
+        for depth in self.depths:
+            side = (side - 2 * depth) // 2
+        _require(
+            self.network != "cnn4" or side >= 1,
+            "depths",
+            list(self.depths),
+            "fewer with --network cnn4: of 48 pixels a side each convolution takes 2, each block half, and "
+            "none is left",
         )
         _require(
             self.network != "cnn-bilstm"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from fer_batch.config import BLOCKS, DROPOUTS, TrainConfig
 from fer_batch.config import NETWORKS as NAMES
 from fer_batch.model.cost import cost
 from fer_batch.model.network import CROP_SIZE, Network
@@ -53,6 +54,22 @@ def parameters(network: nn.Module) -> int:
 
 def test_the_names_are_those_of_the_configuration() -> None:
     assert tuple(NETWORKS) == NAMES
+
+
+@pytest.mark.parametrize("name", sorted(BLOCKS.keys() - {"cnn-bilstm"}))
+def test_blocks_that_nobody_gives_are_those_of_the_network(name: str) -> None:
+    config = TrainConfig(data=(("a", "a"),), network=name)
+    given = build(name, {"filters": config.filters, "depths": config.depths})
+    assert shapes(given, nn.Conv2d) == shapes(build(name, {}), nn.Conv2d)
+
+
+@pytest.mark.parametrize("name", DROPOUTS)
+def test_a_network_has_as_many_dropouts_as_the_configuration_asks_for(name: str) -> None:
+    given = [round(0.1 + number / 100, 2) for number in range(2 + DROPOUTS[name])]
+    sizes = {"filters": (4, 4), "depths": (1, 1), "dropouts": given}
+    made = build(name, sizes)
+    found = [*dropouts(made), *getattr(made, "lstm_dropout", ())]
+    assert sorted(filter(None, found)) == given
 
 
 def test_there_is_no_network_of_another_name() -> None:

@@ -361,8 +361,8 @@ def tiny_network() -> CnnBiLstm:
 NETWORKS: dict[str, dict[str, Any]] = {
     "cnn4": {"filters": (4, 4, 4, 4), "depths": (1, 1, 1, 1)},
     "cnn4bn": {"filters": (4, 4), "depths": (1, 1), "dropouts": (0.1, 0.1, 0.1, 0.1)},
-    "cnn-lstm": {"filters": (4, 4), "depths": (1, 1)},
-    "dcnn-bilstm": {"filters": (4, 4), "depths": (1, 1)},
+    "cnn-lstm": {"filters": (4, 4), "depths": (1, 1), "dropouts": (0.1, 0.1)},
+    "dcnn-bilstm": {"filters": (4, 4), "depths": (1, 1), "dropouts": (0.1, 0.1, 0.1, 0.1, 0.1)},
 }
 
 
