@@ -158,6 +158,13 @@ def _print_loaded(examples: "Examples") -> None:
         left_out = ", ".join(f"{count} {reason}" for reason, count in part["left_out"].items() if count)
         said = f"{part['name']}: {part['n']} faces or clips of the split {examples.split}"
         print(said + (f" (left out: {left_out})" if left_out else ""), file=sys.stderr, flush=True)
+    if examples.split == "train":
+        print(
+            "the split train is what models learn from: of one that has learned from these, the figures say "
+            "how well it remembers",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _print_common(console: Console, examples: "Examples", answers: Sequence["Answers"]) -> None:

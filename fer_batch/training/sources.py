@@ -183,9 +183,11 @@ def division(data: Clips, training: dict[str, int]) -> list[str]:
     """What a run has to learn from, in words, and what is missing there."""
     select, calibrate = (int((data.splits == split).sum()) for split in ("select", "calibrate"))
     listed = ", ".join(f"{count} {name}" for name, count in training.items())
+    total = sum(training.values())
+    stills = total == int((data.splits == "train").sum()) and bool((np.diff(data.starts) == 1).all())
     lines = [
-        f"data: {sum(training.values())} clips to train on ({listed}), {select} to choose the epoch by, "
-        f"{calibrate} to calibrate by"
+        f"data: {total} {'images' if stills else 'clips'} to train on ({listed}), {select} to choose the "
+        f"epoch by, {calibrate} to calibrate by"
         + (
             ""
             if calibrate >= CALIBRATE_LEAST
@@ -195,7 +197,10 @@ def division(data: Clips, training: dict[str, int]) -> list[str]:
     selected = class_counts(data.take(data.splits == "select"))
     for there, purpose in ((training, "train on"), (selected, "choose the epoch by")):
         if absent := [name for name in data.classes if not there.get(name)]:
-            lines.append(f"data: nothing to {purpose} of the class {', '.join(absent)}")
+            lines.append(
+                f"data: nothing to {purpose} of the class {', '.join(absent)}: figures of it mean nothing; "
+                "give more of it, or --leave-out what is not to be learned"
+            )
     return lines
 
 

@@ -93,6 +93,7 @@ def test_several_data_sets_without_flip_and_a_picture_that_cannot_be_read(
     said = capsys.readouterr()
     assert "fer2013: 5 faces or clips of the split train" in said.err
     assert "folder: 3 faces or clips of the split train (left out: 1 unreadable)" in said.err
+    assert "how well it remembers" in said.err
     assert ", without flip on fer2013, folder, train, n = 8" in said.out
     figures = json.loads((place / "report" / "metrics.json").read_text())
     assert (figures["n"], figures["split"], figures["flip"]) == (8, "train", False)

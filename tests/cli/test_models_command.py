@@ -33,4 +33,4 @@ def test_another_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     streams = capsys.readouterr()
     assert streams.out == ""
     assert streams.err.count("\n") == 1
-    assert "--preset is cnn5; allowed is cnn4-fer2013" in streams.err
+    assert "NAME is cnn5; allowed is cnn4-fer2013" in streams.err

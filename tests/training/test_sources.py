@@ -1,5 +1,6 @@
 """Runs on labelled videos: alone and beside images, killed and resumed, and what can't be trained on."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -210,10 +211,28 @@ def test_clips_of_synonyms_are_counted_by_the_names_asked_for(tmp_path: Path) ->
     assert said[0].startswith(
         "data: 5 clips to train on (3 Happiness, 2 bored), 0 to choose the epoch by, 0 to calibrate by: fewer"
     )
-    assert said[1:] == [
-        "data: nothing to train on of the class sad",
-        "data: nothing to choose the epoch by of the class Happiness, bored, sad",
-    ]
+    assert said[1].startswith("data: nothing to train on of the class sad: ")
+    assert said[2].startswith("data: nothing to choose the epoch by of the class Happiness, bored, sad: ")
+    assert all("--leave-out" in line for line in said[1:])
+
+
+@pytest.mark.parametrize(
+    ("frames", "streamed_clips", "noun"),
+    [([1, 1], 0, "images"), ([1, 3], 0, "clips"), ([1, 1], 2, "clips")],
+)
+def test_what_a_run_learns_from_is_named(frames: list[int], streamed_clips: int, noun: str) -> None:
+    ends = np.cumsum([0, *frames])
+    data = dataclasses.replace(
+        no_clips(("a", "b")),
+        frames=np.zeros((ends[-1], 48, 48), np.uint8),
+        starts=ends,
+        labels=np.array([0, 1]),
+        splits=np.array(["train", "train"]),
+        votes=np.zeros((2, 2), np.float32),
+        subjects=np.array(["", ""]),
+    )
+    training = {"a": 1 + streamed_clips, "b": 1}
+    assert division(data, training)[0].startswith(f"data: {2 + streamed_clips} {noun} to train on (")
 
 
 @pytest.mark.parametrize(
