@@ -501,7 +501,7 @@ ROWS = {
     "crowd": Row(work="crowd, 1080p: faster than plain MTCNN", measure=crowd, floor=4, goal=8),
     "recall": Row(work="recall against full MTCNN", measure=recall, floor=0.97, goal=1.0, unit="", long=True),
     "workers": Row(work="two workers against one, 40 clips", measure=workers, floor=1.7, goal=1.9, long=True),
-    "nodes": Row(work="two nodes against one, 40 clips of 1 min", measure=nodes, floor=1.7, goal=1.9, long=True),
+    "nodes": Row(work="two nodes against one, 40 minutes", measure=nodes, floor=1.7, goal=1.9, long=True),
     "actor": Row(work="an actor of Ray against none: CPU", measure=actor, floor=1.15, goal=1.05, long=True),
     "guard": Row(work="a guarded process against none: CPU", measure=guard, floor=1.03, goal=1.0),
     "start": Row(work="start to first result on disk", measure=start, floor=30, goal=12, unit="s"),

@@ -1,5 +1,7 @@
 """Recognition of bundles: the segments share batches, and each gets the answers that it would get alone."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -89,3 +91,15 @@ def test_bundles_without_faces_or_segments_stay(
     assert answers(stage(bundle("x", segment(0, 0))))[0]["faces"] == []
     assert stage(bundle("x")).column("bundle_id").to_pylist() == ["x"]
     assert stage(bundled(FACES).empty_table()).num_rows == 0
+
+
+def test_a_worker_is_ready_without_the_compiler_of_torch() -> None:
+    """Importing it takes a second of each worker's start."""
+    script = (
+        "import sys; from fer_batch.config import AnalyzeConfig\n"
+        "from fer_batch.pipeline.stages import AnalyzeStage\n"
+        "AnalyzeStage(AnalyzeConfig(), 1.3, None)\n"
+        "print(sorted({'torch._dynamo', 'sympy'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() == "[]", ended.stderr
