@@ -30,8 +30,8 @@ EDGES = {
     "archive": BASE | {"storage"},
     "model": BASE,
     "pipeline": BASE | {"storage", "archive", "vision", "model", "runtime"},
-    "training": BASE | {"archive", "vision", "model", "runtime"},
-    "evaluation": BASE | {"archive", "model", "training", "vision", "runtime"},
+    "training": BASE | {"storage", "archive", "vision", "model", "runtime"},
+    "evaluation": BASE | {"storage", "archive", "model", "training", "vision", "runtime"},
     "timeline": BASE | {"storage", "pipeline", "training"},
     "cli": BASE
     | {"storage", "archive", "vision", "model", "runtime", "pipeline", "training", "evaluation", "timeline"},

@@ -202,8 +202,8 @@ def run_finalize(options: argparse.Namespace) -> int:
     """Run the command `finalize`."""
     from fer_batch.pipeline.finalize import finalize
     from fer_batch.pipeline.forget import complete_forget
-    from fer_batch.pipeline.lease import lease
     from fer_batch.pipeline.plan_store import read_run
+    from fer_batch.storage.lease import lease
 
     out = options.out.absolute()
     read_run(out)  # so that no folder is made where there is none

@@ -107,15 +107,13 @@ def add_commands(commands: Any) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """Run the command `evaluate`."""
-    from fer_batch.errors import OutputError
     from fer_batch.evaluation.compare import compare
     from fer_batch.evaluation.curves import history_of
     from fer_batch.evaluation.evaluate import evaluate
     from fer_batch.evaluation.report import write_comparison, write_report
+    from fer_batch.storage.outputs import check_folder
 
-    standing = next(folder for folder in (options.out, *options.out.absolute().parents) if folder.exists())
-    if not standing.is_dir():
-        raise OutputError(f"{standing} is a file; --out needs a folder")
+    check_folder(options.out)
     checkpoints = [None if name == "default" else Path(name) for name in options.checkpoint or ["default"]]
     histories = [history_of(path) for path in checkpoints]
     averaging = options.averaging or ["none" if options.flip is False else "flip"]

@@ -55,16 +55,14 @@ def add_commands(commands: Any) -> None:
 
 def run_explore(options: argparse.Namespace) -> int:
     """Run the command `explore`."""
-    from fer_batch.errors import OutputError
     from fer_batch.evaluation.explore import explore
     from fer_batch.evaluation.explore_report import write_exploration
+    from fer_batch.storage.outputs import check_folder
 
     data = [*options.sets, *options.data]
     if not data:
         options.parser.error("no data set is named: give NAME=PATH, as in fer2013=fer2013.parquet")
-    standing = next(folder for folder in (options.out, *options.out.absolute().parents) if folder.exists())
-    if not standing.is_dir():
-        raise OutputError(f"{standing} is a file; --out needs a folder")
+    check_folder(options.out)
     _print_progress("reading " + ", ".join(name for name, _ in data) + " …")
     try:
         figures, faces = explore(data, on_line=_print_line)

@@ -34,6 +34,8 @@ from fer_batch.evaluation.grouped import worth
 from fer_batch.evaluation.pictures import confusion_plot, png
 from fer_batch.files import write_json
 from fer_batch.model.weights import load_checkpoint
+from fer_batch.storage.lease import lease
+from fer_batch.storage.outputs import check_free
 from fer_batch.training.datasets import Clips, class_counts, load_datasets
 
 CLASSES = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
@@ -48,6 +50,7 @@ RECIPE: dict[str, Any] = {
 }
 """How each fold is trained, unless another is asked for: a tenth of the learning rate of training from
 scratch, until the loss on the training folds falls little more, and windows as long as the sequences."""
+SETTINGS = "settings.json"
 NAMES = {"cnn": "CNN", "cnn_bilstm": "CNN-BiLSTM"}
 
 
@@ -110,45 +113,48 @@ def crossval(
         "folds_sha256": hashlib.sha256(b"".join(fold.tested.tobytes() for fold in folds)).hexdigest(),
     }
     out = out.absolute()
-    _claim(out, settings)
-    for name, count in sorted(counts.items()):
-        on_line(f"data: {count} {name.replace('_', ' ')}")
-    absent = sum(map(len, known)) - len(set(data.subjects.tolist()))
-    if known and "subject" in protocol.by and absent:
-        on_line(f"data: {absent} of the folds' subjects are not there")
-    groups, unit = groups_of(data), "images" if (np.diff(data.starts) == 1).all() else "sequences"
-    files = {file_of(out, f, len(protocol.by) > 1, protocol.repeats > 1): f for f in folds}
-    todo = {file: fold for file, fold in files.items() if not file.exists()}
-    done: dict[Path, Done] = {}
-    for file in itertools.chain(
-        (file for file in files if file not in todo),
-        run_folds(
-            config, data, todo, models,
-            parallel=parallel, address=address, insecure=insecure, verbose=verbose, on_line=on_line,
-        ),
-    ):  # fmt: skip
-        fold = files[file]
-        shape = (int(fold.tested.sum()), len(data.classes))
-        done[file] = (fold, read_fold(file, models, shape))
-        on_line(_told(fold_row(data, groups, done[file], models), fold, models, protocol, unit))
-    result: dict[str, Any] = {
-        "n": len(data),
-        "unit": unit,
-        "subjects": len(set(data.subjects.tolist()) - {""}),
-    }
-    in_order = [done[file] for file in files]
-    of_protocol = {by: [each for each in in_order if each[0].by == by] for by in protocol.by}
-    result |= _said(data, groups, of_protocol, models)
-    result["settings"] = settings
-    several = len(protocol.by) > 1
-    for by in protocol.by:
-        figures = (result[by] if several else result)[models[-1]]
-        picture = png(confusion_plot(np.array(figures["confusion"]), data.classes))
-        write_whole(out / (f"confusion_{by}.png" if several else "confusion.png"), picture)
-    write_whole(out / "folds.csv", rows_csv([fold_row(data, groups, each, models) for each in in_order]))
-    write_whole(out / "predictions.csv", predictions_csv(data, in_order, models))
-    write_whole(out / "crossval.json", (json.dumps(result, indent=2) + "\n").encode())
-    return result
+    if not (out / SETTINGS).exists():
+        check_free(out, "a cross-validation")
+    with lease(out, "crossval"):
+        _claim(out, settings)
+        for name, count in sorted(counts.items()):
+            on_line(f"data: {count} {name.replace('_', ' ')}")
+        absent = sum(map(len, known)) - len(set(data.subjects.tolist()))
+        if known and "subject" in protocol.by and absent:
+            on_line(f"data: {absent} of the folds' subjects are not there")
+        groups, unit = groups_of(data), "images" if (np.diff(data.starts) == 1).all() else "sequences"
+        files = {file_of(out, f, len(protocol.by) > 1, protocol.repeats > 1): f for f in folds}
+        todo = {file: fold for file, fold in files.items() if not file.exists()}
+        done: dict[Path, Done] = {}
+        for file in itertools.chain(
+            (file for file in files if file not in todo),
+            run_folds(
+                config, data, todo, models,
+                parallel=parallel, address=address, insecure=insecure, verbose=verbose, on_line=on_line,
+            ),
+        ):  # fmt: skip
+            fold = files[file]
+            shape = (int(fold.tested.sum()), len(data.classes))
+            done[file] = (fold, read_fold(file, models, shape))
+            on_line(_told(fold_row(data, groups, done[file], models), fold, models, protocol, unit))
+        result: dict[str, Any] = {
+            "n": len(data),
+            "unit": unit,
+            "subjects": len(set(data.subjects.tolist()) - {""}),
+        }
+        in_order = [done[file] for file in files]
+        of_protocol = {by: [each for each in in_order if each[0].by == by] for by in protocol.by}
+        result |= _said(data, groups, of_protocol, models)
+        result["settings"] = settings
+        several = len(protocol.by) > 1
+        for by in protocol.by:
+            figures = (result[by] if several else result)[models[-1]]
+            picture = png(confusion_plot(np.array(figures["confusion"]), data.classes))
+            write_whole(out / (f"confusion_{by}.png" if several else "confusion.png"), picture)
+        write_whole(out / "folds.csv", rows_csv([fold_row(data, groups, each, models) for each in in_order]))
+        write_whole(out / "predictions.csv", predictions_csv(data, in_order, models))
+        write_whole(out / "crossval.json", (json.dumps(result, indent=2) + "\n").encode())
+        return result
 
 
 def _said(
@@ -209,7 +215,7 @@ def _told(row: dict[str, Any], fold: Fold, models: Sequence[str], protocol: Prot
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
     """Make `out` the folder of this run; raises ConfigError or OutputError where it is something else's."""
-    record = out / "settings.json"
+    record = out / SETTINGS
     if record.exists():
         try:
             before = dict(json.loads(record.read_text()))
@@ -218,10 +224,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
         if changed := difference(before, settings):
             raise ConfigError(f"{out} holds a run of another configuration ({changed}): name another --out")
         return
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise OutputError(f"{out} holds something else than a cross-validation: name a new or empty folder")
     try:
-        out.mkdir(parents=True, exist_ok=True)
         write_json(record, settings)
     except OSError as error:
         raise OutputError(f"{out} can't be written: {error.strerror}") from error

@@ -31,6 +31,7 @@ from fer_batch.evaluation.pictures import BLUE, GREY, INK, RED, png
 from fer_batch.files import write_bytes
 from fer_batch.model.network import CROP_SIZE
 from fer_batch.model.weights import Card, load_checkpoint
+from fer_batch.storage.outputs import check_folder
 from fer_batch.training.labels import canonical
 from fer_batch.vision.detect import FaceDetector
 
@@ -82,9 +83,7 @@ def explain(
     """
     if checkpoint is not None and checkpoint.suffix.lower() == ".onnx":
         raise CheckpointError(f"{checkpoint} has no gradients: name the .safetensors that it was made from")
-    standing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not standing.is_dir():
-        raise OutputError(f"{standing} is a file; --out needs a folder")
+    check_folder(out)
     network, card = load_checkpoint(checkpoint)
     chosen = _numbers(emotions, card)
     left_out = {}

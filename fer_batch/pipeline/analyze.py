@@ -34,7 +34,6 @@ from fer_batch.pipeline.finalize import RunSummary, finalize, unsuccessful
 from fer_batch.pipeline.forget import complete_forget
 from fer_batch.pipeline.gauges import gauged
 from fer_batch.pipeline.guard import GuardedProbe
-from fer_batch.pipeline.lease import lease
 from fer_batch.pipeline.placement import place
 from fer_batch.pipeline.plan_store import (
     add_columns,
@@ -52,6 +51,7 @@ from fer_batch.pipeline.results import done_bundles, faces_found, remove_damaged
 from fer_batch.pipeline.workers import Recognizing, Worker
 from fer_batch.runtime import meanwhile, ray_session
 from fer_batch.schema import PLAN, PROBED, RESULTS, from_bundle, to_bundle
+from fer_batch.storage.lease import lease
 from fer_batch.storage.outputs import folder_of
 
 PROBES_PER_TASK = 32

@@ -13,12 +13,12 @@ from fer_batch import faults
 from fer_batch.errors import InputError, OutputError
 from fer_batch.files import content, remove_tree, source, write_json, write_parquet
 from fer_batch.pipeline.finalize import KEEP_LOG, finalize, standing_tables, table_schemas, vacuum
-from fer_batch.pipeline.lease import lease
 from fer_batch.pipeline.people import read_people, without_videos, write_people
 from fer_batch.pipeline.plan_store import own_columns, read_run, read_segments, read_videos
 from fer_batch.pipeline.results import done_bundles, write_result
 from fer_batch.pipeline.snapshot import TABLES, write_snapshot
 from fer_batch.schema import PEOPLE, RESULTS, conform, to_bundle
+from fer_batch.storage.lease import lease
 from fer_batch.storage.outputs import folder_of
 
 BEGUN = ".forget.json"

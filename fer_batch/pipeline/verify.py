@@ -13,10 +13,10 @@ from fer_batch.errors import OutputError
 from fer_batch.files import content, source
 from fer_batch.pipeline.finalize import keys, summarize, wrong_rows
 from fer_batch.pipeline.forget import begun
-from fer_batch.pipeline.lease import holder
 from fer_batch.pipeline.plan_store import own_columns, read_run, read_segments, read_videos
 from fer_batch.pipeline.results import answers_to, done_bundles, read_bundle
 from fer_batch.pipeline.snapshot import open_tables
+from fer_batch.storage.lease import holder
 
 
 def verify(out: Path) -> list[str]:

@@ -73,6 +73,20 @@ def file_of(name: str) -> Path:
     return Path(name)
 
 
+def check_folder(out: Path) -> None:
+    """Raise OutputError where a file is in the way of a folder."""
+    standing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not standing.is_dir():
+        raise OutputError(f"{standing} is a file; --out needs a folder")
+
+
+def check_free(out: Path, what: str) -> None:
+    """Raise OutputError where `out`, which is to become the folder of `what`, has something in it."""
+    check_folder(out)
+    if out.exists() and any(path.name[0] != "." for path in out.iterdir()):
+        raise OutputError(f"{out} holds something else than {what}: name a new or empty folder")
+
+
 def check_outside(file: Path, out: Path) -> None:
     """Raise OutputError for a file to write that lies in the folder of a run."""
     if not is_in_store(out) and out.resolve() in file.resolve().parents:

@@ -27,6 +27,8 @@ from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.weights import Card, read_card, save_checkpoint
 from fer_batch.model.zoo import build
 from fer_batch.runtime import meanwhile, ray_session
+from fer_batch.storage.lease import lease
+from fer_batch.storage.outputs import check_free
 from fer_batch.training.clips import MADE
 from fer_batch.training.datasets import Clips, class_counts
 from fer_batch.training.loop import HISTORY, Place, frame_logits, frames_of, learn
@@ -81,8 +83,8 @@ def train(
             raise ConfigError(f"{out} holds a run of another configuration ({changed}): name another --out")
         if (out / "model.json").exists():
             return json.loads((out / "model.json").read_text())["training"]
-    elif out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise OutputError(f"{out} holds something else than a training run: name a new or empty folder")
+    else:
+        check_free(out, "a training run")
     if config.init:
         read_card(Path(config.init))
     if config.backbone_weights:
@@ -92,22 +94,22 @@ def train(
     if clips_of(config) is None:
         _check_splits(images)
         _check_preset(config, images)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(record, config.to_dict())
-    except OSError as error:
-        raise OutputError(f"{out} can't be written: {error.strerror}") from error
-    on_line("starting Ray …")
-    with ray_session(address, insecure=insecure, verbose=verbose):
-        counts = Counter(amiss) + Counter(cut_clips(config, out / "clips", _video_told(on_progress)))
-        for name, count in sorted(counts.items()):
-            on_line(f"data: {count} {name.replace('_', ' ')}")
-        data = in_memory(config, images, out / "clips")
-        clips = streamed(config, data, out / "clips")
-        for line in division(data, training_counts(config, data, out / "clips")):
-            on_line(line)
-        state = _fit(config, out, resources, clips, _looks(out, on_line, on_progress))
-    return _export(config, out, state, data, counts)
+    with lease(out, "train"):
+        try:
+            write_json(record, config.to_dict())
+        except OSError as error:
+            raise OutputError(f"{out} can't be written: {error.strerror}") from error
+        on_line("starting Ray …")
+        with ray_session(address, insecure=insecure, verbose=verbose):
+            counts = Counter(amiss) + Counter(cut_clips(config, out / "clips", _video_told(on_progress)))
+            for name, count in sorted(counts.items()):
+                on_line(f"data: {count} {name.replace('_', ' ')}")
+            data = in_memory(config, images, out / "clips")
+            clips = streamed(config, data, out / "clips")
+            for line in division(data, training_counts(config, data, out / "clips")):
+                on_line(line)
+            state = _fit(config, out, resources, clips, _looks(out, on_line, on_progress))
+        return _export(config, out, state, data, counts)
 
 
 def _check_named_anew(config: TrainConfig, before: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import optuna
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, OutputError
 from fer_batch.files import csv_bytes, write_bytes, write_json
+from fer_batch.storage.outputs import check_free
 from fer_batch.training.recipes import recipe_of
 from fer_batch.training.space import derived, space
 
@@ -44,8 +45,7 @@ def read_records(out: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any
     """
     file = out / "study.json"
     if not file.exists():
-        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-            raise OutputError(f"{out} holds something else than a study: name a new or empty folder")
+        check_free(out, "a study")
         return {}
     try:
         before = dict(json.loads(file.read_text())["settings"])

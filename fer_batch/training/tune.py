@@ -30,6 +30,7 @@ from fer_batch.files import remove_leftovers, remove_tree, write_json
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.weights import read_card
 from fer_batch.runtime import ray_session
+from fer_batch.storage.lease import lease
 from fer_batch.training.datasets import Clips
 from fer_batch.training.loop import HISTORY, Place, learn
 from fer_batch.training.sources import clips_of, division, images_of, training_counts
@@ -92,17 +93,19 @@ def tune(
     records = read_records(out, settings)
     if any(number not in records or records[number]["status"] == RUNNING for number in range(1, trials + 1)):
         data = _data(config, out, on_line)
-        try:
-            (out / "trials").mkdir(parents=True, exist_ok=True)
-            remove_leftovers(out / "trials")
-            if not (out / "study.json").exists():
-                write_json(out / "study.json", {"settings": settings})
-        except OSError as error:
-            raise OutputError(f"{out} can't be written: {error.strerror}") from error
-        on_line("starting Ray …")
-        with ray_session(address, insecure=insecure, verbose=verbose):
-            book = _Book(config, out, metric, trials, records, on_line, on_progress)
-            _fit(book, data, parallel, verbose)
+        with lease(out, "tune"):
+            records = read_records(out, settings)  # another may have gone on with it in the meantime
+            try:
+                (out / "trials").mkdir(parents=True, exist_ok=True)
+                remove_leftovers(out / "trials")
+                if not (out / "study.json").exists():
+                    write_json(out / "study.json", {"settings": settings})
+            except OSError as error:
+                raise OutputError(f"{out} can't be written: {error.strerror}") from error
+            on_line("starting Ray …")
+            with ray_session(address, insecure=insecure, verbose=verbose):
+                book = _Book(config, out, metric, trials, records, on_line, on_progress)
+                _fit(book, data, parallel, verbose)
     return write_results(config, out, settings, [records[number] for number in sorted(records)])
 
 

@@ -190,7 +190,7 @@ def test_what_was_killed_goes_on_with_the_folds_that_are_left(
             ["--data", "ck48=ck48", "--preset", "cnn4-fer2013"],
             "nothing of the class angry, disgust, fear, neu",
         ),
-        (["--data", "ck48=ck48", "--out", "tiny.json"], "tiny.json holds something else"),
+        (["--data", "ck48=ck48", "--out", "tiny.json"], "tiny.json is a file; --out needs a folder"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_nothing_is_written(

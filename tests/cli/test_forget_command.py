@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fer_batch.cli.main import main
-from fer_batch.pipeline.lease import lease
+from fer_batch.storage.lease import lease
 from fer_batch.timeline.store import open_timeline
 from tests.runs import kill_at, write_run
 from tests.timeline.test_store import VIDEOS

@@ -54,7 +54,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([*DATA, "--workers", "2"], "--workers is 2; allowed is 1: --parallel"),
         ([*DATA, "--lr", "0"], "--lr is 0"),
         ([*DATA, "--out", "other"], "other holds something else than a study"),
-        ([*DATA, "--out", "faces/calm/1.png"], "1.png holds something else than a study"),
+        ([*DATA, "--out", "faces/calm/1.png"], "1.png is a file; --out needs a folder"),
     ],
 )
 def test_what_cannot_be_tuned_is_one_line_and_nothing_is_written(

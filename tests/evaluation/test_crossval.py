@@ -299,6 +299,6 @@ def test_a_folder_of_something_else_is_left_alone(ck48: Path, folds: Path, tmp_p
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    for out in (tmp_path / "out", tmp_path / "file"):
-        with pytest.raises(OutputError, match="something else than a cross-validation"):
-            crossval(config_of(ck48), out, frozen=folds)
+    for out, said in (("out", "something else than a cross-validation"), ("file", "is a file")):
+        with pytest.raises(OutputError, match=said):
+            crossval(config_of(ck48), tmp_path / out, frozen=folds)

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.cli.main import main
-from fer_batch.pipeline.lease import holder
 from fer_batch.pipeline.verify import verify
+from fer_batch.storage.lease import holder
 from tests.faults.conftest import CHILD, WORKER, Marked, analyze_command, done, kill, wait_for
 from tests.integration.test_analyze import assert_same_run
 from tests.runs import kill_at

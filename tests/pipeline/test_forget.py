@@ -14,8 +14,8 @@ from deltalake import DeltaTable, write_deltalake
 from fer_batch.errors import InputError, OutputError
 from fer_batch.pipeline.finalize import finalize
 from fer_batch.pipeline.forget import begun, complete_forget, forget
-from fer_batch.pipeline.lease import lease
 from fer_batch.pipeline.verify import verify
+from fer_batch.storage.lease import lease
 from fer_batch.timeline.store import open_timeline
 from tests.runs import add_videos, kill_at, read_plan, rows_of, temporary, video_id, write_run
 from tests.timeline.test_store import VIDEOS

@@ -12,8 +12,8 @@ from fer_batch import files
 from fer_batch.cli.main import main
 from fer_batch.errors import FerBatchError, OutputError
 from fer_batch.files import waiting_for
-from fer_batch.pipeline.lease import lease
-from fer_batch.storage.outputs import folder_of, store_down
+from fer_batch.storage.lease import lease
+from fer_batch.storage.outputs import check_free, folder_of, store_down
 from tests.s3 import Store
 
 
@@ -58,6 +58,30 @@ def test_an_address_that_the_tables_can_not_lie_at_is_refused_in_one_line(
 )
 def test_an_address_or_path_is_taken(name: str, path: str) -> None:
     assert str(folder_of(name)) == path
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("empty", None),
+        ("new/of/new", None),
+        ("hidden", None),
+        ("full", "full holds something else than a study: name a new or empty folder"),
+        ("full/notes.txt", "notes.txt is a file; --out needs a folder"),
+        ("full/notes.txt/out", "notes.txt is a file; --out needs a folder"),
+    ],
+)
+def test_a_folder_for_something_new_has_nothing_in_it(out: str, said: str | None, tmp_path: Path) -> None:
+    for name in ("empty", "hidden", "full"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "hidden" / ".lease").touch()
+    (tmp_path / "full" / "notes.txt").touch()
+    if said is None:
+        check_free(tmp_path / out, "a study")
+        return
+    with pytest.raises(OutputError) as refused:
+        check_free(tmp_path / out, "a study")
+    assert str(refused.value).endswith(said)
 
 
 def test_a_long_wait_is_told_in_a_line(

@@ -19,15 +19,15 @@ from pathlib import Path
 import pytest
 
 from fer_batch.errors import OutputError
-from fer_batch.pipeline import lease as leases
-from fer_batch.pipeline.lease import lease
+from fer_batch.storage import lease as leases
+from fer_batch.storage.lease import lease
 from fer_batch.storage.outputs import folder_of
 from tests.s3 import Store
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from fer_batch.pipeline.lease import lease
+from fer_batch.storage.lease import lease
 with lease(Path(sys.argv[1]), "analyze"):
     print("held", flush=True)
     time.sleep(60)
@@ -107,7 +107,7 @@ def test_a_killed_runs_lease_is_free_at_once(tmp_path: Path) -> None:
 HOLD_AND_FORK = """
 import os, subprocess, sys, time
 from pathlib import Path
-from fer_batch.pipeline.lease import lease
+from fer_batch.storage.lease import lease
 with lease(Path(sys.argv[1]), "analyze"):
     ended = Path(sys.argv[1]) / "ended"
     running, tell = os.pipe()
@@ -147,7 +147,7 @@ HOLD_WITH_RAY = """
 import os, sys, time
 from pathlib import Path
 import ray
-from fer_batch.pipeline.lease import lease
+from fer_batch.storage.lease import lease
 from fer_batch.runtime import ray_session
 
 @ray.remote
@@ -237,9 +237,9 @@ def _without_flock(number: int) -> None:
 NO_LOCKS = """
 import sys
 from pathlib import Path
-from tests.pipeline.test_lease import _without_flock
+from tests.storage.test_lease import _without_flock
 from fer_batch.errors import OutputError
-from fer_batch.pipeline.lease import lease
+from fer_batch.storage.lease import lease
 _without_flock(int(sys.argv[2]))
 try:
     with lease(Path(sys.argv[1]), "analyze"):
@@ -270,7 +270,7 @@ def test_a_folder_that_can_not_be_written_to_is_one_line(out: str) -> None:
 
 HOLD_STORE = """
 import sys, time
-from fer_batch.pipeline import lease as leases
+from fer_batch.storage import lease as leases
 from fer_batch.storage.outputs import folder_of
 leases.BEAT_S, leases.GONE_S = 0.2, 4.0
 with leases.lease(folder_of(sys.argv[1]), "analyze"):
