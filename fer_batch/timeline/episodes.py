@@ -4,6 +4,8 @@ THRESHOLD, MIN_S = 0.6, 0.5
 """An episode's least confidence and length (in seconds) where nothing else is asked for."""
 STEP_S = "read_s / nullif(moments, 0)"
 """Seconds that a moment of a row of `videos` stands for: the mean distance of its moments."""
+END_S = "least(last_s + step_s, greatest(last_s, read_s))"
+"""Where what was last seen at last_s ends: a step later, but not after what was read of the video."""
 BREAK = 1.5
 """An episode ends where the face is not seen for more than so many steps."""
 CELL_S = 5
@@ -12,14 +14,15 @@ CELL_S = 5
 
 def runs_sql(threshold: float, min_s: float, where: str) -> str:
     """The beginning of a query, for the `runs` of `episodes_sql`: place (their video's number), track_id,
-    emotion, start_s and last_s (of its first and last moment); and `steps`: video_id, place and step_s.
+    emotion, start_s and last_s (of its first and last moment); and `steps`: video_id, place, step_s and
+    read_s.
     """
     return f"""
         WITH steps AS MATERIALIZED (
-            SELECT video_id, {STEP_S} AS step_s, row_number() OVER () AS place FROM videos
+            SELECT video_id, {STEP_S} AS step_s, read_s, row_number() OVER () AS place FROM videos
         ),
         edges AS (
-            SELECT steps.place, track_id, time_s, emotion, steps.step_s,
+            SELECT steps.place, track_id, time_s, emotion, steps.step_s, steps.read_s,
                    emotion IS DISTINCT FROM lag(emotion) OVER face
                    OR time_s - lag(time_s) OVER face > {BREAK} * steps.step_s AS begins,
                    emotion IS DISTINCT FROM lead(emotion) OVER face
@@ -33,7 +36,7 @@ def runs_sql(threshold: float, min_s: float, where: str) -> str:
                 SELECT *, time_s AS start_s, if(ends, time_s, lead(time_s) OVER face) AS last_s
                 FROM edges WHERE begins <> ends OR begins AND step_s >= {min_s} - 1e-6
                 WINDOW face AS (PARTITION BY place, track_id ORDER BY time_s)
-            ) WHERE begins AND last_s + step_s - start_s >= {min_s} - 1e-6
+            ) WHERE begins AND {END_S} - start_s >= {min_s} - 1e-6
         )"""
 
 
@@ -42,7 +45,8 @@ def episodes_sql(threshold: float = THRESHOLD, min_s: float = MIN_S, where: str 
 
     An episode is a longest run of moments of one track whose `emotion` is the same and whose `confidence` is
     at least `threshold`, none of them more than 1.5 steps after the one before (so that a moment below the
-    threshold ends it), of at least `min_s` seconds. It lasts from its first moment to a step after its last.
+    threshold ends it), of at least `min_s` seconds. It lasts from its first moment to a step after its last,
+    but not beyond what was read of the video.
     Columns: video_id, uri, track_id, person, emotion, start_s, end_s, duration_s, moments, peak_s (of the
     first moment of the highest confidence), peak and mean (of the confidence).
     """
@@ -50,7 +54,7 @@ def episodes_sql(threshold: float = THRESHOLD, min_s: float = MIN_S, where: str 
     cells = f"range({number.format('start_s')}, {number.format('last_s')} + 1)"
     return f"""{runs_sql(threshold, min_s, where)}
         SELECT video_id, any_value(uri) AS uri, track_id, any_value(person) AS person,
-               any_value(runs.emotion) AS emotion, start_s, any_value(last_s + step_s) AS end_s,
+               any_value(runs.emotion) AS emotion, start_s, any_value({END_S}) AS end_s,
                end_s - start_s AS duration_s, count(*) AS moments,
                arg_max(time_s, (confidence, -time_s)) AS peak_s,
                max(confidence) AS peak, avg(confidence) AS mean

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from fer_batch.timeline.store import Timeline
 
 FACE = "coalesce(person, 'track ' || track_id)"
-"""What a face is called."""
+"""What a face is called in its video."""
+FACE_OF_ANY = "coalesce(person, 'track ' || track_id || ' of ' || uri)"
+"""What a face is called among those of several videos."""
 GROUPS = {"video": ("video_id", "uri"), "person": ("person",), "track": ("video_id", "uri", "track_id")}
 """What answers may be by, beside columns of the owner's manifest."""
 NEAR = 1e-6

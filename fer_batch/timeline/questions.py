@@ -21,6 +21,7 @@ from fer_batch.schema import probability_column
 from fer_batch.timeline.episodes import MIN_S, STEP_S, THRESHOLD, episodes_sql, runs_sql
 from fer_batch.timeline.expressions import (
     FACE,
+    FACE_OF_ANY,
     NEAR,
     cell,
     classes_of,
@@ -183,7 +184,7 @@ def co_occurrence(
     """Which emotions two faces show at the same moment: a row a group and pair of emotions.
 
     Every two faces of a moment are a pair. `by` may be "video", columns of a manifest, and "pair" (who the
-    two are, `face_a` and `face_b`: persons, else "track N"), by which a person that comes before another in
+    two are, `face_a` and `face_b`: persons, else "track N", where groups are not of one video with its uri), by which a person that comes before another in
     the alphabet is the first of the two; else the emotions of a pair have no order. Columns beside these:
     emotion_a, emotion_b, pairs, share (of the group's pairs), lift (share over what it were if the two had
     nothing to do with each other: 1 is chance).
@@ -195,7 +196,8 @@ def co_occurrence(
     group = ", ".join([*keys, *names]) or "1"
     other_way = ", ".join([*keys, "emotion_b", "emotion_a", "n"])
     ways, of_both = ("", 1) if told else (f"UNION ALL SELECT {other_way} FROM joint", 2)
-    joint = _pairs_of_faces(timeline, where) if told else _pairs_of_emotions(timeline, where)
+    face = FACE if "video_id" in keys or "video" in values else FACE_OF_ANY
+    joint = _pairs_of_faces(timeline, where, face) if told else _pairs_of_emotions(timeline, where)
     return timeline.run(
         f"""WITH placed AS MATERIALIZED {places(values)},
         {joint},
@@ -243,8 +245,8 @@ def _pairs_of_emotions(timeline: Timeline, where: str) -> str:
         )"""
 
 
-def _pairs_of_faces(timeline: Timeline, where: str) -> str:
-    """The same, of each two faces: face_a and face_b, in order of what they are called."""
+def _pairs_of_faces(timeline: Timeline, where: str, face: str) -> str:
+    """The same, of each two faces: face_a and face_b, in order of what they are called (by `face`)."""
     names = f"[{', '.join(name for name, _ in classes_of(timeline))}]"
     backward = "(of_b.face, track_b) < (of_a.face, track_a)"
     return f"""shown AS (
@@ -259,9 +261,10 @@ def _pairs_of_faces(timeline: Timeline, where: str) -> str:
             GROUP BY a.place, a.track_id, b.track_id, a.number, b.number
         ),
         called AS (
-            SELECT place, track_id, {FACE} AS face
+            SELECT place, track_id, {face} AS face
             FROM (SELECT place, track_a AS track_id FROM met UNION SELECT place, track_b FROM met)
-            JOIN placed USING (place) LEFT JOIN people USING (video_id, track_id)
+            JOIN placed USING (place) JOIN (SELECT video_id, uri FROM videos) USING (video_id)
+            LEFT JOIN people USING (video_id, track_id)
         ),
         of_videos AS (
             SELECT met.place, n,

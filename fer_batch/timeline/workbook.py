@@ -45,9 +45,10 @@ def write_workbook(
             USING (video_id) WHERE {{where}} ORDER BY uri""",
         "faces": f"""
             SELECT any_value(uri) AS uri, any_value({FACE}) AS face, count(DISTINCT track_id) AS tracks,
-                   min(time_s) AS from_s, max(time_s) + any_value(step_s) AS to_s,
+                   min(time_s) AS from_s,
+                   least(max(time_s) + any_value(step_s), any_value(read_s)) AS to_s,
                    count(*) * any_value(step_s) AS seconds, avg(confidence) AS confidence, {shares}
-            FROM tracks JOIN (SELECT video_id, {STEP_S} AS step_s FROM videos) USING (video_id)
+            FROM tracks JOIN (SELECT video_id, {STEP_S} AS step_s, read_s FROM videos) USING (video_id)
             WHERE {{where}} GROUP BY video_id, person, CASE WHEN person IS NULL THEN track_id END
             ORDER BY uri, from_s, face""",
         "episodes": f"""

@@ -136,7 +136,8 @@ def test_an_emotion_turns_from_one_run_to_the_next_of_another(timeline: Timeline
 def test_faces_of_a_moment_are_pairs(timeline: Timeline, by: list[str]) -> None:
     pairs: Counter[tuple[str, ...]] = Counter()
     for (uri, _), moment in timeline.to_pandas().groupby(["uri", "time_s"]):
-        called = moment["person"].fillna("track " + moment["track_id"].astype(str))
+        track = "track " + moment["track_id"].astype(str)
+        called = moment["person"].fillna(track if "video" in by else track + " of " + moment["uri"])
         shown = sorted(zip(called, moment["track_id"], moment["emotion"], strict=True))
         for (one, _, a), (other, _, b) in itertools.combinations(shown, 2):
             video = (uri,) if "video" in by else ()

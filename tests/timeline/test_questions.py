@@ -183,7 +183,7 @@ def test_episodes_are_the_longest_runs(tracks: list[list[str]], min_s: float, be
     names = ["video_id", "uri", "track_id", "person", "time_s", "emotion", "confidence"]
     tables = {
         "tracks": pd.DataFrame(rows[::-1], columns=names).astype({"time_s": float, "confidence": float}),
-        "videos": pd.DataFrame({"video_id": ["v"], "read_s": [2.4], "moments": [12]}),
+        "videos": pd.DataFrame({"video_id": ["v"], "read_s": [2.4 + begin_s], "moments": [12 + 5 * begin_s]}),
     }
     for name, table in tables.items():
         connection.register(name, table)
@@ -199,6 +199,33 @@ def test_episodes_are_the_longest_runs(tracks: list[list[str]], min_s: float, be
     found = connection.sql(f"FROM ({episodes_sql(0.6, min_s)}) ORDER BY track_id, start_s").df()
     columns = ["track_id", "emotion", "start_s", "end_s", "moments"]
     assert [tuple(row) for row in found[columns].round(6).itertuples(index=False)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("read_s", "min_s", "wanted"),
+    [
+        (1.04, 0.0, [(0.0, 1.04)]),  # 26 frames of 25 a second, five of which a second are looked at
+        (1.04, 1.1, []),
+        (1.2, 1.1, [(0.0, 1.2)]),
+        (1.26, 0.0, [(0.0, 1.21)]),
+    ],
+)
+def test_no_episode_goes_on_after_what_was_read(
+    read_s: float, min_s: float, wanted: list[tuple[float, float]]
+) -> None:
+    times = [k / 5 for k in range(6)]
+    connection = duckdb.connect()
+    tables = {
+        "tracks": pd.DataFrame({"time_s": times, "confidence": 0.9}).assign(
+            video_id="v", uri="/v", track_id=0, person=None, emotion="happy"
+        ),
+        "videos": pd.DataFrame({"video_id": ["v"], "read_s": [read_s], "moments": [6]}),
+    }
+    for name, table in tables.items():
+        connection.register(name, table)
+    found = connection.sql(f"SELECT start_s, end_s, duration_s FROM ({episodes_sql(0.6, min_s)})").fetchall()
+    assert [(start, end) for start, end, _ in found] == [pytest.approx(span) for span in wanted]
+    assert [length for *_, length in found] == [pytest.approx(end - start) for start, end in wanted]
 
 
 @pytest.mark.parametrize(
