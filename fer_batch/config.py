@@ -250,7 +250,10 @@ class TrainConfig:
         ):
             value = getattr(self, option)
             _require(value >= least, _flag(option), value, f"a whole number from {least}")
-        _require(self.epochs + self.sequence_epochs > 0, "--epochs", 0, "a whole number from 1")
+        alone = self.network != "cnn-bilstm" and not self.init  # it has no sequences to train
+        _require(
+            self.epochs + (0 if alone else self.sequence_epochs) > 0, "--epochs", 0, "a whole number from 1"
+        )
         for option in ("lr", "sequence_lr", "grad_clip", "window_rate_hz"):
             _require(getattr(self, option) > 0, _flag(option), getattr(self, option), "a number above 0")
         for option in (
@@ -384,7 +387,12 @@ def _flag(option: str) -> str:
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     """What two configurations don't share, as "fps was 5, is 10; …"; empty where they are equal."""
     keys = sorted(old.keys() | new.keys())
-    return "; ".join(f"{k} was {old.get(k)}, is {new.get(k)}" for k in keys if old.get(k) != new.get(k))
+    said = {"": "empty"}
+    return "; ".join(
+        f"{k} was {said.get(str(old.get(k)), old.get(k))}, is {said.get(str(new.get(k)), new.get(k))}"
+        for k in keys
+        if old.get(k) != new.get(k)
+    )
 
 
 def _require(valid: bool, option: str, given: Any, allowed: str) -> None:

@@ -174,6 +174,9 @@ def test_a_model_cannot_be_trained_so_and_the_error_says_how(name: str, value: A
 
 def test_a_run_has_an_epoch_of_one_kind_at_least() -> None:
     with pytest.raises(ConfigError, match="--epochs is 0"):
+        TrainConfig(data=DATA, network="cnn4", epochs=0)
+    TrainConfig(data=DATA, epochs=0)
+    with pytest.raises(ConfigError, match="--epochs is 0"):
         TrainConfig(data=DATA, epochs=0, sequence_epochs=0)
 
 

@@ -32,7 +32,7 @@ def add_answer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=("table", *ENDINGS.values()),
-        help="default: as FILE ends (.csv, .json, .parquet), else table",
+        help="default: as FILE ends (.csv, .json, .parquet; .txt: table), table on the terminal",
     )
     parser.add_argument(
         "--output", type=file_of, metavar="FILE", help="write there instead of to the terminal"
@@ -43,6 +43,11 @@ def check_answer_options(options: argparse.Namespace) -> None:
     """Settle the format; raise OutputError where an answer can't go where it is to."""
     if options.format is None:
         ending = options.output.suffix.lower() if options.output else ""
+        if ending not in ("", ".txt", *ENDINGS):
+            raise OutputError(
+                f"--output {options.output} ends in {ending}; allowed are {', '.join(ENDINGS)}, and .txt for "
+                "a table, or give --format"
+            )
         options.format = ENDINGS.get(ending, "table")
     if options.format == "parquet" and options.output is None and sys.stdout.isatty():
         raise OutputError("parquet is not for a terminal; give --output FILE")

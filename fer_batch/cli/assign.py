@@ -65,13 +65,15 @@ def run_assign(options: argparse.Namespace) -> int:
     elif options.largest is not None:
         if options.max_faces:
             raise InputError("of --largest one face counts; leave --max-faces out")
+        if not options.largest:
+            raise InputError("--largest names nobody; give a name")
         rows = assign_seats(options.out, [options.largest], options.video)
     else:
         rows = assign_seats(options.out, options.seats, options.video, options.max_faces)
     for person, tracks, videos in _counted(rows):
         print(f"{person}: {tracks} track{'s' * (tracks != 1)} in {videos} video{'s' * (videos != 1)}")
     if not rows.num_rows:
-        print("nobody was named: no track fits")
+        print(f"nobody was named: {'the list has no person' if options.people else 'no track fits'}")
     return 0
 
 

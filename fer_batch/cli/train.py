@@ -120,7 +120,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--init",
         default=argparse.SUPPRESS,
         metavar="CHECKPOINT",
-        help="start from this checkpoint, or from the packaged one (default), also with other classes",
+        help="start from this checkpoint (the word default: from the packaged one), also with other classes",
     )
     parser.add_argument(
         "--leave-out",
@@ -198,7 +198,12 @@ def train_config(options: argparse.Namespace) -> TrainConfig:
     names = {field.name for field in dataclasses.fields(TrainConfig)} - {"preset"}
     given = {k: v for k, v in vars(options).items() if k in names} | {"data": options.data}
     base = preset(options.preset) if options.preset else {}
-    return TrainConfig.from_dict(_absolute(base | _recipe(options.recipe) | given))
+    try:
+        return TrainConfig.from_dict(_absolute(base | _recipe(options.recipe) | given))
+    except ConfigError as error:
+        if options.recipe is None or "--recipe" in str(error):
+            raise
+        raise ConfigError(f"{error} (with --recipe {options.recipe})") from error
 
 
 def add_data_option(
@@ -246,4 +251,5 @@ def _recipe(name: str | None) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--recipe {name} is not a readable .toml file of options: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"--recipe {name} is not a readable .toml file of options: {why}") from error

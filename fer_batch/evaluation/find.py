@@ -129,7 +129,7 @@ def faces_of_video(path: Path, at_s: Sequence[float], detector: FaceDetector, ca
             if seen and seen[0].moment_s not in {face.moment_s for face in faces}:
                 faces += seen
                 break
-    tried = f"no face was found at {PARTS * len(PLACES)} moments that were tried; name one with --at"
+    tried = f"has no face at {PARTS * len(PLACES)} moments that were tried; name one with --at"
     return Found(faces=faces, problems=[] if faces else [tried])
 
 
@@ -161,7 +161,7 @@ def _faces_at(path: Path, info: VideoInfo, time_s: float, detector: FaceDetector
     faces = [
         _in_window(seen, number, card) for number, face in enumerate(seen.faces) if face["time_s"] == nearest
     ]
-    return Found(faces=faces, problems=[] if faces else [f"no face was found at {nearest:g} s"])
+    return Found(faces=faces, problems=[] if faces else [f"has no face at {nearest:g} s"])
 
 
 def _in_window(seen: SegmentFaces, number: int, card: Card) -> Face:

@@ -157,8 +157,8 @@ def read_card(path: Path | None = None) -> tuple[Path, Card]:
     if path.suffix != ".safetensors":
         state = "is not a checkpoint" if path.exists() else "does not exist"
         raise CheckpointError(
-            f"{path} {state}; allowed is a .safetensors file with its .json card beside it, and, for answers "
-            "alone, a .onnx file of `fer-batch export`"
+            f"{path} {state}; allowed is a training run's folder, or a .safetensors file with its .json card "
+            "beside it; for answers alone, also a .onnx file of `fer-batch export`"
         )
     card_path = path.with_suffix(".json")
     for needed in (path, card_path):

@@ -99,7 +99,7 @@ def export(
     chosen = _chosen(timeline, videos)
     if is_file and form in ANNOTATE and len(chosen) != 1:
         raise QueryError(
-            f"{target} is a file for one video, and {timeline.out} has {len(chosen)}: name one of them, or a "
+            f"{target} is a file for one video, and these are {len(chosen)}: name one of them, or a "
             f"folder, with --format {form}"
         )
     try:
@@ -156,10 +156,10 @@ def _format(target: Path, form: str | None) -> tuple[str, bool]:
 
 
 def _check_episodes(form: str, threshold: float, min_s: float) -> None:
-    if not (0 <= threshold <= 1 and 0 <= min_s < math.inf):
-        raise ConfigError(
-            f"--threshold {threshold:g} and --min-s {min_s:g}: allowed are 0 to 1, and 0 or more seconds"
-        )
+    if not 0 <= threshold <= 1:
+        raise ConfigError(f"--threshold is {threshold:g}; allowed is a number from 0 to 1")
+    if not 0 <= min_s < math.inf:
+        raise ConfigError(f"--min-s is {min_s:g}; allowed are 0 or more seconds")
     if form in ("csv", "jsonl") and (threshold or min_s):
         raise ConfigError(
             f"--threshold and --min-s are for episodes, and {form} has rows: leave them out, or "

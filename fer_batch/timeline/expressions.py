@@ -34,9 +34,11 @@ def probabilities(timeline: "Timeline") -> tuple[list[str], str]:
 
 
 def known_emotion(timeline: "Timeline", emotion: str) -> str:
-    if emotion not in timeline.classes:
+    """Its name as the run has it, given in any case; raises QueryError where it is none of the run's."""
+    known = {name.lower(): name for name in timeline.classes}
+    if emotion not in timeline.classes and emotion.lower() not in known:
         raise QueryError(f"there is no emotion {emotion}; this run has {', '.join(timeline.classes)}")
-    return text(emotion)
+    return emotion if emotion in timeline.classes else known[emotion.lower()]
 
 
 def text(name: str) -> str:

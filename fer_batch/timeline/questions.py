@@ -32,6 +32,7 @@ from fer_batch.timeline.expressions import (
     places,
     positive,
     share_of,
+    text,
 )
 from fer_batch.timeline.faces import Answer, Part, Said, named, number_of_emotion, read_faces
 from fer_batch.timeline.store import Timeline
@@ -84,7 +85,7 @@ def episodes(
     """
     where, values = timeline.faces_of(**faces)
     if emotion is not None:
-        where += f" AND emotion = {known_emotion(timeline, emotion)}"
+        where += f" AND emotion = {text(known_emotion(timeline, emotion))}"
     runs = episodes_sql(share_of(threshold), not_negative(min_s, "min_s"), where)
     return timeline.run(f"FROM ({runs}) ORDER BY uri, track_id, start_s", values)
 
@@ -106,7 +107,7 @@ def peaks(
     if emotion is None:
         number, probability = number_of_emotion(timeline), "confidence"
     else:
-        known_emotion(timeline, emotion)
+        emotion = known_emotion(timeline, emotion)
         number, probability = f"{timeline.classes.index(emotion)}::SMALLINT", probability_column(emotion)
     around_s = positive(distance_s, "distance_s") + NEAR
     where += f" AND {probability} >= {share_of(threshold)}"
@@ -184,8 +185,9 @@ def co_occurrence(
     """Which emotions two faces show at the same moment: a row a group and pair of emotions.
 
     Every two faces of a moment are a pair. `by` may be "video", columns of a manifest, and "pair" (who the
-    two are, `face_a` and `face_b`: persons, else "track N", where groups are not of one video with its uri), by which a person that comes before another in
-    the alphabet is the first of the two; else the emotions of a pair have no order. Columns beside these:
+    two are, `face_a` and `face_b`: persons, else "track N", with its uri where groups are not of one video),
+    by which a person that comes before another in the alphabet is the first of the two; else the emotions of
+    a pair have no order. Columns beside these:
     emotion_a, emotion_b, pairs, share (of the group's pairs), lift (share over what it were if the two had
     nothing to do with each other: 1 is chance).
     """

@@ -85,7 +85,7 @@ class Timeline:
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise QueryError(
                     "a question is one SELECT statement over tracks, moments, videos, episodes and summary; "
-                    "it can't write"
+                    + (f"these are {len(statements)}" if len(statements) != 1 else "it can't write")
                 )
             return self._connection.sql(query)
         except duckdb.Error as error:
@@ -145,8 +145,10 @@ class Timeline:
         end_s: float | None = None,
     ) -> tuple[str, dict[str, Any]]:
         """The condition, and its values, under which a row of `tracks` is of this video, person and track,
-        and in `[start_s, end_s)`; raises QueryError where there is no such video or person.
+        and in `[start_s, end_s)`; raises QueryError where there is no such video or person, or no such time.
         """
+        if start_s is not None and end_s is not None and start_s > end_s:
+            raise QueryError(f"nothing lies between a start at {start_s:g} s and an end at {end_s:g} s")
         conditions = {
             "video_id = $video": None if video is None else self.video_id(str(video)),
             "person = $person": None if person is None else self._known(person),

@@ -101,7 +101,8 @@ def load_datasets(
     ("contradictory"). Otherwise nothing is dropped, no split invented, and what has no split is "train".
 
     Raises InputError where a data set is not there or not of that kind, more than half of it can't be read,
-    a class is not allowed, or, for training, there is only one.
+    a class is not allowed, `leave_out` names one that is neither there nor an emotion, or, for training,
+    there is only one.
     """
     if not data:
         raise InputError("no data set is named; give --data NAME=PATH")
@@ -117,6 +118,11 @@ def load_datasets(
         }
         emotions = EMOTIONS if any(name in OF_EMOTIONS for name, _ in data) else ()
         classes = (*(e for e in emotions if e not in without), *sorted(named - set(emotions)))
+    there = {row.label for rows in parts for row in rows} | {k.removesuffix("_left_out") for k in counts}
+    if unknown := [name for name in leave_out if canonical(name) not in there | set(OF_EMOTIONS["ck48"])]:
+        raise InputError(
+            f"--leave-out has {', '.join(unknown)}; the classes of the data are {', '.join(classes)}"
+        )
     index = {canonical(name): number for number, name in enumerate(classes)}
     kept = [[row for row in rows if row.label in index] for rows in parts]
     if contempt := sum(map(len, parts)) - sum(map(len, kept)):

@@ -240,6 +240,15 @@ def test_an_address_is_no_output_file(tmp_path: Path, capsys: pytest.CaptureFixt
     )
 
 
+def test_a_file_of_a_kind_that_no_answer_has_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert query(tmp_path, "SELECT 1", "--output", "answer.xlsx") == 2
+    said = capsys.readouterr().err
+    assert "answer.xlsx ends in .xlsx; allowed are .csv, .json, .parquet, and .txt" in said
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize("output", ["nowhere/answer", "."])
 def test_an_output_that_cannot_be_written_is_one_line(
     output: str,

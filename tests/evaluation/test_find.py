@@ -122,9 +122,9 @@ def test_without_moments_some_are_looked_for(detector: FaceDetector, video: Path
 def test_a_video_without_faces_or_without_video(tmp_path: Path, detector: FaceDetector) -> None:
     black = write_video(tmp_path / "black.mp4", [np.zeros((64, 64, 3), np.uint8)] * 10)
     assert faces_of_video(black, [], detector, CARD).problems == [
-        "no face was found at 15 moments that were tried; name one with --at"
+        "has no face at 15 moments that were tried; name one with --at"
     ]
-    assert faces_of_video(black, [0.2], detector, CARD).problems == ["no face was found at 0.2 s"]
+    assert faces_of_video(black, [0.2], detector, CARD).problems == ["has no face at 0.2 s"]
     text = tmp_path / "notes.txt"
     text.write_text("no video")
     found = faces_of_video(text, [], detector, CARD)

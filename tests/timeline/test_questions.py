@@ -284,10 +284,23 @@ def test_co_occurrence(timeline: Timeline) -> None:
     assert lift == pytest.approx(4 / 18 / (7 / 18 * 10 / 18))  # of 18 faces in 9 pairs 7 and 10
 
 
+def test_an_emotion_is_named_in_any_case(timeline: Timeline) -> None:
+    assert (
+        questions.peaks(timeline, "HAPPY").fetchall() == questions.peaks(timeline, "happy").fetchall() != []
+    )
+    assert (
+        questions.episodes(timeline, "Happy").fetchall() == questions.episodes(timeline, "happy").fetchall()
+    )
+
+
 WRONG: dict[str, tuple[Callable[[Timeline], Any], str]] = {
     "emotion": (lambda t: questions.episodes(t, "joy"), "there is no emotion joy; this run has angry"),
     "threshold": (lambda t: questions.peaks(t, threshold=60), "probability is from 0 to 1"),
     "length": (lambda t: questions.episodes(t, min_s=-1), "min_s is -1; it must be 0 or more"),
+    "no time": (
+        lambda t: questions.shares(t, start_s=3, end_s=1),
+        "nothing lies between a start at 3 s and an end at 1 s",
+    ),
     "interval": (lambda t: questions.shares(t, every_s=0), "every_s is 0; it must be above 0"),
     "not a number": (lambda t: series.smooth(t, float("nan")), "must be above 0"),
     "group": (lambda t: questions.shares(t, by=["age"]), "can be by video, person, track"),

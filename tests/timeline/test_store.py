@@ -154,17 +154,18 @@ def test_the_summary_has_a_row_a_video_with_mean_probabilities(timeline: Timelin
 
 
 ONLY_SELECT = "it can't write"
+NOT_ONE = "a question is one SELECT statement"
 NO_FILES = "disabled by configuration"
 
 
 @pytest.mark.parametrize(
     ("question", "reason"),
     [
-        ("", ONLY_SELECT),
-        (" ; ", ONLY_SELECT),
-        ("-- SELECT 1", ONLY_SELECT),
-        ("SELECT 1; SELECT 2", ONLY_SELECT),
-        ("SELECT 1; DROP VIEW tracks", ONLY_SELECT),
+        ("", NOT_ONE),
+        (" ; ", NOT_ONE),
+        ("-- SELECT 1", NOT_ONE),
+        ("SELECT 1; SELECT 2", "these are 2"),
+        ("SELECT 1; DROP VIEW tracks", "these are 2"),
         ("COPY tracks TO 'copy.csv'", ONLY_SELECT),
         ("COPY (SELECT 1) TO 'copy.parquet' (FORMAT parquet)", ONLY_SELECT),
         ("EXPORT DATABASE 'everything'", ONLY_SELECT),

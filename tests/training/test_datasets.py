@@ -508,6 +508,8 @@ def test_classes_are_left_out_by_any_of_their_names_and_counted(
     assert counts["disgust_left_out"] == of["disgust"]
     assert len(clips) == len(sequences) - of["contempt"] - of["disgust"]
     assert clips.classes == (classes or tuple(name for name in EMOTIONS if name != "disgust"))
+    with pytest.raises(InputError, match=r"^--leave-out has disgst; the classes of the data are "):
+        load_datasets(data, classes=classes, leave_out=("Contempt", "disgust", "disgst"))
 
 
 def test_twins_are_dropped_also_across_data_sets(tmp_path: Path) -> None:
