@@ -386,13 +386,12 @@ def _flag(option: str) -> str:
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     """What two configurations don't share, as "fps was 5, is 10; …"; empty where they are equal."""
-    keys = sorted(old.keys() | new.keys())
-    said = {"": "empty"}
-    return "; ".join(
-        f"{k} was {said.get(str(old.get(k)), old.get(k))}, is {said.get(str(new.get(k)), new.get(k))}"
-        for k in keys
-        if old.get(k) != new.get(k)
-    )
+    unlike = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    return "; ".join(f"{key} was {_shown(old, key)}, is {_shown(new, key)}" for key in unlike)
+
+
+def _shown(values: dict[str, Any], key: str) -> Any:
+    return "empty" if values.get(key) == "" else values.get(key)
 
 
 def _require(valid: bool, option: str, given: Any, allowed: str) -> None:
