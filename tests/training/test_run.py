@@ -124,6 +124,7 @@ def runs(ray_here: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -
 
     with ThreadPoolExecutor(8) as pool:
         killed = pool.submit(train_and_kill, data, folder / "killed")
+        wait_for(lambda: curves(folder / "killed") or killed.done())  # it starts a Ray of its own
         whole = pool.submit(run, "whole", configured(data))
         shared = pool.submit(run, "shared", of_two_workers(data))
         hurt = pool.submit(run, "hurt", of_two_workers(data))
@@ -305,16 +306,18 @@ def train_and_kill(data: Path, out: Path) -> Path:
     recipe = out.with_name("ours.toml")
     recipe.write_text("".join(f"{name} = {value}\n" for name, value in RECIPE.items()))
     words = ["--recipe", str(recipe), "--data", f"fer2013={data}", "--out", str(out)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fer_batch.cli.main", "train", *words],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
-    )
+    said = out.with_name("killed.txt")
+    with said.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fer_batch.cli.main", "train", *words],
+            start_new_session=True,
+            stdout=file,
+            stderr=file,
+            env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        )
     try:
-        wait_for(lambda: two_epochs(out), lambda: process.poll() is None)
-        assert process.poll() is None
+        wait_for(lambda: two_epochs(out) or process.poll() is not None)
+        assert process.poll() is None, said.read_text()
     finally:
         kill_session(process)
     assert not processes_of(process.pid)
