@@ -156,7 +156,7 @@ def test_the_driver_killed_at_random_moments(
             started = wait_for(lambda: done(out).keys() > kept.keys(), driver)  # noqa: B023
         else:
             started = wait_for(lambda: f"process {driver.pid} " in (holder(out) or ""), driver)  # noqa: B023
-        time.sleep(moments.uniform(0, 2 if works else 4))
+        time.sleep(moments.uniform(0, 0.6 if works else 2))
         kills += started and driver.poll() is None
         driver.kill()
         driver.wait()
@@ -202,7 +202,7 @@ def test_workers_and_their_children_killed_at_random_moments(
     for title, number in itertools.cycle([(CHILD, 1), (WORKER, 2)]):
         if not wait_for(lambda: len(processes.processes(CHILD)) == 2, driver) or kills >= 9:
             break
-        time.sleep(moments.uniform(0, 4))
+        time.sleep(moments.uniform(0, 0.8))
         now = done(out)
         twice += sum(now[name] != stat for name, stat in seen.items())
         seen = now
