@@ -250,10 +250,8 @@ class TrainConfig:
         ):
             value = getattr(self, option)
             _require(value >= least, _flag(option), value, f"a whole number from {least}")
-        alone = self.network != "cnn-bilstm" and not self.init  # it has no sequences to train
-        _require(
-            self.epochs + (0 if alone else self.sequence_epochs) > 0, "--epochs", 0, "a whole number from 1"
-        )
+        sequence_epochs = self.sequence_epochs if self.network == "cnn-bilstm" or self.init else 0
+        _require(self.epochs + sequence_epochs > 0, "--epochs", 0, "a whole number from 1")
         for option in ("lr", "sequence_lr", "grad_clip", "window_rate_hz"):
             _require(getattr(self, option) > 0, _flag(option), getattr(self, option), "a number above 0")
         for option in (

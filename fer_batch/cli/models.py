@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from fer_batch.config import BACKBONES, NETWORKS, TrainConfig
-from fer_batch.errors import ConfigError
 from fer_batch.training.presets import PRESETS, preset
 from fer_batch.training.recipes import NOT_SAID, toml
 
@@ -77,9 +76,7 @@ def _told(costs: dict[str, int]) -> tuple[str, str]:
 
 def _recipe(name: str) -> str:
     """The preset's settings as a .toml file, with what stays at the default as comments."""
-    if name not in PRESETS:
-        raise ConfigError(f"NAME is {name}; allowed is {', '.join(PRESETS)}")
-    given = preset(name)
+    given = preset(name, "NAME")
     config = TrainConfig(data=(("", ""),), **given)
     lines = [f"# {name}: fer-batch train --recipe FILE --data NAME=PATH --out RUN", ""]
     for field in dataclasses.fields(config):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fer_batch.config import BLOCKS
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import CROP_SIZE, CropEncoder, Network
 
@@ -35,8 +36,8 @@ class Cnn4(Network):
     def __init__(
         self,
         classes: int = 7,
-        filters: Sequence[int] = (128, 256, 512, 512),
-        depths: Sequence[int] = (1, 1, 1, 1),
+        filters: Sequence[int] = BLOCKS["cnn4"][0],
+        depths: Sequence[int] = BLOCKS["cnn4"][1],
         dense: Sequence[int] = (512, 256),
         dropouts: Sequence[float] = (0.4, 0.4, 0.4, 0.4, 0.4, 0.3),
     ) -> None:
@@ -56,8 +57,8 @@ class Cnn4Bn(Network):
     def __init__(
         self,
         classes: int = 7,
-        filters: Sequence[int] = (64, 128, 256, 512),
-        depths: Sequence[int] = (2, 2, 3, 2),
+        filters: Sequence[int] = BLOCKS["cnn4bn"][0],
+        depths: Sequence[int] = BLOCKS["cnn4bn"][1],
         dense: Sequence[int] = (1024, 512),
         dropouts: Sequence[float] = (0.25, 0.3, 0.4, 0.5, 0.5, 0.5),
     ) -> None:
@@ -77,8 +78,8 @@ class CnnLstm(Network):
     def __init__(
         self,
         classes: int = 7,
-        filters: Sequence[int] = (32, 64, 128, 256),
-        depths: Sequence[int] = (2, 2, 2, 2),
+        filters: Sequence[int] = BLOCKS["cnn-lstm"][0],
+        depths: Sequence[int] = BLOCKS["cnn-lstm"][1],
         lstm: Sequence[int] = (128, 64),
         dropouts: Sequence[float] = (0.25, 0.3, 0.4, 0.5),
     ) -> None:
@@ -101,8 +102,8 @@ class DcnnBiLstm(Network):
     def __init__(
         self,
         classes: int = 5,
-        filters: Sequence[int] = (64, 128, 256, 512),
-        depths: Sequence[int] = (2, 2, 2, 2),
+        filters: Sequence[int] = BLOCKS["dcnn-bilstm"][0],
+        depths: Sequence[int] = BLOCKS["dcnn-bilstm"][1],
         lstm: Sequence[int] = (128, 64),
         dense: int = 128,
         dropouts: Sequence[float] = (0.4, 0.4, 0.4, 0.45, 0.35, 0.45, 0.7),

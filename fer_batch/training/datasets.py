@@ -118,8 +118,8 @@ def load_datasets(
         }
         emotions = EMOTIONS if any(name in OF_EMOTIONS for name, _ in data) else ()
         classes = (*(e for e in emotions if e not in without), *sorted(named - set(emotions)))
-    there = {row.label for rows in parts for row in rows} | {k.removesuffix("_left_out") for k in counts}
-    if unknown := [name for name in leave_out if canonical(name) not in there | set(OF_EMOTIONS["ck48"])]:
+    absent = {name for name in without if not counts[f"{name}_left_out"]} - set(OF_EMOTIONS["ck48"])
+    if unknown := [name for name in leave_out if canonical(name) in absent]:
         raise InputError(
             f"--leave-out has {', '.join(unknown)}; the classes of the data are {', '.join(classes)}"
         )

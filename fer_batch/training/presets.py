@@ -158,8 +158,10 @@ PRESETS = {
 }
 
 
-def preset(name: str) -> dict[str, Any]:
-    """The fields of `TrainConfig` of a published recognizer; raises ConfigError for another name."""
+def preset(name: str, option: str = "--preset") -> dict[str, Any]:
+    """The fields of `TrainConfig` of a published recognizer; raises ConfigError for another name, given as
+    `option`.
+    """
     if name not in PRESETS:
-        raise ConfigError(f"--preset is {name}; allowed is {', '.join(PRESETS)}")
+        raise ConfigError(f"{option} is {name}; allowed is {', '.join(PRESETS)}")
     return {**PRESETS[name].recipe, "preset": name}
