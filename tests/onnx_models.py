@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fer_batch.model.network import Network
-from fer_batch.model.onnx_export import Exported, export_network, joined
+from fer_batch.model.onnx.export import Exported, export_network, joined
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.model.zoo import build
 

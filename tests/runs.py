@@ -13,13 +13,13 @@ import pandas as pd
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
-from fer_batch.archive.plan import plan_segments
 from fer_batch.config import AnalyzeConfig
+from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.weights import Card
-from fer_batch.pipeline.finalize import finalize
-from fer_batch.pipeline.plan_store import LEAST_S, add_round, read_segments, read_videos, start_run
-from fer_batch.pipeline.results import write_result
-from fer_batch.pipeline.snapshot import TABLES, write_snapshot
+from fer_batch.run.finalize import finalize
+from fer_batch.run.plan import LEAST_S, add_round, read_segments, read_videos, start_run
+from fer_batch.run.results import write_result
+from fer_batch.run.snapshot import TABLES, write_snapshot
 from fer_batch.schema import (
     EMOTIONS,
     MOMENTS,

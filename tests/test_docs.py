@@ -12,7 +12,7 @@ from fer_batch.cli.main import main
 from fer_batch.timeline.assign import assign_seats
 from fer_batch.timeline.store import Timeline, open_timeline
 from tests.runs import write_tables
-from tests.timeline.test_questions import VIDEOS
+from tests.timeline.queries.test_questions import VIDEOS
 
 DOCS = Path(fer_batch.docs.__path__[0])
 README = Path(__file__).parent.parent / "README.md"

@@ -14,76 +14,73 @@ import fer_batch
 PACKAGE = Path(fer_batch.__path__[0])
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
-BASE = {"config", "errors", "faults", "files", "laps", "schema"}
+BASE = {"config", "errors", "faults", "plotting", "schema", "timing"}
 """Modules that every part may use."""
+BELOW_PIPELINE = {"storage", "video", "vision", "model", "inputs", "run", "runtime"}
 EDGES = {
     "__init__": {"timeline"},
     "errors": set(),
     "faults": set(),
-    "files": {"errors", "faults"},
-    "laps": set(),
+    "timing": set(),
     "schema": set(),
+    "plotting": set(),
     "config": {"errors"},
     "runtime": {"errors"},
     "storage": BASE,
-    "vision": BASE | {"storage"},
-    "archive": BASE | {"storage"},
-    "model": BASE,
-    "pipeline": BASE | {"storage", "archive", "vision", "model", "runtime"},
-    "training": BASE | {"storage", "archive", "vision", "model", "runtime"},
-    "evaluation": BASE | {"storage", "archive", "model", "training", "vision", "runtime"},
-    "timeline": BASE | {"storage", "pipeline", "training"},
-    "cli": BASE
-    | {"storage", "archive", "vision", "model", "runtime", "pipeline", "training", "evaluation", "timeline"},
+    "video": BASE | {"storage"},
+    "vision": BASE | {"storage", "video"},
+    "model": BASE | {"storage"},
+    "inputs": BASE | {"storage", "video"},
+    "run": BASE | {"storage", "video", "vision", "model", "inputs"},
+    "pipeline": BASE | BELOW_PIPELINE,
+    "data": BASE | BELOW_PIPELINE,
+    "training": BASE | BELOW_PIPELINE | {"data"},
+    "evaluation": BASE | BELOW_PIPELINE | {"data", "training"},
+    "timeline": BASE | {"storage", "video", "run"},
+    "cli": BASE | BELOW_PIPELINE | {"pipeline", "data", "training", "evaluation", "timeline"},
     "sample": set(),
     "docs": set(),
 }
 """What a part may import of the package. A part may always import itself."""
 SINGLE = {
-    ("archive", "fer_batch.vision.decode"),
-    ("timeline", "fer_batch.vision.redraw"),
-    ("timeline", "fer_batch.vision.canvas"),
-    ("evaluation", "fer_batch.timeline.colours"),
+    ("data", "fer_batch.evaluation.pictures"),
+    ("training", "fer_batch.evaluation.pictures"),
 }
-"""Modules that a part may import from a part that it may not: probing a video is reading it, drawing on one
-is reading and writing it, and an emotion has the same colour everywhere."""
+"""Modules that a part may import from a part that it may not."""
 
 PLACES = {
     "fsspec": ["storage/stores.py"],
-    "av": ["vision/decode.py", "vision/redraw.py", "pipeline/bench.py", "sample/make_sample.py"],
+    "av": ["video/*.py", "pipeline/bench.py", "sample/make_sample.py"],
     "facenet_pytorch": ["vision/mtcnn.py"],
     "torchvision": ["vision/mtcnn.py", "model/backbone.py"],
-    "ray.data": ["pipeline/analyze.py", "pipeline/results.py", "training/clips.py", "training/sources.py"],
+    "ray.data": ["pipeline/*.py", "run/results.py", "data/videos.py", "training/sources.py"],
     "tensorboardX": ["training/run.py"],
     "ray.train": ["training/*.py"],
     "ray.tune": ["training/*.py"],
-    "optuna": ["training/space.py", "training/study.py", "training/tune.py"],
+    "optuna": ["training/tune/*.py"],
     "duckdb": ["timeline/*.py", "cli/answer.py", "cli/ask.py"],
-    "deltalake": ["pipeline/*.py", "timeline/*.py"],
-    "starlette": ["timeline/serve.py"],
-    "uvicorn": ["timeline/serve.py"],
+    "deltalake": ["run/*.py", "timeline/*.py"],
+    "starlette": ["timeline/viewer/*.py"],
+    "uvicorn": ["timeline/viewer/*.py"],
     "matplotlib": [
+        "plotting.py",
         "sample/make_sample.py",
-        "evaluation/curves.py",
-        "evaluation/pictures.py",
-        "evaluation/explore_pictures.py",
-        "evaluation/report.py",
-        "evaluation/explain_report.py",
-        "evaluation/study_plots.py",
-        "timeline/plot.py",
-        "timeline/marks.py",
-        "vision/canvas.py",
+        "data/explore/*.py",
+        "evaluation/*.py",
+        "training/tune/plots.py",
+        "timeline/plots/*.py",
+        "video/canvas.py",
     ],
-    "captum": ["evaluation/explain.py"],
+    "captum": ["evaluation/explain/*.py"],
     "shtab": ["cli/completion.py"],
-    "webvtt": ["timeline/annotations.py", "timeline/events.py"],
-    "pympi": ["timeline/annotations.py"],
-    "praatio": ["timeline/annotations.py"],
-    "xlsxwriter": ["timeline/workbook.py", "evaluation/explore_workbook.py"],
+    "webvtt": ["timeline/export/*.py", "timeline/queries/events.py"],
+    "pympi": ["timeline/export/*.py"],
+    "praatio": ["timeline/export/*.py"],
+    "xlsxwriter": ["timeline/export/workbook.py", "data/explore/workbook.py"],
     "skimage": ["sample/make_sample.py"],
-    "onnx": ["model/onnx_export.py", "model/onnx_network.py"],
-    "onnxruntime": ["model/onnx_export.py", "model/onnx_network.py"],
-    "onnxscript": ["model/onnx_export.py"],
+    "onnx": ["model/onnx/*.py"],
+    "onnxruntime": ["model/onnx/*.py"],
+    "onnxscript": ["model/onnx/*.py"],
 }
 """The only files that may import a library."""
 LIGHT = set(sys.stdlib_module_names) | {"fer_batch", "pyarrow"}
@@ -125,7 +122,7 @@ def belongs(module: str, library: str) -> bool:
         ("import ray.data as data, os", {"ray.data", "os"}),
         ("from ray import train", {"ray.train"}),
         ("import ray\nray.data.from_arrow(1)", {"ray", "ray.data"}),
-        ("def f():\n    from fer_batch.vision import decode", {"fer_batch.vision.decode"}),
+        ("def f():\n    from fer_batch.video import reader", {"fer_batch.video.reader"}),
         ("if TYPE_CHECKING:\n    import pandas as pd", {"pandas"}),
     ],
 )
@@ -174,7 +171,7 @@ def test_what_every_part_uses_imports_nothing_heavy(name: str) -> None:
     assert {module.split(".")[0] for module in modules_of(f"{name}.py")} <= LIGHT
 
 
-@pytest.mark.parametrize("part", ["archive", "vision", "model", "timeline"])
+@pytest.mark.parametrize("part", ["storage", "video", "vision", "model", "inputs", "timeline"])
 def test_ray_stays_out_of(part: str) -> None:
     files = [file for file in FILES if part_of(file) == part]
     assert files
@@ -202,6 +199,6 @@ def test_importing_it_brings_in_neither_torch_nor_ray(module: str) -> None:
 
 
 def test_asking_a_timeline_brings_in_neither_torch_nor_ray() -> None:
-    code = "import fer_batch.timeline.questions, fer_batch.timeline.serve, sys; print(*sys.modules)"
+    code = "import fer_batch.timeline.viewer.server, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"torch", "ray"} & set(loaded.split())

@@ -12,12 +12,12 @@ from rich.table import Table
 
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.schema import STATUSES
-from fer_batch.storage.outputs import folder_of
+from fer_batch.storage.folder import folder_of
 
 if TYPE_CHECKING:
-    from fer_batch.archive.listing import Listing
+    from fer_batch.inputs.listing import Listing
     from fer_batch.pipeline.analyze import Progress
-    from fer_batch.pipeline.finalize import RunSummary
+    from fer_batch.run.finalize import RunSummary
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "two_faces.mp4"
 DEFAULTS = AnalyzeConfig()
@@ -200,9 +200,9 @@ def run_analyze(options: argparse.Namespace) -> int:
 
 def run_finalize(options: argparse.Namespace) -> int:
     """Run the command `finalize`."""
-    from fer_batch.pipeline.finalize import finalize
-    from fer_batch.pipeline.forget import complete_forget
-    from fer_batch.pipeline.plan_store import read_run
+    from fer_batch.run.finalize import finalize
+    from fer_batch.run.forget import complete_forget
+    from fer_batch.run.plan import read_run
     from fer_batch.storage.lease import lease
 
     out = options.out.absolute()
@@ -215,8 +215,8 @@ def run_finalize(options: argparse.Namespace) -> int:
 
 def run_demo(options: argparse.Namespace) -> int:
     """Run the command `demo`."""
+    from fer_batch.timeline.plots.summary import ribbons
     from fer_batch.timeline.store import open_timeline
-    from fer_batch.timeline.summary import ribbons
 
     _analyze([str(SAMPLE)], options.out, DEFAULTS, Limits(), options)
     timeline = open_timeline(options.out)

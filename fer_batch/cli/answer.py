@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fer_batch.errors import OutputError, QueryError
-from fer_batch.storage.outputs import check_outside, file_of
+from fer_batch.storage.folder import check_outside, file_of
 
 if TYPE_CHECKING:
     import duckdb

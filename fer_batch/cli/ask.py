@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_batch.cli.answer import add_answer_options, check_answer_options, give_answer
-from fer_batch.storage.outputs import folder_of
+from fer_batch.storage.folder import folder_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -155,8 +155,8 @@ def run_ask(options: argparse.Namespace) -> int:
 def _asked(
     timeline: "Timeline", options: argparse.Namespace, faces: dict[str, Any]
 ) -> "duckdb.DuckDBPyRelation":
-    from fer_batch.timeline import questions, series
-    from fer_batch.timeline.events import read_events
+    from fer_batch.timeline.queries import questions, series
+    from fer_batch.timeline.queries.events import read_events
 
     asked: dict[str, Callable[[], duckdb.DuckDBPyRelation]] = {
         "shares": lambda: questions.shares(timeline, options.by, options.every, **faces),

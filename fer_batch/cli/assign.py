@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_batch.errors import InputError
-from fer_batch.storage.outputs import folder_of
+from fer_batch.storage.folder import folder_of
 
 EXAMPLES = """\
 examples:

@@ -45,9 +45,9 @@ def run_bench(options: argparse.Namespace) -> int:
     if options.json and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
         raise OutputError(f"--json {options.json} can't be written: it is a folder, or in none that exists")
 
-    from fer_batch.archive.listing import list_videos
-    from fer_batch.files import write_json
+    from fer_batch.inputs.listing import list_videos
     from fer_batch.pipeline.bench import bench
+    from fer_batch.storage.files import write_json
 
     sources = list_videos(options.videos).sources
     count = f"{len(sources)} video{'s' if len(sources) != 1 else ''}"

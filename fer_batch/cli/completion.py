@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fer_batch.storage.outputs import file_of, folder_of
+from fer_batch.storage.folder import file_of, folder_of
 
 SHELLS = ("bash", "zsh", "tcsh")
 FOLDERS = {"OUT", "RUN", "DIR", "REPORT"}

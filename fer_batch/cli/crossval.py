@@ -107,8 +107,8 @@ def add_commands(commands: Any) -> None:
 
 def run_crossval(options: argparse.Namespace) -> int:
     """Run the command `crossval`."""
-    from fer_batch.evaluation.crossval import CLASSES, RECIPE, crossval
-    from fer_batch.evaluation.folds import Protocol
+    from fer_batch.evaluation.crossval.crossval import CLASSES, RECIPE, crossval
+    from fer_batch.evaluation.crossval.folds import Protocol
 
     pair = not (options.preset or options.recipe)
     for name, value in ({**RECIPE, "classes": CLASSES, "init": "default"} if pair else {}).items():

@@ -111,7 +111,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     from fer_batch.evaluation.curves import history_of
     from fer_batch.evaluation.evaluate import evaluate
     from fer_batch.evaluation.report import write_comparison, write_report
-    from fer_batch.storage.outputs import check_folder
+    from fer_batch.storage.folder import check_folder
 
     check_folder(options.out)
     checkpoints = [None if name == "default" else Path(name) for name in options.checkpoint or ["default"]]

@@ -85,8 +85,8 @@ def run_explain(options: argparse.Namespace) -> int:
         raise ConfigError(f"--at is {wrong[0]:g}; allowed are seconds from 0")
     import torch
 
-    from fer_batch.evaluation.explain import METHODS
-    from fer_batch.evaluation.explain_report import explain
+    from fer_batch.evaluation.explain.explain import METHODS
+    from fer_batch.evaluation.explain.report import explain
 
     torch.set_num_threads(1)  # small batches gain nothing from more
     record = explain(

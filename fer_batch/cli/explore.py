@@ -12,7 +12,7 @@ from rich.text import Text
 from fer_batch.cli.train import named_path
 
 if TYPE_CHECKING:
-    from fer_batch.evaluation.explore_tables import Table
+    from fer_batch.data.explore.tables import Table
 
 EXAMPLES = """\
 examples:
@@ -55,9 +55,9 @@ def add_commands(commands: Any) -> None:
 
 def run_explore(options: argparse.Namespace) -> int:
     """Run the command `explore`."""
-    from fer_batch.evaluation.explore import explore
-    from fer_batch.evaluation.explore_report import write_exploration
-    from fer_batch.storage.outputs import check_folder
+    from fer_batch.data.explore.explore import explore
+    from fer_batch.data.explore.report import write_exploration
+    from fer_batch.storage.folder import check_folder
 
     data = [*options.sets, *options.data]
     if not data:
@@ -84,7 +84,7 @@ def _print_line(line: str) -> None:
 
 
 def _print_figures(figures: dict[str, Any], out: Path) -> None:
-    from fer_batch.evaluation.explore_tables import (
+    from fer_batch.data.explore.tables import (
         class_tables,
         data_table,
         duplicate_table,

@@ -5,7 +5,7 @@ from typing import Any
 
 from fer_batch.cli.export_model import is_of_a_model, run_export_model
 from fer_batch.cli.train import named_path
-from fer_batch.storage.outputs import file_of, folder_of
+from fer_batch.storage.folder import file_of, folder_of
 
 FORMATS = ("csv", "jsonl", "vtt", "eaf", "textgrid", "xlsx")
 ENTRIES = {
@@ -105,7 +105,7 @@ def run_export(options: argparse.Namespace) -> int:
     """Run the command `export`."""
     if is_of_a_model(options):
         return run_export_model(options)
-    from fer_batch.timeline.export import export
+    from fer_batch.timeline.export.export import export
     from fer_batch.timeline.store import open_timeline
 
     files = list(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fer_batch.cli.analyze import SAMPLE
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError
-from fer_batch.files import is_in_store
+from fer_batch.storage.files import is_in_store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,9 +78,9 @@ def _sample_crops(crop_scale: float) -> "np.ndarray":
     """The faces of the packaged sample video, `(n, 48, 48) uint8`."""
     import numpy as np
 
-    from fer_batch.archive.listing import list_videos
-    from fer_batch.archive.plan import plan_segments
-    from fer_batch.archive.probe import probe_videos
+    from fer_batch.inputs.listing import list_videos
+    from fer_batch.inputs.probe import probe_videos
+    from fer_batch.inputs.segments import plan_segments
     from fer_batch.pipeline.stages import FacesStage
     from fer_batch.vision.crop import CROP_SIZE
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from fer_batch.storage.outputs import folder_of
+from fer_batch.storage.folder import folder_of
 
 EXAMPLES = """\
 examples:
@@ -36,7 +36,7 @@ def add_commands(commands: Any) -> None:
 
 def run_forget(options: argparse.Namespace) -> int:
     """Run the command `forget`."""
-    from fer_batch.pipeline.forget import forget
+    from fer_batch.run.forget import forget
 
     for uri in forget(options.out, options.videos):
         print(f"forgotten: {uri}")

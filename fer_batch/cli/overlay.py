@@ -5,7 +5,7 @@ import sys
 import time
 from typing import Any
 
-from fer_batch.storage.outputs import file_of, folder_of
+from fer_batch.storage.folder import file_of, folder_of
 
 EXAMPLES = """\
 examples:
@@ -43,7 +43,7 @@ def add_commands(commands: Any) -> None:
 
 def run_overlay(options: argparse.Namespace) -> int:
     """Run the command `overlay`."""
-    from fer_batch.timeline.overlay import overlay
+    from fer_batch.timeline.plots.overlay import overlay
     from fer_batch.timeline.store import open_timeline
 
     timeline = open_timeline(options.out)

@@ -15,7 +15,7 @@ from fer_batch.cli.analyze import add_config_options, config_of
 from fer_batch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fer_batch.pipeline.preview import Preview
+    from fer_batch.pipeline.estimate import Preview
 
 EXAMPLES = """\
 examples:
@@ -65,7 +65,7 @@ def run_plan(options: argparse.Namespace) -> int:
     config = config_of(options)
 
     from fer_batch.model.recognize import usable_card
-    from fer_batch.pipeline.preview import duration_s, preview
+    from fer_batch.pipeline.estimate import duration_s, preview
 
     card = usable_card(Path(config.checkpoint) if config.checkpoint else None)
     workers = max(options.nodes) * options.cores

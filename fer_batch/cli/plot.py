@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from fer_batch.storage.outputs import file_of, folder_of
+from fer_batch.storage.folder import file_of, folder_of
 
 EXAMPLES = """\
 examples:
@@ -51,7 +51,7 @@ def add_commands(commands: Any) -> None:
 
 def run_plot(options: argparse.Namespace) -> int:
     """Run the command `plot`."""
-    from fer_batch.timeline.plot import check_picture, ribbons, shares, strip, write_figure
+    from fer_batch.timeline.plots.plot import check_picture, ribbons, shares, strip, write_figure
     from fer_batch.timeline.store import open_timeline
 
     kind = options.kind or ("ribbons" if options.video else "strip")

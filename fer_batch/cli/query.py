@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from fer_batch.cli.answer import add_answer_options, check_answer_options, give_answer
-from fer_batch.storage.outputs import folder_of
+from fer_batch.storage.folder import folder_of
 
 EXAMPLES = """\
 examples:

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from fer_batch.storage.outputs import check_outside, file_of, folder_of
+from fer_batch.storage.folder import check_outside, file_of, folder_of
 
 EXAMPLES = """\
 examples:
@@ -40,8 +40,8 @@ def add_commands(commands: Any) -> None:
 def run_report(options: argparse.Namespace) -> int:
     """Run the command `report`."""
     from fer_batch.errors import OutputError
-    from fer_batch.timeline.page import report
     from fer_batch.timeline.store import open_timeline
+    from fer_batch.timeline.viewer.page import report
 
     if options.output.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"--output {options.output} is a page: give it a name that ends with .html")

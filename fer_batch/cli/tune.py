@@ -78,8 +78,8 @@ def add_commands(commands: Any) -> None:
 def run_tune(options: argparse.Namespace) -> int:
     """Run the command `tune`."""
     config = train_config(options)
-    from fer_batch.evaluation.study_plots import write_pictures
-    from fer_batch.training.tune import tune
+    from fer_batch.training.tune.plots import write_pictures
+    from fer_batch.training.tune.run import tune
 
     live = sys.stderr.isatty()
     found = tune(

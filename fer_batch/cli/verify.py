@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fer_batch.schema import STATUSES
-from fer_batch.storage.outputs import folder_of
+from fer_batch.storage.folder import folder_of
 
 EXAMPLES = """\
 examples:
@@ -36,8 +36,8 @@ def add_commands(commands: Any) -> None:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Run the command `verify`."""
-    from fer_batch.pipeline.finalize import summarize
-    from fer_batch.pipeline.verify import verify
+    from fer_batch.run.finalize import summarize
+    from fer_batch.run.verify import verify
 
     found = verify(options.out.absolute())
     if found:

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from fer_batch.storage.outputs import folder_of
+from fer_batch.storage.folder import folder_of
 
 EXAMPLES = """\
 examples:
@@ -40,6 +40,6 @@ def _port(text: str) -> int:
 
 def run_view(options: argparse.Namespace) -> int:
     """Run the command `view`."""
-    from fer_batch.timeline.serve import serve
+    from fer_batch.timeline.viewer.server import serve
 
     return serve(options.out, options.port)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from fer_batch.data.labels import canonical
 from fer_batch.evaluation.evaluate import Answers
 from fer_batch.evaluation.examples import Examples
 from fer_batch.evaluation.metrics import paired_difference
-from fer_batch.training.labels import canonical
 
 COLUMNS = ("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll")
 """Figures of a row, beside those of each class."""

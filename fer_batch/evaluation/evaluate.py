@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from fer_batch.data.datasets import Clips
+from fer_batch.data.labels import canonical
 from fer_batch.errors import ConfigError
 from fer_batch.evaluation.averaging import ten_crops
 from fer_batch.evaluation.examples import Examples, load_examples, split_name
 from fer_batch.evaluation.metrics import measure
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import DEFAULT_CHECKPOINT, is_exported, read_card
-from fer_batch.training.datasets import Clips
-from fer_batch.training.labels import canonical
 
 ENSEMBLE = "ensemble"
 AT_ONCE = 500

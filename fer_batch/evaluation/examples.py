@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fer_batch.data.datasets import OF_EMOTIONS, Clips, class_counts, load_dataset
+from fer_batch.data.labels import SPLITS, canonical
 from fer_batch.errors import ConfigError, InputError
-from fer_batch.training.datasets import OF_EMOTIONS, Clips, class_counts, load_dataset
-from fer_batch.training.labels import SPLITS, canonical
 
 SPLIT_NAMES = ("Training", "PublicTest", "PrivateTest", "train", "calibrate", "select", "val", "test")
 BY_DEFAULT = ("test", "select", "train")

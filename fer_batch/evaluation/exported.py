@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from fer_batch.data.datasets import Clips, load_datasets
 from fer_batch.errors import ConfigError, InputError, OutputError
 from fer_batch.evaluation.evaluate import predict
 from fer_batch.evaluation.metrics import confusion, per_class
-from fer_batch.files import write_bytes
-from fer_batch.model.onnx_export import CALIBRATION, check_equal, export_network, joined, quantized
+from fer_batch.model.onnx.export import CALIBRATION, check_equal, export_network, joined, quantized
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import load_checkpoint
-from fer_batch.training.datasets import Clips, load_datasets
+from fer_batch.storage.files import write_bytes
 
 REAL = 500
 """Crops of data that are compared, at most."""

@@ -20,7 +20,7 @@ from fer_batch.evaluation.pictures import (
     png,
     reliability_plot,
 )
-from fer_batch.files import csv_bytes, write_bytes, write_json
+from fer_batch.storage.files import csv_bytes, write_bytes, write_json
 
 SAMPLES = 24
 """Faces of a picture."""

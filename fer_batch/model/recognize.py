@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fer_batch.laps import Laps
 from fer_batch.model.cnn_bilstm import Encoder
 from fer_batch.model.network import CropEncoder, Network
 from fer_batch.model.weights import Card, is_exported, load_checkpoint
 from fer_batch.model.window import windows
+from fer_batch.timing import Laps
 
 BATCH = {"cpu": 32, "cuda": 512}
 """Images, and windows, that go through the network together. Fixed, and padded to: a matrix product of
@@ -33,7 +33,7 @@ class Recognizer:
         self.encoder: CropEncoder
         self.reader: nn.Module
         if checkpoint is not None and is_exported(checkpoint):
-            from fer_batch.model.onnx_network import open_onnx
+            from fer_batch.model.onnx.network import open_onnx
 
             exported, self.reader, self.card = open_onnx(checkpoint, self.device.type)
             self.encoder, self.batch = exported, BATCH[exported.place]
@@ -116,7 +116,7 @@ class Recognizer:
 def usable_card(checkpoint: Path | None = None) -> Card:
     """The card of what a Recognizer can be made of; raises CheckpointError for anything else."""
     if checkpoint is not None and is_exported(checkpoint):
-        from fer_batch.model.onnx_network import open_onnx
+        from fer_batch.model.onnx.network import open_onnx
 
         return open_onnx(checkpoint)[2]
     return load_checkpoint(checkpoint)[1]

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from fer_batch.errors import CheckpointError, ConfigError
-from fer_batch.files import write_bytes, write_json
 from fer_batch.model.network import GREY_MEAN, GREY_STD, Network
 from fer_batch.model.window import PLACE_TOLERANCE
 from fer_batch.model.zoo import build
+from fer_batch.storage.files import write_bytes, write_json
 
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 CARD_VERSION = 1

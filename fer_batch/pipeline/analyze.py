@@ -25,17 +25,18 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from fer_batch.archive.listing import Listing, list_videos
-from fer_batch.archive.plan import LONGEST_S, bundles_of, plan_segments, probe_unknown
 from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.inputs.listing import Listing, list_videos
+from fer_batch.inputs.segments import LONGEST_S, bundles_of, plan_segments, probe_unknown
 from fer_batch.model.recognize import usable_card
 from fer_batch.model.weights import Card
-from fer_batch.pipeline.finalize import RunSummary, finalize, unsuccessful
-from fer_batch.pipeline.forget import complete_forget
-from fer_batch.pipeline.gauges import gauged
 from fer_batch.pipeline.guard import GuardedProbe
 from fer_batch.pipeline.placement import place
-from fer_batch.pipeline.plan_store import (
+from fer_batch.pipeline.progress import gauged
+from fer_batch.pipeline.workers import Recognizing, Worker
+from fer_batch.run.finalize import RunSummary, finalize, unsuccessful
+from fer_batch.run.forget import complete_forget
+from fer_batch.run.plan import (
     add_columns,
     add_round,
     attempts,
@@ -47,12 +48,11 @@ from fer_batch.pipeline.plan_store import (
     remove_run,
     start_run,
 )
-from fer_batch.pipeline.results import done_bundles, faces_found, remove_damaged, write_result
-from fer_batch.pipeline.workers import Recognizing, Worker
+from fer_batch.run.results import done_bundles, faces_found, remove_damaged, write_result
 from fer_batch.runtime import meanwhile, ray_session
 from fer_batch.schema import PLAN, PROBED, RESULTS, from_bundle, to_bundle
+from fer_batch.storage.folder import folder_of
 from fer_batch.storage.lease import lease
-from fer_batch.storage.outputs import folder_of
 
 PROBES_PER_TASK = 32
 PROBED_HERE = 64

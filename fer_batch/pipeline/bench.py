@@ -13,16 +13,16 @@ import av
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fer_batch.archive.plan import bundles_of, plan_segments
-from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import InputError
-from fer_batch.laps import Laps
+from fer_batch.inputs.probe import probe_videos
+from fer_batch.inputs.segments import bundles_of, plan_segments
 from fer_batch.model.recognize import usable_card
-from fer_batch.pipeline.results import write_result
 from fer_batch.pipeline.stages import AnalyzeStage
+from fer_batch.run.results import write_result
 from fer_batch.schema import RESULTS, from_bundle, to_bundle
-from fer_batch.storage.reading import open_medium
+from fer_batch.storage.media import open_medium
+from fer_batch.timing import Laps
 
 STAGES = ("decode", "detect", "track", "crop", "encode", "window", "write")
 

@@ -228,7 +228,7 @@ class GuardedProbe:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self.child = Child("fer_batch.archive.probe:Prober", (), limits)
+        self.child = Child("fer_batch.inputs.probe:Prober", (), limits)
 
     def __call__(self, sources: pa.Table) -> pa.Table:
         calls = [sources.slice(first, FILES) for first in range(0, len(sources), FILES)]

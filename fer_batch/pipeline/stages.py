@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import torch
 
 from fer_batch.config import AnalyzeConfig
-from fer_batch.laps import Laps
 from fer_batch.model.recognize import Recognizer
 from fer_batch.schema import FACES, OPENED, PLAN, RESULTS, bundled, from_bundle, to_bundle
+from fer_batch.timing import Laps
 from fer_batch.vision.crop import CROP_SIZE
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import segment_faces

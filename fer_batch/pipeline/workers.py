@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from fer_batch.config import Limits
 from fer_batch.pipeline.guard import GuardedStage, NoChildError
-from fer_batch.pipeline.results import finish
+from fer_batch.run.results import finish
 
 
 class Worker(GuardedStage):

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from fer_batch.errors import OutputError
-from fer_batch.files import content, is_in_store
-from fer_batch.storage.outputs import store_down
+from fer_batch.storage.files import content, is_in_store
+from fer_batch.storage.folder import store_down
 
 BEAT_S = 5.0
 GONE_S = 60.0

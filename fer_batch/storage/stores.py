@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fer_batch.errors import DecodeError, InputError
-from fer_batch.files import waiting_for
+from fer_batch.storage.files import waiting_for
 
 BLOCK = 2 * 2**20
 """Bytes of a request: some seconds of video. A file's index, at its end or not, costs two more; with requests

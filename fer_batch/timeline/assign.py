@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from fer_batch.errors import InputError
-from fer_batch.pipeline.people import write_people
+from fer_batch.run.people import write_people
 from fer_batch.schema import PEOPLE
+from fer_batch.storage.folder import folder_of
 from fer_batch.storage.lease import lease
-from fer_batch.storage.outputs import folder_of
 from fer_batch.timeline.store import Timeline, open_timeline
 
 COLUMNS = {"video": ("video", "video_id", "uri"), "track_id": ("track_id", "track"), "person": ("person",)}

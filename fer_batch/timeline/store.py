@@ -9,14 +9,14 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from fer_batch.errors import OutputError, QueryError
-from fer_batch.files import is_in_store
-from fer_batch.pipeline.people import read_people
-from fer_batch.pipeline.plan_store import read_run
-from fer_batch.pipeline.snapshot import hold, live_files, open_tables
+from fer_batch.run.people import read_people
+from fer_batch.run.plan import read_run
+from fer_batch.run.snapshot import hold, live_files, open_tables
 from fer_batch.schema import VIDEOS, probability_column
-from fer_batch.storage.outputs import folder_of
-from fer_batch.timeline.episodes import STEP_S, episodes_sql
-from fer_batch.timeline.expressions import quoted, text
+from fer_batch.storage.files import is_in_store
+from fer_batch.storage.folder import folder_of
+from fer_batch.timeline.queries.episodes import STEP_S, episodes_sql
+from fer_batch.timeline.queries.expressions import quoted, text
 
 if TYPE_CHECKING:
     import pandas as pd

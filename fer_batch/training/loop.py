@@ -21,16 +21,16 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch import Tensor, nn
 
 from fer_batch.config import TrainConfig
+from fer_batch.data.datasets import Clips
 from fer_batch.errors import CheckpointError
-from fer_batch.files import write_json
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import GREY_MEAN, GREY_STD, Network
 from fer_batch.model.weights import load_checkpoint, read_card
 from fer_batch.model.zoo import build
+from fer_batch.storage.files import write_json
 from fer_batch.training.augment import augment_sequences, augment_stills, mixup
-from fer_batch.training.datasets import Clips
-from fer_batch.training.feed import Feed, Stream
+from fer_batch.training.batches import Feed, Stream
 from fer_batch.training.imbalance import expression_loss
 from fer_batch.training.optimize import Stepper
 from fer_batch.training.sequences import stretched

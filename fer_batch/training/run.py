@@ -21,16 +21,17 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from tensorboardX import SummaryWriter
 
 from fer_batch.config import TrainConfig, difference
+from fer_batch.data.datasets import Clips, class_counts
+from fer_batch.data.videos import MADE
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
-from fer_batch.files import csv_bytes, write_bytes, write_json
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.weights import Card, read_card, save_checkpoint
 from fer_batch.model.zoo import build
 from fer_batch.runtime import meanwhile, ray_session
+from fer_batch.storage.files import csv_bytes, write_bytes, write_json
+from fer_batch.storage.folder import check_free
 from fer_batch.storage.lease import lease
-from fer_batch.storage.outputs import check_free
-from fer_batch.training.clips import MADE
-from fer_batch.training.datasets import Clips, class_counts
+from fer_batch.training.calibrate import fit_temperature
 from fer_batch.training.loop import HISTORY, Place, frame_logits, frames_of, learn
 from fer_batch.training.sources import (
     CALIBRATE_LEAST,
@@ -47,7 +48,6 @@ from fer_batch.training.sources import (
     streamed,
     training_counts,
 )
-from fer_batch.training.temperature import fit_temperature
 
 SCALARS = ("loss", "train_accuracy", "lr", "select_loss", "accuracy", "macro_f1", "seconds")
 UNTOLD = ("data", "init", "backbone_weights")

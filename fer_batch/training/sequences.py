@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fer_batch.training.datasets import Clips
+from fer_batch.data.datasets import Clips
 
 CHANGE = 0.12
 """Chance that a moment of a changing sequence begins another expression."""

@@ -9,19 +9,19 @@ import ray.data
 import ray.train
 
 from fer_batch.config import TrainConfig
-from fer_batch.errors import ConfigError, InputError
-from fer_batch.model.weights import Card, read_card
-from fer_batch.training.clips import (
+from fer_batch.data.datasets import Clips, class_counts, concatenate, load_datasets, no_clips
+from fer_batch.data.images import SIZE
+from fer_batch.data.labels import canonical
+from fer_batch.data.videos import (
     clips_dataset,
     clips_in_memory,
     extract_clips,
     extracted,
     labelled_videos,
 )
-from fer_batch.training.datasets import Clips, class_counts, concatenate, load_datasets, no_clips
-from fer_batch.training.feed import Batch, Stream
-from fer_batch.training.images import SIZE
-from fer_batch.training.labels import canonical
+from fer_batch.errors import ConfigError, InputError
+from fer_batch.model.weights import Card, read_card
+from fer_batch.training.batches import Batch, Stream
 
 CALIBRATE_LEAST = 50
 """Images below which a temperature would be chance."""

@@ -5,7 +5,7 @@ are.
 import numpy as np
 from PIL import Image
 
-from fer_batch.vision.picture import Picture, grey_of
+from fer_batch.video.planes import Picture, grey_of
 
 CROP_SIZE = 48
 REDUCING_GAP = 2.0

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fer_batch.video.planes import Picture, rgb_part
 from fer_batch.vision.mtcnn import MTCNN, bbreg, generateBoundingBox, nms, nms_numpy, rerec
-from fer_batch.vision.picture import Picture, rgb_part
 
 CASCADE = (0.6, 0.7)
 """Scores that P-Net and R-Net ask for."""

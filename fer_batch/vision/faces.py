@@ -12,9 +12,9 @@ import numpy as np
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import DecodeError, NoVideoError
 from fer_batch.faults import point
-from fer_batch.laps import Laps
+from fer_batch.timing import Laps
+from fer_batch.video.reader import SAME_TIME_S, Frame, Reading, VideoInfo, read_segment
 from fer_batch.vision.crop import CROP_SIZE, crop_faces
-from fer_batch.vision.decode import SAME_TIME_S, Frame, Reading, VideoInfo, read_segment
 from fer_batch.vision.detect import Detections, FaceDetector
 from fer_batch.vision.follow import follow
 from fer_batch.vision.quality import roll_degrees, sharpness, yaw

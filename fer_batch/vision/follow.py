@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from fer_batch.laps import Laps
-from fer_batch.vision.decode import SAME_TIME_S, Frame
+from fer_batch.timing import Laps
+from fer_batch.video.planes import Picture, grey_of
+from fer_batch.video.reader import SAME_TIME_S, Frame
 from fer_batch.vision.detect import NO_FACES, Detections, FaceDetector, joined
-from fer_batch.vision.picture import Picture, grey_of
 from fer_batch.vision.track import is_cut, overlap
 
 HELD = 10

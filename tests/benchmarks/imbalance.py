@@ -21,9 +21,9 @@ from rich.table import Table
 
 from fer_batch.cli.train import named_path
 from fer_batch.config import IMBALANCE, TrainConfig
+from fer_batch.data.datasets import Clips, load_datasets
 from fer_batch.evaluation.metrics import measure
 from fer_batch.model.cnn_bilstm import CnnBiLstm
-from fer_batch.training.datasets import Clips, load_datasets
 from fer_batch.training.loop import Place, frame_logits, learn
 
 SHORT: dict[str, Any] = {

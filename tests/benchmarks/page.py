@@ -21,8 +21,8 @@ import av
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
-from fer_batch.timeline.page import report
 from fer_batch.timeline.store import open_timeline
+from fer_batch.timeline.viewer.page import report
 from tests.runs import video_id
 from tests.timeline.conftest import serving, until, write_random_run
 

@@ -26,14 +26,14 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from fer_batch.archive.listing import list_videos
-from fer_batch.archive.plan import bundles_of
 from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.inputs.listing import list_videos
+from fer_batch.inputs.segments import bundles_of
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.analyze import _Meter, extend_plan, left_to_do
-from fer_batch.pipeline.finalize import finalize
-from fer_batch.pipeline.plan_store import read_run, read_segments, read_videos
-from fer_batch.pipeline.verify import verify
+from fer_batch.run.finalize import finalize
+from fer_batch.run.plan import read_run, read_segments, read_videos
+from fer_batch.run.verify import verify
 from fer_batch.schema import EMOTIONS, FACE, MOMENT, PROBED, RESULTS, conform
 
 CONFIG = AnalyzeConfig()

@@ -31,15 +31,15 @@ import pyarrow.parquet as pq
 import torch
 from media import CLEAN, clip, copies, enlarged, kept, repeated
 
-from fer_batch.archive.listing import list_videos
-from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.inputs.listing import list_videos
+from fer_batch.inputs.probe import probe_videos
+from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.bench import bench
 from fer_batch.pipeline.guard import Child, GuardedStage
-from fer_batch.pipeline.results import write_result
 from fer_batch.pipeline.stages import AnalyzeStage, FacesStage
+from fer_batch.run.results import write_result
 from fer_batch.runtime import ray_session
 from fer_batch.schema import (
     EMOTIONS,
@@ -54,10 +54,10 @@ from fer_batch.schema import (
     to_bundle,
     tracks_schema,
 )
-from fer_batch.timeline import questions, series
-from fer_batch.timeline.overlay import overlay
+from fer_batch.timeline.plots.overlay import overlay
+from fer_batch.timeline.queries import questions, series
 from fer_batch.timeline.store import open_timeline
-from fer_batch.vision.decode import Reading, sampled_frames
+from fer_batch.video.reader import Reading, sampled_frames
 
 CARD = load_checkpoint()[1]
 SAME_FACE_IOU = 0.5
@@ -419,7 +419,7 @@ def ten_million_rows(out: Path) -> None:
     """Tables as `finalize` writes them: 1,000 videos of 1,000 moments with 10 faces each, in 8 buckets."""
     from deltalake import DeltaTable, write_deltalake
 
-    from fer_batch.pipeline.snapshot import write_snapshot
+    from fer_batch.run.snapshot import write_snapshot
 
     rng, schema = np.random.default_rng(0), tracks_schema(EMOTIONS)
     tables = {

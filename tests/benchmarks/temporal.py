@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from fer_batch.archive.listing import list_videos
-from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
+from fer_batch.inputs.listing import list_videos
+from fer_batch.inputs.probe import probe_videos
+from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.model.window import windows

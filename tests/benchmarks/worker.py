@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.pipeline.guard import GuardedStage
-from fer_batch.pipeline.results import write_result
+from fer_batch.run.results import write_result
 from fer_batch.schema import to_bundle
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from fer_batch.cli.ask import ABOUT
 from fer_batch.cli.main import main
-from fer_batch.timeline import questions
+from fer_batch.timeline.queries import questions
 from fer_batch.timeline.store import open_timeline
 from tests.runs import write_tables
-from tests.timeline.test_questions import VIDEOS
+from tests.timeline.queries.test_questions import VIDEOS
 
 
 @pytest.fixture(scope="module")

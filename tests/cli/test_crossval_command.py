@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from fer_batch.cli.main import main
-from fer_batch.evaluation.crossval import CLASSES, RECIPE
-from fer_batch.evaluation.folds import read_folds
+from fer_batch.evaluation.crossval.crossval import CLASSES, RECIPE
+from fer_batch.evaluation.crossval.folds import read_folds
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.schema import EMOTIONS

@@ -6,7 +6,7 @@ import pytest
 
 from fer_batch.cli.export import ENTRIES, FORMATS
 from fer_batch.cli.main import main
-from fer_batch.timeline.export import SUFFIXES
+from fer_batch.timeline.export.export import SUFFIXES
 from tests.runs import write_run
 
 VIDEOS = {"/talks/one.mp4": [["happy", "sad"]], "/talks/two.mp4": None}

@@ -93,7 +93,7 @@ def test_the_packaged_checkpoint_is_compared_on_the_sample_and_analyzes_it(
 def test_a_file_that_answers_otherwise_is_not_written(
     target: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("fer_batch.model.onnx_export.TOLERANCE", -1.0)
+    monkeypatch.setattr("fer_batch.model.onnx.export.TOLERANCE", -1.0)
     assert run("export", "run", "-o", target / "model.onnx", "--data", "folder=faces") == 2
     assert "differ from PyTorch's" in capfd.readouterr().err
     assert not list(target.iterdir())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fer_batch.cli.main import main
-from tests.timeline.test_overlay import frames, grey, known, run_of  # noqa: F401
+from tests.timeline.plots.test_overlay import frames, grey, known, run_of  # noqa: F401
 
 
 def overlay(*words: object) -> int | str | None:

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from fer_batch.cli.main import main
-from fer_batch.storage.outputs import folder_of
+from fer_batch.storage.folder import folder_of
 from tests.runs import write_run
 from tests.s3 import BUCKET, Store
-from tests.timeline.test_plot import VIDEOS
+from tests.timeline.plots.test_plot import VIDEOS
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.cli.main import main
-from fer_batch.pipeline.snapshot import TABLES
+from fer_batch.run.snapshot import TABLES
 from tests.timeline.test_store import OFF, VIDEOS, write_run
 
 FORMATS = ("table", "csv", "json", "parquet")

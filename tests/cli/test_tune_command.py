@@ -10,8 +10,8 @@ from PIL import Image
 
 from fer_batch.cli.main import main
 from fer_batch.config import TrainConfig
-from fer_batch.training.space import base_point
-from fer_batch.training.study import DONE, FAILED, new_record, write_record
+from fer_batch.training.tune.space import base_point
+from fer_batch.training.tune.study import DONE, FAILED, new_record, write_record
 
 DATA = ["--data", "folder=faces"]
 

@@ -13,8 +13,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from fer_batch.cli.main import main
-from fer_batch.pipeline.results import write_result
-from fer_batch.pipeline.snapshot import write_snapshot
+from fer_batch.run.results import write_result
+from fer_batch.run.snapshot import write_snapshot
 from fer_batch.schema import to_bundle
 from fer_batch.storage.lease import lease
 from tests.runs import add_videos, kill_at, plan_videos, write_run

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fer_batch.config import AnalyzeConfig
-from fer_batch.pipeline.verify import verify
+from fer_batch.run.verify import verify
 from tests.cluster.conftest import Host
 from tests.faults.conftest import CHILD, done, wait_for, write_clips
 from tests.integration.test_analyze import analyze_in_process, assert_same_run

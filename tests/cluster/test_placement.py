@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FakeMultiNodeProvider
 
-from fer_batch.pipeline.verify import verify
+from fer_batch.run.verify import verify
 from tests.cluster.conftest import Host, Started
 from tests.faults.conftest import CHILD, done, wait_for, write_clips
 

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from fer_batch.data.datasets import Clips
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.schema import EMOTIONS
-from fer_batch.training.datasets import Clips
 
 ARCHITECTURE = {"filters": [8, 8], "depths": [1, 1], "fold": 2}
 

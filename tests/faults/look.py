@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from fer_batch.archive.listing import list_videos
-from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
-from fer_batch.vision.decode import Reading, read_segment
+from fer_batch.inputs.listing import list_videos
+from fer_batch.inputs.probe import probe_videos
+from fer_batch.inputs.segments import plan_segments
+from fer_batch.video.reader import Reading, read_segment
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import segment_faces
 

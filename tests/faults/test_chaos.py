@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_batch.pipeline.verify import verify
+from fer_batch.run.verify import verify
 from tests.faults.conftest import CHILD, Marked, analyze_command, done, kill, write_clips
 from tests.integration.test_analyze import rows
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.cli.main import main
-from fer_batch.pipeline.verify import verify
+from fer_batch.run.verify import verify
 from fer_batch.storage.lease import holder
 from tests.faults.conftest import CHILD, WORKER, Marked, analyze_command, done, kill, wait_for
 from tests.integration.test_analyze import assert_same_run

@@ -15,15 +15,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fer_batch.archive.listing import list_videos
-from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.errors import DecodeError
+from fer_batch.inputs.listing import list_videos
+from fer_batch.inputs.probe import probe_videos
+from fer_batch.inputs.segments import plan_segments
 from fer_batch.pipeline.analyze import analyze
-from fer_batch.pipeline.verify import verify
+from fer_batch.run.verify import verify
 from fer_batch.runtime import ray_session
-from fer_batch.vision.decode import MAX_STREAMS, read_info
+from fer_batch.video.reader import MAX_STREAMS, read_info
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import segment_faces
 from tests.conftest import SAMPLE, write_video

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fer_batch.cli.main import main
-from fer_batch.pipeline.verify import verify
-from fer_batch.storage.outputs import folder_of
+from fer_batch.run.verify import verify
+from fer_batch.storage.folder import folder_of
 from tests.faults.conftest import Marked, analyze_command, wait_for
 from tests.faults.test_kills import KILLED, TABLE_STEPS
 from tests.integration.test_analyze import assert_same_run

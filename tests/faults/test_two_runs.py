@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_batch.pipeline.verify import verify
+from fer_batch.run.verify import verify
 from tests.faults.conftest import Marked, analyze_command, kill, wait_for
 from tests.integration.test_analyze import assert_same_run, rows
 

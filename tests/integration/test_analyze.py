@@ -11,17 +11,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fer_batch.archive.listing import list_videos
-from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
+from fer_batch.inputs.listing import list_videos
+from fer_batch.inputs.probe import probe_videos
+from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.recognize import usable_card
 from fer_batch.pipeline.analyze import analyze
-from fer_batch.pipeline.finalize import RunSummary, finalize
-from fer_batch.pipeline.plan_store import add_round, start_run
-from fer_batch.pipeline.results import write_result
 from fer_batch.pipeline.stages import AnalyzeStage
+from fer_batch.run.finalize import RunSummary, finalize
+from fer_batch.run.plan import add_round, start_run
+from fer_batch.run.results import write_result
 from fer_batch.runtime import ray_session
 from fer_batch.schema import to_bundle
 from fer_batch.timeline.store import open_timeline

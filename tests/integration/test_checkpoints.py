@@ -11,7 +11,7 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.model.zoo import build
-from fer_batch.pipeline.plan_store import check_output
+from fer_batch.run.plan import check_output
 from tests.integration.test_analyze import QUICK, analyze_in_process, rows
 
 SMALL: dict[str, dict[str, Any]] = {

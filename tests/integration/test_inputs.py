@@ -7,7 +7,7 @@ import pytest
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.pipeline.analyze import analyze
-from fer_batch.pipeline.verify import verify
+from fer_batch.run.verify import verify
 from fer_batch.runtime import ray_session
 from tests.conftest import SAMPLE, remux
 from tests.integration.test_analyze import analyze_in_process, rows

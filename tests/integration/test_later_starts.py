@@ -9,7 +9,7 @@ import pytest
 from fer_batch.config import AnalyzeConfig
 from fer_batch.pipeline import analyze as analyze_module
 from fer_batch.pipeline.analyze import analyze
-from fer_batch.pipeline.plan_store import read_run
+from fer_batch.run.plan import read_run
 from fer_batch.runtime import ray_session
 from tests.integration.test_analyze import QUICK, rows
 

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from fer_batch.config import AnalyzeConfig
-from fer_batch.pipeline.finalize import finalize
-from fer_batch.pipeline.forget import forget
-from fer_batch.pipeline.verify import verify
-from fer_batch.storage.outputs import folder_of
+from fer_batch.run.finalize import finalize
+from fer_batch.run.forget import forget
+from fer_batch.run.verify import verify
+from fer_batch.storage.folder import folder_of
 from fer_batch.timeline.store import open_timeline
 from tests.conftest import SAMPLE, remux
 from tests.integration.test_analyze import analyze_in_process, assert_same_run, rows

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from fer_batch.data.datasets import load_dataset
 from fer_batch.model.recognize import BATCH, Recognizer
 from fer_batch.model.weights import DEFAULT_CHECKPOINT
 from fer_batch.schema import EMOTIONS
-from fer_batch.training.datasets import load_dataset
 
 FACES = 80
 """More than fill a batch."""

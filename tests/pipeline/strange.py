@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from fer_batch.archive.probe import Prober
+from fer_batch.inputs.probe import Prober
 
 
 class Strange:

@@ -5,11 +5,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from fer_batch.archive.listing import list_videos
 from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.inputs.listing import list_videos
 from fer_batch.pipeline import analyze
 from fer_batch.pipeline.analyze import extend_plan, is_finished
-from fer_batch.pipeline.plan_store import read_run, read_segments, read_videos
+from fer_batch.run.plan import read_run, read_segments, read_videos
 from fer_batch.schema import PROBED, SOURCES
 from tests.runs import CARD
 

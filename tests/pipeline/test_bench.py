@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_batch.archive.listing import list_videos
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import CheckpointError, InputError
+from fer_batch.inputs.listing import list_videos
 from fer_batch.pipeline.bench import STAGES, bare_decoding, bench
 from tests.conftest import write_video
 from tests.storage.test_archives import pack

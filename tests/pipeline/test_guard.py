@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from fer_batch.archive.listing import list_videos
-from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.inputs.listing import list_videos
+from fer_batch.inputs.probe import probe_videos
+from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline import guard
 from fer_batch.pipeline.guard import Child, GaveUpError, GuardedProbe, GuardedStage

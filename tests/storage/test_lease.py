@@ -20,8 +20,8 @@ import pytest
 
 from fer_batch.errors import OutputError
 from fer_batch.storage import lease as leases
+from fer_batch.storage.folder import folder_of
 from fer_batch.storage.lease import lease
-from fer_batch.storage.outputs import folder_of
 from tests.s3 import Store
 
 HOLD = """
@@ -271,7 +271,7 @@ def test_a_folder_that_can_not_be_written_to_is_one_line(out: str) -> None:
 HOLD_STORE = """
 import sys, time
 from fer_batch.storage import lease as leases
-from fer_batch.storage.outputs import folder_of
+from fer_batch.storage.folder import folder_of
 leases.BEAT_S, leases.GONE_S = 0.2, 4.0
 with leases.lease(folder_of(sys.argv[1]), "analyze"):
     print("held", flush=True)

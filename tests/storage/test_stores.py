@@ -13,9 +13,9 @@ import pytest
 
 from fer_batch.errors import DecodeError, InputError
 from fer_batch.storage import stores
-from fer_batch.storage.reading import open_medium
+from fer_batch.storage.media import open_medium
 from fer_batch.storage.stores import BLOCK, check_address, is_remote, listed, look_up
-from fer_batch.vision.decode import Reading, read_info, read_segment
+from fer_batch.video.reader import Reading, read_info, read_segment
 from tests.s3 import CREDENTIALS, Store
 
 

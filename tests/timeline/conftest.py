@@ -17,12 +17,12 @@ import pytest
 import uvicorn
 from deltalake import DeltaTable, write_deltalake
 
-from fer_batch.archive.plan import plan_segments
 from fer_batch.config import AnalyzeConfig
-from fer_batch.pipeline.finalize import finalize
-from fer_batch.pipeline.plan_store import add_round, start_run
-from fer_batch.pipeline.results import write_result
-from fer_batch.pipeline.snapshot import write_snapshot
+from fer_batch.inputs.segments import plan_segments
+from fer_batch.run.finalize import finalize
+from fer_batch.run.plan import add_round, start_run
+from fer_batch.run.results import write_result
+from fer_batch.run.snapshot import write_snapshot
 from fer_batch.schema import (
     EMOTIONS,
     MOMENTS,
@@ -33,7 +33,7 @@ from fer_batch.schema import (
     to_bundle,
     tracks_schema,
 )
-from fer_batch.timeline.serve import application
+from fer_batch.timeline.viewer.server import application
 from tests.runs import CARD, answer, face, probed, video_id
 
 STEP_S = 0.2

@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.errors import FerBatchError, InputError, OutputError, QueryError
-from fer_batch.pipeline.forget import forget
-from fer_batch.pipeline.people import FILE
-from fer_batch.pipeline.verify import verify
+from fer_batch.run.forget import forget
+from fer_batch.run.people import FILE
+from fer_batch.run.verify import verify
 from fer_batch.timeline.assign import assign_list, assign_seats
 from fer_batch.timeline.store import open_timeline
 from tests.runs import Seen, add_videos, video_id, write_run, write_tables
-from tests.timeline.test_questions import GRID_S, run_of
+from tests.timeline.queries.test_questions import GRID_S, run_of
 
 TWO, ONE, NONE = "/a/two.mp4", "/a/one.mp4", "/a/none.mp4"
 

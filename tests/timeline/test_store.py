@@ -12,9 +12,9 @@ import pytest
 import fer_batch
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError, QueryError
-from fer_batch.pipeline.finalize import finalize
-from fer_batch.pipeline.plan_store import check_output, start_run
-from fer_batch.pipeline.snapshot import TABLES
+from fer_batch.run.finalize import finalize
+from fer_batch.run.plan import check_output, start_run
+from fer_batch.run.snapshot import TABLES
 from fer_batch.schema import EMOTIONS, tracks_schema
 from fer_batch.timeline.store import Timeline, open_timeline
 from tests.runs import CARD, Tracks, add_videos, rows_of, same_rows, video_id, write_run

@@ -19,7 +19,7 @@ from tests.timeline.conftest import (
     watched_faces,
     write_watched,
 )
-from tests.timeline.test_page import HOSTILE, contrasts, hover, shares_at, shown
+from tests.timeline.viewer.test_page import HOSTILE, contrasts, hover, shares_at, shown
 
 HOSTILE_FILE = """'"><img src=x onerror=window.hacked=1><script>window.hacked=1<&#47;script>.mp4"""
 ARCHIVE: dict[str, Tracks | None] = {

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from fer_batch.config import IMBALANCE, OPTIMIZERS, TrainConfig
+from fer_batch.data.datasets import Clips
 from fer_batch.errors import CheckpointError
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
 from fer_batch.model.zoo import build
-from fer_batch.training.datasets import Clips
-from fer_batch.training.feed import Batch, Stream
+from fer_batch.training.batches import Batch, Stream
 from fer_batch.training.loop import (
     HISTORY,
     Place,

@@ -22,16 +22,16 @@ import torch
 from tensorboardX.proto.event_pb2 import Event
 
 from fer_batch.config import TrainConfig
+from fer_batch.data.datasets import load_datasets
 from fer_batch.errors import CheckpointError, ConfigError, InputError, OutputError
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
 from fer_batch.runtime import ray_session
 from fer_batch.schema import EMOTIONS
-from fer_batch.training.datasets import load_datasets
+from fer_batch.training.calibrate import fit_temperature
 from fer_batch.training.loop import HISTORY, frame_logits
 from fer_batch.training.run import _export, train
 from fer_batch.training.sources import CALIBRATE_LEAST
-from fer_batch.training.temperature import fit_temperature
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # five runs side by side
 

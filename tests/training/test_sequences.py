@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_batch.training.datasets import Clips
+from fer_batch.data.datasets import Clips
 from fer_batch.training.sequences import draw_sequences, stretched
 
 

@@ -17,12 +17,12 @@ from safetensors.numpy import load_file
 
 from fer_batch.cli.main import main
 from fer_batch.config import TrainConfig
+from fer_batch.data.datasets import Clips, no_clips
+from fer_batch.data.videos import extracted
 from fer_batch.errors import ConfigError, InputError
-from fer_batch.files import write_json
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.runtime import ray_session
-from fer_batch.training.clips import extracted
-from fer_batch.training.datasets import Clips, no_clips
+from fer_batch.storage.files import write_json
 from fer_batch.training.run import train
 from fer_batch.training.sources import check_clips, division, streamed, training_counts
 from tests.conftest import write_video

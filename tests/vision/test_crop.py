@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fer_batch.video.planes import Picture, picture_of, rgb_matrix
+from fer_batch.video.reader import Reading, sampled_frames
 from fer_batch.vision.crop import CROP_SIZE
 from fer_batch.vision.crop import crop_faces as crop_picture
-from fer_batch.vision.decode import Reading, sampled_frames
-from fer_batch.vision.picture import Picture, picture_of, rgb_matrix
 
 
 def crop_faces(image: np.ndarray, boxes: np.ndarray, scale: float, pixel_aspect: float = 1.0) -> np.ndarray:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_batch.video.planes import picture_of
 from fer_batch.vision.detect import NO_FACES, PATCHES, Detections, FaceDetector, joined
-from fer_batch.vision.picture import picture_of
 
 HOPPER, COLLINS = 0, 1
 

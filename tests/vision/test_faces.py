@@ -10,15 +10,15 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from fer_batch.archive.listing import list_videos
-from fer_batch.archive.plan import plan_segments
-from fer_batch.archive.probe import probe_videos
 from fer_batch.config import AnalyzeConfig
+from fer_batch.inputs.listing import list_videos
+from fer_batch.inputs.probe import probe_videos
+from fer_batch.inputs.segments import plan_segments
 from fer_batch.schema import FACE, MOMENT, PLAN, PROBED
+from fer_batch.video.planes import picture_of
 from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import SegmentFaces, segment_faces
-from fer_batch.vision.picture import picture_of
 from tests.conftest import remux, write_video
 
 HALF_WINDOW_S = 0.8

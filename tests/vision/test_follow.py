@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_batch.laps import Laps
-from fer_batch.vision.decode import Frame
+from fer_batch.timing import Laps
+from fer_batch.video.planes import picture_of
+from fer_batch.video.reader import Frame
 from fer_batch.vision.detect import Detections, FaceDetector
 from fer_batch.vision.follow import HELD, LONGEST_SPAN, THUMBNAIL, Look, _changed, follow, searches_a_span
-from fer_batch.vision.picture import picture_of
 from fer_batch.vision.track import overlap
 
 

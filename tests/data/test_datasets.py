@@ -1,0 +1,843 @@
+"""Data sets: every layout gives the same clips, splits don't leak, and what is wrong is named by its path."""
+
+import csv
+import io
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from fer_batch.data.datasets import (
+    Clips,
+    class_counts,
+    concatenate,
+    load_dataset,
+    load_datasets,
+)
+from fer_batch.data.fer2013 import FER_ORDER, VOTED
+from fer_batch.errors import InputError
+from fer_batch.schema import EMOTIONS
+
+Row = tuple[np.ndarray, str, str]
+"""An image, its label and its split as FER2013 names them."""
+FOLDERS = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
+SPLITS = {"Training": "train", "PublicTest": "select", "PrivateTest": "test"}
+
+
+def random_images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 48, 48), np.uint8)
+
+
+def fer_rows(count: int, usages: Sequence[str] = tuple(FOLDERS), seed: int = 0) -> list[Row]:
+    images = random_images(count, seed)
+    return [(images[i], FER_ORDER[i % 7], usages[i % len(usages)]) for i in range(count)]
+
+
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def fer_parquet(folder: Path, rows: Sequence[Row]) -> Path:
+    images, labels, usages = zip(*rows, strict=True) if rows else ([], [], [])
+    columns = {"image_png": [png(i) for i in images], "label_name": list(labels), "usage": list(usages)}
+    path = folder / "fer2013.parquet"
+    pq.write_table(pa.table({k: pa.array(v) for k, v in columns.items()}), path)
+    return path
+
+
+def fer_csv(folder: Path, rows: Sequence[Row]) -> Path:
+    path = folder / "fer2013.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["emotion", "pixels", "Usage"])
+        for image, label, usage in rows:
+            writer.writerow([FER_ORDER.index(label), " ".join(map(str, image.ravel().tolist())), usage])
+    return path
+
+
+def fer_folders(folder: Path, rows: Sequence[Row]) -> Path:
+    path = folder / "fer2013"
+    path.mkdir()
+    for number, (image, label, usage) in enumerate(rows):
+        place = path / FOLDERS[usage] / label
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number:05d}.png").write_bytes(png(image))
+    return path
+
+
+LAYOUTS = [fer_parquet, fer_csv, fer_folders]
+Layout = Callable[[Path, Sequence[Row]], Path]
+
+Sequence48 = tuple[str, str, dict[int, np.ndarray]]
+"""A CK+48 sequence like S010_004, its label, and its images by frame number."""
+
+
+def ck_sequences(subjects: int, seed: int = 0) -> list[Sequence48]:
+    labels = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
+    images = iter(random_images(subjects * 6, seed))
+    return [
+        (f"S{subject:03d}_{take:03d}", labels[(subject + take) % 7], {n: next(images) for n in (9, 10, 11)})
+        for subject in range(10, 10 + subjects)
+        for take in (1, 2)
+    ]
+
+
+def ck_parquet(folder: Path, sequences: Sequence[Sequence48]) -> Path:
+    rows = [
+        {"sequence": name, "subject": name[:4], "frame": n, "label_name": label, "image_png": png(image)}
+        for name, label, images in sequences
+        for n, image in images.items()
+    ]
+    path = folder / "ck48.parquet"
+    pq.write_table(pa.Table.from_pylist(list(reversed(rows))), path)
+    return path
+
+
+def ck_folders(folder: Path, sequences: Sequence[Sequence48]) -> Path:
+    path = folder / "CK+48"
+    path.mkdir()
+    for name, label, images in sequences:
+        (path / label).mkdir(exist_ok=True)
+        for n, image in images.items():
+            (path / label / f"{name}_{n:08d}.png").write_bytes(png(image))
+    return path
+
+
+def contents(clips: Clips) -> Counter[tuple[bytes, str, str]]:
+    """What a set of clips holds, in no order; what is held out of Training counts as Training."""
+    return Counter(
+        (
+            clips.frames[clips.starts[i] : clips.starts[i + 1]].tobytes(),
+            clips.classes[label],
+            str(clips.splits[i]).replace("calibrate", "train"),
+        )
+        for i, label in enumerate(clips.labels)
+    )
+
+
+def expected(rows: Sequence[Row]) -> Counter[tuple[bytes, str, str]]:
+    return Counter((image.tobytes(), label, SPLITS[usage]) for image, label, usage in rows)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_of_fer2013_gives_its_images_labels_and_splits(tmp_path: Path, layout: Layout) -> None:
+    rows = fer_rows(42)
+    clips, counts = load_dataset("fer2013", layout(tmp_path, rows))
+    assert contents(clips) == expected(rows)
+    assert clips.frames.shape == (42, 48, 48)
+    assert clips.frames.dtype == np.uint8
+    assert clips.labels.dtype == clips.starts.dtype == np.int64
+    assert (np.diff(clips.starts) == 1).all()
+    assert not any(counts.values())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_training_images_that_stand_in_another_split_are_dropped(tmp_path: Path, layout: Layout) -> None:
+    rows = fer_rows(30)
+    twins = [(rows[1][0], "sad", "Training"), (rows[2][0], rows[2][1], "Training")]
+    within = [(rows[0][0], rows[0][1], "Training")]
+    clips, counts = load_dataset("fer2013", layout(tmp_path, rows + twins + within))
+    assert [rows[n][2] for n in (0, 1, 2)] == ["Training", "PublicTest", "PrivateTest"]
+    assert contents(clips) == expected(rows + within)
+    assert counts["twins_dropped"] == 2
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_blank_training_images_are_dropped(tmp_path: Path, layout: Layout) -> None:
+    rows = fer_rows(30)
+    black, grey = np.zeros((48, 48), np.uint8), np.full((48, 48), 128, np.uint8)
+    held_out = [(grey, "happy", "PublicTest")]
+    clips, counts = load_dataset("fer2013", layout(tmp_path, [*rows, (black, "sad", "Training"), *held_out]))
+    assert contents(clips) == expected(rows + held_out)
+    assert counts["blank_dropped"] == 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_where_there_is_no_selection_split_a_tenth_of_training_becomes_one(
+    tmp_path: Path, layout: Layout
+) -> None:
+    rows = fer_rows(300, ("Training", "Training", "PrivateTest"))
+    rows += [(image, "fear", usage) for image, _, usage in rows if usage == "Training"]
+    clips, _ = load_dataset("fer2013", layout(tmp_path, rows))
+    held_out = contents(clips.take(clips.splits == "test"))
+    assert held_out == expected([row for row in rows if row[2] == "PrivateTest"])
+    assert len(clips) == len(rows)
+    assert 0.04 <= np.mean(clips.splits[clips.splits != "test"] == "select") <= 0.16
+    chosen = {image for image, _, split in contents(clips) if split == "select"}
+    assert not chosen & {image for image, _, split in contents(clips) if split == "train"}
+
+
+def test_every_layout_chooses_the_same_selection(tmp_path: Path) -> None:
+    rows = fer_rows(120, ("Training",))
+    chosen = [contents(load_dataset("fer2013", layout(tmp_path, rows))[0]) for layout in LAYOUTS]
+    assert chosen[0] == chosen[1] == chosen[2]
+    assert any(split == "select" for _, _, split in chosen[0])
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("anger", "angry"),
+        ("Disgusted", "disgust"),
+        ("fearful", "fear"),
+        ("HAPPINESS", "happy"),
+        ("Neutral", "neutral"),
+        ("sadness", "sad"),
+        ("surprised", "surprise"),
+    ],
+)
+@pytest.mark.parametrize("layout", [fer_parquet, fer_folders])
+def test_other_names_of_a_class_mean_the_same(
+    tmp_path: Path, layout: Layout, written: str, meant: str
+) -> None:
+    (image,) = random_images(1)
+    clips, _ = load_dataset("fer2013", layout(tmp_path, [(image, written, "PublicTest")]), for_training=False)
+    assert contents(clips) == expected([(image, meant, "PublicTest")])
+
+
+def test_images_of_another_size_or_in_colour_become_grey_48_by_48(tmp_path: Path) -> None:
+    folder = tmp_path / "faces" / "train" / "happy"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (96, 80), (200, 30, 30)).save(folder / "red.jpg")
+    Image.fromarray(random_images(1)[0]).resize((40, 40)).save(folder / "small.bmp")
+    Image.fromarray(random_images(1)[0]).convert("RGBA").save(folder / "clear.PNG")
+    (folder / "notes.txt").write_text("not an image")
+    clips, _ = load_dataset("fer2013", tmp_path / "faces", for_training=False)
+    assert clips.frames.shape == (3, 48, 48)
+
+
+def not_an_image() -> bytes:
+    return b"not an image"
+
+
+def half_an_image() -> bytes:
+    whole = png(random_images(1)[0])
+    return whole[: len(whole) // 2]
+
+
+def image_larger_than_pillow_reads() -> bytes:
+    header = bytearray(png(random_images(1)[0]))
+    header[16:24] = (100_000).to_bytes(4, "big") * 2
+    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
+    return bytes(header)
+
+
+@pytest.mark.parametrize("spoil", [bytes, not_an_image, half_an_image, image_larger_than_pillow_reads])
+@pytest.mark.parametrize("name", ["fer2013", "ck48"])
+@pytest.mark.parametrize("kind", ["folders", "parquet"])
+def test_an_image_that_cannot_be_read_is_counted_and_left_out(
+    tmp_path: Path, spoil: Callable[[], bytes], name: str, kind: str
+) -> None:
+    if name == "fer2013":
+        path = (fer_folders if kind == "folders" else fer_parquet)(tmp_path, fer_rows(12))
+    else:
+        path = (ck_folders if kind == "folders" else ck_parquet)(tmp_path, ck_sequences(6))
+    before = len(load_dataset(name, path)[0].frames)
+    if kind == "folders":
+        sorted(path.rglob("*.png"))[-1].write_bytes(spoil())
+    else:
+        rows = pq.read_table(path).to_pylist()
+        next(row for row in rows if row["label_name"] != "contempt")["image_png"] = spoil()
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    clips, counts = load_dataset(name, path)
+    assert counts["unreadable"] == 1
+    assert len(clips.frames) == before - 1
+
+
+@pytest.mark.parametrize("layout", [ck_parquet, ck_folders])
+def test_a_layout_of_ck48_gives_each_sequence_as_a_clip_in_order(
+    tmp_path: Path, layout: Callable[..., Path]
+) -> None:
+    sequences = ck_sequences(40)
+    clips, counts = load_dataset("ck48", layout(tmp_path, sequences))
+    names = {"anger": "angry", "sadness": "sad"}
+    wanted = Counter(
+        (np.stack([images[n] for n in sorted(images)]).tobytes(), names.get(label, label))
+        for _, label, images in sequences
+        if label != "contempt"
+    )
+    assert Counter((frames, label) for frames, label, _ in contents(clips)) == wanted
+    assert (np.diff(clips.starts) == 3).all()
+    assert counts["contempt_left_out"] == sum(label == "contempt" for _, label, _ in sequences) > 0
+
+
+def test_both_layouts_of_ck48_are_the_same_clips(tmp_path: Path) -> None:
+    sequences = ck_sequences(40)
+    one, other = (load_dataset("ck48", layout(tmp_path, sequences))[0] for layout in (ck_parquet, ck_folders))
+    for field in ("frames", "starts", "labels", "splits"):
+        assert np.array_equal(getattr(one, field), getattr(other, field))
+
+
+def test_no_subject_of_ck48_stands_in_both_splits(tmp_path: Path) -> None:
+    sequences = ck_sequences(80)
+    clips, _ = load_dataset("ck48", ck_parquet(tmp_path, sequences))
+    subject = {np.stack(list(images.values())).tobytes(): name[:4] for name, _, images in sequences}
+    people = {
+        split: {subject[frames] for frames, _, s in contents(clips) if s == split}
+        for split in ("train", "select")
+    }
+    assert set(clips.splits) == {"train", "calibrate", "select"}
+    assert not people["train"] & people["select"]
+    assert {frozenset(clips.splits[clips.subjects == who]) for who in set(clips.subjects)} == {
+        frozenset({split}) for split in ("train", "calibrate", "select")
+    }
+    assert 2 <= len(people["select"]) <= 16
+
+
+NO_VOTE = (-1,) * 10
+
+
+def with_votes_parquet(folder: Path, rows: Sequence[Row], votes: Sequence[Sequence[int]]) -> Path:
+    path = fer_parquet(folder, rows)
+    table = pq.read_table(path)
+    for number, name in enumerate(VOTED):
+        table = table.append_column(f"fp_{name}", pa.array([row[number] for row in votes], pa.int8()))
+    pq.write_table(table, path)
+    return path
+
+
+def with_votes_csv(folder: Path, rows: Sequence[Row], votes: Sequence[Sequence[int]]) -> Path:
+    with (folder / "fer2013new.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["Usage", "Image name", *VOTED])
+        for number, ((_, _, usage), row) in enumerate(zip(rows, votes, strict=True)):
+            writer.writerow([usage, f"fer{number:07d}.png", *row])
+    return fer_csv(folder, rows)
+
+
+@pytest.mark.parametrize(
+    ("votes", "shares"),
+    [
+        (NO_VOTE, {}),
+        ((0,) * 10, {}),
+        ((0,) * 7 + (5, 3, 2), {}),
+        ((10,) + (0,) * 9, {"neutral": 1.0}),
+        ((0, 1, 2, 3, 4, 0, 0, 0, 0, 0), {"happy": 0.1, "surprise": 0.2, "sad": 0.3, "angry": 0.4}),
+        ((0, 0, 0, 0, 0, 3, 1, 2, 3, 1), {"disgust": 0.75, "fear": 0.25}),
+        ((5, 0, 0, 0, 0, 0, 0, 0, 0, -1), {}),
+    ],
+    ids=["unknown", "none", "for no class", "one", "several", "some for no class", "half known"],
+)
+@pytest.mark.parametrize("layout", [with_votes_parquet, with_votes_csv])
+def test_votes_become_shares_of_the_classes(
+    tmp_path: Path, layout: Callable[..., Path], votes: Sequence[int], shares: dict[str, float]
+) -> None:
+    rows = fer_rows(6)
+    happy = (0, 10, *[0] * 8)
+    clips, _ = load_dataset("fer2013", layout(tmp_path, rows, [votes] + [happy] * 5), for_training=False)
+    assert clips.votes.dtype == np.float32
+    assert clips.votes[0].tolist() == pytest.approx([shares.get(name, 0.0) for name in EMOTIONS])
+    assert (clips.votes[1:, EMOTIONS.index("happy")] == 1).all()
+
+
+def test_votes_for_contempt_count_where_it_is_a_class(tmp_path: Path) -> None:
+    path = with_votes_csv(tmp_path, fer_rows(2), [(0, 0, 0, 0, 0, 3, 0, 1, 6, 0), NO_VOTE])
+    clips, _ = load_dataset("fer2013", path, classes=(*EMOTIONS, "contempt"), for_training=False)
+    assert clips.votes[0].tolist() == [0, 0.75, 0, 0, 0, 0, 0, 0.25]
+
+
+def test_without_votes_their_rows_are_zero(tmp_path: Path) -> None:
+    for data in (
+        ("fer2013", fer_csv(tmp_path, fer_rows(14))),
+        ("ck48", ck_parquet(tmp_path, ck_sequences(8))),
+    ):
+        clips, _ = load_dataset(*data)
+        assert clips.votes.shape == (len(clips), 7)
+        assert not clips.votes.any()
+
+
+def test_votes_of_other_rows_are_named(tmp_path: Path) -> None:
+    rows = fer_rows(6)
+    with_votes_csv(tmp_path, rows[:5], [NO_VOTE] * 5)
+    with pytest.raises(InputError, match=r"fer2013new.csv has other rows \(5, here 6\)"):
+        load_dataset("fer2013", fer_csv(tmp_path, rows))
+    with_votes_csv(tmp_path, rows[::-1], [NO_VOTE] * 6)
+    with pytest.raises(InputError, match="another order"):
+        load_dataset("fer2013", fer_csv(tmp_path, rows))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_part_of_training_is_kept_for_calibration(tmp_path: Path, layout: Layout) -> None:
+    rows = fer_rows(400, ("Training", "Training", "PublicTest", "Training"))
+    rows += [(image, label, usage) for image, label, usage in rows if usage == "Training"][:150]
+    path = layout(tmp_path, rows)
+    clips, _ = load_dataset("fer2013", path)
+    pixels = {
+        split: {f.tobytes() for f in clips.frames[clips.splits == split]} for split in set(clips.splits)
+    }
+    assert pixels.keys() == {"train", "calibrate", "select"}
+    assert not pixels["calibrate"] & (pixels["train"] | pixels["select"])
+    assert 4 <= len(pixels["calibrate"]) <= 24
+    whole, counts = load_dataset("fer2013", path, for_training=False)
+    assert Counter(whole.splits.tolist()) == {"train": 450, "select": 100}
+    assert not counts
+
+
+def test_selection_and_calibration_are_chosen_independently(tmp_path: Path) -> None:
+    rows = fer_rows(1000, ("Training",))
+    clips, _ = load_dataset("fer2013", fer_parquet(tmp_path, rows))
+    splits = Counter(clips.splits.tolist())
+    assert 60 <= splits["select"] <= 140
+    assert 18 <= splits["calibrate"] <= 60
+    assert sum(splits.values()) == 1000
+
+
+def test_the_same_image_under_two_labels_stays_and_is_counted(tmp_path: Path) -> None:
+    rows = fer_rows(21)
+    assert rows[0][1:] == ("angry", "Training")
+    assert rows[3][1:] == ("happy", "Training")
+    more = [(rows[0][0], "sad", "Training"), (rows[3][0], "happy", "Training")]
+    clips, counts = load_dataset("fer2013", fer_parquet(tmp_path, rows + more))
+    assert contents(clips) == expected(rows + more)
+    assert counts == {"contradictory": 2}
+
+
+def test_for_evaluation_nothing_is_dropped_or_divided(tmp_path: Path) -> None:
+    rows = fer_rows(30)
+    rows += [(rows[1][0], "sad", "Training"), (np.zeros((48, 48), np.uint8), "sad", "Training")]
+    clips, counts = load_dataset("fer2013", fer_parquet(tmp_path, rows), for_training=False)
+    assert contents(clips) == expected(rows)
+    assert not counts
+    assert set(clips.splits) == {"train", "select", "test"}
+    assert set(
+        load_dataset("ck48", ck_parquet(tmp_path, ck_sequences(20)), for_training=False)[0].splits
+    ) == {"train"}
+
+
+def image_folders(folder: Path, images: dict[str, int], name: str = "faces") -> Path:
+    """`count` random images under each relative folder."""
+    path = folder / name
+    for number, (place, count) in enumerate(images.items()):
+        (path / place).mkdir(parents=True, exist_ok=True)
+        for k, image in enumerate(random_images(count, seed=100 + number)):
+            (path / place / f"{k:03d}.png").write_bytes(png(image))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        ({"bored": 2, "Awake": 1}, {("bored", "train"): 2, ("awake", "train"): 1}),
+        ({"Happiness/a/b": 2, "happy": 1, "SAD": 1}, {("happy", "train"): 3, ("sad", "train"): 1}),
+        (
+            {"Train/bored": 2, "train/awake/deep": 1, "val/bored": 1, "Test/awake": 1},
+            {("bored", "train"): 2, ("awake", "train"): 1, ("bored", "select"): 1, ("awake", "test"): 1},
+        ),
+        ({"inner/train/a": 1, "inner/test/b": 2}, {("a", "train"): 1, ("b", "test"): 2}),
+        ({"a": 1, "b": 1, ".cache/c": 1, "__MACOSX/a": 1}, {("a", "train"): 1, ("b", "train"): 1}),
+    ],
+    ids=["own names", "synonyms, any depth", "splits", "a folder around", "hidden"],
+)
+def test_a_folder_of_classes_is_read_at_any_depth(
+    tmp_path: Path, images: dict[str, int], found: dict[tuple[str, str], int]
+) -> None:
+    clips, counts = load_dataset("folder", image_folders(tmp_path, images), for_training=False)
+    assert Counter((label, split) for _, label, split in contents(clips).elements()) == found
+    assert clips.classes == tuple(sorted({label for label, _ in found}))
+    assert not counts
+
+
+def test_a_folder_is_divided_by_image(tmp_path: Path) -> None:
+    path = image_folders(tmp_path, {"a": 150, "b": 150})
+    (path / "a" / "copies").mkdir()
+    for file in sorted((path / "a").glob("*.png")):
+        (path / "a" / "copies" / file.name).write_bytes(file.read_bytes())
+    (path / "stray.png").write_bytes(png(random_images(1)[0]))
+    clips, counts = load_dataset("folder", path)
+    assert counts == {"without_class": 1}
+    pixels = {
+        s: {f.tobytes() for f in clips.frames[clips.splits == s]} for s in ("train", "calibrate", "select")
+    }
+    assert sum(map(len, pixels.values())) == 300
+    assert 15 <= len(pixels["select"]) <= 50
+    assert 3 <= len(pixels["calibrate"]) <= 25
+
+
+@pytest.mark.parametrize(
+    ("data", "given", "classes"),
+    [
+        (("fer2013",), None, EMOTIONS),
+        (("ck48",), None, EMOTIONS),
+        (("folder",), None, ("bored", "contempt", "happy")),
+        (("fer2013", "folder"), None, (*EMOTIONS, "bored", "contempt")),
+        (("ck48", "fer2013"), None, EMOTIONS),
+        (("ck48", "folder"), None, (*EMOTIONS, "bored", "contempt")),
+        (("folder",), ("Contempt", "Happiness", "bored", "x"), ("Contempt", "Happiness", "bored", "x")),
+        (("ck48",), (*EMOTIONS, "contempt"), (*EMOTIONS, "contempt")),
+        (("ck48",), EMOTIONS[::-1], EMOTIONS[::-1]),
+    ],
+)
+def test_the_classes_are_those_asked_for_or_those_there(
+    tmp_path: Path, data: tuple[str, ...], given: tuple[str, ...] | None, classes: tuple[str, ...]
+) -> None:
+    sequences = ck_sequences(40)
+    paths = {
+        "fer2013": fer_parquet(tmp_path, fer_rows(42)),
+        "ck48": ck_parquet(tmp_path, sequences),
+        "folder": image_folders(tmp_path, {"happiness": 5, "bored": 3, "contempt": 4}),
+    }
+    clips, counts = load_datasets([(n, str(paths[n])) for n in data], classes=given, for_training=False)
+    assert clips.classes == classes
+    assert clips.votes.shape == (len(clips), len(classes))
+    contempt = sum(label == "contempt" for _, label, _ in sequences)
+    left_out = "ck48" in data and "contempt" not in classes
+    assert counts == ({"contempt_left_out": contempt} if left_out else {})
+    if "folder" in data:
+        assert class_counts(clips)["bored"] == 3
+    both = 4 * ("folder" in data) + contempt * ("ck48" in data and not left_out)
+    assert {k.lower(): v for k, v in class_counts(clips).items()}.get("contempt", 0) == both
+
+
+@pytest.mark.parametrize("classes", [None, ("happy", "surprise", "anger", "sadness", "fear")])
+def test_classes_are_left_out_by_any_of_their_names_and_counted(
+    tmp_path: Path, classes: tuple[str, ...] | None
+) -> None:
+    sequences = ck_sequences(20)
+    data = [("ck48", str(ck_parquet(tmp_path, sequences)))]
+    clips, counts = load_datasets(data, classes=classes, leave_out=("Contempt", "disgust"))
+    of = Counter(label for _, label, _ in sequences)
+    assert counts["contempt_left_out"] == of["contempt"]
+    assert counts["disgust_left_out"] == of["disgust"]
+    assert len(clips) == len(sequences) - of["contempt"] - of["disgust"]
+    assert clips.classes == (classes or tuple(name for name in EMOTIONS if name != "disgust"))
+    with pytest.raises(InputError, match=r"^--leave-out has disgst; the classes of the data are "):
+        load_datasets(data, classes=classes, leave_out=("Contempt", "disgust", "disgst"))
+
+
+def test_twins_are_dropped_also_across_data_sets(tmp_path: Path) -> None:
+    rows = fer_rows(42)
+    path = image_folders(tmp_path, {"train/happy": 3, "val/happy": 1})
+    held_out = next(image for image, _, usage in rows if usage == "PublicTest")
+    (path / "train" / "happy" / "twin.png").write_bytes(png(held_out))
+    data = [("fer2013", str(fer_parquet(tmp_path, rows))), ("folder", str(path))]
+    clips, counts = load_datasets(data)
+    assert counts == {"twins_dropped": 1}
+    assert len(clips) == 42 + 4
+
+
+def empty_folder(folder: Path) -> Path:
+    path = folder / "empty"
+    path.mkdir()
+    return path
+
+
+def missing(folder: Path) -> Path:
+    return folder / "nowhere.parquet"
+
+
+def parquet_of_no_rows(folder: Path) -> Path:
+    return fer_parquet(folder, [])
+
+
+def csv_of_no_rows(folder: Path) -> Path:
+    return fer_csv(folder, [])
+
+
+def empty_file(suffix: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder / f"data{suffix}"
+        path.touch()
+        return path
+
+    return make
+
+
+def text_file(suffix: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder / f"data{suffix}"
+        path.write_text("an essay\non faces\n")
+        return path
+
+    return make
+
+
+def other_columns(folder: Path) -> Path:
+    path = folder / "data.parquet"
+    pq.write_table(pa.table({"image": [b""], "label": [1]}), path)
+    return path
+
+
+def unknown_class(folder: Path) -> Path:
+    return fer_parquet(folder, [(random_images(1)[0], "bored", "Training")])
+
+
+def unknown_class_folder(folder: Path) -> Path:
+    return fer_folders(folder, [(random_images(1)[0], "bored", "Training")])
+
+
+def class_of_none(folder: Path) -> Path:
+    path = folder / "data.parquet"
+    table = {"image_png": [png(random_images(1)[0])], "label_name": pa.nulls(1, pa.string())}
+    pq.write_table(pa.table({**table, "usage": ["Training"]}), path)
+    return path
+
+
+def unknown_split(folder: Path) -> Path:
+    return fer_parquet(folder, [(random_images(1)[0], "happy", "Exam")])
+
+
+def csv_line(emotion: str, pixels: str, usage: str = "Training") -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder / "data.csv"
+        good = " ".join(["7"] * 2304)
+        path.write_text(f"emotion,pixels,Usage\n3,{good},Training\n{emotion},{pixels},{usage}\n")
+        return path
+
+    return make
+
+
+def ck_file(name: str, label: str = "anger") -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder / "CK+48"
+        (path / label).mkdir(parents=True)
+        (path / label / name).write_bytes(png(random_images(1)[0]))
+        return path
+
+    return make
+
+
+def truncated(folder: Path) -> Path:
+    path = fer_parquet(folder, fer_rows(12))
+    path.write_bytes(path.read_bytes()[:-200])
+    return path
+
+
+def mostly_unreadable(folder: Path) -> Path:
+    path = image_folders(folder, {"a": 2, "b": 2})
+    for file in [*sorted((path / "a").iterdir()), path / "b" / "001.png"]:
+        file.write_bytes(b"not an image")
+    return path
+
+
+def text_for_images(folder: Path) -> Path:
+    path = folder / "data.parquet"
+    pq.write_table(pa.table({"image_png": ["x"], "label_name": ["happy"], "usage": ["Training"]}), path)
+    return path
+
+
+def of_folders(*places: str) -> Callable[[Path], Path]:
+    return lambda folder: image_folders(folder, dict.fromkeys(places, 2))
+
+
+def empty_split(folder: Path) -> Path:
+    path = image_folders(folder, {"train/a": 2, "train/b": 2})
+    (path / "val" / "a").mkdir(parents=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("folder", missing, "no such file or folder"),
+        ("folder", empty_folder, "no files like .* named by class, such as happy/"),
+        ("folder", text_file(".zip"), "is a file; give a folder"),
+        ("folder", of_folders("."), "2 in none"),
+        ("folder", of_folders("happy"), "only the class happy; training takes two or more"),
+        ("folder", of_folders("train/a", "b"), "both split folders .train. and others .b."),
+        ("folder", empty_split, "split folder val is empty"),
+        ("folder", mostly_unreadable, "3 of 4 images can't be read, such as .*a/000.png"),
+        (
+            "fer2013",
+            of_folders("train/angry", "test/bored"),
+            "other classes than those allowed: bored; allowed are angry, disgust",
+        ),
+        ("fer2013", truncated, "can't be read .*cut short"),
+        ("fer2013", other_columns, "has no column image_png, label_name, usage, but image, label"),
+        ("fer2013", text_for_images, "image_png is string"),
+        ("clips", of_folders("a", "b"), "are videos"),
+    ],
+)
+def test_an_error_says_what_was_found_and_what_to_do(
+    tmp_path: Path, name: str, make: Callable[[Path], Path], message: str
+) -> None:
+    path = make(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        load_dataset(name, path)
+    assert str(caught.value).startswith(f"--data {name}={path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "named"),
+    [
+        ("fer2013", EMOTIONS[:4], "neutral, sad, surprise"),
+        ("ck48", EMOTIONS[:2], "fear, happy, .*"),
+        ("folder", ("a", "c"), "b, d"),
+    ],
+)
+def test_all_classes_that_the_model_has_not_are_named(
+    tmp_path: Path, name: str, classes: tuple[str, ...], named: str
+) -> None:
+    path = {
+        "fer2013": lambda: fer_parquet(tmp_path, fer_rows(14)),
+        "ck48": lambda: ck_parquet(tmp_path, ck_sequences(10)),
+        "folder": lambda: image_folders(tmp_path, {"a": 1, "b": 1, "d": 1}),
+    }[name]()
+    with pytest.raises(InputError, match=f"allowed: {named}; allowed are {', '.join(classes)}:"):
+        load_dataset(name, path, classes=classes, for_training=False)
+
+
+def test_no_data_set_at_all_is_named() -> None:
+    with pytest.raises(InputError, match="no data set is named"):
+        load_datasets([])
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("fer2013", empty_folder),
+        ("ck48", empty_folder),
+        ("fer2013", parquet_of_no_rows),
+        ("fer2013", csv_of_no_rows),
+        ("fer2013", empty_file(".parquet")),
+        ("fer2013", empty_file(".csv")),
+        ("ck48", empty_file(".parquet")),
+        ("fer2013", missing),
+        ("ck48", missing),
+        ("fer2013", text_file(".parquet")),
+        ("fer2013", text_file(".csv")),
+        ("fer2013", text_file(".zip")),
+        ("ck48", text_file(".csv")),
+        ("fer2013", other_columns),
+        ("ck48", other_columns),
+        ("fer2013", unknown_class),
+        ("fer2013", unknown_class_folder),
+        ("fer2013", class_of_none),
+        ("fer2013", unknown_split),
+        ("fer2013", csv_line("3", "")),
+        ("fer2013", csv_line("3", "1 2 3")),
+        ("fer2013", csv_line("3", " ".join(["1"] * 2305))),
+        ("fer2013", csv_line("3", " ".join(["x"] * 2304))),
+        ("fer2013", csv_line("3", " ".join(["300"] * 2304))),
+        ("fer2013", csv_line("3", " ".join(["-1"] * 2304))),
+        ("fer2013", csv_line("7", " ".join(["1"] * 2304))),
+        ("fer2013", csv_line("-1", " ".join(["1"] * 2304))),
+        ("fer2013", csv_line("", " ".join(["1"] * 2304))),
+        ("fer2013", csv_line("happy", " ".join(["1"] * 2304))),
+        ("fer2013", csv_line("3", " ".join(["1"] * 2304), "Exam")),
+        ("ck48", ck_file("face.png")),
+        ("ck48", ck_file("S010_004.png")),
+        ("ck48", ck_file("S010_004_00000017.png", "boredom")),
+    ],
+    ids=[
+        "folder, empty", "ck folder, empty", "parquet of no rows", "csv of no rows", "parquet, empty",
+        "csv, empty", "ck parquet, empty", "missing", "ck missing", "parquet of text", "csv of text",
+        "zip", "ck csv", "columns", "ck columns", "class", "class folder", "class of none", "split",
+        "no pixels", "few pixels", "many pixels", "pixels of text", "pixels of 300", "pixels below 0",
+        "emotion 7", "emotion -1", "no emotion", "emotion of text", "csv split", "ck name", "ck short name",
+        "ck class",
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_data_set_is_named_by_its_path(
+    tmp_path: Path, name: str, make: Callable[[Path], Path]
+) -> None:
+    path = make(tmp_path)
+    with pytest.raises(InputError) as caught:
+        load_dataset(name, path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "FER2013", "affectnet"])
+def test_an_unknown_data_set_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=f"no data set '{name}'; allowed are fer2013, ck48, folder, clips"):
+        load_dataset(name, tmp_path)
+
+
+def tiny_clips() -> Clips:
+    """Three clips of 1, 3 and 2 frames, each frame of one grey value."""
+    values = np.array([0, 10, 11, 12, 20, 21], np.uint8)
+    return Clips(
+        frames=np.broadcast_to(values[:, None, None], (6, 48, 48)).copy(),
+        starts=np.array([0, 1, 4, 6]),
+        labels=np.array([3, 0, 5]),
+        splits=np.array(["train", "select", "train"]),
+        classes=EMOTIONS,
+        votes=np.eye(7, dtype=np.float32)[[2, 0, 1]],
+        subjects=np.array(["S1", "S2", ""]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("keep", "values", "starts", "labels"),
+    [
+        (np.zeros(3, bool), [], [0], []),
+        (np.array([], np.int64), [], [0], []),
+        (np.array([True, False, True]), [0, 20, 21], [0, 1, 3], [3, 5]),
+        (np.array([2, 1]), [20, 21, 10, 11, 12], [0, 2, 5], [5, 0]),
+        (np.array([1, 1]), [10, 11, 12, 10, 11, 12], [0, 3, 6], [0, 0]),
+    ],
+)
+def test_clips_are_taken_whole(
+    keep: np.ndarray, values: list[int], starts: list[int], labels: list[int]
+) -> None:
+    taken = tiny_clips().take(keep)
+    assert taken.frames.shape == (len(values), 48, 48)
+    assert taken.frames[:, 0, 0].tolist() == values
+    assert taken.starts.tolist() == starts
+    assert taken.labels.tolist() == labels
+    assert len(taken) == len(taken.splits) == len(taken.votes) == len(taken.subjects) == len(labels)
+    assert taken.subjects.tolist() == [{3: "S1", 0: "S2", 5: ""}[label] for label in labels]
+
+
+def test_data_sets_are_joined_clip_by_clip() -> None:
+    clips = tiny_clips()
+    nothing = clips.take(np.zeros(3, bool))
+    assert contents(concatenate([nothing])) == Counter()
+    joined = concatenate([clips, nothing, clips.take(np.array([2]))])
+    assert joined.starts.tolist() == [0, 1, 4, 6, 8]
+    assert contents(joined) == contents(clips) + contents(clips.take(np.array([2])))
+
+
+def test_clips_are_counted_by_class() -> None:
+    clips = tiny_clips()
+    assert class_counts(clips.take(np.zeros(3, bool))) == {}
+    assert class_counts(concatenate([clips, clips.take(np.array([1]))])) == {"angry": 2, "happy": 1, "sad": 1}
+
+
+def test_fer2013_as_people_have_it(shared: Path) -> None:
+    path = shared / "data" / "fer2013.parquet"
+    table = pq.read_table(path).drop_columns(["image_png"]).to_pandas()
+    held_out = set(table.dup_group[table.usage == "PublicTest"])
+    twins = (table.usage == "Training") & table.dup_group.isin(held_out)
+    training = table[(table.usage == "Training") & ~twins]
+    labels = training.groupby("dup_group").label.transform("nunique")
+    clips, counts = load_dataset("fer2013", path)
+    assert counts == {"twins_dropped": twins.sum(), "contradictory": (labels > 1).sum()}
+    splits = Counter(clips.splits.tolist())
+    assert splits["train"] + splits["calibrate"] == 28709 - 351
+    assert splits["select"] == 3589
+    assert 0.035 <= splits["calibrate"] / (28709 - 351) <= 0.045
+    assert (np.ptp(clips.frames[clips.splits == "train"], axis=(1, 2)) > 0).all()
+    assert class_counts(clips.take(clips.splits == "select"))["disgust"] == 56
+    pixels = {s: {image.tobytes() for image in clips.frames[clips.splits == s]} for s in splits}
+    assert not pixels["train"] & pixels["select"]
+    assert not pixels["train"] & pixels["calibrate"]
+    voted = clips.votes.sum(axis=1) > 0
+    assert np.allclose(clips.votes[voted].sum(axis=1), 1)
+    assert 0.99 < voted.mean() < 1
+    assert 0.6 < (clips.votes.argmax(axis=1) == clips.labels)[voted].mean() < 0.67
+
+
+def test_ck48_as_people_have_it(shared: Path) -> None:
+    path = shared / "data" / "ck48.parquet"
+    clips, counts = load_dataset("ck48", path)
+    assert counts == {"contempt_left_out": 18}
+    assert len(clips) == 327 - 18
+    assert len(set(clips.subjects)) == 106
+    assert (np.diff(clips.starts) == 3).all()
+    assert class_counts(clips) == {
+        "angry": 45, "disgust": 59, "fear": 25, "happy": 69, "sad": 28, "surprise": 83,
+    }  # fmt: skip
+    assert Counter(clips.splits.tolist()).keys() == {"train", "calibrate", "select"}
+    with_contempt = load_dataset("ck48", path, classes=(*EMOTIONS, "contempt"), for_training=False)
+    assert class_counts(with_contempt[0])["contempt"] == 18
+    assert len(with_contempt[0]) == 327
+    assert not with_contempt[1]

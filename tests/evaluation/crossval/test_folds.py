@@ -1,0 +1,200 @@
+"""Folds: nobody on both sides, everybody once, the classes shared out, and one line where that can't be."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_batch.data.datasets import Clips, load_dataset
+from fer_batch.errors import ConfigError, InputError
+from fer_batch.evaluation.crossval.crossval import CLASSES
+from fer_batch.evaluation.crossval.folds import (
+    Protocol,
+    assign_folds,
+    draw_part,
+    fold_of,
+    groups_of,
+    make_folds,
+    read_folds,
+)
+
+FOLDS = [["S001", "S002"], ["S003"], ["S004", "S005"], ["S006"]]
+PEOPLE = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=20, max_size=60)
+"""The class and the person of each example."""
+
+
+def clips_of(people: list[str], labels: list[int], images: list[int] | None = None) -> Clips:
+    """Stills, by default each another image."""
+    count = len(people)
+    shades = np.arange(count) if images is None else np.array(images, np.int64)
+    return Clips(
+        frames=np.broadcast_to(shades.astype(np.uint8)[:, None, None], (count, 48, 48)),
+        starts=np.arange(count + 1, dtype=np.int64),
+        labels=np.array(labels, np.int64),
+        splits=np.full(count, "train"),
+        classes=("happy", "sad", "fear"),
+        votes=np.zeros((count, 3), np.float32),
+        subjects=np.array(people, str),
+    )
+
+
+@settings(max_examples=25, deadline=None)  # of which one takes scikit-learn 50 ms
+@given(people=PEOPLE, folds=st.integers(2, 5), seed=st.integers(0, 3))
+def test_folds_hold_everything_once_and_by_subject_nobody_twice(
+    people: list[tuple[int, int]], folds: int, seed: int
+) -> None:
+    labels = np.array([label for label, _ in people])
+    groups = np.array([f"S{person}" for _, person in people])
+    at_random = assign_folds(labels, groups, "random", folds, seed)
+    assert set(at_random.tolist()) <= set(range(folds))  # one fold each, and none left over
+    table = np.zeros((folds, 3), int)
+    np.add.at(table, (at_random, labels), 1)
+    if np.bincount(labels).max() >= folds:
+        assert (np.ptp(table, axis=0) <= 1).all()  # each class as evenly as it goes
+    if len(set(groups.tolist())) < folds:
+        with pytest.raises(InputError, match=f"fewer than --folds {folds}"):
+            assign_folds(labels, groups, "subject", folds, seed)
+        return
+    by_subject = assign_folds(labels, groups, "subject", folds, seed)
+    assert set(by_subject.tolist()) <= set(range(folds))
+    for group in set(groups.tolist()):
+        assert len(set(by_subject[groups == group].tolist())) == 1
+
+
+@settings(max_examples=25, deadline=None)  # of which one takes scikit-learn 50 ms
+@given(people=PEOPLE, share=st.floats(0.1, 0.6), seed=st.integers(0, 3))
+def test_a_part_has_its_share_of_each_class_and_by_subject_nobody_on_both_sides(
+    people: list[tuple[int, int]], share: float, seed: int
+) -> None:
+    labels = np.array([label for label, _ in people])
+    groups = np.array([f"S{person}" for _, person in people])
+    at_random = draw_part(labels, groups, "random", share, seed)
+    wanted = share * np.bincount(labels)
+    assert (np.abs(np.bincount(labels, at_random) - wanted) <= 0.5).all()
+    by_subject = draw_part(labels, groups, "subject", share, seed)
+    asked = set(groups[by_subject].tolist())
+    assert not asked & set(groups[~by_subject].tolist())
+    assert len(asked) == round(share * len(set(groups.tolist())))
+
+
+def test_a_part_by_subject_is_fair_to_the_classes() -> None:
+    random = np.random.default_rng(0)
+    groups = np.array([f"S{person}" for person in random.integers(0, 60, 240)])
+    labels = random.choice(3, 240, p=(0.6, 0.3, 0.1))
+    drawn = draw_part(labels, groups, "subject", 0.3, seed=1)
+    shares = np.bincount(labels, drawn) / np.bincount(labels)
+    assert shares == pytest.approx(0.3, abs=0.05)
+
+
+def test_nobody_has_no_folds() -> None:
+    nothing = np.zeros(0, np.int64)
+    for by in ("random", "subject"):
+        assert not draw_part(nothing, nothing.astype(str), by, 0.3, 0).any()
+        with pytest.raises(InputError, match="has 0 "):
+            assign_folds(nothing, nothing.astype(str), by, 2, 0)
+
+
+def test_a_group_is_a_person_or_the_same_images() -> None:
+    data = clips_of(["S1", "", "", "S2", "", "S1"], [0, 1, 0, 1, 0, 1], images=[1, 1, 2, 1, 1, 5])
+    groups = groups_of(data)
+    assert groups[[0, 3, 5]].tolist() == ["S1", "S2", "S1"]
+    assert groups[1] == groups[4]
+    assert len(set(groups.tolist())) == 4
+    assert groups_of(clips_of([], [])).tolist() == []
+    with pytest.raises(InputError, match="4 people or different images, fewer than --folds 5"):
+        make_folds(data, Protocol(folds=5), 0, [])
+
+
+def test_each_seed_has_its_folds_but_frozen_ones_are_what_they_are() -> None:
+    people = [f"S00{i % 5 + 1}" for i in range(30)]
+    data = clips_of(people, [i % 3 for i in range(30)])
+    made = make_folds(data, Protocol(by=("random", "subject"), folds=3, repeats=2), 7, FOLDS)
+    assert [(fold.seed, fold.by, fold.number, fold.folds) for fold in made] == [
+        (seed, by, number, count)
+        for seed in (7, 8)
+        for by, count in (("random", 3), ("subject", 4))  # nobody of the fourth is there
+        for number in (1, 2, 3)
+    ]
+    tested = np.array([fold.tested for fold in made])
+    assert (tested.reshape(4, 3, 30).sum(axis=1) == 1).all()
+    assert (tested[:3] != tested[6:9]).any()
+    assert (tested[3:6] == tested[9:12]).all()
+    again = make_folds(data, Protocol(by=("random",), folds=3), 8, FOLDS)
+    assert (np.array([fold.tested for fold in again]) == tested[6:9]).all()
+    (part,) = make_folds(data, Protocol(test_share=0.4), 0, [])
+    assert (part.by, part.number, part.folds, part.tested.sum()) == ("subject", 1, 1, 12)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"folds": 1}, "--folds is 1"),
+        ({"test_share": 0.0}, "--test-share is 0.0"),
+        ({"test_share": 1.0}, "--test-share is 1.0"),
+        ({"repeats": 0}, "--repeats is 0"),
+    ],
+)
+def test_a_protocol_that_is_none_is_refused(fields: dict[str, float], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Protocol(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.01, "none"), (0.99, "all of them")])
+def test_a_share_of_few_may_be_nobody_or_everybody(share: float, said: str) -> None:
+    data = clips_of(["S1", "S2", "S3"], [0, 1, 2])
+    for by in ("random", "subject"):
+        with pytest.raises(InputError, match=f"--test-share {share} of the 3 examples is {said}"):
+            make_folds(data, Protocol(by=(by,), test_share=share), 0, [])
+
+
+def test_the_frozen_folds_hold_each_of_118_subjects_once() -> None:
+    folds = read_folds()
+    subjects = [subject for fold in folds for subject in fold]
+    assert len(folds) == 10
+    assert len(subjects) == len(set(subjects)) == 118
+    assert all(subject[0] == "S" and subject[1:].isdigit() and len(subject) == 4 for subject in subjects)
+    assert all(10 <= len(fold) <= 13 for fold in folds)
+
+
+def test_the_frozen_folds_share_out_the_classes(shared: Path) -> None:
+    clips, counts = load_dataset(
+        "ck48", shared / "data" / "ck48.parquet", classes=CLASSES, for_training=False
+    )
+    folds = read_folds()
+    fold = fold_of(clips.subjects, folds)
+    assert not counts
+    assert set(clips.subjects.tolist()) == {subject for each in folds for subject in each}
+    assert np.bincount(fold).min() >= 30
+    table = np.zeros((10, len(CLASSES)), int)
+    np.add.at(table, (fold, clips.labels), 1)
+    fair = table.sum(axis=0) / 10
+    assert (np.abs(table - fair) < 2.2).all()  # in sequences
+    assert (table > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("subjects", "expected"), [([], []), (["S003"], [1]), (["S005", "S001", "S005", "S006"], [2, 0, 2, 3])]
+)
+def test_a_subject_has_one_fold(subjects: list[str], expected: list[int]) -> None:
+    numbers = fold_of(np.array(subjects, str), FOLDS)
+    assert numbers.dtype == np.int64
+    assert numbers.tolist() == expected
+
+
+def test_a_subject_without_a_fold_is_named() -> None:
+    with pytest.raises(
+        InputError, match=r"2 of the data's subjects are in no fold \('', 'S777'…\).*6 subjects"
+    ):
+        fold_of(np.array(["S777", "S001", "", "S777"]), FOLDS)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '[["S001"]]', '["S001", "S002"]', '[["S001"], ["S001"]]', "[[1], [2]]", "3"]
+)
+def test_a_file_that_holds_no_folds_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "folds.json"
+    file.write_text(content)
+    with pytest.raises(InputError, match=r"folds\.json"):
+        read_folds(file)

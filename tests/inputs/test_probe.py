@@ -1,0 +1,138 @@
+"""What a container says of itself: one row for every file, whatever is wrong with it."""
+
+import os
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from fer_batch.inputs.listing import list_videos
+from fer_batch.inputs.probe import probe_video
+from fer_batch.schema import PROBED
+from tests.conftest import remux, write_video
+
+
+def probe(path: Path) -> dict:
+    (source,) = list_videos([str(path)]).sources.to_pylist()
+    row = probe_video(source)
+    assert pa.Table.from_pylist([row], schema=PROBED).num_rows == 1
+    return row
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"", "the file is empty"),
+        (b"not a video at all\n" * 20, "not a video that FFmpeg can open"),
+        (bytes(5000), "not a video that FFmpeg can open"),
+    ],
+)
+def test_a_file_that_is_no_video_is_failed_with_the_reason(
+    tmp_path: Path, content: bytes, error: str
+) -> None:
+    path = tmp_path / "film.mp4"
+    path.write_bytes(content)
+    row = probe(path)
+    assert row["status"] == "failed"
+    assert error in row["error"]
+    assert row["size_bytes"] == len(content)
+
+
+def test_a_file_cut_off_before_its_index_is_failed(tmp_path: Path, sample: Path) -> None:
+    path = tmp_path / "film.mp4"
+    path.write_bytes(sample.read_bytes()[: sample.stat().st_size // 2])
+    row = probe(path)
+    assert row["status"] == "failed"
+    assert "not a video that FFmpeg can open" in row["error"]
+
+
+def test_a_file_that_is_gone_is_failed_and_keeps_what_the_listing_said(tmp_path: Path) -> None:
+    manifest = tmp_path / "list.txt"
+    manifest.write_text("gone.mp4\n")
+    row = probe(manifest)
+    assert (row["status"], row["error"]) == ("failed", "the file does not exist")
+    assert row["uri"] == os.path.realpath(tmp_path / "gone.mp4")
+
+
+def test_a_file_that_goes_between_listing_and_probing_is_failed(tmp_path: Path, sample: Path) -> None:
+    path = remux(sample, tmp_path / "film.mp4")
+    (source,) = list_videos([str(path)]).sources.to_pylist()
+    path.unlink()
+    row = probe_video(source)
+    assert (row["status"], row["error"]) == ("failed", "the file does not exist")
+    assert row["size_bytes"] > 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_that_may_not_be_read_is_failed(tmp_path: Path, sample: Path) -> None:
+    path = remux(sample, tmp_path / "film.mp4")
+    path.chmod(0)
+    row = probe(path)
+    assert row["status"] == "failed"
+    assert "permission denied" in row["error"]
+
+
+def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        for number in range(20):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 44100, number * 1024
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    row = probe(path)
+    assert (row["status"], row["error"]) == ("no_video", "the file has no video stream")
+
+
+def test_the_sample_is_ok_and_says_what_it_is(sample: Path) -> None:
+    row = probe(sample)
+    assert row["status"] == "ok"
+    assert row["error"] is None
+    assert {name: row[name] for name in ("width", "height", "codec", "fps", "duration_s", "first_pts")} == {
+        "width": 640,
+        "height": 360,
+        "codec": "h264",
+        "fps": 25.0,
+        "duration_s": 10.0,
+        "first_pts": 0,
+    }
+    assert row["size_bytes"] == sample.stat().st_size
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "ts", "mov", "flv"])
+def test_other_containers_of_the_same_video_say_the_same(tmp_path: Path, sample: Path, suffix: str) -> None:
+    row = probe(remux(sample, tmp_path / f"film.{suffix}"))
+    assert (row["status"], row["width"], row["height"], row["codec"]) == ("ok", 640, 360, "h264")
+    assert row["duration_s"] == pytest.approx(10.0, abs=0.05)
+    assert row["fps"] == pytest.approx(25.0)
+
+
+def test_a_raw_stream_has_no_duration(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "film.h264", [np.full((64, 96, 3), 9 * n, np.uint8) for n in range(12)])
+    row = probe(path)
+    assert (row["status"], row["duration_s"]) == ("ok", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("zero_bytes.mp4", "failed"),
+        ("text.mp4", "failed"),
+        ("truncated_no_moov.mp4", "failed"),
+        ("audio_only.mp4", "no_video"),
+        ("truncated_half_faststart.mp4", "ok"),
+        ("bitflips_mdat.mp4", "ok"),
+        ("av1.mp4", "ok"),
+        ("rot90.mp4", "ok"),
+        ("vfr.mp4", "ok"),
+        ("one_frame.mp4", "ok"),
+        ("name with spaces & ünïcode 漢字.mp4", "ok"),
+    ],
+)
+def test_awkward_files_are_opened_or_say_why_not(shared: Path, name: str, status: str) -> None:
+    row = probe(shared / "media" / "tricky" / name)
+    assert row["status"] == status
+    assert bool(row["error"]) == (status != "ok")

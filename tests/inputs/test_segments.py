@@ -1,0 +1,247 @@
+"""Videos to segments and bundles: nothing left out, nothing done twice, and the same each time."""
+
+import itertools
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_batch.config import AnalyzeConfig
+from fer_batch.inputs.segments import (
+    LONGEST_S,
+    MAX_SEGMENTS,
+    SHORTEST_TAIL_S,
+    overlaps,
+    plan_segments,
+    planned_s,
+    segment_edges,
+)
+from fer_batch.schema import PLAN, PROBED
+
+HALF_WINDOW_S = 0.8
+
+durations = st.one_of(st.none(), st.floats(0, 20_000), st.integers(0, 20_000).map(float))
+
+
+def video(number: int, duration_s: float | None, fps: float = 25.0, status: str = "ok") -> dict:
+    return {
+        "video_id": f"{number:016x}",
+        "version": "00000000000000ff",
+        "uri": f"/films/{number}.mp4",
+        "size_bytes": 10**9,
+        "duration_s": duration_s,
+        "fps": fps,
+        "first_pts": 512 * number,
+        "status": status,
+    }
+
+
+def plan(
+    lengths: list[float | None], workers: int = 2, config: AnalyzeConfig | None = None, model: str = "model"
+) -> list[dict]:
+    videos = [video(number, length) for number, length in enumerate(lengths)]
+    return planned(videos, config, workers, model).to_pylist()
+
+
+def planned(
+    videos: list[dict], config: AnalyzeConfig | None = None, workers: int = 2, model: str = "model"
+) -> pa.Table:
+    table = pa.Table.from_pylist(videos, schema=PROBED)
+    return plan_segments(table, config or AnalyzeConfig(), HALF_WINDOW_S, model, workers)
+
+
+def segment_bounds(duration_s: float | None, segment_s: float) -> list[tuple[float, float]]:
+    """The cores of one video."""
+    length_s = np.array([math.nan if duration_s is None else duration_s])
+    video, starts_s, ends_s = segment_edges(length_s, segment_s)
+    assert set(video.tolist()) == {0}
+    return list(zip(starts_s.tolist(), ends_s.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "expected"),
+    [
+        (None, [(0, 0)]),
+        (0.0, [(0, 0)]),
+        (-3.0, [(0, 0)]),
+        (0.04, [(0, 0.04)]),
+        (60.0, [(0, 60)]),
+        (61.0, [(0, 61)]),
+        (61.5, [(0, 60), (60, 61.5)]),
+        (120.0, [(0, 60), (60, 120)]),
+        (120.9, [(0, 60), (60, 120.9)]),
+        (121.5, [(0, 60), (60, 120), (120, 121.5)]),
+    ],
+)
+def test_segments_of_a_minute_have_a_tail_of_at_least_a_second(
+    duration_s: float | None, expected: list[tuple[float, float]]
+) -> None:
+    assert segment_bounds(duration_s, 60.0) == expected
+
+
+@pytest.mark.parametrize("duration_s", [math.nan, math.inf])
+def test_a_duration_that_is_no_length_counts_as_unknown(duration_s: float) -> None:
+    ((start_s, end_s),) = segment_bounds(duration_s, 60.0)
+    assert start_s == 0
+    assert not math.isnan(end_s)
+
+
+@settings(deadline=None)
+@given(duration_s=st.floats(1e-3, 1e4), segment_s=st.one_of(st.floats(1, 3600), st.just(60.0)))
+def test_segments_tile_every_duration_exactly(duration_s: float, segment_s: float) -> None:
+    bounds = segment_bounds(duration_s, segment_s)
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == duration_s
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(bounds))
+    lengths = [end - start for start, end in bounds]
+    assert all(length == pytest.approx(segment_s) for length in lengths[:-1])
+    assert 0 < lengths[-1] <= segment_s + SHORTEST_TAIL_S + 1e-6
+    assert len(bounds) == 1 or lengths[-1] >= SHORTEST_TAIL_S - 1e-6
+
+
+@settings(deadline=None)
+@given(duration_s=st.floats(1e-3, 1e4), segment_s=st.floats(1, 600), where=st.floats(0, 1, exclude_max=True))
+def test_every_moment_is_in_exactly_one_segment(duration_s: float, segment_s: float, where: float) -> None:
+    time_s = min(duration_s * where, math.nextafter(duration_s, 0))
+    assert sum(start <= time_s < end for start, end in segment_bounds(duration_s, segment_s)) == 1
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "size_bytes", "expected"),
+    [
+        (None, 10**9, None),
+        (math.nan, 10**9, None),
+        (math.inf, 5000, 500.0),
+        (7200.0, 10**9, 7200.0),
+        (7200.0, 72_000, 7200.0),
+        (1e9, 72_000, 7200.0),
+        (1e9, 10**12, LONGEST_S),
+        (600.0, 0, 600.0),  # a store need not say how large a file is
+    ],
+)
+def test_no_more_is_planned_than_a_file_can_hold(
+    duration_s: float | None, size_bytes: int, expected: float | None
+) -> None:
+    row = {"duration_s": duration_s, "size_bytes": size_bytes, "first_pts": 0}
+    (found,) = planned_s(pa.Table.from_pylist([row], schema=PROBED)).tolist()
+    assert found == expected or (expected is None and math.isnan(found))
+
+
+@pytest.mark.parametrize(("size_bytes", "planned"), [(0, 60.0), (10**6, 60.0), (100, 10.0)])
+def test_what_a_manifest_says_is_planned_unless_no_file_of_that_size_is_as_long(
+    size_bytes: int, planned: float
+) -> None:
+    row = {"duration_s": 60.0, "size_bytes": size_bytes, "first_pts": None}
+    assert planned_s(pa.Table.from_pylist([row], schema=PROBED)).tolist() == [planned]
+
+
+def test_a_container_that_promises_years_does_not_plan_them() -> None:
+    rows = [video(0, 3e9) | {"size_bytes": 50_000}]
+    table = planned(rows)
+    assert table.num_rows == math.ceil(5000 / 60)
+
+
+def test_no_videos_are_an_empty_plan() -> None:
+    table = planned([])
+    assert table.num_rows == 0
+    assert table.schema.equals(PLAN)
+
+
+@pytest.mark.parametrize("status", ["failed", "no_video"])
+def test_videos_that_could_not_be_opened_are_not_planned(status: str) -> None:
+    videos = [video(0, None, status=status), video(1, 5.0)]
+    table = planned(videos)
+    assert table.column("video_id").to_pylist() == [f"{1:016x}"]
+
+
+def test_a_plan_has_the_columns_of_the_schema_and_none_is_null() -> None:
+    table = planned([video(3, 130.0) | {"offset": 512}])
+    assert table.schema.equals(PLAN)
+    assert all(column.null_count == 0 for column in table.columns)
+    assert pc.unique(table.column("offset")).to_pylist() == [512]
+    assert table.column("segment_id").to_pylist() == [f"{3:016x}/00000000000000ff/{i:05d}" for i in range(3)]
+    assert table.column("index").to_pylist() == [0, 1, 2]
+    assert pc.unique(table.column("segments")).to_pylist() == [3]
+    assert pc.unique(table.column("first_pts")).to_pylist() == [1536]
+
+
+def test_segments_read_over_their_seams_but_not_before_the_start() -> None:
+    before_s, after_s = overlaps(AnalyzeConfig(), HALF_WINDOW_S, np.array(25.0))
+    first, middle, last = plan([180.0])
+    assert (first["start_s"], first["end_s"]) == (0.0, 60 + after_s)
+    assert (middle["start_s"], middle["end_s"]) == (60 - before_s, 120 + after_s)
+    assert (last["start_s"], last["end_s"]) == (120 - before_s, 180.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "video_fps", "moment_s", "gap_s", "apart_s"),
+    [
+        ({}, 25.0, 0.2, 0.5, 2.0),
+        ({"fps": 1.0}, 25.0, 1.0, 1.5, 2.0),
+        ({"detect_every": 0.1}, 2.0, 0.5, 0.75, 0.5),
+        ({"max_gap_s": 2.0}, 25.0, 0.2, 2.0, 2.0),
+        ({"fast": "nonref"}, 25.0, 0.2, 0.5, 4.0),
+        ({"detect_every": 3.0}, 25.0, 0.2, 0.5, 6.0),
+        ({"every_frame": True}, 25.0, 0.04, 0.5, 2.0),
+        ({"every_frame": True}, 0.5, 2.0, 3.0, 2.0),
+    ],
+)
+def test_the_overlap_holds_half_a_window_two_searches_and_the_gap_twice(
+    options: dict, video_fps: float, moment_s: float, gap_s: float, apart_s: float
+) -> None:
+    before_s, after_s = overlaps(AnalyzeConfig(**options), HALF_WINDOW_S, np.array(video_fps))
+    assert after_s == pytest.approx(HALF_WINDOW_S + apart_s + 2 * moment_s)
+    assert before_s == pytest.approx(after_s + 2 * gap_s)
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(durations, max_size=30), workers=st.integers(1, 64))
+def test_bundles_cover_every_segment_exactly_once(lengths: list[float | None], workers: int) -> None:
+    rows = plan(lengths, workers)
+    wanted = [
+        (f"{number:016x}", *bounds)
+        for number, length in enumerate(lengths)
+        for bounds in segment_bounds(length, 60.0)
+    ]
+    assert [(r["video_id"], r["core_start_s"], r["core_end_s"]) for r in rows] == wanted
+    assert len({r["segment_id"] for r in rows}) == len(rows)
+    runs = [key for key, _ in itertools.groupby(r["bundle_id"] for r in rows)]
+    assert len(runs) == len(set(runs))
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(durations, max_size=30), workers=st.integers(1, 64))
+def test_bundles_stay_within_their_budget(lengths: list[float | None], workers: int) -> None:
+    rows = plan(lengths, workers)
+    for _, group in itertools.groupby(rows, key=lambda r: r["bundle_id"]):
+        bundle = list(group)
+        assert len(bundle) <= MAX_SEGMENTS
+        assert len(bundle) == 1 or sum(r["end_s"] - r["start_s"] for r in bundle) <= 600 + 1e-6
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(durations, min_size=1, max_size=20), workers=st.integers(1, 8))
+def test_the_same_input_is_the_same_plan(lengths: list[float | None], workers: int) -> None:
+    assert plan(lengths, workers) == plan(lengths, workers)
+
+
+@pytest.mark.parametrize(
+    ("config", "model"),
+    [(AnalyzeConfig(fps=10), "model"), (AnalyzeConfig(min_face=0.1), "model"), (AnalyzeConfig(), "another")],
+)
+def test_other_settings_or_another_model_are_other_bundles(config: AnalyzeConfig, model: str) -> None:
+    one, other = plan([30.0, 90.0]), plan([30.0, 90.0], config=config, model=model)
+    assert [r["segment_id"] for r in one] == [r["segment_id"] for r in other]
+    assert not {r["bundle_id"] for r in one} & {r["bundle_id"] for r in other}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "workers", "least"),
+    [([3600.0], 1, 6), ([3600.0], 8, 30), ([1.0] * 1000, 1, 16), ([20.0, 20.0], 2, 2), ([1.0, 1.0], 8, 1)],
+)
+def test_there_are_bundles_enough_to_go_round(lengths: list[float], workers: int, least: int) -> None:
+    assert len({r["bundle_id"] for r in plan(lengths, workers)}) >= least

@@ -1,0 +1,113 @@
+"""Exported files: they say what PyTorch says, to anybody, and what does not is never written."""
+
+import copy
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from fer_batch.errors import CheckpointError
+from fer_batch.model.onnx.export import (
+    TOLERANCE,
+    check_equal,
+    export_network,
+    joined,
+    largest_difference,
+    quantized,
+)
+from fer_batch.model.onnx.network import CARD
+from tests.onnx_models import CLASSES, MODELS, exported, file_of, network_of
+
+SLOW = [kind for kind in MODELS if kind not in ("cnn-bilstm", "cnn4")]
+
+
+def random_crops(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 48, 48), np.uint8)
+
+
+def answers_of(model: bytes, crops: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return session.run(None, {"crops": crops.astype(np.float32), "lengths": lengths})[0]
+
+
+@pytest.mark.parametrize(
+    "kind", ["cnn4", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("cnn-bilstm", *SLOW))]
+)
+def test_any_runtime_gets_the_answers_of_pytorch(kind: str) -> None:
+    network, card = network_of(kind)
+    assert check_equal(file_of(kind), network, card, random_crops(50, 1)) <= TOLERANCE / 10
+    model = onnx.load_model_from_string(file_of(kind))
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.domain for node in model.graph.node} == {""}
+    shapes = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in [*model.graph.input, *model.graph.output]
+    }
+    steps = card.window_length
+    assert shapes == {
+        "crops": ["N", steps, 48, 48], "lengths": ["N"], "probabilities": ["N", steps, len(CLASSES)]
+    }  # fmt: skip
+
+
+def test_a_file_says_what_it_is_for_and_nothing_of_the_machine_that_made_it() -> None:
+    model = onnx.load_model_from_string(file_of("cnn-bilstm"))
+    assert "work" in model.doc_string and "calm, cross, glad" in model.doc_string
+    assert CARD in {entry.key for entry in model.metadata_props}
+    assert b".py" not in file_of("cnn-bilstm")
+
+
+@pytest.mark.slow
+def test_the_same_network_becomes_the_same_file() -> None:
+    assert joined(export_network(*network_of("cnn4"))) == file_of("cnn4")
+
+
+def test_what_stands_beyond_a_window_changes_nothing_in_it() -> None:
+    crops, lengths = random_crops(12).reshape(4, 3, 48, 48), np.array([1, 2, 2, 3])
+    changed = crops.copy()
+    changed[np.arange(3) >= lengths[:, None]] = 0
+    answers = answers_of(file_of("cnn-bilstm"), crops, lengths)
+    there = np.arange(3) < lengths[:, None]
+    np.testing.assert_allclose(answers[there].sum(axis=1), 1, atol=1e-5)
+    again = answers_of(file_of("cnn-bilstm"), changed, lengths)
+    assert np.array_equal(again[there], answers[there])
+    assert not np.array_equal(answers_of(file_of("cnn-bilstm"), crops, lengths * 0 + 3), answers)
+
+
+def test_neighbours_are_heard() -> None:
+    crops, lengths = random_crops(3)[None], np.array([3])
+    changed = crops.copy()
+    changed[0, 2] = 255 - changed[0, 2]
+    one, other = (answers_of(file_of("cnn-bilstm"), given, lengths)[0, 0] for given in (crops, changed))
+    assert np.abs(one - other).max() > 1e-4
+
+
+@pytest.mark.parametrize("part", ["encoder", "lstm2", "context_head", "stay"])
+def test_a_file_that_answers_otherwise_is_refused(part: str) -> None:
+    network, card = copy.deepcopy(network_of("cnn-bilstm")[0]), network_of("cnn-bilstm")[1]
+    weights = next(values for name, values in network.named_parameters() if name.startswith(part))
+    weights.data.view(-1)[0] += 1
+    with pytest.raises(CheckpointError, match="differ from PyTorch's by up to"):
+        check_equal(file_of("cnn-bilstm"), network, card, random_crops(20, 1))
+
+
+def test_answers_that_are_no_numbers_are_refused() -> None:
+    network, card = copy.deepcopy(network_of("cnn4")[0]), network_of("cnn4")[1]
+    with torch.no_grad():
+        network.crop_head.bias[0] = torch.nan
+    with pytest.raises(CheckpointError, match="nan"):
+        check_equal(file_of("cnn4"), network, card, random_crops(20, 1))
+
+
+@pytest.mark.parametrize("kind", ["cnn-bilstm", "cnn4"])
+def test_int8_says_about_the_same(kind: str) -> None:
+    network, card = network_of(kind)
+    small = quantized(exported(kind), random_crops(40, 2))
+    model = joined(small)
+    loaded = onnx.load_model_from_string(model)
+    assert {node.domain for node in loaded.graph.node} == {""}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in loaded.graph.node}
+    assert onnx.TensorProto.INT8 in {value.data_type for value in loaded.graph.initializer}
+    assert small.reader == exported(kind).reader
+    assert 1e-6 < largest_difference(model, network, card, random_crops(40, 3)) < 0.2

@@ -1,0 +1,251 @@
+"""Exported networks in use: they answer as the checkpoint does, and any other file is refused in a line."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from fer_batch.errors import CheckpointError
+from fer_batch.model.onnx.export import joined, quantized
+from fer_batch.model.onnx.network import CARD, DIGEST, digest, open_onnx, read_onnx
+from fer_batch.model.recognize import BATCH, Recognizer, usable_card
+from fer_batch.model.weights import load_checkpoint, read_card
+from tests.onnx_models import CLASSES, MODELS, exported, file_of, network_of, write_checkpoint
+
+FACES = 80
+"""More than fill a batch."""
+KINDS = ("cnn-bilstm", "int8", "cnn4")
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in MODELS if kind not in KINDS]
+
+
+@pytest.fixture(scope="module")
+def crops() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (FACES, 48, 48), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def tracks() -> np.ndarray:
+    return np.random.default_rng(1).permutation(np.repeat([0, 3, 4, 7, 9], [1, 4, 15, 27, 33]))
+
+
+@pytest.fixture(scope="module")
+def times() -> np.ndarray:
+    """Seconds, some with gaps, some closer than a place of a window."""
+    return np.cumsum(np.random.default_rng(2).choice([0.04, 0.2, 0.4, 3.0], FACES, p=[0.4, 0.4, 0.1, 0.1]))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folder = tmp_path_factory.mktemp("onnx")
+
+    @functools.cache
+    def write(kind: str) -> Path:
+        path = folder / f"{kind}.onnx"
+        if kind == "int8":
+            some = np.random.default_rng(3).integers(0, 256, (40, 48, 48))
+            path.write_bytes(joined(quantized(exported("cnn-bilstm"), some)))
+        else:
+            path.write_bytes(file_of(kind))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_faces_have_no_answers(kind: str, files: Callable[[str], Path], crops: np.ndarray) -> None:
+    none = np.zeros(0)
+    recognizer = Recognizer(files(kind), "cpu")
+    answers = recognizer.recognize(crops[:0], none.astype(np.int64), none, none.astype(bool))
+    assert answers.shape == (0, len(CLASSES))
+    assert recognizer.encode(crops[:0]).shape == (0, recognizer.encoder.width)
+
+
+@pytest.mark.parametrize(("kind", "flip"), [("cnn-bilstm", True), ("cnn-bilstm", False), ("cnn4", True)])
+def test_it_answers_as_the_checkpoint_does(
+    kind: str,
+    flip: bool,
+    files: Callable[[str], Path],
+    crops: np.ndarray,
+    tracks: np.ndarray,
+    times: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fer_batch.model.recognize._bf16_pays", lambda device: False)
+    write_checkpoint(tmp_path / "model.safetensors", kind)
+    wanted = np.random.default_rng(4).random(FACES) < 0.8
+    ours, theirs = (
+        Recognizer(path, "cpu", flip).recognize(crops, tracks, times, wanted)
+        for path in (tmp_path / "model.safetensors", files(kind))
+    )
+    assert np.isnan(theirs[~wanted]).all()
+    np.testing.assert_allclose(theirs[wanted], ours[wanted], atol=1e-5)
+    assert np.ptp(ours[wanted], axis=0).min() > 0.01
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *SLOW])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_track_is_answered_alike_in_any_company(
+    kind: str,
+    flip: bool,
+    files: Callable[[str], Path],
+    crops: np.ndarray,
+    tracks: np.ndarray,
+    times: np.ndarray,
+) -> None:
+    assert BATCH["cpu"] < FACES
+    recognizer = Recognizer(files(kind), "cpu", flip)
+    every = np.ones(FACES, bool)
+    answers = recognizer.recognize(crops, tracks, times, every)
+    unequal = []
+    for track in np.unique(tracks):
+        mine = tracks == track
+        alone = recognizer.recognize(crops[mine], tracks[mine], times[mine], every[mine])
+        if not np.array_equal(alone, answers[mine]):
+            unequal.append(int(track))
+    assert not unequal
+    order = np.random.default_rng(5).permutation(FACES)
+    again = recognizer.recognize(crops[order], tracks[order], times[order], every)
+    assert np.array_equal(again, answers[order])
+    for face in range(0, FACES, 9):
+        one = recognizer.recognize(crops, tracks, times, np.arange(FACES) == face)[face]
+        assert np.array_equal(one, answers[face])
+
+
+def test_it_is_another_model_with_the_same_card(files: Callable[[str], Path]) -> None:
+    card = network_of("cnn-bilstm")[1]
+    cards = [Recognizer(files(kind), "cpu").card for kind in KINDS[:2]]
+    assert [usable_card(files(kind)) for kind in KINDS[:2]] == cards
+    assert [dataclasses.replace(one, sha256="") for one in cards] == [card] * 2
+    assert cards[0].sha256 == hashlib.sha256(file_of("cnn-bilstm")).hexdigest()
+    assert len({one.model_id for one in [*cards, card]}) == 3
+
+
+@pytest.mark.parametrize("load", [load_checkpoint, read_card])
+def test_it_is_no_start_for_training(load: Callable[[Path], object], files: Callable[[str], Path]) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"cnn-bilstm.onnx is an exported network.*a \.safetensors file"
+    ):
+        load(files("cnn-bilstm"))
+
+
+Change = Callable[[onnx.ModelProto], None]
+
+
+def without_card(model: onnx.ModelProto) -> None:
+    del model.metadata_props[:]
+
+
+def with_weights_elsewhere(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[-1]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+
+
+def with_a_constant_elsewhere(model: onnx.ModelProto) -> None:
+    tensor = onnx.TensorProto(dims=[4], data_type=onnx.TensorProto.FLOAT, data_location="EXTERNAL")
+    tensor.external_data.add(key="location", value="weights.bin")
+    then = onnx.helper.make_graph(
+        [onnx.helper.make_node("Constant", [], ["t"], value=tensor)], "then", [], []
+    )
+    model.graph.node.append(onnx.helper.make_node("If", ["crops"], ["u"], then_branch=then, else_branch=then))
+
+
+def with_operators_of_others(model: onnx.ModelProto) -> None:
+    model.opset_import.add(domain="com.microsoft", version=1)
+
+
+def with_functions(model: onnx.ModelProto) -> None:
+    model.functions.add(name="f", domain="")
+
+
+def with_other_weights(model: onnx.ModelProto) -> None:
+    data = bytearray(model.graph.initializer[-1].raw_data)
+    data[0] ^= 1
+    model.graph.initializer[-1].raw_data = bytes(data)
+
+
+def with_an_unknown_operator(model: onnx.ModelProto) -> None:
+    model.graph.node[6].op_type = "Nonsense"
+    note(model, DIGEST, digest(model))
+
+
+def without_an_encoder(model: onnx.ModelProto) -> None:
+    for node in list(model.graph.node):
+        if node.name.startswith("encoder/"):
+            model.graph.node.remove(node)
+    note(model, DIGEST, digest(model))
+
+
+def with_more_classes(model: onnx.ModelProto) -> None:
+    card = json.loads(next(entry.value for entry in model.metadata_props if entry.key == CARD))
+    note(model, CARD, json.dumps(card | {"classes": ["a", "b", "c", "d"]}))
+
+
+def with_half_a_card(model: onnx.ModelProto) -> None:
+    note(model, CARD, '{"classes": ["a", "b"]')
+
+
+def with_a_card_of_another_version(model: onnx.ModelProto) -> None:
+    note(model, CARD, '{"classes": ["a", "b"], "architecture": {}, "colour": "red"}')
+
+
+def note(model: onnx.ModelProto, key: str, value: str) -> None:
+    next(entry for entry in model.metadata_props if entry.key == key).value = value
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without_card, "has no card"),
+        (with_weights_elsewhere, "names other files"),
+        (with_a_constant_elsewhere, "names other files"),
+        (with_operators_of_others, "com.microsoft"),
+        (with_functions, "functions"),
+        (with_other_weights, "damaged, or was changed"),
+        (with_an_unknown_operator, "can't be run"),
+        (without_an_encoder, "can't be run"),
+        (with_more_classes, "not (1, 3, 4) as its card says"),
+        (with_half_a_card, "has a card that this version can't read"),
+        (with_a_card_of_another_version, "has a card that this version can't read"),
+    ],
+)
+def test_a_file_that_is_not_as_it_was_exported_is_refused(change: Change, said: str, tmp_path: Path) -> None:
+    model = onnx.load_model_from_string(file_of("cnn-bilstm"))
+    change(model)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError) as raised:
+        open_onnx(path)
+    assert said in str(raised.value)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "has no card"),
+        (b"PK\x03\x04 something else altogether", "no ONNX file, or a damaged one"),
+        (lambda: file_of("cnn-bilstm")[:-100], "model.onnx"),
+        (lambda: file_of("cnn-bilstm")[:5000], "no ONNX file, or a damaged one"),
+        (None, "can't be read: No such file"),
+    ],
+    ids=["empty", "another", "cut", "cut short", "missing"],
+)
+def test_a_file_that_is_none_is_refused(
+    content: bytes | Callable[[], bytes] | None, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    if content is not None:
+        path.write_bytes(content() if callable(content) else content)
+    with pytest.raises(CheckpointError) as raised:
+        read_onnx(path)
+    assert said in str(raised.value)

@@ -1,0 +1,417 @@
+"""The tables hold what was planned and answered, once, whatever was killed, damaged, changed or added."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from fer_batch.config import AnalyzeConfig
+from fer_batch.errors import OutputError
+from fer_batch.model.weights import load_checkpoint
+from fer_batch.run.finalize import finalize, unsuccessful
+from fer_batch.run.plan import add_columns, attempts, check_output, read_run, read_videos
+from fer_batch.run.results import write_result
+from fer_batch.run.snapshot import TABLES, live_files, open_tables, write_snapshot
+from fer_batch.run.verify import differences
+from fer_batch.schema import RESULTS, SCHEMA_VERSION, SOURCES, to_bundle
+from fer_batch.timeline.store import open_timeline
+from tests.runs import (
+    Tracks,
+    add_videos,
+    answer_videos,
+    kill_at,
+    plan_videos,
+    rows_of,
+    same_rows,
+    temporary,
+    video_id,
+    write_run,
+)
+
+FIRST: dict[str, Tracks | None] = {
+    "/talks/two.mp4": [["happy", "happy", "sad"], ["neutral", "neutral"]],
+    "/talks/one.mp4": [["angry"]],
+    "/talks/empty.mp4": [],
+    "/talks/broken.mp4": None,
+}
+LATER: dict[str, Tracks | None] = {"/talks/new.mp4": [["fear"] * 5], "/talks/one.mp4": [["sad"] * 4]}
+"""A video that was added, and one that has changed."""
+IN_BUCKET = 2
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose next finalize would replace rows: LATER is planned and answered."""
+    out = write_run(tmp_path_factory.mktemp("old") / "out", FIRST, IN_BUCKET)
+    answer_videos(out, plan_videos(out, LATER, version="2"), LATER)
+    return out
+
+
+@pytest.fixture(scope="module")
+def new(old: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same after that finalize, undisturbed."""
+    out = tmp_path_factory.mktemp("new") / "out"
+    shutil.copytree(old, out)
+    finalize(out)
+    return out
+
+
+@pytest.fixture
+def out(old: Path, tmp_path: Path) -> Path:
+    """A copy of `old`."""
+    shutil.copytree(old, tmp_path / "out")
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def done(new: Path, tmp_path: Path) -> Path:
+    """A copy of `new`."""
+    shutil.copytree(new, tmp_path / "done")
+    return tmp_path / "done"
+
+
+def table_files(out: Path) -> set[Path]:
+    return {path.relative_to(out) for name in TABLES for path in (out / name).glob("bucket=*/*")}
+
+
+def buckets(out: Path, videos: Iterable[str]) -> set[int]:
+    return {row["bucket"] for row in read_videos(out).to_pylist() if row["uri"] in videos}
+
+
+def seen_files(out: Path) -> set[Path]:
+    tables = open_tables(out)
+    return {path.relative_to(out) for name in TABLES for path in live_files(out / name, tables[name])}
+
+
+def test_there_is_something_to_lose(old: Path, new: Path) -> None:
+    before, after = rows_of(old), rows_of(new)
+    assert [len(before[name]) for name in TABLES] == [15, 6, 4]
+    assert [len(after[name]) for name in TABLES] == [20, 14, 5]
+    assert (buckets(old, FIRST), buckets(old, LATER)) == ({0, 1}, {0, 2})
+
+
+BEFORE_THE_SNAPSHOT = [
+    "finalize.vacuum",
+    *[f"finalize.{name}:{time}" for name in TABLES for time in (1, 2)],
+    "snapshot.temporary",
+]
+AFTER_THE_SNAPSHOT = ["finalize.snapshot", "success.temporary", "finalize.success"]
+
+
+@pytest.mark.parametrize("fault", BEFORE_THE_SNAPSHOT + AFTER_THE_SNAPSHOT)
+def test_killed_anywhere_readers_see_one_state_and_the_next_start_completes(
+    out: Path, old: Path, new: Path, fault: str
+) -> None:
+    kill_at(fault, finalize, out)
+    assert same_rows(rows_of(out), rows_of(old if fault in BEFORE_THE_SNAPSHOT else new))
+    assert (out / "_SUCCESS.json").exists() == (fault == "finalize.success")
+    kill_at(fault, finalize, out, True)
+    assert same_rows(rows_of(out), rows_of(old if fault in BEFORE_THE_SNAPSHOT else new))
+    finalize(out)
+    assert same_rows(rows_of(out), rows_of(new))
+    assert differences(out) == []
+    assert (out / "_SUCCESS.json").read_text() == (new / "_SUCCESS.json").read_text()
+    finalize(out)
+    assert table_files(out) == seen_files(out)
+    assert not list(out.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("fault", BEFORE_THE_SNAPSHOT[1:] + AFTER_THE_SNAPSHOT)
+def test_killed_in_its_first_time_there_is_nothing_to_see_until_all_is(
+    old: Path, new: Path, tmp_path: Path, fault: str
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(old, out, ignore=shutil.ignore_patterns(*TABLES, "snapshot.json", "_SUCCESS.json"))
+    kill_at(fault, finalize, out)
+    if fault in BEFORE_THE_SNAPSHOT:
+        with pytest.raises(OutputError, match="not finished"):
+            open_timeline(out)
+        assert differences(out)
+    else:
+        assert same_rows(rows_of(out), rows_of(new))
+    finalize(out)
+    assert same_rows(rows_of(out), rows_of(new))
+    assert table_files(out) == seen_files(out)
+
+
+def test_what_killed_processes_left_goes_at_the_next_start(done: Path) -> None:
+    left = [
+        temporary(done / "snapshot.json"),
+        temporary(done / "results" / "0123456789abcdef.parquet"),
+        temporary(done / "plan" / "000003.parquet"),
+        next((done / "tracks").glob("bucket=*")) / "part-00000-never-committed.snappy.parquet",
+        done / "tracks" / "_delta_log" / "_commit_never.json.tmp",
+    ]
+    for path in left:
+        path.write_bytes(b"half")
+    finalize(done)
+    assert not [path for path in left if path.exists()]
+    assert differences(done) == []
+
+
+def test_again_nothing_is_written(done: Path, new: Path) -> None:
+    finalize(done)
+    before = {path: path.stat().st_mtime_ns for path in done.rglob("*.*") if path.name != "_SUCCESS.json"}
+    finalize(done)
+    after = {path: path.stat().st_mtime_ns for path in done.rglob("*.*") if path.name != "_SUCCESS.json"}
+    assert after == before
+    assert table_files(done) == seen_files(done)
+
+
+def test_videos_added_or_changed_replace_the_files_of_their_buckets_alone(old: Path, new: Path) -> None:
+    before, after = seen_files(old), seen_files(new)
+    touched = {f"bucket={bucket}" for bucket in buckets(old, LATER)}
+    for name in TABLES:
+        assert {path.parent.name for path in after - before if path.parts[0] == name} == touched
+        assert {path.parent.name for path in before - after if path.parts[0] == name} <= touched
+    untouched = {f"bucket={bucket}" for bucket in buckets(old, FIRST)} - touched
+    assert {path.parent.name for path in before & after} == untouched
+
+
+def test_a_changed_file_replaces_its_rows(old: Path, new: Path) -> None:
+    def of(out: Path, name: str) -> list[str]:
+        return rows_of(out)["tracks"].query("uri == @name")["emotion"].tolist()
+
+    assert (of(old, "/talks/one.mp4"), of(new, "/talks/one.mp4")) == (["angry"], ["sad"] * 4)
+    assert of(old, "/talks/two.mp4") == of(new, "/talks/two.mp4")
+    assert rows_of(new)["videos"].query("uri == '/talks/one.mp4'")["version"].tolist() == ["2"]
+
+
+def test_another_attempt_replaces_the_rows_of_the_one_before(done: Path) -> None:
+    broken = "/talks/broken.mp4"
+    key = {"video_id": video_id(broken), "version": "1"}
+    assert unsuccessful(done).to_pylist() == [key | {"attempt": 0}]
+    add_videos(done, {broken: None}, attempt=1)
+    assert unsuccessful(done).to_pylist() == [key | {"attempt": 1}]
+    found: dict[str, Tracks | None] = {broken: [["surprise"] * 2]}
+    plan = plan_videos(done, found, attempt=2)
+    assert plan.column("segment_id").to_pylist() == [f"{video_id(broken)}/1/00000.2"]
+    # Planned again but not answered: a start in between must not plan a third time.
+    assert attempts(SOURCES.empty_table(), read_videos(done), unsuccessful(done)).num_rows == 0
+    answer_videos(done, plan, found)
+    finalize(done)
+    row = rows_of(done)["videos"].query("uri == @broken").iloc[0]
+    assert (row["status"], row["attempt"], row["tracks"]) == ("ok", 2, 1)
+    assert unsuccessful(done).num_rows == 0
+    assert differences(done) == []
+
+
+def test_the_logs_name_nobody(done: Path) -> None:
+    for name in TABLES:
+        DeltaTable(str(done / name)).create_checkpoint()
+    logs = [path for path in done.glob("*/_delta_log/*") if path.is_file()]
+    assert len(logs) > 9
+    names = [uri.encode() for uri in FIRST | LATER] + [video_id(uri).encode() for uri in FIRST | LATER]
+    for path in logs:
+        content = path.read_bytes()
+        if path.suffix == ".parquet":
+            content = str(pq.read_table(path).to_pylist()).encode()
+        assert not [name for name in names if name in content], path
+
+
+def test_tables_that_do_not_add_up_are_not_shown(out: Path, old: Path, new: Path) -> None:
+    paths = sorted((out / "results").iterdir())
+    path = next(p for p in paths if pq.read_table(p).column("version")[0].as_py() == "2")
+    rows = pq.read_table(path).to_pylist()
+    good = path.read_bytes()
+    rows[0]["moments"][0]["faces"] += 1
+    write_result(out / "results", to_bundle(path.stem, pq.read_table(path).from_pylist(rows, schema=RESULTS)))
+    with pytest.raises(OutputError, match=r"don't add up: .*faces, by moments, not"):
+        finalize(out)
+    assert same_rows(rows_of(out), rows_of(old))
+    assert not (out / "_SUCCESS.json").exists()
+    path.write_bytes(good)
+    finalize(out)
+    assert same_rows(rows_of(out), rows_of(new))
+
+
+def no_result(out: Path) -> None:
+    next((out / "results").iterdir()).unlink()
+
+
+def torn_result(out: Path) -> None:
+    path = next((out / "results").iterdir())
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flipped_result(out: Path) -> None:
+    path = next((out / "results").iterdir())
+    content = bytearray(path.read_bytes())
+    content[200] ^= 255
+    path.write_bytes(content)
+
+
+def short_result(out: Path) -> None:
+    path = max((out / "results").iterdir(), key=lambda p: pq.read_metadata(p).num_rows)
+    pq.write_table(pq.read_table(path).slice(1), path)
+
+
+def delete(table: str, where: str) -> Callable[[Path], None]:
+    def damage(out: Path) -> None:
+        tables = open_tables(out)
+        assert tables[table].delete(where)["num_deleted_rows"]
+        write_snapshot(out, tables)
+
+    return damage
+
+
+def twice(table: str) -> Callable[[Path], None]:
+    def damage(out: Path) -> None:
+        from deltalake import write_deltalake
+
+        tables = open_tables(out)
+        rows = tables[table].to_pyarrow_table().slice(0, 1)
+        write_deltalake(tables[table], rows, mode="append")
+        write_snapshot(out, tables)
+
+    return damage
+
+
+def no_file(out: Path) -> None:
+    next(iter(live_files(out / "tracks", open_tables(out)["tracks"]))).unlink()
+
+
+def no_plan_of_a_video(out: Path) -> None:
+    path = out / "plan" / "000001.videos.parquet"
+    rows = pq.read_table(path)
+    pq.write_table(rows.filter(pq.read_table(path).column("status").to_numpy() != "failed"), path)
+
+
+def no_segment(out: Path) -> None:
+    path = out / "plan" / "000002.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+
+
+def no_snapshot(out: Path) -> None:
+    (out / "snapshot.json").write_text('{"tables": {"moments"')
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda out: None, None),
+        (no_result, "segments are not done"),
+        (torn_result, "is damaged"),
+        (flipped_result, "is damaged"),
+        (short_result, "answers to"),
+        (delete("videos", "uri = '/talks/empty.mp4'"), "empty.mp4: 0 rows in videos"),
+        (delete("videos", "uri = '/talks/one.mp4'"), "none in videos"),
+        (delete("moments", "time_s > 0.7"), "4 moments, not 5"),
+        (delete("tracks", "track_id = 1"), "1 tracks, not 2"),
+        (delete("tracks", "track_id = 1"), "3 faces, by moments, not 5"),
+        (twice("videos"), "2 rows in videos"),
+        (twice("moments"), "1 moments twice, not 0"),
+        (twice("tracks"), "1 faces twice, not 0"),
+        (no_file, "can't be read"),
+        (no_plan_of_a_video, "broken.mp4: a row in videos, though it was not planned"),
+        (no_segment, "0 of its segments planned"),
+        (no_snapshot, "not finished"),
+    ],
+)
+def test_what_does_not_add_up_is_told(done: Path, damage: Callable[[Path], None], said: str | None) -> None:
+    damage(done)
+    found = differences(done)
+    assert bool(found) == bool(said)
+    assert any(said in line for line in found) if said else True
+    assert not any("\n" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        no_snapshot,
+        no_file,
+        no_plan_of_a_video,
+        delete("videos", "uri = '/talks/empty.mp4'"),
+        *[lambda out, name=name: shutil.rmtree(out / name) for name in TABLES],
+        lambda out: (out / "tracks" / "_delta_log" / "00000000000000000000.json").write_bytes(b""),
+        lambda out: (out / "snapshot.json").write_text(
+            '{"tables": {"moments": 99, "tracks": 99, "videos": 99}}'
+        ),
+    ],
+)
+def test_finalize_puts_tables_right_that_were_damaged(
+    done: Path, new: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(done)
+    finalize(done)
+    assert differences(done) == []
+    rows = rows_of(done)
+    if damage is not no_plan_of_a_video:
+        assert same_rows(rows, rows_of(new))
+    else:
+        assert len(rows["videos"]) == 4
+
+
+@pytest.mark.parametrize("damage", [torn_result, flipped_result])
+def test_damaged_results_are_to_do_again(done: Path, damage: Callable[[Path], None]) -> None:
+    before = set((done / "results").iterdir())
+    damage(done)
+    with pytest.raises(OutputError, match=r"was damaged and has been removed: run `fer-batch analyze` again"):
+        finalize(done, anew=True)
+    assert len(before - set((done / "results").iterdir())) == 1
+    with pytest.raises(OutputError, match="are not done: run `fer-batch analyze` on it again"):
+        finalize(done)
+
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+
+
+@pytest.fixture
+def first_schema(tmp_path: Path) -> Path:
+    """A run of the packaged sample and a file that is no video, as schema version 1 left it."""
+    return Path(shutil.copytree(FIXTURES / "schema_1", tmp_path / "schema_1"))
+
+
+@pytest.mark.parametrize("schema", [f"schema_{number}" for number in range(1, SCHEMA_VERSION)])
+def test_a_run_of_an_older_schema_opens_and_is_gone_on_with(tmp_path: Path, schema: str) -> None:
+    out = Path(shutil.copytree(FIXTURES / schema, tmp_path / schema))
+    before = rows_of(out)
+    assert [len(before[name]) for name in TABLES] == [50, 89, 2]
+    assert unsuccessful(out).column("attempt").to_pylist() == [0]
+    assert differences(out) == []
+    config = AnalyzeConfig(min_face=0.15, segment_s=4.0, bundle_s=8.0)
+    assert check_output(out, config, load_checkpoint(None)[1]) == read_run(out)
+    finalize(out, anew=True)
+    after = rows_of(out)
+    assert after["videos"]["attempt"].tolist() == [0, 0]
+    after["videos"] = after["videos"][before["videos"].columns]
+    assert same_rows(before, after)
+    assert differences(out) == []
+    add_columns(out, {"who": "string"})
+    add_videos(out, {"/talks/new.mp4": [["fear"] * 5]})
+    assert len(rows_of(out)["videos"]) == 3
+    assert rows_of(out)["tracks"]["who"].isna().all()
+    assert read_run(out)["schema_version"] == SCHEMA_VERSION
+    assert differences(out) == []
+
+
+@pytest.mark.parametrize(
+    "fault", ["run.json.temporary", "finalize.moments", "finalize.videos", "finalize.snapshot"]
+)
+def test_killed_while_an_older_run_is_written_anew_nothing_half_is_seen(
+    first_schema: Path, fault: str
+) -> None:
+    before = rows_of(first_schema)
+    kill_at(fault, finalize, first_schema)
+    if fault == "run.json.temporary":
+        assert same_rows(rows_of(first_schema), before)
+    elif fault != "finalize.snapshot":
+        with pytest.raises(OutputError, match="not finished"):
+            open_timeline(first_schema)
+    finalize(first_schema)
+    after = rows_of(first_schema)
+    after["videos"] = after["videos"][before["videos"].columns]
+    assert same_rows(after, before)
+
+
+def test_a_run_of_a_newer_schema_is_left_alone(done: Path) -> None:
+    run = json.loads((done / "run.json").read_text())
+    (done / "run.json").write_text(json.dumps(run | {"schema_version": 99}))
+    for go_on in (read_run, finalize, differences):
+        with pytest.raises(OutputError, match=r"of a newer fer-batch .*install that one"):
+            go_on(done)

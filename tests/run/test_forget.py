@@ -1,0 +1,291 @@
+"""No trace of a forgotten video, the others as they were, whenever it is killed."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from fer_batch.errors import InputError, OutputError
+from fer_batch.run.finalize import finalize
+from fer_batch.run.forget import begun, complete_forget, forget
+from fer_batch.run.verify import verify
+from fer_batch.storage.lease import lease
+from fer_batch.timeline.store import open_timeline
+from tests.runs import add_videos, kill_at, read_plan, rows_of, temporary, video_id, write_run
+from tests.timeline.test_store import VIDEOS
+
+ITS = "/talks/it's.mp4"
+LATER = {"/films/long film.mkv": [["happy", "sad"], ["neutral"]], "/films/talk.mkv": [["fear"] * 3]}
+ALL = VIDEOS | LATER
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two rounds and several buckets."""
+    out = write_run(tmp_path_factory.mktemp("forget") / "run", VIDEOS, in_bucket=2)
+    add_videos(out, LATER)
+    return out
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def texts(path: Path) -> Iterator[str]:
+    """All that a file says, as bytes and as what it means."""
+    yield path.read_bytes().decode("latin-1")
+    yield path.read_bytes().decode("utf-8", "replace")
+    if path.suffix == ".parquet":
+        file = pq.ParquetFile(path)
+        yield json.dumps(file.read().to_pylist(), default=str, ensure_ascii=False)
+        yield str(file.metadata.metadata)
+        yield str(file.schema_arrow.metadata)
+        for group in range(file.num_row_groups):
+            yield from (
+                str(file.metadata.row_group(group).column(c)) for c in range(file.metadata.num_columns)
+            )
+    elif path.suffix == ".json":
+        yield path.read_text().replace("\\", "")
+
+
+def traces(out: Path, uri: str) -> list[str]:
+    """Files under a folder that tell of a video, by its id, uri or file name."""
+    names = (video_id(uri), uri, uri.rsplit("/", 1)[-1])
+    return [
+        path.relative_to(out).as_posix()
+        for path in sorted(out.rglob("*"))
+        if any(name in path.name for name in names)
+        or (path.is_file() and any(name in text for text in texts(path) for name in names))
+    ]
+
+
+def assert_forgotten(out: Path, uri: str, finished: Path) -> None:
+    """No trace of one video, and of the others all rows."""
+    assert not traces(out, uri)
+    assert not begun(out)
+    assert verify(out) == []
+    for name, frame in rows_of(finished).items():
+        wanted = frame[frame.video_id != video_id(uri)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(rows_of(out)[name], wanted, check_exact=True, check_dtype=False)
+
+
+def test_nothing_is_forgotten_where_nothing_has_begun(out: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    complete_forget(out)
+    assert forget(out, []) == []
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_run_tells_of_its_videos_in_all_the_places_that_are_searched(out: Path) -> None:
+    found = {path.split("/")[0] for path in traces(out, ITS)}
+    assert found == {"plan", "results", "moments", "tracks", "videos"}
+
+
+@pytest.mark.parametrize("uri", ALL)
+def test_a_forgotten_video_leaves_no_trace_and_the_others_stay(uri: str, out: Path, finished: Path) -> None:
+    assert forget(out, [uri]) == [uri]
+    # Two videos are called wow!.mp4: the other's name stays.
+    twin = [other for other in ALL if other != uri and other.endswith(uri.rsplit("/", 1)[-1])]
+    if not twin:
+        assert_forgotten(out, uri, finished)
+    assert not {video_id(uri), uri} & {v[k] for v in read_plan(out)[0] for k in ("video_id", "uri")}
+    assert verify(out) == []
+    assert (out / "_SUCCESS.json").exists()
+
+
+@pytest.mark.parametrize("name", [ITS, "it's.mp4", "talks/it's.mp4", video_id(ITS)])
+def test_a_video_is_named_by_its_uri_its_files_name_or_its_id(name: str, out: Path, finished: Path) -> None:
+    assert forget(out, [name]) == [ITS]
+    assert_forgotten(out, ITS, finished)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([""], "has no video"),
+        (["nothing.mp4"], "has no video nothing.mp4"),
+        (["t's.mp4"], "has no video"),
+        (["%.mp4"], "has no video"),
+        (["wow!.mp4"], "/talks/old/wow!.mp4, /talks/wow!.mp4; name one"),
+        (["it's.mp4", "nothing.mp4"], "has no video nothing.mp4"),
+    ],
+)
+def test_a_name_that_is_no_videos_or_several_changes_nothing(names: list[str], said: str, out: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    with pytest.raises(InputError, match=said.replace("(", r"\(")) as refused:
+        forget(out, names)
+    assert "\n" not in str(refused.value)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_all_videos_can_be_forgotten_and_analyzed_again(out: Path, finished: Path) -> None:
+    assert forget(out, list(ALL)) == sorted(ALL)
+    assert not [uri for uri in ALL if traces(out, uri)]
+    assert not list((out / "results").iterdir())
+    assert verify(out) == []
+    assert open_timeline(out).sql("SELECT count(*) FROM videos").fetchall() == [(0,)]
+    add_videos(out, VIDEOS)
+    add_videos(out, LATER)
+    assert verify(out) == []
+    for name, frame in rows_of(finished).items():
+        pd.testing.assert_frame_equal(rows_of(out)[name], frame, check_exact=True)
+
+
+def test_a_video_that_comes_back_has_its_rows_once(out: Path, finished: Path) -> None:
+    forget(out, [ITS])
+    add_videos(out, {ITS: VIDEOS[ITS]})
+    assert verify(out) == []
+    for name, frame in rows_of(finished).items():
+        pd.testing.assert_frame_equal(rows_of(out)[name], frame, check_exact=True)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: None])
+def test_a_folder_without_a_run_stays_as_it_is(make: Any, tmp_path: Path) -> None:
+    make(tmp_path / "out")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError, match="no run"):
+        forget(tmp_path / "out", ["a.mp4"])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_that_is_in_use_is_left_alone(out: Path) -> None:
+    with lease(out, "analyze"), pytest.raises(OutputError, match="in use"):
+        forget(out, [ITS])
+    assert verify(out) == []
+    assert traces(out, ITS)
+
+
+def shared_bundle(out: Path) -> Path:
+    """The results file of ITS, in which others' are too."""
+    plan = read_plan(out)[1]
+    bundle_id = next(row["bundle_id"] for row in plan if row["uri"] == ITS)
+    assert len({row["uri"] for row in plan if row["bundle_id"] == bundle_id}) > 2
+    return out / "results" / f"{bundle_id}.parquet"
+
+
+def test_a_bundle_that_others_share_stays_done_and_counts_its_own_faces(out: Path) -> None:
+    path = shared_bundle(out)
+    faces = int(pq.read_metadata(path).metadata[b"faces"])
+    forget(out, [ITS])
+    assert int(pq.read_metadata(path).metadata[b"faces"]) == faces - 1
+
+
+def test_of_a_run_that_is_not_finished_readers_keep_the_state_before(out: Path, finished: Path) -> None:
+    other = next(path for path in (out / "results").iterdir() if path != shared_bundle(out))
+    kept = other.read_bytes()
+    other.unlink()
+    forget(out, [ITS])
+    assert not traces(out, ITS)
+    assert not (out / "_SUCCESS.json").exists()
+    assert [line for line in verify(out) if "are not done" in line]
+    assert set(rows_of(out)["videos"].uri) == ALL.keys() - {ITS}
+    other.write_bytes(kept)
+    finalize(out)
+    assert_forgotten(out, ITS, finished)
+
+
+def test_a_damaged_bundle_goes_since_it_may_tell_of_the_video(out: Path) -> None:
+    path = shared_bundle(out)
+    path.write_bytes(path.read_bytes()[:-8])
+    forget(out, [ITS])
+    assert not traces(out, ITS)
+    assert not path.exists()
+    assert [line for line in verify(out) if "are not done" in line]
+
+
+def test_trouble_with_another_video_does_not_keep_the_name(out: Path) -> None:
+    """Tables that are written anew need each answer, and one is damaged where only reading it shows."""
+    path = next(path for path in (out / "results").iterdir() if path != shared_bundle(out))
+    last = pq.read_metadata(path).row_group(0).column(pq.read_metadata(path).num_columns - 1)
+    content = bytearray(path.read_bytes())
+    content[(last.dictionary_page_offset or last.data_page_offset) + last.total_compressed_size - 2] ^= 1
+    path.write_bytes(content)
+    shutil.rmtree(out / "tracks")
+    with pytest.raises(OutputError, match="run `fer-batch analyze` again"):
+        forget(out, [ITS])
+    assert not traces(out, ITS)
+
+
+def test_tables_whose_log_names_values_are_written_anew(out: Path, finished: Path) -> None:
+    """As those of schema 1 were: with statistics of all columns, and no snapshot."""
+    for name in ("moments", "tracks", "videos"):
+        table = DeltaTable(str(out / name)).to_pyarrow_table()
+        shutil.rmtree(out / name)
+        write_deltalake(str(out / name), table, partition_by=["bucket"])
+    (out / "snapshot.json").unlink()
+    run = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(run | {"schema_version": 1}))
+    assert any("_delta_log" in path for path in traces(out, ITS))
+    forget(out, [ITS])
+    assert_forgotten(out, ITS, finished)
+
+
+def test_what_killed_runs_have_left_is_searched_too(out: Path, finished: Path) -> None:
+    """A round whose second file never came, files never renamed, data never committed."""
+    shutil.copy(out / "plan" / "000001.parquet", out / "plan" / "000003.parquet")
+    shutil.copy(shared_bundle(out), temporary(shared_bundle(out), "elsewhere"))
+    shutil.copy(out / "plan" / "000001.parquet", temporary(out / "plan" / "000004.parquet", "elsewhere"))
+    for data in (out / "tracks").glob("bucket=*/*.parquet"):
+        shutil.copy(data, data.with_name(f"uncommitted-{data.name}"))
+    forget(out, [ITS])
+    assert_forgotten(out, ITS, finished)
+
+
+def test_of_a_finalize_that_was_killed_readers_keep_the_state_before(out: Path, finished: Path) -> None:
+    new = {"/films/new.mkv": [["happy"]]}
+    kill_at("finalize.tracks", add_videos, out, new)
+    plan = read_plan(out)[1]
+    lost = next(row["bundle_id"] for row in plan if row["uri"] in new)
+    (out / "results" / f"{lost}.parquet").unlink()
+    forget(out, [ITS])
+    assert not traces(out, ITS)
+    for name, frame in rows_of(finished).items():
+        wanted = frame[frame.video_id != video_id(ITS)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(rows_of(out)[name], wanted, check_exact=True, check_dtype=False)
+
+
+STEPS = [
+    "file.temporary",
+    "forget.begun",
+    "results.temporary",
+    "results.renamed",
+    "forget.results",
+    "file.temporary:2",
+    "file.temporary:3",
+    "forget.plan",
+    "forget.moments",
+    "forget.tracks",
+    "forget.videos",
+    "snapshot.temporary",
+    "forget.snapshot",
+    "finalize.vacuum",
+    "forget.tables",
+    "finalize.success",
+    "forget.finalized",
+]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_the_same_command_completes_it(step: str, out: Path, finished: Path) -> None:
+    kill_at(step, forget, out, [ITS])
+    began = step != "file.temporary"
+    assert begun(out) == ({video_id(ITS): ITS} if began else {})
+    assert bool(verify(out)) == began
+    assert len(rows_of(out)["videos"]) in (len(ALL), len(ALL) - 1)
+    assert forget(out, ["it's.mp4"]) == [ITS]
+    assert_forgotten(out, ITS, finished)
+
+
+@pytest.mark.parametrize("step", STEPS[1:])
+def test_killed_at_any_step_the_next_run_completes_it(step: str, out: Path, finished: Path) -> None:
+    kill_at(step, forget, out, [ITS])
+    with lease(out, "finalize"):
+        complete_forget(out)
+    assert_forgotten(out, ITS, finished)

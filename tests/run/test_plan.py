@@ -1,0 +1,321 @@
+"""The record of a run: gone on with by the same settings only, whole after any kill, removed by name only."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fer_batch.config import AnalyzeConfig
+from fer_batch.errors import ConfigError, OutputError
+from fer_batch.run.people import write_people
+from fer_batch.run.plan import (
+    BUCKET_S,
+    LEAST_S,
+    PARTS,
+    add_round,
+    attempts,
+    check_output,
+    clean,
+    described_anew,
+    read_run,
+    read_videos,
+    remove_run,
+    start_run,
+)
+from fer_batch.run.verify import differences
+from fer_batch.schema import PEOPLE, PLAN, PROBED, SOURCES
+from fer_batch.timeline.store import open_timeline
+from tests.runs import (
+    CARD,
+    Tracks,
+    add_videos,
+    kill_at,
+    plan_videos,
+    read_plan,
+    temporary,
+    video_id,
+    write_run,
+)
+
+VIDEOS: dict[str, Tracks | None] = {"/a.mp4": [["happy"]], "/b.mp4": [], "/broken.mp4": None}
+OTHER = AnalyzeConfig(fps=7.0)
+
+
+@pytest.mark.parametrize("missing", [[], ["flip"]])
+def test_a_run_from_before_faces_were_mirrored_goes_on_without(tmp_path: Path, missing: list[str]) -> None:
+    start_run(tmp_path, AnalyzeConfig(flip=False), CARD)
+    record = tmp_path / "run.json"
+    run = json.loads(record.read_text())
+    for name in missing:
+        del run["settings"][name]
+    record.write_text(json.dumps(run))
+    assert check_output(tmp_path, AnalyzeConfig(flip=False), CARD) == run
+    with pytest.raises(ConfigError, match="flip was False, is True"):
+        check_output(tmp_path, AnalyzeConfig(), CARD)
+
+
+def test_killed_before_its_record_stands_a_run_was_never_there(tmp_path: Path) -> None:
+    kill_at("run.json.temporary", start_run, tmp_path, AnalyzeConfig(), CARD)
+    assert check_output(tmp_path, OTHER, CARD) is None
+    kill_at("run.json", start_run, tmp_path, AnalyzeConfig(), CARD)
+    assert check_output(tmp_path, AnalyzeConfig(), CARD) == read_run(tmp_path)
+    clean(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "counts"),
+    [
+        ("plan.temporary:1", False),
+        ("plan.segments", False),
+        ("plan.temporary:2", False),
+        ("plan.videos", True),
+    ],
+)
+def test_a_round_counts_whole_or_not_at_all(tmp_path: Path, fault: str, counts: bool) -> None:
+    out = write_run(tmp_path / "out", VIDEOS)
+    videos, plan = read_plan(out)
+    kill_at(fault, plan_videos, out, {"/c.mp4": [], "/a.mp4": []}, "2")
+    assert not (out / "_SUCCESS.json").exists()
+    again, segments = read_plan(out)
+    assert len(again) == 3 + counts
+    assert {v["uri"]: v["version"] for v in again}["/a.mp4"] == ("2" if counts else "1")
+    assert len(segments) == 2 + counts
+    if not counts:
+        assert (again, segments) == (videos, plan)
+    add_videos(out, {"/c.mp4": [], "/a.mp4": []}, version="2")
+    clean(out)
+    assert differences(out) == []
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_a_video_is_planned_as_in_its_last_round(tmp_path: Path) -> None:
+    start_run(tmp_path, AnalyzeConfig(), CARD)
+    assert read_plan(tmp_path)[0] == []
+    assert read_plan(tmp_path)[1] == []
+    plan_videos(tmp_path, VIDEOS)
+    plan_videos(tmp_path, {"/a.mp4": []}, attempt=1)
+    plan_videos(tmp_path, {"/b.mp4": []}, version="2")
+    plan_videos(tmp_path, {"/b.mp4": None}, version="1")
+    videos, segments = read_plan(tmp_path)
+    assert {v["uri"]: (v["version"], v["attempt"], v["status"]) for v in videos} == {
+        "/a.mp4": ("1", 1, "ok"),
+        "/b.mp4": ("1", 0, "failed"),
+        "/broken.mp4": ("1", 0, "failed"),
+    }
+    assert [s["segment_id"] for s in segments] == [f"{video_id('/a.mp4')}/1/00000.1"]
+
+
+@pytest.mark.parametrize("name", ["000001.parquet", "000001.videos.parquet"])
+def test_a_torn_plan_says_what_to_do(tmp_path: Path, name: str) -> None:
+    start_run(tmp_path, AnalyzeConfig(), CARD)
+    plan_videos(tmp_path, VIDEOS)
+    path = tmp_path / "plan" / name
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(OutputError, match=r"can't be read.*--overwrite"):
+        read_plan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("version", "error", "known", "failed", "attempt"),
+    [
+        ("1", None, None, False, 0),
+        ("1", "is not there", None, False, 0),
+        ("1", None, ("1", 0), False, None),
+        ("1", None, ("1", 3), False, None),
+        ("2", None, ("1", 0), False, 0),
+        ("2", None, ("1", 3), True, 0),
+        ("2", "is not there", ("1", 0), False, None),
+        ("1", None, ("1", 0), True, 1),
+        ("1", None, ("1", 1), True, 2),
+        ("1", "is not there", ("1", 0), True, None),
+        ("2", "is not there", ("1", 0), True, None),
+    ],
+)
+def test_what_is_new_changed_or_to_be_tried_again_is_planned(
+    version: str, error: str | None, known: tuple[str, int] | None, failed: bool, attempt: int | None
+) -> None:
+    source = {"video_id": "v", "version": version, "uri": "/v.mp4", "size_bytes": 1, "error": error}
+    sources = pa.Table.from_pylist([source], schema=SOURCES)
+    videos = pa.Table.from_pylist([planned(*known)] if known else [], schema=PROBED)
+    again = videos if failed else videos.slice(0, 0)
+    assert attempts(sources, videos, again).column("attempt").to_pylist() == (
+        [] if attempt is None else [attempt]
+    )
+
+
+def planned(version: str, attempt: int, extra: str | None = None) -> dict[str, Any]:
+    return {"video_id": "v", "version": version, "attempt": attempt, "extra": extra}
+
+
+def test_nothing_listed_nothing_planned() -> None:
+    videos = pa.Table.from_pylist([planned("1", 0)], schema=PROBED)
+    assert attempts(SOURCES.empty_table(), videos, videos).num_rows == 0
+    assert described_anew(SOURCES.empty_table(), videos).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "anew"),
+    [
+        (None, None, False),
+        ('{"a": 1}', None, False),
+        ('{"a": 1}', '{"a": 1}', False),
+        (None, '{"a": 1}', True),
+        ('{"a": 1}', '{"a": 2}', True),
+    ],
+)
+def test_what_a_manifest_says_otherwise_is_taken_over(
+    before: str | None, now: str | None, anew: bool
+) -> None:
+    source = {"video_id": "v", "version": "1", "uri": "/v.mp4", "size_bytes": 1, "extra": now}
+    videos = pa.Table.from_pylist([planned("1", 2, before)], schema=PROBED)
+    rows = described_anew(pa.Table.from_pylist([source], schema=SOURCES), videos).to_pylist()
+    assert [(row["version"], row["attempt"], row["extra"]) for row in rows] == [("1", 2, now)] * anew
+
+
+def nothing(out: Path) -> None:
+    pass
+
+
+def missing(out: Path) -> None:
+    out.rmdir()
+
+
+def a_note(out: Path) -> None:
+    (out / "notes.txt").write_text("mine")
+
+
+def tables_alone(out: Path) -> None:
+    (out / "tracks").mkdir()
+    (out / "tracks" / "mine.parquet").write_text("mine")
+
+
+def another_record(out: Path) -> None:
+    (out / "run.json").write_text('{"epochs": 3}')
+
+
+def a_torn_record(out: Path) -> None:
+    (out / "run.json").write_text('{"settings"')
+
+
+def a_run_and_a_note(out: Path) -> None:
+    shutil.rmtree(out)
+    write_run(out, VIDEOS)
+    a_note(out)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (a_note, "something else than a run"),
+        (tables_alone, "something else than a run"),
+        (another_record, "can't be read: it is not a run of fer-batch"),
+        (a_torn_record, "run.json can't be read"),
+        (a_run_and_a_note, "holds more than a run: notes.txt"),
+    ],
+)
+def test_overwrite_touches_nothing_but_a_run(
+    tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
+    make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError, match=reason):
+        check_output(tmp_path, AnalyzeConfig(), CARD, overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("make", [nothing, missing])
+def test_overwrite_may_find_nothing(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    make(out)
+    assert check_output(out, AnalyzeConfig(), CARD, overwrite=True) is None
+    remove_run(out)
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_a_run_of_other_settings_gives_way_to_overwrite(tmp_path: Path) -> None:
+    out = write_run(tmp_path / "out", VIDEOS)
+    write_people(out, PEOPLE.empty_table(), [])
+    (out / ".lease").write_text("held")
+    temporary(out / "run.json").write_bytes(b"half")
+    with pytest.raises(ConfigError, match="fps was"):
+        check_output(out, OTHER, CARD)
+    assert check_output(out, OTHER, CARD, overwrite=True) is None
+    assert set(PARTS) == {path.name for path in out.iterdir() if path.name[0] != "."}
+    remove_run(out)
+    assert not [path for path in out.iterdir() if path.name[0] != "."]
+    assert (out / ".lease").read_text() == "held"
+    start_run(out, OTHER, CARD)
+    add_videos(out, {"/c.mp4": [["sad"]]})
+    assert open_timeline(out).to_pandas()["uri"].tolist() == ["/c.mp4"]
+
+
+@pytest.mark.parametrize(
+    "fault", ["overwrite.begun", *[f"overwrite.removed:{n + 1}" for n in range(len(PARTS))]]
+)
+def test_killed_while_it_is_removed_a_run_is_never_mixed_with_another(tmp_path: Path, fault: str) -> None:
+    out = write_run(tmp_path / "out", VIDEOS)
+    write_people(out, PEOPLE.empty_table(), [])
+    kill_at(fault, remove_run, out)
+    for overwritten in (AnalyzeConfig(), OTHER):
+        with pytest.raises(OutputError, match="give --overwrite again"):
+            check_output(out, overwritten, CARD)
+        assert check_output(out, overwritten, CARD, overwrite=True) is None
+    with pytest.raises(OutputError, match="holds no run"):
+        read_run(out)
+    remove_run(out)
+    assert not list(out.iterdir())
+    assert check_output(out, OTHER, CARD) is None
+
+
+def buckets(out: Path) -> dict[str, int]:
+    return {row["uri"]: row["bucket"] for row in read_videos(out).to_pylist()}
+
+
+def test_buckets_are_filled_one_after_the_other_and_kept(tmp_path: Path) -> None:
+    start_run(tmp_path, AnalyzeConfig(), CARD, bucket_s=2 * LEAST_S)
+    plan_videos(tmp_path, {})
+    assert buckets(tmp_path) == {}
+    plan_videos(tmp_path, {"/a.mp4": [], "/b.mp4": None, "/c.mp4": []})
+    assert buckets(tmp_path) == {"/a.mp4": 0, "/b.mp4": 0, "/c.mp4": 1}
+    plan_videos(tmp_path, {"/a.mp4": []}, version="2")
+    plan_videos(tmp_path, {"/d.mp4": [], "/c.mp4": [], "/e.mp4": []}, attempt=1)
+    assert buckets(tmp_path) == {"/a.mp4": 0, "/b.mp4": 0, "/c.mp4": 1, "/d.mp4": 1, "/e.mp4": 2}
+
+
+def test_a_long_video_leaves_the_rest_of_a_bucket_to_none(tmp_path: Path) -> None:
+    start_run(tmp_path, AnalyzeConfig(), CARD)
+    row = {"version": "1", "size_bytes": 10**10, "status": "ok", "fps": 25.0, "first_pts": 0}
+    lengths_s = {"a": BUCKET_S - 1, "b": 2 * BUCKET_S, "c": 60.0, "d": BUCKET_S}
+    rows = [row | {"video_id": uri, "uri": uri, "duration_s": s} for uri, s in lengths_s.items()]
+    add_round(tmp_path, pa.Table.from_pylist(rows, schema=PROBED), PLAN.empty_table())
+    assert buckets(tmp_path) == {"a": 0, "b": 0, "c": 2, "d": 3}
+
+
+def test_a_run_whose_buckets_are_hashes_keeps_them_and_gets_others(tmp_path: Path) -> None:
+    first = {f"/{number}.mp4": None for number in range(20)}
+    run = start_run(tmp_path, AnalyzeConfig(), CARD)
+    (tmp_path / "run.json").write_text(json.dumps(run | {"schema_version": 3, "buckets": 4}))
+    plan_videos(tmp_path, first)
+    (path,) = (tmp_path / "plan").glob("*.videos.parquet")
+    pq.write_table(pq.read_table(path).drop_columns("bucket").replace_schema_metadata(None), path)
+    before = buckets(tmp_path)
+    assert set(before.values()) == {0, 1, 2, 3}
+    assert before["/0.mp4"] == int(hashlib.sha256(video_id("/0.mp4").encode()).hexdigest()[:8], 16) % 4
+    plan_videos(tmp_path, {"/new.mp4": [], "/0.mp4": []}, version="2")
+    assert buckets(tmp_path) == before | {"/new.mp4": 4}
+
+
+def test_what_a_run_says_of_itself_must_be_there(tmp_path: Path) -> None:
+    run: dict[str, Any] = start_run(tmp_path, AnalyzeConfig(), CARD)
+    for name in ("schema_version", "settings", "classes"):
+        (tmp_path / "run.json").write_text(json.dumps({k: v for k, v in run.items() if k != name}))
+        with pytest.raises(OutputError, match="not a run of fer-batch"):
+            read_run(tmp_path)

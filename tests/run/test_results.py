@@ -1,0 +1,206 @@
+"""A bundle is done when its file is there, whole; everything else is to do again."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fer_batch.config import AnalyzeConfig
+from fer_batch.errors import OutputError
+from fer_batch.run.plan import clean, start_run
+from fer_batch.run.results import (
+    done_bundles,
+    faces_found,
+    finish,
+    read_bundle,
+    read_results,
+    remove_damaged,
+    write_result,
+)
+from fer_batch.schema import PLAN, RESULTS, bundled, from_bundle, to_bundle
+from tests.runs import CARD, Tracks, answer, answer_videos, kill_at, plan_videos
+
+VIDEOS: dict[str, Tracks | None] = {"/a.mp4": [["happy"] * 5, ["sad"]], "/b.mp4": []}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A run of which nothing is planned yet."""
+    start_run(tmp_path, AnalyzeConfig(), CARD)
+    (tmp_path / "results").mkdir()
+    return tmp_path
+
+
+def bundle_of(plan: pa.Table) -> pa.Table:
+    answers = [answer(row, VIDEOS[row["uri"]] or []) for row in plan.to_pylist()]
+    name = plan.column("bundle_id")[0].as_py()
+    return to_bundle(name, pa.Table.from_pylist(answers, schema=RESULTS))
+
+
+def test_nothing_planned_has_no_answers(out: Path) -> None:
+    plan = plan_videos(out, {})
+    assert done_bundles(out / "results") == set()
+    assert read_results(out / "results", plan).equals(RESULTS.empty_table())
+    remove_damaged(out / "results", [])
+
+
+def test_answers_come_back_a_row_a_segment(out: Path) -> None:
+    plan = plan_videos(out, VIDEOS)
+    answer_videos(out, plan, VIDEOS)
+    (bundle,) = done_bundles(out / "results")
+    assert faces_found(out / "results", bundle) == 6
+    assert read_results(out / "results", plan).num_rows == 2
+    one = read_results(out / "results", plan.slice(1))
+    assert one.column("segment_id").to_pylist() == plan.slice(1).column("segment_id").to_pylist()
+
+
+def test_answers_to_what_was_planned_before_do_not_count(out: Path) -> None:
+    answer_videos(out, plan_videos(out, VIDEOS), VIDEOS)
+    later: dict[str, Tracks | None] = {"/a.mp4": [["fear"]]}
+    plan = plan_videos(out, later, attempt=1)
+    with pytest.raises(OutputError, match="can't be read"):
+        read_results(out / "results", plan)
+    answer_videos(out, plan, later)
+    assert len(done_bundles(out / "results")) == 2
+    assert [len(faces) for faces in read_results(out / "results", plan).column("faces")] == [1]
+
+
+@pytest.mark.parametrize(("fault", "is_done"), [("results.temporary", False), ("results.renamed", True)])
+def test_killed_while_it_writes_a_bundle_it_is_done_or_not(out: Path, fault: str, is_done: bool) -> None:
+    plan = plan_videos(out, VIDEOS)
+    bundle = bundle_of(plan)
+    name = bundle.column("bundle_id")[0].as_py()
+    kill_at(fault, write_result, out / "results", bundle)
+    assert done_bundles(out / "results") == ({name} if is_done else set())
+    clean(out)
+    assert {p.name for p in (out / "results").iterdir()} == ({f"{name}.parquet"} if is_done else set())
+    write_result(out / "results", bundle)
+    before = (out / "results" / f"{name}.parquet").read_bytes()
+    kill_at(fault, write_result, out / "results", bundle)
+    assert (out / "results" / f"{name}.parquet").read_bytes() == before
+    assert read_results(out / "results", plan).num_rows == 2
+
+
+def test_a_bundle_that_has_its_file_is_not_done_again(out: Path) -> None:
+    plan = plan_videos(out, VIDEOS)
+    answers = from_bundle(bundle_of(plan), RESULTS)
+    none, one, other = bundled(PLAN).empty_table(), to_bundle("one", plan), to_bundle("other", plan)
+    seen = []
+
+    def work(bundles: pa.Table) -> pa.Table:
+        names = bundles.column("bundle_id").to_pylist()
+        seen.append(names)
+        return pa.concat_tables(
+            [bundled(RESULTS).empty_table(), *(to_bundle(name, answers) for name in names)]
+        )
+
+    def finished(bundles: pa.Table) -> list[str]:
+        return finish(out / "results", bundles, work).column("bundle_id").to_pylist()
+
+    assert finished(none) == []
+    assert finished(one) == ["one"]
+    before = (out / "results" / "one.parquet").stat()
+    assert finished(pa.concat_tables([one, other])) == ["one", "other"]
+    assert finished(one) == ["one"]
+    assert seen == [[], ["one"], ["other"], []]
+    assert done_bundles(out / "results") == {"one", "other"}
+    assert (out / "results" / "one.parquet").stat() == before
+
+
+def cut(share: float) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+
+    return damage
+
+
+def zero_the_end(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-512] + bytes(512))
+
+
+def other(path: Path) -> None:
+    path.write_bytes(b"not Parquet" * 100)
+
+
+@pytest.mark.parametrize(
+    ("damage", "is_done"),
+    [
+        (lambda path: None, True),
+        (cut(0), False),
+        (cut(0.001), False),
+        (cut(0.5), False),
+        (cut(0.999), False),
+        (zero_the_end, False),
+        (other, False),
+    ],
+)
+def test_a_torn_file_is_to_do_again(out: Path, damage: Callable[[Path], None], is_done: bool) -> None:
+    plan = plan_videos(out, VIDEOS)
+    answer_videos(out, plan, VIDEOS)
+    (name,) = done_bundles(out / "results")
+    path = out / "results" / f"{name}.parquet"
+    damage(path)
+    stranger = out / "results" / "fedcba9876543210.parquet"
+    stranger.write_bytes(b"not of this plan")
+    remove_damaged(out / "results", [name, "0000000000000000"])
+    assert path.exists() == is_done
+    assert stranger.exists()
+
+
+@pytest.mark.parametrize("column", ["segment_id", "moments.list.element.time_s", "read_s"])
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_is_damaged_within_is_noticed_when_it_is_read(out: Path, column: str, keep: bool) -> None:
+    plan = plan_videos(out, VIDEOS)
+    answer_videos(out, plan, VIDEOS)
+    (path,) = (out / "results").iterdir()
+    group = pq.read_metadata(path).row_group(0)
+    chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
+    content = bytearray(path.read_bytes())
+    content[(chunk.dictionary_page_offset or chunk.data_page_offset) + chunk.total_compressed_size - 3] ^= 4
+    path.write_bytes(content)
+    remove_damaged(out / "results", [path.stem])
+    with pytest.raises(OutputError, match=r"damaged.* run `fer-batch analyze` again"):
+        read_bundle(path, keep_damaged=keep)
+    assert path.exists() == keep
+
+
+def test_a_file_that_can_not_be_opened_is_not_taken_for_a_damaged_one(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_videos(out, VIDEOS)
+    answer_videos(out, plan, VIDEOS)
+    (path,) = (out / "results").iterdir()
+    path.rename(out / "kept")
+    path.mkdir()
+    for look in (
+        lambda: remove_damaged(out / "results", [path.stem]),
+        lambda: read_results(out / "results", plan),
+    ):
+        with pytest.raises(OutputError, match="can't be read"):
+            look()
+    assert path.is_dir()
+    shutil.rmtree(path)
+    (out / "kept").rename(path)
+
+    def refuses(*_: object) -> None:
+        raise PermissionError("Access Denied")  # as a store's library says it, without a number
+
+    monkeypatch.setattr(Path, "open", refuses)
+    with pytest.raises(OutputError, match="can't be read: Access Denied"):
+        remove_damaged(out / "results", [path.stem])
+    assert path.exists()
+
+
+def test_a_segment_without_an_answer_is_named(out: Path) -> None:
+    plan = plan_videos(out, VIDEOS)
+    answer_videos(out, plan, VIDEOS)
+    (path,) = (out / "results").iterdir()
+    pq.write_table(pq.read_table(path).slice(1), path)
+    lost = plan.column("segment_id")[0].as_py()
+    with pytest.raises(OutputError, match=f"1 answers to 2 segments, none to {lost}"):
+        read_results(out / "results", plan)

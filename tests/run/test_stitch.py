@@ -1,0 +1,275 @@
+"""Stitching: a video cut into segments comes back as if it had never been cut."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_batch.config import AnalyzeConfig
+from fer_batch.inputs.segments import overlaps
+from fer_batch.run.stitch import Timelines, shared_tracks, stitch
+from fer_batch.schema import EMOTIONS, RESULTS, probability_column
+
+STEP_S = 0.2
+FRAMES_A_MOMENT = 5
+BEFORE_S, AFTER_S = overlaps(AnalyzeConfig(), half_window_s=0.8, video_fps=25.0)
+LANES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """A video as it is in truth: which face is at which moment."""
+
+    moments: int
+    tracks: tuple[tuple[int, tuple[int, ...]], ...]
+    """The lane of each track, from left to right, and the moments at which it is seen."""
+
+
+@st.composite
+def videos(draw: st.DrawFn) -> Video:
+    """Faces in lanes well apart; a track may miss single moments, and another may follow in its lane."""
+    moments = draw(st.integers(1, 90))
+    tracks = []
+    for lane in range(draw(st.integers(0, LANES))):
+        moment = draw(st.integers(0, moments - 1))
+        while moment < moments:
+            length = draw(st.integers(1, moments))
+            whole = list(range(moment, min(moment + length, moments)))
+            missed = {m for m in whole[1:-1:2] if draw(st.integers(0, 3)) == 0}
+            tracks.append((lane, tuple(m for m in whole if m not in missed)))
+            moment = whole[-1] + draw(st.integers(4, 30))
+    return Video(moments=moments, tracks=tuple(tracks))
+
+
+def cut_places(moments: int) -> st.SearchStrategy[list[int]]:
+    """Moments at which a next core begins, a second or more apart."""
+    return st.lists(st.integers(5, 40), max_size=6).map(
+        lambda lengths: [int(m) for m in np.cumsum(lengths) if m < moments - 4]
+    )
+
+
+def box(lane: int, moment: int) -> dict[str, float]:
+    left, top = 0.02 + 0.24 * lane + 0.001 * (moment % 40), 0.3 + 0.002 * (moment % 50)
+    return {"box_x0": left, "box_y0": top, "box_x1": left + 0.12, "box_y1": top + 0.3}
+
+
+def probabilities(track: int, moment: int) -> list[float]:
+    values = np.random.default_rng([track, moment]).random(len(EMOTIONS)).astype(np.float32)
+    return (values / values.sum()).tolist()
+
+
+def faces_at(video: Video, moment: int) -> list[int]:
+    """Which tracks are seen at a moment, from left to right."""
+    return sorted(
+        (number for number, (_, seen) in enumerate(video.tracks) if moment in seen),
+        key=lambda number: video.tracks[number][0],
+    )
+
+
+def segment(video: Video, index: int, core: tuple[int, int], last: bool, names: list[int]) -> dict[str, Any]:
+    """One segment's answer; `names` is the order in which its tracks are numbered."""
+    start_s = core[0] * STEP_S - BEFORE_S
+    end_s = np.inf if last else core[1] * STEP_S + AFTER_S
+    inside = [m for m in range(video.moments) if start_s <= m * STEP_S < end_s]
+    present = [t for t in names if set(video.tracks[t][1]) & set(inside)]
+    faces, moments = [], []
+    for moment in inside:
+        seen = faces_at(video, moment)
+        in_core = core[0] <= moment < core[1]
+        frame = (moment - core[0]) * FRAMES_A_MOMENT if in_core else -1
+        if in_core:
+            moments.append({"time_s": moment * STEP_S, "frame_index": frame, "faces": len(seen)})
+        for track in seen:
+            quality = {"face_score": 0.99, "face_px": 100.0, "blur": 0.5, "roll_deg": 1.0, "yaw": 0.1}
+            faces.append(
+                {"time_s": moment * STEP_S, "frame_index": frame, "track": present.index(track)}
+                | box(video.tracks[track][0], moment)
+                | quality
+                | {"probs": probabilities(track, moment) if in_core else []}
+            )
+    return {
+        "segment_id": f"v/1/{index:05d}", "video_id": "v", "version": "1", "index": index,
+        "core_start_s": core[0] * STEP_S, "core_end_s": core[1] * STEP_S, "status": "ok",
+        "read_s": core[1] * STEP_S, "frames": (core[1] - core[0]) * FRAMES_A_MOMENT, "moments": moments,
+        "faces": faces, "model_id": "m", "decode_s": 0.0, "detect_s": 0.0, "crop_s": 0.0, "recognize_s": 0.0,
+    }  # fmt: skip
+
+
+def results(video: Video, cuts: list[int], seed: int = 0) -> pa.Table:
+    """The rows of a video cut before these moments, in any order, each with its own track numbers."""
+    random = np.random.default_rng(seed)
+    edges = [0, *cuts, video.moments]
+    rows = [
+        segment(video, index, (edges[index], edges[index + 1]), index == len(cuts),
+                random.permutation(len(video.tracks)).tolist())
+        for index in range(len(edges) - 1)
+    ]  # fmt: skip
+    return pa.Table.from_pylist([rows[i] for i in random.permutation(len(rows))], schema=RESULTS)
+
+
+def truth(video: Video) -> list[dict[str, Any]]:
+    """The rows of the whole, in order: tracks by first appearance, then from left to right."""
+    order = sorted(range(len(video.tracks)), key=lambda t: (video.tracks[t][1][0], video.tracks[t][0]))
+    rows = []
+    for number, track in enumerate(order):
+        lane, seen = video.tracks[track]
+        for moment in seen:
+            probs = probabilities(track, moment)
+            row = {"track_id": number, "time_s": moment * STEP_S, "frame_index": moment * FRAMES_A_MOMENT}
+            row |= {name: float(np.float32(value)) for name, value in box(lane, moment).items()}
+            row |= {probability_column(name): p for name, p in zip(EMOTIONS, probs, strict=True)}
+            rows.append(row | {"emotion": EMOTIONS[int(np.argmax(probs))], "confidence": max(probs)})
+    return rows
+
+
+def rows_of(timeline: Timelines, names: list[str]) -> list[dict[str, Any]]:
+    return timeline.tracks.select(names).to_pylist() if timeline.tracks.num_rows else []
+
+
+def track_count(timeline: Timelines) -> int:
+    return len(set(timeline.tracks["track_id"].to_pylist()))
+
+
+def check(video: Video, timeline: Timelines) -> None:
+    expected = truth(video)
+    assert rows_of(timeline, list(expected[0]) if expected else []) == expected
+    assert track_count(timeline) == len(video.tracks)
+    assert timeline.moments.to_pylist() == [
+        {
+            "video_id": "v",
+            "time_s": m * STEP_S,
+            "frame_index": m * FRAMES_A_MOMENT,
+            "faces": len(faces_at(video, m)),
+        }
+        for m in range(video.moments)
+    ]
+
+
+COLUMNS = [
+    "video_id", "track_id", "time_s", "frame_index", "box_x0", "box_y0", "box_x1", "box_y1", "face_score",
+    "face_px", "blur", "roll_deg", "yaw", "emotion", "confidence",
+    *[probability_column(name) for name in EMOTIONS],
+]  # fmt: skip
+
+
+def test_a_video_without_segments_is_empty() -> None:
+    timeline = stitch(RESULTS.empty_table(), EMOTIONS)
+    assert timeline.tracks.num_rows == timeline.moments.num_rows == 0
+    assert timeline.tracks.column_names == COLUMNS
+    assert timeline.moments.column_names == ["video_id", "time_s", "frame_index", "faces"]
+
+
+@pytest.mark.parametrize("cuts", [[], [10], [5, 10, 15]])
+def test_a_video_without_faces_has_its_moments(cuts: list[int]) -> None:
+    video = Video(moments=20, tracks=())
+    timeline = stitch(results(video, cuts), EMOTIONS)
+    check(video, timeline)
+    assert timeline.tracks.column_names == COLUMNS
+
+
+def test_one_segment_comes_back_as_it_is() -> None:
+    video = Video(moments=12, tracks=((1, tuple(range(4, 12))), (0, tuple(range(4, 9))), (3, (0, 1, 3))))
+    timeline = stitch(results(video, []), EMOTIONS)
+    check(video, timeline)
+    assert timeline.tracks.column_names == COLUMNS
+    assert timeline.tracks["track_id"].to_pylist() == [0] * 3 + [1] * 5 + [2] * 8
+
+
+def test_a_face_that_leaves_and_comes_back_in_its_place_is_another_track() -> None:
+    video = Video(moments=60, tracks=((0, tuple(range(0, 18))), (0, tuple(range(22, 60)))))
+    check(video, stitch(results(video, [20, 40]), EMOTIONS))
+
+
+def test_a_track_over_many_segments_is_one() -> None:
+    video = Video(moments=90, tracks=tuple((lane, tuple(range(90))) for lane in range(LANES)))
+    check(video, stitch(results(video, list(range(5, 85, 5))), EMOTIONS))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_the_whole_comes_back_however_it_was_cut(data: st.DataObject) -> None:
+    video = data.draw(videos())
+    cuts = data.draw(cut_places(video.moments))
+    seed = data.draw(st.integers(0, 100))
+    check(video, stitch(results(video, cuts, seed), EMOTIONS))
+
+
+def test_many_videos_at_once_are_as_each_alone() -> None:
+    seen = [
+        Video(moments=60, tracks=((2, tuple(range(60))), (0, tuple(range(3, 40))))),
+        Video(moments=20, tracks=()),
+        Video(moments=40, tracks=((1, tuple(range(5, 40))),)),
+        Video(moments=7, tracks=((0, (6,)), (3, (0, 1)))),
+    ]
+    cuts: list[list[int]] = [[20, 40], [10], [], []]
+    parts = []
+    for number, video in enumerate(seen):
+        part = results(video, cuts[number], seed=number)
+        parts.append(part.set_column(1, RESULTS.field(1), pa.repeat(f"v{number}", len(part))))
+    alone = [stitch(part, EMOTIONS) for part in parts]
+    rows = pa.concat_tables(parts)
+    shuffled = rows.take(np.random.default_rng(1).permutation(len(rows)))
+    together = stitch(shuffled, EMOTIONS)
+    assert together.tracks.equals(pa.concat_tables(one.tracks for one in alone).combine_chunks())
+    assert together.moments.equals(pa.concat_tables(one.moments for one in alone))
+
+
+def test_faces_outside_every_core_give_no_rows() -> None:
+    video = Video(moments=20, tracks=((0, tuple(range(20))),))
+    rows = [row for row in results(video, [10]).to_pylist() if row["index"] == 0]
+    timeline = stitch(pa.Table.from_pylist(rows, schema=RESULTS), EMOTIONS)
+    assert timeline.tracks["time_s"].to_pylist() == [m * STEP_S for m in range(10)]
+
+
+def test_a_segment_that_failed_leaves_the_others_theirs() -> None:
+    video = Video(moments=60, tracks=((0, tuple(range(60))), (2, tuple(range(45, 60)))))
+    rows = sorted(results(video, [20, 40]).to_pylist(), key=lambda row: row["index"])
+    rows[1] |= {"status": "failed", "error": "broken", "frames": 0, "moments": [], "faces": []}
+    timeline = stitch(pa.Table.from_pylist(rows, schema=RESULTS), EMOTIONS)
+    seen = [m for m in range(60) if not 20 <= m < 40]
+    assert timeline.moments["time_s"].to_pylist() == [m * STEP_S for m in seen]
+    assert timeline.tracks.num_rows == len(seen) + 15
+    assert track_count(timeline) == 3
+
+
+def test_a_moment_without_the_face_in_one_of_two_segments_does_not_part_it() -> None:
+    video = Video(moments=40, tracks=((1, tuple(range(40))),))
+    rows = sorted(results(video, [20]).to_pylist(), key=lambda row: row["index"])
+    rows[1]["faces"] = [face for face in rows[1]["faces"] if face["frame_index"] >= 0]
+    timeline = stitch(pa.Table.from_pylist(rows, schema=RESULTS), EMOTIONS)
+    assert track_count(timeline) == 1
+    assert timeline.tracks.num_rows == 40
+
+
+Faces = list[tuple[float, int, float]]
+"""Time, track, and left edge of each face."""
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "pairs"),
+    [
+        ([], [], []),
+        ([(0.0, 0, 0.0)], [], []),
+        ([(0.0, 0, 0.0)], [(0.2, 0, 0.0)], []),
+        ([(0.0, 0, 0.0)], [(0.0, 0, 0.5)], []),
+        ([(0.0, 4, 0.0)], [(0.0, 7, 0.01)], [(4, 7)]),
+        ([(0.1 + 0.2, 0, 0.0)], [(0.3, 1, 0.0)], [(0, 1)]),
+        ([(0.0, 0, 0.0), (0.0, 1, 0.5)], [(0.0, 0, 0.5), (0.0, 1, 0.0)], [(0, 1), (1, 0)]),
+        ([(0.0, 0, 0.0), (0.2, 1, 0.0), (0.4, 1, 0.0)], [(t, 5, 0.0) for t in (0.0, 0.2, 0.4)], [(1, 5)]),
+        ([(t, 5, 0.0) for t in (0.0, 0.2, 0.4)], [(0.0, 0, 0.0), (0.2, 1, 0.0), (0.4, 1, 0.0)], [(5, 1)]),
+    ],
+)
+def test_tracks_that_share_boxes_are_one_and_each_is_used_once(
+    a: Faces, b: Faces, pairs: list[tuple[int, int]]
+) -> None:
+    columns = []
+    for faces in (a, b):
+        times = np.array([f[0] for f in faces], np.float64)
+        tracks = np.array([f[1] for f in faces], np.int64)
+        boxes = np.array([[f[2], 0.1, f[2] + 0.2, 0.5] for f in faces], np.float64).reshape(-1, 4)
+        columns += [times, tracks, boxes]
+    assert sorted(shared_tracks(*columns)) == pairs

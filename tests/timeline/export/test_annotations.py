@@ -1,0 +1,262 @@
+"""Episodes as intervals: none overlaps or is empty, and together they say what the rows say; and as files."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import webvtt
+from hypothesis import given
+from hypothesis import strategies as st
+from praatio import textgrid
+from pympi import Eaf
+
+from fer_batch.timeline.export.annotations import (
+    Annotated,
+    Episode,
+    Interval,
+    changes,
+    length_ms,
+    tiers,
+    write_eaf,
+    write_textgrid,
+    write_vtt,
+)
+
+Row = tuple[int, float, str]
+"""A track at a moment (in seconds), and its emotion."""
+NAMES = {0: None, 1: None, 2: "Ann", 3: "Bo"}
+"""Whose a track is."""
+
+
+def episodes_of(rows: list[Row], step_s: float, names: Mapping[int, str | None] = NAMES) -> list[Episode]:
+    """The runs of rows of one emotion, each a step longer than its last moment."""
+    found: list[Episode] = []
+    for track, time_s, emotion in sorted(rows):
+        if found and found[-1].track_id == track and found[-1].emotion == emotion:
+            found[-1] = found[-1]._replace(end_s=time_s + step_s)
+        else:
+            found.append(Episode(track, names[track], emotion, time_s, time_s + step_s))
+    return found
+
+
+@st.composite
+def looks(draw: st.DrawFn) -> tuple[list[Row], float, float]:
+    """Rows of four tracks at moments of any spacing from a millisecond on, any step, and a duration."""
+    distances = draw(st.lists(st.floats(0.001, 3), max_size=12))
+    times = list(itertools.accumulate(distances, initial=draw(st.floats(0, 3))))
+    faces = st.dictionaries(st.sampled_from(sorted(NAMES)), st.sampled_from(["sad", "happy"]))
+    rows = [(track, time_s, emotion) for time_s in times for track, emotion in draw(faces).items()]
+    return rows, draw(st.floats(0.001, 2)), draw(st.floats(times[-1] + 0.001, 50))
+
+
+def said(intervals: list[Interval], time_ms: int) -> list[str]:
+    return [interval.text for interval in intervals if interval.start_ms <= time_ms < interval.end_ms]
+
+
+@given(looks())
+def test_intervals_are_in_order_and_say_what_the_rows_say(case: tuple[list[Row], float, float]) -> None:
+    rows, step_s, duration_s = case
+    episodes = episodes_of(rows, step_s)
+    length = length_ms([duration_s], episodes)
+    named = tiers(episodes, length)
+    assert named.keys() == {NAMES[track] or f"track {track}" for track, *_ in rows}
+    for intervals in named.values():
+        edges = [time for interval in intervals for time in (interval.start_ms, interval.end_ms)]
+        assert edges == sorted(edges)
+        assert all(0 <= interval.start_ms < interval.end_ms <= length for interval in intervals)
+    before: dict[int, int] = {}
+    for track, time_s, emotion in sorted(rows, key=lambda row: row[1]):
+        time_ms = round(1000 * time_s)
+        if time_ms > before.get(track, -1):  # of two moments in a millisecond it says one
+            assert said(named[NAMES[track] or f"track {track}"], time_ms) == [emotion]
+        before[track] = time_ms
+
+
+@given(looks())
+def test_captions_follow_each_other_and_say_what_the_intervals_say(
+    case: tuple[list[Row], float, float],
+) -> None:
+    rows, step_s, duration_s = case
+    episodes = episodes_of(rows, step_s)
+    named = tiers(episodes, length_ms([duration_s], episodes))
+    cues = changes(named)
+    for one, next_one in itertools.pairwise(cues):
+        assert one.end_ms <= next_one.start_ms
+        assert one.end_ms < next_one.start_ms or one.text != next_one.text
+    times = {time for own in named.values() for i in own for time in (i.start_ms, i.end_ms - 1, i.end_ms)}
+    for time in times:
+        lines = [f"{name}: {text}" for name, own in named.items() for text in said(own, time)]
+        assert "\n".join(said(cues, time)).splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("episodes", "length", "wanted"),
+    [
+        ([], 0, {}),
+        ([], 5000, {}),
+        ([(0, None, "sad", 0.0, 1.0)], 5000, {"track 0": [(0, 1000, "sad")]}),
+        # it ends with the video
+        ([(0, None, "sad", 0.0, 9.0)], 5000, {"track 0": [(0, 5000, "sad")]}),
+        # to the millisecond, and one at least
+        ([(0, None, "sad", 0.0004, 1.0006)], 5000, {"track 0": [(0, 1001, "sad")]}),
+        ([(0, None, "sad", 1.0, 1.0)], 5000, {"track 0": [(1000, 1001, "sad")]}),
+        # a track is one thing at a time: what comes next goes before a step that is too long
+        (
+            [(0, None, "sad", 0.0, 1.2), (0, None, "happy", 1.0, 2.0)],
+            5000,
+            {"track 0": [(0, 1000, "sad"), (1000, 2000, "happy")]},
+        ),
+        # two tracks at once are two tiers, or, of one person, one after the other
+        (
+            [(0, None, "sad", 0.0, 2.0), (1, None, "happy", 1.0, 3.0)],
+            5000,
+            {"track 0": [(0, 2000, "sad")], "track 1": [(1000, 3000, "happy")]},
+        ),
+        (
+            [(0, "Ann", "sad", 0.0, 2.0), (1, "Ann", "happy", 1.0, 3.0), (2, "Ann", "fear", 1.5, 2.5)],
+            5000,
+            {"Ann": [(0, 2000, "sad"), (2000, 3000, "happy")]},
+        ),
+        # names that would be one
+        (
+            [(1, None, "sad", 0.0, 1.0), (2, "track 1", "sad", 0.0, 1.0), (3, "track\n1", "sad", 0.0, 1.0)],
+            5000,
+            {name: [(0, 1000, "sad")] for name in ("track 1", "track 1 (2)", "track 1 (3)")},
+        ),
+    ],
+)
+def test_intervals_of_faces(episodes: list[tuple], length: int, wanted: dict[str, list[tuple]]) -> None:
+    assert tiers([Episode(*episode) for episode in episodes], length) == wanted
+
+
+@pytest.mark.parametrize(
+    ("seconds", "episodes", "wanted"),
+    [
+        ([], [], 0),
+        ([None, None], [], 0),
+        ([10.0, 9.0], [], 10_000),
+        ([None, 9.0], [(0, None, "sad", 0.0, 9.2)], 9000),
+        ([1.0], [(0, None, "sad", 1.0, 1.2)], 1201),
+    ],
+)
+def test_a_video_is_as_long_as_it_says_or_as_is_seen(
+    seconds: list[float | None], episodes: list[tuple], wanted: int
+) -> None:
+    assert length_ms(seconds, [Episode(*episode) for episode in episodes]) == wanted
+
+
+HOSTILE = [
+    '"; DROP TABLE',
+    "<script>alert(1)</script>",
+    "a --> b & c",
+    "=HYPERLINK(1)",
+    "two\nlines\n\nWEBVTT\r\n00:00.000 --> 00:09.000",
+    "\x00\x1b[31m\ufffe",
+    "漢字 é 🙂",
+    "NOTE",
+]
+
+
+def annotated(tiers: dict[str, list[Interval]], length: int = 5000) -> Annotated:
+    return Annotated(uri="/a b/é#?%.mp4", length_ms=length, tiers=tiers, notes=["Video: a --> <b>", *HOSTILE])
+
+
+def of_vtt(path: Path) -> dict[str, list[tuple[int, int, str]]]:
+    read: dict[str, list[tuple[int, int, str]]] = {}
+    for caption in webvtt.read(str(path)):
+        for line in caption.text.split("\n"):
+            name, _, text = line.rpartition(": ")
+            times = [round(1000 * s) for s in (caption.start_in_seconds, caption.end_in_seconds)]
+            times = [t // 1000 * 1000 + m for t, m in zip(times, milliseconds(caption), strict=True)]
+            read.setdefault(unescaped(name), []).append((times[0], times[1], unescaped(text)))
+    return read
+
+
+def milliseconds(caption: webvtt.Caption) -> list[int]:
+    return [int(clock.rpartition(".")[2]) for clock in (caption.start, caption.end)]
+
+
+def unescaped(text: str) -> str:
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+def of_eaf(path: Path) -> dict[str, list[tuple[int, int, str]]]:
+    eaf = Eaf(str(path))
+    names = [name for name in eaf.get_tier_names() if name != "default"]
+    return {name: sorted(eaf.get_annotation_data_for_tier(name)) for name in names}
+
+
+def of_textgrid(path: Path) -> dict[str, list[tuple[int, int, str]]]:
+    grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=False)
+    return {
+        tier.name: [(round(1000 * start), round(1000 * end), text) for start, end, text in tier.entries]
+        for tier in grid.tiers
+        if tier.name != "no episodes"
+    }
+
+
+Write = Callable[[Path, Annotated], int]
+Read = Callable[[Path], dict[str, list[tuple[int, int, str]]]]
+FORMATS: list[tuple[Write, Read]] = [(write_vtt, of_vtt), (write_eaf, of_eaf), (write_textgrid, of_textgrid)]
+
+
+@pytest.mark.parametrize(("write", "read"), FORMATS)
+@pytest.mark.parametrize("length", [0, 5000])
+def test_a_video_without_episodes_is_a_file_without_any(
+    write: Write, read: Read, length: int, tmp_path: Path
+) -> None:
+    assert write(tmp_path / "file", annotated({}, length)) == 0
+    assert read(tmp_path / "file") == {}
+
+
+@pytest.mark.parametrize(("write", "read"), FORMATS)
+def test_files_say_what_the_intervals_say_whatever_names_there_are(
+    write: Write, read: Read, tmp_path: Path
+) -> None:
+    episodes = [
+        Episode(number, name, name, number * 1.25, number * 1.25 + 1) for number, name in enumerate(HOSTILE)
+    ]
+    named = tiers(episodes, 20_000)
+    assert len(named) == len(HOSTILE)
+    assert write(tmp_path / "file", annotated(named, 20_000)) == len(HOSTILE)
+    assert read(tmp_path / "file") == named
+
+
+@given(looks())
+def test_files_say_what_the_rows_say(
+    tmp_path_factory: pytest.TempPathFactory, case: tuple[list[Row], float, float]
+) -> None:
+    rows, step_s, duration_s = case
+    path = tmp_path_factory.mktemp("files") / "file"
+    episodes = episodes_of(rows, step_s)
+    length = length_ms([duration_s], episodes)
+    named = {name: own for name, own in tiers(episodes, length).items() if own}
+    for write, read in FORMATS[1:]:
+        path.unlink(missing_ok=True)
+        assert write(path, annotated(named, length)) == sum(map(len, named.values()))
+        assert read(path) == named
+
+
+def test_a_textgrid_has_no_holes_from_zero_to_the_end(tmp_path: Path) -> None:
+    """Praat takes no other."""
+    named = {"track 0": [Interval(1000, 2000, "sad"), Interval(2500, 3000, "happy")], "Ann": []}
+    write_textgrid(tmp_path / "file", annotated(named))
+    for tier in textgrid.openTextgrid(str(tmp_path / "file"), includeEmptyIntervals=True).tiers:
+        assert tier.entries[0].start == 0
+        assert tier.entries[-1].end == 5
+        assert all(one.end == other.start for one, other in itertools.pairwise(tier.entries))
+
+
+def test_elan_finds_the_video(tmp_path: Path) -> None:
+    write_eaf(tmp_path / "file", annotated({}))
+    (linked,) = Eaf(str(tmp_path / "file")).get_linked_files()
+    assert linked["MEDIA_URL"] == "file:///a%20b/%C3%A9%23%3F%25.mp4"
+    assert linked["MIME_TYPE"] == "video/mp4"
+
+
+def test_captions_say_what_they_are(tmp_path: Path) -> None:
+    write_vtt(tmp_path / "file", annotated({"Ann": [Interval(0, 1000, "sad")]}))
+    (note,) = webvtt.read(str(tmp_path / "file")).header_comments
+    assert note.startswith("Video: a --&gt; &lt;b&gt;\n")
+    assert (tmp_path / "file").read_text().startswith("WEBVTT\n\nNOTE\n")

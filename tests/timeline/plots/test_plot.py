@@ -1,0 +1,288 @@
+"""Pictures: what they show is what the tables say, also of what was not looked at, in colour and in grey."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from fer_batch.config import AnalyzeConfig
+from fer_batch.errors import OutputError, QueryError
+from fer_batch.plotting import colour_of
+from fer_batch.run.finalize import finalize
+from fer_batch.run.plan import start_run
+from fer_batch.run.results import write_result
+from fer_batch.schema import EMOTIONS, RESULTS, to_bundle
+from fer_batch.timeline.assign import assign_list
+from fer_batch.timeline.plots.plot import (
+    DPI,
+    MOST_BARS,
+    MOST_FACES,
+    MOST_VIDEOS,
+    check_picture,
+    ribbons,
+    shares,
+    strip,
+    write_figure,
+)
+from fer_batch.timeline.store import Timeline, open_timeline
+from fer_batch.timeline.viewer.cells import cells_of
+from tests.runs import CARD, Tracks, answer, plan_videos, video_id, write_run
+
+HOSTILE = "/talks/$x^2$ <script>.mp4"
+VIDEOS: dict[str, Tracks | None] = {
+    "/talks/a.mp4": [["happy", "happy", "sad", "sad", "sad"], ["neutral", "neutral"]],
+    HOSTILE: [["surprise"] * 5],
+    "/talks/empty.mp4": [],
+    "/talks/broken.mp4": None,
+}
+
+
+@pytest.fixture(scope="module")
+def timeline(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
+    return open_timeline(write_run(tmp_path_factory.mktemp("plot") / "run", VIDEOS))
+
+
+@pytest.fixture(scope="module")
+def gappy(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
+    """One face, of whom the moments at 0.4 and 0.6 s were not looked at."""
+    out = tmp_path_factory.mktemp("gappy") / "run"
+    out.mkdir()
+    start_run(out, AnalyzeConfig(), CARD, bucket_s=1e6)
+    plan = plan_videos(out, {"/talks/gap.mp4": [["happy"] * 5]})
+    row = answer(plan.to_pylist()[0], [["happy"] * 5])
+    for name in ("moments", "faces"):
+        row[name] = [one for one in row[name] if one["time_s"] not in (0.4, 0.6)]
+    (out / "results").mkdir()
+    write_result(
+        out / "results", to_bundle(plan["bundle_id"][0].as_py(), pa.Table.from_pylist([row], schema=RESULTS))
+    )
+    finalize(out)
+    return open_timeline(out)
+
+
+def colour_at(axes: Axes, x: float, y: float) -> str | None:
+    """What a place of the picture's data shows, None where nothing is drawn."""
+    for image in axes.images:
+        left, right, bottom, top = image.get_extent()
+        if left <= x < right and min(bottom, top) <= y < max(bottom, top):
+            pixels = np.asarray(image.get_array())
+            line = int((y - top) / (bottom - top) * pixels.shape[0])
+            red, green, blue, alpha = pixels[line, int((x - left) / (right - left) * pixels.shape[1])]
+            return f"#{red:02x}{green:02x}{blue:02x}" if alpha else None
+    return None
+
+
+def emotions_at(axes: Axes, places: Sequence[tuple[float, float]]) -> list[str | None]:
+    names = {colour_of(name, EMOTIONS): name for name in EMOTIONS} | {None: None}
+    return [names[colour_at(axes, *place)] for place in places]
+
+
+def hatched(axes: Axes) -> list[tuple[float, float]]:
+    """From when to when it was not looked at, in units of the axis."""
+    found = [p for p in axes.patches if isinstance(p, Rectangle) and p.get_hatch()]
+    return [(round(p.get_x(), 2), round(p.get_x() + p.get_width(), 2)) for p in found]
+
+
+def words(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts if text.get_text()]
+
+
+def rows(axes: Axes) -> list[str]:
+    return [label.get_text() for label in axes.get_yticklabels()]
+
+
+def meanings(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_cells_hold_equally_many_moments(timeline: Timeline) -> None:
+    video = video_id("/talks/a.mp4")
+    cells = cells_of(timeline, [video], 3, ["track 0", "track 1"])[video]
+    assert cells.start_s.tolist() == pytest.approx([0, 0.4, 0.8])
+    assert cells.end_s.tolist() == pytest.approx([0.4, 0.8, 1.0])
+    assert cells.gaps.shape == (0, 2)
+    happy = EMOTIONS.index("happy")
+    assert cells.faces["track 0"][:, happy] == pytest.approx([0.9, 0.1 / 6, 0.1 / 6])
+    assert np.isnan(cells.faces["track 1"][:, 0]).tolist() == [False, True, True]
+    assert cells.at(np.array([-0.1, 0.0, 0.39, 0.41, 0.99, 1.0])).tolist() == [-1, 0, 0, 1, 2, -1]
+
+
+def test_cells_of_what_was_not_looked_at(timeline: Timeline, gappy: Timeline) -> None:
+    nothing = cells_of(timeline, [video_id("/talks/broken.mp4")], 10)[video_id("/talks/broken.mp4")]
+    assert nothing.at(np.array([0.0])).tolist() == [-1]
+    video = video_id("/talks/gap.mp4")
+    times = np.array([0.0, 0.2, 0.6, 0.7, 0.8])
+    for most in (1, 2, 10):  # a gap inside a cell, and between two
+        cells = cells_of(gappy, [video], most)[video]
+        assert (cells.at(times) >= 0).tolist() == [True, True, False, False, True]
+
+
+def test_ribbons_show_each_face_over_time(timeline: Timeline) -> None:
+    figure = ribbons(timeline, video_id("/talks/a.mp4"))
+    (axes,) = figure.axes
+    assert rows(axes) == ["track 0", "track 1"]
+    assert axes.get_xlim() == (0, 1)
+    above = [(0.1, 0.2), (0.39, 0.2), (0.41, 0.2), (0.99, 0.2), (0.3, 1.2), (0.41, 1.2)]
+    assert emotions_at(axes, above) == ["happy", "happy", "sad", "sad", "neutral", None]
+    assert words(axes) == ["happy", "sad", "neutral"]
+    # Below, probabilities from the bottom in the order of the classes: 0.9 happy above 3 × 0.1 / 6.
+    below = [(0.1, 0.4 + 0.52 * (1 - share)) for share in (0.001, 0.1, 0.9, 0.999)]
+    assert emotions_at(axes, below) == ["angry", "happy", "happy", "surprise"]
+    assert hatched(axes) == []
+    assert meanings(figure)[:3] == ["A  angry", "D  disgust", "F  fear"]
+    assert meanings(figure)[7:] == ["no face"]
+
+
+def test_ribbons_tell_no_face_from_not_looked_at(gappy: Timeline) -> None:
+    figure = ribbons(gappy, video_id("/talks/gap.mp4"))
+    (axes,) = figure.axes
+    assert emotions_at(axes, [(0.1, 0.2), (0.6, 0.2), (0.9, 0.2)]) == ["happy", None, "happy"]
+    assert hatched(axes) == [pytest.approx((0.53, 0.8), abs=0.01)]  # a moment stands for 1 / 3 s there
+    assert meanings(figure)[7:] == ["no face", "not looked at"]
+
+
+def test_ribbons_of_no_face_say_so(timeline: Timeline) -> None:
+    (axes,) = ribbons(timeline, video_id("/talks/empty.mp4")).axes
+    assert words(axes) == ["no face was found"]
+    with pytest.raises(QueryError, match=r"broken.mp4 has no moment that was looked at \(no index\)"):
+        ribbons(timeline, video_id("/talks/broken.mp4"))
+
+
+def test_ribbons_of_many_faces_show_those_seen_longest(tmp_path: Path) -> None:
+    tracks = [["happy"] * (1 + number % 5) for number in range(MOST_FACES + 8)]
+    figure = ribbons(open_timeline(write_run(tmp_path / "run", {"/a.mp4": tracks})), video_id("/a.mp4"))
+    assert len(rows(figure.axes[0])) == MOST_FACES
+    assert "track 4" in rows(figure.axes[0])
+    assert "track 0" not in rows(figure.axes[0])
+    assert "the 12 faces seen longest of 20" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_strip_has_a_row_a_video(timeline: Timeline, absolute: bool) -> None:
+    figure = strip(timeline, absolute=absolute)
+    (axes,) = figure.axes
+    assert rows(axes) == ["$x^2$ <script>.mp4", "a.mp4", "broken.mp4", "empty.mp4"]
+    places = [(0.1, 0.5), (0.1, 1.5), (0.9, 1.5), (0.1, 2.5), (0.1, 3.5)]
+    assert emotions_at(axes, places) == ["surprise", "happy", "sad", None, None]
+    assert hatched(axes) == [(0, 1)]  # of the one that failed
+    assert axes.get_xlabel() == ("time, seconds" if absolute else "of each video's length")
+
+
+def test_strip_of_one_emotion_shows_its_probability(timeline: Timeline) -> None:
+    axes = strip(timeline, "happy").axes[0]
+    row = np.ma.filled(axes.images[1].get_array(), np.nan)[0]
+    assert row[0] == pytest.approx((0.9 + 0.1 / 6) / 2)  # of two faces
+    assert row[-1] == pytest.approx(0.1 / 6)
+    assert np.isnan(np.ma.filled(axes.images[3].get_array(), np.nan)).all()
+    with pytest.raises(QueryError, match="joy is no emotion of this model: angry, disgust"):
+        strip(timeline, "joy")
+
+
+def test_strip_and_shares_of_a_large_archive_say_what_they_show(tmp_path: Path) -> None:
+    videos: dict[str, Tracks | None] = {f"/{'v' * (n + 1)}.mp4": [["sad"]] for n in range(MOST_VIDEOS + 5)}
+    timeline = open_timeline(write_run(tmp_path / "run", videos))
+    for figure, most in ((strip(timeline), MOST_VIDEOS), (shares(timeline), MOST_BARS)):
+        assert len(rows(figure.axes[0])) == most
+        assert f"the first {most} of 65 videos" in figure.get_suptitle()
+        assert figure.get_figheight() < 16
+
+
+def test_nothing_to_draw_is_told(tmp_path: Path) -> None:
+    timeline = open_timeline(write_run(tmp_path / "run", {}))
+    with pytest.raises(QueryError, match="no videos"):
+        strip(timeline)
+    with pytest.raises(QueryError, match="no face was found"):
+        shares(timeline)
+    with pytest.raises(QueryError, match="fer-batch assign"):
+        shares(timeline, by_person=True)
+
+
+def bars(axes: Axes) -> list[list[float]]:
+    """The widths of each row's bars."""
+    widths = [[round(float(bar.get_width()), 3) for bar in emotion] for emotion in axes.containers]
+    return [list(row) for row in zip(*widths, strict=True)]
+
+
+def test_shares_are_those_of_the_table(timeline: Timeline) -> None:
+    (axes,) = shares(timeline).axes
+    assert rows(axes) == ["$x^2$ <script>.mp4  (5)", "a.mp4  (7)"]
+    of_a = dict(zip(EMOTIONS, bars(axes)[1], strict=True))
+    wanted = {"happy": 2 / 7, "sad": 3 / 7, "neutral": 2 / 7}
+    assert of_a == {name: round(wanted.get(name, 0), 3) for name in EMOTIONS}
+    assert sorted(words(axes)) == ["H 29 %", "N 29 %", "Sa 43 %", "Su 100 %"]
+    (axes,) = shares(timeline, video_id("/talks/a.mp4")).axes
+    assert rows(axes) == ["track 0  (5)", "track 1  (2)"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".PNG"])
+def test_a_picture_is_written_the_same_each_time(timeline: Timeline, tmp_path: Path, suffix: str) -> None:
+    paths = [tmp_path / f"{name}{suffix}" for name in ("one", "two")]
+    for path in paths:
+        figure = strip(timeline)
+        write_figure(figure, path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in paths]
+    if suffix == ".svg":
+        assert paths[0].read_bytes().startswith(b"<?xml")
+        assert b"<script" not in paths[0].read_bytes()
+    else:
+        width, height = figure.get_size_inches()
+        assert Image.open(paths[0]).size == (round(width * DPI), round(height * DPI))
+
+
+def test_letters_in_pictures_fit_their_runs(timeline: Timeline) -> None:
+    figure = shares(timeline)
+    figure.canvas.draw()
+    for emotion in figure.axes[0].containers:
+        for bar in emotion:
+            inside = bar.get_window_extent()
+            middle = (inside.x0 + inside.x1) / 2
+            for text in figure.axes[0].texts:
+                place = text.get_window_extent()
+                if text.get_text() and place.x0 < middle < place.x1 and inside.y0 < place.y0 < inside.y1:
+                    assert inside.x0 <= place.x0 < place.x1 <= inside.x1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("x.jpg", "name a .png or a .svg"), ("x", ".png"), ("run/x.png", "in the run")]
+)
+def test_a_file_that_is_not_written_is_told(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(OutputError, match=message):
+        check_picture(tmp_path / name, tmp_path / "run")
+
+
+def test_a_folder_that_is_not_there_is_told(timeline: Timeline, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="can't be written: No such file"):
+        write_figure(strip(timeline), tmp_path / "no" / "x.png")
+
+
+def test_persons_have_lanes_and_bars_of_their_own(tmp_path: Path) -> None:
+    out = write_run(tmp_path / "run", {"/a.mp4": [["happy"] * 2, ["sad"], ["angry"]], "/bb.mp4": [["sad"]]})
+    (tmp_path / "people.csv").write_text(
+        "video,track_id,person\na.mp4,0,Zoë $1$\na.mp4,2,Zoë $1$\nbb.mp4,0,Bo\n"
+    )
+    assign_list(out, tmp_path / "people.csv")
+    timeline = open_timeline(out)
+    assert rows(ribbons(timeline, video_id("/a.mp4")).axes[0]) == ["Zoë $1$", "track 1"]
+    axes = shares(timeline, by_person=True).axes[0]
+    assert rows(axes) == ["Bo  (1)", "Zoë $1$  (3)"]
+    assert dict(zip(EMOTIONS, bars(axes)[1], strict=True))["happy"] == pytest.approx(2 / 3, abs=0.001)
+
+
+def test_strange_names_leave_a_picture_whole(tmp_path: Path) -> None:
+    out = write_run(tmp_path / "run", {"/a.mp4": [["happy"]]})
+    (tmp_path / "people.csv").write_text('video,track_id,person\na.mp4,0,"--><script>\n\x08$\\frac$"\n')
+    assign_list(out, tmp_path / "people.csv")
+    timeline = open_timeline(out)
+    for figure in (ribbons(timeline, video_id("/a.mp4")), shares(timeline, by_person=True)):
+        write_figure(figure, tmp_path / "x.svg")
+        elements = [element.tag for element in ElementTree.parse(tmp_path / "x.svg").iter()]
+        assert "script" not in "".join(elements)
+        assert rows(figure.axes[0])[0].startswith("--><script>  $\\frac$")

@@ -1,0 +1,387 @@
+"""Questions to a timeline: the right answers, also where nothing was seen, and one line for what can't be."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_batch.errors import QueryError
+from fer_batch.run.plan import add_columns
+from fer_batch.schema import EMOTIONS
+from fer_batch.timeline.assign import assign_seats
+from fer_batch.timeline.queries import questions, series
+from fer_batch.timeline.queries.episodes import episodes_sql
+from fer_batch.timeline.store import Timeline, open_timeline
+from tests.runs import Seen, add_videos, write_run, write_tables
+from tests.s3 import BUCKET, Store
+
+TALK, SHOP, EMPTY = "/a/talk.mp4", "/a/shop.mp4", "/a/empty.mp4"
+GRID_S = [k / 5 for k in range(20)]
+
+
+def run_of(track: int, words: str, left: float, first: int = 0) -> list[tuple[int, float, str, float, float]]:
+    """Faces of a track from a moment on: a letter a moment, h(appy), s(ad), n(eutral), H surer; "." none."""
+    names = {"h": ("happy", 0.7), "s": ("sad", 0.7), "n": ("neutral", 0.5), "H": ("happy", 0.9)}
+    return [
+        (track, GRID_S[first + k], *names[letter], left) for k, letter in enumerate(words) if letter != "."
+    ]
+
+
+VIDEOS = {
+    TALK: Seen(
+        duration_s=4.0,
+        moments_s=GRID_S,
+        faces=[*run_of(0, "hhhHhssshh", 0.1), *run_of(1, "sss.ssssnhhhh", 0.7)],
+    ),
+    SHOP: Seen(duration_s=2.0, moments_s=GRID_S[:10], faces=run_of(0, "HHH", 0.4, first=2)),
+    EMPTY: Seen(duration_s=1.0, moments_s=GRID_S[:5]),
+}
+
+
+@pytest.fixture(scope="module")
+def timeline(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
+    out = write_tables(tmp_path_factory.mktemp("questions") / "out", VIDEOS)
+    assign_seats(out, ["Ann", "Bo"], ["talk.mp4"])
+    return open_timeline(out)
+
+
+@pytest.fixture(scope="module")
+def nothing(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
+    return open_timeline(write_tables(tmp_path_factory.mktemp("nothing") / "out", {}))
+
+
+ALL: dict[str, Callable[[Timeline], duckdb.DuckDBPyRelation]] = {
+    "shares": questions.shares,
+    "shares of all": lambda t: questions.shares(t, by=[]),
+    "shares by all": lambda t: questions.shares(t, by=["video", "person", "track"], every_s=1.0),
+    "episodes": questions.episodes,
+    "peaks": questions.peaks,
+    "peaks of happy": lambda t: questions.peaks(t, "happy"),
+    "turning points": lambda t: questions.turning_points(t, 0.4),
+    "co-occurrence": questions.co_occurrence,
+    "co-occurrence of all": lambda t: questions.co_occurrence(t, by=[]),
+    "co-occurrence by pair": lambda t: questions.co_occurrence(t, by=["video", "pair"]),
+    "baseline": series.baseline,
+    "smooth": series.smooth,
+    "resample": series.resample,
+    "resample by person": lambda t: series.resample(t, by="person"),
+}
+
+
+@pytest.mark.parametrize("question", ALL.values(), ids=ALL)
+def test_nothing_was_looked_at(question: Callable[..., Any], nothing: Timeline) -> None:
+    assert question(nothing).fetchall() == []
+
+
+@pytest.mark.parametrize("question", ALL.values(), ids=ALL)
+def test_answers_come_as_pandas_polars_and_arrow(question: Callable[..., Any], timeline: Timeline) -> None:
+    answer = question(timeline)
+    rows = len(answer.fetchall())
+    assert rows > 0
+    assert answer.df().columns.tolist() == answer.pl().columns == answer.to_arrow_table().column_names
+    assert len(answer.df()) == len(answer.pl()) == len(answer.to_arrow_table()) == rows
+
+
+def seen(answer: duckdb.DuckDBPyRelation, *columns: str) -> list[tuple[Any, ...]]:
+    """Rows of an answer: these columns, numbers to four places."""
+    rows = answer.df()[list(columns)].itertuples(index=False)
+    return [tuple(round(v, 4) if isinstance(v, float) else v for v in row) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("options", "columns", "rows"),
+    [
+        ({"video": EMPTY}, ["emotion"], []),
+        (
+            {"video": "shop.mp4"},
+            ["emotion", "moments", "seconds", "share", "mean"],
+            [("happy", 3, 0.6, 1.0, 0.9)]
+            + [(e, 0, 0.0, 0.0, 0.0167) for e in sorted({*EMOTIONS} - {"happy"})],
+        ),
+        (
+            {"by": ["person"], "video": "talk.mp4"},
+            ["person", "emotion", "moments"],
+            [("Ann", "happy", 7), ("Ann", "sad", 3)]
+            + [("Ann", e, 0) for e in sorted({*EMOTIONS} - {"happy", "sad"})]
+            + [("Bo", "sad", 7), ("Bo", "happy", 4), ("Bo", "neutral", 1)]
+            + [("Bo", e, 0) for e in sorted({*EMOTIONS} - {"happy", "sad", "neutral"})],
+        ),
+        ({"by": [], "start_s": 0.4, "end_s": 0.8, "track": 0}, ["emotion", "moments"], [("happy", 4)]),
+        ({"by": [], "every_s": 1.0, "person": "Ann"}, ["start_s", "moments"], [(0.0, 5), (1.0, 3), (1.0, 2)]),
+    ],
+    ids=["no faces", "one video", "persons", "an interval", "every second"],
+)
+def test_shares(timeline: Timeline, options: Any, columns: list[str], rows: list[Any]) -> None:
+    found = seen(questions.shares(timeline, **options), *columns)
+    if options.get("by") == []:
+        found = [row for row in found if row[-1]]
+    assert found == rows
+
+
+def test_shares_sum_to_one(timeline: Timeline) -> None:
+    sums = questions.shares(timeline, by=["track"], every_s=0.6).df().groupby(["uri", "track_id", "start_s"])
+    assert sums["share"].sum().to_numpy() == pytest.approx(1)
+    assert sums["mean"].sum().to_numpy() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ({"video": "empty.mp4"}, []),
+        ({"emotion": "fear"}, []),
+        ({"video": "shop.mp4"}, [(0, "happy", 0.4, 1.0, 3, 0.4)]),
+        (
+            {"person": "Bo"},
+            [(1, "sad", 0.0, 0.6, 3, 0.0), (1, "sad", 0.8, 1.6, 4, 0.8), (1, "happy", 1.8, 2.6, 4, 1.8)],
+        ),
+        ({"track": 0, "video": TALK, "min_s": 0.7}, [(0, "happy", 0.0, 1.0, 5, 0.6)]),
+        ({"track": 0, "video": TALK, "threshold": 0.8, "min_s": 0.0}, [(0, "happy", 0.6, 0.8, 1, 0.6)]),
+        ({"emotion": "sad", "person": "Ann"}, [(0, "sad", 1.0, 1.6, 3, 1.0)]),
+        ({"start_s": 1.8, "person": "Bo", "min_s": 0.1}, [(1, "happy", 1.8, 2.6, 4, 1.8)]),
+    ],
+    ids=["no faces", "none", "one", "a gap", "longer", "a moment", "one emotion", "from a time on"],
+)
+def test_episodes(timeline: Timeline, options: Any, rows: list[Any]) -> None:
+    columns = ("track_id", "emotion", "start_s", "end_s", "moments", "peak_s")
+    assert seen(questions.episodes(timeline, **options), *columns) == rows
+
+
+def test_the_view_has_the_episodes_of_the_defaults(timeline: Timeline) -> None:
+    order = ["uri", "track_id", "start_s"]
+    ours = timeline.sql("FROM episodes").df().sort_values(order, ignore_index=True)
+    pd.testing.assert_frame_equal(ours, questions.episodes(timeline).df())
+
+
+WORDS = st.lists(st.sampled_from(["happy", "sad", "unsure", "gone"]), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(WORDS, max_size=3), st.sampled_from([0.0, 0.2, 0.5, 1.0]), st.sampled_from([0, 4, 993]))
+def test_episodes_are_the_longest_runs(tracks: list[list[str]], min_s: float, begin_s: int) -> None:
+    rows = [
+        (
+            "v",
+            "/v",
+            track,
+            None,
+            begin_s + k * 0.2,
+            "happy" if word == "unsure" else word,
+            0.3 if word == "unsure" else 0.9,
+        )
+        for track, words in enumerate(tracks)
+        for k, word in enumerate(words)
+        if word != "gone"
+    ]
+    connection = duckdb.connect()
+    names = ["video_id", "uri", "track_id", "person", "time_s", "emotion", "confidence"]
+    tables = {
+        "tracks": pd.DataFrame(rows[::-1], columns=names).astype({"time_s": float, "confidence": float}),
+        "videos": pd.DataFrame({"video_id": ["v"], "read_s": [2.4 + begin_s], "moments": [12 + 5 * begin_s]}),
+    }
+    for name, table in tables.items():
+        connection.register(name, table)
+    wanted = []
+    for track, words in enumerate(tracks):
+        first = 0
+        for word, run in itertools.groupby(words):
+            count = len(list(run))
+            if word in ("happy", "sad") and count * 0.2 >= min_s - 1e-6:
+                span = round(begin_s + first * 0.2, 6), round(begin_s + (first + count) * 0.2, 6)
+                wanted.append((track, word, *span, count))
+            first += count
+    found = connection.sql(f"FROM ({episodes_sql(0.6, min_s)}) ORDER BY track_id, start_s").df()
+    columns = ["track_id", "emotion", "start_s", "end_s", "moments"]
+    assert [tuple(row) for row in found[columns].round(6).itertuples(index=False)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("read_s", "min_s", "wanted"),
+    [
+        (1.04, 0.0, [(0.0, 1.04)]),  # 26 frames of 25 a second, five of which a second are looked at
+        (1.04, 1.1, []),
+        (1.2, 1.1, [(0.0, 1.2)]),
+        (1.26, 0.0, [(0.0, 1.21)]),
+    ],
+)
+def test_no_episode_goes_on_after_what_was_read(
+    read_s: float, min_s: float, wanted: list[tuple[float, float]]
+) -> None:
+    times = [k / 5 for k in range(6)]
+    connection = duckdb.connect()
+    tables = {
+        "tracks": pd.DataFrame({"time_s": times, "confidence": 0.9}).assign(
+            video_id="v", uri="/v", track_id=0, person=None, emotion="happy"
+        ),
+        "videos": pd.DataFrame({"video_id": ["v"], "read_s": [read_s], "moments": [6]}),
+    }
+    for name, table in tables.items():
+        connection.register(name, table)
+    found = connection.sql(f"SELECT start_s, end_s, duration_s FROM ({episodes_sql(0.6, min_s)})").fetchall()
+    assert [(start, end) for start, end, _ in found] == [pytest.approx(span) for span in wanted]
+    assert [length for *_, length in found] == [pytest.approx(end - start) for start, end in wanted]
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ({"emotion": "fear"}, []),
+        ({"video": "shop.mp4"}, [("happy", 0.4, 0.9)]),
+        (
+            {"person": "Ann", "emotion": "happy", "distance_s": 0.7},
+            [("happy", 0.6, 0.9), ("happy", 1.6, 0.7)],
+        ),
+        ({"person": "Ann", "emotion": "happy", "distance_s": 5.0}, [("happy", 0.6, 0.9)]),
+        ({"person": "Ann", "threshold": 0.8}, [("happy", 0.6, 0.9)]),
+    ],
+    ids=["none", "equal ones", "near", "far", "threshold"],
+)
+def test_peaks(timeline: Timeline, options: Any, rows: list[Any]) -> None:
+    assert seen(questions.peaks(timeline, **options), "emotion", "time_s", "probability") == rows
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ({"video": "empty.mp4"}, []),
+        ({"video": "shop.mp4"}, []),
+        ({"person": "Ann", "min_s": 0.6}, [(1.0, "happy", "sad", 0.0)]),
+        ({"person": "Ann", "min_s": 0.4}, [(1.0, "happy", "sad", 0.0), (1.6, "sad", "happy", 0.0)]),
+        ({"person": "Ann", "min_s": 1.0}, []),
+        ({"person": "Bo", "min_s": 0.5}, [(1.8, "sad", "happy", 0.2)]),
+    ],
+    ids=["no faces", "one emotion", "a change", "two", "too short", "over a gap and a doubt"],
+)
+def test_turning_points(timeline: Timeline, options: Any, rows: list[Any]) -> None:
+    found = questions.turning_points(timeline, **options)
+    assert seen(found, "time_s", "before", "after", "gap_s") == rows
+
+
+def test_co_occurrence(timeline: Timeline) -> None:
+    by_pair = questions.co_occurrence(timeline, by=["pair"]).df()
+    assert set(by_pair["face_a"]) == {"Ann"} and set(by_pair["face_b"]) == {"Bo"}
+    counted = {(r.emotion_a, r.emotion_b): r.pairs for r in by_pair.itertuples()}
+    assert counted == {
+        ("happy", "sad"): 4,  # of 0, 0.2, 0.4 and 0.8 s; at 0.6 s Bo was not seen
+        ("sad", "sad"): 3,
+        ("happy", "neutral"): 1,
+        ("happy", "happy"): 1,
+    }
+    assert by_pair["share"].sum() == pytest.approx(1)
+    sad = by_pair[(by_pair["emotion_a"] == "sad")]["lift"].item()
+    assert sad == pytest.approx(3 / 9 / (3 / 9 * 7 / 9))
+    together = questions.co_occurrence(timeline, by=[]).df()
+    counted = {(r.emotion_a, r.emotion_b): r.pairs for r in together.itertuples()}
+    assert counted == {("happy", "sad"): 4, ("sad", "sad"): 3, ("happy", "neutral"): 1, ("happy", "happy"): 1}
+    assert together["share"].sum() == pytest.approx(1)
+    lift = together[(together["emotion_a"] == "happy") & (together["emotion_b"] == "sad")]["lift"].item()
+    assert lift == pytest.approx(4 / 18 / (7 / 18 * 10 / 18))  # of 18 faces in 9 pairs 7 and 10
+
+
+def test_an_emotion_is_named_in_any_case(timeline: Timeline) -> None:
+    assert (
+        questions.peaks(timeline, "HAPPY").fetchall() == questions.peaks(timeline, "happy").fetchall() != []
+    )
+    assert (
+        questions.episodes(timeline, "Happy").fetchall() == questions.episodes(timeline, "happy").fetchall()
+    )
+
+
+WRONG: dict[str, tuple[Callable[[Timeline], Any], str]] = {
+    "emotion": (lambda t: questions.episodes(t, "joy"), "there is no emotion joy; this run has angry"),
+    "threshold": (lambda t: questions.peaks(t, threshold=60), "probability is from 0 to 1"),
+    "length": (lambda t: questions.episodes(t, min_s=-1), "min_s is -1; it must be 0 or more"),
+    "no time": (
+        lambda t: questions.shares(t, start_s=3, end_s=1),
+        "nothing lies between a start at 3 s and an end at 1 s",
+    ),
+    "interval": (lambda t: questions.shares(t, every_s=0), "every_s is 0; it must be above 0"),
+    "not a number": (lambda t: series.smooth(t, float("nan")), "must be above 0"),
+    "group": (lambda t: questions.shares(t, by=["age"]), "can be by video, person, track"),
+    "pair": (lambda t: questions.shares(t, by=["pair"]), "can't be by pair"),
+    "pair's person": (
+        lambda t: questions.co_occurrence(t, by="person"),
+        "by person; they can be by video, pair",
+    ),
+    "one group": (lambda t: questions.shares(t, by="age"), "can't be by age; they can be"),
+    "person": (lambda t: questions.shares(t, person="Cy"), "knows no person Cy; it has Ann, Bo"),
+    "video": (lambda t: questions.shares(t, video="gone.mp4"), "has no video gone.mp4"),
+    "baseline": (lambda t: series.baseline(t, by="video"), "by person or track, not by video"),
+    "grid": (lambda t: series.resample(t, by="face"), "by video, person or track, not by face"),
+}
+
+
+@pytest.mark.parametrize(("question", "message"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_asked_is_said(timeline: Timeline, question: Any, message: str) -> None:
+    with pytest.raises(QueryError, match=message.replace("(", r"\(")):
+        question(timeline)
+
+
+OWN = ["place", "step_s", "cell", "face", "number", "n", "start_s", "before", "emotion_a", "person", "happy"]
+
+
+@pytest.fixture(scope="module")
+def owned(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
+    out = write_run(tmp_path_factory.mktemp("owned") / "out", {})
+    add_columns(out, dict.fromkeys(OWN, "string"))
+    add_videos(out, {TALK: [["happy", "happy", "sad", "sad"], ["sad"] * 4]})
+    assign_seats(out, ["Ann", "Bo"])
+    return open_timeline(out)
+
+
+@pytest.mark.parametrize("question", ALL.values(), ids=ALL)
+def test_owners_call_their_columns_as_they_like(question: Callable[..., Any], owned: Timeline) -> None:
+    assert question(owned).fetchall()
+
+
+def test_one_group_needs_no_list(timeline: Timeline) -> None:
+    for question in (questions.shares, questions.co_occurrence):
+        assert question(timeline, by="video").fetchall() == question(timeline, by=["video"]).fetchall()
+    assert "face_a" in questions.co_occurrence(timeline, by="pair").columns
+
+
+def test_reads_only_the_columns_it_needs(timeline: Timeline) -> None:
+    """By DuckDB's own account."""
+    plan = questions.shares(timeline, by=[], video="shop.mp4").explain()
+    assert "emotion" in plan and "p_happy" in plan
+    for column in ("box_x0", "frame_index", "face_px", "blur", "model_id"):
+        assert column not in plan
+
+
+def test_reads_only_the_parts_that_it_needs_from_a_store(store: Store, tmp_path: Path) -> None:
+    grid_s = [k / 5 for k in range(2000)]
+    chance = np.random.default_rng(0)
+    videos = {
+        f"/a/{number}.mp4": Seen(
+            duration_s=400.0,
+            moments_s=grid_s,
+            faces=[(0, time_s, "happy", float(chance.uniform(0.5, 1)), 0.1) for time_s in grid_s],
+        )
+        for number in range(6)
+    }
+    out = write_tables(tmp_path / "out", videos)
+    for path in out.rglob("*"):
+        if path.is_file():
+            store.put(f"results/{path.relative_to(out)}", path.read_bytes())
+    there = open_timeline(f"s3://{BUCKET}/results")
+
+    def bytes_for(asked: Callable[[], duckdb.DuckDBPyRelation]) -> int:
+        before = store.answers["bytes"]
+        assert asked().fetchall()
+        return store.answers["bytes"] - before
+
+    everything = bytes_for(lambda: there.sql("SELECT * FROM tracks"))
+    shares_of_one = bytes_for(lambda: questions.shares(there, video="3.mp4"))
+    emotions = bytes_for(lambda: there.sql("SELECT emotion, count(*) FROM tracks GROUP BY 1"))
+    assert shares_of_one < everything / 4
+    assert emotions < everything / 4
+    assert bytes_for(lambda: questions.peaks(there, video="3.mp4")) < everything / 4
+    local = open_timeline(out)
+    for question in (questions.shares, questions.episodes, questions.peaks, series.smooth):
+        assert question(there).fetchall() == question(local).fetchall()

@@ -1,0 +1,419 @@
+"""The server of a run: byte ranges of its own videos, and nothing else for nobody else."""
+
+import http.client
+import json
+import os
+import shutil
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import numpy as np
+import pytest
+
+from fer_batch.config import AnalyzeConfig
+from fer_batch.errors import OutputError
+from fer_batch.inputs.listing import list_videos
+from fer_batch.inputs.segments import plan_segments
+from fer_batch.run.finalize import finalize
+from fer_batch.run.plan import add_round, start_run
+from fer_batch.schema import EMOTIONS, PROBED, conform
+from fer_batch.timeline.viewer.server import application
+from tests.runs import CARD, Tracks, add_videos, answer_videos, video_id, write_run
+from tests.s3 import Store
+from tests.timeline.conftest import serving
+
+ARCHIVE: dict[str, Tracks | None] = {
+    "/talks/monday.mp4": [["happy"] * 5, ["sad", "sad"]],
+    "/talks/tuesday.mp4": [["happy", "sad", "sad"]],
+    "/talks/50%_off ünï.mp4": [["angry"]],
+    "/clips/empty.mp4": [],
+    "/clips/broken monday.mp4": None,
+}
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def get(url: str, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
+    """An answer to a request that is sent just as it is written."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    connection.request(method, path, headers=dict(headers or {}))
+    answer = connection.getresponse()
+    told = {name.lower(): value for name, value in answer.getheaders()}
+    body = answer.read()
+    connection.close()
+    return answer.status, told, body
+
+
+def asked(url: str, path: str, **values: Any) -> Any:
+    status, _, body = get(url, f"{path}?{urlencode(values)}")
+    assert status == 200
+    return json.loads(body)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(write_run(tmp_path_factory.mktemp("serve") / "run", ARCHIVE)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def talk(watched: Path) -> Iterator[str]:
+    with serving(watched) as url:
+        yield url
+
+
+def media_of(watched: Path) -> tuple[str, bytes]:
+    video = watched.parent / "talk.mp4"
+    return f"/media/{video_id(str(video))}", video.read_bytes()
+
+
+RANGES = [
+    (None, 200, (0, None)),
+    ("bytes=0-", 206, (0, None)),
+    ("bytes=0-0", 206, (0, 1)),
+    ("bytes=100-199", 206, (100, 200)),
+    ("bytes=-7", 206, (-7, None)),
+    ("bytes=100-99999999", 206, (100, None)),
+    ("bytes=-99999999", 206, (0, None)),
+    ("bytes=99999999-", 416, None),
+    ("bytes=99999999-999999999", 416, None),
+]
+
+
+def check_range(url: str, path: str, content: bytes, asked: str | None, status: int, part: Any) -> None:
+    for method in ("GET", "HEAD"):
+        got, headers, body = get(url, path, {"Range": asked} if asked else {}, method)
+        assert got == status
+        if part is None:
+            assert headers["content-range"].endswith(f"*/{len(content)}")
+            continue
+        wanted = content[slice(*part)]
+        assert headers["content-length"] == str(len(wanted))
+        assert headers["accept-ranges"] == "bytes"
+        assert body == (wanted if method == "GET" else b"")
+        if status == 206:
+            first = content.index(wanted) if len(wanted) > 1 else 0
+            assert headers["content-range"] == f"bytes {first}-{first + len(wanted) - 1}/{len(content)}"
+
+
+@pytest.mark.parametrize(("wanted", "status", "part"), RANGES)
+def test_parts_of_a_file_are_answered(
+    wanted: str | None, status: int, part: Any, talk: str, watched: Path
+) -> None:
+    check_range(talk, *media_of(watched), wanted, status, part)
+
+
+@pytest.fixture(scope="module", params=["clips.zip", "packed.zip", "clips.tar", "clips.tar.gz"])
+def member(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Any:
+    """The address of a server of a video in an archive, and its path there."""
+    folder = tmp_path_factory.mktemp("member")
+    archive = folder / request.param
+    if archive.suffix == ".zip":
+        kind = zipfile.ZIP_DEFLATED if "packed" in archive.name else zipfile.ZIP_STORED
+        with zipfile.ZipFile(archive, "w", kind) as file:
+            file.writestr("readme.txt", "no video")
+            file.write(sample, "day/two.mp4")
+    else:
+        with tarfile.open(archive, "w:gz" if archive.suffix == ".gz" else "w") as tar:
+            tar.add(sample, "day/two.mp4")
+    out = folder / "run"
+    uri = write_listed(out, str(archive))
+    with serving(out) as url:
+        found = asked(url, "/api/videos")["videos"]
+        assert [video["uri"] for video in found] == [uri]
+        yield url, f"/media/{found[0]['video_id']}"
+
+
+def write_listed(out: Path, named: str) -> str:
+    """A run of the one video that a name stands for, planned as `analyze` does; its uri."""
+    sources = list_videos([named]).sources
+    (source,) = sources.to_pylist()
+    out.mkdir()
+    start_run(out, AnalyzeConfig(), CARD)
+    rows = conform(sources, PROBED)
+    rows = rows.set_column(rows.schema.get_field_index("status"), PROBED.field("status"), [["ok"]])
+    rows = rows.set_column(rows.schema.get_field_index("duration_s"), PROBED.field("duration_s"), [[1.0]])
+    plan = plan_segments(rows, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1)
+    add_round(out, rows, plan)
+    answer_videos(out, plan, {source["uri"]: [["happy"] * 5]})
+    finalize(out)
+    return str(source["uri"])
+
+
+@pytest.mark.parametrize(("wanted", "status", "part"), RANGES)
+def test_parts_of_an_archives_member_are_answered(
+    wanted: str | None, status: int, part: Any, member: tuple[str, str], sample: Path
+) -> None:
+    check_range(*member, sample.read_bytes(), wanted, status, part)
+
+
+def test_an_archives_member_can_be_read_by_many_at_once(member: tuple[str, str], sample: Path) -> None:
+    content = sample.read_bytes()
+    wrong: list[int] = []
+
+    def read(first: int) -> None:
+        _, _, body = get(*member, {"Range": f"bytes={first}-"})
+        if body != content[first:]:
+            wrong.append(first)
+
+    threads = [threading.Thread(target=read, args=(first,)) for first in range(0, 80_000, 10_000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_video_in_a_store_is_played_from_there(store: Store, sample: Path, tmp_path: Path) -> None:
+    uri = store.put("talks/two.mp4", sample.read_bytes())
+    write_listed(tmp_path / "run", uri)
+    with serving(tmp_path / "run") as url:
+        (video,) = asked(url, "/api/videos")["videos"]
+        path = f"/media/{video['video_id']}"
+        assert asked(url, f"/api/videos/{video['video_id']}/state")["trouble"] is None
+        for wanted, status, part in RANGES:
+            check_range(url, path, sample.read_bytes(), wanted, status, part)
+
+
+def test_results_in_a_store_are_shown(store: Store, watched: Path) -> None:
+    from fer_batch.storage.folder import folder_of
+
+    for path in watched.rglob("*"):
+        if path.is_file():
+            store.put(f"run/{path.relative_to(watched)}", path.read_bytes())
+    with serving(folder_of("s3://archive/run")) as url:
+        (video,) = asked(url, "/api/videos")["videos"]
+        assert video["name"] == "talk.mp4"
+        status, _, body = get(url, f"/api/videos/{video['video_id']}/data")
+        assert (status, body[4:5]) == (200, b"{")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/media/",
+        "/media/0000000000000000",
+        "/media//etc/passwd",
+        "/media/..%2f..%2fetc%2fpasswd",
+        "/media/../run.json",
+        "/media/%2Ftalks%2Fmonday.mp4",
+        "/media/talk.mp4",
+        "/page/",
+        "/page/../page.py",
+        "/page/..%2fpage.py",
+        "/page/%2e%2e/page.py",
+        "/page//etc/passwd",
+        "/page/report.html",
+        "/page/vendor/LICENSE",
+        "/run.json",
+        "/video/0000000000000000",
+        "/video/%3Cscript%3E",
+        "/api/videos/0000000000000000/data",
+        "/api",
+        "/etc/passwd",
+        "/api/videos/x/state",
+        "/page/style.css/",
+        "/media/" + "a" * 5000,
+    ],
+)
+def test_nothing_but_this_runs_videos_is_found(path: str, talk: str, watched: Path) -> None:
+    status, _, body = get(talk, path)
+    assert status == 404
+    assert len(body) < 100
+    assert b"root:" not in body
+
+
+@pytest.mark.parametrize("path", ["/", "/api/run", "/api/videos", "/page/style.css", "MEDIA"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "0.0.0.0", "[::1]"]
+)
+def test_a_host_of_another_name_is_refused(path: str, host: str, talk: str, watched: Path) -> None:
+    path = path.replace("MEDIA", media_of(watched)[0])
+    status, _, body = get(talk, path, {"Host": host})
+    assert status == 400
+    assert len(body) < 100
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "localhost:9000", "LOCALHOST"])
+def test_this_machine_may_be_called_by_its_names(host: str, talk: str) -> None:
+    assert get(talk, "/api/run", {"Host": host})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "status"),
+    [
+        ("none", "navigate", 200),
+        ("same-origin", "cors", 200),
+        ("cross-site", "navigate", 200),
+        ("cross-site", "no-cors", 403),
+        ("same-site", "no-cors", 403),
+        ("same-site", "cors", 403),
+        ("cross-site", "cors", 403),
+    ],
+)
+def test_pages_of_other_sites_are_refused(site: str, mode: str, status: int, talk: str) -> None:
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Origin": "http://evil.example"}
+    assert get(talk, "/api/videos", headers)[0] == status
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 200),
+        ("/api/run", 200),
+        ("/page/style.css", 200),
+        ("MEDIA", 200),
+        ("/nothing", 404),
+        ("/api/videos?first=x", 400),
+    ],
+)
+def test_every_answer_is_for_this_site_alone(path: str, status: int, talk: str, watched: Path) -> None:
+    got, headers, _ = get(
+        talk, path.replace("MEDIA", media_of(watched)[0]), {"Origin": "http://evil.example"}
+    )
+    assert got == status
+    assert not [name for name in headers if name.startswith("access-control")]
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+def test_nothing_can_be_written(method: str, talk: str, watched: Path) -> None:
+    for path in ("/", "/api/videos", media_of(watched)[0]):
+        assert get(talk, path, method=method)[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.mp4", "video/mp4"),
+        ("a.webm", "video/webm"),
+        ("a.html", "application/octet-stream"),
+        ("a.svg", "application/octet-stream"),
+        ("a", "application/octet-stream"),
+        ("a.xml", "application/octet-stream"),
+    ],
+)
+def test_a_file_is_never_a_page_of_its_own(name: str, kind: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("<html><script>alert(1)</script>")
+    uri = str(tmp_path / name)
+    with serving(write_run(tmp_path / "run", {uri: []})) as url:
+        _, headers, _ = get(url, f"/media/{video_id(uri)}")
+    assert headers["content-type"] == kind
+
+
+def names(url: str, **filters: Any) -> list[str]:
+    return [video["name"] for video in asked(url, "/api/videos", **filters)["videos"]]
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({"words": "nothing such"}, []),
+        ({}, ["broken monday.mp4", "empty.mp4", "50%_off ünï.mp4", "monday.mp4", "tuesday.mp4"]),
+        ({"words": "MONDAY"}, ["broken monday.mp4", "monday.mp4"]),
+        ({"words": "monday talks"}, ["monday.mp4"]),
+        ({"words": "ÜNÏ"}, ["50%_off ünï.mp4"]),
+        ({"words": "%"}, ["50%_off ünï.mp4"]),
+        ({"words": "' OR 1=1 --"}, []),
+        ({"status": "ok"}, ["50%_off ünï.mp4", "monday.mp4", "tuesday.mp4"]),
+        ({"status": "failed"}, ["broken monday.mp4"]),
+        ({"status": "no_faces", "words": "monday"}, []),
+        ({"emotion": "happy"}, ["monday.mp4", "tuesday.mp4"]),
+        ({"emotion": "sad"}, ["tuesday.mp4", "monday.mp4"]),
+        ({"emotion": "sad", "words": "monday"}, ["monday.mp4"]),
+        ({"emotion": "fear"}, []),
+        ({"emotion": "' OR 1=1 --"}, []),
+        ({"person": "nobody"}, []),
+        ({"first": 1, "count": 2}, ["empty.mp4", "50%_off ünï.mp4"]),
+        ({"first": 99}, []),
+        ({"count": -1}, []),
+    ],
+)
+def test_the_list_is_filtered(filters: dict[str, Any], found: list[str], archive: str) -> None:
+    assert names(archive, **filters) == found
+
+
+def test_an_emotion_comes_with_its_share(archive: str) -> None:
+    videos = asked(archive, "/api/videos", emotion="sad")["videos"]
+    assert [video["share"] for video in videos] == pytest.approx([2 / 3, 2 / 7])
+
+
+def test_strips_are_the_emotions_over_time(archive: str) -> None:
+    ids = [video_id(uri) for uri in ARCHIVE]
+    strips = asked(archive, "/api/strips", ids=",".join([*ids, "0000000000000000", "'"]))
+    assert strips.keys() == set(ids)
+    assert asked(archive, "/api/strips") == {}
+    monday, empty = strips[video_id("/talks/monday.mp4")], strips[video_id("/clips/empty.mp4")]
+    cells, happy = monday["cells"], EMOTIONS.index("happy")
+    assert cells == [happy] * 5
+    assert np.flatnonzero(monday["counts"]).tolist() == [happy, EMOTIONS.index("sad")]
+    assert (monday["counts"][happy], sum(monday["counts"])) == (5, 7)
+    assert set(empty["cells"]) == {255}
+
+
+def test_tables_written_anew_are_shown(tmp_path: Path) -> None:
+    out = write_run(tmp_path / "run", {"/a.mp4": [["happy"]]})
+    with serving(out) as url:
+        before = asked(url, "/api/run")
+        assert names(url) == ["a.mp4"]
+        for number in range(3):
+            add_videos(out, {f"/b{number}.mp4": [["sad"]]})
+            assert names(url) == ["a.mp4", *(f"b{n}.mp4" for n in range(number + 1))]
+        assert asked(url, "/api/run")["state"] != before["state"]
+        status, _, _ = get(url, f"/api/videos/{video_id('/b2.mp4')}/data")
+        assert status == 200
+
+
+def test_persons_are_known_as_soon_as_somebody_says_who_is_who(tmp_path: Path) -> None:
+    from fer_batch.cli.main import main
+
+    out = write_run(tmp_path / "run", {"/a.mp4": [["happy"], ["sad"]], "/b.mp4": [["happy"]]})
+    with serving(out) as url:
+        assert asked(url, "/api/persons") == []
+        (tmp_path / "people.csv").write_text("video,track_id,person\na.mp4,1,Ann <b>\n")
+        assert main(["assign", str(out), str(tmp_path / "people.csv")]) == 0
+        assert asked(url, "/api/persons") == ["Ann <b>"]
+        assert names(url, person="Ann <b>") == ["a.mp4"]
+        assert names(url, person="Ann <b>", emotion="happy") == []
+
+
+@pytest.mark.parametrize("damage", ["gone", "folder", "pipe", "other"])
+def test_a_file_that_cannot_be_played_is_told_in_words(damage: str, tmp_path: Path, sample: Path) -> None:
+    video = Path(shutil.copy(sample, tmp_path / "talk.mp4"))
+    out = write_run(tmp_path / "run", {str(video): [["happy"] * 5]})
+    video.unlink()
+    if damage == "folder":
+        video.mkdir()
+    elif damage == "pipe":
+        os.mkfifo(video)
+    elif damage == "other":
+        video.write_bytes(b"another")
+    with serving(out) as url:
+        state = asked(url, f"/api/videos/{video_id(str(video))}/state")
+        status, _, body = get(url, f"/media/{video_id(str(video))}")
+    if damage == "other":
+        assert (status, body, state["trouble"]) == (200, b"another", None)
+        assert "size" in state["note"]
+    else:
+        assert status == 404
+        assert state["trouble"] == body.decode()
+        assert {"gone": "not there", "folder": "regular", "pipe": "regular"}[damage] in state["trouble"]
+
+
+@pytest.mark.parametrize("make", [None, Path.mkdir, Path.touch])
+def test_a_folder_without_a_run_is_refused(make: Any, tmp_path: Path) -> None:
+    if make:
+        make(tmp_path / "out")
+    with pytest.raises(OutputError, match="out"):
+        application(tmp_path / "out")

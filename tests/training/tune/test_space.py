@@ -1,0 +1,139 @@
+"""The space of a study: every point of it is a configuration, and one of them is the base."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from fer_batch.config import IMBALANCE, TrainConfig
+from fer_batch.model.cnn_bilstm import CnnBiLstm
+from fer_batch.model.weights import Card, save_checkpoint
+from fer_batch.model.zoo import NETWORKS, build
+from fer_batch.training.loop import architecture_of
+from fer_batch.training.presets import PRESETS, preset
+from fer_batch.training.tune.space import AUGMENTED, base_point, derived, space
+
+DATA: dict[str, Any] = {"data": (("fer2013", "x"),)}
+NONE: dict[str, Any] = dict.fromkeys(AUGMENTED, 0.0)
+BASES = {
+    "default": TrainConfig(**DATA),
+    **{name: TrainConfig(**DATA, **preset(name)) for name in PRESETS},
+    "narrow": TrainConfig(**DATA, filters=(3, 12), depths=(1, 1)),
+    "bare": TrainConfig(**DATA, dropout=0.0, **NONE),
+    "own dropouts": TrainConfig(**DATA, network="cnn-lstm", dropouts=(0.1, 0.2, 0.3, 0.98)),
+    "no dropouts": TrainConfig(**DATA, network="cnn4", dropouts=(0.0,) * 6, depths=(1, 1, 1, 1)),
+    "backbone": TrainConfig(**DATA, backbone="resnet18"),
+    "all mirrored": TrainConfig(**DATA, flip=0.9, erasing=1.0),
+}
+
+
+@st.composite
+def points(draw: st.DrawFn) -> tuple[TrainConfig, dict[str, Any]]:
+    """A base and a point of its space."""
+    config = BASES[draw(st.sampled_from(sorted(BASES)))]
+    point = {}
+    for name, distribution in space(config).items():
+        if isinstance(distribution, CategoricalDistribution):
+            point[name] = draw(st.sampled_from(distribution.choices))
+        else:
+            assert isinstance(distribution, FloatDistribution)
+            point[name] = draw(st.floats(distribution.low, distribution.high))
+    return config, point
+
+
+@given(points())
+def test_every_point_is_a_configuration_that_differs_only_in_what_is_searched(
+    drawn: tuple[TrainConfig, dict[str, Any]],
+) -> None:
+    config, point = drawn
+    found = derived(config, point)
+    assert (found.lr, found.imbalance) == (point["lr"], point["imbalance"])
+    searched = {"lr", "imbalance", "filters", "dropout", "dropouts", *AUGMENTED}
+    fields = {field.name for field in dataclasses.fields(config)}
+    assert all(getattr(found, name) == getattr(config, name) for name in fields - searched)
+    assert len(found.filters) == len(config.filters)
+    if found.filters != config.filters:
+        assert all(width >= 8 and width % 8 == 0 for width in found.filters)
+    for before, share in zip(
+        (config.dropout, *config.dropouts), (found.dropout, *found.dropouts), strict=False
+    ):
+        assert share <= max(before, 0.9)
+    assert found.flip <= max(config.flip, 0.5)
+    assert found.erasing <= 1
+
+
+@settings(max_examples=10)
+@given(points())
+def test_every_point_is_a_network(drawn: tuple[TrainConfig, dict[str, Any]]) -> None:
+    small = dataclasses.replace(drawn[0], backbone="", filters=drawn[0].filters[:1] * len(drawn[0].filters))
+    point = {"width": 1.0, **drawn[1]}
+    build(*architecture_of(derived(small, point), 3))
+
+
+@pytest.mark.parametrize("name", sorted(BASES))
+def test_the_base_is_a_point_of_its_own_space(name: str) -> None:
+    config = BASES[name]
+    point = base_point(config)
+    assert point.keys() == space(config).keys()
+    for key, distribution in space(config).items():
+        assert distribution._contains(distribution.to_internal_repr(point[key])), key
+    assert derived(config, point) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("default", {"width": 0.5}, {"filters": (16, 32, 64, 128)}),
+        ("default", {"width": 1.5}, {"filters": (48, 96, 192, 384)}),
+        ("narrow", {"width": 0.75}, {"filters": (8, 8)}),
+        ("narrow", {"width": 1.5}, {"filters": (8, 16)}),
+        ("default", {"dropout": 0.0}, {"dropout": 0.0}),
+        ("default", {"dropout": 1.5}, {"dropout": 0.45}),
+        ("bare", {"dropout": 0.5}, {"dropout": 0.15}),
+        ("cnn4-fer2013", {"dropout": 0.5}, {"dropouts": (0.2, 0.2, 0.2, 0.2, 0.2, 0.15)}),
+        ("dcnn-bilstm-ck48", {"dropout": 1.5}, {"dropouts": (0.6, 0.6, 0.6, 0.675, 0.525, 0.675, 0.9)}),
+        ("own dropouts", {"dropout": 1.5}, {"dropouts": (0.15, 0.3, 0.45, 0.98)}),
+        ("no dropouts", {"dropout": 1.0}, {"dropouts": (0.4, 0.4, 0.4, 0.4, 0.4, 0.3)}),
+        ("default", {"augmentation": 0.0}, NONE),
+        ("default", {"augmentation": 2.0}, {"rotation_deg": 20.0, "zoom": 0.28, "flip": 0.5, "erasing": 1.0}),
+        ("bare", {"augmentation": 0.5}, {"rotation_deg": 5.0, "flip": 0.25, "erasing": 0.25}),
+        ("cnn4bn-fer2013", {"augmentation": 2.0}, {"rotation_deg": 11.6, "lighting": 0.0, "erasing": 0.0}),
+        ("all mirrored", {"augmentation": 1.5}, {"flip": 0.9, "erasing": 1.0}),
+    ],
+)
+def test_a_factor_is_of_the_base_or_where_it_has_none_of_the_default(
+    name: str, changes: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    found = derived(BASES[name], base_point(BASES[name]) | changes)
+    for key, value in expected.items():
+        assert getattr(found, key) == pytest.approx(value), key
+
+
+def test_what_is_given_with_the_network_is_not_searched(tmp_path: Path) -> None:
+    everything = {"lr", "width", "dropout", "augmentation", "imbalance"}
+    assert space(BASES["default"]).keys() == everything
+    assert space(BASES["backbone"]).keys() == everything - {"width"}
+    architecture: dict[str, Any] = {"classes": 2, "filters": [8, 8], "depths": [1, 1]}
+    card = Card(classes=("a", "b"), architecture=architecture)
+    save_checkpoint(tmp_path / "ours.safetensors", CnnBiLstm(**architecture), card)
+    begun = TrainConfig(**DATA, init=str(tmp_path / "ours.safetensors"))
+    assert space(begun).keys() == everything - {"width"}
+    architecture = {"classes": 2, "filters": [8, 8, 8, 8], "depths": [1, 1, 1, 1]}
+    card = Card(classes=("a", "b"), network="cnn-lstm", architecture=architecture, window_length=1)
+    save_checkpoint(tmp_path / "other.safetensors", NETWORKS["cnn-lstm"](**architecture), card)
+    begun = TrainConfig(**DATA, init=str(tmp_path / "other.safetensors"))
+    assert space(begun).keys() == everything - {"width", "dropout"}
+    assert derived(begun, base_point(begun)) == begun
+
+
+def test_the_learning_rate_is_from_a_tenth_to_three_times() -> None:
+    lr = space(BASES["default"])["lr"]
+    assert isinstance(lr, FloatDistribution)
+    assert (lr.low, lr.high, lr.log) == pytest.approx((0.01, 0.3, True))
+    imbalance = space(BASES["default"])["imbalance"]
+    assert isinstance(imbalance, CategoricalDistribution)
+    assert imbalance.choices == IMBALANCE

@@ -1,0 +1,264 @@
+"""A video written anew: as many frames, at their times, upright, with the sound that it had."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from fer_batch.errors import DecodeError, OutputError
+from fer_batch.video.canvas import Canvas
+from fer_batch.video.redraw import redraw
+from tests.conftest import write_video
+
+
+def nothing(_canvas: Canvas, _time_s: float) -> None: ...
+
+
+def with_sound(source: Path, target: Path, codec: str, streams: int = 1, more_s: float = 0) -> Path:
+    """A video with a tone added, that goes on for `more_s` seconds after the last frame."""
+    rate = 44_100
+    with av.open(str(source)) as container, av.open(str(target), "w") as output:
+        original = container.streams.video[0]
+        pictures = output.add_stream_from_template(original)
+        pictures.metadata["location"] = "+52.5+013.4/"
+        output.metadata["comment"] = "a secret of its owner"
+        sounds = [output.add_stream(codec, rate=rate, layout="stereo") for _ in range(streams)]
+        written = 0
+        end_s = 0.0
+        for packet in container.demux(original):
+            if packet.dts is None:
+                end_s += more_s
+            else:
+                end_s = float(packet.dts * packet.time_base)
+                packet.stream = pictures
+                output.mux(packet)
+            while written / rate < end_s:
+                tone = 8000 * np.sin(np.arange(written, written + 1024) / rate * 2 * np.pi * 440)
+                samples = np.repeat(tone.astype(np.int16), 2)[None]
+                frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
+                frame.sample_rate, frame.pts, frame.time_base = rate, written, Fraction(1, rate)
+                for sound in sounds:
+                    output.mux(sound.encode(frame))
+                written += 1024
+        for sound in sounds:
+            output.mux(sound.encode())
+    return target
+
+
+def frames(path: Path) -> list[av.VideoFrame]:
+    with av.open(str(path)) as container:
+        return list(container.decode(video=0))
+
+
+def times(path: Path) -> list[Fraction]:
+    """Since the first frame, in seconds."""
+    stamps = [frame.pts * frame.time_base for frame in frames(path)]
+    return [stamp - stamps[0] for stamp in stamps]
+
+
+def sound(path: Path, stream: int = 0) -> list[tuple[float, bytes]]:
+    """The packets of sound, with their times since the first frame."""
+    with av.open(str(path)) as container:
+        first = next(container.decode(video=0))
+        start = float(first.pts * first.time_base)
+    with av.open(str(path)) as container:
+        packets = container.demux(container.streams.audio[stream])
+        return [(float(p.pts * p.time_base) - start, bytes(p)) for p in packets if p.size]
+
+
+def noise(one: av.VideoFrame, other: av.VideoFrame) -> float:
+    """Mean difference of pixels, of 255."""
+    images = [frame.to_ndarray(format="rgb24").astype(int) for frame in (one, other)]
+    return float(np.abs(images[0] - images[1]).mean())
+
+
+@pytest.mark.parametrize(("suffix", "exact"), [(".mp4", 0.0), (".mkv", 0.0005)])
+def test_frames_times_and_sound_stay(sample: Path, tmp_path: Path, suffix: str, exact: float) -> None:
+    source = with_sound(sample, tmp_path / "with_sound.mp4", "aac")
+    target = tmp_path / f"out{suffix}"
+    told: list[float] = []
+    done = redraw(str(source), target, nothing, on_progress=told.append)
+    assert (done.frames, done.sounds, done.error) == (250, ["aac, copied"], None)
+    assert told == [float(time) for time in times(source)]
+    assert times(target) == pytest.approx(times(source), abs=exact)
+    before, after = frames(source), frames(target)
+    assert {(frame.width, frame.height) for frame in after} == {(640, 360)}
+    assert max(noise(before[n], after[n]) for n in range(0, 250, 25)) < 3
+    assert [content for _, content in sound(target)] == [content for _, content in sound(source)]
+    assert [t for t, _ in sound(target)] == pytest.approx([t for t, _ in sound(source)], abs=0.001)
+    with av.open(str(target)) as container:
+        said = {**container.metadata, **container.streams.video[0].metadata}
+        assert container.streams.video[0].codec_context.name == "h264"
+    assert "secret" not in str(said)
+    assert b"+52.5" not in target.read_bytes()
+
+
+def test_sound_that_goes_on_after_the_last_frame_stays(
+    sample_frames: list[np.ndarray], tmp_path: Path
+) -> None:
+    pictures = write_video(tmp_path / "pictures.mp4", sample_frames[:25], bf="0", tune="zerolatency")
+    source = with_sound(pictures, tmp_path / "with_sound.mp4", "aac", more_s=3.0)
+    redraw(str(source), tmp_path / "out.mp4", nothing)
+    assert len(sound(source)) > 150
+    assert [content for _, content in sound(tmp_path / "out.mp4")] == [
+        content for _, content in sound(source)
+    ]
+
+
+def test_sound_that_the_container_does_not_take_is_encoded(sample: Path, tmp_path: Path) -> None:
+    source = with_sound(sample, tmp_path / "with_sound.mov", "pcm_mulaw", streams=2)
+    target = tmp_path / "out.mp4"
+    done = redraw(str(source), target, nothing)
+    assert done.sounds == ["pcm_mulaw, encoded as AAC, as the container doesn't take it"] * 2
+    with av.open(str(target)) as container:
+        assert [stream.codec_context.name for stream in container.streams.audio] == ["aac", "aac"]
+        (heard, *_) = [f.to_ndarray() for n, f in enumerate(container.decode(audio=1)) if n == 100]
+    assert heard.max() == pytest.approx(8000 / 32_768, rel=0.1)
+
+
+def test_uneven_times_stay(sample_frames: list[np.ndarray], tmp_path: Path) -> None:
+    stamps = [0.0, 0.04, 0.2, 0.201, 0.5, 1.7, 1.75, 1.8]
+    source = write_video(tmp_path / "uneven.mp4", sample_frames[:8], times_s=stamps)
+    redraw(str(source), tmp_path / "out.mp4", nothing)
+    assert [float(time) for time in times(tmp_path / "out.mp4")] == pytest.approx(stamps, abs=1e-9)
+
+
+def test_of_two_frames_at_one_time_the_first_is_written(
+    sample_frames: list[np.ndarray], tmp_path: Path
+) -> None:
+    whole = write_video(tmp_path / "whole.mkv", sample_frames[:6], g="1", bf="0")
+    source = tmp_path / "twice.mkv"
+    with av.open(str(whole)) as container, av.open(str(source), "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        for packet, stamp in zip(container.demux(video=0), (0, 40, 40, 80, 80, 120), strict=False):
+            packet.pts = packet.dts = stamp
+            packet.stream = stream
+            output.mux(packet)
+    assert len(frames(source)) == 6
+    redraw(str(source), tmp_path / "out.mp4", nothing)
+    assert [float(time) for time in times(tmp_path / "out.mp4")] == pytest.approx([0, 0.04, 0.08, 0.12])
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_it_comes_out_upright(sample_frames: list[np.ndarray], tmp_path: Path, degrees: int) -> None:
+    if not hasattr(av.VideoStream, "set_display_rotation"):
+        pytest.skip("this PyAV writes no display matrix")
+    source, image = tmp_path / "turned.mp4", sample_frames[0]
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stored = np.ascontiguousarray(np.rot90(image, -degrees // 90))
+        stream.height, stream.width, stream.pix_fmt = *stored.shape[:2], "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
+        stream.set_display_rotation(degrees)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="rgb24")))
+        container.mux(stream.encode())
+
+    def mark(canvas: Canvas, _: float) -> None:
+        canvas.fill((0, 0, 64, 36), "#ffffff")
+
+    redraw(str(source), tmp_path / "out.mp4", mark)
+    (frame,) = frames(tmp_path / "out.mp4")
+    assert (frame.rotation, frame.width, frame.height) == (0, 640, 360)
+    shown = frame.to_ndarray(format="rgb24").astype(int)
+    assert shown[4:32, 4:60].min() > 230
+    assert np.abs(shown[60:, 80:] - image[60:, 80:]).mean() < 4
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == (2 if degrees % 180 == 0 else Fraction(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "size"),
+    [
+        ("yuv420p", (161, 91)),
+        ("yuv444p", (160, 90)),
+        ("yuv422p10le", (160, 90)),
+        ("gray", (160, 90)),
+        ("bgr0", (3, 3)),
+    ],
+)
+def test_other_formats_and_odd_sizes_become_what_players_know(
+    sample_frames: list[np.ndarray], tmp_path: Path, pixels: str, size: tuple[int, int]
+) -> None:
+    width, height = size
+    source = tmp_path / "other.mkv"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
+        for image in sample_frames[:3]:
+            cut = np.ascontiguousarray(image[100 : 100 + height, 100 : 100 + width])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(cut, format="rgb24")))
+        container.mux(stream.encode())
+    assert redraw(str(source), tmp_path / "out.mp4", nothing).frames == 3
+    before, after = frames(source), frames(tmp_path / "out.mp4")
+    assert {frame.format.name for frame in after} == {"yuv420p"}
+    even = (width // 2 * 2, height // 2 * 2)
+    assert [(frame.width, frame.height) for frame in after] == [even] * 3
+    images = [f[0].to_ndarray(format="rgb24")[: even[1], : even[0]].astype(int) for f in (before, after)]
+    assert np.abs(images[0] - images[1]).mean() < 8
+
+
+def test_the_range_of_luma_stays(sample_frames: list[np.ndarray], tmp_path: Path) -> None:
+    source = write_video(tmp_path / "full.mp4", sample_frames[:2], **{"x264-params": "fullrange=on"})
+    assert frames(source)[0].format.name == "yuvj420p"
+
+    def mark(canvas: Canvas, _: float) -> None:
+        canvas.fill((0, 0, 64, 36), "#808080")
+
+    redraw(str(source), tmp_path / "out.mp4", mark)
+    before, after = frames(source)[0], frames(tmp_path / "out.mp4")[0]
+    shown = after.to_ndarray(format="rgb24").astype(int)
+    assert shown[4:32, 4:60] == pytest.approx(128, abs=4)
+    assert np.abs(shown[60:] - before.to_ndarray(format="rgb24")[60:]).mean() < 4
+
+
+def test_what_is_cut_off_is_written_as_far_as_it_goes(sample: Path, tmp_path: Path) -> None:
+    with av.open(str(sample)) as container, av.open(str(tmp_path / "whole.mkv"), "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                output.mux(packet)
+    content = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
+    done = redraw(str(tmp_path / "cut.mkv"), tmp_path / "out.mp4", nothing)
+    assert 20 < done.frames < 240
+    assert len(frames(tmp_path / "out.mp4")) == done.frames
+
+
+def broken(path: Path) -> Path:
+    path.write_bytes(b"not a video")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(lambda path: path, "does not exist"), (broken, "not a video")],
+    ids=["gone", "no video"],
+)
+def test_what_can_not_be_read_leaves_no_file(
+    tmp_path: Path, make: Callable[[Path], Path], message: str
+) -> None:
+    source = make(tmp_path / "x.mp4")
+    with pytest.raises(DecodeError, match=message):
+        redraw(str(source), tmp_path / "out.mp4", nothing)
+    assert [path for path in tmp_path.iterdir() if path != source] == []
+
+
+def test_an_error_on_the_way_leaves_what_was_there(sample: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.mp4").write_bytes(b"as it was")
+
+    def fail(_canvas: Canvas, time_s: float) -> None:
+        if time_s > 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        redraw(str(sample), tmp_path / "out.mp4", fail)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("out.mp4", b"as it was")]
+
+
+def test_a_folder_that_is_not_there_is_told(sample: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="can't be written: No such file"):
+        redraw(str(sample), tmp_path / "no" / "out.mp4", nothing)
