@@ -1,16 +1,34 @@
-"""Colours of emotions: apart in grey, and for all kinds of colour vision."""
+"""Emotion colours are distinguishable in grey and by all kinds of colour vision; figures are saved whole."""
 
+import io
 from collections.abc import Iterable
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from fer_batch.plotting import EMOTION_COLOURS, OTHER_COLOURS, colour_of, ink_on, letters_of
+from fer_batch.errors import OutputError
+from fer_batch.plotting import (
+    EMOTION_COLOURS,
+    FIGURE_SUFFIXES,
+    HATCHES,
+    MAX_SIDE_PX,
+    OTHER_COLOURS,
+    abbreviate_classes,
+    new_figure,
+    pick_colour,
+    pick_hatch,
+    pick_text_colour,
+    render_figure,
+    save_figure,
+    shorten_name,
+)
 from fer_batch.schema import EMOTIONS
 
 XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-SIGHT = {
+VISION = {
     "trichromat": np.eye(3),
     "protanope": [
         [0.152286, 1.052583, -0.204868],
@@ -28,7 +46,7 @@ SIGHT = {
         [0.004733, 0.691367, 0.303900],
     ],
 }
-"""Linear sRGB as seen: Machado, Oliveira and Fernandes (2009), severity 1.0."""
+"""Matrices on linear sRGB from Machado, Oliveira and Fernandes (2009), severity 1.0."""
 
 
 def linear(colour: str) -> np.ndarray:
@@ -36,50 +54,49 @@ def linear(colour: str) -> np.ndarray:
     return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
 
 
-def lab(colour: str, sight: str = "trichromat") -> np.ndarray:
-    """`(3,)` CIELAB, D65."""
-    seen = np.clip(np.array(SIGHT[sight]) @ linear(colour), 0, 1)
+def lab(colour: str, vision: str = "trichromat") -> np.ndarray:
+    """Return `(3,)` CIELAB under D65."""
+    seen = np.clip(np.array(VISION[vision]) @ linear(colour), 0, 1)
     ratios = XYZ @ seen / XYZ.sum(axis=1)
     f = np.where(ratios > (6 / 29) ** 3, np.cbrt(ratios), ratios / (3 * (6 / 29) ** 2) + 4 / 29)
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
 def luma(colour: str) -> float:
-    """0 to 255, by BT.601."""
+    """Return the luma of BT.601, 0 to 255."""
     return sum(w * int(colour[at : at + 2], 16) for w, at in ((0.299, 1), (0.587, 3), (0.114, 5)))
 
 
-def least_step(values: Iterable[float]) -> float:
-    """The least difference between two."""
+def smallest_step(values: Iterable[float]) -> float:
     return min(high - low for low, high in pairwise(sorted(values)))
 
 
-def least_distance(colours: list[str], sight: str) -> float:
-    """Between two, in CIELAB; 2 can just be seen."""
-    return min(float(np.linalg.norm(lab(a, sight) - lab(b, sight))) for a, b in combinations(colours, 2))
+def smallest_distance(colours: list[str], vision: str) -> float:
+    """Return the smallest distance in CIELAB; a distance of 2 is just noticeable."""
+    return min(float(np.linalg.norm(lab(a, vision) - lab(b, vision))) for a, b in combinations(colours, 2))
 
 
 @pytest.mark.parametrize(("colour", "expected"), [("#000000", 0), ("#777777", 50), ("#ffffff", 100)])
-def test_lightness_is_that_of_cie(colour: str, expected: float) -> None:
+def test_reference_lightness_matches_cie(colour: str, expected: float) -> None:
     assert lab(colour)[0] == pytest.approx(expected, abs=0.1)
 
 
-def test_emotions_are_apart_in_grey() -> None:
-    colours = tuple(colour_of(name, EMOTIONS) for name in EMOTIONS)
-    assert least_step(lab(colour)[0] for colour in colours) >= 10
-    assert least_step(map(luma, colours)) >= 26
-    assert least_step(lab(colour)[0] for colour in colours + OTHER_COLOURS) >= 4
-    assert least_step(map(luma, colours + OTHER_COLOURS)) >= 11
+def test_emotions_differ_in_grey() -> None:
+    colours = tuple(pick_colour(name, EMOTIONS) for name in EMOTIONS)
+    assert smallest_step(lab(colour)[0] for colour in colours) >= 10
+    assert smallest_step(map(luma, colours)) >= 26
+    assert smallest_step(lab(colour)[0] for colour in colours + OTHER_COLOURS) >= 4
+    assert smallest_step(map(luma, colours + OTHER_COLOURS)) >= 11
 
 
-@pytest.mark.parametrize("sight", SIGHT)
-def test_colours_are_apart_for_everybody(sight: str) -> None:
-    assert least_distance(list(EMOTION_COLOURS.values()), sight) >= 15
-    assert least_distance([*EMOTION_COLOURS.values(), *OTHER_COLOURS], sight) >= 13
+@pytest.mark.parametrize("vision", VISION)
+def test_colours_differ_for_every_kind_of_colour_vision(vision: str) -> None:
+    assert smallest_distance(list(EMOTION_COLOURS.values()), vision) >= 15
+    assert smallest_distance([*EMOTION_COLOURS.values(), *OTHER_COLOURS], vision) >= 13
 
 
 def test_neutral_is_grey() -> None:
-    assert np.ptp(linear(colour_of("neutral", EMOTIONS))) == 0
+    assert np.ptp(linear(pick_colour("neutral", EMOTIONS))) == 0
 
 
 @pytest.mark.parametrize(
@@ -92,25 +109,25 @@ def test_neutral_is_grey() -> None:
         ("happy", "neutral", *(f"class {n}" for n in range(11))),
     ],
 )
-def test_other_classes_have_colours_of_their_own(classes: tuple[str, ...]) -> None:
-    colours = [colour_of(name, classes) for name in classes]
+def test_other_classes_have_distinct_colours(classes: tuple[str, ...]) -> None:
+    colours = [pick_colour(name, classes) for name in classes]
     assert len(set(colours)) == len(classes)
     for name, colour in zip(classes, colours, strict=True):
         assert (name == "neutral") == (colour == EMOTION_COLOURS["neutral"])
         assert colour == EMOTION_COLOURS.get(name, colour)
 
 
-def test_a_class_that_the_output_has_not_is_refused() -> None:
+def test_unknown_class_has_no_colour() -> None:
     with pytest.raises(ValueError, match="contempt"):
-        colour_of("contempt", EMOTIONS)
+        pick_colour("contempt", EMOTIONS)
     with pytest.raises(ValueError, match="happy"):
-        colour_of("happy", ("calm",))
+        pick_colour("happy", ("calm",))
 
 
 @pytest.mark.parametrize("colour", [*EMOTION_COLOURS.values(), *OTHER_COLOURS, "#000000", "#ffffff"])
-def test_text_on_a_colour_has_contrast(colour: str) -> None:
+def test_text_contrasts_with_its_background(colour: str) -> None:
     paper, ink = (
-        0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in (linear(colour), linear(ink_on(colour)))
+        0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in (linear(colour), linear(pick_text_colour(colour)))
     )
     assert (max(paper, ink) + 0.05) / (min(paper, ink) + 0.05) >= 4.5
 
@@ -124,5 +141,52 @@ def test_text_on_a_colour_has_contrast(colour: str) -> None:
         (("a", "ab", "abc"), ["A", "Ab", "Abc"]),
     ],
 )
-def test_letters_tell_classes_apart(classes: tuple[str, ...], letters: list[str]) -> None:
-    assert list(letters_of(classes).values()) == letters
+def test_abbreviations_are_unique(classes: tuple[str, ...], letters: list[str]) -> None:
+    assert list(abbreviate_classes(classes).values()) == letters
+
+
+def test_hatches_differ_for_ten_classes_and_then_repeat() -> None:
+    classes = [f"class {n}" for n in range(11)]
+    hatches = [pick_hatch(name, classes) for name in classes]
+    assert len(set(hatches[:10])) == len(HATCHES)
+    assert hatches[10] == hatches[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("happy", "happy"), ("abcdefghijkl", "abcd…ijkl"), ("two\nlines", "two lines"), ("", "")],
+)
+def test_long_names_lose_their_middle(name: str, expected: str) -> None:
+    assert shorten_name(name, 9) == expected
+
+
+@pytest.mark.parametrize("suffix", [*FIGURE_SUFFIXES, ".PNG"])
+def test_saved_figures_are_complete_and_repeatable(suffix: str, tmp_path: Path) -> None:
+    contents = []
+    for number in range(2):
+        figure = new_figure(3, 2)
+        figure.subplots().plot([0, 1], [1, 0])
+        save_figure(figure, tmp_path / f"{number}{suffix}", dpi=50)
+        contents.append((tmp_path / f"{number}{suffix}").read_bytes())
+    assert contents[0] == contents[1] and len(contents[0]) > 500
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"0{suffix}", f"1{suffix}"]
+
+
+def test_figure_that_cannot_be_saved_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"figure\.gif: use one of \.png, \.svg, \.pdf"):
+        save_figure(new_figure(1, 1), tmp_path / "figure.gif")
+    with pytest.raises(OutputError, match=r"cannot write .*figure\.png"):
+        save_figure(new_figure(1, 1), tmp_path / "missing" / "figure.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*folder\.png"):
+        save_figure(new_figure(1, 1), tmp_path / "folder.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_large_figures_are_rendered_with_fewer_dots() -> None:
+    with Image.open(io.BytesIO(render_figure(new_figure(3, 50)))) as image:
+        assert max(image.size) <= MAX_SIDE_PX
+
+
+def test_notebooks_display_figures() -> None:
+    assert new_figure(1, 1)._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]

@@ -11,8 +11,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fer_batch.errors import InputError
-from fer_batch.evaluation.pictures import BLUE, GREY, INK, RED, png
 from fer_batch.model.weights import is_exported, read_card
+from fer_batch.plotting import BLUE, GREY, INK, RED, render_figure
 
 LINES = {
     "loss": (("loss", "training", BLUE), ("select_loss", "selection", RED)),
@@ -65,7 +65,7 @@ def learning_curves(
     `history` is a run's rows (see `LINES`); what is missing or NaN is not drawn. The epoch whose accuracy and
     macro-F1 are those of `selection`, as a card's training record has it, is marked as the chosen one.
     """
-    return png(curves_plot(history, selection))
+    return render_figure(curves_plot(history, selection))
 
 
 def curves_plot(history: Sequence[Mapping[str, Any]], selection: Mapping[str, Any] | None = None) -> Figure:

@@ -1,8 +1,6 @@
 """The figures of an evaluation as plots, and the faces behind them."""
 
-import io
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer_batch.evaluation.metrics import row_normalised
+from fer_batch.plotting import BLUE, GREEN, GREY, INK, RED
 
-DPI = 300
-MOST_PIXELS = 7500
-"""Of a side: a picture that would be larger gets fewer dots an inch."""
-INK, BLUE, RED, GREY, GREEN = "#222222", "#3b6fb6", "#d1495b", "#8a8a8a", "#3f8f5f"
 SCORES = {"precision": GREY, "recall": GREEN, "f1": BLUE}
 COLUMNS = 6
 """Faces side by side."""
@@ -168,15 +163,6 @@ def comparison_plot(comparison: dict[str, Any]) -> Figure:
         axes.set_ylim(len(rows) - 0.4, -0.6)
         _name_rows(axes, names)
     return figure
-
-
-def png(figure: Figure) -> bytes:
-    """The picture of a figure, 300 dpi unless that makes it too large."""
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # of classes in other scripts
-        figure.savefig(file, format="png", dpi=min(DPI, int(MOST_PIXELS / max(figure.get_size_inches()))))
-    return file.getvalue()
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:

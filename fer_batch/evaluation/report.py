@@ -17,9 +17,9 @@ from fer_batch.evaluation.pictures import (
     confusion_plot,
     faces_plot,
     per_class_plot,
-    png,
     reliability_plot,
 )
+from fer_batch.plotting import render_figure
 from fer_batch.storage.files import csv_bytes, write_bytes, write_json
 
 SAMPLES = 24
@@ -60,15 +60,15 @@ def write_report(
         for name, matrix in (("confusion", counts), ("confusion_normalized", shares)):
             rows = ([true, *row] for true, row in zip(classes, matrix.tolist(), strict=True))
             write_bytes(out / f"{name}.csv", csv_bytes(["true", *classes], rows))
-        write_bytes(out / "confusion.png", png(confusion_plot(counts, classes)))
-        write_bytes(out / "reliability.png", png(reliability_plot(figures)))
-        write_bytes(out / "per_class.png", png(per_class_plot(figures)))
+        write_bytes(out / "confusion.png", render_figure(confusion_plot(counts, classes)))
+        write_bytes(out / "reliability.png", render_figure(reliability_plot(figures)))
+        write_bytes(out / "per_class.png", render_figure(per_class_plot(figures)))
         write_bytes(out / "mistakes.csv", _mistakes_table(examples, answers, mistakes))
         for name in FACES if not samples else ():
             (out / name).unlink(missing_ok=True)
         for name, (chosen, heading) in _chosen_faces(answers, mistakes).items() if samples else ():
             faces = _last_frames(examples, chosen)
-            write_bytes(out / name, png(faces_plot(faces, _titles(answers, chosen), heading)))
+            write_bytes(out / name, render_figure(faces_plot(faces, _titles(answers, chosen), heading)))
         if history is not None:
             write_json(out / "history.json", history.epochs)
             columns = list(dict.fromkeys(key for row in history.epochs for key in row))
@@ -104,7 +104,7 @@ def write_comparison(out: Path, comparison: Mapping[str, Any]) -> None:
         write_json(out / "comparison.json", comparison)
         table = csv_bytes(header + [f"f1_{name}" for name in comparison["classes"]], rows)
         write_bytes(out / "comparison.csv", table)
-        write_bytes(out / "comparison.png", png(comparison_plot(dict(comparison))))
+        write_bytes(out / "comparison.png", render_figure(comparison_plot(dict(comparison))))
     except OSError as error:
         raise _unwritable(out, error) from error
 

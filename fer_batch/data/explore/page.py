@@ -19,7 +19,7 @@ from fer_batch.data.explore.tables import (
     spread_table,
     training_table,
 )
-from fer_batch.evaluation.pictures import DPI
+from fer_batch.plotting import PRINT_DPI
 
 ASSETS = files("fer_batch.data.explore")
 SETS, ODD_IMAGES = 20, 10
@@ -154,7 +154,7 @@ def _faces(pictures: dict[str, bytes], named: dict[str, str], what: str) -> str:
 
 
 def _image(png: bytes, text: str, kind: str = "") -> str:
-    width, height = (int.from_bytes(png[at : at + 4], "big") * SHOWN_DPI // DPI for at in (16, 20))
+    width, height = (int.from_bytes(png[at : at + 4], "big") * SHOWN_DPI // PRINT_DPI for at in (16, 20))
     return (
         f'<img class="{kind}" width="{width}" height="{height}" alt="{html.escape(text)}" '
         f'src="data:image/png;base64,{base64.b64encode(png).decode()}">'

@@ -11,11 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer_batch.data.explore.explore import SPLITS, TOGETHER, parts_of
-from fer_batch.evaluation.pictures import DPI, INK, png
-from fer_batch.plotting import colour_of, ink_on
+from fer_batch.plotting import HATCHES, INK, PRINT_DPI, pick_colour, pick_text_colour, render_figure
 
-HATCHES = ("///", "", "...", "xx", "\\\\\\", "--", "++", "oo", "||", "**")
-"""The eleventh class has that of the first; each bar also has its class beside it."""
 ALL = "#d9dde3"
 """Of the box of all classes together."""
 LONGEST_NAME = 24
@@ -53,7 +50,7 @@ def distribution_plot(figures: dict[str, Any], *, colour: bool) -> bytes:
             axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
             _name_rows(axes, classes if split == columns[0] else [""] * len(classes), line_in)
     figure.supxlabel("share of the split", fontsize=8, color=INK)
-    return png(figure)
+    return render_figure(figure)
 
 
 def spread_plot(figures: dict[str, Any], name: str, *, colour: bool) -> bytes:
@@ -73,7 +70,7 @@ def spread_plot(figures: dict[str, Any], name: str, *, colour: bool) -> bytes:
     for box, median, text in zip(drawn["boxes"], drawn["medians"], [*classes, None], strict=True):
         _paint(box, text, classes, colour=colour)
         if colour and text is not None:
-            median.set_color(ink_on(colour_of(text, classes)))
+            median.set_color(pick_text_colour(pick_colour(text, classes)))
     _name_rows(axes, [*classes, "all classes"], line_in)
     axes.set_xlabel(
         "mean grey of an image: 0 is black, 255 white"
@@ -85,7 +82,7 @@ def spread_plot(figures: dict[str, Any], name: str, *, colour: bool) -> bytes:
     axes.set_title(
         f"{name}: quartiles in the box, 5 % to 95 % at the ends, mean ◇", fontsize=9, loc="left", color=INK
     )
-    return png(figure)
+    return render_figure(figure)
 
 
 def faces_grid(images: np.ndarray, title: str) -> bytes:
@@ -97,7 +94,7 @@ def faces_grid(images: np.ndarray, title: str) -> bytes:
         canvas[y : y + FACE_PX, x : x + FACE_PX] = image.repeat(FACE_PX // len(image), 0).repeat(
             FACE_PX // len(image), 1
         )
-    width_in, title_in = len(canvas) / DPI, 0.3
+    width_in, title_in = len(canvas) / PRINT_DPI, 0.3
     figure = Figure(figsize=(width_in, width_in + title_in))
     axes = figure.add_axes((0, 0, 1, width_in / (width_in + title_in)))
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -106,7 +103,7 @@ def faces_grid(images: np.ndarray, title: str) -> bytes:
         0.01, 1 - 0.15 / (width_in + title_in), shortened(title, 40), va="center", fontsize=9, color=INK,
         parse_math=False,
     )  # fmt: skip
-    return png(figure)
+    return render_figure(figure)
 
 
 def shortened(name: str, most: int = LONGEST_NAME) -> str:
@@ -118,7 +115,7 @@ def shortened(name: str, most: int = LONGEST_NAME) -> str:
 def _paint(patch: Any, name: str | None, classes: Sequence[str], *, colour: bool) -> None:
     """Fill a bar or a box in its class's colour, or hatch it; None is all classes."""
     if colour:
-        patch.set_facecolor(ALL if name is None else colour_of(name, classes))
+        patch.set_facecolor(ALL if name is None else pick_colour(name, classes))
     else:
         patch.set_facecolor("white")
         patch.set_hatch("" if name is None else HATCHES[classes.index(name) % len(HATCHES)])

@@ -40,8 +40,9 @@ from fer_batch.evaluation.crossval.runs import (
     training_parts,
     write_whole,
 )
-from fer_batch.evaluation.pictures import confusion_plot, png
+from fer_batch.evaluation.pictures import confusion_plot
 from fer_batch.model.weights import load_checkpoint
+from fer_batch.plotting import render_figure
 from fer_batch.storage.files import write_json
 from fer_batch.storage.folder import check_free
 from fer_batch.storage.lease import lease
@@ -157,7 +158,7 @@ def crossval(
         several = len(protocol.by) > 1
         for by in protocol.by:
             figures = (result[by] if several else result)[models[-1]]
-            picture = png(confusion_plot(np.array(figures["confusion"]), data.classes))
+            picture = render_figure(confusion_plot(np.array(figures["confusion"]), data.classes))
             write_whole(out / (f"confusion_{by}.png" if several else "confusion.png"), picture)
         write_whole(out / "folds.csv", rows_csv([fold_row(data, groups, each, models) for each in in_order]))
         write_whole(out / "predictions.csv", predictions_csv(data, in_order, models))

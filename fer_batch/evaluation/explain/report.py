@@ -28,9 +28,9 @@ from fer_batch.evaluation.explain.find import (
     files_of,
     is_picture,
 )
-from fer_batch.evaluation.pictures import BLUE, GREY, INK, RED, png
 from fer_batch.model.network import CROP_SIZE
 from fer_batch.model.weights import Card, load_checkpoint
+from fer_batch.plotting import BLUE, GREY, INK, RED, render_figure
 from fer_batch.storage.files import write_bytes
 from fer_batch.storage.folder import check_folder
 from fer_batch.vision.detect import FaceDetector
@@ -234,7 +234,7 @@ def maps_picture(crop: np.ndarray, titles: Sequence[str], maps: dict[str, np.nda
     for panel, title in zip(rows[0], titles, strict=True):
         panel.set_title(title, fontsize=9, color=INK, parse_math=False)
     figure.supxlabel(SAYS, fontsize=6, color=GREY)
-    return png(figure)
+    return render_figure(figure)
 
 
 def frames_picture(
@@ -277,7 +277,7 @@ def frames_picture(
     axes.set_xlabel(f"seconds from the moment. {SAYS}", fontsize=7, color=GREY)
     middle = (bottom + lane * len(titles) / 2 - 0.15) / height
     figure.text(0.12 / width, middle, "weight", rotation=90, va="center", fontsize=7, color=GREY)
-    return png(figure)
+    return render_figure(figure)
 
 
 def _into(out: Path, name: str, content: bytes) -> None:

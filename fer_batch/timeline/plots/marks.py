@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from fer_batch.plotting import colour_of, ink_on, letters_of
+from fer_batch.plotting import abbreviate_classes, pick_colour, pick_text_colour
 
 PLOT_IN = 7.6
 """About the width that is left for time, without the labels."""
@@ -33,7 +33,7 @@ def best(means: np.ndarray) -> np.ndarray:
 
 def coloured(numbers: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """`(..., 4) uint8` RGBA of classes by their number, transparent for -1."""
-    codes = [colour_of(name, classes) for name in classes]
+    codes = [pick_colour(name, classes) for name in classes]
     table = [[int(code[at : at + 2], 16) for at in (1, 3, 5)] + [255] for code in codes]
     return np.array([*table, [255, 255, 255, 0]], np.uint8)[numbers]
 
@@ -66,8 +66,8 @@ def draw_letters(
         if top[first] < 0:
             continue
         name = classes[top[first]]
-        if text := fitting([name, letters_of(classes)[name]], (after - first) / COLUMNS, size):
-            ink = ink_on(colour_of(name, classes))
+        if text := fitting([name, abbreviate_classes(classes)[name]], (after - first) / COLUMNS, size):
+            ink = pick_text_colour(pick_colour(name, classes))
             place = (first + after) / 2 / COLUMNS * end
             axes.text(
                 place, middle, text, ha="center", va="center", fontsize=size, color=ink, parse_math=False
@@ -125,9 +125,9 @@ def draw_legend(figure: Figure, classes: Sequence[str], *, unseen: bool | None) 
     """What the colours mean; also those of what was not looked at, where there is any; None for bars."""
     marks = [
         Patch(
-            facecolor=colour_of(name, classes), edgecolor=LINE, linewidth=0.5, label=_meaning(name, letters)
+            facecolor=pick_colour(name, classes), edgecolor=LINE, linewidth=0.5, label=_meaning(name, letters)
         )
-        for name, letters in letters_of(classes).items()
+        for name, letters in abbreviate_classes(classes).items()
     ]
     if unseen is not None:
         marks.append(Patch(facecolor="white", edgecolor=LINE, linewidth=0.5, label="no face"))

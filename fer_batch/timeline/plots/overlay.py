@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from fer_batch.errors import DecodeError, InputError, OutputError, QueryError
-from fer_batch.plotting import colour_of, ink_on, letters_of
+from fer_batch.plotting import abbreviate_classes, pick_colour, pick_text_colour
 from fer_batch.run.plan import read_videos
 from fer_batch.schema import probability_column
 from fer_batch.storage.archives import split_member
@@ -94,8 +94,8 @@ class _Faces:
     def __init__(self, timeline: Timeline, video: str, blur: bool) -> None:
         self.blur = blur
         self.classes = timeline.classes
-        self.colours = [colour_of(name, self.classes) for name in self.classes]
-        self.letters = list(letters_of(self.classes).values())
+        self.colours = [pick_colour(name, self.classes) for name in self.classes]
+        self.letters = list(abbreviate_classes(self.classes).values())
         columns = ", ".join(probability_column(name) for name in self.classes)
         boxes = ", ".join(
             f"box_{side}, coalesce(lead(box_{side}) OVER its, box_{side}) AS next_{side}"
@@ -161,7 +161,7 @@ class _Faces:
     def _draw_box(self, canvas: Canvas, row: int, box: Box, size: int) -> None:
         best = int(self.probabilities[row].argmax())
         colour, name = self.colours[best], self.names[row]
-        ink = ink_on(colour)
+        ink = pick_text_colour(colour)
         line = max(size // 10, 1) * 2
         canvas.outline((box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2), ink, 2)
         canvas.outline(box, colour, line)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from fer_batch.errors import OutputError, QueryError
-from fer_batch.plotting import colour_of, ink_on, letters_of
+from fer_batch.plotting import abbreviate_classes, pick_colour, pick_text_colour
 from fer_batch.schema import probability_column
 from fer_batch.storage.files import write_bytes
 from fer_batch.storage.folder import check_outside
@@ -210,12 +210,12 @@ def shares(timeline: Timeline, video: str | None = None, *, by_person: bool = Fa
         column = probability_column(emotion)
         its = {name: share for name, found, share, *_ in counted if probability_column(found) == column}
         width = np.array([its.get(name, 0.0) for name in names])
-        colour = colour_of(emotion, timeline.classes)
+        colour = pick_colour(emotion, timeline.classes)
         bars = axes.barh(range(len(names)), width, 0.8, left, color=colour, edgecolor="white", linewidth=0.5)
-        letters = letters_of(timeline.classes)[emotion]
+        letters = abbreviate_classes(timeline.classes)[emotion]
         inside = [fitting([f"{letters} {100 * w:.0f} %", letters], w, size) for w in width]
         axes.bar_label(
-            bars, inside, label_type="center", fontsize=size, color=ink_on(colour), parse_math=False
+            bars, inside, label_type="center", fontsize=size, color=pick_text_colour(colour), parse_math=False
         )
         left += width
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fer_batch.plotting import colour_of, ink_on
+from fer_batch.plotting import pick_colour, pick_text_colour
 from fer_batch.schema import probability_column
 from fer_batch.timeline.queries.episodes import MIN_S, THRESHOLD, episodes_sql
 from fer_batch.timeline.store import Timeline
@@ -89,8 +89,8 @@ def pack(timeline: Timeline, video_id: str, *, boxes: bool) -> bytes:
         "name": name_of(str(facts["uri"])),
         "facts": facts,
         "classes": list(timeline.classes),
-        "colours": [colour_of(name, timeline.classes) for name in timeline.classes],
-        "inks": [ink_on(colour_of(name, timeline.classes)) for name in timeline.classes],
+        "colours": [pick_colour(name, timeline.classes) for name in timeline.classes],
+        "inks": [pick_text_colour(pick_colour(name, timeline.classes)) for name in timeline.classes],
         "step_s": timeline.step_s(video_id),
         "tracks": [
             {"id": int(track), "person": person, "rows": int(count)}

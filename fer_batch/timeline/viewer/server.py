@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fer_batch.errors import FerBatchError, OutputError
-from fer_batch.plotting import colour_of, ink_on
+from fer_batch.plotting import pick_colour, pick_text_colour
 from fer_batch.storage.archives import split_member
 from fer_batch.storage.media import Medium, identity_of, open_medium
 from fer_batch.timeline.viewer.catalogue import Catalogue
@@ -92,8 +92,8 @@ def application(out: Path) -> Starlette:
                 "state": now.state,
                 "videos": len(now.videos),
                 "classes": now.classes,
-                "colours": [colour_of(name, now.classes) for name in now.classes],
-                "inks": [ink_on(colour_of(name, now.classes)) for name in now.classes],
+                "colours": [pick_colour(name, now.classes) for name in now.classes],
+                "inks": [pick_text_colour(pick_colour(name, now.classes)) for name in now.classes],
                 "statuses": now.statuses(),
             }
         )

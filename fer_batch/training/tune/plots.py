@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from fer_batch.errors import OutputError
-from fer_batch.evaluation.pictures import BLUE, GREY, INK, RED, png
+from fer_batch.plotting import BLUE, GREY, INK, RED, render_figure
 from fer_batch.storage.files import write_bytes
 from fer_batch.training.tune.study import DONE, PARAMETERS
 
@@ -69,7 +69,7 @@ def history_plot(trials: Sequence[dict[str, Any]], metric: str) -> bytes:
     axes.set(xlabel="trial", ylabel=f"{NAMES[metric]}, selection")
     _bare(axes)
     figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8)
-    return png(figure)
+    return render_figure(figure)
 
 
 def parameters_plot(trials: Sequence[dict[str, Any]], metric: str) -> bytes:
@@ -100,7 +100,7 @@ def parameters_plot(trials: Sequence[dict[str, Any]], metric: str) -> bytes:
         axes.set_visible(False)
     for row in grid:
         row[0].set_ylabel(f"{NAMES[metric]}, selection")
-    return png(figure)
+    return render_figure(figure)
 
 
 def curves_plot(trials: Sequence[dict[str, Any]], metric: str, best: int) -> bytes:
@@ -129,7 +129,7 @@ def curves_plot(trials: Sequence[dict[str, Any]], metric: str, best: int) -> byt
     axes.set(xlabel="epoch", ylabel=f"{NAMES[metric]}, selection")
     _bare(axes)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
-    return png(figure)
+    return render_figure(figure)
 
 
 def importance_plot(importance: dict[str, float]) -> bytes:
@@ -145,7 +145,7 @@ def importance_plot(importance: dict[str, float]) -> bytes:
     axes.set(xlabel="share of the variance", xlim=(0, 1.1 * shares.max()))
     _bare(axes)
     axes.grid(visible=False)
-    return png(figure)
+    return render_figure(figure)
 
 
 def _done(trials: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import pytest
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import DecodeError, FerBatchError, InputError, OutputError, QueryError
 from fer_batch.inputs.segments import plan_segments
-from fer_batch.plotting import colour_of
+from fer_batch.plotting import pick_colour
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import add_round, start_run
 from fer_batch.run.results import write_result
@@ -113,7 +113,7 @@ def test_boxes_are_where_the_table_says_and_move_evenly_between(
     out = run_of(tmp_path / "run", str(grey), [["happy"] * 5], **known(grey))
     image = drawn(out, grey, tmp_path / "out.mp4")[frame]
     x0, x1, y0, y1 = left * WIDTH, (left + 0.2) * WIDTH, 0.2 * HEIGHT, 0.6 * HEIGHT
-    yellow = np.abs(image - rgb(colour_of("happy", EMOTIONS))).max(axis=2) < 60
+    yellow = np.abs(image - rgb(pick_colour("happy", EMOTIONS))).max(axis=2) < 60
     middle = yellow[int(y0 + y1) // 2]
     columns = np.flatnonzero(middle)[[0, -1]]
     # The right edge may have a bar of the panel beside it; the left has the box's line alone.
@@ -128,7 +128,7 @@ def test_boxes_are_where_the_table_says_and_move_evenly_between(
 
 def test_a_box_stays_for_a_step_where_its_face_is_seen_no_more(grey: Path, tmp_path: Path) -> None:
     images = drawn(run_of(tmp_path / "run", str(grey), **known(grey)), grey, tmp_path / "out.mp4")
-    blue = rgb(colour_of("sad", EMOTIONS))
+    blue = rgb(pick_colour("sad", EMOTIONS))
     edge = [np.abs(image[180, 256:264] - blue).max(axis=1).min() < 40 for image in images]
     assert edge == [n < 10 for n in range(25)]  # 0.2 s and a step
 
@@ -140,7 +140,7 @@ def test_a_face_that_was_away_is_not_drawn_meanwhile_but_hidden(grey: Path, tmp_
     out = run_of(tmp_path / "run", str(grey), [["happy"] * 5], away, **known(grey))
     for blur in (False, True):
         images = drawn(out, grey, tmp_path / f"{blur}.mp4", blur_faces=blur)
-        yellow = rgb(colour_of("happy", EMOTIONS))
+        yellow = rgb(pick_colour("happy", EMOTIONS))
         edge = [np.abs(image[140, 60:72] - yellow).max(axis=1).min() < 60 for image in images]
         assert edge == [n < 5 or n >= 15 for n in range(25)]
         inside = [detail(image[90:200, 80:180]) for image in images]

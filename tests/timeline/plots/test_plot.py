@@ -14,7 +14,7 @@ from PIL import Image
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError, QueryError
-from fer_batch.plotting import colour_of
+from fer_batch.plotting import pick_colour
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import start_run
 from fer_batch.run.results import write_result
@@ -80,7 +80,7 @@ def colour_at(axes: Axes, x: float, y: float) -> str | None:
 
 
 def emotions_at(axes: Axes, places: Sequence[tuple[float, float]]) -> list[str | None]:
-    names = {colour_of(name, EMOTIONS): name for name in EMOTIONS} | {None: None}
+    names = {pick_colour(name, EMOTIONS): name for name in EMOTIONS} | {None: None}
     return [names[colour_at(axes, *place)] for place in places]
 
 

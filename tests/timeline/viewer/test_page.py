@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from fer_batch.errors import QueryError
-from fer_batch.plotting import colour_of
+from fer_batch.plotting import pick_colour
 from fer_batch.schema import EMOTIONS, probability_column
 from fer_batch.timeline.store import Timeline, open_timeline
 from fer_batch.timeline.viewer.page import NO_EMOTION, class_numbers, pack, report
@@ -171,7 +171,7 @@ def test_lanes_are_drawn_as_the_tables_say(look: Callable[..., Seen], talk: str,
             )
             values = shares_at(timeline, time_s).get(name)
             drawn = "#" + bytes(pixel[:3]).hex() if pixel[3] else None
-            assert drawn == (colour_of(max(values, key=values.__getitem__), EMOTIONS) if values else None)
+            assert drawn == (pick_colour(max(values, key=values.__getitem__), EMOTIONS) if values else None)
 
 
 def test_a_report_says_what_the_video_is_and_how_it_ended(look: Callable[..., Seen], talk: str) -> None:
