@@ -262,8 +262,12 @@ class _ProgressLine:
         count = len(listing.sources)
         said = [f"{count} video{'s' if count != 1 else ''}"]
         said += [f"{listing.skipped} other files skipped"] if listing.skipped else []
-        said += [f"{listing.repeated} named again"] if listing.repeated else []
-        said += [f"{listing.unnamed} rows of manifests without a path"] if listing.unnamed else []
+        said += [f"{listing.duplicates} named again"] if listing.duplicates else []
+        said += (
+            [f"{listing.rows_without_path} rows of manifests without a path"]
+            if listing.rows_without_path
+            else []
+        )
         then = "all are done" if finished else "starting Ray …"
         print(f"{', '.join(said)}; {then}", file=sys.stderr, flush=True)
 

@@ -29,7 +29,7 @@ from fer_batch.data.labels import canonical, check_classes, held_out
 from fer_batch.errors import InputError, OutputError
 from fer_batch.inputs.listing import VIDEO_SUFFIXES
 from fer_batch.storage.files import write_json, write_parquet
-from fer_batch.video.reader import SAME_TIME_S
+from fer_batch.video.reader import TIME_TOLERANCE_S
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import SegmentFaces, segment_faces
 
@@ -188,7 +188,7 @@ def track_windows(tracks: np.ndarray, times: np.ndarray, length: int, rate_hz: f
     for track in np.unique(tracks):
         faces = np.flatnonzero(tracks == track)
         faces = faces[np.argsort(times[faces], kind="stable")]
-        places = np.floor((times[faces] + SAME_TIME_S) * rate_hz).astype(np.int64)
+        places = np.floor((times[faces] + TIME_TOLERANCE_S) * rate_hz).astype(np.int64)
         number = (places - places[0]) // length
         windows += [w for n in np.unique(number) if len(w := faces[number == n]) > 1]
     return windows

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 import pyarrow as pa
 
 from fer_batch.errors import DecodeError, InputError
-from fer_batch.inputs.manifest import Entry, read_manifest, widest
+from fer_batch.inputs.manifest import Entry, merge_column_types, read_manifest
 from fer_batch.schema import SOURCES
 from fer_batch.storage import stores
 from fer_batch.storage.archives import (
@@ -67,12 +67,12 @@ class Listing:
     sources: pa.Table
     """Rows of `schema.SOURCES`, in order of their uri, each uri once."""
     columns: dict[str, str]
-    """The columns of its owner's that manifests have, and which of `manifest.KINDS` each is."""
+    """The columns of its owner's that manifests have, and which of `manifest.COLUMN_TYPES` each is."""
     skipped: int
     """Files in folders and globs that are not videos by their name."""
-    repeated: int
+    duplicates: int
     """Times that a file was named again."""
-    unnamed: int
+    rows_without_path: int
     """Rows of manifests that name no file."""
 
 
@@ -112,8 +112,8 @@ def list_videos(inputs: Sequence[str]) -> Listing:
         sources=pa.concat_tables(parts).sort_by("uri"),
         columns=columns,
         skipped=counts["skipped"],
-        repeated=counts["named"] - len(seen),
-        unnamed=counts["unnamed"],
+        duplicates=counts["named"] - len(seen),
+        rows_without_path=counts["rows_without_path"],
     )
 
 
@@ -182,9 +182,9 @@ def _named_in_store(given: str, counts: Counter[str], columns: dict[str, str]) -
 
 def _manifest(given: str, folder: str, counts: Counter[str], columns: dict[str, str]) -> Iterator[_Named]:
     manifest = read_manifest(given)
-    counts["unnamed"] += manifest.unnamed
+    counts["rows_without_path"] += manifest.rows_without_path
     for name, kind in manifest.columns.items():
-        columns[name] = widest(columns.get(name, kind), kind)
+        columns[name] = merge_column_types(columns.get(name, kind), kind)
     for entry in manifest.entries:
         if stores.is_remote(entry.path):
             path = stores.in_lower_case(entry.path)

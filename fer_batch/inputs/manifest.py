@@ -21,7 +21,7 @@ PATH_COLUMNS = ("path", "uri", "video", "file")
 DURATION_COLUMNS = ("duration_s", "duration")
 VERSION_COLUMN = "version"
 ID_COLUMN = "id"
-KINDS: dict[str, pa.DataType] = {
+COLUMN_TYPES: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
     "int64": pa.int64(),
     "double": pa.float64(),
@@ -52,8 +52,8 @@ class Manifest:
 
     entries: Iterator[Entry]
     columns: dict[str, str]
-    """The owner's own columns, and which of KINDS each is."""
-    unnamed: int
+    """The owner's own columns, and which of COLUMN_TYPES each is."""
+    rows_without_path: int
     """Rows that name no file."""
 
 
@@ -71,7 +71,9 @@ def read_manifest(name: str | Path) -> Manifest:
     if _suffix(path) == ".txt":
         lines = _text(path).splitlines()
         return Manifest(
-            entries=(Entry(path=line.strip()) for line in lines if _names(line)), columns={}, unnamed=0
+            entries=(Entry(path=line.strip()) for line in lines if _names(line)),
+            columns={},
+            rows_without_path=0,
         )
     table = _table(path)
     known = {name.strip().lower(): name for name in reversed(table.column_names)}
@@ -84,22 +86,22 @@ def read_manifest(name: str | Path) -> Manifest:
     _check_ids(path, table.column(column), own)
     return Manifest(
         entries=_entries(path, table, column, duration, version, own),
-        unnamed=sum(not (name or "").strip() for name in _texts(table, column)),
+        rows_without_path=sum(not (name or "").strip() for name in _texts(table, column)),
         columns={
-            field.name: next(kind for kind, known in KINDS.items() if field.type == known)
+            field.name: next(kind for kind, known in COLUMN_TYPES.items() if field.type == known)
             for field in own.schema
         },
     )
 
 
-def widest(one: str, other: str) -> str:
+def merge_column_types(one: str, other: str) -> str:
     """The kind that holds the values of both: whole numbers are numbers, and anything is text."""
     if one == other:
         return one
     return "double" if {one, other} == {"int64", "double"} else "string"
 
 
-def own_values(extra: str | None, columns: Mapping[str, str]) -> dict[str, Any]:
+def manifest_values(extra: str | None, columns: Mapping[str, str]) -> dict[str, Any]:
     """A video's values in its owner's columns, from its `extra`; None where it has none."""
     said = json.loads(extra) if extra else {}
     return {name: _as(said.get(name), kind) for name, kind in columns.items()}

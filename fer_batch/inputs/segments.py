@@ -12,21 +12,21 @@ import pyarrow.compute as pc
 from fer_batch.config import AnalyzeConfig
 from fer_batch.schema import PLAN, PROBED, conform
 
-MAX_SEGMENTS = 64
+MAX_SEGMENTS_PER_BUNDLE = 64
 """In a bundle, so that a thousand clips of a second are still several bundles."""
-BUNDLES_EACH = 16
+MIN_BUNDLES_PER_WORKER = 16
 """For each worker, at least, so that the last one to finish is not alone for long."""
-SHORTEST_TAIL_S = 1.0
+MIN_LAST_SEGMENT_S = 1.0
 """A rest shorter than this belongs to the segment before it."""
-FEWEST_FPS = 5.0
+ASSUMED_MIN_FPS = 5.0
 """Frames a second that a video is taken to have at least which was not opened before it is planned."""
-SLOWEST_BYTES_S = 10.0
+MIN_BYTES_PER_S = 10.0
 """Bytes of a second of video, at least, in what is planned: less than even a still picture takes."""
-LONGEST_S = 7 * 86_400.0
+MAX_PLANNED_S = 7 * 86_400.0
 """Planned of one video at most. What is beyond is in the last segment, which is read to the end anyway."""
 
 
-def probe_unknown(
+def probe_as_needed(
     sources: pa.Table, config: AnalyzeConfig, probe: Callable[[pa.Table], pa.Table]
 ) -> pa.Table:
     """Rows of `schema.SOURCES` to rows of `schema.PROBED`, in order of their uri.
@@ -42,25 +42,27 @@ def probe_unknown(
     return pa.concat_tables([conform(known, PROBED), probe(sources.filter(pc.invert(told)))]).sort_by("uri")
 
 
-def planned_s(videos: pa.Table) -> np.ndarray:
+def planned_durations_s(videos: pa.Table) -> np.ndarray:
     """Seconds that are worth segments, `(n,) float64`, of rows of `schema.PROBED`: a container may promise
     years, and a manifest be wrong. NaN where nothing says how long a video is.
     """
     promised = videos.column("duration_s").fill_null(np.nan).to_numpy()
-    most = videos.column("size_bytes").to_numpy() / SLOWEST_BYTES_S
+    most = videos.column("size_bytes").to_numpy() / MIN_BYTES_PER_S
     most = np.where(most == 0, np.inf, most)  # a store need not say how large a file is
-    return np.where(np.isnan(promised), np.nan, np.minimum(np.minimum(promised, most), LONGEST_S))
+    return np.where(np.isnan(promised), np.nan, np.minimum(np.minimum(promised, most), MAX_PLANNED_S))
 
 
-def segment_edges(lengths_s: np.ndarray, segment_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split_into_cores(lengths_s: np.ndarray, segment_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The cores of videos of these lengths, in order: which video each is of, its start and its end, in
     seconds.
 
     They tile each `[0, length)`; what is no length is one core without one.
     """
     lengths_s = np.where(np.isfinite(lengths_s), lengths_s, np.nan)
-    counts = np.maximum(np.ceil((np.nan_to_num(lengths_s) - SHORTEST_TAIL_S) / segment_s), 1).astype(np.int64)
-    counts[~(lengths_s > segment_s + SHORTEST_TAIL_S)] = 1
+    counts = np.maximum(np.ceil((np.nan_to_num(lengths_s) - MIN_LAST_SEGMENT_S) / segment_s), 1).astype(
+        np.int64
+    )
+    counts[~(lengths_s > segment_s + MIN_LAST_SEGMENT_S)] = 1
     video = np.repeat(np.arange(len(counts)), counts)
     index = np.arange(len(video)) - np.repeat(np.cumsum(counts) - counts, counts)
     last = index == counts[video] - 1
@@ -68,7 +70,7 @@ def segment_edges(lengths_s: np.ndarray, segment_s: float) -> tuple[np.ndarray, 
     return video, index * segment_s, ends_s
 
 
-def overlaps(
+def compute_padding(
     config: AnalyzeConfig, half_window_s: float, video_fps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Seconds that a segment reads before and after its core, so that no answer in it depends on where it
@@ -94,9 +96,9 @@ def plan_segments(
     of all that its answers depend on.
     """
     videos = videos.filter(pc.equal(videos.column("status"), "ok"))
-    video, core_starts_s, core_ends_s = segment_edges(planned_s(videos), config.segment_s)
-    fps = videos.column("fps").fill_null(FEWEST_FPS).to_numpy()
-    before_s, after_s = overlaps(config, half_window_s, fps)
+    video, core_starts_s, core_ends_s = split_into_cores(planned_durations_s(videos), config.segment_s)
+    fps = videos.column("fps").fill_null(ASSUMED_MIN_FPS).to_numpy()
+    before_s, after_s = compute_padding(config, half_window_s, fps)
     counts = np.bincount(video, minlength=videos.num_rows)
     index = np.arange(len(video)) - (np.cumsum(counts) - counts)[video]
     last = index == counts[video] - 1
@@ -127,7 +129,7 @@ def plan_segments(
     return pa.table({name: columns[name] for name in PLAN.names}).cast(PLAN)
 
 
-def bundles_of(segments: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+def split_into_bundles(segments: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """Planned segments by the bundle that they are in: those of one follow each other."""
     first = 0
     for bundle_id, rows in itertools.groupby(segments.column("bundle_id").to_pylist()):
@@ -152,13 +154,15 @@ def _bundles(lengths_s: np.ndarray, bundle_s: float, workers: int) -> np.ndarray
     """Where bundles begin in the segments of these lengths."""
     ends_s = np.cumsum(lengths_s)
     total_s = float(ends_s[-1]) if len(ends_s) else 0.0
-    budget_s = min(bundle_s, max(total_s / (BUNDLES_EACH * workers), 10.0)) + 1e-6  # sums are rounded
+    budget_s = (
+        min(bundle_s, max(total_s / (MIN_BUNDLES_PER_WORKER * workers), 10.0)) + 1e-6
+    )  # sums are rounded
     firsts = []
     first, filled_s = 0, 0.0
     while first < len(ends_s):
         firsts.append(first)
         beyond = int(np.searchsorted(ends_s, filled_s + budget_s, side="right"))
-        first = min(max(beyond, first + 1), first + MAX_SEGMENTS)
+        first = min(max(beyond, first + 1), first + MAX_SEGMENTS_PER_BUNDLE)
         filled_s = float(ends_s[first - 1])
     return np.array(firsts, np.int64)
 

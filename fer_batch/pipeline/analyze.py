@@ -27,7 +27,7 @@ from ray.exceptions import (
 
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.inputs.listing import Listing, list_videos
-from fer_batch.inputs.segments import LONGEST_S, bundles_of, plan_segments, probe_unknown
+from fer_batch.inputs.segments import MAX_PLANNED_S, plan_segments, probe_as_needed, split_into_bundles
 from fer_batch.model.recognize import usable_card
 from fer_batch.model.weights import Card
 from fer_batch.pipeline.guard import GuardedProbe
@@ -178,7 +178,7 @@ def extend_plan(
         add_columns(out, listing.columns)
         add_round(out, described, PLAN.empty_table())
     for number, part in enumerate(rounds(fresh, config.segment_s)):
-        videos = probe_unknown(part, config, lambda unknown: _probe(unknown, limits))
+        videos = probe_as_needed(part, config, lambda unknown: _probe(unknown, limits))
         segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
         if run is None and not number:
             remove_run(out)
@@ -191,7 +191,7 @@ def extend_plan(
 def rounds(sources: pa.Table, segment_s: float) -> Iterator[pa.Table]:
     """Listed videos, rows of `schema.SOURCES`, in parts of about ROUND segments each."""
     lengths_s = sources.column("duration_s").fill_null(UNKNOWN * segment_s).to_numpy()
-    counts = np.ceil(np.clip(lengths_s, segment_s, LONGEST_S) / segment_s)
+    counts = np.ceil(np.clip(lengths_s, segment_s, MAX_PLANNED_S) / segment_s)
     number = (np.cumsum(counts) - counts) // ROUND
     edges = np.flatnonzero(np.diff(number, prepend=-1, append=np.inf)).tolist()
     for first, end in itertools.pairwise(edges):
@@ -233,7 +233,7 @@ def run_bundles(
     Bundles whose worker died are taken again, as long as any gets done. Those that then are left have taken
     worker after worker with them: their segments end as failed.
     """
-    left = [to_bundle(bundle_id, rows) for bundle_id, rows in bundles_of(plan)]
+    left = [to_bundle(bundle_id, rows) for bundle_id, rows in split_into_bundles(plan)]
     fruitless = 0
     while left and fruitless < FRUITLESS:
         before = len(left)

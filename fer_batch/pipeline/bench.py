@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import InputError
 from fer_batch.inputs.probe import probe_videos
-from fer_batch.inputs.segments import bundles_of, plan_segments
+from fer_batch.inputs.segments import plan_segments, split_into_bundles
 from fer_batch.model.recognize import usable_card
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.run.results import write_result
@@ -84,7 +84,7 @@ def bench(
 
 
 def _measure(stage: AnalyzeStage, video: dict[str, Any], plan: pa.Table, runs: int) -> dict[str, Any]:
-    bundles = [to_bundle(bundle_id, rows) for bundle_id, rows in bundles_of(plan)]
+    bundles = [to_bundle(bundle_id, rows) for bundle_id, rows in split_into_bundles(plan)]
     stage(to_bundle("warm up", plan.slice(0, 1)))
     ours, bare = [], []
     for _ in range(runs):

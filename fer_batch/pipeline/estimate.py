@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.inputs.listing import Listing, list_videos
-from fer_batch.inputs.segments import plan_segments, planned_s, probe_unknown
+from fer_batch.inputs.segments import plan_segments, planned_durations_s, probe_as_needed
 from fer_batch.model.weights import Card
 from fer_batch.pipeline.guard import GuardedProbe
 from fer_batch.schema import PROBED
@@ -67,9 +67,11 @@ def preview(
     frames. Raises InputError as `list_videos`.
     """
     listing = list_videos(inputs)
-    videos = probe_unknown(listing.sources, config, lambda unknown: _probe_here(unknown, limits or Limits()))
+    videos = probe_as_needed(
+        listing.sources, config, lambda unknown: _probe_here(unknown, limits or Limits())
+    )
     segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
-    lengths_s = np.nan_to_num(planned_s(videos))
+    lengths_s = np.nan_to_num(planned_durations_s(videos))
     cost_ms = np.full(len(videos), cpu_ms) if cpu_ms is not None else _cpu_ms(videos, config)
     place = pc.index_in(segments.column("video_id"), videos.column("video_id").combine_chunks()).to_numpy()
     spans_s = pc.subtract(segments.column("end_s"), segments.column("start_s")).to_numpy()
@@ -95,14 +97,14 @@ def _from_stores(videos: pa.Table, segments: pa.Table) -> tuple[int, int]:
     here = pc.match_substring_regex(videos.column("uri"), r"^(/|file://)")
     videos = videos.filter(pc.and_(pc.invert(here), pc.equal(videos.column("status"), "ok")))
     sizes = videos.column("size_bytes").to_numpy().astype(np.float64)
-    sizes = np.where(sizes > 0, sizes, np.nan_to_num(planned_s(videos)) * USUAL_BYTES_S)
+    sizes = np.where(sizes > 0, sizes, np.nan_to_num(planned_durations_s(videos)) * USUAL_BYTES_S)
     head = np.minimum(sizes, EXTRA_BLOCKS * BLOCK)
     probed = head[videos.column("codec").is_valid().to_numpy()]
     opened = segments.group_by(["video_id", "bundle_id"]).aggregate([("start_s", "min"), ("end_s", "max")])
     place = pc.index_in(opened.column("video_id"), videos.column("video_id").combine_chunks())
     opened, place = opened.filter(place.is_valid()), place.drop_null().to_numpy()
     spans_s = pc.subtract(opened.column("end_s_max"), opened.column("start_s_min")).to_numpy()
-    lengths_s = np.maximum(np.nan_to_num(planned_s(videos)), 1e-9)[place]
+    lengths_s = np.maximum(np.nan_to_num(planned_durations_s(videos)), 1e-9)[place]
     read = np.minimum(sizes[place] * np.minimum(spans_s / lengths_s, 1) + head[place], sizes[place] * 1.2)
     read = np.where(spans_s > 0, read, sizes[place])
     requests = sum(float(np.sum(1 + np.ceil(part / BLOCK))) for part in (probed, read))

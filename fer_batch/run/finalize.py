@@ -19,7 +19,7 @@ from deltalake.exceptions import DeltaError
 
 from fer_batch.errors import OutputError
 from fer_batch.faults import point
-from fer_batch.inputs.manifest import KINDS, own_values
+from fer_batch.inputs.manifest import COLUMN_TYPES, manifest_values
 from fer_batch.run.plan import clean, own_columns, read_run, read_segments, read_videos
 from fer_batch.run.results import done_bundles, read_results
 from fer_batch.run.snapshot import (
@@ -171,7 +171,7 @@ def vacuum(out: Path) -> None:
 
 def table_schemas(classes: tuple[str, ...], columns: Mapping[str, str]) -> dict[str, pa.Schema]:
     """The columns of each table, for a model of these classes and the owner's columns of `videos`."""
-    own = [pa.field(name, KINDS[kind]) for name, kind in columns.items()]
+    own = [pa.field(name, COLUMN_TYPES[kind]) for name, kind in columns.items()]
     return {"moments": MOMENTS, "tracks": tracks_schema(classes), "videos": pa.schema([*VIDEOS, *own])}
 
 
@@ -245,11 +245,11 @@ def keys(videos: pa.Table, columns: Mapping[str, str]) -> pa.Table:
     """What tells the rows of `videos` that there should be, as planned, from others: KEY, the bucket, and the
     owner's columns; with their `uri`.
     """
-    own = pa.schema([pa.field(name, KINDS[kind]) for name, kind in columns.items()])
+    own = pa.schema([pa.field(name, COLUMN_TYPES[kind]) for name, kind in columns.items()])
     parts = [own.empty_table()]
     for first in range(0, len(videos) if columns else 0, EXTRAS):
         said = videos.column("extra").slice(first, EXTRAS).to_pylist()
-        parts.append(pa.Table.from_pylist([own_values(extra, columns) for extra in said], schema=own))
+        parts.append(pa.Table.from_pylist([manifest_values(extra, columns) for extra in said], schema=own))
     planned = videos.select(["uri", *KEY, "bucket"])
     for field, column in zip(own, pa.concat_tables(parts).columns, strict=True):
         planned = planned.append_column(field, column)
@@ -445,7 +445,7 @@ def _bucket(
     rows = [
         {
             **{k: video[k] for k in VIDEOS.names if k in video},
-            **own_values(video["extra"], own),
+            **manifest_values(video["extra"], own),
             **_outcome(video, {k: v[edges[n] : edges[n + 1]] for k, v in columns.items()}, with_face[n] > 0),
             "moments": moments[n],
             "moments_with_face": with_face[n],

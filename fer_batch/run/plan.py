@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from fer_batch.config import AnalyzeConfig, difference
 from fer_batch.errors import ConfigError, OutputError
 from fer_batch.faults import point
-from fer_batch.inputs.manifest import KINDS, widest
-from fer_batch.inputs.segments import planned_s
+from fer_batch.inputs.manifest import COLUMN_TYPES, merge_column_types
+from fer_batch.inputs.segments import planned_durations_s
 from fer_batch.run.snapshot import TABLES
 from fer_batch.schema import PLAN, PROBED, SCHEMA_VERSION, conform
 from fer_batch.storage.files import (
@@ -174,11 +174,11 @@ def start_run(out: Path, config: AnalyzeConfig, card: "Card", bucket_s: float = 
 
 def add_columns(out: Path, columns: Mapping[str, str]) -> None:
     """Let the run's `videos` have these columns of its owner's, and its plan those of this schema; `columns`
-    says which of `manifest.KINDS` each is, and one that is there already becomes what holds both.
+    says which of `manifest.COLUMN_TYPES` each is, and one that is there already becomes what holds both.
     """
     run = read_run(out)
     known = own_columns(run)
-    wider = known | {name: widest(known.get(name, kind), kind) for name, kind in columns.items()}
+    wider = known | {name: merge_column_types(known.get(name, kind), kind) for name, kind in columns.items()}
     # The first schema had no snapshots: its number tells so until the tables are written anew.
     now = run | {"columns": wider, "schema_version": SCHEMA_VERSION if run["schema_version"] > 1 else 1}
     if now != run:
@@ -186,8 +186,8 @@ def add_columns(out: Path, columns: Mapping[str, str]) -> None:
 
 
 def own_columns(run: Mapping[str, Any]) -> dict[str, str]:
-    """The owner's columns of a run, `run.json` as read, and which of `manifest.KINDS` each is."""
-    return {str(name): kind for name, kind in run.get("columns", {}).items() if kind in KINDS}
+    """The owner's columns of a run, `run.json` as read, and which of `manifest.COLUMN_TYPES` each is."""
+    return {str(name): kind for name, kind in run.get("columns", {}).items() if kind in COLUMN_TYPES}
 
 
 def attempts(sources: pa.Table, known: pa.Table, failed: pa.Table) -> pa.Table:
@@ -246,7 +246,7 @@ def _in_buckets(videos: pa.Table, run: Mapping[str, Any], last: Path | None) -> 
     metadata = (pq.read_schema(source(last)).metadata or {}) if last else {}
     filled_s = float(metadata.get(FILLED, 0))
     new = videos.column("bucket").is_null().to_numpy()
-    lengths_s = np.where(new, np.maximum(np.nan_to_num(planned_s(videos)), LEAST_S), 0)
+    lengths_s = np.where(new, np.maximum(np.nan_to_num(planned_durations_s(videos)), LEAST_S), 0)
     begin_s = filled_s + np.cumsum(lengths_s) - lengths_s
     numbers = run.get("buckets", 0) + (begin_s // run.get("bucket_s", BUCKET_S)).astype(np.int32)
     buckets = pc.if_else(pa.array(new), pa.array(numbers, pa.int32()), videos.column("bucket"))

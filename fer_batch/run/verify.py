@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fer_batch.errors import OutputError
-from fer_batch.inputs.segments import bundles_of
+from fer_batch.inputs.segments import split_into_bundles
 from fer_batch.run.finalize import keys, summarize, wrong_rows
 from fer_batch.run.forget import begun
 from fer_batch.run.plan import own_columns, read_run, read_segments, read_videos
@@ -62,7 +62,7 @@ def differences(out: Path) -> list[str]:
     for segments in read_segments(out, videos, ["segment_id", "bundle_id", "video_id", "segments"]):
         planned += len(segments)
         wrong += list(_wrong_plan(unplanned, segments))
-        for bundle_id, mine in bundles_of(segments):
+        for bundle_id, mine in split_into_bundles(segments):
             if bundle_id not in done:
                 left += len(mine)
                 continue

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fer_batch.video.planes import rgb_matrix
+from fer_batch.video.planes import yuv_to_rgb_matrix
 
 Box = tuple[int, int, int, int]
 """xyxy, in pixels; what lies outside the frame is left out."""
@@ -108,7 +108,7 @@ def text_mask(text: str, size: int) -> np.ndarray:
 @functools.cache
 def _yuv(colour: str, red: float, blue: float, full: bool) -> tuple[int, int, int]:
     """The values of "#rrggbb" in a frame's planes."""
-    matrix = np.array(rgb_matrix(red, blue, full)).reshape(3, 4)
+    matrix = np.array(yuv_to_rgb_matrix(red, blue, full)).reshape(3, 4)
     rgb = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
     values = np.linalg.solve(matrix[:, :3], np.array(rgb) - matrix[:, 3])
     y, u, v = np.clip(np.round(values), 0, 255).astype(int).tolist()

@@ -23,11 +23,11 @@ from PIL import Image
 
 from fer_batch.errors import DecodeError, NoVideoError
 from fer_batch.storage.media import Medium, identity_of, open_medium
-from fer_batch.video.planes import Picture, rgb_matrix
+from fer_batch.video.planes import BT601_WEIGHTS, LUMA_WEIGHTS, Picture, yuv_to_rgb_matrix
 
 av.logging.set_level(av.logging.PANIC)
 
-SAME_TIME_S = 1e-4
+TIME_TOLERANCE_S = 1e-4
 """Two times closer than this are one."""
 TAIL_S = 10.0
 """Segments overlap by less: so much is remembered of what was read."""
@@ -39,10 +39,6 @@ MAX_LINES = 1080
 """A higher picture is shrunk to this: faces are looked for at no more."""
 PLANAR = ("yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p")
 """Formats whose planes are looked at as they are; others become yuv420p first."""
-BT601 = (0.299, 0.114)
-LUMA_WEIGHTS = {1: (0.2126, 0.0722), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
-"""What red and blue weigh in luma, by the colour space (ITU-T H.273) that a frame says: BT.709, SMPTE 240M,
-BT.2020."""
 TURNS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 """Quarter turns counter-clockwise."""
 MAX_BROKEN_READS = 100
@@ -51,7 +47,7 @@ MAX_SIDE = 16_384
 """Pixels of a frame's side: twice what 8K has, and about what the highest levels of H.264 and HEVC allow."""
 MAX_PIXELS = 8192 * 8192
 """Of a frame, twice what 8K has: decoders hold up to some twenty, of 100 MB each in the commonest format."""
-MAX_SHAPE = 32
+MAX_ASPECT_RATIO = 32
 """Times that a side may hold the other. Faces are looked for by a share of the height, for which 16384 × 2
 pixels would be enlarged a hundredfold, to gigabytes."""
 MAX_STREAMS = 64
@@ -267,10 +263,10 @@ class _Cells:
     def __init__(self, fps: float | None, start_s: float, end_s: float) -> None:
         self.fps = fps
         self.start_s, self.end_s = start_s, end_s
-        self.start = self.last = self.of(start_s - 2 * SAME_TIME_S) if start_s > 0 else -1
+        self.start = self.last = self.of(start_s - 2 * TIME_TOLERANCE_S) if start_s > 0 else -1
 
     def of(self, time_s: float) -> int:
-        return math.floor((time_s + SAME_TIME_S) * self.fps) if self.fps else -1
+        return math.floor((time_s + TIME_TOLERANCE_S) * self.fps) if self.fps else -1
 
     def is_first(self, time_s: float) -> bool:
         """Whether the next frame in order of time is the first of its cell."""
@@ -392,7 +388,7 @@ def _frames(
     try:
         read = run if start_s <= 0 else _from(source, cells, origin, reading, fast)
         for time_s, image in _in_order(read, end_s, info.duration_s, reading):
-            if time_s < start_s - SAME_TIME_S or time_s <= reading.last_s + SAME_TIME_S:
+            if time_s < start_s - TIME_TOLERANCE_S or time_s <= reading.last_s + TIME_TOLERANCE_S:
                 unused_s = max(unused_s, time_s + 1 / info.fps)
                 continue
             if image is not None:
@@ -449,7 +445,7 @@ def _in_order(
                 reading.misplaced_frames += 1
             held = None
         jump = time_s > last_s + JUMP_S
-        if time_s >= end_s - SAME_TIME_S and (jump or not last):
+        if time_s >= end_s - TIME_TOLERANCE_S and (jump or not last):
             far_s, far = min(far_s, time_s), far + 1
             if not last and (not jump or time_s > far_s + JUMP_S):
                 return
@@ -458,7 +454,7 @@ def _in_order(
         far_s, far = math.inf, 0
         if jump and math.isfinite(last_s):
             held = frame
-        elif time_s < last_s - SAME_TIME_S:
+        elif time_s < last_s - TIME_TOLERANCE_S:
             reading.misplaced_frames += 1
         else:
             last_s = time_s
@@ -482,7 +478,7 @@ def _from(
             continue
         run = _decoded(source, cells, origin, reading, fast)
         first = next(run, None)
-        if first is not None and first[0] <= cells.start_s + SAME_TIME_S:
+        if first is not None and first[0] <= cells.start_s + TIME_TOLERANCE_S:
             yield first
             yield from run
             return
@@ -687,7 +683,7 @@ class _Sieve:
 
     def _may_be_first(self, time_s: float) -> bool:
         cells = self.cells
-        if not cells.start_s - SAME_TIME_S <= time_s < cells.end_s - SAME_TIME_S:
+        if not cells.start_s - TIME_TOLERANCE_S <= time_s < cells.end_s - TIME_TOLERANCE_S:
             return False
         if cells.fps is None:
             return True
@@ -815,13 +811,13 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
 
 def _fits(width: int, height: int) -> bool:
     short, long = sorted((width, height))
-    return long <= MAX_SIDE and width * height <= MAX_PIXELS and long <= MAX_SHAPE * short
+    return long <= MAX_SIDE and width * height <= MAX_PIXELS and long <= MAX_ASPECT_RATIO * short
 
 
 def _not_fitting(width: int, height: int) -> str:
     return (
         f"a frame has {width} × {height} pixels; read are at most {MAX_SIDE} a side, {MAX_PIXELS} in all, "
-        f"and sides of which one is {MAX_SHAPE} times the other"
+        f"and sides of which one is {MAX_ASPECT_RATIO} times the other"
     )
 
 
@@ -856,7 +852,7 @@ def _info(source: _Source, decoded: _Decoded | None) -> VideoInfo:
     width, height = first.width, first.height
     aspect = float(stream.sample_aspect_ratio or 1)
     seen = max(width * aspect / height, height / (width * aspect)) if aspect > 0 else math.inf
-    if seen > MAX_SHAPE or not PIXEL_ASPECTS[0] <= aspect <= PIXEL_ASPECTS[1]:
+    if seen > MAX_ASPECT_RATIO or not PIXEL_ASPECTS[0] <= aspect <= PIXEL_ASPECTS[1]:
         aspect = 1.0
     rotation = 90 * _turns(first)
     if rotation % 180:
@@ -958,12 +954,12 @@ def _ahead(frames: Iterator[Frame], count: int) -> Iterator[Frame]:
 def _picture(decoded: av.VideoFrame, mirrored: bool) -> Picture:
     """The frame's own planes, upright; they hold on to the decoder's memory as long as they are looked at."""
     full = decoded.format.name.startswith("yuvj") or decoded.color_range == ColorRange.JPEG
-    red, blue = LUMA_WEIGHTS.get(decoded.colorspace, BT601)
+    red, blue = LUMA_WEIGHTS.get(decoded.colorspace, BT601_WEIGHTS)
     turns = _turns(decoded)
     lines = decoded.width if turns % 2 else decoded.height
     shrink = max(lines / MAX_LINES, 1.0)
     if decoded.format.name not in PLANAR or shrink > 1:
-        full, (red, blue) = False, BT601
+        full, (red, blue) = False, BT601_WEIGHTS
         decoded = decoded.reformat(
             max(round(decoded.width / shrink), 1),
             max(round(decoded.height / shrink), 1),
@@ -982,7 +978,7 @@ def _picture(decoded: av.VideoFrame, mirrored: bool) -> Picture:
     if turns:
         planes = [plane.transpose(TURNS[turns]) for plane in planes]
     y, u, v = planes
-    return Picture(y=y, u=u, v=v, to_rgb=rgb_matrix(red, blue, full), shrink=shrink)
+    return Picture(y=y, u=u, v=v, yuv_to_rgb=yuv_to_rgb_matrix(red, blue, full), shrink=shrink)
 
 
 def _turns(decoded: av.VideoFrame) -> int:

@@ -17,7 +17,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from fer_batch.errors import OutputError
 from fer_batch.storage.files import replacing
 from fer_batch.video.canvas import Canvas
-from fer_batch.video.reader import BT601, LUMA_WEIGHTS, Reading, VideoInfo, every_frame
+from fer_batch.video.planes import BT601_WEIGHTS, LUMA_WEIGHTS
+from fer_batch.video.reader import Reading, VideoInfo, every_frame
 
 CONTAINERS = {".mp4": "mp4", ".mkv": "matroska"}
 """What is written, by its suffix. Matroska rounds times to milliseconds."""
@@ -34,7 +35,7 @@ LAYOUTS = ("mono", "stereo", "4.0", "5.0", "5.1", "7.1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Redrawn:
+class RedrawResult:
     """What became of a video."""
 
     frames: int
@@ -51,7 +52,7 @@ def redraw(
     *,
     offset: int | None = None,
     on_progress: Callable[[float], None] = lambda time_s: None,
-) -> Redrawn:
+) -> RedrawResult:
     """Write a video's frames to `target` (.mp4 or .mkv), each after `draw` was called with it and its time.
 
     Frames come upright, at the times that they had, counted from the first; odd sides lose a pixel. Packets
@@ -91,7 +92,7 @@ def redraw(
         output.mux(_passed(beside, sounds))
         for sound in sounds.values():
             output.mux(sound.rest())
-    return Redrawn(frames=count, sounds=[sound.told for sound in sounds.values()], error=reading.error)
+    return RedrawResult(frames=count, sounds=[sound.told for sound in sounds.values()], error=reading.error)
 
 
 @contextlib.contextmanager
@@ -163,7 +164,7 @@ def _planes(image: av.VideoFrame) -> tuple[np.ndarray, ...]:
 
 
 def _canvas(fresh: av.VideoFrame, image: av.VideoFrame) -> Canvas:
-    red, blue = LUMA_WEIGHTS.get(image.colorspace, BT601) if _is_plain(image) else BT601
+    red, blue = LUMA_WEIGHTS.get(image.colorspace, BT601_WEIGHTS) if _is_plain(image) else BT601_WEIGHTS
     y, u, v = _planes(fresh)
     return Canvas(planes=(y, u, v), red=red, blue=blue, full=_is_full(image))
 

@@ -5,7 +5,7 @@ are.
 import numpy as np
 from PIL import Image
 
-from fer_batch.video.planes import Picture, grey_of
+from fer_batch.video.planes import Picture
 
 CROP_SIZE = 48
 REDUCING_GAP = 2.0
@@ -40,4 +40,4 @@ def _crop(picture: Picture, x0: float, y0: float, x1: float, y1: float) -> np.nd
     x, y = left if left < columns.start else columns.start, top if top < rows.start else rows.start
     box = (max(x0 - x, 0), max(y0 - y, 0), min(x1 - x, region.width), min(y1 - y, region.height))
     crop = region.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.BILINEAR, box, REDUCING_GAP)
-    return grey_of(picture, crop)
+    return picture.to_grey(crop)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fer_batch.video.planes import Picture, rgb_part
+from fer_batch.video.planes import Picture
 from fer_batch.vision.mtcnn import MTCNN, bbreg, generateBoundingBox, nms, nms_numpy, rerec
 
 CASCADE = (0.6, 0.7)
@@ -218,7 +218,7 @@ class FaceDetector:
             picture = pictures[owner]
             x0, y0, x1, y1 = _inside(box, (picture.width * pixel_aspect, picture.height))
             there = (x0 / pixel_aspect, y0, x1 / pixel_aspect, y1)
-            patches.append(rgb_part(picture, there, (O_SIDE, O_SIDE)))
+            patches.append(picture.crop_rgb(there, (O_SIDE, O_SIDE)))
         shifts, points, answers = self._run(self.onet, patches, O_SIDE)
         sides = boxes[:, 2:] - boxes[:, :2] + 1  # (n, 2)
         xs = sides[:, :1] * points[:, :5] + boxes[:, :1] - 1
@@ -280,7 +280,7 @@ def _view(
     x0, y0, x1, y1 = whole if region is None else region.tolist()
     height = max(round((y1 - y0) / 2**halvings), 1)
     width = max(round((x1 - x0) / 2**halvings), 1)
-    image = rgb_part(picture, (x0 / pixel_aspect, y0, x1 / pixel_aspect, y1), (width, height))
+    image = picture.crop_rgb((x0 / pixel_aspect, y0, x1 / pixel_aspect, y1), (width, height))
     scale = (y1 - y0) / height
     return _View(
         image=Image.fromarray(image),
@@ -304,7 +304,7 @@ def _part(number: int, picture: Picture, box: np.ndarray, pixel_aspect: float) -
     size = max(round(PART_PX * wide / side), 1), max(round(PART_PX * high / side), 1)
     there = (left / pixel_aspect, top, (left + wide) / pixel_aspect, top + high)
     return _View(
-        image=Image.fromarray(rgb_part(picture, there, size)),
+        image=Image.fromarray(picture.crop_rgb(there, size)),
         picture=number,
         left=left,
         top=top,

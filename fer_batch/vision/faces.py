@@ -13,7 +13,7 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import DecodeError, NoVideoError
 from fer_batch.faults import point
 from fer_batch.timing import Laps
-from fer_batch.video.reader import SAME_TIME_S, Frame, Reading, VideoInfo, read_segment
+from fer_batch.video.reader import TIME_TOLERANCE_S, Frame, Reading, VideoInfo, read_segment
 from fer_batch.vision.crop import CROP_SIZE, crop_faces
 from fer_batch.vision.detect import Detections, FaceDetector
 from fer_batch.vision.follow import follow
@@ -57,7 +57,9 @@ def segment_faces(
     """
     last = segment["index"] == segment["segments"] - 1
     core_end = math.inf if last else segment["core_end_s"]
-    reading = Reading(core_start_s=segment["core_start_s"] - SAME_TIME_S, core_end_s=core_end - SAME_TIME_S)
+    reading = Reading(
+        core_start_s=segment["core_start_s"] - TIME_TOLERANCE_S, core_end_s=core_end - TIME_TOLERANCE_S
+    )
     moments: list[dict[str, Any]] = []
     faces: list[dict[str, Any]] = []
     crops: list[np.ndarray] = []

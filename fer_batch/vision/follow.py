@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from fer_batch.timing import Laps
-from fer_batch.video.planes import Picture, grey_of
-from fer_batch.video.reader import SAME_TIME_S, Frame
+from fer_batch.video.planes import Picture
+from fer_batch.video.reader import TIME_TOLERANCE_S, Frame
 from fer_batch.vision.detect import NO_FACES, Detections, FaceDetector, joined
 from fer_batch.vision.track import is_cut, overlap
 
@@ -94,7 +94,7 @@ def follow(
         size = frame.picture.y.size
         # Boxes are pixels of their picture: none can be followed into one of another size.
         cut = before is not None and (size != last_size or is_cut(before, after))
-        cell = math.floor((frame.time_s + SAME_TIME_S) / search_s)
+        cell = math.floor((frame.time_s + TIME_TOLERANCE_S) / search_s)
         key = cut or cell // searches != last // searches or not held
         held.append(Look(frame=frame, cut=cut, key=key, thumbnail=after, glance=not key and cell != last))
         before, last_size = after, size
@@ -278,5 +278,5 @@ def _best(faces: Detections) -> np.ndarray:
 def _thumbnail(picture: Picture) -> np.ndarray:
     high, wide = THUMBNAIL
     points = picture.y.resize((wide * SAMPLES, high * SAMPLES), Image.Resampling.NEAREST)
-    grey = grey_of(picture, points).astype(np.float32)
+    grey = picture.to_grey(points).astype(np.float32)
     return grey.reshape(high, SAMPLES, wide, SAMPLES).mean(axis=(1, 3))

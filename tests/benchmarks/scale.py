@@ -28,7 +28,7 @@ from rich.table import Table
 
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.inputs.listing import list_videos
-from fer_batch.inputs.segments import bundles_of
+from fer_batch.inputs.segments import split_into_bundles
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.analyze import _Meter, extend_plan, left_to_do
 from fer_batch.run.finalize import finalize
@@ -88,7 +88,9 @@ def answer(folder: Path) -> None:
     (out / "results").mkdir()
     for segments in read_segments(out, read_videos(out)):
         answers = answers_to(segments)
-        for bundle_id, planned in bundles_of(segments.append_column("row", pa.array(range(len(segments))))):
+        for bundle_id, planned in split_into_bundles(
+            segments.append_column("row", pa.array(range(len(segments))))
+        ):
             rows = answers.slice(planned.column("row")[0].as_py(), len(planned))
             pq.write_table(rows, out / "results" / f"{bundle_id}.parquet")  # not synced, as workers' are
 

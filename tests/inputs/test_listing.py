@@ -57,7 +57,7 @@ def test_a_folder_is_searched_to_its_depths_and_only_for_videos(tmp_path: Path) 
     listing = list_videos([str(tmp_path)])
     assert [Path(s["uri"]).name for s in listing.sources.to_pylist()] == ["c.MKV", "b.mp4"]
     assert listing.skipped == 4
-    assert listing.repeated == 0
+    assert listing.duplicates == 0
 
 
 @pytest.mark.parametrize("suffix", sorted(VIDEO_SUFFIXES))
@@ -191,7 +191,7 @@ def test_a_file_that_is_named_several_ways_is_one_video(tmp_path: Path) -> None:
     inputs = [str(film), str(tmp_path), str(tmp_path / "*.mp4"), str(tmp_path / "list.txt")]
     listing = list_videos(inputs)
     assert [s["uri"] for s in listing.sources.to_pylist()] == [os.path.realpath(film)]
-    assert listing.repeated == 6
+    assert listing.duplicates == 6
 
 
 def test_sources_come_in_order_of_their_uri_whatever_the_order_of_inputs(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_folders_linked_into_themselves_are_searched_once(tmp_path: Path, patter
         (tmp_path / name).symlink_to(tmp_path)
     listing = list_videos([str(tmp_path / pattern)])
     assert {Path(s["uri"]).name for s in listing.sources.to_pylist()} == {"film.mp4"}
-    assert listing.repeated < 10
+    assert listing.duplicates < 10
 
 
 def test_a_pipe_a_device_and_a_socket_are_failed_videos_and_never_opened(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_an_archive_is_as_a_folder_of_what_it_holds(name: str, tmp_path: Path) -
         assert all(s["offset"] is not None and s["error"] is None for s in found)
         assert listing.skipped == 2
     assert names(f"{path}!/deep/a.MKV", path) == ["b.mp4", "a.MKV"]
-    assert list_videos([f"{path}!/deep/a.MKV", str(path)]).repeated == 1
+    assert list_videos([f"{path}!/deep/a.MKV", str(path)]).duplicates == 1
 
 
 def test_what_is_wrong_in_an_archive_ends_as_a_row_and_the_rest_is_there(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.errors import InputError
-from fer_batch.inputs.manifest import Entry, own_values, read_manifest, widest
+from fer_batch.inputs.manifest import Entry, manifest_values, merge_column_types, read_manifest
 
 ROWS: list[dict[str, Any]] = [
     {"path": "a.mp4", "id": "1", "duration_s": 61.5, "who": "Ann", "year": 1999, "open": True, "score": 0.5},
     {"path": "b.mp4", "id": "2", "duration_s": None, "who": None, "year": 2001, "open": False, "score": 2.0},
 ]
-KINDS = {"id": "string", "who": "string", "year": "int64", "open": "bool", "score": "double"}
+COLUMN_TYPES = {"id": "string", "who": "string", "year": "int64", "open": "bool", "score": "double"}
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -34,12 +34,12 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl", "ndjson"])
 def test_each_format_says_the_same(tmp_path: Path, suffix: str) -> None:
     manifest = read_manifest(write(tmp_path / f"list.{suffix}", ROWS))
-    assert manifest.columns == KINDS
+    assert manifest.columns == COLUMN_TYPES
     one, other = manifest.entries
     assert (one.path, one.duration_s, one.version) == ("a.mp4", 61.5, None)
     assert (other.path, other.duration_s) == ("b.mp4", None)
     for entry, row in zip((one, other), ROWS, strict=True):
-        assert own_values(entry.extra, KINDS) == {name: row[name] for name in KINDS}
+        assert manifest_values(entry.extra, COLUMN_TYPES) == {name: row[name] for name in COLUMN_TYPES}
 
 
 def test_a_text_file_is_a_path_a_line(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_column_of_a_csv_is_what_all_its_values_are(
     )
     manifest = read_manifest(tmp_path / "list.csv")
     assert manifest.columns == {"x": kind}
-    assert [own_values(e.extra, manifest.columns)["x"] for e in manifest.entries] == values
+    assert [manifest_values(e.extra, manifest.columns)["x"] for e in manifest.entries] == values
 
 
 def test_lines_of_json_may_differ_in_their_kinds(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_lines_of_json_may_differ_in_their_kinds(tmp_path: Path) -> None:
     path.write_text('{"path": "a.mp4", "x": 1, "id": 7}\n\n{"path": "b.mp4", "x": "two", "y": true}\n')
     manifest = read_manifest(path)
     assert manifest.columns == {"x": "string", "id": "string", "y": "bool"}
-    assert [own_values(e.extra, manifest.columns) for e in manifest.entries] == [
+    assert [manifest_values(e.extra, manifest.columns) for e in manifest.entries] == [
         {"x": "1", "id": "7", "y": None},
         {"x": "two", "id": None, "y": True},
     ]
@@ -90,21 +90,21 @@ def test_what_is_not_a_number_is_no_value(tmp_path: Path, suffix: str) -> None:
     rows = [{"path": "a.mp4", "x": math.nan}, {"path": "b.mp4", "x": 1.5}]
     manifest = read_manifest(write(tmp_path / f"list.{suffix}", rows))
     assert manifest.columns == {"x": "double"}
-    assert [own_values(e.extra, manifest.columns)["x"] for e in manifest.entries] == [None, 1.5]
+    assert [manifest_values(e.extra, manifest.columns)["x"] for e in manifest.entries] == [None, 1.5]
 
 
 def test_a_cell_may_have_lines_and_commas(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text('path,note\na.mp4,"one, and\ntwo"\n')
     manifest = read_manifest(tmp_path / "list.csv")
     (entry,) = manifest.entries
-    assert own_values(entry.extra, manifest.columns) == {"note": "one, and\ntwo"}
+    assert manifest_values(entry.extra, manifest.columns) == {"note": "one, and\ntwo"}
 
 
 def test_rows_without_a_path_are_counted(tmp_path: Path) -> None:
     manifest = read_manifest(
         write(tmp_path / "list.jsonl", [{"path": "a.mp4"}, {"path": None}, {"path": " "}])
     )
-    assert manifest.unnamed == 2
+    assert manifest.rows_without_path == 2
     assert [entry.path for entry in manifest.entries] == ["a.mp4"]
 
 
@@ -133,7 +133,7 @@ def test_what_no_plain_column_holds_is_text(tmp_path: Path) -> None:
     manifest = read_manifest(write(tmp_path / "list.parquet", rows))
     assert manifest.columns == {"tags": "string", "born": "string"}
     (entry,) = manifest.entries
-    assert own_values(entry.extra, manifest.columns) == {"tags": '["x", "y"]', "born": "1970-01-01"}
+    assert manifest_values(entry.extra, manifest.columns) == {"tags": '["x", "y"]', "born": "1970-01-01"}
 
 
 @pytest.mark.parametrize("length", [None, 0.0, -1.0, math.nan, math.inf])
@@ -189,15 +189,15 @@ def test_what_can_not_be_read_is_one_line(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_the_kind_of_two_manifests_holds_the_values_of_both(one: str, other: str, both: str) -> None:
-    assert widest(one, other) == widest(other, one) == both
+    assert merge_column_types(one, other) == merge_column_types(other, one) == both
 
 
 def test_values_are_read_as_the_run_has_them() -> None:
     extra = json.dumps({"year": 1999, "who": "Ann"})
-    assert own_values(extra, {"year": "double", "who": "string", "later": "bool"}) == {
+    assert manifest_values(extra, {"year": "double", "who": "string", "later": "bool"}) == {
         "year": 1999.0,
         "who": "Ann",
         "later": None,
     }
-    assert own_values(extra, {"year": "string"}) == {"year": "1999"}
-    assert own_values(None, {"year": "string"}) == {"year": None}
+    assert manifest_values(extra, {"year": "string"}) == {"year": "1999"}
+    assert manifest_values(None, {"year": "string"}) == {"year": None}

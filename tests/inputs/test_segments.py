@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.inputs.segments import (
-    LONGEST_S,
-    MAX_SEGMENTS,
-    SHORTEST_TAIL_S,
-    overlaps,
+    MAX_PLANNED_S,
+    MAX_SEGMENTS_PER_BUNDLE,
+    MIN_LAST_SEGMENT_S,
+    compute_padding,
     plan_segments,
-    planned_s,
-    segment_edges,
+    planned_durations_s,
+    split_into_cores,
 )
 from fer_batch.schema import PLAN, PROBED
 
@@ -57,7 +57,7 @@ def planned(
 def segment_bounds(duration_s: float | None, segment_s: float) -> list[tuple[float, float]]:
     """The cores of one video."""
     length_s = np.array([math.nan if duration_s is None else duration_s])
-    video, starts_s, ends_s = segment_edges(length_s, segment_s)
+    video, starts_s, ends_s = split_into_cores(length_s, segment_s)
     assert set(video.tolist()) == {0}
     return list(zip(starts_s.tolist(), ends_s.tolist(), strict=True))
 
@@ -99,8 +99,8 @@ def test_segments_tile_every_duration_exactly(duration_s: float, segment_s: floa
     assert all(before[1] == after[0] for before, after in itertools.pairwise(bounds))
     lengths = [end - start for start, end in bounds]
     assert all(length == pytest.approx(segment_s) for length in lengths[:-1])
-    assert 0 < lengths[-1] <= segment_s + SHORTEST_TAIL_S + 1e-6
-    assert len(bounds) == 1 or lengths[-1] >= SHORTEST_TAIL_S - 1e-6
+    assert 0 < lengths[-1] <= segment_s + MIN_LAST_SEGMENT_S + 1e-6
+    assert len(bounds) == 1 or lengths[-1] >= MIN_LAST_SEGMENT_S - 1e-6
 
 
 @settings(deadline=None)
@@ -119,7 +119,7 @@ def test_every_moment_is_in_exactly_one_segment(duration_s: float, segment_s: fl
         (7200.0, 10**9, 7200.0),
         (7200.0, 72_000, 7200.0),
         (1e9, 72_000, 7200.0),
-        (1e9, 10**12, LONGEST_S),
+        (1e9, 10**12, MAX_PLANNED_S),
         (600.0, 0, 600.0),  # a store need not say how large a file is
     ],
 )
@@ -127,7 +127,7 @@ def test_no_more_is_planned_than_a_file_can_hold(
     duration_s: float | None, size_bytes: int, expected: float | None
 ) -> None:
     row = {"duration_s": duration_s, "size_bytes": size_bytes, "first_pts": 0}
-    (found,) = planned_s(pa.Table.from_pylist([row], schema=PROBED)).tolist()
+    (found,) = planned_durations_s(pa.Table.from_pylist([row], schema=PROBED)).tolist()
     assert found == expected or (expected is None and math.isnan(found))
 
 
@@ -136,7 +136,7 @@ def test_what_a_manifest_says_is_planned_unless_no_file_of_that_size_is_as_long(
     size_bytes: int, planned: float
 ) -> None:
     row = {"duration_s": 60.0, "size_bytes": size_bytes, "first_pts": None}
-    assert planned_s(pa.Table.from_pylist([row], schema=PROBED)).tolist() == [planned]
+    assert planned_durations_s(pa.Table.from_pylist([row], schema=PROBED)).tolist() == [planned]
 
 
 def test_a_container_that_promises_years_does_not_plan_them() -> None:
@@ -170,7 +170,7 @@ def test_a_plan_has_the_columns_of_the_schema_and_none_is_null() -> None:
 
 
 def test_segments_read_over_their_seams_but_not_before_the_start() -> None:
-    before_s, after_s = overlaps(AnalyzeConfig(), HALF_WINDOW_S, np.array(25.0))
+    before_s, after_s = compute_padding(AnalyzeConfig(), HALF_WINDOW_S, np.array(25.0))
     first, middle, last = plan([180.0])
     assert (first["start_s"], first["end_s"]) == (0.0, 60 + after_s)
     assert (middle["start_s"], middle["end_s"]) == (60 - before_s, 120 + after_s)
@@ -193,7 +193,7 @@ def test_segments_read_over_their_seams_but_not_before_the_start() -> None:
 def test_the_overlap_holds_half_a_window_two_searches_and_the_gap_twice(
     options: dict, video_fps: float, moment_s: float, gap_s: float, apart_s: float
 ) -> None:
-    before_s, after_s = overlaps(AnalyzeConfig(**options), HALF_WINDOW_S, np.array(video_fps))
+    before_s, after_s = compute_padding(AnalyzeConfig(**options), HALF_WINDOW_S, np.array(video_fps))
     assert after_s == pytest.approx(HALF_WINDOW_S + apart_s + 2 * moment_s)
     assert before_s == pytest.approx(after_s + 2 * gap_s)
 
@@ -219,7 +219,7 @@ def test_bundles_stay_within_their_budget(lengths: list[float | None], workers: 
     rows = plan(lengths, workers)
     for _, group in itertools.groupby(rows, key=lambda r: r["bundle_id"]):
         bundle = list(group)
-        assert len(bundle) <= MAX_SEGMENTS
+        assert len(bundle) <= MAX_SEGMENTS_PER_BUNDLE
         assert len(bundle) == 1 or sum(r["end_s"] - r["start_s"] for r in bundle) <= 600 + 1e-6
 
 

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.config import AnalyzeConfig
-from fer_batch.inputs.segments import overlaps
+from fer_batch.inputs.segments import compute_padding
 from fer_batch.run.stitch import Timelines, shared_tracks, stitch
 from fer_batch.schema import EMOTIONS, RESULTS, probability_column
 
 STEP_S = 0.2
 FRAMES_A_MOMENT = 5
-BEFORE_S, AFTER_S = overlaps(AnalyzeConfig(), half_window_s=0.8, video_fps=25.0)
+BEFORE_S, AFTER_S = compute_padding(AnalyzeConfig(), half_window_s=0.8, video_fps=25.0)
 LANES = 4
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from fer_batch.video.canvas import Box, Canvas, text_mask
-from fer_batch.video.planes import rgb_matrix
+from fer_batch.video.planes import yuv_to_rgb_matrix
 
 BT709 = (0.2126, 0.0722)
 
@@ -46,7 +46,7 @@ def test_a_colour_is_that_of_the_frame_s_space(colour: str, full: bool) -> None:
     drawn = canvas(full=full)
     drawn.fill((0, 0, 40, 20), colour)
     yuv1 = [*(int(plane[0, 0]) for plane in drawn.planes), 1]
-    shown = np.array(rgb_matrix(*BT709, full)).reshape(3, 4) @ yuv1
+    shown = np.array(yuv_to_rgb_matrix(*BT709, full)).reshape(3, 4) @ yuv1
     assert shown == pytest.approx([int(colour[at : at + 2], 16) for at in (1, 3, 5)], abs=2)
 
 

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_batch.video.planes import Picture, grey_of, picture_of, rgb_matrix, rgb_of, rgb_part
+from fer_batch.video.planes import Picture, yuv_to_rgb_matrix
 
 BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)
 
 
 def flat(y: int, u: int, v: int, weights: tuple[float, float], full: bool) -> Picture:
     planes = [Image.new("L", size, value) for size, value in (((8, 6), y), ((4, 3), u), ((4, 3), v))]
-    return Picture(y=planes[0], u=planes[1], v=planes[2], to_rgb=rgb_matrix(*weights, full=full))
+    return Picture(
+        y=planes[0], u=planes[1], v=planes[2], yuv_to_rgb=yuv_to_rgb_matrix(*weights, full_range=full)
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,7 @@ def flat(y: int, u: int, v: int, weights: tuple[float, float], full: bool) -> Pi
 def test_known_colours(
     yuv: tuple[int, int, int], weights: tuple[float, float], full: bool, expected: tuple[int, int, int]
 ) -> None:
-    image = rgb_of(flat(*yuv, weights, full))
+    image = flat(*yuv, weights, full).to_rgb()
     assert image.shape == (6, 8, 3)
     assert image.dtype == np.uint8
     assert np.abs(image.astype(int) - expected).max() <= 2
@@ -41,9 +43,9 @@ def test_known_colours(
 
 def test_an_image_comes_back(sample_frames: list[np.ndarray]) -> None:
     image = sample_frames[0]
-    picture = picture_of(image)
+    picture = Picture.from_rgb(image)
     assert (picture.width, picture.height, picture.shrink) == (640, 360, 1.0)
-    assert np.abs(rgb_of(picture).astype(int) - image).max() <= 3
+    assert np.abs(picture.to_rgb().astype(int) - image).max() <= 3
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_a_part_is_the_mean_of_what_it_covers(
     sample_frames: list[np.ndarray], box: tuple[float, float, float, float], size: tuple[int, int]
 ) -> None:
     image = sample_frames[0]
-    part = rgb_part(picture_of(image), box, size)
+    part = Picture.from_rgb(image).crop_rgb(box, size)
     assert part.shape == (size[1], size[0], 3)
     expected = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX, box=box))
     assert np.abs(part.astype(int) - expected).max() <= 4
@@ -65,4 +67,4 @@ def test_grey_is_what_rgb_is_without_colour(weights: tuple[float, float]) -> Non
     for full in (True, False):
         for y in (0, 16, 60, 128, 235, 255):
             picture = flat(y, 128, 128, weights, full)
-            assert abs(int(grey_of(picture, picture.y)[0, 0]) - int(rgb_of(picture)[0, 0, 1])) <= 1
+            assert abs(int(picture.to_grey(picture.y)[0, 0]) - int(picture.to_rgb()[0, 0, 1])) <= 1

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from fer_batch.errors import DecodeError, NoVideoError
 from fer_batch.video import reader as decode
-from fer_batch.video.planes import Picture, rgb_of
-from fer_batch.video.reader import SAME_TIME_S, Frame, Reading, read_info, read_segment, sampled_frames
+from fer_batch.video.planes import Picture
+from fer_batch.video.reader import TIME_TOLERANCE_S, Frame, Reading, read_info, read_segment, sampled_frames
 from tests.conftest import SAMPLE, remux, write_video
 
 
@@ -33,7 +33,7 @@ def read(
     ahead: int = 0,
 ) -> tuple[list[Frame], Reading]:
     core_start_s, core_end_s = core or (start_s, end_s)
-    reading = Reading(core_start_s=core_start_s - SAME_TIME_S, core_end_s=core_end_s - SAME_TIME_S)
+    reading = Reading(core_start_s=core_start_s - TIME_TOLERANCE_S, core_end_s=core_end_s - TIME_TOLERANCE_S)
     first_pts = read_info(path).first_pts if start_s > 0 else None
     return list(
         sampled_frames(path, start_s, end_s, fps, first_pts, reading, fast=fast, ahead=ahead)
@@ -59,11 +59,11 @@ def planes(frame: Frame) -> np.ndarray:
 
 
 def rgb(frame: Frame) -> np.ndarray:
-    return rgb_of(frame.picture).astype(int)
+    return frame.picture.to_rgb().astype(int)
 
 
 def first_of_cells(all_times: list[float], fps: float) -> list[float]:
-    cells = itertools.groupby(all_times, key=lambda t: math.floor((t + SAME_TIME_S) * fps))
+    cells = itertools.groupby(all_times, key=lambda t: math.floor((t + TIME_TOLERANCE_S) * fps))
     return [next(group) for _, group in cells]
 
 
@@ -333,11 +333,11 @@ def test_parts_that_tile_a_video_give_each_moment_once(
     cuts = [0.0, *(n / 25 for n in sorted(edges)), math.inf]
     parts = [read(small_films["mp4"], start, end, fps) for start, end in itertools.pairwise(cuts)]
     whole = times(read(small_films["mp4"], fps=fps)[0])
-    cells_cut = {math.floor((c + SAME_TIME_S) * fps) for c in cuts[1:-1]} if fps else set()
+    cells_cut = {math.floor((c + TIME_TOLERANCE_S) * fps) for c in cuts[1:-1]} if fps else set()
     seen = [f.time_s for frames, _ in parts for f in frames]
     assert seen == sorted(set(seen))
     assert set(seen) <= set(whole)
-    assert all(math.floor((t + SAME_TIME_S) * fps) in cells_cut for t in set(whole) - set(seen))
+    assert all(math.floor((t + TIME_TOLERANCE_S) * fps) in cells_cut for t in set(whole) - set(seen))
     assert sum(reading.frames for _, reading in parts) == 100
 
 
@@ -376,7 +376,9 @@ def test_a_part_may_begin_long_after_the_last_key_frame(
     whole, _ = read(path, fps=None)
     frames, reading = read(path, 4.0, end_s, None)
     assert len(whole) == 160
-    assert times(frames) == [t for t in times(whole) if 4.0 - SAME_TIME_S <= t < end_s - SAME_TIME_S]
+    assert times(frames) == [
+        t for t in times(whole) if 4.0 - TIME_TOLERANCE_S <= t < end_s - TIME_TOLERANCE_S
+    ]
     assert same(frames, whole[100 : 100 + len(frames)])
     assert reading.error is None
 
@@ -388,7 +390,7 @@ def test_a_part_of_a_raw_stream_without_an_index_is_that_part(
     whole, _ = read(path, fps=None)
     frames, _ = read(path, 1.5, 3.0, None)
     assert len(whole) == 100
-    assert same(frames, [f for f in whole if 1.5 - SAME_TIME_S <= f.time_s < 3.0 - SAME_TIME_S])
+    assert same(frames, [f for f in whole if 1.5 - TIME_TOLERANCE_S <= f.time_s < 3.0 - TIME_TOLERANCE_S])
 
 
 # The grid of moments
@@ -437,7 +439,9 @@ def test_parts_of_a_variable_rate_begin_anywhere(tmp_path: Path, small_frames: l
     every, _ = read(path, fps=None)
     for start_s in (0.0, 4.6, 9.9, 17.0):
         frames, _ = read(path, start_s, start_s + 4.0, None)
-        wanted = [f for f in every if start_s - SAME_TIME_S <= f.time_s < start_s + 4.0 - SAME_TIME_S]
+        wanted = [
+            f for f in every if start_s - TIME_TOLERANCE_S <= f.time_s < start_s + 4.0 - TIME_TOLERANCE_S
+        ]
         assert same(frames, wanted)
 
 
@@ -594,10 +598,14 @@ def test_a_survey_shows_frames_of_the_film_wherever_it_begins(
     assert same_pictures(moments, [by_time[f.time_s] for f in moments])
     for start_s, end_s in PARTS[1:]:
         frames, part = read(films[name], start_s, end_s, fast=fast)
-        cut = math.floor((start_s - SAME_TIME_S) * 5)
-        wanted = [f for f in moments if math.floor((f.time_s + SAME_TIME_S) * 5) > cut and f.time_s < end_s]
+        cut = math.floor((start_s - TIME_TOLERANCE_S) * 5)
+        wanted = [
+            f for f in moments if math.floor((f.time_s + TIME_TOLERANCE_S) * 5) > cut and f.time_s < end_s
+        ]
         assert same(frames, wanted)
-        assert part.frames == sum(start_s - SAME_TIME_S <= t < end_s - SAME_TIME_S for t in times(every))
+        assert part.frames == sum(
+            start_s - TIME_TOLERANCE_S <= t < end_s - TIME_TOLERANCE_S for t in times(every)
+        )
 
 
 @pytest.mark.parametrize("name", ["plain.mp4", "pyramid.mkv", "hevc.mp4"])
@@ -657,7 +665,7 @@ def test_the_segments_of_a_film_are_read_in_one_go(
     decode._kept.clear()
     monkeypatch.setattr(av, "open", lambda *given, **more: opened.append(given) or av_open(*given, **more))
     for part, (frames, reading) in zip(parts, alone, strict=True):
-        ours = Reading(core_start_s=part[0] - SAME_TIME_S, core_end_s=part[1] - SAME_TIME_S)
+        ours = Reading(core_start_s=part[0] - TIME_TOLERANCE_S, core_end_s=part[1] - TIME_TOLERANCE_S)
         info, some = read_segment(films["plain.mp4"], *part, 5.0, 0, ours)
         assert same(list(some), frames)
         assert ours == reading
@@ -717,7 +725,7 @@ def test_every_kind_of_pixels_has_the_colours_of_ffmpeg(small_frames: list[np.nd
     frame = av.VideoFrame.from_ndarray(small_frames[0], format="rgb24").reformat(format=pixels)
     for frame.colorspace, frame.color_range in itertools.product((1, 2, 5, 7), (0, 1, 2)):
         expected = frame.to_ndarray(format="rgb24").astype(int)
-        ours = rgb_of(decode._picture(frame, mirrored=False)).astype(int)
+        ours = decode._picture(frame, mirrored=False).to_rgb().astype(int)
         assert np.abs(ours - expected).mean() < 4
         assert np.abs((ours - expected).mean(axis=(0, 1))).max() < 3
 

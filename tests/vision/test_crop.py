@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_batch.video.planes import Picture, picture_of, rgb_matrix
+from fer_batch.video.planes import Picture, yuv_to_rgb_matrix
 from fer_batch.video.reader import Reading, sampled_frames
 from fer_batch.vision.crop import CROP_SIZE
 from fer_batch.vision.crop import crop_faces as crop_picture
 
 
 def crop_faces(image: np.ndarray, boxes: np.ndarray, scale: float, pixel_aspect: float = 1.0) -> np.ndarray:
-    return crop_picture(picture_of(image), boxes, scale, pixel_aspect)
+    return crop_picture(Picture.from_rgb(image), boxes, scale, pixel_aspect)
 
 
 def ramp(height: int = 120, width: int = 200) -> np.ndarray:
@@ -38,7 +38,7 @@ def test_no_boxes_are_no_crops(boxes: np.ndarray) -> None:
 def test_a_box_of_48_pixels_is_copied_pixel_by_pixel() -> None:
     image = np.random.default_rng(0).integers(0, 256, (100, 150, 3), dtype=np.uint8)
     crop = crop_faces(image, np.array([[30, 20, 78, 68]]), 1.0)[0]
-    expected = np.asarray(picture_of(image).y)[20:68, 30:78]
+    expected = np.asarray(Picture.from_rgb(image).y)[20:68, 30:78]
     assert np.array_equal(crop, expected)
 
 
@@ -127,7 +127,7 @@ def test_beyond_the_edge_the_edge_is_repeated(x: float, y: float, outside: tuple
     random = np.random.default_rng(1)
     image = np.repeat(random.integers(0, 256, (120, 200, 1), dtype=np.uint8), 3, axis=2)
     crop = crop_faces(image, np.array([square(x, y, 48)]), 1.0)[0]
-    padded = np.pad(np.asarray(picture_of(image).y), 50, mode="edge")[y + 26 : y + 74, x + 26 : x + 74]
+    padded = np.pad(np.asarray(Picture.from_rgb(image).y), 50, mode="edge")[y + 26 : y + 74, x + 26 : x + 74]
     assert np.array_equal(crop, padded)
     assert crop[outside].size
 
@@ -151,7 +151,7 @@ def test_every_box_gives_a_crop_within_the_greys_of_the_frame(
     box = np.array([[*corner, corner[0] + sides[0], corner[1] + sides[1]]])
     crops = crop_faces(image, box, scale, pixel_aspect)
     assert crops.shape == (1, CROP_SIZE, CROP_SIZE)
-    grey = np.asarray(picture_of(image).y)
+    grey = np.asarray(Picture.from_rgb(image).y)
     assert grey.min() <= crops.min() <= crops.max() <= grey.max()
 
 
@@ -171,7 +171,10 @@ def test_limited_range_is_spread_over_all_greys() -> None:
     luma = np.repeat(np.array([[0, 16, 17, 125, 235, 255]], np.uint8), 48, axis=0).repeat(48, axis=1)
     colour = Image.new("L", (144, 24), 200)
     limited = Picture(
-        y=Image.fromarray(luma), u=colour, v=colour, to_rgb=rgb_matrix(0.299, 0.114, full=False)
+        y=Image.fromarray(luma),
+        u=colour,
+        v=colour,
+        yuv_to_rgb=yuv_to_rgb_matrix(0.299, 0.114, full_range=False),
     )
     boxes = np.array([square(24 + 48 * number, 24, 48) for number in range(6)])
     crops = crop_picture(limited, boxes, 1.0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_batch.video.planes import picture_of
+from fer_batch.video.planes import Picture
 from fer_batch.vision.detect import NO_FACES, PATCHES, Detections, FaceDetector, joined
 
 HOPPER, COLLINS = 0, 1
@@ -25,7 +25,7 @@ def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def find(detector: FaceDetector, image: np.ndarray, pixel_aspect: float = 1.0) -> Detections:
-    (found,) = detector.find([picture_of(image)], pixel_aspect)
+    (found,) = detector.find([Picture.from_rgb(image)], pixel_aspect)
     return found
 
 
@@ -170,7 +170,7 @@ def test_what_shares_a_batch_changes_no_face(
     detector: FaceDetector, sample_frames: list[np.ndarray], count: int
 ) -> None:
     pictures = [
-        picture_of(image)
+        Picture.from_rgb(image)
         for image in (*sample_frames[: 20 * count : 20], resized(sample_frames[9], 320, 180))
     ]
     together = detector.find(pictures)
@@ -189,7 +189,7 @@ def test_what_shares_a_batch_changes_no_face(
 def test_how_many_boxes_are_looked_at_changes_no_answer(
     detector: FaceDetector, frame: np.ndarray, count: int
 ) -> None:
-    picture = picture_of(frame)
+    picture = Picture.from_rgb(frame)
     boxes = np.array([[40.0, 40, 120, 120]]) + 3 * np.arange(count)[:, None]
     together = detector.refine([picture], [boxes])[0]
     for number in {0, count // 2, count - 1}:
@@ -198,7 +198,7 @@ def test_how_many_boxes_are_looked_at_changes_no_answer(
 
 
 def test_a_box_that_is_nearly_right_is_made_right(detector: FaceDetector, frame: np.ndarray) -> None:
-    picture, found = picture_of(frame), find(detector, frame)
+    picture, found = Picture.from_rgb(frame), find(detector, frame)
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
     off = found.boxes + np.tile(0.1 * sides, 2).astype(np.float32)
     (refined,) = detector.refine([picture], [off])
@@ -211,7 +211,9 @@ def test_what_is_no_face_scores_low_and_stands_in_its_place(
     detector: FaceDetector, frame: np.ndarray
 ) -> None:
     face = find(detector, frame).boxes[:1]
-    (refined,) = detector.refine([picture_of(frame)], [np.concatenate([np.float32([[0, 0, 60, 60]]), face])])
+    (refined,) = detector.refine(
+        [Picture.from_rgb(frame)], [np.concatenate([np.float32([[0, 0, 60, 60]]), face])]
+    )
     assert refined.scores[0] < 0.5
     assert refined.scores[1] > 0.9
 
@@ -225,15 +227,15 @@ def test_a_face_is_found_near_where_it_was(
     side = float((whole.boxes[0, 2:] - whole.boxes[0, :2]).max())
     centre = (whole.boxes[0, :2] + whole.boxes[0, 2:]) / 2 + side * np.array(share)
     before = np.concatenate([centre - size * side / 2, centre + size * side / 2])[None].astype(np.float32)
-    (found,) = detector.find_near([picture_of(frame)], [before])
+    (found,) = detector.find_near([Picture.from_rgb(frame)], [before])
     assert np.abs(found.boxes - whole.boxes).max(axis=1).min() < 0.15 * side
 
 
 def test_a_box_beyond_the_frame_does_no_harm(detector: FaceDetector, frame: np.ndarray) -> None:
     far = np.float32([[-500, -500, -400, -400], [0, 0, 2000, 2000], [700, 100, 800, 200], [5, 5, 5, 5]])
-    (refined,) = detector.refine([picture_of(frame)], [far])
+    (refined,) = detector.refine([Picture.from_rgb(frame)], [far])
     assert np.isfinite(refined.boxes).all()
-    assert np.isfinite(detector.find_near([picture_of(frame)], [far])[0].boxes).all()
+    assert np.isfinite(detector.find_near([Picture.from_rgb(frame)], [far])[0].boxes).all()
 
 
 def test_parts_are_joined_in_their_order() -> None:

@@ -15,7 +15,7 @@ from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.schema import FACE, MOMENT, PLAN, PROBED
-from fer_batch.video.planes import picture_of
+from fer_batch.video.planes import Picture
 from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import SegmentFaces, segment_faces
@@ -147,7 +147,7 @@ def test_crops_are_those_of_the_faces_in_their_order(
     pixels = boxes(seen) * [640, 360, 640, 360]
     for number in (0, 1, len(seen.faces) // 2, len(seen.faces) - 1):
         image = sample_frames[seen.faces[number]["frame_index"]]
-        expected = crop_faces(picture_of(image), pixels[number : number + 1], CROP_SCALE)[0].astype(int)
+        expected = crop_faces(Picture.from_rgb(image), pixels[number : number + 1], CROP_SCALE)[0].astype(int)
         assert np.abs(seen.crops[number] - expected).mean() < 3  # luma, not of RGB
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fer_batch.timing import Laps
-from fer_batch.video.planes import picture_of
+from fer_batch.video.planes import Picture
 from fer_batch.video.reader import Frame
 from fer_batch.vision.detect import Detections, FaceDetector
 from fer_batch.vision.follow import HELD, LONGEST_SPAN, THUMBNAIL, Look, _changed, follow, searches_a_span
@@ -29,7 +29,7 @@ def portrait(sample_frames: list[np.ndarray]) -> Image.Image:
 
 def frames_of(images: list[np.ndarray], fps: float = 5.0, first: int = 0) -> list[Frame]:
     return [
-        Frame(time_s=number / fps, index=number, picture=picture_of(image))
+        Frame(time_s=number / fps, index=number, picture=Picture.from_rgb(image))
         for number, image in enumerate(images)
     ][first:]
 
@@ -126,7 +126,7 @@ def test_what_changed_is_one_box_of_cells(
     cells: list[tuple[int, int, int, int]], expected: tuple[int, int, int, int] | None
 ) -> None:
     """Cells are 10 pixels; the face has those in columns 4 to 6 and rows 7 to 9."""
-    frame = Frame(time_s=0.0, index=0, picture=picture_of(np.zeros((180, 320, 3), np.uint8)))
+    frame = Frame(time_s=0.0, index=0, picture=Picture.from_rgb(np.zeros((180, 320, 3), np.uint8)))
     was, now = np.zeros(THUMBNAIL, np.float32), np.zeros(THUMBNAIL, np.float32)
     for top, bottom, left, right in cells:
         now[top:bottom, left:right] = 5.0

@@ -13,11 +13,11 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.data.images import IMAGE_SUFFIXES, open_image, read_image
 from fer_batch.errors import DecodeError
 from fer_batch.inputs.listing import VIDEO_SUFFIXES
-from fer_batch.inputs.segments import overlaps
+from fer_batch.inputs.segments import compute_padding
 from fer_batch.model.weights import Card
 from fer_batch.model.window import windows
-from fer_batch.video.planes import picture_of
-from fer_batch.video.reader import MAX_SHAPE, SAME_TIME_S, VideoInfo, read_info
+from fer_batch.video.planes import Picture
+from fer_batch.video.reader import MAX_ASPECT_RATIO, TIME_TOLERANCE_S, VideoInfo, read_info
 from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import SegmentFaces, segment_faces
@@ -91,9 +91,9 @@ def faces_of_picture(path: Path, detector: FaceDetector, crop_scale: float, whol
         assert crop is not None
         return Found(faces=[_still(crop, None)])
     width, height = image.size
-    if max(width, height) > MAX_SHAPE * min(width, height):
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         return Found(problems=[f"has {width}×{height} pixels: no face fits in"])
-    picture = picture_of(np.asarray(image))
+    picture = Picture.from_rgb(np.asarray(image))
     boxes = detector.find([picture])[0].boxes
     if not len(boxes):
         return Found(problems=["no face was found; give --whole where the picture is a face and no more"])
@@ -139,7 +139,7 @@ def _faces_at(path: Path, info: VideoInfo, time_s: float, detector: FaceDetector
         return Found(problems=[f"has no moment {time_s:g} s: it ends at {info.duration_s:.2f} s"])
     moment_s = 1 / min(info.fps, SETTINGS.fps)
     before_s, after_s = (
-        float(overlap[0]) for overlap in overlaps(SETTINGS, card.half_window_s, np.array([info.fps]))
+        float(overlap[0]) for overlap in compute_padding(SETTINGS, card.half_window_s, np.array([info.fps]))
     )
     segment = {
         "uri": str(path),
@@ -148,7 +148,7 @@ def _faces_at(path: Path, info: VideoInfo, time_s: float, detector: FaceDetector
         "start_s": max(time_s - before_s, 0.0),
         "end_s": time_s + after_s,
         "core_start_s": max(time_s - moment_s, 0.0),
-        "core_end_s": time_s + moment_s + 2 * SAME_TIME_S,
+        "core_end_s": time_s + moment_s + 2 * TIME_TOLERANCE_S,
         "first_pts": info.first_pts,
         "offset": None,
     }

@@ -21,7 +21,7 @@ from fer_batch.timeline.queries.expressions import FACE
 from fer_batch.timeline.store import Timeline
 from fer_batch.timeline.viewer.cells import cells_of
 from fer_batch.video.canvas import Box, Canvas, text_mask
-from fer_batch.video.redraw import CONTAINERS, Redrawn, redraw
+from fer_batch.video.redraw import CONTAINERS, RedrawResult, redraw
 
 MARGIN = 0.3
 """Of a face's box, on each side, that is hidden with it."""
@@ -42,7 +42,7 @@ def overlay(
     *,
     blur_faces: bool = False,
     on_progress: Callable[[float], None] = lambda time_s: None,
-) -> Redrawn:
+) -> RedrawResult:
     """Write a video (by its video_id) with what was seen in it to `target`, .mp4 or .mkv, as `redraw` does.
 
     A face has its box, who it is, its emotion with the confidence, and the probabilities of all. Between

@@ -23,7 +23,7 @@ from fer_batch.storage.archives import members
 from fer_batch.timeline.assign import assign_list
 from fer_batch.timeline.plots.overlay import MARGIN, overlay
 from fer_batch.timeline.store import open_timeline
-from fer_batch.video.redraw import Redrawn
+from fer_batch.video.redraw import RedrawResult
 from tests.conftest import write_video
 from tests.runs import CARD, Tracks, answer, probed, video_id
 from tests.s3 import Store
@@ -81,7 +81,7 @@ def drawn(out: Path, video: Path, target: Path, **options: Any) -> list[np.ndarr
     return frames(target)
 
 
-def written(out: Path, video: object, target: Path, **options: Any) -> Redrawn:
+def written(out: Path, video: object, target: Path, **options: Any) -> RedrawResult:
     return overlay(open_timeline(out), video_id(str(video)), target, **options)
 
 
