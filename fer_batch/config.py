@@ -154,7 +154,7 @@ class TrainConfig:
     init: str | None = None
     """A checkpoint to start from (its network is kept), None for random weights."""
     network: str = "cnn-bilstm"
-    """By its name in `model.zoo`."""
+    """By its name in `model.registry`."""
     backbone: str = ""
     """A network of torchvision as the encoder of the CNN-BiLSTM, "" for its own."""
     backbone_weights: str | None = None

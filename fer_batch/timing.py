@@ -1,34 +1,34 @@
-"""Where the time goes: seconds of each stage of the work, by the clock and by the processor."""
+"""Measure the seconds that each stage of the work takes, by the wall clock and by the CPU."""
 
 import time
 from collections import defaultdict
 
 
-class Laps:
-    """A stopwatch: each lap goes to a stage's sum.
+class StageTimer:
+    """Sum the time of each stage.
 
-    `wall` and `cpu` are seconds by stage. The processor's are those of the whole process, so they hold
-    what other threads did meanwhile.
+    `wall_s` and `cpu_s` hold seconds by stage. CPU time covers the whole process, so it includes the work of
+    other threads.
     """
 
     def __init__(self) -> None:
-        self.wall: defaultdict[str, float] = defaultdict(float)
-        self.cpu: defaultdict[str, float] = defaultdict(float)
-        self.start()
+        self.wall_s: defaultdict[str, float] = defaultdict(float)
+        self.cpu_s: defaultdict[str, float] = defaultdict(float)
+        self.restart()
 
-    def start(self) -> None:
-        """Leave out what passed since the last lap."""
-        self._since = time.perf_counter(), time.process_time()
+    def restart(self) -> None:
+        """Discard the time since the last record."""
+        self._last = time.perf_counter(), time.process_time()
 
-    def lap(self, stage: str) -> None:
-        """Give `stage` what passed since the last lap."""
+    def record(self, stage: str) -> None:
+        """Add the time since the last record or restart to `stage`."""
         now = time.perf_counter(), time.process_time()
-        self.wall[stage] += now[0] - self._since[0]
-        self.cpu[stage] += now[1] - self._since[1]
-        self._since = now
+        self.wall_s[stage] += now[0] - self._last[0]
+        self.cpu_s[stage] += now[1] - self._last[1]
+        self._last = now
 
-    def add(self, other: "Laps") -> None:
-        """Add another's sums to these."""
-        for mine, its in ((self.wall, other.wall), (self.cpu, other.cpu)):
-            for stage, seconds in its.items():
-                mine[stage] += seconds
+    def add(self, other: "StageTimer") -> None:
+        """Add the sums of another timer to the sums of this one."""
+        for sums, other_sums in ((self.wall_s, other.wall_s), (self.cpu_s, other.cpu_s)):
+            for stage, seconds in other_sums.items():
+                sums[stage] += seconds

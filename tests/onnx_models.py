@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from fer_batch.model.network import Network
-from fer_batch.model.onnx.export import Exported, export_network, joined
+from fer_batch.model.onnx.export import ExportedNetwork, export_network, join_graphs
+from fer_batch.model.registry import build_network
 from fer_batch.model.weights import Card, save_checkpoint
-from fer_batch.model.zoo import build
 
 CLASSES = ("calm", "cross", "glad")
 BLOCKS = {"classes": 3, "filters": [4, 4, 6, 6]}
@@ -35,7 +35,7 @@ def network_of(kind: str) -> tuple[Network, Card]:
     """
     name, architecture, steps = MODELS[kind]
     torch.manual_seed(0)
-    network = build(name, architecture)
+    network = build_network(name, architecture)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
             nn.init.normal_(layer.running_mean, 0, 0.2)
@@ -52,13 +52,13 @@ def network_of(kind: str) -> tuple[Network, Card]:
 
 
 @functools.cache
-def exported(kind: str) -> Exported:
+def exported(kind: str) -> ExportedNetwork:
     return export_network(*network_of(kind))
 
 
 @functools.cache
 def file_of(kind: str) -> bytes:
-    return joined(exported(kind))
+    return join_graphs(exported(kind))
 
 
 def write_checkpoint(path: Path, kind: str) -> Card:

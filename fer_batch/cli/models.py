@@ -41,7 +41,7 @@ def run_models(options: argparse.Namespace) -> int:
     if options.name:
         print(_recipe(options.name), end="")
         return 0
-    from fer_batch.model.cost import cost
+    from fer_batch.model.cost import measure_cost
     from fer_batch.model.weights import read_card
     from fer_batch.training.loop import architecture_of
 
@@ -50,12 +50,12 @@ def run_models(options: argparse.Namespace) -> int:
     for heading in ("parameters", "multiply-adds"):
         table.add_column(heading, justify="right")
     card = read_card()[1]
-    default = cost(card.network, card.architecture, card.window_length)
+    default = measure_cost(card.network, card.architecture, card.window_length)
     table.add_row("(the packaged one)", "stills or sequences", str(len(card.classes)), *_told(default))
     lines = []
     for name, known in PRESETS.items():
         config = TrainConfig(data=(("", ""),), **preset(name))
-        costs = cost(*architecture_of(config, len(config.classes)), config.window_length)
+        costs = measure_cost(*architecture_of(config, len(config.classes)), config.window_length)
         table.add_row(name, known.reads, str(len(config.classes)), *_told(costs))
         settings = ", ".join(f"{key.replace('_', ' ')} {getattr(config, key)}" for key in LISTED)
         lines += [name, f"  {known.made_of}", f"  {', '.join(config.classes)}", f"  trained by {settings}"]

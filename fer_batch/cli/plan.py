@@ -64,10 +64,10 @@ def run_plan(options: argparse.Namespace) -> int:
             raise ConfigError(f"{name} is {number:g}; allowed is a number above 0")
     config = config_of(options)
 
-    from fer_batch.model.recognize import usable_card
+    from fer_batch.model.recognize import check_checkpoint
     from fer_batch.pipeline.estimate import duration_s, preview
 
-    card = usable_card(Path(config.checkpoint) if config.checkpoint else None)
+    card = check_checkpoint(Path(config.checkpoint) if config.checkpoint else None)
     workers = max(options.nodes) * options.cores
     found = preview(options.videos, config, card, workers, options.cpu_ms)
     hours = {count: duration_s(found, count * options.cores) / 3600 for count in options.nodes}

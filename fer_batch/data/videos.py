@@ -31,7 +31,7 @@ from fer_batch.inputs.listing import VIDEO_SUFFIXES
 from fer_batch.storage.files import write_json, write_parquet
 from fer_batch.video.reader import TIME_TOLERANCE_S
 from fer_batch.vision.detect import FaceDetector
-from fer_batch.vision.faces import SegmentFaces, segment_faces
+from fer_batch.vision.faces import SegmentFaces, extract_faces
 
 CLIPS = pa.schema(
     [
@@ -234,7 +234,7 @@ def _extract(uri: Path, file: Path, video: str, label: str, settings: dict[str, 
     config = AnalyzeConfig(fps=settings["rate_hz"])
     whole = {"uri": str(uri), "index": 0, "segments": 1, "first_pts": None, "offset": None}
     bounds = dict.fromkeys(("start_s", "end_s", "core_start_s", "core_end_s"), 0.0)
-    seen = segment_faces(whole | bounds, config, _detector(config), settings["crop_scale"])
+    seen = extract_faces(whole | bounds, config, _detector(config), settings["crop_scale"])
     if not seen.frames:
         return seen.error or "no frame could be read"
     notes = {"status": seen.status, "error": seen.error or ""}

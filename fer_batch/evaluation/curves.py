@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fer_batch.errors import InputError
-from fer_batch.model.weights import is_exported, read_card
+from fer_batch.model.weights import is_onnx_path, read_card
 from fer_batch.plotting import BLUE, GREY, INK, RED, render_figure
 
 LINES = {
@@ -41,7 +41,7 @@ def history_of(checkpoint: Path | None) -> History | None:
     Raises CheckpointError where there is no such checkpoint, InputError where what lies beside it is not a
     history.
     """
-    if checkpoint is not None and is_exported(checkpoint):  # which knows nothing of its training
+    if checkpoint is not None and is_onnx_path(checkpoint):  # which knows nothing of its training
         return None
     path, card = read_card(checkpoint)
     file = path.with_name("history.json")

@@ -15,7 +15,7 @@ from fer_batch.evaluation.averaging import ten_crops
 from fer_batch.evaluation.examples import Examples, load_examples, split_name
 from fer_batch.evaluation.metrics import measure
 from fer_batch.model.recognize import Recognizer
-from fer_batch.model.weights import DEFAULT_CHECKPOINT, is_exported, read_card
+from fer_batch.model.weights import DEFAULT_CHECKPOINT, is_onnx_path, read_card
 
 ENSEMBLE = "ensemble"
 AT_ONCE = 500
@@ -104,7 +104,7 @@ def checkpoint_names(checkpoints: Sequence[Path | None]) -> list[str]:
     """
     names: list[str] = []
     for given in checkpoints:
-        path = given if given is not None and is_exported(given) else read_card(given)[0]
+        path = given if given is not None and is_onnx_path(given) else read_card(given)[0]
         name = path.absolute().parent.name if path.name == "model.safetensors" else path.stem
         if given is None or path.resolve() == DEFAULT_CHECKPOINT.resolve():
             name = "default"
@@ -147,7 +147,7 @@ def predict(recognizer: Recognizer, clips: Clips) -> np.ndarray:
     wanted = np.zeros(len(clips.frames), bool)
     wanted[last] = True
     times = (np.arange(len(clips.frames)) - clips.starts[tracks]) / recognizer.card.window_rate_hz
-    return recognizer.recognize(clips.frames, tracks, times, wanted)[last]
+    return recognizer.predict_tracks(clips.frames, tracks, times, wanted)[last]
 
 
 def mean_of(probs: Sequence[np.ndarray]) -> np.ndarray:

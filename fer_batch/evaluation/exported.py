@@ -11,7 +11,13 @@ from fer_batch.data.datasets import Clips, load_datasets
 from fer_batch.errors import ConfigError, InputError, OutputError
 from fer_batch.evaluation.evaluate import predict
 from fer_batch.evaluation.metrics import confusion, per_class
-from fer_batch.model.onnx.export import CALIBRATION, check_equal, export_network, joined, quantized
+from fer_batch.model.onnx.export import (
+    CALIBRATION_CROPS,
+    check_against_torch,
+    export_network,
+    join_graphs,
+    quantize_encoder,
+)
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.storage.files import write_bytes
@@ -58,21 +64,21 @@ def export_model(
     real = _some(clips.frames, REAL) if clips else crops(card.crop_scale)
     on_line("exporting …")
     exported = export_network(network, card)
-    model = joined(exported)
+    model = join_graphs(exported)
     on_line(f"comparing with PyTorch on random crops and {len(real)} real ones …")
     figures = {
         "made_of": card.model_id,
         "crops": len(real),
-        "difference": check_equal(model, network, card, real),
+        "difference": check_against_torch(model, network, card, real),
     }
     with tempfile.TemporaryDirectory() as folder:
         files = {"float32": Path(folder) / "float32.onnx", "int8": Path(folder) / "int8.onnx"}
         files["float32"].write_bytes(model)
         if parts:
             training, measured = parts
-            ranges = _some(training.frames, CALIBRATION)
+            ranges = _some(training.frames, CALIBRATION_CROPS)
             on_line(f"int8: setting ranges by {len(ranges)} crops of the split train …")
-            model = joined(quantized(exported, ranges))
+            model = join_graphs(quantize_encoder(exported, ranges))
             files["int8"].write_bytes(model)
             on_line(f"int8: measuring on {len(measured)} examples of the split {measured.splits[0]} …")
             both = {name: Recognizer(path, "cpu") for name, path in files.items()}

@@ -86,6 +86,11 @@ class CnnBiLstm(Network):
         self.stay = nn.Parameter(torch.tensor(math.log(STAY / (1 - STAY))))
 
     @property
+    def stay_logit(self) -> nn.Parameter:
+        """Logit of the chance that an expression does not change in one step; "stay" in checkpoint files."""
+        return self.stay
+
+    @property
     def lstms(self) -> list[nn.LSTM]:
         """As in `Network`."""
         return [self.lstm1, self.lstm2]
@@ -94,11 +99,11 @@ class CnnBiLstm(Network):
         """As in `Network`."""
         return self.crop_head(self.dropout(embeddings))
 
-    def answer(self, embeddings: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
+    def classify_with_context(self, embeddings: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
         """As in `Network`: what the crop says itself, and what its neighbours add."""
         return self.crop_head(embeddings) + self.context_head(self.dropout(context))
 
-    def settle(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def smooth_log_probs(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`(B, T, classes)` logits, each moment on its own, to `(B, T, classes)` log probabilities in view of
         the whole sequence. Of a sequence of one, the log softmax. `lengths` as in `classify`.
 
@@ -115,7 +120,7 @@ class CnnBiLstm(Network):
         if lengths is not None:
             padding = (torch.arange(steps, device=lengths.device)[None] >= lengths[:, None]).to(probs.device)
             probs = torch.where(padding[:, :, None], 1 / classes, probs)
-        stay = torch.sigmoid(self.stay)
+        stay = torch.sigmoid(self.stay_logit)
         other = (1 - stay) / (classes - 1)
         forward = [probs[:, 0]]  # (B, classes) each: given what came so far
         for step in range(1, steps):

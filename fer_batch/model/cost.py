@@ -9,16 +9,16 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_batch.model.network import CROP_SIZE
-from fer_batch.model.zoo import build
+from fer_batch.model.registry import build_network
 
 
-def cost(network: str, architecture: dict[str, Any], window: int) -> dict[str, int]:
+def measure_cost(network: str, architecture: dict[str, Any], window: int) -> dict[str, int]:
     """Of the network of that name: `parameters`, and `multiply_adds` for an answer to a moment of a track:
     one crop encoded, and its window of `window` embeddings read.
 
     Convolutions, matrix products and LSTMs are counted, without biases and activations.
     """
-    built = build(network, architecture).eval()
+    built = build_network(network, architecture).eval()
     crop = _counted(built, built.encode, torch.zeros(1, 1, CROP_SIZE, CROP_SIZE))
     read = _counted(built, built.classify, torch.zeros(1, window, built.width))
     return {"parameters": sum(p.numel() for p in built.parameters()), "multiply_adds": crop + read}

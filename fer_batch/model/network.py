@@ -20,16 +20,16 @@ class CropEncoder(nn.Module):
 
 class Network(nn.Module):
     """A recognizer in three steps, so that each crop of a track is encoded once: `encode`, `classify`,
-    `settle`.
+    `smooth_log_probs`.
 
     As it stands here it answers each crop on its own. One that reads its neighbours names its bidirectional
-    LSTMs in `lstms` and says in `answer` what it makes of them.
+    LSTMs in `lstms` and says in `classify_with_context` what it makes of them.
     """
 
     encoder: CropEncoder
     crop_head: nn.Linear
     """From the last features to the classes."""
-    phase = "stills"
+    first_phase = "stills"
     """What it learns from first: "stills", every frame on its own, or "clips", whole ones."""
     lstm_dropout: Sequence[float] = (0.0, 0.0)
     """After each of `lstms`, in training."""
@@ -57,7 +57,7 @@ class Network(nn.Module):
         """`(N, D)` embeddings to `(N, classes)` logits: what each crop says without its neighbours."""
         return self.crop_head(embeddings)
 
-    def answer(self, embeddings: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
+    def classify_with_context(self, embeddings: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
         """`(B, T, classes)` logits of `embeddings` `(B, T, D)` and what the last of `lstms` made of them,
         `context` `(B, T, 2·units)`; `lengths` is `(B,)` int, 1..T.
         """
@@ -77,9 +77,9 @@ class Network(nn.Module):
             packed = pack_padded_sequence(context, lengths, batch_first=True, enforce_sorted=False)
             context, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=steps)
             context = F.dropout(context, dropout, self.training)  # (B, T, 2·units)
-        return self.answer(embeddings, context, lengths.to(embeddings.device))
+        return self.classify_with_context(embeddings, context, lengths.to(embeddings.device))
 
-    def settle(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def smooth_log_probs(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`(B, T, classes)` logits, each moment on its own, to `(B, T, classes)` log probabilities in view of
         the whole sequence; `lengths` as in `classify`.
         """
@@ -90,4 +90,4 @@ class Network(nn.Module):
         batch, steps = crops.shape[:2]
         embeddings = self.encode(crops.flatten(0, 1))  # (B·T, D)
         logits = self.classify(embeddings.float().unflatten(0, (batch, steps)), lengths)
-        return self.settle(logits.float(), lengths)
+        return self.smooth_log_probs(logits.float(), lengths)

@@ -10,9 +10,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fer_batch.model.cnn_bilstm import Encoder
 from fer_batch.model.network import CropEncoder, Network
-from fer_batch.model.weights import Card, is_exported, load_checkpoint
-from fer_batch.model.window import windows
-from fer_batch.timing import Laps
+from fer_batch.model.weights import Card, is_onnx_path, load_checkpoint
+from fer_batch.model.window import build_windows
+from fer_batch.timing import StageTimer
 
 BATCH = {"cpu": 32, "cuda": 512}
 """Images, and windows, that go through the network together. Fixed, and padded to: a matrix product of
@@ -32,7 +32,7 @@ class Recognizer:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.encoder: CropEncoder
         self.reader: nn.Module
-        if checkpoint is not None and is_exported(checkpoint):
+        if checkpoint is not None and is_onnx_path(checkpoint):
             from fer_batch.model.onnx.network import open_onnx
 
             exported, self.reader, self.card = open_onnx(checkpoint, self.device.type)
@@ -46,8 +46,8 @@ class Recognizer:
             self.reader = WindowReader(model, self.card.temperature, dtype)
             self.batch = BATCH[self.device.type]
         self.flip = flip
-        self.laps = Laps()
-        """Of all calls of `recognize`: "encode" and "window". A GPU is waited for in "window"."""
+        self.timer = StageTimer()
+        """Of all calls of `predict_tracks`: "encode" and "window". A GPU is waited for in "window"."""
 
     @torch.inference_mode()
     def encode(self, crops: np.ndarray) -> Tensor:
@@ -67,7 +67,7 @@ class Recognizer:
         return torch.cat(embeddings)
 
     @torch.inference_mode()
-    def recognize(
+    def predict_tracks(
         self, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, wanted: np.ndarray
     ) -> np.ndarray:
         """Probabilities `(n, classes) float32`, of sum 1, for the faces where `wanted`; rows of NaN
@@ -76,14 +76,16 @@ class Recognizer:
         `crops` is `(n, 48, 48) uint8`; `tracks` `(n,) int` and `times` `(n,) float64` seconds say which
         face is when, in any order. Unwanted faces still stand in the windows of their neighbours.
         """
-        self.laps.start()
+        self.timer.restart()
         answers = np.full((len(crops), len(self.card.classes)), np.nan, np.float32)
         embeddings = self.encode(crops)
-        self.laps.lap("encode")
+        self.timer.record("encode")
         rows, steps, lengths, centres = [], [], [], []
         order = np.lexsort((times, tracks))
         for members in np.split(order, np.flatnonzero(np.diff(tracks[order])) + 1):
-            index, length, centre = windows(times[members], self.card.window_rate_hz, self.card.window_length)
+            index, length, centre = build_windows(
+                times[members], self.card.window_rate_hz, self.card.window_length
+            )
             chosen = wanted[members]
             rows.append(members[chosen])
             steps.append(np.where(index >= 0, members[np.maximum(index, 0)], 0)[chosen])
@@ -92,7 +94,7 @@ class Recognizer:
         answers[np.concatenate(rows)] = self._classify(
             embeddings, np.concatenate(steps), np.concatenate(lengths), np.concatenate(centres)
         )
-        self.laps.lap("window")
+        self.timer.record("window")
         return answers
 
     def _classify(
@@ -113,9 +115,9 @@ class Recognizer:
         return torch.cat(answers).cpu().numpy()
 
 
-def usable_card(checkpoint: Path | None = None) -> Card:
+def check_checkpoint(checkpoint: Path | None = None) -> Card:
     """The card of what a Recognizer can be made of; raises CheckpointError for anything else."""
-    if checkpoint is not None and is_exported(checkpoint):
+    if checkpoint is not None and is_onnx_path(checkpoint):
         from fer_batch.model.onnx.network import open_onnx
 
         return open_onnx(checkpoint)[2]
@@ -148,8 +150,8 @@ class WindowReader(nn.Module):
             ahead = layer[0](context)[0]
             back = layer[1](context.gather(1, turned.expand_as(context)))[0]
             context = torch.cat([ahead, back.gather(1, turned.expand_as(back))], dim=2)  # (B, T, 2·units)
-        logits = self.network.answer(windows, context.float(), lengths)
-        return self.network.settle(logits / self.temperature, lengths)
+        logits = self.network.classify_with_context(windows, context.float(), lengths)
+        return self.network.smooth_log_probs(logits / self.temperature, lengths)
 
 
 def fast_encoder(encoder: CropEncoder, dtype: torch.dtype) -> CropEncoder:

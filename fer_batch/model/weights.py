@@ -18,8 +18,8 @@ from torch import Tensor
 
 from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.model.network import GREY_MEAN, GREY_STD, Network
+from fer_batch.model.registry import build_network
 from fer_batch.model.window import PLACE_TOLERANCE
-from fer_batch.model.zoo import build
 from fer_batch.storage.files import write_bytes, write_json
 
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safetensors"
@@ -42,7 +42,7 @@ class Card:
     architecture: dict[str, Any]
     """Keyword arguments of the network."""
     network: str = "cnn-bilstm"
-    """Its name in `model.zoo`."""
+    """Its name in `model.registry`."""
     crop_scale: float = 0.96
     """Side of the square crop as a share of the face box's height."""
     mean: float = GREY_MEAN
@@ -128,11 +128,11 @@ def load_checkpoint(path: Path | None = None) -> tuple[Network, Card]:
         )
     try:
         with torch.device("meta"):  # takes no memory, whatever a card asks for
-            meant = build(card.network, card.architecture)
+            meant = build_network(card.network, card.architecture)
             size = sum(value.numel() for value in meant.state_dict().values())
         if size > len(data):
             raise ValueError(f"that has {size} weights, in a file of {len(data)} bytes")
-        model = build(card.network, card.architecture)
+        model = build_network(card.network, card.architecture)
         tensors = safetensors.torch.load(data)
         if card.network == "cnn-bilstm":
             tensors.setdefault("stay", torch.tensor(1e-6).logit())  # older files: each moment for itself
@@ -149,7 +149,7 @@ def read_card(path: Path | None = None) -> tuple[Path, Card]:
     path = DEFAULT_CHECKPOINT if path is None else Path(path)
     if path.is_dir():
         path = path / "model.safetensors"
-    if is_exported(path):
+    if is_onnx_path(path):
         raise CheckpointError(
             f"{path} is an exported network, for answers alone; this takes the checkpoint that it was "
             "made of, a .safetensors file with its .json card beside it"
@@ -167,18 +167,18 @@ def read_card(path: Path | None = None) -> tuple[Path, Card]:
                 f"there is no file {needed}: a checkpoint is a .safetensors file and its .json card"
             )
     try:
-        card = card_of(card_path.read_text())
+        card = parse_card(card_path.read_text())
     except (ValueError, TypeError, KeyError, CheckpointError) as error:
         raise CheckpointError(f"{card_path} is not a card that this version can read: {error}") from error
     return path, card
 
 
-def is_exported(path: Path) -> bool:
-    """Whether a model is an exported network, by its name: see `model.onnx_network`."""
+def is_onnx_path(path: Path) -> bool:
+    """Whether a model is an exported network, by its name: see `model.onnx.network`."""
     return Path(path).suffix.lower() == ".onnx"
 
 
-def card_of(text: str) -> Card:
+def parse_card(text: str) -> Card:
     """A card from its JSON; raises ValueError, TypeError, KeyError or CheckpointError for any other."""
     fields = json.loads(text)
     fields["classes"] = tuple(fields["classes"])

@@ -6,7 +6,9 @@ PLACE_TOLERANCE = 0.6
 """How far from a place of the window a moment may be and stand there, as a share of the places' distance."""
 
 
-def windows(times: np.ndarray, rate_hz: float, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def build_windows(
+    times: np.ndarray, rate_hz: float, length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A window for every moment of one track, resampled to the rate that the model was trained at.
 
     `times` is `(n,) float64`, seconds, rising. The window of a moment at t has up to `length` (odd) places,

@@ -28,7 +28,7 @@ from ray.exceptions import (
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.inputs.listing import Listing, list_videos
 from fer_batch.inputs.segments import MAX_PLANNED_S, plan_segments, probe_as_needed, split_into_bundles
-from fer_batch.model.recognize import usable_card
+from fer_batch.model.recognize import check_checkpoint
 from fer_batch.model.weights import Card
 from fer_batch.pipeline.guard import GuardedProbe
 from fer_batch.pipeline.placement import place
@@ -121,7 +121,7 @@ def analyze(
     config, limits = config or AnalyzeConfig(), limits or Limits()
     out = folder_of(out).absolute()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
-    card = usable_card(checkpoint)
+    card = check_checkpoint(checkpoint)
     check_output(out, config, card, overwrite)  # before anything is made there
     with lease(out, "analyze"):
         run = check_output(out, config, card, overwrite)

@@ -17,31 +17,31 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import InputError
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments, split_into_bundles
-from fer_batch.model.recognize import usable_card
+from fer_batch.model.recognize import check_checkpoint
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.run.results import write_result
 from fer_batch.schema import RESULTS, from_bundle, to_bundle
 from fer_batch.storage.media import open_medium
-from fer_batch.timing import Laps
+from fer_batch.timing import StageTimer
 
 STAGES = ("decode", "detect", "track", "crop", "encode", "window", "write")
 
 
-def bare_decoding(path: str | Path, offset: int | None = None) -> Laps:
+def bare_decoding(path: str | Path, offset: int | None = None) -> StageTimer:
     """Decode a video with FFmpeg's libraries on one thread and throw the frames away: the lap "bare".
 
     `path` and `offset` are as `open_medium` takes them. Packets that can't be decoded are left out, as they
     are when a video is analyzed.
     """
-    laps = Laps()
+    timer = StageTimer()
     with av.open(open_medium(path, offset).place, mode="r") as container, suppress(av.FFmpegError):
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for packet in container.demux(stream):
             with suppress(av.FFmpegError):
                 packet.decode()
-    laps.lap("bare")
-    return laps
+    timer.record("bare")
+    return timer
 
 
 def bench(
@@ -66,7 +66,7 @@ def bench(
     Raises InputError, before anything is measured, where a video can't be read.
     """
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
-    card = usable_card(checkpoint)
+    card = check_checkpoint(checkpoint)
     videos = probe_videos(sources)
     bad = [f"{video['uri']} ({video['error']})" for video in videos.to_pylist() if video["status"] != "ok"]
     if bad:
@@ -89,8 +89,8 @@ def _measure(stage: AnalyzeStage, video: dict[str, Any], plan: pa.Table, runs: i
     ours, bare = [], []
     for _ in range(runs):
         bare.append(bare_decoding(video["uri"], video["offset"]))
-        laps, rows = _run(stage, bundles)
-        ours.append(laps)
+        timer, rows = _run(stage, bundles)
+        ours.append(timer)
     seconds = max(rows.column("read_s").to_pylist())
     if not seconds:
         raise InputError(f"{video['uri']} can't be measured: {rows.column('error')[0]}")
@@ -116,30 +116,30 @@ def _measure(stage: AnalyzeStage, video: dict[str, Any], plan: pa.Table, runs: i
     }
 
 
-def _run(stage: AnalyzeStage, bundles: list[pa.Table]) -> tuple[Laps, pa.Table]:
-    """Take bundles from files to results once; the laps are `STAGES`, "rest" and "total"."""
-    laps, total = Laps(), Laps()
-    stage.faces.laps, stage.recognize.recognizer.laps = Laps(), Laps()
+def _run(stage: AnalyzeStage, bundles: list[pa.Table]) -> tuple[StageTimer, pa.Table]:
+    """Take bundles from files to results once; the stages are `STAGES`, "rest" and "total"."""
+    timer, total = StageTimer(), StageTimer()
+    stage.faces.timer, stage.recognize.recognizer.timer = StageTimer(), StageTimer()
     parts = []
     with tempfile.TemporaryDirectory() as folder:
-        total.start()
+        total.restart()
         for bundle in bundles:
             answers = stage(bundle)
-            laps.start()
+            timer.restart()
             write_result(Path(folder), answers)
-            laps.lap("write")
+            timer.record("write")
             parts.append(from_bundle(answers, RESULTS))
-        total.lap("total")
-    laps.add(stage.faces.laps)
-    laps.add(stage.recognize.recognizer.laps)
-    for sums, whole in ((laps.wall, total.wall), (laps.cpu, total.cpu)):
+        total.record("total")
+    timer.add(stage.faces.timer)
+    timer.add(stage.recognize.recognizer.timer)
+    for sums, whole in ((timer.wall_s, total.wall_s), (timer.cpu_s, total.cpu_s)):
         sums["rest"] = whole["total"] - sum(sums[name] for name in STAGES)
-    laps.add(total)
-    return laps, pa.concat_tables(parts)
+    timer.add(total)
+    return timer, pa.concat_tables(parts)
 
 
-def _median(runs: list[Laps], name: str, seconds: float) -> dict[str, float]:
+def _median(runs: list[StageTimer], name: str, seconds: float) -> dict[str, float]:
     return {
-        "cpu_s": statistics.median(laps.cpu[name] for laps in runs) / seconds,
-        "wall_s": statistics.median(laps.wall[name] for laps in runs) / seconds,
+        "cpu_s": statistics.median(timer.cpu_s[name] for timer in runs) / seconds,
+        "wall_s": statistics.median(timer.wall_s[name] for timer in runs) / seconds,
     }

@@ -16,10 +16,10 @@ import torch
 from fer_batch.config import AnalyzeConfig
 from fer_batch.model.recognize import Recognizer
 from fer_batch.schema import FACES, OPENED, PLAN, RESULTS, bundled, from_bundle, to_bundle
-from fer_batch.timing import Laps
+from fer_batch.timing import StageTimer
 from fer_batch.vision.crop import CROP_SIZE
 from fer_batch.vision.detect import FaceDetector
-from fer_batch.vision.faces import segment_faces
+from fer_batch.vision.faces import extract_faces
 
 
 class FacesStage:
@@ -31,7 +31,7 @@ class FacesStage:
     def __init__(self, config: AnalyzeConfig, crop_scale: float, ahead: int = 0, gpu: bool = True) -> None:
         self.config, self.crop_scale, self.ahead = config, crop_scale, ahead
         self.detector = FaceDetector(config.min_face, config.min_score, _device(gpu))
-        self.laps = Laps()
+        self.timer = StageTimer()
         """Of all that it has done: "decode", "detect", "track" and "crop"."""
         self.alive: Callable[[float], None] = lambda time_s: None
         """Called with the time of each moment that was decoded."""
@@ -44,8 +44,8 @@ class FacesStage:
         return pa.Table.from_pylist([self._faces(segment)], schema=FACES)
 
     def _faces(self, segment: dict[str, Any]) -> dict[str, Any]:
-        seen = segment_faces(segment, self.config, self.detector, self.crop_scale, self.ahead, self.alive)
-        self.laps.add(seen.laps)
+        seen = extract_faces(segment, self.config, self.detector, self.crop_scale, self.ahead, self.alive)
+        self.timer.add(seen.timer)
         return {
             **{name: segment[name] for name in FACES.names if name in segment},
             "status": seen.status,
@@ -55,9 +55,9 @@ class FacesStage:
             "moments": seen.moments,
             "faces": seen.faces,
             "crops": seen.crops.tobytes(),
-            "decode_s": seen.laps.wall["decode"],
-            "detect_s": seen.laps.wall["detect"] + seen.laps.wall["track"],
-            "crop_s": seen.laps.wall["crop"],
+            "decode_s": seen.timer.wall_s["decode"],
+            "detect_s": seen.timer.wall_s["detect"] + seen.timer.wall_s["track"],
+            "crop_s": seen.timer.wall_s["crop"],
             **{name: getattr(seen.info, name, None) for name in OPENED},
         }
 
@@ -81,7 +81,7 @@ class RecognizeStage:
         counts = np.array([len(segment["faces"]) for segment in segments], np.int64)
         times = np.array([face["time_s"] for face in faces], np.float64)
         in_core = np.array([face["frame_index"] >= 0 for face in faces], bool)
-        probs = self.recognizer.recognize(
+        probs = self.recognizer.predict_tracks(
             crops.reshape(-1, CROP_SIZE, CROP_SIZE), _tracks_apart(faces, counts), times, in_core
         )
         for face, inside, values in zip(faces, in_core.tolist(), probs.tolist(), strict=True):

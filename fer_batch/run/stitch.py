@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.schema import FACE, MOMENT, probability_column, tracks_schema
-from fer_batch.vision.track import overlap
+from fer_batch.vision.track import compute_iou
 
 SAME_BOX = 0.5
 """Least intersection over union of a face's boxes as seen by two segments at the same moment."""
@@ -147,7 +147,7 @@ def shared_tracks(
     votes: dict[tuple[int, int], int] = {}
     for key in np.intersect1d(a_keys, b_keys):
         in_a, in_b = np.flatnonzero(a_keys == key), np.flatnonzero(b_keys == key)
-        same = overlap(a_boxes[in_a], b_boxes[in_b])
+        same = compute_iou(a_boxes[in_a], b_boxes[in_b])
         for i, j in zip(
             *np.nonzero((same >= SAME_BOX) & (same == same.max(axis=1, keepdims=True))), strict=True
         ):

@@ -26,8 +26,8 @@ from fer_batch.errors import CheckpointError
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import GREY_MEAN, GREY_STD, Network
+from fer_batch.model.registry import build_network
 from fer_batch.model.weights import load_checkpoint, read_card
-from fer_batch.model.zoo import build
 from fer_batch.storage.files import write_json
 from fer_batch.training.augment import augment_sequences, augment_stills, mixup
 from fer_batch.training.batches import Feed, Stream
@@ -68,7 +68,7 @@ def learn(
     progress: Path | None = None,
 ) -> dict[str, Any]:
     """Train all phases and return the last state: `ema` (weights), `network` and `architecture` (see
-    `model.zoo.build`), `history` (a row an epoch), and what else a resumed run needs.
+    `model.registry.build_network`), `history` (a row an epoch), and what else a resumed run needs.
 
     `state` is an earlier one, to go on from; the same run, resumed or not, gives the same weights on a CPU.
     `epoch_done` is called with the state after each epoch; `progress` is a file that says how far the epoch
@@ -80,7 +80,7 @@ def learn(
     history: list[dict[str, Any]] = list(state["history"]) if state else []
     ema = _built(name, architecture, state["ema"] if state else None, place).eval()
     kept: dict[str, Tensor] | None = state["kept"] if state else None
-    first = ema.phase
+    first = ema.first_phase
     phases = [(first, config.epochs)]
     if isinstance(ema, CnnBiLstm):
         phases.append(("sequences", config.sequence_epochs))
@@ -160,7 +160,7 @@ class _Step(nn.Module):
                 alone = self.network.crop_head(embeddings)
             shape = crops.shape[:2]
             logits = self.network.classify(embeddings.unflatten(0, shape), lengths)
-            return self.network.settle(logits.float(), lengths), alone.unflatten(0, shape)
+            return self.network.smooth_log_probs(logits.float(), lengths), alone.unflatten(0, shape)
         if self.phase == "clips":
             embeddings = self.network.encode(crops.flatten(0, 1)).float()
             return self.network.classify(embeddings.unflatten(0, crops.shape[:2]), lengths)[:, -1:], None
@@ -274,7 +274,7 @@ def frames_of(model: Network, clips: Clips, length: int) -> np.ndarray:
     """What a network is asked of each clip, `(N, T, 48, 48) uint8`: its last frame, or `length` of its frames
     where the network is one of clips.
     """
-    if model.phase == "clips":
+    if model.first_phase == "clips":
         return stretched(clips, np.arange(len(clips)), length)
     return clips.frames[clips.starts[1:] - 1][:, None]
 
@@ -290,7 +290,7 @@ def normalise(crops: Tensor) -> Tensor:
 
 
 def architecture_of(config: TrainConfig, classes: int) -> tuple[str, dict[str, Any]]:
-    """The network that `config` asks for: its name in `model.zoo`, and its architecture."""
+    """The network that `config` asks for: its name in `model.registry`, and its architecture."""
     if config.init:
         card = read_card(Path(config.init))[1]
         dropout = {"dropout": config.dropout} if card.network == "cnn-bilstm" else {}
@@ -313,7 +313,7 @@ def _started(
     pretrained backbone.
     """
     torch.manual_seed(config.seed)
-    network = build(name, architecture)
+    network = build_network(name, architecture)
     if config.backbone_weights and isinstance(network.encoder, BackboneEncoder):
         network.encoder.load_pretrained(Path(config.backbone_weights))
     if config.init:
@@ -337,7 +337,7 @@ def _started(
 def _built(
     name: str, architecture: dict[str, Any], weights: dict[str, Tensor] | None, place: Place
 ) -> Network:
-    network = build(name, architecture)
+    network = build_network(name, architecture)
     if weights is not None:
         network.load_state_dict(weights)
     return network.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,9 +1,9 @@
 """Published recognizers, each as the settings that train it here.
 
-The networks are in `model.zoo`. What a description gives as a uniform range (a rotation of up to 15°, a zoom
-or a shift of up to a share of the side) is here the standard deviation of that range; L2 regularization of
-weight λ is a weight decay of 2 λ. Weights are not averaged over steps, and FER+ votes are not used, as
-neither was.
+The networks are in `model.registry`. What a description gives as a uniform range (a rotation of up to 15°, a
+zoom or a shift of up to a share of the side) is here the standard deviation of that range; L2
+regularization of weight λ is a weight decay of 2 λ. Weights are not averaged over steps, and FER+ votes are
+not used, as neither was.
 """
 
 from dataclasses import dataclass

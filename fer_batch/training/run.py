@@ -25,8 +25,8 @@ from fer_batch.data.datasets import Clips, class_counts
 from fer_batch.data.videos import MADE
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
 from fer_batch.model.backbone import BackboneEncoder
+from fer_batch.model.registry import build_network
 from fer_batch.model.weights import Card, read_card, save_checkpoint
-from fer_batch.model.zoo import build
 from fer_batch.runtime import meanwhile, ray_session
 from fer_batch.storage.files import csv_bytes, write_bytes, write_json
 from fer_batch.storage.folder import check_free
@@ -274,7 +274,7 @@ def _export(
     weights, chosen = state["ema"], history[-1]
     if state["kept"] is not None and chosen["phase"] != "sequences":  # early stopping, and none after it
         weights, chosen = state["kept"], max(history, key=lambda row: row["accuracy"])
-    model = build(state["network"], state["architecture"]).eval()
+    model = build_network(state["network"], state["architecture"]).eval()
     model.load_state_dict(weights)
     held_out = data.take(data.splits == "calibrate")
     temperature = 1.0

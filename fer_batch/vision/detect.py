@@ -1,7 +1,7 @@
 """Faces in pictures, by the three networks of MTCNN (Zhang et al. 2016, arXiv:1604.02878) as
 facenet-pytorch ships them with their weights.
 
-`find` is the whole cascade; `refine` is its last network alone, for boxes that are nearly right. When which
+`search` is the whole cascade; `refine` is its last network alone, for boxes that are nearly right. When which
 is used is for `follow` to say.
 """
 
@@ -72,7 +72,7 @@ NO_FACES = Detections(
 )
 
 
-def joined(parts: Sequence[Detections]) -> Detections:
+def join_detections(parts: Sequence[Detections]) -> Detections:
     """The faces of all parts, in their order."""
     return Detections(
         boxes=np.concatenate([NO_FACES.boxes, *(p.boxes for p in parts)]),
@@ -101,7 +101,7 @@ class FaceDetector:
                     setattr(network, name, _FullRows(layer))
 
     @torch.inference_mode()
-    def find(
+    def search(
         self,
         pictures: Sequence[Picture],
         pixel_aspect: float = 1.0,
@@ -122,10 +122,10 @@ class FaceDetector:
         return self._cascade(pictures, views, pixel_aspect, OVERLAP)
 
     @torch.inference_mode()
-    def find_near(
+    def search_near(
         self, pictures: Sequence[Picture], boxes: Sequence[np.ndarray], pixel_aspect: float = 1.0
     ) -> list[Detections]:
-        """The faces around `(n, 4)` boxes of each picture, about as large as they: `find` in a small part."""
+        """The faces around `(n, 4)` boxes of each picture, about as large as they."""
         views = [
             _part(number, picture, box, pixel_aspect)
             for number, (picture, part) in enumerate(zip(pictures, boxes, strict=True))

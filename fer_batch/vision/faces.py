@@ -12,12 +12,12 @@ import numpy as np
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import DecodeError, NoVideoError
 from fer_batch.faults import point
-from fer_batch.timing import Laps
+from fer_batch.timing import StageTimer
 from fer_batch.video.reader import TIME_TOLERANCE_S, Frame, Reading, VideoInfo, read_segment
 from fer_batch.vision.crop import CROP_SIZE, crop_faces
 from fer_batch.vision.detect import Detections, FaceDetector
-from fer_batch.vision.follow import follow
-from fer_batch.vision.quality import roll_degrees, sharpness, yaw
+from fer_batch.vision.follow import detect_in_frames
+from fer_batch.vision.quality import estimate_roll_deg, estimate_yaw, measure_sharpness
 from fer_batch.vision.track import Tracker
 
 
@@ -38,11 +38,11 @@ class SegmentFaces:
     """As in `schema.FACE`, in order of time."""
     crops: np.ndarray
     """`(len(faces), 48, 48) uint8` grey."""
-    laps: Laps
+    timer: StageTimer
     """Of "decode", "detect", "track" and "crop"."""
 
 
-def segment_faces(
+def extract_faces(
     segment: dict[str, Any],
     config: AnalyzeConfig,
     detector: FaceDetector,
@@ -63,7 +63,7 @@ def segment_faces(
     moments: list[dict[str, Any]] = []
     faces: list[dict[str, Any]] = []
     crops: list[np.ndarray] = []
-    laps = Laps()
+    timer = StageTimer()
     info = None
     state = "failed"
     try:
@@ -81,12 +81,12 @@ def segment_faces(
         frames = _with_signs(frames, alive)
         moment_s = 1 / min(info.fps, math.inf if config.every_frame else config.fps)
         tracker = Tracker(max(config.max_gap_s, 1.5 * moment_s))
-        for look in follow(frames, detector, config.search_s, moment_s, info.pixel_aspect, laps):
+        for look in detect_in_frames(frames, detector, config.search_s, moment_s, info.pixel_aspect, timer):
             frame, found = look.frame, look.found
             if look.cut:
                 tracker.cut()
             tracks = tracker.update(frame.time_s, found.boxes)
-            laps.lap("track")
+            timer.record("track")
             if config.max_faces is not None:
                 largest = _largest(found.boxes, config.max_faces)
                 found, tracks = found.take(largest), tracks[largest]
@@ -96,7 +96,7 @@ def segment_faces(
                 moments.append({"time_s": frame.time_s, "frame_index": frame.index, "faces": len(tracks)})
             faces += _rows(frame, tracks, boxes, found, cut)
             crops.append(cut)
-            laps.lap("crop")
+            timer.record("crop")
     except NoVideoError as error:
         reading.problem, state = str(error), "no_video"
     except DecodeError as error:
@@ -113,7 +113,7 @@ def segment_faces(
         moments=moments,
         faces=faces,
         crops=np.concatenate(crops) if crops else np.zeros((0, CROP_SIZE, CROP_SIZE), np.uint8),
-        laps=laps,
+        timer=timer,
     )
 
 
@@ -154,9 +154,9 @@ def _rows(
         "box_y1": shares[:, 3],
         "face_score": found.scores,
         "face_px": (boxes[:, 3] - boxes[:, 1]) * frame.picture.shrink,
-        "blur": sharpness(crops),
-        "roll_deg": roll_degrees(found.landmarks),
-        "yaw": yaw(found.landmarks),
+        "blur": measure_sharpness(crops),
+        "roll_deg": estimate_roll_deg(found.landmarks),
+        "yaw": estimate_yaw(found.landmarks),
     }
     values = {name: column.tolist() for name, column in columns.items()}
     return [

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from fer_batch.timing import Laps
+from fer_batch.timing import StageTimer
 from fer_batch.video.planes import Picture
 from fer_batch.video.reader import TIME_TOLERANCE_S, Frame
-from fer_batch.vision.detect import NO_FACES, Detections, FaceDetector, joined
-from fer_batch.vision.track import is_cut, overlap
+from fer_batch.vision.detect import NO_FACES, Detections, FaceDetector, join_detections
+from fer_batch.vision.track import compute_iou, is_shot_cut
 
 HELD = 10
 """Moments that are looked at together, about: more fill the networks' batches, and memory, which then is not
@@ -43,7 +43,7 @@ SAMPLES = 8
 
 
 @dataclass(kw_only=True)
-class Look:
+class SampledFrame:
     """A moment and its faces."""
 
     frame: Frame
@@ -52,7 +52,7 @@ class Look:
     key: bool
     thumbnail: np.ndarray
     """`(18, 32) float32` grey."""
-    glance: bool = False
+    motion_search: bool = False
     """Whether what has changed here since the key moment before is searched."""
     whole: Detections | None = None
     """What the whole cascade finds, on key moments."""
@@ -66,62 +66,66 @@ class Look:
         """Each face once, from left to right: as the whole cascade has it, else as it was followed."""
         faces = self.whole or NO_FACES
         for part in self.followed:
-            faces = joined([faces, part.take(~_known(part, faces))])
+            faces = join_detections([faces, part.take(~_known(part, faces))])
         return faces.take(np.argsort(faces.boxes[:, 0], kind="stable"))
 
 
-def follow(
+def detect_in_frames(
     frames: Iterable[Frame],
     detector: FaceDetector,
     detect_every: float,
     moment_s: float,
     pixel_aspect: float,
-    laps: Laps,
-) -> Iterator[Look]:
+    timer: StageTimer,
+) -> Iterator[SampledFrame]:
     """The moments of a video, in order, with their faces; a key moment each `detect_every` seconds.
 
-    `moment_s` is the usual time from a moment to the next. Time goes to "decode" and "detect" of `laps`.
+    `moment_s` is the usual time from a moment to the next. Time goes to "decode" and "detect" of `timer`.
     """
     search_s = min(detect_every, LONGEST_SPAN * moment_s)
-    searches = searches_a_span(search_s, moment_s)
-    held: list[Look] = []
+    searches = searches_per_key_frame(search_s, moment_s)
+    held: list[SampledFrame] = []
     before: np.ndarray | None = None
     last_size = (0, 0)
     cell = -1
     for frame in frames:
-        laps.lap("decode")
+        timer.record("decode")
         after, last = _thumbnail(frame.picture), cell
         size = frame.picture.y.size
         # Boxes are pixels of their picture: none can be followed into one of another size.
-        cut = before is not None and (size != last_size or is_cut(before, after))
+        cut = before is not None and (size != last_size or is_shot_cut(before, after))
         cell = math.floor((frame.time_s + TIME_TOLERANCE_S) / search_s)
         key = cut or cell // searches != last // searches or not held
-        held.append(Look(frame=frame, cut=cut, key=key, thumbnail=after, glance=not key and cell != last))
+        held.append(
+            SampledFrame(
+                frame=frame, cut=cut, key=key, thumbnail=after, motion_search=not key and cell != last
+            )
+        )
         before, last_size = after, size
         if held[-1].key and len(held) > HELD:
             _look(held, detector, pixel_aspect)
-            laps.lap("detect")
+            timer.record("detect")
             yield from held[:-1]
             held = held[-1:]
-        laps.lap("detect")
-    laps.lap("decode")
+        timer.record("detect")
+    timer.record("decode")
     if held:
         _look(held, detector, pixel_aspect)
-        laps.lap("detect")
+        timer.record("detect")
         yield from held
 
 
-def searches_a_span(search_s: float, moment_s: float) -> int:
+def searches_per_key_frame(search_s: float, moment_s: float) -> int:
     """How many searches there are from a key moment to the next, the others of what has changed only."""
     return 2 if 2 * search_s <= LONGEST_SPAN * moment_s else 1
 
 
-def _look(held: list[Look], detector: FaceDetector, pixel_aspect: float) -> None:
+def _look(held: list[SampledFrame], detector: FaceDetector, pixel_aspect: float) -> None:
     """Find the faces of moments of which the first is a key moment, and so is the last but at the end."""
     keys = [number for number, look in enumerate(held) if look.key]
     new = [held[key] for key in keys if held[key].whole is None]
     for look, found in zip(
-        new, detector.find([look.frame.picture for look in new], pixel_aspect), strict=True
+        new, detector.search([look.frame.picture for look in new], pixel_aspect), strict=True
     ):
         look.whole = found
     spans = [held[key : end + 1] for key, end in zip(keys, [*keys[1:], len(held)], strict=True)]
@@ -133,7 +137,7 @@ def _look(held: list[Look], detector: FaceDetector, pixel_aspect: float) -> None
         (span, place, region)
         for span in spans
         for place, look in enumerate(span)
-        if look.glance and (region := _changed(span[0], look, pixel_aspect)) is not None
+        if look.motion_search and (region := _changed(span[0], look, pixel_aspect)) is not None
     ]
     _search(glances, detector, pixel_aspect)
     for half in (0, 1):
@@ -142,13 +146,15 @@ def _look(held: list[Look], detector: FaceDetector, pixel_aspect: float) -> None
 
 
 def _search(
-    places: Sequence[tuple[list[Look], int, np.ndarray | None]], detector: FaceDetector, pixel_aspect: float
+    places: Sequence[tuple[list[SampledFrame], int, np.ndarray | None]],
+    detector: FaceDetector,
+    pixel_aspect: float,
 ) -> None:
     """The cascade at moments between key moments, in a region or the whole picture; what it finds and is not
     known yet is followed forth and back.
     """
     pictures = [span[place].frame.picture for span, place, _ in places]
-    found = detector.find(pictures, pixel_aspect, [region for *_, region in places])
+    found = detector.search(pictures, pixel_aspect, [region for *_, region in places])
     walks = []
     for (span, place, _), faces in zip(places, found, strict=True):
         look = span[place]
@@ -157,7 +163,7 @@ def _search(
     _walk(walks, detector, pixel_aspect)
 
 
-def _changed(before: Look, look: Look, pixel_aspect: float) -> np.ndarray | None:
+def _changed(before: SampledFrame, look: SampledFrame, pixel_aspect: float) -> np.ndarray | None:
     """The box `(4,)` that holds what is another than at the key moment before, but for the faces of then.
 
     None where there is nothing.
@@ -181,28 +187,28 @@ def _changed(before: Look, look: Look, pixel_aspect: float) -> np.ndarray | None
     return np.clip(box + margin, 0, [wide, high, wide, high]) * cells
 
 
-def _first_loss(span: Sequence[Look], half: int) -> int | None:
+def _first_loss(span: Sequence[SampledFrame], half: int) -> int | None:
     """The first moment between two key moments, before a glance (0) or from it on (1), that lacks a face that
     was to be there.
     """
-    glance = next((place for place, look in enumerate(span) if look.glance), len(span))
+    glance = next((place for place, look in enumerate(span) if look.motion_search), len(span))
     for place in range(*((0, glance), (glance, len(span)))[half]):
         look = span[place]
         if not look.key and look.lost:
             lost = np.concatenate(look.lost)
-            if (overlap(lost, look.found.boxes) < NEARBY).all(axis=1).any():
+            if (compute_iou(lost, look.found.boxes) < NEARBY).all(axis=1).any():
                 return place
     return None
 
 
-def _not_reached(look: Look) -> Detections:
+def _not_reached(look: SampledFrame) -> Detections:
     """The faces of a key moment that were not followed to it."""
     faces = look.whole or NO_FACES
-    return faces.take(~_known(faces, joined(look.followed)))
+    return faces.take(~_known(faces, join_detections(look.followed)))
 
 
 def _walk(
-    walks: Sequence[tuple[list[Look], Detections]], detector: FaceDetector, pixel_aspect: float
+    walks: Sequence[tuple[list[SampledFrame], Detections]], detector: FaceDetector, pixel_aspect: float
 ) -> None:
     """Follow faces from moment to moment, each walk along its own, until they are lost or meet a known one.
 
@@ -224,21 +230,21 @@ def _walk(
             for boxes, found in zip(unsure, second, strict=True)
         ]
         lost = [boxes[~kept] for boxes, kept in zip(unsure, found_again, strict=True)]
-        around = detector.find_near(pictures, lost, pixel_aspect)
+        around = detector.search_near(pictures, lost, pixel_aspect)
         further, shifts_on = [], []
         for number, (steps, faces) in enumerate(walks):
             boxes = expected[number]
-            found = joined(
+            found = join_detections(
                 [
                     there[number].take(sure[number]),
                     second[number].take(found_again[number]),
                     around[number],
                 ]
             )
-            missed = boxes[(overlap(boxes, found.boxes) < NEARBY).all(axis=1)]
+            missed = boxes[(compute_iou(boxes, found.boxes) < NEARBY).all(axis=1)]
             if len(missed):
                 steps[0].lost.append(missed)
-            found = found.take(~_known(found, joined(steps[0].followed)))
+            found = found.take(~_known(found, join_detections(steps[0].followed)))
             found = found.take(_best(found))
             if len(found):
                 steps[0].followed.append(found)
@@ -250,7 +256,7 @@ def _walk(
 
 def _sure(expected: np.ndarray, found: Detections, min_score: float) -> np.ndarray:
     """Which refined faces `(n,) bool` are faces, and where they were expected."""
-    return (found.scores >= min_score) & (overlap(expected, found.boxes).diagonal() >= STRAY)
+    return (found.scores >= min_score) & (compute_iou(expected, found.boxes).diagonal() >= STRAY)
 
 
 def _shifts(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -265,12 +271,12 @@ def _shifts(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def _known(faces: Detections, others: Detections) -> np.ndarray:
     """Which of some faces `(n,) bool` are among others of the same moment."""
-    return (overlap(faces.boxes, others.boxes) >= SAME_FACE).sum(axis=1) > 0
+    return (compute_iou(faces.boxes, others.boxes) >= SAME_FACE).sum(axis=1) > 0
 
 
 def _best(faces: Detections) -> np.ndarray:
     """Which of some faces `(n,) bool` are not another one again that scores higher."""
-    same = overlap(faces.boxes, faces.boxes) >= SAME_FACE
+    same = compute_iou(faces.boxes, faces.boxes) >= SAME_FACE
     rank = np.lexsort((np.arange(len(faces)), -faces.scores)).argsort()
     return (same & (rank[None] < rank[:, None])).sum(axis=1) == 0
 

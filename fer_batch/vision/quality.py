@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def sharpness(crops: np.ndarray) -> np.ndarray:
+def measure_sharpness(crops: np.ndarray) -> np.ndarray:
     """`(n, h, w) uint8` grey crops to `(n,) float32`: variance of the Laplacian, 0 (blank, blurred) upwards.
 
     After Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".
@@ -14,7 +14,7 @@ def sharpness(crops: np.ndarray) -> np.ndarray:
     return laplacian.var(axis=(1, 2)) if len(crops) else np.zeros(0, np.float32)
 
 
-def roll_degrees(landmarks: np.ndarray) -> np.ndarray:
+def estimate_roll_deg(landmarks: np.ndarray) -> np.ndarray:
     """`(n, 5, 2)` landmarks to `(n,) float32` degrees, -180 to 180: the line of the eyes, clockwise in the
     picture.
     """
@@ -22,7 +22,7 @@ def roll_degrees(landmarks: np.ndarray) -> np.ndarray:
     return np.degrees(np.arctan2(line[:, 1], line[:, 0])).astype(np.float32)
 
 
-def yaw(landmarks: np.ndarray) -> np.ndarray:
+def estimate_yaw(landmarks: np.ndarray) -> np.ndarray:
     """`(n, 5, 2)` landmarks to `(n,) float32`: how far the nose stands off the middle of the eyes, along
     their line.
 

@@ -18,7 +18,7 @@ FLATTEST = 12.0
 noise."""
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def compute_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`(n, 4)` and `(m, 4)` xyxy boxes to their `(n, m)` intersection over union, 0–1; 0 for empty boxes."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
@@ -28,7 +28,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(union > 0, common / np.where(union > 0, union, 1), 0)
 
 
-def is_cut(before: np.ndarray, after: np.ndarray) -> bool:
+def is_shot_cut(before: np.ndarray, after: np.ndarray) -> bool:
     """Whether a new shot begins between two frames, given their `(h, w)` thumbnails of grey values 0–255.
 
     Compared is the median cell, so that what moves through a still picture is no cut; and it must have
@@ -43,7 +43,7 @@ def is_cut(before: np.ndarray, after: np.ndarray) -> bool:
     return bool(min(plain, np.median(np.abs(other - one))) >= CUT_CHANGE)
 
 
-def matched(score: np.ndarray) -> list[tuple[int, int]]:
+def match_tracks(score: np.ndarray) -> list[tuple[int, int]]:
     """The rows and columns of `(tracks, n)` scores that go together, so that their sum is the largest."""
     if not score.size:
         return []
@@ -84,7 +84,7 @@ class Tracker:
         answer = np.full(len(boxes), -1, np.int64)
         since_s = time_s - self.seen_s
         score = self._scores(self.boxes + self.speeds * since_s[:, None], boxes)
-        for track, face in matched(score):
+        for track, face in match_tracks(score):
             if score[track, face] > 0:
                 answer[face] = self.ids[track]
                 shift = (_centres(boxes[face]) - _centres(self.boxes[track])) / max(since_s[track], 1e-9)
@@ -106,7 +106,7 @@ class Tracker:
     def _scores(self, expected: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """How well `(n, 4)` boxes fit each live track, `(tracks, n)`; 0 where they can't be it."""
         grown = _grow(boxes)
-        score = np.maximum(overlap(_grow(self.boxes), grown), overlap(_grow(expected), grown))
+        score = np.maximum(compute_iou(_grow(self.boxes), grown), compute_iou(_grow(expected), grown))
         old, new = (np.maximum(b[:, 3] - b[:, 1], 1e-9) for b in (self.boxes, boxes))
         resize = np.maximum(old[:, None] / new[None], new[None] / old[:, None])
         return np.where((score >= MIN_OVERLAP) & (resize <= MAX_RESIZE), score, 0)

@@ -25,7 +25,7 @@ from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import load_checkpoint
-from fer_batch.model.window import windows
+from fer_batch.model.window import build_windows
 from fer_batch.pipeline.stages import FacesStage
 from fer_batch.schema import EMOTIONS, FACES, from_bundle, to_bundle
 from fer_batch.vision.crop import CROP_SIZE
@@ -118,7 +118,7 @@ def averaged(probs: np.ndarray, faces: Mapping[str, np.ndarray], reach: int, rat
     answer = np.empty_like(probs)
     for track in np.unique(faces["tracks"]):
         rows = np.flatnonzero(faces["tracks"] == track)
-        index, length, _ = windows(faces["times"][rows], rate_hz, 2 * reach + 1)
+        index, length, _ = build_windows(faces["times"][rows], rate_hz, 2 * reach + 1)
         taken = np.where((index >= 0)[:, :, None], probs[rows][np.maximum(index, 0)], 0)
         answer[rows] = taken.sum(axis=1) / length[:, None]
     return answer
@@ -220,11 +220,11 @@ def main() -> None:
     recognizer = Recognizer(options.checkpoint)
     card, count = recognizer.card, len(faces["label"])
     wanted = np.ones(count, bool)
-    single = recognizer.recognize(faces["crops"], np.arange(count), faces["times"], wanted)
+    single = recognizer.predict_tracks(faces["crops"], np.arange(count), faces["times"], wanted)
     answers = {"single": single}
     for reach in REACHES:
         answers[f"average ±{reach}"] = averaged(single, faces, reach, card.window_rate_hz)
-    answers["windowed"] = recognizer.recognize(faces["crops"], faces["tracks"], faces["times"], wanted)
+    answers["windowed"] = recognizer.predict_tracks(faces["crops"], faces["tracks"], faces["times"], wanted)
     answers["(mean of hold)"] = held(single, faces)
     report = {name: measure(probs, faces, card.classes) for name, probs in answers.items()}
     first = report["single"]

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from fer_batch.cli.main import main
+from fer_batch.model.registry import build_network
 from fer_batch.model.weights import Card, save_checkpoint
-from fer_batch.model.zoo import build
 from tests.conftest import write_video
 
 CLASSES = ("happy", "sad", "surprise")
@@ -29,7 +29,7 @@ def explain(*words: object) -> int | str | None:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of three emotions and windows of five moments."""
     torch.manual_seed(0)
-    model = build("cnn-bilstm", TINY)
+    model = build_network("cnn-bilstm", TINY)
     nn.init.normal_(model.crop_head.weight)
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     save_checkpoint(path, model, Card(classes=CLASSES, architecture=TINY, window_length=5))
@@ -168,7 +168,9 @@ def test_a_network_without_a_map_has_occlusion_alone(
 ) -> None:
     architecture = {"classes": 3, "backbone": "resnet18", "size": 32, "lstm": (2, 2)}
     path = tmp_path / "small.safetensors"
-    save_checkpoint(path, build("cnn-bilstm", architecture), Card(classes=CLASSES, architecture=architecture))
+    save_checkpoint(
+        path, build_network("cnn-bilstm", architecture), Card(classes=CLASSES, architecture=architecture)
+    )
     words = [write_face(tmp_path / "face.png"), "--checkpoint", path, "--out", tmp_path / "why"]
     assert explain(*words) == 0
     assert "no Grad-CAM: the network has no convolution whose map" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fer_batch.cli.main import main
 from fer_batch.errors import CheckpointError
-from fer_batch.model.recognize import usable_card
+from fer_batch.model.recognize import check_checkpoint
 from tests.onnx_models import CLASSES, write_checkpoint
 
 
@@ -51,7 +51,7 @@ def test_a_training_run_becomes_a_file_that_answers(target: Path, capfd: pytest.
     (target / "model.onnx").write_text("what was there")
     assert run("export", "run", "-o", target / "model.onnx", "--data", "folder=faces") == 0
     said = capfd.readouterr()
-    card = usable_card(target / "model.onnx")
+    card = check_checkpoint(target / "model.onnx")
     assert said.out.startswith(f"{target / 'model.onnx'}: {card.model_id}, of cnn4-")
     assert "on random crops and 90 of the data\n" in said.out
     assert said.out.count("\n") == 2
@@ -71,7 +71,7 @@ def test_int8_comes_with_what_it_costs(target: Path, capfd: pytest.CaptureFixtur
     assert "examples of the split select, float32 → int8:" in said.out
     assert [word in said.out for word in ("accuracy 0.", "macro-F1 0.", "the same answer in ")] == [True] * 3
     assert "setting ranges by" in said.err
-    assert usable_card(target / "small.ONNX").network == "cnn4"
+    assert check_checkpoint(target / "small.ONNX").network == "cnn4"
     assert [path.name for path in target.iterdir()] == ["small.ONNX"]
 
 
@@ -81,7 +81,7 @@ def test_the_packaged_checkpoint_is_compared_on_the_sample_and_analyzes_it(
 ) -> None:
     assert run("export", "default", "-o", target / "model.onnx") == 0
     assert "of the packaged sample video" in capfd.readouterr().out
-    card = usable_card(target / "model.onnx")
+    card = check_checkpoint(target / "model.onnx")
     assert card.window_length == 17
     words = [sample, "--fps", 1, "--checkpoint", target / "model.onnx", "--out", target / "out"]
     assert run("analyze", *words) == 0
@@ -141,7 +141,7 @@ def test_only_where_a_model_answers_an_exported_one_is_taken(
 ) -> None:
     (target / "model.onnx").write_bytes(b"")
     with pytest.raises(CheckpointError):
-        usable_card(target / "model.onnx")
+        check_checkpoint(target / "model.onnx")
     words = ["--data", "folder=faces", "--init", target / "model.onnx", "--out", target / "run"]
     assert run("train", *words) == 2
     heard = capfd.readouterr().err

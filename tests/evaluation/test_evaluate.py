@@ -44,7 +44,7 @@ def test_without_clips_there_are_no_answers(recognizer: Recognizer) -> None:
 def test_a_still_is_a_window_of_one(recognizer: Recognizer) -> None:
     stills = clips(1, 1, 1)
     each = np.arange(3)
-    expected = recognizer.recognize(stills.frames, each, np.zeros(3), np.ones(3, bool))
+    expected = recognizer.predict_tracks(stills.frames, each, np.zeros(3), np.ones(3, bool))
     assert np.array_equal(predict(recognizer, stills), expected)
 
 
@@ -55,9 +55,9 @@ def test_a_clip_is_answered_at_its_last_frame_in_the_light_of_those_before(recog
     for number, (first, end) in enumerate([(0, 3), (3, 4), (4, 8)]):
         frames = some.frames[first:end]
         track, times = np.zeros(len(frames), np.int64), np.arange(len(frames)) / 5.0
-        alone = recognizer.recognize(frames, track, times, np.ones(len(frames), bool))
+        alone = recognizer.predict_tracks(frames, track, times, np.ones(len(frames), bool))
         assert np.array_equal(probs[number], alone[-1])
-    still = recognizer.recognize(some.frames[2:3], np.zeros(1, np.int64), np.zeros(1), np.ones(1, bool))
+    still = recognizer.predict_tracks(some.frames[2:3], np.zeros(1, np.int64), np.zeros(1), np.ones(1, bool))
     assert not np.array_equal(probs[0], still[0])
 
 

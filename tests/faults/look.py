@@ -16,7 +16,7 @@ from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.video.reader import Reading, read_segment
 from fer_batch.vision.detect import FaceDetector
-from fer_batch.vision.faces import segment_faces
+from fer_batch.vision.faces import extract_faces
 
 CONFIG = AnalyzeConfig(min_face=0.2)
 
@@ -71,7 +71,7 @@ def look(path: Path, detect: bool) -> dict:
     read_s = 0.0
     for segment in plan_segments(videos, CONFIG, 1.0, "model", 1).to_pylist():
         if detect:
-            found = segment_faces(segment, CONFIG, _detector(), 0.96)
+            found = extract_faces(segment, CONFIG, _detector(), 0.96)
             state, error, seen = found.status, found.error, len(found.moments)
             read_s = max(read_s, found.read_s)
             faces += len(found.faces)

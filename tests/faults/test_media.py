@@ -25,7 +25,7 @@ from fer_batch.run.verify import verify
 from fer_batch.runtime import ray_session
 from fer_batch.video.reader import MAX_STREAMS, read_info
 from fer_batch.vision.detect import FaceDetector
-from fer_batch.vision.faces import segment_faces
+from fer_batch.vision.faces import extract_faces
 from tests.conftest import SAMPLE, write_video
 from tests.faults.damage import make_corpus
 from tests.faults.look import CONFIG, look, outcome_of
@@ -313,7 +313,7 @@ def faces_of(path: Path) -> np.ndarray:
     """Time and box, as shares, of each face: `(n, 5)`, by time and from left to right."""
     video = probe_videos(list_videos([str(path)]).sources)
     (segment,) = plan_segments(video, CONFIG, 1.0, "model", 1).to_pylist()
-    found = segment_faces(segment, CONFIG, FaceDetector(CONFIG.min_face, CONFIG.min_score), 0.96)
+    found = extract_faces(segment, CONFIG, FaceDetector(CONFIG.min_face, CONFIG.min_score), 0.96)
     assert found.status == "ok"
     columns = ("time_s", "box_x0", "box_y0", "box_x1", "box_y1")
     return np.array(sorted([face[name] for name in columns] for face in found.faces))

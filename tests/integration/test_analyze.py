@@ -16,7 +16,7 @@ from fer_batch.errors import OutputError
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
-from fer_batch.model.recognize import usable_card
+from fer_batch.model.recognize import check_checkpoint
 from fer_batch.pipeline.analyze import analyze
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.run.finalize import RunSummary, finalize
@@ -34,7 +34,7 @@ bundles."""
 def analyze_in_process(inputs: list[str], out: Path, config: AnalyzeConfig) -> RunSummary:
     """What `analyze` does, without Ray: the same stages, one after the other, here."""
     checkpoint = Path(config.checkpoint) if config.checkpoint else None
-    card = usable_card(checkpoint)
+    card = check_checkpoint(checkpoint)
     probed = probe_videos(list_videos(inputs).sources)
     plan = plan_segments(probed, config, card.half_window_s, card.model_id, 2)
     (out / "results").mkdir(parents=True)

@@ -9,8 +9,8 @@ import torch
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError
+from fer_batch.model.registry import build_network
 from fer_batch.model.weights import Card, save_checkpoint
-from fer_batch.model.zoo import build
 from fer_batch.run.plan import check_output
 from tests.integration.test_analyze import QUICK, analyze_in_process, rows
 
@@ -30,7 +30,7 @@ def checkpoint_of(folder: Path, network: str, classes: tuple[str, ...]) -> tuple
         window_length=3 if network == "dcnn-bilstm" else 1,
     )
     path = folder / f"{network}.safetensors"
-    return path, save_checkpoint(path, build(network, architecture).eval(), card)
+    return path, save_checkpoint(path, build_network(network, architecture).eval(), card)
 
 
 @pytest.mark.parametrize(

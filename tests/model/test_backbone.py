@@ -11,8 +11,8 @@ from fer_batch.config import BACKBONES
 from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.network import CROP_SIZE, GREY_MEAN, GREY_STD
+from fer_batch.model.registry import build_network
 from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
-from fer_batch.model.zoo import build
 
 
 def test_every_backbone_is_one_of_torchvision() -> None:
@@ -67,7 +67,7 @@ def test_weights_that_are_none_of_it_are_refused_with_the_reason(case: str, tmp_
 def test_a_recognizer_with_a_backbone_comes_back_from_its_file(tmp_path: Path) -> None:
     architecture = {"classes": 2, "backbone": "resnet18", "size": 32, "lstm": (4, 4), "dropout": 0.0}
     torch.manual_seed(0)
-    network = build("cnn-bilstm", architecture).eval()
+    network = build_network("cnn-bilstm", architecture).eval()
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, network, Card(classes=("a", "b"), architecture=architecture))
     loaded = load_checkpoint(path)[0]

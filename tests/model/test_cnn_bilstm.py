@@ -186,9 +186,9 @@ def by_enumeration(probs: np.ndarray, stay: float) -> np.ndarray:
 @pytest.mark.parametrize(("steps", "stay"), [(2, 0.9), (3, 0.5), (4, 0.99), (5, 0.7)])
 def test_moments_between_which_nothing_changes_answer_together(steps: int, stay: float) -> None:
     network = small_network(classes=3)
-    network.stay.data = torch.tensor(stay).logit()
+    network.stay_logit.data = torch.tensor(stay).logit()
     logits = 2 * torch.randn(4, steps, 3, generator=torch.Generator().manual_seed(steps))
-    answer = network.settle(logits).exp().detach().numpy()
+    answer = network.smooth_log_probs(logits).exp().detach().numpy()
     for row in range(4):
         shown = torch.softmax(logits[row], dim=1).numpy()
         unchanged = by_enumeration(shown, stay)
@@ -200,24 +200,26 @@ def test_moments_between_which_nothing_changes_answer_together(steps: int, stay:
 
 def test_a_single_moment_is_overruled_and_a_change_is_followed() -> None:
     network = small_network(classes=2)
-    network.stay.data = torch.tensor(0.9).logit()
+    network.stay_logit.data = torch.tensor(0.9).logit()
     logits = torch.tensor([[0.8, 0.8, -0.4, 0.8, 0.8], [2.0, 2.0, -2.0, -2.0, -2.0]])  # of the first class
-    answer = network.settle(torch.stack([logits, -logits], dim=2)).argmax(dim=2)
+    answer = network.smooth_log_probs(torch.stack([logits, -logits], dim=2)).argmax(dim=2)
     assert answer.tolist() == [[0, 0, 0, 0, 0], [0, 0, 1, 1, 1]]
 
 
 def test_the_same_look_again_makes_no_surer() -> None:
     network = small_network()
     once = torch.randn(3, 1, 7)
-    torch.testing.assert_close(network.settle(once.expand(3, 9, 7))[:, :1], network.settle(once))
-    torch.testing.assert_close(network.settle(once), torch.log_softmax(once, dim=2))
+    torch.testing.assert_close(
+        network.smooth_log_probs(once.expand(3, 9, 7))[:, :1], network.smooth_log_probs(once)
+    )
+    torch.testing.assert_close(network.smooth_log_probs(once), torch.log_softmax(once, dim=2))
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.integers(0, 1000))
 def test_padding_changes_no_answer_before_it(lengths: list[int], seed: int) -> None:
     network = small_network()
     logits = torch.randn(len(lengths), max(lengths), 7, generator=torch.Generator().manual_seed(seed))
-    answer = network.settle(logits, torch.tensor(lengths))
+    answer = network.smooth_log_probs(logits, torch.tensor(lengths))
     for row, length in enumerate(lengths):
-        alone = network.settle(logits[row : row + 1, :length])[0]
+        alone = network.smooth_log_probs(logits[row : row + 1, :length])[0]
         torch.testing.assert_close(answer[row, :length], alone, atol=1e-5, rtol=1e-4)

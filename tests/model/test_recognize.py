@@ -43,12 +43,12 @@ def times() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def answers(recognizer: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray) -> np.ndarray:
-    return recognizer.recognize(crops, tracks, times, np.ones(FACES, bool))
+    return recognizer.predict_tracks(crops, tracks, times, np.ones(FACES, bool))
 
 
 def test_no_faces_have_no_answers(recognizer: Recognizer) -> None:
     none = np.zeros(0)
-    answers = recognizer.recognize(
+    answers = recognizer.predict_tracks(
         np.zeros((0, 48, 48), np.uint8), none.astype(np.int64), none, none.astype(bool)
     )
     assert answers.shape == (0, len(EMOTIONS))
@@ -75,7 +75,7 @@ def test_faces_that_are_not_wanted_have_rows_of_nan(
     share: float,
 ) -> None:
     wanted = np.random.default_rng(3).random(FACES) < share
-    some = recognizer.recognize(crops, tracks, times, wanted)
+    some = recognizer.predict_tracks(crops, tracks, times, wanted)
     assert np.isnan(some[~wanted]).all()
     assert np.array_equal(some[wanted], answers[wanted])
 
@@ -90,7 +90,7 @@ def test_the_order_of_faces_does_not_matter(
     seed: int,
 ) -> None:
     order = np.random.default_rng(seed).permutation(FACES)
-    again = recognizer.recognize(crops[order], tracks[order], times[order], np.ones(FACES, bool))
+    again = recognizer.predict_tracks(crops[order], tracks[order], times[order], np.ones(FACES, bool))
     assert np.array_equal(again, answers[order])
 
 
@@ -100,7 +100,7 @@ def test_a_track_is_answered_alike_in_any_company(
     unequal = []
     for track in np.unique(tracks):
         mine = tracks == track
-        alone = recognizer.recognize(crops[mine], tracks[mine], times[mine], np.ones(mine.sum(), bool))
+        alone = recognizer.predict_tracks(crops[mine], tracks[mine], times[mine], np.ones(mine.sum(), bool))
         if not np.array_equal(alone, answers[mine]):
             unequal.append((int(track), float(np.abs(alone - answers[mine]).max())))
     assert not unequal
@@ -112,7 +112,7 @@ def test_one_wanted_face_is_answered_as_among_all(
     unequal = []
     for face in range(0, FACES, 6):
         wanted = np.arange(FACES) == face
-        if not np.array_equal(recognizer.recognize(crops, tracks, times, wanted)[face], answers[face]):
+        if not np.array_equal(recognizer.predict_tracks(crops, tracks, times, wanted)[face], answers[face]):
             unequal.append(face)
     assert not unequal
 
@@ -128,7 +128,7 @@ def test_tracks_do_not_hear_of_each_other(
 ) -> None:
     mine = tracks == 9
     changed = np.where(mine[:, None, None], crops, 255 - crops)
-    again = recognizer.recognize(changed, tracks, times, np.ones(FACES, bool))
+    again = recognizer.predict_tracks(changed, tracks, times, np.ones(FACES, bool))
     assert np.array_equal(again[mine], answers[mine])
     assert (again[~mine] != answers[~mine]).any(axis=1).all()
 
@@ -141,7 +141,7 @@ def flipping() -> Recognizer:
 def test_without_faces_there_is_nothing_to_mirror(flipping: Recognizer) -> None:
     none = np.zeros(0)
     crops = np.zeros((0, 48, 48), np.uint8)
-    answers = flipping.recognize(crops, none.astype(np.int64), none, none.astype(bool))
+    answers = flipping.predict_tracks(crops, none.astype(np.int64), none, none.astype(bool))
     assert answers.shape == (0, len(EMOTIONS))
 
 
@@ -153,8 +153,8 @@ def test_flip_is_the_mean_of_what_the_crop_head_says_to_a_face_and_to_its_mirror
     for one in (recognizer, flipping):
         one.reader.network.context_head.weight.data.zero_()
         one.reader.network.context_head.bias.data.zero_()
-    flipped = flipping.recognize(crops, alone, times, every)
-    views = [recognizer.recognize(seen, alone, times, every) for seen in (crops, crops[:, :, ::-1])]
+    flipped = flipping.predict_tracks(crops, alone, times, every)
+    views = [recognizer.predict_tracks(seen, alone, times, every) for seen in (crops, crops[:, :, ::-1])]
     # softmax of mean logits: the geometric mean of the probabilities, made of sum 1
     mean = np.sqrt(views[0].astype(np.float64) * views[1])
     np.testing.assert_allclose(flipped, mean / mean.sum(axis=1, keepdims=True), atol=1e-5)
@@ -165,8 +165,8 @@ def test_with_flip_a_face_and_its_mirror_image_are_answered_alike(
     flipping: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray
 ) -> None:
     every = np.ones(FACES, bool)
-    answers = flipping.recognize(crops, tracks, times, every)
-    assert np.array_equal(flipping.recognize(crops[:, :, ::-1], tracks, times, every), answers)
+    answers = flipping.predict_tracks(crops, tracks, times, every)
+    assert np.array_equal(flipping.predict_tracks(crops[:, :, ::-1], tracks, times, every), answers)
 
 
 @pytest.mark.parametrize(("flip", "temperature"), [(True, 1.0), (False, 1.7), (True, 1.7)])
@@ -175,10 +175,10 @@ def test_flipped_and_tempered_answers_do_not_depend_on_company(
 ) -> None:
     recognizer = Recognizer(device="cpu", flip=flip)
     recognizer.card = dataclasses.replace(recognizer.card, temperature=temperature)
-    answers = recognizer.recognize(crops, tracks, times, np.ones(FACES, bool))
+    answers = recognizer.predict_tracks(crops, tracks, times, np.ones(FACES, bool))
     for track in np.unique(tracks):
         mine = tracks == track
-        alone = recognizer.recognize(crops[mine], tracks[mine], times[mine], np.ones(mine.sum(), bool))
+        alone = recognizer.predict_tracks(crops[mine], tracks[mine], times[mine], np.ones(mine.sum(), bool))
         assert np.array_equal(alone, answers[mine])
 
 
@@ -195,8 +195,8 @@ def test_the_temperature_of_the_card_divides_the_logits(
     card["temperature"] = temperature * card.get("temperature", 1.0)
     path.with_suffix(".json").write_text(json.dumps(card))
     alone, wanted = np.arange(FACES), np.ones(FACES, bool)  # each a window of one
-    plain = Recognizer(device="cpu").recognize(crops, alone, times, wanted)
-    tempered = Recognizer(path, device="cpu").recognize(crops, alone, times, wanted)
+    plain = Recognizer(device="cpu").predict_tracks(crops, alone, times, wanted)
+    tempered = Recognizer(path, device="cpu").predict_tracks(crops, alone, times, wanted)
     expected = plain.astype(np.float64) ** (1 / temperature)
     np.testing.assert_allclose(tempered, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
     assert np.array_equal(tempered.argmax(axis=1), plain.argmax(axis=1))
@@ -215,7 +215,7 @@ def test_in_single_precision_it_says_what_the_trained_model_says(
         torch.testing.assert_close(recognizer.encode(crops), embeddings, atol=1e-4, rtol=1e-4)
         windows = embeddings[: 5 * 16].view(5, 16, -1)[:, torch.arange(17) % 16]
         logits = recognizer.reader(windows, lengths)
-        expected = model.settle(model.classify(windows, lengths) / card.temperature, lengths)
+        expected = model.smooth_log_probs(model.classify(windows, lengths) / card.temperature, lengths)
     for mine, its, length in zip(logits, expected, lengths, strict=True):
         torch.testing.assert_close(mine[:length], its[:length], atol=1e-4, rtol=1e-4)
 
@@ -223,10 +223,10 @@ def test_in_single_precision_it_says_what_the_trained_model_says(
 def test_where_the_time_went_is_known(
     crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, recognizer: Recognizer
 ) -> None:
-    before = dict(recognizer.laps.cpu)
-    recognizer.recognize(crops, tracks, times, np.ones(FACES, bool))
-    assert recognizer.laps.cpu.keys() == {"encode", "window"}
-    assert all(seconds > before.get(stage, 0) for stage, seconds in recognizer.laps.cpu.items())
+    before = dict(recognizer.timer.cpu_s)
+    recognizer.predict_tracks(crops, tracks, times, np.ones(FACES, bool))
+    assert recognizer.timer.cpu_s.keys() == {"encode", "window"}
+    assert all(seconds > before.get(stage, 0) for stage, seconds in recognizer.timer.cpu_s.items())
 
 
 def test_read_only_crops_are_fine(recognizer: Recognizer, crops: np.ndarray) -> None:
@@ -246,5 +246,7 @@ def test_the_packaged_model_reads_the_faces_of_public_test(
     stills, _ = load_dataset("fer2013", tmp_path / "public_test.parquet", for_training=False)
     count = len(stills)
     assert count == 3589
-    answers = recognizer.recognize(stills.frames, np.arange(count), np.zeros(count), np.ones(count, bool))
+    answers = recognizer.predict_tracks(
+        stills.frames, np.arange(count), np.zeros(count), np.ones(count, bool)
+    )
     assert np.mean(answers.argmax(axis=1) == stills.labels) >= 0.64

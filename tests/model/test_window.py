@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_batch.model.weights import Card
-from fer_batch.model.window import windows
+from fer_batch.model.window import build_windows
 from fer_batch.schema import EMOTIONS
 
 RATES_HZ = st.sampled_from([1.0, 3.0, 5.0, 12.5, 30.0])
@@ -37,7 +37,7 @@ def window_of(moment: int, times: np.ndarray, rate_hz: float, length: int) -> tu
 
 @pytest.mark.parametrize("length", [1, 9])
 def test_no_moments_have_no_windows(length: int) -> None:
-    indices, lengths, centres = windows(np.zeros(0), 5.0, length)
+    indices, lengths, centres = build_windows(np.zeros(0), 5.0, length)
     assert indices.shape == (0, length)
     assert lengths.shape == centres.shape == (0,)
     assert indices.dtype == lengths.dtype == centres.dtype == np.int64
@@ -71,7 +71,7 @@ def test_no_moments_have_no_windows(length: int) -> None:
 def test_known_windows(
     times: list[float], rate_hz: float, length: int, moment: int, indices: list[int], centre: int
 ) -> None:
-    made, lengths, centres = windows(np.asarray(times), rate_hz, length)
+    made, lengths, centres = build_windows(np.asarray(times), rate_hz, length)
     assert made[moment].tolist() == indices + [-1] * (length - len(indices))
     assert lengths[moment] == len(indices)
     assert centres[moment] == centre
@@ -81,7 +81,7 @@ def test_known_windows(
 def test_every_moment_has_one_window_and_stands_once_at_its_centre(
     times: np.ndarray, rate_hz: float, length: int
 ) -> None:
-    indices, lengths, centres = windows(times, rate_hz, length)
+    indices, lengths, centres = build_windows(times, rate_hz, length)
     moments = np.arange(len(times))
     assert indices.shape == (len(times), length)
     assert (indices[moments, centres] == moments).all()
@@ -91,7 +91,7 @@ def test_every_moment_has_one_window_and_stands_once_at_its_centre(
 
 @given(irregular_times(), RATES_HZ, LENGTHS)
 def test_windows_are_left_aligned_and_rise(times: np.ndarray, rate_hz: float, length: int) -> None:
-    indices, lengths, _ = windows(times, rate_hz, length)
+    indices, lengths, _ = build_windows(times, rate_hz, length)
     for row, count in zip(indices, lengths, strict=True):
         assert (row[:count] >= 0).all()
         assert (np.diff(row[:count]) >= 0).all()
@@ -101,14 +101,14 @@ def test_windows_are_left_aligned_and_rise(times: np.ndarray, rate_hz: float, le
 @given(irregular_times(), RATES_HZ, LENGTHS)
 def test_no_window_reaches_further_than_the_card_says(times: np.ndarray, rate_hz: float, length: int) -> None:
     card = Card(classes=EMOTIONS, architecture={}, window_rate_hz=rate_hz, window_length=length)
-    indices, _, _ = windows(times, rate_hz, length)
+    indices, _, _ = build_windows(times, rate_hz, length)
     distance = np.where(indices >= 0, np.abs(times[np.maximum(indices, 0)] - times[:, None]), 0)
     assert distance.max() <= card.half_window_s + 1e-9
 
 
 @given(irregular_times(), RATES_HZ, LENGTHS)
 def test_each_place_holds_the_moment_nearest_to_it(times: np.ndarray, rate_hz: float, length: int) -> None:
-    indices, lengths, centres = windows(times, rate_hz, length)
+    indices, lengths, centres = build_windows(times, rate_hz, length)
     for moment in range(len(times)):
         expected, centre = window_of(moment, times, rate_hz, length)
         assert indices[moment, : lengths[moment]].tolist() == expected
@@ -122,8 +122,8 @@ def test_windows_depend_only_on_what_is_near(
     moment = data.draw(st.integers(0, len(times) - 1))
     reach_s = (length // 2 + 1.2) / rate_hz
     near = np.flatnonzero(np.abs(times - times[moment]) <= reach_s)
-    whole, lengths, _ = windows(times, rate_hz, length)
-    part, part_lengths, _ = windows(times[near], rate_hz, length)
+    whole, lengths, _ = build_windows(times, rate_hz, length)
+    part, part_lengths, _ = build_windows(times[near], rate_hz, length)
     here = moment - near[0]
     assert lengths[moment] == part_lengths[here]
     count = lengths[moment]
@@ -132,6 +132,6 @@ def test_windows_depend_only_on_what_is_near(
 
 @given(st.integers(1, 60), st.integers(0, 5), st.sampled_from([5.0, 10.0, 15.0, 25.0, 30.0]))
 def test_on_a_regular_grid_no_moment_stands_twice(count: int, half: int, fps: float) -> None:
-    indices, lengths, _ = windows(np.arange(count) / fps, 5.0, 2 * half + 1)
+    indices, lengths, _ = build_windows(np.arange(count) / fps, 5.0, 2 * half + 1)
     for row, held in zip(indices, lengths, strict=True):
         assert (np.diff(row[:held]) > 0).all()

@@ -10,11 +10,12 @@ from torch import nn
 
 from fer_batch.config import BLOCKS, DROPOUTS, TrainConfig
 from fer_batch.config import NETWORKS as NAMES
-from fer_batch.model.cost import cost
+from fer_batch.model.cost import measure_cost
 from fer_batch.model.network import CROP_SIZE, Network
+from fer_batch.model.published import Cnn4, Cnn4Bn, CnnLstm, DcnnBiLstm
 from fer_batch.model.recognize import Recognizer
+from fer_batch.model.registry import NETWORKS, build_network
 from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
-from fer_batch.model.zoo import NETWORKS, Cnn4, Cnn4Bn, CnnLstm, DcnnBiLstm, build
 
 SMALL: dict[str, dict[str, Any]] = {
     "cnn-bilstm": {"filters": (4, 4), "depths": (1, 1), "lstm": (4, 3)},
@@ -27,7 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def small(name: str, classes: int = 5) -> Network:
     torch.manual_seed(0)
-    return build(name, {**SMALL[name], "classes": classes}).eval()
+    return build_network(name, {**SMALL[name], "classes": classes}).eval()
 
 
 def shapes(network: Network, kind: type[nn.Module]) -> list[tuple[int, ...]]:
@@ -59,22 +60,22 @@ def test_the_names_are_those_of_the_configuration() -> None:
 @pytest.mark.parametrize("name", sorted(BLOCKS.keys() - {"cnn-bilstm"}))
 def test_blocks_that_nobody_gives_are_those_of_the_network(name: str) -> None:
     config = TrainConfig(data=(("a", "a"),), network=name)
-    given = build(name, {"filters": config.filters, "depths": config.depths})
-    assert shapes(given, nn.Conv2d) == shapes(build(name, {}), nn.Conv2d)
+    given = build_network(name, {"filters": config.filters, "depths": config.depths})
+    assert shapes(given, nn.Conv2d) == shapes(build_network(name, {}), nn.Conv2d)
 
 
 @pytest.mark.parametrize("name", DROPOUTS)
 def test_a_network_has_as_many_dropouts_as_the_configuration_asks_for(name: str) -> None:
     given = [round(0.1 + number / 100, 2) for number in range(2 + DROPOUTS[name])]
     sizes = {"filters": (4, 4), "depths": (1, 1), "dropouts": given}
-    made = build(name, sizes)
+    made = build_network(name, sizes)
     found = [*dropouts(made), *getattr(made, "lstm_dropout", ())]
     assert sorted(filter(None, found)) == given
 
 
 def test_there_is_no_network_of_another_name() -> None:
     with pytest.raises(ValueError, match="no network 'cnn5'"):
-        build("cnn5", {})
+        build_network("cnn5", {})
 
 
 def test_cnn4_is_as_published() -> None:
@@ -189,14 +190,14 @@ def test_a_saved_network_answers_faces_of_tracks_like_the_trained_one(
     recognizer = Recognizer(path, device="cpu", flip=False)
     crops = np.random.default_rng(0).integers(0, 256, (4, CROP_SIZE, CROP_SIZE), dtype=np.uint8)
     times = np.arange(4) / 5
-    answers = recognizer.recognize(crops, np.zeros(4, int), times, np.ones(4, bool))
+    answers = recognizer.predict_tracks(crops, np.zeros(4, int), times, np.ones(4, bool))
     given = (torch.from_numpy(crops)[None, :, None] / 255 - card.mean) / card.std
     with torch.inference_mode():
         for moment in range(4):
             first, end = max(0, moment - window // 2), min(4, moment + window // 2 + 1)
             expected = network(given[:, first:end])[0, moment - first].exp()
             np.testing.assert_allclose(answers[moment], expected, atol=1e-4)
-    again = recognizer.recognize(crops[::-1], np.zeros(4, int), times[::-1], np.ones(4, bool))
+    again = recognizer.predict_tracks(crops[::-1], np.zeros(4, int), times[::-1], np.ones(4, bool))
     np.testing.assert_allclose(again[::-1], answers, atol=1e-6)
 
 
@@ -215,5 +216,5 @@ def test_a_saved_network_answers_faces_of_tracks_like_the_trained_one(
 def test_what_a_network_costs_is_counted(
     network: str, architecture: dict[str, Any], window: int, parameters: int, multiply_adds: int
 ) -> None:
-    counted = cost(network, architecture, window)
+    counted = measure_cost(network, architecture, window)
     assert counted == {"parameters": parameters, "multiply_adds": multiply_adds}

@@ -15,8 +15,8 @@ from fer_batch.config import IMBALANCE, OPTIMIZERS, TrainConfig
 from fer_batch.data.datasets import Clips
 from fer_batch.errors import CheckpointError
 from fer_batch.model.cnn_bilstm import CnnBiLstm
+from fer_batch.model.registry import build_network
 from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
-from fer_batch.model.zoo import build
 from fer_batch.training.batches import Batch, Stream
 from fer_batch.training.loop import (
     HISTORY,
@@ -423,7 +423,7 @@ def test_a_network_of_clips_learns_what_only_the_order_of_frames_tells() -> None
 )
 def test_a_network_is_asked_of_a_clips_last_frame_or_of_all(phase: str, network: str, frames: int) -> None:
     clips = bars([0, 1], frames=3)
-    asked = frames_of(build(network, {"classes": 3, "filters": (4, 4), "depths": (1, 1)}), clips, 3)
+    asked = frames_of(build_network(network, {"classes": 3, "filters": (4, 4), "depths": (1, 1)}), clips, 3)
     expected = clips.frames.reshape(2, 3, 48, 48)[:, -frames:]
     assert np.array_equal(asked, expected)
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from fer_batch.video.planes import Picture
-from fer_batch.vision.detect import NO_FACES, PATCHES, Detections, FaceDetector, joined
+from fer_batch.vision.detect import NO_FACES, PATCHES, Detections, FaceDetector, join_detections
 
 HOPPER, COLLINS = 0, 1
 
@@ -25,7 +25,7 @@ def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def find(detector: FaceDetector, image: np.ndarray, pixel_aspect: float = 1.0) -> Detections:
-    (found,) = detector.find([Picture.from_rgb(image)], pixel_aspect)
+    (found,) = detector.search([Picture.from_rgb(image)], pixel_aspect)
     return found
 
 
@@ -162,7 +162,7 @@ def same(one: Detections, other: Detections) -> bool:
 
 
 def test_no_pictures_have_no_faces(detector: FaceDetector) -> None:
-    assert detector.find([]) == detector.refine([], []) == detector.find_near([], []) == []
+    assert detector.search([]) == detector.refine([], []) == detector.search_near([], []) == []
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -173,16 +173,16 @@ def test_what_shares_a_batch_changes_no_face(
         Picture.from_rgb(image)
         for image in (*sample_frames[: 20 * count : 20], resized(sample_frames[9], 320, 180))
     ]
-    together = detector.find(pictures)
+    together = detector.search(pictures)
     assert len(together) == count + 1
     for picture, found in zip(pictures, together, strict=True):
-        assert same(found, detector.find([picture])[0])
+        assert same(found, detector.search([picture])[0])
     given = [found.boxes for found in together]
     for number, (refined, near) in enumerate(
-        zip(detector.refine(pictures, given), detector.find_near(pictures, given), strict=True)
+        zip(detector.refine(pictures, given), detector.search_near(pictures, given), strict=True)
     ):
         assert same(refined, detector.refine([pictures[number]], [given[number]])[0])
-        assert same(near, detector.find_near([pictures[number]], [given[number]])[0])
+        assert same(near, detector.search_near([pictures[number]], [given[number]])[0])
 
 
 @pytest.mark.parametrize("count", [1, PATCHES["cpu"] - 1, PATCHES["cpu"], PATCHES["cpu"] + 1])
@@ -227,7 +227,7 @@ def test_a_face_is_found_near_where_it_was(
     side = float((whole.boxes[0, 2:] - whole.boxes[0, :2]).max())
     centre = (whole.boxes[0, :2] + whole.boxes[0, 2:]) / 2 + side * np.array(share)
     before = np.concatenate([centre - size * side / 2, centre + size * side / 2])[None].astype(np.float32)
-    (found,) = detector.find_near([Picture.from_rgb(frame)], [before])
+    (found,) = detector.search_near([Picture.from_rgb(frame)], [before])
     assert np.abs(found.boxes - whole.boxes).max(axis=1).min() < 0.15 * side
 
 
@@ -235,15 +235,15 @@ def test_a_box_beyond_the_frame_does_no_harm(detector: FaceDetector, frame: np.n
     far = np.float32([[-500, -500, -400, -400], [0, 0, 2000, 2000], [700, 100, 800, 200], [5, 5, 5, 5]])
     (refined,) = detector.refine([Picture.from_rgb(frame)], [far])
     assert np.isfinite(refined.boxes).all()
-    assert np.isfinite(detector.find_near([Picture.from_rgb(frame)], [far])[0].boxes).all()
+    assert np.isfinite(detector.search_near([Picture.from_rgb(frame)], [far])[0].boxes).all()
 
 
 def test_parts_are_joined_in_their_order() -> None:
-    assert_empty(joined([]))
+    assert_empty(join_detections([]))
     one = Detections(
         boxes=np.ones((1, 4), np.float32),
         scores=np.ones(1, np.float32),
         landmarks=np.ones((1, 5, 2), np.float32),
     )
-    assert joined([NO_FACES, one, one]).scores.tolist() == [1, 1]
+    assert join_detections([NO_FACES, one, one]).scores.tolist() == [1, 1]
     assert_empty(one.take(np.zeros(1, bool)))

@@ -18,7 +18,7 @@ from fer_batch.schema import FACE, MOMENT, PLAN, PROBED
 from fer_batch.video.planes import Picture
 from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detect import FaceDetector
-from fer_batch.vision.faces import SegmentFaces, segment_faces
+from fer_batch.vision.faces import SegmentFaces, extract_faces
 from tests.conftest import remux, write_video
 
 HALF_WINDOW_S = 0.8
@@ -52,7 +52,7 @@ def halves(sample_frames: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def look(path: Path, detector: FaceDetector, **options: float | bool) -> list[SegmentFaces]:
-    return [segment_faces(s, config(**options), detector, CROP_SCALE) for s in segments(path, **options)]
+    return [extract_faces(s, config(**options), detector, CROP_SCALE) for s in segments(path, **options)]
 
 
 def config(**options: float | bool) -> AnalyzeConfig:
@@ -115,7 +115,7 @@ def test_faces_and_moments_fit_the_schema(seen: SegmentFaces) -> None:
     faces, moments = pa.array(seen.faces, FACE), pa.array(seen.moments, MOMENT)
     assert faces.to_pylist()[0].keys() == seen.faces[0].keys()
     assert not any(column.null_count for column in (*faces.flatten(), *moments.flatten()))
-    for seconds in (seen.laps.wall, seen.laps.cpu):
+    for seconds in (seen.timer.wall_s, seen.timer.cpu_s):
         assert seconds.keys() == {"decode", "detect", "track", "crop"}
         assert all(value > 0 for value in seconds.values())
 
@@ -154,7 +154,7 @@ def test_crops_are_those_of_the_faces_in_their_order(
 def test_every_frame_can_be_looked_at(detector: FaceDetector, film: Path) -> None:
     (row,) = segments(film, every_frame=True)
     two = {"segments": 2, "index": 0, "end_s": 1.0, "core_end_s": 1.0}
-    found = segment_faces(row | two, config(every_frame=True), detector, CROP_SCALE)
+    found = extract_faces(row | two, config(every_frame=True), detector, CROP_SCALE)
     assert [m["frame_index"] for m in found.moments] == list(range(25))
     assert [m["time_s"] for m in found.moments] == pytest.approx([n / 25 for n in range(25)])
     assert sorted(tracks(found)) == [0, 1]
@@ -189,7 +189,7 @@ def test_a_video_of_a_told_length_is_opened_when_it_is_looked_at(
     source = list_videos([str(film)]).sources.to_pylist()[0] | {"status": "ok", "duration_s": told_s}
     told = config(segment_s=4.0)
     rows = plan_segments(pa.Table.from_pylist([source], schema=PROBED), told, HALF_WINDOW_S, "model", 1)
-    parts = [segment_faces(row, told, detector, CROP_SCALE) for row in rows.to_pylist()]
+    parts = [extract_faces(row, told, detector, CROP_SCALE) for row in rows.to_pylist()]
     assert {p.status for p in parts} == {"ok"}
     assert [m["time_s"] for p in parts for m in p.moments] == [m["time_s"] for m in whole.moments]
     assert [m["faces"] for p in parts for m in p.moments] == counts(whole)
@@ -203,14 +203,14 @@ def test_a_told_length_hides_no_truncation(detector: FaceDetector, film: Path, t
     source = list_videos([str(path)]).sources.to_pylist()[0] | {"status": "ok", "duration_s": 10.0}
     told = config(segment_s=4.0)
     rows = plan_segments(pa.Table.from_pylist([source], schema=PROBED), told, HALF_WINDOW_S, "model", 1)
-    states = [segment_faces(row, told, detector, CROP_SCALE).status for row in rows.to_pylist()]
+    states = [extract_faces(row, told, detector, CROP_SCALE).status for row in rows.to_pylist()]
     assert states[0] == "ok"
     assert states[-1] == "failed"
 
 
 def test_a_segment_has_faces_before_and_after_its_core(detector: FaceDetector, film: Path) -> None:
     row = segments(film, segment_s=3.0)[1]
-    found = segment_faces(row, config(segment_s=3.0), detector, CROP_SCALE)
+    found = extract_faces(row, config(segment_s=3.0), detector, CROP_SCALE)
     outside = [f["time_s"] for f in found.faces if f["frame_index"] == -1]
     assert min(outside) < row["core_start_s"] < row["core_end_s"] <= max(outside)
     assert all(not row["core_start_s"] <= t < row["core_end_s"] for t in outside)
@@ -345,7 +345,7 @@ def test_a_file_that_went_away_is_failed(tmp_path: Path, detector: FaceDetector,
     path = remux(film, tmp_path / "gone.mp4")
     (row,) = segments(path)
     path.unlink()
-    found = segment_faces(row, config(), detector, CROP_SCALE)
+    found = extract_faces(row, config(), detector, CROP_SCALE)
     assert (found.status, found.error) == ("failed", "the file does not exist")
     assert (found.frames, found.moments, found.faces, found.crops.shape) == (0, [], [], (0, 48, 48))
 

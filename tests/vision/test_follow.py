@@ -8,12 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_batch.timing import Laps
+from fer_batch.timing import StageTimer
 from fer_batch.video.planes import Picture
 from fer_batch.video.reader import Frame
 from fer_batch.vision.detect import Detections, FaceDetector
-from fer_batch.vision.follow import HELD, LONGEST_SPAN, THUMBNAIL, Look, _changed, follow, searches_a_span
-from fer_batch.vision.track import overlap
+from fer_batch.vision.follow import (
+    HELD,
+    LONGEST_SPAN,
+    THUMBNAIL,
+    SampledFrame,
+    _changed,
+    detect_in_frames,
+    searches_per_key_frame,
+)
+from fer_batch.vision.track import compute_iou
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +42,10 @@ def frames_of(images: list[np.ndarray], fps: float = 5.0, first: int = 0) -> lis
     ][first:]
 
 
-def looks(frames: list[Frame], detector: FaceDetector, every: float = 1.0, fps: float = 5.0) -> list[Look]:
-    return list(follow(frames, detector, every, 1 / fps, 1.0, Laps()))
+def looks(
+    frames: list[Frame], detector: FaceDetector, every: float = 1.0, fps: float = 5.0
+) -> list[SampledFrame]:
+    return list(detect_in_frames(frames, detector, every, 1 / fps, 1.0, StageTimer()))
 
 
 def moving(portrait: Image.Image, places: list[tuple[int, int] | None]) -> list[np.ndarray]:
@@ -67,7 +77,7 @@ def test_key_moments_are_on_a_grid_that_does_not_move(
     frames = frames_of([np.zeros((24, 32, 3), np.uint8)] * (first + count), first=first)
     keys = [look.frame.index for look in looks(frames, detector, every) if look.key]
     search_s = min(every, LONGEST_SPAN / 5.0)
-    step = search_s * searches_a_span(search_s, 1 / 5.0)
+    step = search_s * searches_per_key_frame(search_s, 1 / 5.0)
     cells = [int((index / 5 + 1e-4) // step) for index in range(first + count)]
     firsts = {cells.index(cell) for cell in cells}
     assert set(keys) == {first} | {index for index in firsts if index >= first}
@@ -75,9 +85,9 @@ def test_key_moments_are_on_a_grid_that_does_not_move(
 
 def test_what_is_followed_is_what_is_found(detector: FaceDetector, sample_frames: list[np.ndarray]) -> None:
     seen = looks(frames_of(sample_frames[::5]), detector)
-    every = detector.find([look.frame.picture for look in seen])
-    assert sum(look.key for look in seen) == sum(look.glance for look in seen) == 5
-    both = [overlap(look.found.boxes, found.boxes) for look, found in zip(seen, every, strict=True)]
+    every = detector.search([look.frame.picture for look in seen])
+    assert sum(look.key for look in seen) == sum(look.motion_search for look in seen) == 5
+    both = [compute_iou(look.found.boxes, found.boxes) for look, found in zip(seen, every, strict=True)]
     assert sum(len(found) for found in every) > 80
     assert sum(part.shape[0] for part in both) == pytest.approx(sum(part.shape[1] for part in both), abs=1)
     assert sum((part.max(axis=0, initial=0) > 0.7).sum() for part in both) >= sum(map(len, every)) - 1
@@ -107,7 +117,7 @@ def test_a_face_that_comes_and_goes_in_a_still_picture_is_seen_at_a_glance(
     places = [None, None, *[(150, 40)] * 6, None, None, None]
     seen = looks(frames_of(moving(portrait, places)), detector)
     assert [look.frame.index for look in seen if look.key] == [0, 10]
-    assert [look.frame.index for look in seen if look.glance] == [5]
+    assert [look.frame.index for look in seen if look.motion_search] == [5]
     assert [len(look.found) for look in seen] == [place is not None for place in places]
 
 
@@ -135,8 +145,8 @@ def test_what_changed_is_one_box_of_cells(
         scores=np.ones(1, np.float32),
         landmarks=np.zeros((1, 5, 2), np.float32),
     )
-    before = Look(frame=frame, cut=False, key=True, thumbnail=was, whole=face)
-    box = _changed(before, Look(frame=frame, cut=False, key=False, thumbnail=now), 1.0)
+    before = SampledFrame(frame=frame, cut=False, key=True, thumbnail=was, whole=face)
+    box = _changed(before, SampledFrame(frame=frame, cut=False, key=False, thumbnail=now), 1.0)
     assert (None if box is None else (box / 10).tolist()) == (
         expected if expected is None else list(expected)
     )
@@ -160,7 +170,7 @@ def test_nothing_is_followed_over_a_cut(detector: FaceDetector, portrait: Image.
         seen = looks(frames_of(images), detector)
         assert [look.cut for look in seen] == [False, False, False, True, False, False]
         assert [look.key for look in seen] == [True, False, False, True, False, False]
-        assert [look.glance for look in seen] == [False, False, False, False, False, True]
+        assert [look.motion_search for look in seen] == [False, False, False, False, False, True]
         assert [len(look.found) for look in seen] == [number for number in (1, 0) for _ in range(3)][
             :: 1 if images[0] is shot[0] else -1
         ]
@@ -197,7 +207,8 @@ def test_few_moments_are_held_at_once(detector: FaceDetector, every: float, fps:
             yield frame
 
     held = [
-        taken - number for number, _ in enumerate(follow(frames(), detector, every, 1 / fps, 1.0, Laps()))
+        taken - number
+        for number, _ in enumerate(detect_in_frames(frames(), detector, every, 1 / fps, 1.0, StageTimer()))
     ]
     assert max(held) <= HELD + LONGEST_SPAN + 1
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from fer_batch.vision.quality import roll_degrees, sharpness, yaw
+from fer_batch.vision.quality import estimate_roll_deg, estimate_yaw, measure_sharpness
 
 FRONTAL = np.array([[-30, -20], [30, -20], [0, 10], [-20, 40], [20, 40]], np.float64)
 """Eyes, nose and mouth corners about the middle of a face."""
@@ -22,7 +22,11 @@ def turned(degrees: float) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("measure", "empty"),
-    [(sharpness, np.zeros((0, 48, 48), np.uint8)), (roll_degrees, NO_LANDMARKS), (yaw, NO_LANDMARKS)],
+    [
+        (measure_sharpness, np.zeros((0, 48, 48), np.uint8)),
+        (estimate_roll_deg, NO_LANDMARKS),
+        (estimate_yaw, NO_LANDMARKS),
+    ],
 )
 def test_no_faces_have_no_quality(measure: object, empty: np.ndarray) -> None:
     result = measure(empty)
@@ -32,17 +36,17 @@ def test_no_faces_have_no_quality(measure: object, empty: np.ndarray) -> None:
 
 @pytest.mark.parametrize("grey", [0, 128, 255])
 def test_a_blank_crop_has_no_sharpness(grey: int) -> None:
-    assert sharpness(np.full((2, 48, 48), grey, np.uint8)).tolist() == [0, 0]
+    assert measure_sharpness(np.full((2, 48, 48), grey, np.uint8)).tolist() == [0, 0]
 
 
 def test_a_smooth_ramp_has_no_sharpness() -> None:
-    assert sharpness(np.tile(np.arange(48, dtype=np.uint8), (1, 48, 1))).tolist() == [0]
+    assert measure_sharpness(np.tile(np.arange(48, dtype=np.uint8), (1, 48, 1))).tolist() == [0]
 
 
 def test_blur_takes_sharpness_away_step_by_step(sample_frames: list[np.ndarray]) -> None:
     face = Image.fromarray(sample_frames[0]).convert("L").crop((100, 60, 240, 200)).resize((48, 48))
     blurred = [face.filter(ImageFilter.GaussianBlur(radius)) for radius in (0, 0.5, 1, 2, 4)]
-    values = sharpness(np.stack([np.asarray(image) for image in blurred]))
+    values = measure_sharpness(np.stack([np.asarray(image) for image in blurred]))
     assert values.dtype == np.float32
     assert (np.diff(values) < 0).all()
     assert values[-1] < values[0] / 50
@@ -52,15 +56,15 @@ def test_blur_takes_sharpness_away_step_by_step(sample_frames: list[np.ndarray])
 @given(seed=st.integers(0, 2**32 - 1))
 def test_sharpness_does_not_change_with_light_or_in_a_mirror(seed: int) -> None:
     crop = np.random.default_rng(seed).integers(0, 200, (1, 48, 48), dtype=np.uint8)
-    value = sharpness(crop)
+    value = measure_sharpness(crop)
     assert value[0] > 0
     for other in (crop + 50, crop[:, :, ::-1], crop[:, ::-1], crop.swapaxes(1, 2)):
-        assert sharpness(other) == pytest.approx(value, rel=1e-4)
+        assert measure_sharpness(other) == pytest.approx(value, rel=1e-4)
 
 
 @pytest.mark.parametrize("degrees", [0, 5, 30, 90, 135, -5, -45, -90])
 def test_roll_is_how_far_a_face_leans_clockwise(degrees: float) -> None:
-    result = roll_degrees(turned(degrees))
+    result = estimate_roll_deg(turned(degrees))
     assert result.dtype == np.float32
     assert result[0] == pytest.approx(degrees, abs=1e-3)
 
@@ -69,8 +73,8 @@ def test_roll_is_how_far_a_face_leans_clockwise(degrees: float) -> None:
 @given(degrees=st.floats(-179, 179), size=st.floats(0.05, 50), x=st.floats(-999, 999), y=st.floats(-999, 999))
 def test_pose_does_not_depend_on_size_or_place(degrees: float, size: float, x: float, y: float) -> None:
     face = turned(degrees) * size + [x, y]
-    assert roll_degrees(face)[0] == pytest.approx(degrees, abs=0.01)
-    assert yaw(face)[0] == pytest.approx(0, abs=1e-3)
+    assert estimate_roll_deg(face)[0] == pytest.approx(degrees, abs=0.01)
+    assert estimate_yaw(face)[0] == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,7 @@ def test_yaw_is_where_the_nose_stands_between_the_eyes(
     face[2, 0] = nose_x
     angle = np.radians(degrees)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    result = yaw((face @ turn.T)[None])
+    result = estimate_yaw((face @ turn.T)[None])
     assert result.dtype == np.float32
     assert result[0] == pytest.approx(expected, abs=1e-4)
 
@@ -93,12 +97,12 @@ def test_a_face_in_a_mirror_looks_and_leans_the_other_way() -> None:
     face = turned(12)
     face[0, 2] += [9, 2]
     mirrored = (face * [-1, 1])[:, [1, 0, 2, 4, 3]]
-    assert roll_degrees(mirrored)[0] == pytest.approx(-roll_degrees(face)[0], abs=1e-3)
-    assert yaw(mirrored)[0] == pytest.approx(-yaw(face)[0], abs=1e-3)
+    assert estimate_roll_deg(mirrored)[0] == pytest.approx(-estimate_roll_deg(face)[0], abs=1e-3)
+    assert estimate_yaw(mirrored)[0] == pytest.approx(-estimate_yaw(face)[0], abs=1e-3)
 
 
 def test_eyes_in_one_place_give_numbers_all_the_same() -> None:
     face = np.zeros((1, 5, 2), np.float32)
     face[0, 2] = [5, 5]
-    assert np.isfinite(roll_degrees(face)).all()
-    assert np.isfinite(yaw(face)).all()
+    assert np.isfinite(estimate_roll_deg(face)).all()
+    assert np.isfinite(estimate_yaw(face)).all()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_batch.vision.track import Tracker, is_cut, matched, overlap
+from fer_batch.vision.track import Tracker, compute_iou, is_shot_cut, match_tracks
 
 NO_BOXES = np.zeros((0, 4))
 STEP_S = 0.2
@@ -51,7 +51,7 @@ def both(*boxes: np.ndarray) -> np.ndarray:
     ],
 )
 def test_overlap_is_intersection_over_union(a: np.ndarray, b: np.ndarray, expected: np.ndarray) -> None:
-    result = overlap(np.asarray(a, float), np.asarray(b, float))
+    result = compute_iou(np.asarray(a, float), np.asarray(b, float))
     assert result.shape == np.shape(expected)
     assert result == pytest.approx(np.asarray(expected, float))
 
@@ -59,16 +59,16 @@ def test_overlap_is_intersection_over_union(a: np.ndarray, b: np.ndarray, expect
 @settings(deadline=None)
 @given(a=box_lists(), b=box_lists())
 def test_overlap_is_symmetric_and_a_share(a: np.ndarray, b: np.ndarray) -> None:
-    result = overlap(a, b)
+    result = compute_iou(a, b)
     assert result.shape == (len(a), len(b))
-    assert result == pytest.approx(overlap(b, a).T)
+    assert result == pytest.approx(compute_iou(b, a).T)
     assert ((result >= 0) & (result <= 1 + 1e-9)).all()
 
 
 @settings(deadline=None)
 @given(boxes=box_lists())
 def test_a_box_overlaps_itself_wholly(boxes: np.ndarray) -> None:
-    assert np.diag(overlap(boxes, boxes)) == pytest.approx(np.ones(len(boxes)))
+    assert np.diag(compute_iou(boxes, boxes)) == pytest.approx(np.ones(len(boxes)))
 
 
 @settings(deadline=None)
@@ -77,7 +77,7 @@ def test_overlap_does_not_depend_on_where_and_how_large_the_picture_is(
     a: np.ndarray, b: np.ndarray, x: float, y: float, scale: float
 ) -> None:
     move = np.array([x, y, x, y])
-    assert overlap(a * scale + move, b * scale + move) == pytest.approx(overlap(a, b), abs=1e-6)
+    assert compute_iou(a * scale + move, b * scale + move) == pytest.approx(compute_iou(a, b), abs=1e-6)
 
 
 # Cuts
@@ -102,7 +102,7 @@ SCENE = np.tile(np.linspace(40, 200, 32), (18, 1))
 def test_another_picture_is_a_cut_and_other_light_on_the_same_is_none(
     before: np.ndarray, after: np.ndarray, expected: bool
 ) -> None:
-    assert is_cut(before, after) is expected
+    assert is_shot_cut(before, after) is expected
 
 
 @pytest.mark.parametrize("grey", [0, 128, 255])
@@ -114,26 +114,26 @@ def test_another_picture_is_a_cut_and_other_light_on_the_same_is_none(
 def test_something_that_comes_into_a_still_picture_is_no_cut(where: tuple, grey: int) -> None:
     after = SCENE.copy()
     after[where] = grey
-    assert not is_cut(SCENE, after)
-    assert not is_cut(after, SCENE)
+    assert not is_shot_cut(SCENE, after)
+    assert not is_shot_cut(after, SCENE)
 
 
 def test_a_slow_fade_is_no_cut_at_any_step() -> None:
     fade = [SCENE * (1 - step / 10) for step in (*range(8), *range(7, -1, -1))]
-    assert not any(is_cut(before, after) for before, after in itertools.pairwise(fade))
+    assert not any(is_shot_cut(before, after) for before, after in itertools.pairwise(fade))
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_a_cut_is_one_in_either_direction(seed: int) -> None:
     before, after = np.random.default_rng(seed).uniform(0, 255, (2, 18, 32))
-    assert is_cut(before, after) == is_cut(after, before)
-    assert not is_cut(before, before)
+    assert is_shot_cut(before, after) == is_shot_cut(after, before)
+    assert not is_shot_cut(before, before)
 
 
 def test_noise_of_a_camera_is_no_cut() -> None:
     noise = np.random.default_rng(0).normal(0, 10, SCENE.shape)
-    assert not is_cut(SCENE, SCENE + noise)
+    assert not is_shot_cut(SCENE, SCENE + noise)
 
 
 # Tracks
@@ -155,7 +155,7 @@ def test_noise_of_a_camera_is_no_cut() -> None:
 def test_what_goes_together_has_the_largest_sum(
     score: np.ndarray | list[list[float]], expected: list[tuple[int, int]]
 ) -> None:
-    assert matched(np.asarray(score, float)) == expected
+    assert match_tracks(np.asarray(score, float)) == expected
 
 
 def test_moments_without_faces_give_no_tracks_and_use_no_ids() -> None:

@@ -15,7 +15,7 @@ from fer_batch.data.datasets import READERS, load_datasets
 from fer_batch.data.images import IMAGE_SUFFIXES
 from fer_batch.errors import InputError
 from fer_batch.schema import EMOTIONS
-from fer_batch.vision.quality import sharpness
+from fer_batch.vision.quality import measure_sharpness
 
 SPLITS = ("train", "select", "test")
 """In the order in which they are shown; "select" is FER2013's PublicTest."""
@@ -164,7 +164,7 @@ def measure_images(images: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "brightness": np.concatenate([chunk.mean(axis=(1, 2)) for chunk in chunks]),
         "contrast": np.concatenate([chunk.std(axis=(1, 2)) for chunk in chunks]),
-        "sharpness": np.concatenate([sharpness(chunk).astype(np.float64) for chunk in chunks]),
+        "sharpness": np.concatenate([measure_sharpness(chunk).astype(np.float64) for chunk in chunks]),
     }
 
 

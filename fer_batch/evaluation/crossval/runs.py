@@ -24,7 +24,7 @@ from fer_batch.errors import FerBatchError, InputError, OutputError
 from fer_batch.evaluation.crossval.folds import Fold, draw_part, groups_of
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
-from fer_batch.model.zoo import build
+from fer_batch.model.registry import build_network
 from fer_batch.runtime import ray_session
 from fer_batch.storage.files import write_bytes
 from fer_batch.training.loop import Place, frame_logits, frames_of, learn, normalise, to_grey
@@ -150,7 +150,7 @@ def _answered(config: TrainConfig, data: Clips, fold: Fold, models: Sequence[str
             stills.update({name: value.clone() for name, value in state["ema"].items()})
 
     state = learn(config, learned_from, looked_at, Place(device=device), epoch_done=epoch_done)
-    network = build(state["network"], state["architecture"]).to(device).eval()
+    network = build_network(state["network"], state["architecture"]).to(device).eval()
     asked = data.take(fold.tested)
     answers = {}
     if tuple(models) == PAIR:

@@ -86,7 +86,7 @@ def explain_face(
         embeddings = network.encode(given).float()  # (T, D)
         probs = _settled(network, network.classify(embeddings[None]), card)[0, centre].exp()
     crop = given[centre : centre + 1]
-    alone = network.phase != "clips" or len(crops) == 1
+    alone = network.first_phase != "clips" or len(crops) == 1
     around, place = (embeddings[centre][None], 0) if alone else (embeddings, centre)
 
     def answer(covered: Tensor) -> Tensor:  # (N, 1, 48, 48) to (N, T, classes) logits
@@ -213,4 +213,4 @@ def frame_weights(
 
 
 def _settled(network: Network, logits: Tensor, card: Card) -> Tensor:
-    return network.settle(logits.float() / card.temperature)
+    return network.smooth_log_probs(logits.float() / card.temperature)

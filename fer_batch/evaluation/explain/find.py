@@ -15,12 +15,12 @@ from fer_batch.errors import DecodeError
 from fer_batch.inputs.listing import VIDEO_SUFFIXES
 from fer_batch.inputs.segments import compute_padding
 from fer_batch.model.weights import Card
-from fer_batch.model.window import windows
+from fer_batch.model.window import build_windows
 from fer_batch.video.planes import Picture
 from fer_batch.video.reader import MAX_ASPECT_RATIO, TIME_TOLERANCE_S, VideoInfo, read_info
 from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detect import FaceDetector
-from fer_batch.vision.faces import SegmentFaces, segment_faces
+from fer_batch.vision.faces import SegmentFaces, extract_faces
 
 SETTINGS = AnalyzeConfig()
 WHOLE_PX = 100
@@ -94,7 +94,7 @@ def faces_of_picture(path: Path, detector: FaceDetector, crop_scale: float, whol
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         return Found(problems=[f"has {width}×{height} pixels: no face fits in"])
     picture = Picture.from_rgb(np.asarray(image))
-    boxes = detector.find([picture])[0].boxes
+    boxes = detector.search([picture])[0].boxes
     if not len(boxes):
         return Found(problems=["no face was found; give --whole where the picture is a face and no more"])
     boxes = boxes[np.argsort(boxes[:, 0], kind="stable")]
@@ -152,7 +152,7 @@ def _faces_at(path: Path, info: VideoInfo, time_s: float, detector: FaceDetector
         "first_pts": info.first_pts,
         "offset": None,
     }
-    seen = segment_faces(segment, SETTINGS, detector, card.crop_scale)
+    seen = extract_faces(segment, SETTINGS, detector, card.crop_scale)
     if not seen.moments:
         late = seen.read_s <= time_s
         reason = seen.error or (f"it ends at {seen.read_s:.2f} s" if late else "no frame is near it")
@@ -168,7 +168,7 @@ def _in_window(seen: SegmentFaces, number: int, card: Card) -> Face:
     face = seen.faces[number]
     track = np.array([n for n, other in enumerate(seen.faces) if other["track"] == face["track"]])
     times_s = np.array([seen.faces[n]["time_s"] for n in track])
-    places, lengths, centres = windows(times_s, card.window_rate_hz, card.window_length)
+    places, lengths, centres = build_windows(times_s, card.window_rate_hz, card.window_length)
     row = int(np.flatnonzero(track == number)[0])
     window = places[row, : lengths[row]]
     return Face(

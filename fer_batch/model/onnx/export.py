@@ -3,7 +3,7 @@
     crops (N, T, 48, 48) ─normalise─▶ encoder ─▶ embeddings ─▶ reader ─▶ probabilities (N, T, C)
     lengths (N,) ────────────────────────────────────────────────┘
 
-The encoder and the reader are exported apart and joined, so that `model.onnx_network` can cut there again and
+The encoder and the reader are exported apart and joined, so that `model.onnx.network` can cut there again and
 encode each crop of a track once.
 """
 
@@ -55,13 +55,13 @@ TOLERANCE = 1e-4
 """How far a probability may be from what PyTorch says."""
 COMPARED = 128
 """Crops in the windows that are compared, at least; and a window of each length."""
-CALIBRATION = 512
+CALIBRATION_CROPS = 512
 """Crops by which the ranges of an int8 encoder are set: of the packaged one, twice as many were no better."""
 BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
+class ExportedNetwork:
     """A network as two graphs, each a model of its own, and what it says of itself."""
 
     encoder: onnx.ModelProto
@@ -72,24 +72,24 @@ class Exported:
     arithmetic: str = "float32"
 
 
-def export_network(network: Network, card: Card) -> Exported:
+def export_network(network: Network, card: Card) -> ExportedNetwork:
     """A network, as it is loaded from its checkpoint, as ONNX graphs in single precision."""
     steps = card.window_length
     crops = torch.zeros(4, 1, CROP_SIZE, CROP_SIZE)
     windows = torch.zeros(4, steps, network.width)
     lengths = torch.arange(4) % steps + 1
     reader = WindowReader(network, card.temperature).eval()
-    return Exported(
+    return ExportedNetwork(
         encoder=_graph(network.encoder, {"normalised": crops}, "embeddings"),
         reader=_graph(reader, {"windows": windows, "lengths": lengths}, "log_probabilities"),
         card=card,
     )
 
 
-def quantized(exported: Exported, crops: np.ndarray) -> Exported:
+def quantize_encoder(exported: ExportedNetwork, crops: np.ndarray) -> ExportedNetwork:
     """The same with an encoder in int8: convolutions and matrix products, with a scale for each channel of
     their weights, and for each map a range from `(n, 48, 48) uint8` grey crops like those to come (see
-    CALIBRATION).
+    CALIBRATION_CROPS).
 
     The reader stays as it is: it is a small part of the arithmetic, and its LSTMs have no such operator.
     """
@@ -101,7 +101,7 @@ def quantized(exported: Exported, crops: np.ndarray) -> Exported:
         quantize_static(
             model,
             target,
-            _Calibration(normalised(crops, exported.card)),
+            _Calibration(normalize_crops(crops, exported.card)),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -112,7 +112,7 @@ def quantized(exported: Exported, crops: np.ndarray) -> Exported:
     return dataclasses.replace(exported, encoder=encoder, arithmetic="int8, the LSTMs float32")
 
 
-def joined(exported: Exported) -> bytes:
+def join_graphs(exported: ExportedNetwork) -> bytes:
     """One self-contained file: `crops` `(N, T, 48, 48) float32`, grey values 0 to 255, and `lengths` `(N,)
     int64`, how many of each window's T steps are there, to `probabilities` `(N, T, C) float32`.
 
@@ -167,7 +167,7 @@ def joined(exported: Exported) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def largest_difference(model: bytes, network: Network, card: Card, crops: np.ndarray) -> float:
+def measure_difference(model: bytes, network: Network, card: Card, crops: np.ndarray) -> float:
     """How far any probability of an exported file, as onnxruntime runs it, is from PyTorch's in single
     precision, over windows of every length made of `(n, 48, 48) uint8` grey crops.
     """
@@ -183,21 +183,21 @@ def largest_difference(model: bytes, network: Network, card: Card, crops: np.nda
     ]
     with torch.inference_mode():
         used, place = np.unique(index, return_inverse=True)
-        embeddings = network.encode(torch.from_numpy(normalised(crops[used], card)))
+        embeddings = network.encode(torch.from_numpy(normalize_crops(crops[used], card)))
         windows = embeddings[torch.from_numpy(place.reshape(index.shape))]  # (count, T, D)
         length = torch.from_numpy(lengths)
         logits = network.classify(windows, length) / card.temperature
-        expected = network.settle(logits, length).exp().numpy()
+        expected = network.smooth_log_probs(logits, length).exp().numpy()
     there = np.arange(steps) < lengths[:, None]
     return float(np.abs(np.concatenate(answers) - expected)[there].max())
 
 
-def check_equal(model: bytes, network: Network, card: Card, crops: np.ndarray) -> float:
-    """`largest_difference` on random crops and on `crops`, real ones; raises CheckpointError where it is
+def check_against_torch(model: bytes, network: Network, card: Card, crops: np.ndarray) -> float:
+    """`measure_difference` on random crops and on `crops`, real ones; raises CheckpointError where it is
     above TOLERANCE.
     """
     random = np.random.default_rng(0).integers(0, 256, (COMPARED, CROP_SIZE, CROP_SIZE), np.uint8)
-    found = max(largest_difference(model, network, card, some) for some in (random, crops))
+    found = max(measure_difference(model, network, card, some) for some in (random, crops))
     if not found <= TOLERANCE:
         raise CheckpointError(
             f"onnxruntime's probabilities differ from PyTorch's by up to {found:.2g}, and allowed is "
@@ -206,7 +206,7 @@ def check_equal(model: bytes, network: Network, card: Card, crops: np.ndarray) -
     return found
 
 
-def normalised(crops: np.ndarray, card: Card) -> np.ndarray:
+def normalize_crops(crops: np.ndarray, card: Card) -> np.ndarray:
     """`(n, 48, 48) uint8` grey crops to `(n, 1, 48, 48) float32`, as an encoder reads them."""
     return ((crops.astype(np.float32) / 255 - np.float32(card.mean)) / np.float32(card.std))[:, None]
 
@@ -285,7 +285,7 @@ def _named(model: onnx.ModelProto, prefix: str) -> onnx.GraphProto:
     return graph
 
 
-def _description(exported: Exported) -> str:
+def _description(exported: ExportedNetwork) -> str:
     card = exported.card
     return (
         f"{card.model_id}, {exported.arithmetic}. Grey face crops (squares of {card.crop_scale:g} of a face "

@@ -1,7 +1,7 @@
 """An exported network, `NAME.onnx`, as it answers: the file is read, checked, cut in two, and run by
 onnxruntime.
 
-`model.onnx_export` writes it, and says what is in it. Nothing is loaded that is not in the file itself, and
+`model.onnx.export` writes it, and says what is in it. Nothing is loaded that is not in the file itself, and
 no code comes with it: operators are those of ONNX alone.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fer_batch.errors import CheckpointError
 from fer_batch.model.network import CROP_SIZE, CropEncoder
-from fer_batch.model.weights import Card, card_of
+from fer_batch.model.weights import Card, parse_card
 
 CARD, DIGEST = "fer_batch_card", "fer_batch_graph_sha256"
 """Keys of a file's metadata: its card as JSON, and the sha256 of its graph, so that damage is seen."""
@@ -107,7 +107,7 @@ def read_onnx(path: Path) -> tuple[onnx.ModelProto, Card]:
     if digest(model) != notes.get(DIGEST):
         raise CheckpointError(f"{path} is not as it was exported: it is damaged, or was changed")
     try:
-        card = card_of(notes[CARD])
+        card = parse_card(notes[CARD])
     except (ValueError, TypeError, KeyError, CheckpointError) as error:
         raise CheckpointError(f"{path} has a card that this version can't read: {error}") from error
     return model, dataclasses.replace(card, sha256=hashlib.sha256(data).hexdigest())

@@ -11,7 +11,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from fer_batch.config import IMBALANCE, TrainConfig
-from fer_batch.model.zoo import NETWORKS
+from fer_batch.model.registry import NETWORKS
 from fer_batch.training.loop import architecture_of
 
 LR = (1 / 10, 3.0)

@@ -20,7 +20,7 @@ from fer_batch.data.explore.explore import Faces, explore, read_faces
 from fer_batch.data.explore.plots import distribution_plot, faces_grid
 from fer_batch.data.explore.report import choose_samples, file_names, write_exploration
 from fer_batch.errors import InputError, OutputError
-from fer_batch.vision.quality import sharpness
+from fer_batch.vision.quality import measure_sharpness
 from tests.data.test_datasets import (
     ck_folders,
     ck_parquet,
@@ -162,7 +162,9 @@ def test_brightness_and_sharpness_are_spread_by_class(tmp_path: Path) -> None:
     assert grey["sd"] == pytest.approx(np.std([10, 20, 40]))
     assert [grey[key] for key in ("min", "q25", "median", "q75", "max")] == [10, 15, 20, 30, 40]
     assert found["sharpness"]["classes"]["grey"]["max"] == 0
-    assert found["sharpness"]["classes"]["noise"]["mean"] == pytest.approx(sharpness(images["noise"]).mean())
+    assert found["sharpness"]["classes"]["noise"]["mean"] == pytest.approx(
+        measure_sharpness(images["noise"]).mean()
+    )
     assert found["brightness"]["all"]["n"] == 7
 
 

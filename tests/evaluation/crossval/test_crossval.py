@@ -16,8 +16,8 @@ from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
 from fer_batch.evaluation.crossval.crossval import CLASSES, RECIPE, crossval
 from fer_batch.evaluation.crossval.folds import Protocol
 from fer_batch.evaluation.metrics import measure
+from fer_batch.model.registry import build_network
 from fer_batch.model.weights import Card, save_checkpoint
-from fer_batch.model.zoo import build
 from fer_batch.training.loop import learn
 
 FOLDS = [["S001", "S002"], ["S003"], ["S004", "S005"], ["S006"]]
@@ -233,7 +233,7 @@ def test_a_checkpoint_of_another_network_is_one_model(ck48: Path, tmp_path: Path
     architecture = {"classes": 2, "filters": [4], "depths": [1], "lstm": [4, 4], "dense": 4}
     card = Card(classes=("happy", "sad"), network="dcnn-bilstm", architecture=architecture, window_length=3)
     init = str(tmp_path / "other.safetensors")
-    save_checkpoint(tmp_path / "other.safetensors", build(card.network, architecture), card)
+    save_checkpoint(tmp_path / "other.safetensors", build_network(card.network, architecture), card)
     lines: list[str] = []
     result = crossval(
         config_of(ck48, init=init),
@@ -282,7 +282,9 @@ def test_what_one_model_cannot_be_trained_for_is_said_before_anything_is_written
     init = tmp_path / "cnn4.safetensors"
     architecture = {"classes": 2, "filters": [4], "depths": [1], "dense": [4], "dropouts": [0.0, 0.0]}
     save_checkpoint(
-        init, build("cnn4", architecture), Card(classes=("a", "b"), network="cnn4", architecture=architecture)
+        init,
+        build_network("cnn4", architecture),
+        Card(classes=("a", "b"), network="cnn4", architecture=architecture),
     )
     for fields, error, said in (
         ({"classes": ["happy", "sad", "fear"]}, InputError, "nothing of the class fear"),

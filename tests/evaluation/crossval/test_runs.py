@@ -28,7 +28,7 @@ from fer_batch.evaluation.crossval.runs import (
 )
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
-from fer_batch.model.zoo import build
+from fer_batch.model.registry import build_network
 
 CPU = torch.device("cpu")
 TINY: dict[str, Any] = {"filters": [4, 8], "depths": [1, 1]}
@@ -96,7 +96,7 @@ def test_a_sequence_is_answered_by_all_of_its_frames_whatever_stands_beside_it()
 )
 def test_a_network_is_asked_what_it_is_made_for(name: str, architecture: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    model: Network = build(name, {"classes": len(CLASSES), **architecture}).eval()
+    model: Network = build_network(name, {"classes": len(CLASSES), **architecture}).eval()
     clips = clips_of([3, 2])
     probs = whole_probs(model, clips, 3, CPU)
     assert probs.shape == (2, len(CLASSES))

@@ -11,8 +11,8 @@ from fer_batch.evaluation.explain.explain import METHODS, explain_face, frame_we
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.network import Network
 from fer_batch.model.recognize import Recognizer
+from fer_batch.model.registry import NETWORKS, build_network
 from fer_batch.model.weights import Card, load_checkpoint
-from fer_batch.model.zoo import NETWORKS, build
 
 CARD = Card(classes=("a", "b", "c"), architecture={}, temperature=1.5)
 TINY: dict[str, dict[str, Any]] = {
@@ -26,7 +26,7 @@ TINY: dict[str, dict[str, Any]] = {
 
 def network(name: str, **architecture: Any) -> Network:
     torch.manual_seed(0)
-    made = build(name, {"classes": 3} | (architecture or TINY[name])).eval()
+    made = build_network(name, {"classes": 3} | (architecture or TINY[name])).eval()
     for layer in made.encoder.modules():
         if isinstance(layer, nn.Conv2d):  # small ones of random weights are dead otherwise
             nn.init.normal_(layer.weight, std=0.6)
@@ -105,10 +105,10 @@ def test_every_network_has_reasons(name: str, steps: int) -> None:
     given = torch.tensor(crops).float().div(255).sub(CARD.mean).div(CARD.std)[None, :, None]
     with torch.no_grad():
         logits = made.classify(made.encode(given[0])[None])
-        probs = made.settle(logits / CARD.temperature)[0, centre].exp().numpy()
+        probs = made.smooth_log_probs(logits / CARD.temperature)[0, centre].exp().numpy()
     np.testing.assert_allclose(reasons.probs, probs, atol=1e-6)
     assert reasons.emotions == np.argsort(-probs)[:2].tolist()
-    assert reasons.alone == (made.phase == "stills" or steps == 1)
+    assert reasons.alone == (made.first_phase == "stills" or steps == 1)
     if not reasons.alone:
         np.testing.assert_allclose(reasons.crop_probs, reasons.probs, atol=1e-6)
     assert reasons.crop_probs.sum() == pytest.approx(1, abs=1e-5)
@@ -150,7 +150,7 @@ def test_frames_add_up_to_the_difference_from_grey_ones(name: str) -> None:
     given = torch.tensor(crops).float().div(255).sub(CARD.mean).div(CARD.std)[:, None]
     with torch.no_grad():
         window, grey = (
-            made.settle(made.classify(made.encode(seen)[None]) / CARD.temperature)[0, 1].numpy()
+            made.smooth_log_probs(made.classify(made.encode(seen)[None]) / CARD.temperature)[0, 1].numpy()
             for seen in (given, torch.zeros_like(given))
         )
     np.testing.assert_allclose(frames.difference, window - grey, atol=1e-6)
@@ -162,7 +162,7 @@ def test_frames_add_up_to_the_difference_from_grey_ones(name: str) -> None:
 def test_the_frame_that_matters_has_the_weight() -> None:
     alone = brightness()
     with torch.no_grad():
-        alone.stay.copy_(torch.tensor(1e-6).logit())  # type: ignore[operator]
+        alone.stay_logit.copy_(torch.tensor(1e-6).logit())  # type: ignore[operator]
     crops = noise(7)
     frames = explain_face(alone, CARD, crops, 2, [1], []).frames
     assert frames is not None
@@ -186,7 +186,7 @@ def test_the_answer_is_that_of_analyze_without_flip() -> None:
     made, card = load_checkpoint()
     crops, times = noise(17, seed=3), np.arange(17) / card.window_rate_hz
     reasons = explain_face(made, card, crops, 8, [0], [])
-    answers = Recognizer(device="cpu", flip=False).recognize(
+    answers = Recognizer(device="cpu", flip=False).predict_tracks(
         crops, np.zeros(17, np.int64), times, np.arange(17) == 8
     )
     np.testing.assert_allclose(reasons.probs, answers[8], atol=0.02)  # which may be in half precision

@@ -11,11 +11,11 @@ import torch
 from fer_batch.errors import CheckpointError
 from fer_batch.model.onnx.export import (
     TOLERANCE,
-    check_equal,
+    check_against_torch,
     export_network,
-    joined,
-    largest_difference,
-    quantized,
+    join_graphs,
+    measure_difference,
+    quantize_encoder,
 )
 from fer_batch.model.onnx.network import CARD
 from tests.onnx_models import CLASSES, MODELS, exported, file_of, network_of
@@ -37,7 +37,7 @@ def answers_of(model: bytes, crops: np.ndarray, lengths: np.ndarray) -> np.ndarr
 )
 def test_any_runtime_gets_the_answers_of_pytorch(kind: str) -> None:
     network, card = network_of(kind)
-    assert check_equal(file_of(kind), network, card, random_crops(50, 1)) <= TOLERANCE / 10
+    assert check_against_torch(file_of(kind), network, card, random_crops(50, 1)) <= TOLERANCE / 10
     model = onnx.load_model_from_string(file_of(kind))
     onnx.checker.check_model(model, full_check=True)
     assert {node.domain for node in model.graph.node} == {""}
@@ -60,7 +60,7 @@ def test_a_file_says_what_it_is_for_and_nothing_of_the_machine_that_made_it() ->
 
 @pytest.mark.slow
 def test_the_same_network_becomes_the_same_file() -> None:
-    assert joined(export_network(*network_of("cnn4"))) == file_of("cnn4")
+    assert join_graphs(export_network(*network_of("cnn4"))) == file_of("cnn4")
 
 
 def test_what_stands_beyond_a_window_changes_nothing_in_it() -> None:
@@ -89,7 +89,7 @@ def test_a_file_that_answers_otherwise_is_refused(part: str) -> None:
     weights = next(values for name, values in network.named_parameters() if name.startswith(part))
     weights.data.view(-1)[0] += 1
     with pytest.raises(CheckpointError, match="differ from PyTorch's by up to"):
-        check_equal(file_of("cnn-bilstm"), network, card, random_crops(20, 1))
+        check_against_torch(file_of("cnn-bilstm"), network, card, random_crops(20, 1))
 
 
 def test_answers_that_are_no_numbers_are_refused() -> None:
@@ -97,17 +97,17 @@ def test_answers_that_are_no_numbers_are_refused() -> None:
     with torch.no_grad():
         network.crop_head.bias[0] = torch.nan
     with pytest.raises(CheckpointError, match="nan"):
-        check_equal(file_of("cnn4"), network, card, random_crops(20, 1))
+        check_against_torch(file_of("cnn4"), network, card, random_crops(20, 1))
 
 
 @pytest.mark.parametrize("kind", ["cnn-bilstm", "cnn4"])
 def test_int8_says_about_the_same(kind: str) -> None:
     network, card = network_of(kind)
-    small = quantized(exported(kind), random_crops(40, 2))
-    model = joined(small)
+    small = quantize_encoder(exported(kind), random_crops(40, 2))
+    model = join_graphs(small)
     loaded = onnx.load_model_from_string(model)
     assert {node.domain for node in loaded.graph.node} == {""}
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in loaded.graph.node}
     assert onnx.TensorProto.INT8 in {value.data_type for value in loaded.graph.initializer}
     assert small.reader == exported(kind).reader
-    assert 1e-6 < largest_difference(model, network, card, random_crops(40, 3)) < 0.2
+    assert 1e-6 < measure_difference(model, network, card, random_crops(40, 3)) < 0.2

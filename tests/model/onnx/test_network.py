@@ -12,9 +12,9 @@ import onnx
 import pytest
 
 from fer_batch.errors import CheckpointError
-from fer_batch.model.onnx.export import joined, quantized
+from fer_batch.model.onnx.export import join_graphs, quantize_encoder
 from fer_batch.model.onnx.network import CARD, DIGEST, digest, open_onnx, read_onnx
-from fer_batch.model.recognize import BATCH, Recognizer, usable_card
+from fer_batch.model.recognize import BATCH, Recognizer, check_checkpoint
 from fer_batch.model.weights import load_checkpoint, read_card
 from tests.onnx_models import CLASSES, MODELS, exported, file_of, network_of, write_checkpoint
 
@@ -49,7 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         path = folder / f"{kind}.onnx"
         if kind == "int8":
             some = np.random.default_rng(3).integers(0, 256, (40, 48, 48))
-            path.write_bytes(joined(quantized(exported("cnn-bilstm"), some)))
+            path.write_bytes(join_graphs(quantize_encoder(exported("cnn-bilstm"), some)))
         else:
             path.write_bytes(file_of(kind))
         return path
@@ -61,7 +61,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def test_no_faces_have_no_answers(kind: str, files: Callable[[str], Path], crops: np.ndarray) -> None:
     none = np.zeros(0)
     recognizer = Recognizer(files(kind), "cpu")
-    answers = recognizer.recognize(crops[:0], none.astype(np.int64), none, none.astype(bool))
+    answers = recognizer.predict_tracks(crops[:0], none.astype(np.int64), none, none.astype(bool))
     assert answers.shape == (0, len(CLASSES))
     assert recognizer.encode(crops[:0]).shape == (0, recognizer.encoder.width)
 
@@ -81,7 +81,7 @@ def test_it_answers_as_the_checkpoint_does(
     write_checkpoint(tmp_path / "model.safetensors", kind)
     wanted = np.random.default_rng(4).random(FACES) < 0.8
     ours, theirs = (
-        Recognizer(path, "cpu", flip).recognize(crops, tracks, times, wanted)
+        Recognizer(path, "cpu", flip).predict_tracks(crops, tracks, times, wanted)
         for path in (tmp_path / "model.safetensors", files(kind))
     )
     assert np.isnan(theirs[~wanted]).all()
@@ -102,26 +102,26 @@ def test_a_track_is_answered_alike_in_any_company(
     assert BATCH["cpu"] < FACES
     recognizer = Recognizer(files(kind), "cpu", flip)
     every = np.ones(FACES, bool)
-    answers = recognizer.recognize(crops, tracks, times, every)
+    answers = recognizer.predict_tracks(crops, tracks, times, every)
     unequal = []
     for track in np.unique(tracks):
         mine = tracks == track
-        alone = recognizer.recognize(crops[mine], tracks[mine], times[mine], every[mine])
+        alone = recognizer.predict_tracks(crops[mine], tracks[mine], times[mine], every[mine])
         if not np.array_equal(alone, answers[mine]):
             unequal.append(int(track))
     assert not unequal
     order = np.random.default_rng(5).permutation(FACES)
-    again = recognizer.recognize(crops[order], tracks[order], times[order], every)
+    again = recognizer.predict_tracks(crops[order], tracks[order], times[order], every)
     assert np.array_equal(again, answers[order])
     for face in range(0, FACES, 9):
-        one = recognizer.recognize(crops, tracks, times, np.arange(FACES) == face)[face]
+        one = recognizer.predict_tracks(crops, tracks, times, np.arange(FACES) == face)[face]
         assert np.array_equal(one, answers[face])
 
 
 def test_it_is_another_model_with_the_same_card(files: Callable[[str], Path]) -> None:
     card = network_of("cnn-bilstm")[1]
     cards = [Recognizer(files(kind), "cpu").card for kind in KINDS[:2]]
-    assert [usable_card(files(kind)) for kind in KINDS[:2]] == cards
+    assert [check_checkpoint(files(kind)) for kind in KINDS[:2]] == cards
     assert [dataclasses.replace(one, sha256="") for one in cards] == [card] * 2
     assert cards[0].sha256 == hashlib.sha256(file_of("cnn-bilstm")).hexdigest()
     assert len({one.model_id for one in [*cards, card]}) == 3

@@ -11,8 +11,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from fer_batch.config import IMBALANCE, TrainConfig
 from fer_batch.model.cnn_bilstm import CnnBiLstm
+from fer_batch.model.registry import NETWORKS, build_network
 from fer_batch.model.weights import Card, save_checkpoint
-from fer_batch.model.zoo import NETWORKS, build
 from fer_batch.training.loop import architecture_of
 from fer_batch.training.presets import PRESETS, preset
 from fer_batch.training.tune.space import AUGMENTED, base_point, derived, space
@@ -71,7 +71,7 @@ def test_every_point_is_a_configuration_that_differs_only_in_what_is_searched(
 def test_every_point_is_a_network(drawn: tuple[TrainConfig, dict[str, Any]]) -> None:
     small = dataclasses.replace(drawn[0], backbone="", filters=drawn[0].filters[:1] * len(drawn[0].filters))
     point = {"width": 1.0, **drawn[1]}
-    build(*architecture_of(derived(small, point), 3))
+    build_network(*architecture_of(derived(small, point), 3))
 
 
 @pytest.mark.parametrize("name", sorted(BASES))

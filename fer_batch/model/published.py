@@ -5,13 +5,11 @@ grey crops of 48×48.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fer_batch.config import BLOCKS
-from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import CROP_SIZE, CropEncoder, Network
 
 
@@ -97,7 +95,7 @@ class DcnnBiLstm(Network):
     and the dense layer.
     """
 
-    phase = "clips"
+    first_phase = "clips"
 
     def __init__(
         self,
@@ -129,30 +127,13 @@ class DcnnBiLstm(Network):
         """As in `Network`: each crop as a sequence of one."""
         return self.classify(embeddings[:, None])[:, 0]
 
-    def answer(self, embeddings: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
+    def classify_with_context(self, embeddings: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
         """As in `Network`; each direction of the LSTMs says what it has read when it is through."""
         units = context.shape[2] // 2
         last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, units)
         read = torch.cat([context[:, :, :units].gather(1, last)[:, 0], context[:, 0, units:]], dim=1)
         logits = self.crop_head(self.dense(read))  # (B, classes)
         return logits[:, None].expand(-1, embeddings.shape[1], -1)  # (B, T, classes)
-
-
-NETWORKS: dict[str, type[Network]] = {
-    "cnn-bilstm": CnnBiLstm,
-    "cnn4": Cnn4,
-    "cnn4bn": Cnn4Bn,
-    "cnn-lstm": CnnLstm,
-    "dcnn-bilstm": DcnnBiLstm,
-}
-"""By the name in a checkpoint's card; the same names stand in `config.NETWORKS`."""
-
-
-def build(network: str, architecture: dict[str, Any]) -> Network:
-    """The network of that name, of random weights; raises ValueError or TypeError where there is none."""
-    if network not in NETWORKS:
-        raise ValueError(f"there is no network {network!r}; there are {', '.join(NETWORKS)}")
-    return NETWORKS[network](**architecture)
 
 
 class _ReadMap(nn.Module):
