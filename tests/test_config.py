@@ -1,8 +1,9 @@
-"""Configurations: every range is checked when made, and a fingerprint tells what answers depend on."""
+"""Test the ranges, the fingerprint and the JSON form of the configurations."""
 
 import dataclasses
 import json
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -11,64 +12,86 @@ from hypothesis import strategies as st
 
 from fer_batch.config import (
     BACKBONES,
-    FAST,
     IMBALANCE,
     NETWORKS,
     OPTIMIZERS,
     SCHEDULES,
     AnalyzeConfig,
+    Limits,
     TrainConfig,
     difference,
 )
 from fer_batch.errors import ConfigError, FerBatchError
+from fer_batch.fields import FieldError
 
 DATA = (("fer2013", "fer2013.csv"),)
 
 
-def test_the_defaults_are_allowed() -> None:
+def test_defaults_are_valid() -> None:
     assert AnalyzeConfig().fps == 5.0
+    assert Limits().timeout_s == 120.0
     assert TrainConfig(data=DATA).window_length % 2 == 1
 
 
 @pytest.mark.parametrize(
-    ("name", "low", "high", "wrong"),
+    ("name", "low", "high", "wrong", "must"),
     [
-        ("fps", 0.01, 1000, [0, -1, 1000.1, math.nan, math.inf]),
-        ("min_face", 0.001, 1, [0, -0.1, 1.01, math.nan]),
-        ("min_score", 0, 0.999, [-0.1, 1, math.nan]),
-        ("detect_every", 0.01, 60, [0, -1, 60.1, math.nan, math.inf]),
-        ("max_faces", 1, 1000, [0, -1]),
-        ("max_gap_s", 0, 60, [-0.1, 60.1, math.nan, math.inf]),
-        ("segment_s", 1, 600, [0.9, 3601, math.nan, math.inf]),
-        ("bundle_s", 60, 1e6, [59.9, 0, math.nan]),
+        ("fps", 0.01, 1000, [0, -1, 1000.1, math.nan, math.inf], "above 0 and at most 1000"),
+        ("min_face", 0.001, 1, [0, -0.1, 1.01, math.nan], "above 0 and at most 1"),
+        ("min_score", 0, 0.999, [-0.1, 1, math.nan], "at least 0 and below 1"),
+        ("detect_every", 0.01, 60, [0, -1, 60.1, math.nan, math.inf], "above 0 and at most 60"),
+        ("max_faces", 1, 1000, [0, -1], "at least 1"),
+        ("max_gap_s", 0, 60, [-0.1, 60.1, math.nan, math.inf], "at least 0 and at most 60"),
+        ("segment_s", 1, 600, [0.9, 3601, math.nan, math.inf], "at least 1 and at most 3600"),
+        ("bundle_s", 60, 1e6, [0, math.nan], "above 0"),
+        ("bundle_s", 60, 1e6, [59.9], "at least the length of a segment, 60 s"),
+        ("fps", 1, 25, ["5", None, True], "a number"),
+        ("every_frame", False, True, [1, None, "yes"], "true or false"),
     ],
 )
-def test_how_videos_are_analyzed_has_ranges(name: str, low: float, high: float, wrong: list[float]) -> None:
+def test_settings_of_analysis_have_ranges(
+    name: str, low: float, high: float, wrong: list[Any], must: str
+) -> None:
     for allowed in (low, high):
         assert getattr(AnalyzeConfig(**{name: allowed}), name) == allowed
-    option = "--" + name.removesuffix("_s").replace("_", "-")
     for value in wrong:
         with pytest.raises(ConfigError) as caught:
             AnalyzeConfig(**{name: value})
-        assert str(caught.value).startswith(f"{option} is {value}; allowed is ")
+        assert str(caught.value) == f"{name} must be {must}, got {value}"
 
 
-@pytest.mark.parametrize("wrong", ["", "fastest", "NONREF"])
-def test_what_a_survey_leaves_out_has_names(wrong: str) -> None:
-    assert {AnalyzeConfig(fast=name).fast for name in (None, *FAST)} == {None, "nonref", "keyframes"}
-    with pytest.raises(ConfigError, match=r"^--fast is .*; allowed is nonref or keyframes"):
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"timeout_s": 0.5}, "timeout_s must be at least 1 and at most 86400, got 0.5"),
+        ({"memory_gb": 0.1}, "memory_gb must be at least 0.5 and at most 1024, got 0.1"),
+    ],
+)
+def test_limits_have_ranges(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Limits(**values)
+
+
+@pytest.mark.parametrize("wrong", ["", "fastest", "NONREF", 1])
+def test_fast_is_one_of_two_names(wrong: Any) -> None:
+    assert [AnalyzeConfig(fast=name).fast for name in (None, "nonref", "keyframes")]
+    with pytest.raises(ConfigError, match=r"^fast must be one of nonref, keyframes, got "):
         AnalyzeConfig(fast=wrong)
 
 
 @pytest.mark.parametrize(("fast", "seconds"), [(None, 1.0), ("nonref", 2.0), ("keyframes", 2.0)])
-def test_how_often_faces_are_searched_is_filled_in(fast: str | None, seconds: float) -> None:
-    """So that the default, when it is given later, is no other configuration."""
+def test_explicit_default_of_detect_every_is_the_same_configuration(fast: Any, seconds: float) -> None:
     assert AnalyzeConfig(fast=fast) == AnalyzeConfig(fast=fast, detect_every=seconds)
 
 
-def test_a_survey_is_not_of_every_frame() -> None:
-    with pytest.raises(ConfigError, match=r"^--every-frame is given for a survey"):
+def test_every_frame_excludes_fast() -> None:
+    with pytest.raises(ConfigError, match=r"^every_frame must be false if fast is set"):
         AnalyzeConfig(every_frame=True, fast="nonref")
+
+
+def test_errors_survive_pickling() -> None:
+    error = FieldError("fps", "must be above 0, got 0")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error) == "fps must be above 0, got 0"
 
 
 NUMBERS = ["many", None, (1,), True, math.nan, math.inf]
@@ -132,51 +155,49 @@ RANGES: dict[str, tuple[list[Any], list[Any]]] = {
         ({"network": "cnn-lstm", "dropouts": (0.1,) * 5}, "dropouts"),
         ({"network": "dcnn-bilstm", "dropouts": (0.1,) * 4}, "dropouts"),
         ({"network": "cnn4", "depths": (1, 2, 3, 3)}, "depths"),
-        ({"network": "cnn4", "backbone": "resnet18"}, "--backbone"),
-        ({"network": "cnn4", "fold": 2}, "--fold"),
+        ({"network": "cnn4", "backbone": "resnet18"}, "backbone"),
+        ({"network": "cnn4", "fold": 2}, "fold"),
         ({"network": "cnn4", "dropouts": (0.1, 1.0)}, "dropouts"),
         ({"network": "cnn4bn", "filters": (8,) * 5, "depths": (1,) * 5}, "filters"),
         ({"backbone": "resnet18", "backbone_weights": "resnet18.safetensors"}, None),
     ],
 )
-def test_what_only_some_networks_have_is_refused_with_others(
-    given: dict[str, Any], named: str | None
-) -> None:
+def test_settings_of_one_network_are_rejected_for_another(given: dict[str, Any], named: str | None) -> None:
     if named is None:
         TrainConfig(data=DATA, **given)
         return
-    with pytest.raises(ConfigError, match=rf"^{named} is "):
+    with pytest.raises(ConfigError, match=rf"^{named} must "):
         TrainConfig(data=DATA, **given)
 
 
-def test_every_option_of_training_has_its_range_tested() -> None:
+def test_every_training_setting_has_test_values() -> None:
     assert RANGES.keys() == {field.name for field in dataclasses.fields(TrainConfig)}
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, (allowed, _) in RANGES.items() for value in allowed]
 )
-def test_a_model_can_be_trained_so(name: str, value: Any) -> None:
+def test_valid_training_setting_is_accepted(name: str, value: Any) -> None:
     assert getattr(TrainConfig(**{"data": DATA, name: value}), name) == value
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, (_, wrong) in RANGES.items() for value in wrong]
 )
-def test_a_model_cannot_be_trained_so_and_the_error_says_how(name: str, value: Any) -> None:
+def test_invalid_training_setting_is_rejected(name: str, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         TrainConfig(**{"data": DATA, name: value})
-    said = str(caught.value)
-    assert name.replace("_", "-") in said
-    assert "; allowed is " in said
-    assert "\n" not in said
+    message = str(caught.value)
+    assert message.startswith(f"{name} must ") or name in ("filters", "depths", "dropouts")
+    assert ", got " in message
+    assert "\n" not in message
 
 
-def test_a_run_has_an_epoch_of_one_kind_at_least() -> None:
-    with pytest.raises(ConfigError, match="--epochs is 0"):
+def test_training_without_epochs_is_rejected() -> None:
+    with pytest.raises(ConfigError, match="epochs must be at least 1, got 0"):
         TrainConfig(data=DATA, network="cnn4", epochs=0)
     TrainConfig(data=DATA, epochs=0)
-    with pytest.raises(ConfigError, match="--epochs is 0"):
+    with pytest.raises(ConfigError, match="epochs must be at least 1, got 0"):
         TrainConfig(data=DATA, epochs=0, sequence_epochs=0)
 
 
@@ -192,19 +213,19 @@ def test_a_run_has_an_epoch_of_one_kind_at_least() -> None:
         ((8, 8), (1,), 1, False),
     ],
 )
-def test_an_encoder_halves_48_pixels_without_rest(
+def test_encoder_halves_48_pixels_without_remainder(
     filters: tuple[int, ...], depths: tuple[int, ...], fold: int, allowed: bool
 ) -> None:
     shape = {"filters": filters, "depths": depths, "fold": fold}
     if allowed:
         assert TrainConfig(data=DATA, **shape).fold == fold
     else:
-        with pytest.raises(ConfigError, match=r"fold is|filters, depths is"):
+        with pytest.raises(ConfigError, match=r"^(fold|filters) must "):
             TrainConfig(data=DATA, **shape)
 
 
 @pytest.mark.parametrize("config", [AnalyzeConfig(), TrainConfig(data=DATA)])
-def test_configurations_are_frozen_and_take_names_only(config: Any) -> None:
+def test_configurations_are_frozen_and_keyword_only(config: Any) -> None:
     name = dataclasses.fields(config)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(config, name, 1)
@@ -212,12 +233,12 @@ def test_configurations_are_frozen_and_take_names_only(config: Any) -> None:
         type(config)(getattr(config, name))
 
 
-def test_errors_of_a_user_are_of_one_kind() -> None:
+def test_config_errors_are_package_errors() -> None:
     assert issubclass(ConfigError, FerBatchError)
     assert not issubclass(FerBatchError, ValueError)
 
 
-def test_the_fingerprint_depends_on_every_setting_and_on_the_model() -> None:
+def test_fingerprint_depends_on_every_setting_and_on_the_model() -> None:
     other = {
         "fps": 10.0, "every_frame": True, "min_face": 0.1, "min_score": 0.9, "max_gap_s": 1.0,
         "segment_s": 30.0, "bundle_s": 700.0, "flip": False, "detect_every": 2.0, "fast": "nonref",
@@ -230,17 +251,16 @@ def test_the_fingerprint_depends_on_every_setting_and_on_the_model() -> None:
     assert all(len(text) == 16 for text in prints)
 
 
-def test_the_fingerprint_is_as_it_was_before_faces_could_be_left_out() -> None:
-    """Else the results of older runs would be those of another configuration."""
+def test_fingerprint_matches_older_runs() -> None:
     assert AnalyzeConfig().fingerprint("m") == "b788a45d62a9273b"
 
 
-def test_the_fingerprint_does_not_depend_on_where_the_model_lies() -> None:
+def test_fingerprint_does_not_depend_on_the_checkpoint_path() -> None:
     places = [AnalyzeConfig(checkpoint=path).fingerprint("m") for path in (None, "a.safetensors", "/b")]
     assert len(set(places)) == 1
 
 
-def test_a_training_configuration_survives_json() -> None:
+def test_training_configuration_survives_json() -> None:
     config = TrainConfig(data=DATA, filters=(8, 8, 8, 8))
     plain = config.to_dict()
     assert json.loads(json.dumps(plain)) == plain
@@ -255,35 +275,37 @@ def test_a_training_configuration_survives_json() -> None:
         optional={name: st.sampled_from(allowed) for name, (allowed, _) in RANGES.items() if name != "data"},
     )
 )
-def test_a_training_configuration_comes_back_from_plain_values(changes: dict[str, Any]) -> None:
+def test_training_configuration_is_restored_from_plain_values(changes: dict[str, Any]) -> None:
     try:
         config = TrainConfig(data=DATA, **changes)
-    except ConfigError:  # each is allowed alone, not all of them together
+    except ConfigError:  # values that are valid alone may contradict each other
         return
     plain = json.loads(json.dumps(config.to_dict()))
     assert TrainConfig.from_dict(plain) == config
     assert TrainConfig.from_dict(plain).to_dict() == plain
 
 
-def test_what_a_recipe_leaves_out_is_as_by_default() -> None:
+def test_settings_missing_from_a_recipe_have_their_defaults() -> None:
     plain = {"data": [["fer2013", "fer2013.csv"]], "epochs": 2, "filters": [8, 8, 8, 8]}
     assert TrainConfig.from_dict(plain) == TrainConfig(data=DATA, epochs=2, filters=(8, 8, 8, 8))
 
 
 @pytest.mark.parametrize("names", [["colour"], ["Epochs"], ["batch-size"], ["a", "b"], [""]])
-def test_an_unknown_name_is_refused_with_those_allowed(names: list[str]) -> None:
-    with pytest.raises(ConfigError, match=f"{', '.join(names)}; allowed is data, classes, .*threads"):
+def test_unknown_names_are_rejected_with_the_valid_names(names: list[str]) -> None:
+    with pytest.raises(
+        ConfigError, match=f"unknown setting {', '.join(names)}; the settings are data, classes, .*threads"
+    ):
         TrainConfig.from_dict({"data": [["fer2013", "x"]]} | dict.fromkeys(names, 1))
 
 
 @pytest.mark.parametrize("values", [{}, {"epochs": 3}, {"data": []}])
-def test_plain_values_without_data_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="--data is nothing"):
+def test_plain_values_without_data_are_rejected(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="data must name at least one data set"):
         TrainConfig.from_dict(values)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "expected"),
     [
         ({}, {}, ""),
         ({"fps": 5.0}, {"fps": 5.0}, ""),
@@ -293,5 +315,5 @@ def test_plain_values_without_data_are_refused(values: dict[str, Any]) -> None:
         ({"old": 1}, {}, "old was 1, is None"),
     ],
 )
-def test_a_difference_names_what_is_not_shared(old: dict[str, Any], new: dict[str, Any], said: str) -> None:
-    assert difference(old, new) == said
+def test_difference_names_changed_settings(old: dict[str, Any], new: dict[str, Any], expected: str) -> None:
+    assert difference(old, new) == expected

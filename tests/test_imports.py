@@ -14,7 +14,7 @@ import fer_batch
 PACKAGE = Path(fer_batch.__path__[0])
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
-BASE = {"config", "errors", "faults", "plotting", "schema", "timing"}
+BASE = {"config", "errors", "faults", "fields", "plotting", "schema", "timing"}
 """Modules that every part may use."""
 BELOW_PIPELINE = {"storage", "video", "vision", "model", "inputs", "run", "runtime"}
 EDGES = {
@@ -24,7 +24,8 @@ EDGES = {
     "timing": set(),
     "schema": set(),
     "plotting": {"errors"},
-    "config": {"errors"},
+    "config": {"errors", "fields"},
+    "fields": {"errors"},
     "runtime": {"errors"},
     "storage": BASE,
     "video": BASE | {"storage"},
