@@ -39,7 +39,7 @@ RETRIED = "\nFailed to "
 
 LOGS_BYTES = 100_000_000
 """Room that a local Ray needs at least for its logs and sockets."""
-TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 """The environment that Ray takes its token from."""
 
 
@@ -123,7 +123,7 @@ def _told_in_a_line() -> Iterator[None]:
 @contextlib.contextmanager
 def _token(token: str | None) -> Iterator[None]:
     """Ray asks for and sends this token meanwhile; with None, those that the environment names, or none."""
-    before = {name: os.environ.get(name) for name in TOKEN}
+    before = {name: os.environ.get(name) for name in TOKEN_VARIABLES}
     try:
         if token is not None:
             os.environ |= {"RAY_AUTH_TOKEN": token}
@@ -213,13 +213,13 @@ def _loopback() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def meanwhile(look: Callable[[], None], every_s: float) -> Iterator[None]:
-    """Call `look` every so often in a thread while the body runs, and once more when it has ended."""
+def call_periodically(callback: Callable[[], None], interval_s: float) -> Iterator[None]:
+    """Call `callback` every `interval_s` seconds in a thread while the body runs, and once after it."""
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(every_s):
-            look()
+        while not over.wait(interval_s):
+            callback()
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -228,7 +228,7 @@ def meanwhile(look: Callable[[], None], every_s: float) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
-        look()
+        callback()
 
 
 def _check_room() -> None:

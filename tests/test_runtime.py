@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from fer_batch.errors import ConfigError
-from fer_batch.runtime import TOKEN, is_loopback, ray_session
+from fer_batch.runtime import TOKEN_VARIABLES, is_loopback, ray_session
 
 KNOCK = """
 import sys
@@ -77,7 +77,7 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 
 def knock(gcs: str, *environments: dict[str, str]) -> list[str]:
     """What each is told who comes with such an environment; "" for who is let in."""
-    kept = {name: value for name, value in os.environ.items() if name not in TOKEN}
+    kept = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
     command = [sys.executable, "-c", KNOCK, gcs]
     knocking = [
         subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=kept | environment)
@@ -88,7 +88,7 @@ def knock(gcs: str, *environments: dict[str, str]) -> list[str]:
 
 
 def test_a_local_ray_listens_on_loopback_alone_and_refuses_who_has_not_its_token() -> None:
-    before = {name: os.environ.get(name) for name in TOKEN}
+    before = {name: os.environ.get(name) for name in TOKEN_VARIABLES}
     for _ in range(2):
         with ray_session(num_cpus=1):
 
@@ -111,4 +111,4 @@ def test_a_local_ray_listens_on_loopback_alone_and_refuses_who_has_not_its_token
             assert "Authentication token is missing or incorrect" in without
             assert "Authentication token is missing or incorrect" in wrong
             assert right == ""
-        assert {name: os.environ.get(name) for name in TOKEN} == before
+        assert {name: os.environ.get(name) for name in TOKEN_VARIABLES} == before

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +11,9 @@ from rich.text import Text
 
 from fer_batch.cli.analyze import add_config_options, config_of
 from fer_batch.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from fer_batch.pipeline.bench import VideoBenchmark
 
 EXAMPLES = """\
 examples:
@@ -46,7 +49,7 @@ def run_bench(options: argparse.Namespace) -> int:
         raise OutputError(f"--json {options.json} can't be written: it is a folder, or in none that exists")
 
     from fer_batch.inputs.listing import list_videos
-    from fer_batch.pipeline.bench import bench
+    from fer_batch.pipeline.bench import benchmark_videos
     from fer_batch.storage.files import write_json
 
     sources = list_videos(options.videos).sources
@@ -55,40 +58,40 @@ def run_bench(options: argparse.Namespace) -> int:
         f"{count}, {options.runs} run{'s' if options.runs != 1 else ''} each …", file=sys.stderr, flush=True
     )
     console = Console(highlight=False)
-    answers = bench(sources, config, options.runs, lambda figures: _show(console, figures))
+    results = benchmark_videos(sources, config, options.runs, lambda result: _show(console, result))
     if options.json:
         try:
-            write_json(options.json, answers)
+            write_json(options.json, [result.to_dict() for result in results])
         except OSError as error:
             raise OutputError(f"--json {options.json} can't be written: {error.strerror}") from error
     return 0
 
 
-def _show(console: Console, figures: dict[str, Any]) -> None:
+def _show(console: Console, result: "VideoBenchmark") -> None:
     """One block: what the video is, a row a stage, and the ratio to bare decoding."""
-    console.print(Text(figures["video"], style="bold"), soft_wrap=True)
+    console.print(Text(result.video, style="bold"), soft_wrap=True)
     console.print(
-        f"{figures['seconds']:.1f} s, {figures['width']}×{figures['height']}, {figures['fps']:.3g} fps, "
-        f"{figures['codec']}; {figures['moments']} moments, {figures['faces']} faces "
-        f"({figures['faces_per_moment']:.1f} a moment)",
+        f"{result.seconds:.1f} s, {result.width}×{result.height}, {result.fps:.3g} fps, "
+        f"{result.codec}; {result.moments} moments, {result.faces} faces "
+        f"({result.faces_per_moment:.1f} a moment)",
         soft_wrap=True,
     )
     table = Table()
     table.add_column("ms per second of video")
     for name in ("CPU", "of it", "wall"):
         table.add_column(name, justify="right")
-    total = figures["stages"]["total"]
-    for name, cost in figures["stages"].items():
+    total = result.stages["total"]
+    for name, cost in result.stages.items():
         if name == "total":
             table.add_section()
-        share = f"{100 * cost['cpu_s'] / total['cpu_s']:.0f} %"
-        table.add_row(name, _ms(cost["cpu_s"]), share, _ms(cost["wall_s"]))
+        share = f"{100 * cost.cpu_s / total.cpu_s:.0f} %"
+        table.add_row(name, _ms(cost.cpu_s), share, _ms(cost.wall_s))
     table.add_section()
-    bare, ratio = figures["bare_decoding"], figures["ratio"]
-    table.add_row("bare decoding", _ms(bare["cpu_s"]), "", _ms(bare["wall_s"]))
-    table.add_row("total over bare", f"{ratio['cpu_s']:.2f}×", "", f"{ratio['wall_s']:.2f}×")
+    bare, ratio = result.bare_decoding, result.ratio
+    table.add_row("bare decoding", _ms(bare.cpu_s), "", _ms(bare.wall_s))
+    table.add_row("total over bare", f"{ratio.cpu_s:.2f}×", "", f"{ratio.wall_s:.2f}×")
     console.print(table)
-    peak = figures["peak_memory_bytes"] / 1e6
+    peak = result.peak_memory_bytes / 1e6
     console.print(f"peak memory of this process so far, libraries included: {peak:.0f} MB\n")
 
 

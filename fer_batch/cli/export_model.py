@@ -87,5 +87,5 @@ def _sample_crops(crop_scale: float) -> "np.ndarray":
     config = AnalyzeConfig()
     plan = plan_segments(probe_videos(list_videos([str(SAMPLE)]).sources), config, 0.0, "", 1)
     stage = FacesStage(config, crop_scale, gpu=False)
-    seen = b"".join(stage.look(segment).column("crops")[0].as_py() for segment in plan.to_pylist())
+    seen = b"".join(stage.extract_faces(segment).column("crops")[0].as_py() for segment in plan.to_pylist())
     return np.frombuffer(seen, np.uint8).reshape(-1, CROP_SIZE, CROP_SIZE)

@@ -15,7 +15,7 @@ from fer_batch.cli.analyze import add_config_options, config_of
 from fer_batch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fer_batch.pipeline.estimate import Preview
+    from fer_batch.pipeline.estimate import RunEstimate
 
 EXAMPLES = """\
 examples:
@@ -65,12 +65,12 @@ def run_plan(options: argparse.Namespace) -> int:
     config = config_of(options)
 
     from fer_batch.model.recognize import check_checkpoint
-    from fer_batch.pipeline.estimate import duration_s, preview
+    from fer_batch.pipeline.estimate import estimate_run
 
     card = check_checkpoint(Path(config.checkpoint) if config.checkpoint else None)
     workers = max(options.nodes) * options.cores
-    found = preview(options.videos, config, card, workers, options.cpu_ms)
-    hours = {count: duration_s(found, count * options.cores) / 3600 for count in options.nodes}
+    found = estimate_run(options.videos, config, card, workers, options.cpu_ms)
+    hours = {count: found.duration_s(count * options.cores) / 3600 for count in options.nodes}
     plan = _figures(found) | {
         "nodes": [
             {"nodes": count, "cores": count * options.cores, "hours": hours[count]}
@@ -85,7 +85,7 @@ def run_plan(options: argparse.Namespace) -> int:
     return 0
 
 
-def _figures(found: "Preview") -> dict[str, Any]:
+def _figures(found: "RunEstimate") -> dict[str, Any]:
     videos = found.videos
     return {
         "videos": len(videos),
@@ -107,7 +107,7 @@ def _figures(found: "Preview") -> dict[str, Any]:
     }
 
 
-def _show(plan: dict[str, Any], found: "Preview") -> None:
+def _show(plan: dict[str, Any], found: "RunEstimate") -> None:
     console = Console(highlight=False)
     table = Table(show_header=False)
     table.add_column()

@@ -114,10 +114,10 @@ def run_submit(options: argparse.Namespace) -> int:
     if options.insecure and options.passes_insecure:
         words.insert(1, "--insecure")
     client = _connect(options)
-    from fer_batch.pipeline.submit import submit
+    from fer_batch.pipeline.submit import submit_job
 
     submission_id = options.submission_id or f"{words[0]}-{secrets.token_hex(4)}"
-    job_id, fresh = submit(client, words, submission_id, options.working_dir)
+    job_id, fresh = submit_job(client, words, submission_id, options.working_dir)
     if options.no_wait:
         print(job_id)
         return 0
@@ -138,18 +138,18 @@ def job_words(words: Sequence[str]) -> list[str]:
 def run_follow(options: argparse.Namespace) -> int:
     """Run the command `submit follow`."""
     client = _connect(options)
-    from fer_batch.pipeline.submit import job
+    from fer_batch.pipeline.submit import find_job
 
-    return _follow(client, str(job(client, options.job).submission_id), options)
+    return _follow(client, str(find_job(client, options.job).submission_id), options)
 
 
 def run_stop(options: argparse.Namespace) -> int:
     """Run the command `submit stop`."""
     client = _connect(options)
-    from fer_batch.pipeline.submit import job, stop
+    from fer_batch.pipeline.submit import find_job, stop_job
 
-    last = job(client, options.job)
-    ended = stop(client, str(last.submission_id))
+    last = find_job(client, options.job)
+    ended = stop_job(client, str(last.submission_id))
     before = "had ended before" if last.status.is_terminal() else "has ended"
     print(f"job {last.submission_id} {before}: {ended.status.value.lower()}", file=sys.stderr)
     return 0
@@ -195,10 +195,10 @@ def _connect(options: argparse.Namespace) -> Any:
 
 
 def _follow(client: Any, job_id: str, options: argparse.Namespace) -> int:
-    from fer_batch.pipeline.submit import exit_code, follow
+    from fer_batch.pipeline.submit import exit_code, follow_job
 
     with _left_running(f"\njob {job_id} goes on; {_hint(client, job_id, options)}\n"):
-        ended = follow(client, job_id, lambda text: print(text, end="", flush=True))
+        ended = follow_job(client, job_id, lambda text: print(text, end="", flush=True))
     code = exit_code(ended)
     if code:
         reason = (

@@ -26,12 +26,12 @@ class Prober:
     """`probe_videos` as a guarded process is asked for it."""
 
     def __init__(self) -> None:
-        self.alive: Callable[[float], None] = lambda files: None
+        self.heartbeat: Callable[[float], None] = lambda files: None
         """Called with the number of files that a call has done."""
 
     def probe(self, sources: pa.Table) -> pa.Table:
         """Rows of `schema.SOURCES` to rows of `schema.PROBED`."""
-        return probe_videos(sources, self.alive)
+        return probe_videos(sources, self.heartbeat)
 
 
 def probe_video(source: dict[str, Any]) -> dict[str, Any]:

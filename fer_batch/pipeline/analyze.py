@@ -49,7 +49,7 @@ from fer_batch.run.plan import (
     start_run,
 )
 from fer_batch.run.results import done_bundles, faces_found, remove_damaged, write_result
-from fer_batch.runtime import meanwhile, ray_session
+from fer_batch.runtime import call_periodically, ray_session
 from fer_batch.schema import PLAN, PROBED, RESULTS, from_bundle, to_bundle
 from fer_batch.storage.folder import folder_of
 from fer_batch.storage.lease import lease
@@ -138,10 +138,10 @@ def analyze(
             workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
             extend_plan(out, listing, run, again, config, card, limits, workers)
             meter = _Meter(out / "results", on_progress)
-            for todo in left_to_do(out, meter):
+            for todo in pending_segments(out, meter):
                 (out / "_SUCCESS.json").unlink(missing_ok=True)
                 meter.begin(todo)
-                with meanwhile(meter.look, every_s=meter.every_s):
+                with call_periodically(meter.look, interval_s=meter.every_s):
                     run_bundles(todo, out / "results", config, card, checkpoint, limits)
             return finalize(out)
 
@@ -153,7 +153,7 @@ def is_finished(out: Path, listing: Listing, again: pa.Table) -> bool:
     known = read_videos(out)
     if len(attempts(listing.sources, known, again)) or len(described_anew(listing.sources, known)):
         return False
-    return next(left_to_do(out, _Meter(out / "results", lambda progress: None)), None) is None
+    return next(pending_segments(out, _Meter(out / "results", lambda progress: None)), None) is None
 
 
 def extend_plan(
@@ -198,7 +198,7 @@ def rounds(sources: pa.Table, segment_s: float) -> Iterator[pa.Table]:
         yield sources.slice(first, end - first)
 
 
-def left_to_do(out: Path, meter: "_Meter") -> Iterator[pa.Table]:
+def pending_segments(out: Path, meter: "_Meter") -> Iterator[pa.Table]:
     """Planned segments that are not done, round by round; `meter` expects them all before the first."""
     results = out / "results"
     results.mkdir(exist_ok=True)
@@ -319,11 +319,8 @@ def _probe(sources: pa.Table, limits: Limits) -> pa.Table:
     if not sources.num_rows:
         return PROBED.empty_table()
     if len(sources) <= PROBED_HERE:
-        probe = GuardedProbe(limits)
-        try:
+        with GuardedProbe(limits) as probe:
             return probe(sources)
-        finally:
-            probe.child.close()
     blocks = [sources.slice(first, PROBES_PER_TASK) for first in range(0, len(sources), PROBES_PER_TASK)]
     workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
     probed = _stage(
@@ -343,7 +340,7 @@ def _name(bundle: pa.Table) -> str:
 
 def _given_up(bundle: pa.Table, card: Card) -> pa.Table:
     """A bundle of answers that there are none."""
-    reason = "each worker that looked at it died"
+    reason = "every worker that processed this segment crashed"
     rows = [
         {name: row.get(name) for name in RESULTS.names}
         | {"status": "failed", "error": reason, "model_id": card.model_id, "moments": [], "faces": []}

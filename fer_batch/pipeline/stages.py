@@ -33,18 +33,18 @@ class FacesStage:
         self.detector = FaceDetector(config.min_face, config.min_score, _device(gpu))
         self.timer = StageTimer()
         """Of all that it has done: "decode", "detect", "track" and "crop"."""
-        self.alive: Callable[[float], None] = lambda time_s: None
+        self.heartbeat: Callable[[float], None] = lambda time_s: None
         """Called with the time of each moment that was decoded."""
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return _segments_through(bundles, PLAN, FACES, lambda segments: [self._faces(s) for s in segments])
 
-    def look(self, segment: dict[str, Any]) -> pa.Table:
+    def extract_faces(self, segment: dict[str, Any]) -> pa.Table:
         """One planned segment, a row of PLAN, to a row of FACES."""
         return pa.Table.from_pylist([self._faces(segment)], schema=FACES)
 
     def _faces(self, segment: dict[str, Any]) -> dict[str, Any]:
-        seen = extract_faces(segment, self.config, self.detector, self.crop_scale, self.ahead, self.alive)
+        seen = extract_faces(segment, self.config, self.detector, self.crop_scale, self.ahead, self.heartbeat)
         self.timer.add(seen.timer)
         return {
             **{name: segment[name] for name in FACES.names if name in segment},
@@ -108,18 +108,18 @@ class AnalyzeStage:
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return self.recognize(self.faces(bundles))
 
-    def look(self, segment: dict[str, Any]) -> pa.Table:
-        """As `FacesStage.look`."""
-        return self.faces.look(segment)
+    def extract_faces(self, segment: dict[str, Any]) -> pa.Table:
+        """As `FacesStage.extract_faces`."""
+        return self.faces.extract_faces(segment)
 
     @property
-    def alive(self) -> Callable[[float], None]:
+    def heartbeat(self) -> Callable[[float], None]:
         """As that of `FacesStage`."""
-        return self.faces.alive
+        return self.faces.heartbeat
 
-    @alive.setter
-    def alive(self, sign: Callable[[float], None]) -> None:
-        self.faces.alive = sign
+    @heartbeat.setter
+    def heartbeat(self, sign: Callable[[float], None]) -> None:
+        self.faces.heartbeat = sign
 
 
 def _tracks_apart(faces: list[dict[str, Any]], counts: np.ndarray) -> np.ndarray:

@@ -120,7 +120,7 @@ def _told() -> Iterator[None]:
         raise ConfigError(f"the cluster refuses that: {next(filter(None, reversed(lines)), '?')}") from error
 
 
-def submit(
+def submit_job(
     client: Client, words: Sequence[str], submission_id: str, working_dir: Path | None = None
 ) -> tuple[str, bool]:
     """Start `fer-batch WORDS` on the cluster, unless the last job of this id runs or has ended well.
@@ -145,11 +145,11 @@ def submit(
             with _told():
                 return client.submit_job(entrypoint=entrypoint, submission_id=job_id, runtime_env=env), True
         except ConfigError:
-            if _find(client, job_id) is None:  # else somebody was faster
+            if _get_job(client, job_id) is None:  # else somebody was faster
                 raise
 
 
-def job(client: Client, job_id: str) -> JobDetails:
+def find_job(client: Client, job_id: str) -> JobDetails:
     """The last job of an id; raises ConfigError where there is none."""
     last, _ = _attempts(client, job_id)
     if last is None:
@@ -160,13 +160,13 @@ def job(client: Client, job_id: str) -> JobDetails:
 def _attempts(client: Client, submission_id: str) -> tuple[JobDetails | None, str]:
     """The last job that was started for an id, and the id that the next one will have."""
     last, number, job_id = None, 1, submission_id
-    while (found := _find(client, job_id)) is not None:
+    while (found := _get_job(client, job_id)) is not None:
         last, number = found, number + 1
         job_id = f"{submission_id}.{number}"
     return last, job_id
 
 
-def _find(client: Client, job_id: str) -> JobDetails | None:
+def _get_job(client: Client, job_id: str) -> JobDetails | None:
     with _told():
         try:
             return client.get_job_info(job_id)
@@ -176,15 +176,15 @@ def _find(client: Client, job_id: str) -> JobDetails | None:
             raise
 
 
-def follow(client: Client, job_id: str, say: Callable[[str], object]) -> JobDetails:
+def follow_job(client: Client, job_id: str, say: Callable[[str], object]) -> JobDetails:
     """Say a job's log from its beginning as it is written; the job as it has ended.
 
     Raises ConfigError where the dashboard has gone for a minute; the job may go on.
     """
-    return asyncio.run(_follow(client, job_id, say))
+    return asyncio.run(_follow_log(client, job_id, say))
 
 
-async def _follow(client: Client, job_id: str, say: Callable[[str], object]) -> JobDetails:
+async def _follow_log(client: Client, job_id: str, say: Callable[[str], object]) -> JobDetails:
     said, heard = 0, time.monotonic()
     while True:
         skip = said
@@ -224,7 +224,7 @@ async def _log(client: Client, job_id: str) -> AsyncIterator[str]:
         yield text
 
 
-def stop(client: Client, job_id: str) -> JobDetails:
+def stop_job(client: Client, job_id: str) -> JobDetails:
     """Stop a job, and wait until it has ended; nothing where it had. Raises ConfigError where it goes on."""
     with _told():
         client.stop_job(job_id)

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from fer_batch.config import Limits
-from fer_batch.pipeline.guard import GuardedStage, NoChildError
+from fer_batch.pipeline.child import BrokenWorkerError
+from fer_batch.pipeline.guard import GuardedStage
 from fer_batch.run.results import finish
 
 
@@ -29,7 +30,7 @@ class Worker(GuardedStage):
         look = super().__call__
         try:
             return look(bundles) if self.results is None else finish(self.results, bundles, look)
-        except NoChildError as error:
+        except BrokenWorkerError as error:
             print(error, file=sys.stderr, flush=True)
             os._exit(1)
 

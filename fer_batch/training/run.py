@@ -27,7 +27,7 @@ from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.registry import build_network
 from fer_batch.model.weights import Card, read_card, save_checkpoint
-from fer_batch.runtime import meanwhile, ray_session
+from fer_batch.runtime import call_periodically, ray_session
 from fer_batch.storage.files import csv_bytes, write_bytes, write_json
 from fer_batch.storage.folder import check_free
 from fer_batch.storage.lease import lease
@@ -209,7 +209,7 @@ def _fit(
             failure_config=ray.train.FailureConfig(max_failures=3),
         ),
     )
-    with meanwhile(look, every_s=1.0):
+    with call_periodically(look, interval_s=1.0):
         try:
             result = trainer.fit()
         except SystemExit as stopped:  # what Ray Train makes of Ctrl-C

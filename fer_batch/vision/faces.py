@@ -48,11 +48,11 @@ def extract_faces(
     detector: FaceDetector,
     crop_scale: float,
     ahead: int = 0,
-    alive: Callable[[float], None] = lambda time_s: None,
+    heartbeat: Callable[[float], None] = lambda time_s: None,
 ) -> SegmentFaces:
     """Look at one segment, a row of `schema.PLAN`. Trouble with the file ends in `status` and `error`.
 
-    With `ahead`, a thread decodes up to so many moments before they are looked at. `alive` is called with
+    With `ahead`, a thread decodes up to so many moments before they are looked at. `heartbeat` is called with
     the time of each moment that was decoded.
     """
     last = segment["index"] == segment["segments"] - 1
@@ -78,7 +78,7 @@ def extract_faces(
             ahead=ahead,
             offset=segment["offset"],
         )
-        frames = _with_signs(frames, alive)
+        frames = _with_heartbeats(frames, heartbeat)
         moment_s = 1 / min(info.fps, math.inf if config.every_frame else config.fps)
         tracker = Tracker(max(config.max_gap_s, 1.5 * moment_s))
         for look in detect_in_frames(frames, detector, config.search_s, moment_s, info.pixel_aspect, timer):
@@ -133,10 +133,10 @@ def _promised_s(segment: dict[str, Any], info: VideoInfo | None) -> float:
     return end_s - float(segment["core_start_s"])
 
 
-def _with_signs(frames: Iterator[Frame], alive: Callable[[float], None]) -> Iterator[Frame]:
+def _with_heartbeats(frames: Iterator[Frame], heartbeat: Callable[[float], None]) -> Iterator[Frame]:
     for frame in frames:
         point("faces.moment")
-        alive(frame.time_s)
+        heartbeat(frame.time_s)
         yield frame
 
 

@@ -30,7 +30,7 @@ from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.segments import split_into_bundles
 from fer_batch.model.weights import load_checkpoint
-from fer_batch.pipeline.analyze import _Meter, extend_plan, left_to_do
+from fer_batch.pipeline.analyze import _Meter, extend_plan, pending_segments
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import read_run, read_segments, read_videos
 from fer_batch.run.verify import verify
@@ -139,7 +139,7 @@ def resume(folder: Path) -> None:
     listing = list_videos([str(folder / "list.parquet")])
     card = load_checkpoint(None)[1]
     extend_plan(out, listing, read_run(out), PROBED.empty_table(), CONFIG, card, Limits(), WORKERS)
-    assert not list(left_to_do(out, _Meter(out / "results", lambda progress: None)))
+    assert not list(pending_segments(out, _Meter(out / "results", lambda progress: None)))
     finalize(out)
 
 

@@ -36,8 +36,9 @@ from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.weights import load_checkpoint
-from fer_batch.pipeline.bench import bench
-from fer_batch.pipeline.guard import Child, GuardedStage
+from fer_batch.pipeline.bench import benchmark_videos
+from fer_batch.pipeline.child import WorkerProcess
+from fer_batch.pipeline.guard import GuardedStage
 from fer_batch.pipeline.stages import AnalyzeStage, FacesStage
 from fer_batch.run.results import write_result
 from fer_batch.runtime import ray_session
@@ -108,8 +109,8 @@ def p360(where: Where) -> Figures:
 
 def over_bare(where: Where, video: Path, **settings: Any) -> Figures:
     """All figures of `bench` on one video; the value is the ratio of CPU time."""
-    (figures,) = bench(list_videos([str(video)]).sources, AnalyzeConfig(**settings), where.runs)
-    return figures | {"value": figures["ratio"]["cpu_s"]}
+    (result,) = benchmark_videos(list_videos([str(video)]).sources, AnalyzeConfig(**settings), where.runs)
+    return result.to_dict() | {"value": result.ratio.cpu_s}
 
 
 def crowd(where: Where) -> Figures:
@@ -299,7 +300,7 @@ def guard(where: Where) -> Figures:
     }
 
 
-def _cpu_s(child: Child) -> float:
+def _cpu_s(child: WorkerProcess) -> float:
     assert child.process is not None
     fields = Path(f"/proc/{child.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -51,7 +51,7 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
         (["SAMPLE", "--fps", "0"], "--fps is 0"),
         (["SAMPLE", "--json", "no/such/folder.json"], "--json no/such/folder.json can't be written"),
         (["SAMPLE", "--checkpoint", "nothing.safetensors"], "nothing.safetensors"),
-        (["EMPTY"], "can't be measured: EMPTY ("),
+        (["EMPTY"], "Cannot measure EMPTY ("),
     ],
 )
 def test_what_the_user_can_mend_is_one_line_and_exit_code_2(

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from fer_batch.runtime import TOKEN
+from fer_batch.runtime import TOKEN_VARIABLES
 from tests.conftest import SAMPLE
 from tests.test_runtime import descendants
 
@@ -35,7 +35,7 @@ SLOW = ["--fps", "25", "--segment", "2", "--bundle", "2"]
 
 def environment(**more: str) -> dict[str, str]:
     """Without a token or an address from anywhere but `more`, nor the home that may hold one."""
-    ours = (*TOKEN, "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+    ours = (*TOKEN_VARIABLES, "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # for `python` of the jobs
     return kept | {"HOME": "/nowhere", "PATH": path, "RAY_worker_niceness": "0"} | more

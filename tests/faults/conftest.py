@@ -20,7 +20,7 @@ from tests.conftest import write_video
 
 MARK = "FER_BATCH_TEST_RUN"
 """In the environment of all that a test starts, so that it finds and kills its own processes alone."""
-WORKER, CHILD = "ray::MapWorker", "pipeline.guard import serve"
+WORKER, CHILD = "ray::MapWorker", "pipeline.child import serve_calls"
 """In the command lines of those that look at videos: Ray's workers, and the guarded processes of theirs."""
 CONTAINERS = ("mp4", "mkv", "mov", "avi", "ts")
 OPTIONS = ["--fps", "10", "--min-face", "0.2", "--segment", "2", "--bundle", "2"]

@@ -22,4 +22,4 @@ def test_workers_that_die_are_replaced_but_not_for_ever(
         summary = analyze([str(sample)], out, AnalyzeConfig(fps=2.0, min_face=0.2))
     assert summary.videos == {"failed": 1}
     answer = open_timeline(out).sql("SELECT error, moments FROM videos").fetchall()
-    assert answer == [("each worker that looked at it died", 0)]
+    assert answer == [("every worker that processed this segment crashed", 0)]

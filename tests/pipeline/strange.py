@@ -18,7 +18,7 @@ class Strange:
 
     def __init__(self, name: str = "strange") -> None:
         self.name = name
-        self.alive: Callable[[float], None] = lambda reached: None
+        self.heartbeat: Callable[[float], None] = lambda reached: None
 
     def greet(self, number: int) -> pa.Table:
         return pa.table({"name": [self.name], "number": [number], "pid": [os.getpid()]})
@@ -52,7 +52,7 @@ class Strange:
         """Slow, but with signs of life."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self.alive(end - time.monotonic())
+            self.heartbeat(end - time.monotonic())
             time.sleep(0.05)
         return self.greet(4)
 
@@ -65,7 +65,7 @@ class StrangeProber(Prober):
 
     def probe(self, sources: pa.Table) -> pa.Table:
         for number, uri in enumerate(sources.column("uri").to_pylist()):
-            self.alive(number)
+            self.heartbeat(number)
             name = Path(uri).name
             if name.startswith("crash"):
                 ctypes.string_at(0)

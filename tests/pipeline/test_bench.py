@@ -9,7 +9,7 @@ import pytest
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import CheckpointError, InputError
 from fer_batch.inputs.listing import list_videos
-from fer_batch.pipeline.bench import STAGES, bare_decoding, bench
+from fer_batch.pipeline.bench import STAGES, benchmark_videos, decode_bare
 from tests.conftest import write_video
 from tests.storage.test_archives import pack
 
@@ -21,35 +21,36 @@ def two_seconds(tmp_path_factory: pytest.TempPathFactory, sample_frames: list[np
 
 def test_every_stage_has_its_cost(two_seconds: Path) -> None:
     seen = []
-    figures = bench(list_videos([str(two_seconds)]).sources, AnalyzeConfig(), 2, seen.append)
+    figures = benchmark_videos(list_videos([str(two_seconds)]).sources, AnalyzeConfig(), 2, seen.append)
     assert seen == figures
     (one,) = figures
-    assert one["video"] == str(two_seconds)
-    assert one["status"] == "ok"
-    assert one["seconds"] == pytest.approx(2, abs=0.1)
-    assert (one["width"], one["height"], one["fps"], one["runs"]) == (640, 360, 25, 2)
-    assert one["moments"] == 10
-    assert one["faces"] == 10 * one["faces_per_moment"] > 0
-    stages = one["stages"]
+    assert one.video == str(two_seconds)
+    assert one.status == "ok"
+    assert one.seconds == pytest.approx(2, abs=0.1)
+    assert (one.width, one.height, one.fps, one.runs) == (640, 360, 25, 2)
+    assert one.moments == 10
+    assert one.faces == 10 * one.faces_per_moment > 0
+    stages = one.stages
     assert list(stages) == [*STAGES, "rest", "total"]
-    assert all(stages[name]["cpu_s"] > 0 and stages[name]["wall_s"] > 0 for name in (*STAGES, "total"))
+    assert all(stages[name].cpu_s > 0 and stages[name].wall_s > 0 for name in (*STAGES, "total"))
     for kind in ("cpu_s", "wall_s"):
-        parts = sum(cost[kind] for name, cost in stages.items() if name != "total")
-        assert parts == pytest.approx(stages["total"][kind], rel=0.2)
-        assert one["ratio"][kind] == pytest.approx(stages["total"][kind] / one["bare_decoding"][kind])
-    assert one["peak_memory_bytes"] > 100e6
+        parts = sum(getattr(cost, kind) for name, cost in stages.items() if name != "total")
+        assert parts == pytest.approx(getattr(stages["total"], kind), rel=0.2)
+        total, bare = getattr(stages["total"], kind), getattr(one.bare_decoding, kind)
+        assert getattr(one.ratio, kind) == pytest.approx(total / bare)
+    assert one.peak_memory_bytes > 100e6
 
 
 def test_a_member_of_an_archive_is_measured_as_a_file_is(two_seconds: Path, tmp_path: Path) -> None:
     path = pack(tmp_path / "a.tar", {"two.mp4": two_seconds.read_bytes()})
-    (one,) = bench(list_videos([str(path)]).sources, AnalyzeConfig(fps=2.0), 1)
-    assert (one["video"], one["status"], one["moments"]) == (f"{path}!/two.mp4", "ok", 4)
-    assert one["bare_decoding"]["cpu_s"] > 0
+    (one,) = benchmark_videos(list_videos([str(path)]).sources, AnalyzeConfig(fps=2.0), 1)
+    assert (one.video, one.status, one.moments) == (f"{path}!/two.mp4", "ok", 4)
+    assert one.bare_decoding.cpu_s > 0
 
 
 def test_half_the_moments_are_half_the_faces(two_seconds: Path) -> None:
-    (one,) = bench(list_videos([str(two_seconds)]).sources, AnalyzeConfig(fps=2.5), 1)
-    assert one["moments"] == 5
+    (one,) = benchmark_videos(list_videos([str(two_seconds)]).sources, AnalyzeConfig(fps=2.5), 1)
+    assert one.moments == 5
 
 
 def test_bare_decoding_goes_over_damage(two_seconds: Path, tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_bare_decoding_goes_over_damage(two_seconds: Path, tmp_path: Path) -> No
     content[len(content) // 4 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 4)
     damaged = tmp_path / "damaged.mp4"
     damaged.write_bytes(content)
-    timer = bare_decoding(damaged)
+    timer = decode_bare(damaged)
     assert timer.wall_s.keys() == {"bare"}
     assert 0 < timer.cpu_s["bare"] < math.inf
 
@@ -69,12 +70,12 @@ def test_what_is_no_video_is_said_before_anything_is_measured(
     bad = tmp_path / "z.mp4"
     bad.write_bytes(content)
     seen: list[object] = []
-    with pytest.raises(InputError, match=r"^can't be measured: .*z\.mp4 \(.+\); leave it out$"):
-        bench(list_videos([str(two_seconds), str(bad)]).sources, AnalyzeConfig(), 1, seen.append)
+    with pytest.raises(InputError, match=r"^Cannot measure .*z\.mp4 \(.+\): leave it out$"):
+        benchmark_videos(list_videos([str(two_seconds), str(bad)]).sources, AnalyzeConfig(), 1, seen.append)
     assert not seen
 
 
 def test_a_checkpoint_that_is_not_there_is_said(two_seconds: Path, tmp_path: Path) -> None:
     config = AnalyzeConfig(checkpoint=str(tmp_path / "none.safetensors"))
     with pytest.raises(CheckpointError):
-        bench(list_videos([str(two_seconds)]).sources, config, 1)
+        benchmark_videos(list_videos([str(two_seconds)]).sources, config, 1)

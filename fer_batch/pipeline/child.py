@@ -1,0 +1,225 @@
+"""A child process for work on untrusted media files.
+
+Native code that reads such a file may crash, hang or fill the memory; in a child it harms only itself. The
+parent holds a `WorkerProcess`, the child runs `serve_calls`. A child starts once, keeps its networks in
+memory, and starts again only after it died or was killed.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import math
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fer_batch.config import Limits
+from fer_batch.faults import point
+
+START_TIMEOUT_S = 300.0
+"""Time limit for the start of a child, which imports torch, perhaps from a slow disk."""
+MAX_ATTEMPTS = 2
+"""Attempts at a call whose child crashes: the kernel may have killed it for another process's memory."""
+PR_SET_PDEATHSIG = 1
+HEARTBEAT, RESULT, OUT_OF_MEMORY, ERROR = b"+", b"=", b"m", b"!"
+"""First byte of each message of a child. A number follows HEARTBEAT, an Arrow stream RESULT, text ERROR."""
+
+
+class CallFailedError(Exception):
+    """A call returned no result; the message has the reason. `timed_out` is True after a time limit."""
+
+    def __init__(self, reason: str, timed_out: bool = False) -> None:
+        super().__init__(reason)
+        self.timed_out = timed_out
+
+
+class BrokenWorkerError(RuntimeError):
+    """The worker has a fault, not the video: another worker may succeed with the same bundle."""
+
+
+class WorkerProcess:
+    """A child process that serves calls of a module's functions or an object's methods, which return tables.
+
+    `target` is "module", or "module:name" to serve the object that `name(*arguments)` returns. The parent
+    never unpickles a message of the child. One thread may use it at a time. The child ends with `close`, and
+    whenever this process ends.
+    """
+
+    def __init__(self, target: str, arguments: tuple[Any, ...], limits: Limits) -> None:
+        self.target, self.arguments, self.limits = target, arguments, limits
+        self.progress: float | None = None
+        """The number in the last heartbeat of the last call."""
+        self.process: subprocess.Popen[bytes] | None = None
+        self.connection: Connection | None = None
+
+    def call(self, method: str, *arguments: Any, max_s: float = math.inf) -> pa.Table:
+        """Call a method in the child and return its table.
+
+        Raises CallFailedError where the child crashed MAX_ATTEMPTS times, sent no heartbeat for
+        `limits.timeout_s`, took longer than `max_s`, exceeded `limits.memory_gb`, or the method raised.
+        Raises BrokenWorkerError where no child can be started.
+        """
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            connection = self._connect()
+            self.progress = None
+            try:
+                connection.send((method, arguments))
+                return self._receive_result(connection, self.limits.timeout_s, max_s)
+            except (EOFError, OSError, pa.ArrowException):
+                reason = f"the worker process {self._describe_exit()}"
+                self.close()
+                if attempt == MAX_ATTEMPTS:
+                    raise CallFailedError(f"{reason} {MAX_ATTEMPTS} times") from None
+        raise AssertionError
+
+    def close(self) -> None:
+        """End the child; the next call starts another."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def _connect(self, retry: bool = True) -> Connection:
+        """Return the connection to the child, which is started if it does not run."""
+        if self.connection is None or self.process is None or self.process.poll() is not None:
+            self.close()
+            self.process, self.connection = self._start_process()
+            try:
+                self.connection.send((self.target, self.arguments, self.limits.memory_gb, os.getpid()))
+                self._receive_result(self.connection, START_TIMEOUT_S, START_TIMEOUT_S)
+            except (EOFError, OSError) as error:
+                reason = self._describe_exit()
+                killed = self.process.returncode is not None and self.process.returncode < 0
+                self.close()
+                if killed and retry:  # the kernel may have killed it for memory, which is no reason to fail
+                    return self._connect(retry=False)
+                raise BrokenWorkerError(f"a worker process {reason} when it started") from error
+            except CallFailedError as error:
+                raise BrokenWorkerError(f"a worker process cannot be started: {error}") from error
+        return self.connection
+
+    def _start_process(self) -> tuple["subprocess.Popen[bytes]", Connection]:
+        ours, theirs = socket.socketpair()
+        code = "import sys; from fer_batch.pipeline.child import serve_calls; serve_calls(int(sys.argv[1]))"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        theirs.close()
+        return process, Connection(ours.detach())
+
+    def _receive_result(self, connection: Connection, timeout_s: float, max_s: float) -> pa.Table:
+        end = time.monotonic() + max_s
+        while True:
+            left_s = end - time.monotonic()
+            if not connection.poll(max(min(timeout_s, left_s), 0)):
+                self.close()
+                if left_s <= timeout_s:
+                    raise CallFailedError(f"it took longer than {max_s:.0f} s", timed_out=True)
+                raise CallFailedError(f"no progress for {timeout_s:g} s (--timeout)", timed_out=True)
+            message = connection.recv_bytes()
+            kind, content = message[:1], memoryview(message)[1:]
+            if kind == RESULT:
+                with pa.ipc.open_stream(pa.py_buffer(content)) as stream:
+                    return stream.read_all()
+            if kind == OUT_OF_MEMORY:
+                self.close()  # libraries may be in an undefined state after a failed allocation
+                raise CallFailedError(f"it needs more than {self.limits.memory_gb:g} GB of memory (--memory)")
+            if kind == ERROR:
+                raise CallFailedError(str(content, "utf-8", "replace"))
+            self.progress = float(content)
+
+    def _describe_exit(self) -> str:
+        """Wait for the end of the child and describe it as a verb phrase."""
+        assert self.process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        code = self.process.returncode
+        if code is None:
+            return "stopped responding"
+        if code < 0:
+            return f"crashed ({signal.Signals(-code).name})"
+        return f"ended (exit code {code})"
+
+
+def serve_calls(descriptor: int) -> None:
+    """Run the child's side: create the target, then serve calls until the parent closes the connection.
+
+    `descriptor` is the file descriptor of the socket. The target's attribute `heartbeat`, if it has one, is
+    set to a function that reports progress as a number.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    with Connection(descriptor) as connection:
+        name, arguments, memory_gb, parent = connection.recv()
+        _die_with_parent(parent)
+        module, _, attribute = name.partition(":")
+        target: Any = importlib.import_module(module)
+        if attribute:
+            target = getattr(target, attribute)(*arguments)
+        if hasattr(target, "heartbeat"):
+            target.heartbeat = lambda progress: connection.send_bytes(HEARTBEAT + str(progress).encode())
+        _limit_memory(memory_gb)
+        connection.send_bytes(_encode_result(pa.table({})))
+        while True:
+            try:
+                method, arguments = connection.recv()
+            except EOFError:
+                return
+            point(f"child.{method}")
+            connection.send_bytes(_run_call(getattr(target, method), arguments))
+
+
+def _run_call(method: Callable[..., pa.Table], arguments: tuple[Any, ...]) -> bytes:
+    try:
+        return _encode_result(method(*arguments))
+    except MemoryError:
+        return OUT_OF_MEMORY
+    except Exception as error:
+        if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # torch has no own type
+            return OUT_OF_MEMORY
+        return ERROR + f"{type(error).__name__}: {error}".encode()
+
+
+def _encode_result(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return RESULT + sink.getvalue().to_pybytes()
+
+
+def _die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends. Only Linux can; elsewhere an idle child ends."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _limit_memory(extra_gb: float) -> None:
+    """Limit this process to `extra_gb` more private memory than it has now. Only Linux has such a limit."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return
+    now_kb = next(
+        int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmData")
+    )
+    limit = now_kb * 1024 + round(extra_gb * 1e9)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
