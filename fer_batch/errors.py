@@ -43,7 +43,7 @@ class NoVideoError(DecodeError):
     """A file that opens but holds no video stream."""
 
 
-def full_disk(error: BaseException, out: Path) -> ResourceError | None:
+def convert_disk_error(error: BaseException, out: Path) -> ResourceError | None:
     """The error of a write that found no room, as a user can mend it; None for any other.
 
     `out` is the folder that is being written. Libraries in native code tell it by their text alone.

@@ -6,7 +6,7 @@ import signal
 _passed: dict[str, int] = {}
 
 
-def point(name: str) -> None:
+def fault_point(name: str) -> None:
     """Kill this process with SIGKILL where FER_BATCH_FAULT is `name`, or `name:N` at its N-th time here; with
     `name:N:STOP` it hangs instead (SIGSTOP).
 

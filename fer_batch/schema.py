@@ -7,21 +7,24 @@ the upright frame's width and height.
 import pyarrow as pa
 
 SCHEMA_VERSION = 4
-"""1: as it was at first. 2: `attempt` in PROBED and VIDEOS; the tables have a snapshot. 3: `extra` in PROBED,
-what the container says in RESULTS; a plan may lack `first_pts`. 4: `offset` in PROBED and PLAN, `bucket` in
-PROBED."""
+"""1: as it was at first. 2: `attempt` in PROBED_SCHEMA_SCHEMA_SCHEMA_SCHEMA and
+VIDEOS_SCHEMA_SCHEMA_SCHEMA_SCHEMA; the tables have a snapshot. 3: `extra` in
+PROBED_SCHEMA_SCHEMA_SCHEMA_SCHEMA, what the container says in RESULTS_SCHEMA_SCHEMA_SCHEMA_SCHEMA; a plan
+may lack `first_pts`. 4: `offset` in PROBED_SCHEMA_SCHEMA_SCHEMA_SCHEMA and
+PLAN_SCHEMA_SCHEMA_SCHEMA_SCHEMA, `bucket` in PROBED_SCHEMA.
+"""
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """The classes of the packaged model. Another checkpoint's card may name others."""
 
-STATUSES = ("ok", "no_faces", "no_video", "partial", "failed")
+VIDEO_STATUSES = ("ok", "no_faces", "no_video", "partial", "failed")
 
 
 def _fields(**types: pa.DataType) -> list[pa.Field]:
     return [pa.field(name, kind) for name, kind in types.items()]
 
 
-SOURCES = pa.schema(
+SOURCES_SCHEMA = pa.schema(
     _fields(
         video_id=pa.string(),
         version=pa.string(),
@@ -43,7 +46,7 @@ an archive is ARCHIVE!/MEMBER, with `offset`, the place of its header there in b
 read, where that shows already. `duration_s` and `extra` (a JSON object of its owner's columns) are what a
 manifest says, or null."""
 
-PROBED = pa.schema(
+PROBED_SCHEMA = pa.schema(
     _fields(
         video_id=pa.string(),
         version=pa.string(),
@@ -72,8 +75,8 @@ rows are in, null before the plan has it."""
 
 _NOT_IN_VIDEOS = ("first_pts", "status", "error", "attempt", "extra", "round", "offset", "bucket")
 
-VIDEOS = pa.schema(
-    [f for f in PROBED if f.name not in _NOT_IN_VIDEOS]
+VIDEOS_SCHEMA = pa.schema(
+    [f for f in PROBED_SCHEMA if f.name not in _NOT_IN_VIDEOS]
     + _fields(
         status=pa.string(),
         error=pa.string(),
@@ -88,7 +91,7 @@ VIDEOS = pa.schema(
 )
 """One input and how it ended."""
 
-PLAN = pa.schema(
+PLAN_SCHEMA = pa.schema(
     _fields(
         segment_id=pa.string(),
         bundle_id=pa.string(),
@@ -108,9 +111,9 @@ PLAN = pa.schema(
 """One segment to do. The last of a video (`index = segments - 1`) is read to the end of the file, whatever
 `end_s`."""
 
-MOMENT = pa.struct(_fields(time_s=pa.float64(), frame_index=pa.int64(), faces=pa.int16()))
+MOMENT_TYPE = pa.struct(_fields(time_s=pa.float64(), frame_index=pa.int64(), faces=pa.int16()))
 
-FACE = pa.struct(
+FACE_TYPE = pa.struct(
     _fields(
         time_s=pa.float64(),
         frame_index=pa.int64(),
@@ -132,7 +135,7 @@ and is -1 outside it; `track` counts from 0 within the segment."""
 _SEGMENT = [
     *[
         f
-        for f in PLAN
+        for f in PLAN_SCHEMA
         if f.name in ("segment_id", "video_id", "version", "index", "core_start_s", "core_end_s")
     ],
     *_fields(
@@ -140,7 +143,7 @@ _SEGMENT = [
         error=pa.string(),
         read_s=pa.float64(),
         frames=pa.int64(),
-        moments=pa.list_(MOMENT),
+        moments=pa.list_(MOMENT_TYPE),
         duration_s=pa.float64(),
         fps=pa.float64(),
         width=pa.int32(),
@@ -150,18 +153,18 @@ _SEGMENT = [
 ]
 _TIMINGS = _fields(decode_s=pa.float64(), detect_s=pa.float64(), crop_s=pa.float64())
 
-OPENED = ("duration_s", "fps", "width", "height", "codec")
+CONTAINER_COLUMNS = ("duration_s", "fps", "width", "height", "codec")
 """What a video's container says, where that was not asked before it was looked at."""
 
-FACES = pa.schema([*_SEGMENT, *_fields(faces=pa.list_(FACE), crops=pa.large_binary()), *_TIMINGS])
+FACES_SCHEMA = pa.schema([*_SEGMENT, *_fields(faces=pa.list_(FACE_TYPE), crops=pa.large_binary()), *_TIMINGS])
 """A segment's faces with their crops, `(len(faces), 48, 48) uint8` grey, as they cross from vision to the
 model."""
 
-RESULTS = pa.schema(
+RESULTS_SCHEMA = pa.schema(
     [
         *_SEGMENT,
         *_fields(
-            faces=pa.list_(pa.struct([*FACE, pa.field("probs", pa.list_(pa.float32()))])),
+            faces=pa.list_(pa.struct([*FACE_TYPE, pa.field("probs", pa.list_(pa.float32()))])),
             model_id=pa.string(),
         ),
         *_TIMINGS,
@@ -171,14 +174,14 @@ RESULTS = pa.schema(
 """A segment's answer. `status` is "ok", "partial" or "failed"; faces outside the core have empty `probs`:
 they serve to link tracks across the seams."""
 
-MOMENTS = pa.schema(
+MOMENTS_SCHEMA = pa.schema(
     _fields(
         video_id=pa.string(), time_s=pa.float64(), frame_index=pa.int64(), faces=pa.int16(), bucket=pa.int32()
     )
 )
 """A moment that was looked at, with the number of faces found: "no face" and "not looked at" differ."""
 
-PEOPLE = pa.schema(
+PEOPLE_SCHEMA = pa.schema(
     _fields(
         video_id=pa.string(),
         version=pa.string(),
@@ -194,11 +197,13 @@ tracks otherwise."""
 _TRACK = _fields(video_id=pa.string(), uri=pa.string(), track_id=pa.int32())
 _ANSWER = _fields(emotion=pa.string(), confidence=pa.float32())
 
-OWN_COLUMNS = frozenset(f.name for f in (*VIDEOS, *MOMENTS, *FACE, *_TRACK, *_ANSWER)) | {"model_id"}
+RESERVED_COLUMNS = frozenset(
+    f.name for f in (*VIDEOS_SCHEMA, *MOMENTS_SCHEMA, *FACE_TYPE, *_TRACK, *_ANSWER)
+) | {"model_id"}
 """Names that no column of a manifest's owner has in the tables."""
 
 
-def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def conform_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """A table as an earlier version wrote it in the columns of `schema`: those it lacks are null."""
     if table.schema.equals(schema):
         return table.replace_schema_metadata(None)
@@ -209,24 +214,24 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def bundled(rows: pa.Schema) -> pa.Schema:
+def bundle_schema(rows: pa.Schema) -> pa.Schema:
     """What crosses between stages: a row a bundle, its segments a list of structs."""
     return pa.schema(
         [pa.field("bundle_id", pa.string()), pa.field("segments", pa.list_(pa.struct(list(rows))))]
     )
 
 
-def to_bundle(bundle_id: str, rows: pa.Table) -> pa.Table:
+def pack_bundle(bundle_id: str, rows: pa.Table) -> pa.Table:
     """The rows of one bundle as a table of one row."""
     struct = rows.combine_chunks().to_struct_array()
     if isinstance(struct, pa.ChunkedArray):
         struct = struct.combine_chunks()
     segments = pa.ListArray.from_arrays(pa.array([0, len(struct)], pa.int32()), struct)
-    schema = bundled(rows.schema)
+    schema = bundle_schema(rows.schema)
     return pa.table([pa.array([bundle_id]), segments.cast(schema.field("segments").type)], schema=schema)
 
 
-def from_bundle(bundle: pa.Table, rows: pa.Schema) -> pa.Table:
+def unpack_bundles(bundle: pa.Table, rows: pa.Schema) -> pa.Table:
     """The rows of all bundles in a table of bundles."""
     segments = pa.chunked_array(
         [chunk.flatten() for chunk in bundle.column("segments").chunks], type=pa.struct(list(rows))
@@ -246,7 +251,7 @@ def tracks_schema(classes: tuple[str, ...]) -> pa.Schema:
     return pa.schema(
         [
             *_TRACK,
-            *[f for f in FACE if f.name != "track"],
+            *[f for f in FACE_TYPE if f.name != "track"],
             *_ANSWER,
             *[pa.field(probability_column(name), pa.float32()) for name in classes],
             *_fields(model_id=pa.string(), bucket=pa.int32()),

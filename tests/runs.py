@@ -17,17 +17,23 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.weights import Card
 from fer_batch.run.finalize import finalize
-from fer_batch.run.plan import LEAST_S, add_round, read_segments, read_videos, start_run
-from fer_batch.run.results import write_result
+from fer_batch.run.plan import (
+    MIN_BUCKET_SHARE_S,
+    add_planning_round,
+    create_run,
+    read_planned_segments,
+    read_planned_videos,
+)
+from fer_batch.run.results import write_bundle
 from fer_batch.run.snapshot import TABLES, write_snapshot
 from fer_batch.schema import (
     EMOTIONS,
-    MOMENTS,
-    PROBED,
-    RESULTS,
-    VIDEOS,
+    MOMENTS_SCHEMA,
+    PROBED_SCHEMA,
+    RESULTS_SCHEMA,
+    VIDEOS_SCHEMA,
+    pack_bundle,
     probability_column,
-    to_bundle,
     tracks_schema,
 )
 from fer_batch.timeline.store import open_timeline
@@ -75,7 +81,7 @@ def answer(segment: dict[str, Any], tracks: Tracks) -> dict[str, Any]:
     moments = [{"time_s": m / 5, "frame_index": 5 * m, "faces": n} for m, n in enumerate(counts)]
     timings = {"decode_s": 0.1, "detect_s": 0.2, "crop_s": 0.0, "recognize_s": 0.1}
     return {
-        **{name: value for name, value in segment.items() if name in RESULTS.names},
+        **{name: value for name, value in segment.items() if name in RESULTS_SCHEMA.names},
         **{"status": "ok", "read_s": 1.0, "frames": 25, "moments": moments, "faces": faces},
         **{"model_id": CARD.model_id, **timings},
     }
@@ -85,23 +91,23 @@ def plan_videos(
     out: Path, videos: Mapping[str, Tracks | None], version: str = "1", attempt: int = 0
 ) -> pa.Table:
     """Another round of a run; its segments."""
-    known = {row["video_id"]: row["bucket"] for row in read_videos(out).to_pylist()}
+    known = {row["video_id"]: row["bucket"] for row in read_planned_videos(out).to_pylist()}
     rows = pa.Table.from_pylist(
         [
             probed(uri, tracks, version, attempt) | {"bucket": known.get(video_id(uri))}
             for uri, tracks in videos.items()
         ],
-        schema=PROBED,
+        schema=PROBED_SCHEMA,
     )
     plan = plan_segments(rows, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1)
-    add_round(out, rows, plan)
+    add_planning_round(out, rows, plan)
     return plan
 
 
 def read_plan(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All planned videos, and their segments."""
-    videos = read_videos(out)
-    segments = [row for part in read_segments(out, videos) for row in part.to_pylist()]
+    videos = read_planned_videos(out)
+    segments = [row for part in read_planned_segments(out, videos) for row in part.to_pylist()]
     return videos.to_pylist(), segments
 
 
@@ -111,7 +117,9 @@ def answer_videos(out: Path, plan: pa.Table, videos: Mapping[str, Tracks | None]
     for bundle_id in dict.fromkeys(plan["bundle_id"].to_pylist()):
         segments = [row for row in plan.to_pylist() if row["bundle_id"] == bundle_id]
         answers = [answer(segment, videos[segment["uri"]] or []) for segment in segments]
-        write_result(out / "results", to_bundle(bundle_id, pa.Table.from_pylist(answers, schema=RESULTS)))
+        write_bundle(
+            out / "results", pack_bundle(bundle_id, pa.Table.from_pylist(answers, schema=RESULTS_SCHEMA))
+        )
 
 
 def add_videos(out: Path, videos: Mapping[str, Tracks | None], version: str = "1", attempt: int = 0) -> None:
@@ -123,7 +131,7 @@ def add_videos(out: Path, videos: Mapping[str, Tracks | None], version: str = "1
 def write_run(out: Path, videos: Mapping[str, Tracks | None], in_bucket: int = 10_000) -> Path:
     """A finished run of these videos, by their uri; so many in a bucket."""
     out.mkdir(parents=True)
-    start_run(out, AnalyzeConfig(), CARD, bucket_s=in_bucket * LEAST_S)
+    create_run(out, AnalyzeConfig(), CARD, bucket_s=in_bucket * MIN_BUCKET_SHARE_S)
     add_videos(out, videos)
     return out
 
@@ -181,7 +189,7 @@ def write_tables(out: Path, videos: Mapping[str, Seen]) -> Path:
     is in a bucket of its own.
     """
     out.mkdir(parents=True)
-    start_run(out, AnalyzeConfig(), CARD)
+    create_run(out, AnalyzeConfig(), CARD)
     faces, moments, rows = [], [], []
     for bucket, (uri, seen) in enumerate(videos.items()):
         key = {"video_id": video_id(uri), "bucket": bucket}
@@ -204,8 +212,8 @@ def write_tables(out: Path, videos: Mapping[str, Seen]) -> Path:
     tables = {}
     for name, schema, content in (
         ("tracks", tracks_schema(EMOTIONS), faces),
-        ("moments", MOMENTS, moments),
-        ("videos", VIDEOS, rows),
+        ("moments", MOMENTS_SCHEMA, moments),
+        ("videos", VIDEOS_SCHEMA, rows),
     ):
         write_deltalake(
             str(out / name), pa.Table.from_pylist(content, schema=schema), partition_by=["bucket"]

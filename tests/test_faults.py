@@ -8,9 +8,9 @@ import sys
 import pytest
 
 SCRIPT = """
-from fer_batch.faults import point
+from fer_batch.faults import fault_point
 for name in ("one", "two", "one"):
-    point(name)
+    fault_point(name)
     print(name, flush=True)
 """
 

@@ -7,24 +7,24 @@ from hypothesis import strategies as st
 
 from fer_batch.schema import (
     EMOTIONS,
-    FACES,
-    MOMENTS,
-    PLAN,
-    PROBED,
-    RESULTS,
-    VIDEOS,
-    bundled,
-    from_bundle,
+    FACES_SCHEMA,
+    MOMENTS_SCHEMA,
+    PLAN_SCHEMA,
+    PROBED_SCHEMA,
+    RESULTS_SCHEMA,
+    VIDEOS_SCHEMA,
+    bundle_schema,
+    pack_bundle,
     probability_column,
-    to_bundle,
     tracks_schema,
+    unpack_bundles,
 )
 
-STAGES = {"plan": PLAN, "faces": FACES, "results": RESULTS}
+STAGES = {"plan": PLAN_SCHEMA, "faces": FACES_SCHEMA, "results": RESULTS_SCHEMA}
 TABLES = STAGES | {
-    "probed": PROBED,
-    "videos": VIDEOS,
-    "moments": MOMENTS,
+    "probed": PROBED_SCHEMA,
+    "videos": VIDEOS_SCHEMA,
+    "moments": MOMENTS_SCHEMA,
     "tracks": tracks_schema(EMOTIONS),
 }
 
@@ -57,17 +57,17 @@ def some_rows(schema: pa.Schema, count: int) -> pa.Table:
 @pytest.mark.parametrize("name", STAGES)
 def test_a_bundle_holds_its_rows(name: str, count: int) -> None:
     rows = some_rows(STAGES[name], count)
-    bundle = to_bundle("b", rows)
+    bundle = pack_bundle("b", rows)
     assert bundle.num_rows == 1
-    assert bundle.schema == bundled(STAGES[name])
+    assert bundle.schema == bundle_schema(STAGES[name])
     assert bundle.column("bundle_id").to_pylist() == ["b"]
-    assert from_bundle(bundle, STAGES[name]) == rows
+    assert unpack_bundles(bundle, STAGES[name]) == rows
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_no_bundles_hold_no_rows(name: str) -> None:
     schema = STAGES[name]
-    assert from_bundle(bundled(schema).empty_table(), schema) == schema.empty_table()
+    assert unpack_bundles(bundle_schema(schema).empty_table(), schema) == schema.empty_table()
 
 
 @given(st.lists(st.integers(0, 4), max_size=5), st.sampled_from(sorted(STAGES)))
@@ -77,18 +77,18 @@ def test_bundles_go_together_and_come_apart(counts: list[int], name: str) -> Non
     starts = [sum(counts[:number]) for number in range(len(counts))]
     parts = [rows.slice(start, count) for start, count in zip(starts, counts, strict=True)]
     bundles = pa.concat_tables(
-        [bundled(schema).empty_table(), *(to_bundle(str(n), part) for n, part in enumerate(parts))]
+        [bundle_schema(schema).empty_table(), *(pack_bundle(str(n), part) for n, part in enumerate(parts))]
     )
-    assert from_bundle(bundles, schema) == rows
-    assert from_bundle(bundles.combine_chunks(), schema) == rows
+    assert unpack_bundles(bundles, schema) == rows
+    assert unpack_bundles(bundles.combine_chunks(), schema) == rows
     for number, part in enumerate(parts):
-        assert from_bundle(bundles.slice(number, 1), schema) == part
-        assert from_bundle(bundles.combine_chunks().slice(number, 1), schema) == part
+        assert unpack_bundles(bundles.slice(number, 1), schema) == part
+        assert unpack_bundles(bundles.combine_chunks().slice(number, 1), schema) == part
 
 
 def test_rows_in_several_chunks_make_one_bundle() -> None:
-    rows = pa.concat_tables([some_rows(PLAN, 2), some_rows(PLAN, 3)])
-    assert from_bundle(to_bundle("b", rows), PLAN) == rows.combine_chunks()
+    rows = pa.concat_tables([some_rows(PLAN_SCHEMA, 2), some_rows(PLAN_SCHEMA, 3)])
+    assert unpack_bundles(pack_bundle("b", rows), PLAN_SCHEMA) == rows.combine_chunks()
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fer_batch.config import AnalyzeConfig, Limits
-from fer_batch.schema import STATUSES
-from fer_batch.storage.folder import folder_of
+from fer_batch.schema import VIDEO_STATUSES
+from fer_batch.storage.folder import open_folder
 
 if TYPE_CHECKING:
     from fer_batch.inputs.listing import Listing
@@ -53,7 +53,7 @@ def add_commands(commands: Any) -> None:
         ".parquet, .jsonl), here or in a store (s3://, gs://, hf://, https://)",
     )
     parser.add_argument(
-        "--out", required=True, type=folder_of, metavar="OUT",
+        "--out", required=True, type=open_folder, metavar="OUT",
         help="output folder, here or in a store (s3://, gs://): new, empty, or of the same run",
     )  # fmt: skip
     group = parser.add_argument_group("what is done where OUT holds a run")
@@ -76,7 +76,7 @@ def add_commands(commands: Any) -> None:
         epilog="example:\n  fer-batch finalize results",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("out", type=open_folder, metavar="OUT", help="output folder of `analyze`")
     parser.set_defaults(run=run_finalize, parser=parser)
 
     parser = commands.add_parser(
@@ -203,11 +203,11 @@ def run_finalize(options: argparse.Namespace) -> int:
     from fer_batch.run.finalize import finalize
     from fer_batch.run.forget import complete_forget
     from fer_batch.run.plan import read_run
-    from fer_batch.storage.lease import lease
+    from fer_batch.storage.lease import hold_lease
 
     out = options.out.absolute()
     read_run(out)  # so that no folder is made where there is none
-    with lease(out, "finalize"):
+    with hold_lease(out, "finalize"):
         complete_forget(out)
         _print_summary(finalize(out, anew=True), options.out)
     return 0
@@ -294,7 +294,7 @@ def _print_summary(summary: "RunSummary", out: Path) -> None:
     table.add_column()
     table.add_column(justify="right")
     table.add_row("videos", str(sum(summary.videos.values())))
-    for status in STATUSES:
+    for status in VIDEO_STATUSES:
         if status in summary.videos:
             table.add_row(f"  {status}", str(summary.videos[status]))
     table.add_row("hours of video", f"{summary.seconds / 3600:.3f}")

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fer_batch.errors import OutputError, QueryError
-from fer_batch.storage.folder import check_outside, file_of
+from fer_batch.storage.folder import check_outside_run, parse_file_path
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,7 +35,7 @@ def add_answer_options(parser: argparse.ArgumentParser) -> None:
         help="default: as FILE ends (.csv, .json, .parquet; .txt: table), table on the terminal",
     )
     parser.add_argument(
-        "--output", type=file_of, metavar="FILE", help="write there instead of to the terminal"
+        "--output", type=parse_file_path, metavar="FILE", help="write there instead of to the terminal"
     )
 
 
@@ -52,7 +52,7 @@ def check_answer_options(options: argparse.Namespace) -> None:
     if options.format == "parquet" and options.output is None and sys.stdout.isatty():
         raise OutputError("parquet is not for a terminal; give --output FILE")
     if options.output:
-        check_outside(options.output, options.out)
+        check_outside_run(options.output, options.out)
 
 
 def give_answer(relation: "duckdb.DuckDBPyRelation", options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_batch.cli.answer import add_answer_options, check_answer_options, give_answer
-from fer_batch.storage.folder import folder_of
+from fer_batch.storage.folder import open_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -132,7 +132,7 @@ def _question(questions: Any, name: str) -> argparse.ArgumentParser:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("out", type=open_folder, metavar="OUT", help="output folder of `analyze`")
     return parser
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_batch.errors import InputError
-from fer_batch.storage.folder import folder_of
+from fer_batch.storage.folder import open_folder
 
 EXAMPLES = """\
 examples:
@@ -30,7 +30,7 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("out", type=open_folder, metavar="OUT", help="output folder of `analyze`")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument(
         "people", nargs="?", type=Path, metavar="people.csv", help="a list: video,track_id,person"

@@ -50,7 +50,7 @@ def run_bench(options: argparse.Namespace) -> int:
 
     from fer_batch.inputs.listing import list_videos
     from fer_batch.pipeline.bench import benchmark_videos
-    from fer_batch.storage.files import write_json
+    from fer_batch.storage.atomic import write_json
 
     sources = list_videos(options.videos).sources
     count = f"{len(sources)} video{'s' if len(sources) != 1 else ''}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fer_batch.storage.folder import file_of, folder_of
+from fer_batch.storage.folder import open_folder, parse_file_path
 
 SHELLS = ("bash", "zsh", "tcsh")
 FOLDERS = {"OUT", "RUN", "DIR", "REPORT"}
@@ -29,9 +29,9 @@ class PrintCompletion(argparse.Action):
         import shtab  # its 0.1 s are no other command's
 
         for action in _actions(parser):
-            if action.metavar in FOLDERS or action.type is folder_of:
+            if action.metavar in FOLDERS or action.type is open_folder:
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-            elif action.metavar in FILES or action.type in (Path, file_of):
+            elif action.metavar in FILES or action.type in (Path, parse_file_path):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
         print(shtab.complete(parser, shell=shell))
         parser.exit()

@@ -5,7 +5,7 @@ from typing import Any
 
 from fer_batch.cli.export_model import is_of_a_model, run_export_model
 from fer_batch.cli.train import named_path
-from fer_batch.storage.folder import file_of, folder_of
+from fer_batch.storage.folder import open_folder, parse_file_path
 
 FORMATS = ("csv", "jsonl", "vtt", "eaf", "textgrid", "xlsx")
 ENTRIES = {
@@ -55,7 +55,7 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument(
         "out",
-        type=folder_of,
+        type=open_folder,
         metavar="OUT",
         help="output folder of `analyze`; for onnx a .safetensors, a training run, or default",
     )
@@ -69,7 +69,7 @@ def add_commands(commands: Any) -> None:
         "-o",
         "--output",
         required=True,
-        type=file_of,
+        type=parse_file_path,
         metavar="FILE-OR-FOLDER",
         help="a file where it ends in .csv, .jsonl, .vtt, .eaf, .TextGrid, .xlsx or .onnx, else a folder, "
         "with a file a video",

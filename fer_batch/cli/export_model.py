@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fer_batch.cli.analyze import SAMPLE
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError
-from fer_batch.storage.files import is_in_store
+from fer_batch.storage.atomic import is_in_store
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,9 +1,9 @@
-"""`forget`."""
+"""`forget_videos`."""
 
 import argparse
 from typing import Any
 
-from fer_batch.storage.folder import folder_of
+from fer_batch.storage.folder import open_folder
 
 EXAMPLES = """\
 examples:
@@ -24,7 +24,7 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("out", type=open_folder, metavar="OUT", help="output folder of `analyze`")
     parser.add_argument(
         "videos",
         nargs="+",
@@ -35,10 +35,10 @@ def add_commands(commands: Any) -> None:
 
 
 def run_forget(options: argparse.Namespace) -> int:
-    """Run the command `forget`."""
-    from fer_batch.run.forget import forget
+    """Run the command `forget_videos`."""
+    from fer_batch.run.forget import forget_videos
 
-    for uri in forget(options.out, options.videos):
+    for uri in forget_videos(options.out, options.videos):
         print(f"forgotten: {uri}")
     print(
         "`analyze` would look at it again where it finds it: remove the file, or leave it out of the inputs"

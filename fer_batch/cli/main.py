@@ -37,7 +37,7 @@ from fer_batch.cli import (
     view,
 )
 from fer_batch.cli.completion import INSTALL, SHELLS, PrintCompletion
-from fer_batch.errors import FerBatchError, full_disk
+from fer_batch.errors import FerBatchError, convert_disk_error
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,7 +108,7 @@ def _command(arguments: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        full = full_disk(error, getattr(options, "out", Path()))
+        full = convert_disk_error(error, getattr(options, "out", Path()))
         if full is None:
             raise
         return _told(full)

@@ -5,7 +5,7 @@ import sys
 import time
 from typing import Any
 
-from fer_batch.storage.folder import file_of, folder_of
+from fer_batch.storage.folder import open_folder, parse_file_path
 
 EXAMPLES = """\
 examples:
@@ -30,10 +30,15 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("out", type=open_folder, metavar="OUT", help="output folder of `analyze`")
     parser.add_argument("video", metavar="VIDEO", help="its video_id, uri or file name")
     parser.add_argument(
-        "-o", "--output", type=file_of, required=True, metavar="FILE", help="video to write: .mp4 or .mkv"
+        "-o",
+        "--output",
+        type=parse_file_path,
+        required=True,
+        metavar="FILE",
+        help="video to write: .mp4 or .mkv",
     )
     parser.add_argument(
         "--blur-faces", action="store_true", help="leave of each face that was found a few large squares"

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from fer_batch.storage.folder import file_of, folder_of
+from fer_batch.storage.folder import open_folder, parse_file_path
 
 EXAMPLES = """\
 examples:
@@ -27,12 +27,17 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("out", type=open_folder, metavar="OUT", help="output folder of `analyze`")
     parser.add_argument(
         "video", nargs="?", metavar="VIDEO", help="its video_id, uri or file name (default: all videos)"
     )
     parser.add_argument(
-        "-o", "--output", type=file_of, required=True, metavar="FILE", help="picture to write: .png or .svg"
+        "-o",
+        "--output",
+        type=parse_file_path,
+        required=True,
+        metavar="FILE",
+        help="picture to write: .png or .svg",
     )
     parser.add_argument(
         "--kind", choices=("ribbons", "strip", "shares"),

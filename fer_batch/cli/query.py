@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from fer_batch.cli.answer import add_answer_options, check_answer_options, give_answer
-from fer_batch.storage.folder import folder_of
+from fer_batch.storage.folder import open_folder
 
 EXAMPLES = """\
 examples:
@@ -27,7 +27,7 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("out", type=open_folder, metavar="OUT", help="output folder of `analyze`")
     parser.add_argument("sql", metavar="SQL", help="one SELECT statement")
     add_answer_options(parser)
     parser.set_defaults(run=run_query, parser=parser)

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from fer_batch.storage.folder import check_outside, file_of, folder_of
+from fer_batch.storage.folder import check_outside_run, open_folder, parse_file_path
 
 EXAMPLES = """\
 examples:
@@ -24,13 +24,13 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("out", type=open_folder, metavar="OUT", help="output folder of `analyze`")
     parser.add_argument("video", metavar="VIDEO", help="its video_id, its uri, or its file's name")
     parser.add_argument(
         "-o",
         "--output",
         required=True,
-        type=file_of,
+        type=parse_file_path,
         metavar="FILE",
         help="the page, .html; replaced if it is there",
     )
@@ -45,7 +45,7 @@ def run_report(options: argparse.Namespace) -> int:
 
     if options.output.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"--output {options.output} is a page: give it a name that ends with .html")
-    check_outside(options.output, options.out)
+    check_outside_run(options.output, options.out)
     page = report(open_timeline(options.out), options.video).encode()
     try:
         options.output.write_bytes(page)

@@ -166,7 +166,7 @@ def run_train(options: argparse.Namespace) -> int:
     """Run the command `train`."""
     config = train_config(options)
     from fer_batch.evaluation.curves import learning_curves
-    from fer_batch.storage.files import write_bytes
+    from fer_batch.storage.atomic import write_bytes
     from fer_batch.training.run import train
 
     live = sys.stderr.isatty()

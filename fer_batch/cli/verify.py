@@ -1,4 +1,4 @@
-"""`verify`."""
+"""`verify_run`."""
 
 import argparse
 import json
@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fer_batch.schema import STATUSES
-from fer_batch.storage.folder import folder_of
+from fer_batch.schema import VIDEO_STATUSES
+from fer_batch.storage.folder import open_folder
 
 EXAMPLES = """\
 examples:
@@ -29,21 +29,21 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("out", type=open_folder, metavar="OUT", help="output folder of `analyze`")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.set_defaults(run=run_verify, parser=parser)
 
 
 def run_verify(options: argparse.Namespace) -> int:
-    """Run the command `verify`."""
-    from fer_batch.run.finalize import summarize
-    from fer_batch.run.verify import verify
+    """Run the command `verify_run`."""
+    from fer_batch.run.finalize import summarize_run
+    from fer_batch.run.verify import verify_run
 
-    found = verify(options.out.absolute())
+    found = verify_run(options.out.absolute())
     if found:
         print(json.dumps({"ok": False, "differences": found}, indent=1) if options.json else "\n".join(found))
         return 1
-    summary = summarize(options.out.absolute())
+    summary = summarize_run(options.out.absolute())
     counts = {"moments": summary.moments, "faces": summary.faces, "tracks": summary.tracks}
     if options.json:
         videos = {"videos": summary.videos}
@@ -54,7 +54,7 @@ def run_verify(options: argparse.Namespace) -> int:
     table.add_column()
     table.add_column(justify="right")
     table.add_row("videos", str(sum(summary.videos.values())))
-    for status in STATUSES:
+    for status in VIDEO_STATUSES:
         if status in summary.videos:
             table.add_row(f"  {status}", str(summary.videos[status]))
     for name, count in counts.items():

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from fer_batch.storage.folder import folder_of
+from fer_batch.storage.folder import open_folder
 
 EXAMPLES = """\
 examples:
@@ -27,7 +27,7 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=folder_of, metavar="OUT", help="output folder of `analyze`")
+    parser.add_argument("out", type=open_folder, metavar="OUT", help="output folder of `analyze`")
     parser.add_argument("--port", type=_port, default=0, metavar="N", help="default: 0, any that is free")
     parser.set_defaults(run=run_view, parser=parser)
 

@@ -28,7 +28,7 @@ from fer_batch.data.images import SIZE, ClassFile, class_files
 from fer_batch.data.labels import canonical, check_classes, held_out
 from fer_batch.errors import InputError, OutputError
 from fer_batch.inputs.listing import VIDEO_SUFFIXES
-from fer_batch.storage.files import write_json, write_parquet
+from fer_batch.storage.atomic import write_json, write_parquet
 from fer_batch.video.reader import TIME_TOLERANCE_S
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import SegmentFaces, extract_faces

@@ -20,7 +20,7 @@ from fer_batch.model.onnx.export import (
 )
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import load_checkpoint
-from fer_batch.storage.files import write_bytes
+from fer_batch.storage.atomic import write_bytes
 
 REAL = 500
 """Crops of data that are compared, at most."""

@@ -20,7 +20,7 @@ from fer_batch.evaluation.pictures import (
     reliability_plot,
 )
 from fer_batch.plotting import render_figure
-from fer_batch.storage.files import csv_bytes, write_bytes, write_json
+from fer_batch.storage.atomic import format_csv, write_bytes, write_json
 
 SAMPLES = 24
 """Faces of a picture."""
@@ -56,10 +56,10 @@ def write_report(
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "metrics.json", figures)
-        write_bytes(out / "per_class.csv", csv_bytes(list(scores[0]), (s.values() for s in scores)))
+        write_bytes(out / "per_class.csv", format_csv(list(scores[0]), (s.values() for s in scores)))
         for name, matrix in (("confusion", counts), ("confusion_normalized", shares)):
             rows = ([true, *row] for true, row in zip(classes, matrix.tolist(), strict=True))
-            write_bytes(out / f"{name}.csv", csv_bytes(["true", *classes], rows))
+            write_bytes(out / f"{name}.csv", format_csv(["true", *classes], rows))
         write_bytes(out / "confusion.png", render_figure(confusion_plot(counts, classes)))
         write_bytes(out / "reliability.png", render_figure(reliability_plot(figures)))
         write_bytes(out / "per_class.png", render_figure(per_class_plot(figures)))
@@ -73,7 +73,7 @@ def write_report(
             write_json(out / "history.json", history.epochs)
             columns = list(dict.fromkeys(key for row in history.epochs for key in row))
             rows = ([row.get(key) for key in columns] for row in history.epochs)
-            write_bytes(out / "history.csv", csv_bytes(columns, rows))
+            write_bytes(out / "history.csv", format_csv(columns, rows))
             write_bytes(out / "learning_curves.png", learning_curves(history.epochs, history.selection))
     except OSError as error:
         raise _unwritable(out, error) from error
@@ -102,7 +102,7 @@ def write_comparison(out: Path, comparison: Mapping[str, Any]) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "comparison.json", comparison)
-        table = csv_bytes(header + [f"f1_{name}" for name in comparison["classes"]], rows)
+        table = format_csv(header + [f"f1_{name}" for name in comparison["classes"]], rows)
         write_bytes(out / "comparison.csv", table)
         write_bytes(out / "comparison.png", render_figure(comparison_plot(dict(comparison))))
     except OSError as error:
@@ -128,7 +128,7 @@ def _mistakes_table(examples: Examples, answers: Answers, mistakes: np.ndarray) 
         ]
         for i in mistakes.tolist()
     )  # fmt: skip
-    return csv_bytes(["data", "index", "true", "predicted", "confidence", "true_probability"], rows)
+    return format_csv(["data", "index", "true", "predicted", "confidence", "true_probability"], rows)
 
 
 def _chosen_faces(answers: Answers, mistakes: np.ndarray) -> dict[str, tuple[np.ndarray, str]]:

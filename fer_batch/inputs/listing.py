@@ -19,16 +19,16 @@ import pyarrow as pa
 
 from fer_batch.errors import DecodeError, InputError
 from fer_batch.inputs.manifest import Entry, merge_column_types, read_manifest
-from fer_batch.schema import SOURCES
+from fer_batch.schema import SOURCES_SCHEMA
 from fer_batch.storage import stores
 from fer_batch.storage.archives import (
-    MARK,
-    SUFFIXES,
-    Member,
+    ARCHIVE_SUFFIXES,
+    MEMBER_SEPARATOR,
+    ArchiveMember,
     is_archive,
-    members,
+    list_members,
+    open_seekable,
     split_member,
-    whole,
 )
 
 _NAMES = """3g2 3gp asf avi divx f4v flv gif h264 h265 hevc ivf m2ts m2v m4v mjpeg mkv mov mp4 mpeg mpg mts
@@ -65,7 +65,7 @@ class Listing:
     """The videos that inputs stand for."""
 
     sources: pa.Table
-    """Rows of `schema.SOURCES`, in order of their uri, each uri once."""
+    """Rows of `schema.SOURCES_SCHEMA`, in order of their uri, each uri once."""
     columns: dict[str, str]
     """The columns of its owner's that manifests have, and which of `manifest.COLUMN_TYPES` each is."""
     skipped: int
@@ -94,16 +94,16 @@ def list_videos(inputs: Sequence[str]) -> Listing:
     columns: dict[str, str] = {}
     seen: set[str] = set()
     rows: list[dict[str, Any]] = []
-    parts = [SOURCES.empty_table()]
+    parts = [SOURCES_SCHEMA.empty_table()]
     for row in _sources(_named(inputs, counts, columns)):
         counts["named"] += 1
         if row["uri"] not in seen:
             seen.add(row["uri"])
             rows.append(row)
         if len(rows) == ROWS:  # a list of a million dicts is a gigabyte
-            parts.append(pa.Table.from_pylist(rows, schema=SOURCES))
+            parts.append(pa.Table.from_pylist(rows, schema=SOURCES_SCHEMA))
             rows = []
-    parts.append(pa.Table.from_pylist(rows, schema=SOURCES))
+    parts.append(pa.Table.from_pylist(rows, schema=SOURCES_SCHEMA))
     if not seen:
         named = ", ".join(inputs)
         hint = f" ({counts['skipped']} other files skipped)" if counts["skipped"] else ""
@@ -120,7 +120,7 @@ def list_videos(inputs: Sequence[str]) -> Listing:
 def _named(inputs: Sequence[str], counts: Counter[str], columns: dict[str, str]) -> Iterator[_Named]:
     for given in inputs:
         if stores.is_remote(given):
-            yield from _named_in_store(stores.in_lower_case(given), counts, columns)
+            yield from _named_in_store(stores.normalize_protocol(given), counts, columns)
         elif os.path.isdir(given):
             yield from _folder(given, counts)
         elif os.path.lexists(given):
@@ -140,7 +140,7 @@ def _named(inputs: Sequence[str], counts: Counter[str], columns: dict[str, str])
                 else:
                     yield from _if_video(match, counts)
         else:
-            meant = stores.misspelt(given)
+            meant = stores.correct_address(given)
             hint = f"; an address is written {meant}" if meant else ""
             raise InputError(f"there is no file or folder {given}{hint}")
 
@@ -156,20 +156,20 @@ def _named_member(given: str) -> _Named:
 
 def _named_in_store(given: str, counts: Counter[str], columns: dict[str, str]) -> Iterator[_Named]:
     """As `_named`, of an address."""
-    stores.check_address(given)
+    stores.check_no_secrets(given)
     if split_member(given):
         yield _named_member(given)
         return
-    if _suffix(given) in MANIFEST_SUFFIXES and not stores.has_magic(given):
+    if _suffix(given) in MANIFEST_SUFFIXES and not stores.is_glob(given):
         yield from _manifest(given, given.rpartition("/")[0], counts, columns)
         return
     found = None
-    if not stores.has_magic(given) and not given.endswith("/"):
-        found = stores.look_up(given) if _is_video(given) or is_archive(given) else None
+    if not stores.is_glob(given) and not given.endswith("/"):
+        found = stores.find_file(given) if _is_video(given) or is_archive(given) else None
     if found is None:
-        below = stores.listed(given)
+        below = stores.list_files(given)
         if not below:
-            found = None if stores.has_magic(given) else stores.look_up(given)
+            found = None if stores.is_glob(given) else stores.find_file(given)
             if found is None:
                 raise InputError(f"there is no file {given}, and nothing below it")
         for file in below:
@@ -187,8 +187,8 @@ def _manifest(given: str, folder: str, counts: Counter[str], columns: dict[str, 
         columns[name] = merge_column_types(columns.get(name, kind), kind)
     for entry in manifest.entries:
         if stores.is_remote(entry.path):
-            path = stores.in_lower_case(entry.path)
-            stores.check_address(path)
+            path = stores.normalize_protocol(entry.path)
+            stores.check_no_secrets(path)
         elif stores.is_remote(folder):
             path = entry.path if entry.path.startswith("/") else _below(folder, entry.path)
         else:
@@ -216,7 +216,7 @@ def _file(entry: Entry, counts: Counter[str], known: _Known | None = None) -> It
     may be missing.
     """
     if entry.path.lower().endswith(NOT_READ):
-        yield entry, _Known(error=f"archives of this kind are not read; {', '.join(SUFFIXES)} are")
+        yield entry, _Known(error=f"archives of this kind are not read; {', '.join(ARCHIVE_SUFFIXES)} are")
         return
     if not is_archive(entry.path) or (not stores.is_remote(entry.path) and not os.path.isfile(entry.path)):
         yield entry, known
@@ -225,30 +225,33 @@ def _file(entry: Entry, counts: Counter[str], known: _Known | None = None) -> It
     found, trouble = _members(archive)
     for member in found:
         if _is_video(member.name):
-            yield replace(entry, path=f"{archive}{MARK}{member.name}", duration_s=None), _known(member)
+            yield (
+                replace(entry, path=f"{archive}{MEMBER_SEPARATOR}{member.name}", duration_s=None),
+                _known(member),
+            )
         else:
             counts["skipped"] += 1
     if trouble is not None:
         yield replace(entry, path=archive), _Known(error=trouble)
 
 
-def _members(archive: str) -> tuple[list[Member], str | None]:
+def _members(archive: str) -> tuple[list[ArchiveMember], str | None]:
     try:
-        with whole(archive) as file:
+        with open_seekable(archive) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
-            return members(file, archive, size)
+            return list_members(file, archive, size)
     except (OSError, DecodeError) as error:
         return [], getattr(error, "strerror", None) or str(error)
 
 
 @functools.lru_cache(INDEXES)
-def _index(archive: str) -> tuple[dict[str, Member], str | None]:
+def _index(archive: str) -> tuple[dict[str, ArchiveMember], str | None]:
     found, trouble = _members(archive)
     return {member.name: member for member in found}, trouble
 
 
-def _known(member: Member) -> _Known:
+def _known(member: ArchiveMember) -> _Known:
     return _Known(
         size_bytes=member.size_bytes, changes=member.version, offset=member.offset, error=member.error
     )
@@ -287,7 +290,7 @@ def _folder(folder: str, counts: Counter[str]) -> Iterator[_Named]:
 
 
 def _sources(named: Iterator[_Named]) -> Iterator[dict[str, Any]]:
-    """Rows of `schema.SOURCES`."""
+    """Rows of `schema.SOURCES_SCHEMA`."""
     while part := list(itertools.islice(named, ROWS)):
         unknown = [
             entry.path
@@ -297,7 +300,7 @@ def _sources(named: Iterator[_Named]) -> Iterator[dict[str, Any]]:
             and stores.is_remote(entry.path)
             and split_member(entry.path) is None
         ]
-        answers = iter(stores.look_up_all(unknown) if unknown else ())
+        answers = iter(stores.find_files(unknown) if unknown else ())
         for entry, known in part:
             if known is not None:
                 yield _row(entry, entry.path, known)
@@ -311,7 +314,7 @@ def _sources(named: Iterator[_Named]) -> Iterator[dict[str, Any]]:
                 yield _row(entry, entry.path, _answered(next(answers)))
 
 
-def _answered(answer: stores.Found | InputError | None) -> _Known:
+def _answered(answer: stores.StoreEntry | InputError | None) -> _Known:
     if answer is None:
         return _Known(error="the file does not exist")
     if isinstance(answer, InputError):
@@ -325,7 +328,7 @@ def _member(entry: Entry, archive: str, name: str) -> dict[str, Any]:
     found, trouble = _index(archive)
     known = _known(found[name]) if name in found else None
     missing = _Known(error=f"its archive: {trouble}" if trouble else "its archive has no such file")
-    return _row(entry, f"{archive}{MARK}{name}", known or missing)
+    return _row(entry, f"{archive}{MEMBER_SEPARATOR}{name}", known or missing)
 
 
 def _local(entry: Entry) -> dict[str, Any]:
@@ -344,7 +347,7 @@ def _local(entry: Entry) -> dict[str, Any]:
 
 
 def _row(entry: Entry, uri: str, known: _Known) -> dict[str, Any]:
-    """A row of `schema.SOURCES`."""
+    """A row of `schema.SOURCES_SCHEMA`."""
     error = known.error
     if NO_TEXT.search(uri):
         if stores.is_remote(uri):

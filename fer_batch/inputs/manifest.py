@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fer_batch.errors import InputError
-from fer_batch.schema import OWN_COLUMNS
-from fer_batch.storage.stores import content, is_remote
+from fer_batch.schema import RESERVED_COLUMNS
+from fer_batch.storage.stores import is_remote, read_file
 
 PATH_COLUMNS = ("path", "uri", "video", "file")
 DURATION_COLUMNS = ("duration_s", "duration")
@@ -124,7 +124,7 @@ def _suffix(path: str) -> str:
 
 
 def _content(path: str) -> bytes:
-    return content(path) if is_remote(path) else Path(path).read_bytes()
+    return read_file(path) if is_remote(path) else Path(path).read_bytes()
 
 
 def _text(path: str) -> str:
@@ -142,7 +142,7 @@ def _table(path: str) -> pa.Table:
         return _csv(path)
     try:
         if _suffix(path) == ".parquet":
-            return pq.read_table(pa.py_buffer(content(path)) if is_remote(path) else pa.OSFile(path))
+            return pq.read_table(pa.py_buffer(read_file(path)) if is_remote(path) else pa.OSFile(path))
         return _json_lines(path)
     except (pa.ArrowException, OSError) as error:
         said = str(error).strip().split("\n")[0]
@@ -219,7 +219,7 @@ def _own(path: str, table: pa.Table) -> pa.Table:
     columns: dict[str, pa.ChunkedArray] = {}
     for given, column in zip(table.column_names, table.columns, strict=True):
         name = re.sub(r"\W+", "_", given.strip().lower()) or "_"
-        if name in OWN_COLUMNS or name.startswith("p_"):
+        if name in RESERVED_COLUMNS or name.startswith("p_"):
             name = f"manifest_{name}"
         if name in columns:
             raise InputError(f"the manifest {path} has two columns {name}: name one otherwise")

@@ -1,4 +1,4 @@
-"""A listed file to what its container says: one row of `schema.PROBED`, whatever is wrong with it."""
+"""A listed file to what its container says: one row of `schema.PROBED_SCHEMA`, whatever is wrong with it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 import pyarrow as pa
 
 from fer_batch.errors import DecodeError, NoVideoError
-from fer_batch.schema import PROBED
+from fer_batch.schema import PROBED_SCHEMA
 from fer_batch.video.reader import read_info
 
 
 def probe_videos(sources: pa.Table, done: Callable[[int], None] = lambda files: None) -> pa.Table:
-    """Listed files, rows of `schema.SOURCES`, to rows of `schema.PROBED`; `done` is told of each, how many.
+    """Listed files, rows of `schema.SOURCES_SCHEMA`, to rows of `schema.PROBED_SCHEMA`; `done` is told of
+    each, how many.
 
     A stage of its own, where nothing but the reader of videos is imported: a worker is at it in no time.
     """
@@ -19,7 +20,7 @@ def probe_videos(sources: pa.Table, done: Callable[[int], None] = lambda files: 
     for source in sources.to_pylist():
         rows.append(probe_video(source))
         done(len(rows))
-    return pa.Table.from_pylist(rows, schema=PROBED)
+    return pa.Table.from_pylist(rows, schema=PROBED_SCHEMA)
 
 
 class Prober:
@@ -30,7 +31,7 @@ class Prober:
         """Called with the number of files that a call has done."""
 
     def probe(self, sources: pa.Table) -> pa.Table:
-        """Rows of `schema.SOURCES` to rows of `schema.PROBED`."""
+        """Rows of `schema.SOURCES_SCHEMA` to rows of `schema.PROBED_SCHEMA`."""
         return probe_videos(sources, self.heartbeat)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.config import AnalyzeConfig
-from fer_batch.schema import PLAN, PROBED, conform
+from fer_batch.schema import PLAN_SCHEMA, PROBED_SCHEMA, conform_table
 
 MAX_SEGMENTS_PER_BUNDLE = 64
 """In a bundle, so that a thousand clips of a second are still several bundles."""
@@ -29,7 +29,7 @@ MAX_PLANNED_S = 7 * 86_400.0
 def probe_as_needed(
     sources: pa.Table, config: AnalyzeConfig, probe: Callable[[pa.Table], pa.Table]
 ) -> pa.Table:
-    """Rows of `schema.SOURCES` to rows of `schema.PROBED`, in order of their uri.
+    """Rows of `schema.SOURCES_SCHEMA` to rows of `schema.PROBED_SCHEMA`, in order of their uri.
 
     `probe` opens those of which no manifest says how long they are; all where every frame is looked at, as
     the rate of frames then decides how far segments overlap.
@@ -39,12 +39,14 @@ def probe_as_needed(
     else:
         told = pc.and_(sources.column("duration_s").is_valid(), sources.column("error").is_null())
     known = sources.filter(told).append_column("status", pa.repeat("ok", pc.sum(told).as_py() or 0))
-    return pa.concat_tables([conform(known, PROBED), probe(sources.filter(pc.invert(told)))]).sort_by("uri")
+    return pa.concat_tables(
+        [conform_table(known, PROBED_SCHEMA), probe(sources.filter(pc.invert(told)))]
+    ).sort_by("uri")
 
 
 def planned_durations_s(videos: pa.Table) -> np.ndarray:
-    """Seconds that are worth segments, `(n,) float64`, of rows of `schema.PROBED`: a container may promise
-    years, and a manifest be wrong. NaN where nothing says how long a video is.
+    """Seconds that are worth segments, `(n,) float64`, of rows of `schema.PROBED_SCHEMA`: a container may
+    promise years, and a manifest be wrong. NaN where nothing says how long a video is.
     """
     promised = videos.column("duration_s").fill_null(np.nan).to_numpy()
     most = videos.column("size_bytes").to_numpy() / MIN_BYTES_PER_S
@@ -89,7 +91,8 @@ def compute_padding(
 def plan_segments(
     videos: pa.Table, config: AnalyzeConfig, half_window_s: float, model_id: str, workers: int
 ) -> pa.Table:
-    """Rows of `schema.PROBED` that are "ok" to rows of `schema.PLAN`, in order of video and time.
+    """Rows of `schema.PROBED_SCHEMA` that are "ok" to rows of `schema.PLAN_SCHEMA`, in order of video and
+    time.
 
     Bundles hold up to `bundle_s` of video, less where there is so little that `workers` would not all have
     some. Same videos, settings, model and workers: same plan. A bundle's id is a hash of its segments and
@@ -126,7 +129,7 @@ def plan_segments(
         "core_end_s": core_ends_s,
     }
     columns |= {name: named.column(name) for name in named.column_names}
-    return pa.table({name: columns[name] for name in PLAN.names}).cast(PLAN)
+    return pa.table({name: columns[name] for name in PLAN_SCHEMA.names}).cast(PLAN_SCHEMA)
 
 
 def split_into_bundles(segments: pa.Table) -> Iterator[tuple[str, pa.Table]]:

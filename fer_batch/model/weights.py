@@ -20,7 +20,7 @@ from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.model.network import GREY_MEAN, GREY_STD, Network
 from fer_batch.model.registry import build_network
 from fer_batch.model.window import PLACE_TOLERANCE
-from fer_batch.storage.files import write_bytes, write_json
+from fer_batch.storage.atomic import write_bytes, write_json
 
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 CARD_VERSION = 1

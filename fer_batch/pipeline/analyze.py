@@ -34,25 +34,25 @@ from fer_batch.pipeline.guard import GuardedProbe
 from fer_batch.pipeline.placement import place
 from fer_batch.pipeline.progress import gauged
 from fer_batch.pipeline.workers import Recognizing, Worker
-from fer_batch.run.finalize import RunSummary, finalize, unsuccessful
+from fer_batch.run.finalize import RunSummary, failed_videos, finalize
 from fer_batch.run.forget import complete_forget
 from fer_batch.run.plan import (
-    add_columns,
-    add_round,
-    attempts,
-    check_output,
-    clean,
-    described_anew,
-    read_segments,
-    read_videos,
+    add_manifest_columns,
+    add_planning_round,
+    changed_metadata,
+    create_run,
+    load_matching_run,
+    read_planned_segments,
+    read_planned_videos,
+    remove_leftovers,
     remove_run,
-    start_run,
+    select_sources_to_plan,
 )
-from fer_batch.run.results import done_bundles, faces_found, remove_damaged, write_result
+from fer_batch.run.results import list_done_bundles, read_face_count, remove_damaged_bundles, write_bundle
 from fer_batch.runtime import call_periodically, ray_session
-from fer_batch.schema import PLAN, PROBED, RESULTS, from_bundle, to_bundle
-from fer_batch.storage.folder import folder_of
-from fer_batch.storage.lease import lease
+from fer_batch.schema import PLAN_SCHEMA, PROBED_SCHEMA, RESULTS_SCHEMA, pack_bundle, unpack_bundles
+from fer_batch.storage.folder import open_folder
+from fer_batch.storage.lease import hold_lease
 
 PROBES_PER_TASK = 32
 PROBED_HERE = 64
@@ -119,15 +119,15 @@ def analyze(
     Ray is started.
     """
     config, limits = config or AnalyzeConfig(), limits or Limits()
-    out = folder_of(out).absolute()
+    out = open_folder(out).absolute()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
     card = check_checkpoint(checkpoint)
-    check_output(out, config, card, overwrite)  # before anything is made there
-    with lease(out, "analyze"):
-        run = check_output(out, config, card, overwrite)
+    load_matching_run(out, config, card, overwrite)  # before anything is made there
+    with hold_lease(out, "analyze"):
+        run = load_matching_run(out, config, card, overwrite)
         complete_forget(out)
         listing = list_videos(inputs)
-        again = unsuccessful(out) if run and retry_failed else PROBED.empty_table()
+        again = failed_videos(out) if run and retry_failed else PROBED_SCHEMA.empty_table()
         finished = run is not None and is_finished(out, listing, again)
         on_listing(listing, finished)
         if finished:
@@ -150,8 +150,10 @@ def is_finished(out: Path, listing: Listing, again: pa.Table) -> bool:
     """Whether a run has ended, and nothing of what is listed is to plan, and nothing of its plan to do."""
     if not (out / "_SUCCESS.json").exists():
         return False
-    known = read_videos(out)
-    if len(attempts(listing.sources, known, again)) or len(described_anew(listing.sources, known)):
+    known = read_planned_videos(out)
+    if len(select_sources_to_plan(listing.sources, known, again)) or len(
+        changed_metadata(listing.sources, known)
+    ):
         return False
     return next(pending_segments(out, _Meter(out / "results", lambda progress: None)), None) is None
 
@@ -167,29 +169,29 @@ def extend_plan(
     workers: int,
 ) -> None:
     """Plan what is listed and not planned yet, or changed, or among the failed that are to be tried `again`
-    (as `attempts` takes them), in `rounds`.
+    (as `select_sources_to_plan` takes them), in `rounds`.
 
     `run` is that of `out`, None for a new one. Ray is used where files have to be opened.
     """
-    known = read_videos(out) if run else PROBED.empty_table()
-    fresh = attempts(listing.sources, known, again)
-    described = described_anew(listing.sources, known)
+    known = read_planned_videos(out) if run else PROBED_SCHEMA.empty_table()
+    fresh = select_sources_to_plan(listing.sources, known, again)
+    described = changed_metadata(listing.sources, known)
     if len(described):  # first: of a video that has changed as well, the later round counts
-        add_columns(out, listing.columns)
-        add_round(out, described, PLAN.empty_table())
+        add_manifest_columns(out, listing.columns)
+        add_planning_round(out, described, PLAN_SCHEMA.empty_table())
     for number, part in enumerate(rounds(fresh, config.segment_s)):
         videos = probe_as_needed(part, config, lambda unknown: _probe(unknown, limits))
         segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
         if run is None and not number:
             remove_run(out)
-            start_run(out, config, card)
+            create_run(out, config, card)
         if not number:
-            add_columns(out, listing.columns)
-        add_round(out, videos, segments)
+            add_manifest_columns(out, listing.columns)
+        add_planning_round(out, videos, segments)
 
 
 def rounds(sources: pa.Table, segment_s: float) -> Iterator[pa.Table]:
-    """Listed videos, rows of `schema.SOURCES`, in parts of about ROUND segments each."""
+    """Listed videos, rows of `schema.SOURCES_SCHEMA`, in parts of about ROUND segments each."""
     lengths_s = sources.column("duration_s").fill_null(UNKNOWN * segment_s).to_numpy()
     counts = np.ceil(np.clip(lengths_s, segment_s, MAX_PLANNED_S) / segment_s)
     number = (np.cumsum(counts) - counts) // ROUND
@@ -202,19 +204,23 @@ def pending_segments(out: Path, meter: "_Meter") -> Iterator[pa.Table]:
     """Planned segments that are not done, round by round; `meter` expects them all before the first."""
     results = out / "results"
     results.mkdir(exist_ok=True)
-    clean(out)
-    videos = read_videos(out)
+    remove_leftovers(out)
+    videos = read_planned_videos(out)
     if not (out / "_SUCCESS.json").exists():
-        names = [pc.unique(part.column("bundle_id")) for part in read_segments(out, videos, ["bundle_id"])]
-        remove_damaged(results, {name for part in names for name in part.to_pylist()})
+        names = [
+            pc.unique(part.column("bundle_id")) for part in read_planned_segments(out, videos, ["bundle_id"])
+        ]
+        remove_damaged_bundles(results, {name for part in names for name in part.to_pylist()})
     began = time.monotonic()
-    done = pa.array(sorted(done_bundles(results)), pa.string())
+    done = pa.array(sorted(list_done_bundles(results)), pa.string())
     meter.every_s = max(meter.every_s, LOOKING * (time.monotonic() - began))
     meter.videos = len(videos)
-    for segments in read_segments(out, videos, ["video_id", "bundle_id", "core_start_s", "core_end_s"]):
+    for segments in read_planned_segments(
+        out, videos, ["video_id", "bundle_id", "core_start_s", "core_end_s"]
+    ):
         meter.expect(_without(segments, done))
     if meter.unfinished:
-        for segments in read_segments(out, videos):
+        for segments in read_planned_segments(out, videos):
             todo = _without(segments, done)
             if len(todo):
                 yield todo
@@ -233,7 +239,7 @@ def run_bundles(
     Bundles whose worker died are taken again, as long as any gets done. Those that then are left have taken
     worker after worker with them: their segments end as failed.
     """
-    left = [to_bundle(bundle_id, rows) for bundle_id, rows in split_into_bundles(plan)]
+    left = [pack_bundle(bundle_id, rows) for bundle_id, rows in split_into_bundles(plan)]
     fruitless = 0
     while left and fruitless < FRUITLESS:
         before = len(left)
@@ -242,11 +248,11 @@ def run_bundles(
         except Exception as error:
             if not any(isinstance(cause, WORKER_LOST) for cause in _causes(error)):
                 raise
-        done = done_bundles(results)
+        done = list_done_bundles(results)
         left = [bundle for bundle in left if _name(bundle) not in done]
         fruitless = fruitless + 1 if len(left) == before else 0
     for bundle in left:
-        write_result(results, _given_up(bundle, card))
+        write_bundle(results, _given_up(bundle, card))
 
 
 def _through_stages(
@@ -315,9 +321,9 @@ def _stage(
 
 
 def _probe(sources: pa.Table, limits: Limits) -> pa.Table:
-    """Listed files to rows of `schema.PROBED`; many are opened by all nodes of the cluster."""
+    """Listed files to rows of `schema.PROBED_SCHEMA`; many are opened by all nodes of the cluster."""
     if not sources.num_rows:
-        return PROBED.empty_table()
+        return PROBED_SCHEMA.empty_table()
     if len(sources) <= PROBED_HERE:
         with GuardedProbe(limits) as probe:
             return probe(sources)
@@ -342,12 +348,12 @@ def _given_up(bundle: pa.Table, card: Card) -> pa.Table:
     """A bundle of answers that there are none."""
     reason = "every worker that processed this segment crashed"
     rows = [
-        {name: row.get(name) for name in RESULTS.names}
+        {name: row.get(name) for name in RESULTS_SCHEMA.names}
         | {"status": "failed", "error": reason, "model_id": card.model_id, "moments": [], "faces": []}
         | dict.fromkeys(("read_s", "frames", "decode_s", "detect_s", "crop_s", "recognize_s"), 0)
-        for row in from_bundle(bundle, PLAN).to_pylist()
+        for row in unpack_bundles(bundle, PLAN_SCHEMA).to_pylist()
     ]
-    return to_bundle(_name(bundle), pa.Table.from_pylist(rows, schema=RESULTS))
+    return pack_bundle(_name(bundle), pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -358,7 +364,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _length_s(bundle: pa.Table) -> float:
-    rows = from_bundle(bundle, PLAN).select(["start_s", "end_s"]).to_pylist()
+    rows = unpack_bundles(bundle, PLAN_SCHEMA).select(["start_s", "end_s"]).to_pylist()
     return float(sum(row["end_s"] - row["start_s"] for row in rows))
 
 
@@ -396,9 +402,9 @@ class _Meter:
 
     def look(self) -> None:
         """See what has been done since the last time, and report."""
-        for bundle_id in self.length_s.keys() & done_bundles(self.results):
+        for bundle_id in self.length_s.keys() & list_done_bundles(self.results):
             self.video_s_done += self.length_s.pop(bundle_id)
-            self.faces += faces_found(self.results, bundle_id)
+            self.faces += read_face_count(self.results, bundle_id)
             for video in self.parts.pop(bundle_id):
                 self.open[video] -= 1
                 self.unfinished -= not self.open[video]

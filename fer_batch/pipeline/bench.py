@@ -19,9 +19,9 @@ from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments, split_into_bundles
 from fer_batch.model.recognize import check_checkpoint
 from fer_batch.pipeline.stages import AnalyzeStage
-from fer_batch.run.results import write_result
-from fer_batch.schema import RESULTS, from_bundle, to_bundle
-from fer_batch.storage.media import open_medium
+from fer_batch.run.results import write_bundle
+from fer_batch.schema import RESULTS_SCHEMA, pack_bundle, unpack_bundles
+from fer_batch.storage.media import open_media
 from fer_batch.timing import StageTimer
 
 STAGES = ("decode", "detect", "track", "crop", "encode", "window", "write")
@@ -76,9 +76,9 @@ def benchmark_videos(
 ) -> list[VideoBenchmark]:
     """Measure each video `runs` times: bare decoding and all stages alternate.
 
-    `sources` has the rows of `schema.SOURCES`. Everything runs in this process, on one thread of torch and
-    without Ray; the result file is written to a temporary folder. `on_video` is called with the result of
-    each video. Raises InputError, before any measurement, where a video cannot be read.
+    `sources` has the rows of `schema.SOURCES_SCHEMA`. Everything runs in this process, on one thread of
+    torch and without Ray; the result file is written to a temporary folder. `on_video` is called with the
+    result of each video. Raises InputError, before any measurement, where a video cannot be read.
     """
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
     card = check_checkpoint(checkpoint)
@@ -101,11 +101,11 @@ def benchmark_videos(
 def decode_bare(path: str | Path, offset: int | None = None) -> StageTimer:
     """Decode a video with FFmpeg's libraries on one thread, discard the frames, and time it as "bare".
 
-    `path` and `offset` are those of `open_medium`. Packets that cannot be decoded are skipped, as in an
+    `path` and `offset` are those of `open_media`. Packets that cannot be decoded are skipped, as in an
     analysis.
     """
     timer = StageTimer()
-    with av.open(open_medium(path, offset).place, mode="r") as container, suppress(av.FFmpegError):
+    with av.open(open_media(path, offset).place, mode="r") as container, suppress(av.FFmpegError):
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for packet in container.demux(stream):
@@ -118,8 +118,8 @@ def decode_bare(path: str | Path, offset: int | None = None) -> StageTimer:
 def _measure(
     stage: AnalyzeStage, video: dict[str, Any], plan: pa.Table, runs: int, settings: dict[str, Any]
 ) -> VideoBenchmark:
-    bundles = [to_bundle(bundle_id, rows) for bundle_id, rows in split_into_bundles(plan)]
-    stage(to_bundle("warm up", plan.slice(0, 1)))
+    bundles = [pack_bundle(bundle_id, rows) for bundle_id, rows in split_into_bundles(plan)]
+    stage(pack_bundle("warm up", plan.slice(0, 1)))
     staged, bare = [], []
     for _ in range(runs):
         bare.append(decode_bare(video["uri"], video["offset"]))
@@ -163,9 +163,9 @@ def _run_stages(stage: AnalyzeStage, bundles: list[pa.Table]) -> tuple[StageTime
         for bundle in bundles:
             result = stage(bundle)
             timer.restart()
-            write_result(Path(folder), result)
+            write_bundle(Path(folder), result)
             timer.record("write")
-            results.append(from_bundle(result, RESULTS))
+            results.append(unpack_bundles(result, RESULTS_SCHEMA))
         total.record("total")
     timer.add(stage.faces.timer)
     timer.add(stage.recognize.recognizer.timer)

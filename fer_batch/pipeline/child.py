@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from fer_batch.config import Limits
-from fer_batch.faults import point
+from fer_batch.faults import fault_point
 
 START_TIMEOUT_S = 300.0
 """Time limit for the start of a child, which imports torch, perhaps from a slow disk."""
@@ -181,7 +181,7 @@ def serve_calls(descriptor: int) -> None:
                 method, arguments = connection.recv()
             except EOFError:
                 return
-            point(f"child.{method}")
+            fault_point(f"child.{method}")
             connection.send_bytes(_run_call(getattr(target, method), arguments))
 
 

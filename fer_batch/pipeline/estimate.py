@@ -15,8 +15,8 @@ from fer_batch.inputs.listing import Listing, list_videos
 from fer_batch.inputs.segments import plan_segments, planned_durations_s, probe_as_needed
 from fer_batch.model.weights import Card
 from fer_batch.pipeline.guard import GuardedProbe
-from fer_batch.schema import PROBED
-from fer_batch.storage.stores import BLOCK
+from fer_batch.schema import PROBED_SCHEMA
+from fer_batch.storage.stores import BLOCK_BYTES
 
 BASE_COST_MS, MEGAPIXEL_COST_MS = 55.0, 32.0
 """CPU time of a second of video at five sampled frames a second: a constant, and a part for each megapixel of
@@ -39,9 +39,9 @@ class RunEstimate:
 
     listing: Listing
     videos: pa.Table
-    """Rows of `schema.PROBED`."""
+    """Rows of `schema.PROBED_SCHEMA`."""
     segments: pa.Table
-    """Rows of `schema.PLAN`."""
+    """Rows of `schema.PLAN_SCHEMA`."""
     video_s: float
     """Length of all videos whose length is known, in seconds."""
     cpu_s: float
@@ -103,7 +103,7 @@ def _probe_locally(sources: pa.Table, limits: Limits) -> pa.Table:
     size = max(math.ceil(len(sources) / (os.cpu_count() or 1)), 1)
     parts = [sources.slice(first, size) for first in range(0, len(sources), size)]
     with ThreadPoolExecutor() as threads:
-        return pa.concat_tables([PROBED.empty_table(), *threads.map(probe_part, parts)])
+        return pa.concat_tables([PROBED_SCHEMA.empty_table(), *threads.map(probe_part, parts)])
 
 
 def _costs_ms(videos: pa.Table, config: AnalyzeConfig) -> np.ndarray:
@@ -126,7 +126,7 @@ def _estimate_store_reads(videos: pa.Table, segments: pa.Table) -> tuple[int, in
     video_s = np.nan_to_num(planned_durations_s(videos))
     sizes = videos.column("size_bytes").to_numpy().astype(np.float64)
     sizes = np.where(sizes > 0, sizes, video_s * ASSUMED_BYTES_PER_S)
-    index_bytes = np.minimum(sizes, EXTRA_BLOCKS * BLOCK)
+    index_bytes = np.minimum(sizes, EXTRA_BLOCKS * BLOCK_BYTES)
     probe_bytes = index_bytes[videos.column("codec").is_valid().to_numpy()]
 
     opened = segments.group_by(["video_id", "bundle_id"]).aggregate([("start_s", "min"), ("end_s", "max")])
@@ -137,5 +137,5 @@ def _estimate_store_reads(videos: pa.Table, segments: pa.Table) -> tuple[int, in
     read_bytes = np.minimum(sizes[owner] * shares + index_bytes[owner], sizes[owner] * 1.2)
     read_bytes = np.where(lengths_s > 0, read_bytes, sizes[owner])
 
-    requests = sum(float(np.sum(1 + np.ceil(part / BLOCK))) for part in (probe_bytes, read_bytes))
+    requests = sum(float(np.sum(1 + np.ceil(part / BLOCK_BYTES))) for part in (probe_bytes, read_bytes))
     return round(requests), round(float(probe_bytes.sum() + read_bytes.sum()))

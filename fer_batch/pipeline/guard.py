@@ -5,9 +5,17 @@ from typing import Any
 import pyarrow as pa
 
 from fer_batch.config import Limits
-from fer_batch.faults import point
+from fer_batch.faults import fault_point
 from fer_batch.pipeline.child import BrokenWorkerError, CallFailedError, WorkerProcess
-from fer_batch.schema import FACES, PLAN, PROBED, RESULTS, bundled, from_bundle, to_bundle
+from fer_batch.schema import (
+    FACES_SCHEMA,
+    PLAN_SCHEMA,
+    PROBED_SCHEMA,
+    RESULTS_SCHEMA,
+    bundle_schema,
+    pack_bundle,
+    unpack_bundles,
+)
 
 MAX_SLOWDOWN = 100.0
 """Time limit of a segment as a multiple of its length, however regular its heartbeats are."""
@@ -19,28 +27,34 @@ PROBES_PER_CALL = 64
 class GuardedStage:
     """A stage of `pipeline.stages` ("AnalyzeStage" or "FacesStage") that runs in a child process.
 
-    It takes planned segments, `bundled(PLAN)`, and returns the same table as the stage itself. A segment that
-    cannot be processed has the status "failed", or "partial" if some of it could be, and the reason.
+    It takes planned segments, `bundle_schema(PLAN_SCHEMA)`, and returns the same table as the stage
+    itself. A segment that cannot be processed has the status "failed", or "partial" if some of it could
+    be, and the reason.
     """
 
     def __init__(self, name: str, arguments: tuple[Any, ...], limits: Limits) -> None:
         self.child = WorkerProcess(f"fer_batch.pipeline.stages:{name}", arguments, limits)
         self.recognizes = name == "AnalyzeStage"
-        self.empty = bundled(RESULTS if self.recognizes else FACES).empty_table()
+        self.empty = bundle_schema(RESULTS_SCHEMA if self.recognizes else FACES_SCHEMA).empty_table()
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
-        point("guard.bundle")
+        fault_point("guard.bundle")
         results = [self.empty]
         for number in range(bundles.num_rows):
             bundle = bundles.slice(number, 1)
             timeouts: dict[str, int] = {}
-            rows = [self._run_guarded(segment, timeouts) for segment in from_bundle(bundle, PLAN).to_pylist()]
-            faces = to_bundle(bundle.column("bundle_id")[0].as_py(), pa.concat_tables(rows))
+            rows = [
+                self._run_guarded(segment, timeouts)
+                for segment in unpack_bundles(bundle, PLAN_SCHEMA).to_pylist()
+            ]
+            faces = pack_bundle(bundle.column("bundle_id")[0].as_py(), pa.concat_tables(rows))
             results.append(self._recognize(faces) if self.recognizes else faces)
         return pa.concat_tables(results)
 
     def _run_guarded(self, segment: dict[str, Any], timeouts: dict[str, int]) -> pa.Table:
-        """Return the row of FACES of one segment; `timeouts` counts each video's consecutive timeouts."""
+        """Return the row of FACES_SCHEMA of one segment; `timeouts` counts each video's consecutive
+        timeouts.
+        """
         video = segment["video_id"]
         if timeouts.get(video, 0) >= MAX_TIMEOUTS:
             return _failed_row(segment, f"skipped: the previous {MAX_TIMEOUTS} segments timed out")
@@ -68,7 +82,11 @@ class GuardedStage:
             return _failed_row(segment, reason)
         (row,) = part.to_pylist()
         row |= {"core_end_s": segment["core_end_s"], "status": "partial", "error": reason}
-        return pa.Table.from_pylist([row], schema=FACES) if row["frames"] else _failed_row(segment, reason)
+        return (
+            pa.Table.from_pylist([row], schema=FACES_SCHEMA)
+            if row["frames"]
+            else _failed_row(segment, reason)
+        )
 
     def _recognize(self, faces: pa.Table) -> pa.Table:
         try:
@@ -94,7 +112,7 @@ class GuardedProbe:
         self.child.close()
 
     def __call__(self, sources: pa.Table) -> pa.Table:
-        tables = [PROBED.empty_table()]
+        tables = [PROBED_SCHEMA.empty_table()]
         for first in range(0, len(sources), PROBES_PER_CALL):
             tables += self._probe(sources.slice(first, PROBES_PER_CALL))
         return pa.concat_tables(tables)
@@ -110,7 +128,7 @@ class GuardedProbe:
             file = sources.slice(reached, 1)
             if error.timed_out or len(sources) == 1:  # a second timeout would show nothing new
                 row = file.to_pylist()[0] | {"status": "failed", "error": str(error)}
-                probed = [pa.Table.from_pylist([row], schema=PROBED)]
+                probed = [pa.Table.from_pylist([row], schema=PROBED_SCHEMA)]
             else:
                 probed = self._probe(file)
             before = self._probe(sources.slice(0, reached))
@@ -118,7 +136,7 @@ class GuardedProbe:
 
 
 def _failed_row(segment: dict[str, Any], reason: str) -> pa.Table:
-    row = {name: segment[name] for name in FACES.names if name in segment} | {
+    row = {name: segment[name] for name in FACES_SCHEMA.names if name in segment} | {
         "status": "failed",
         "error": reason,
         "read_s": 0.0,
@@ -130,4 +148,4 @@ def _failed_row(segment: dict[str, Any], reason: str) -> pa.Table:
         "detect_s": 0.0,
         "crop_s": 0.0,
     }
-    return pa.Table.from_pylist([row], schema=FACES)
+    return pa.Table.from_pylist([row], schema=FACES_SCHEMA)

@@ -15,7 +15,15 @@ import torch
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.model.recognize import Recognizer
-from fer_batch.schema import FACES, OPENED, PLAN, RESULTS, bundled, from_bundle, to_bundle
+from fer_batch.schema import (
+    CONTAINER_COLUMNS,
+    FACES_SCHEMA,
+    PLAN_SCHEMA,
+    RESULTS_SCHEMA,
+    bundle_schema,
+    pack_bundle,
+    unpack_bundles,
+)
 from fer_batch.timing import StageTimer
 from fer_batch.vision.crop import CROP_SIZE
 from fer_batch.vision.detect import FaceDetector
@@ -23,9 +31,9 @@ from fer_batch.vision.faces import extract_faces
 
 
 class FacesStage:
-    """Planned segments to faces and crops: `bundled(PLAN)` to `bundled(FACES)`, on the CPU or a share of a
-    GPU, which it has if there is one, unless `gpu` is False. With `ahead`, a second thread decodes up to so
-    many moments ahead of the detector.
+    """Planned segments to faces and crops: `bundle_schema(PLAN_SCHEMA)` to `bundle_schema(FACES_SCHEMA)`,
+    on the CPU or a share of a GPU, which it has if there is one, unless `gpu` is False. With `ahead`, a
+    second thread decodes up to so many moments ahead of the detector.
     """
 
     def __init__(self, config: AnalyzeConfig, crop_scale: float, ahead: int = 0, gpu: bool = True) -> None:
@@ -37,17 +45,19 @@ class FacesStage:
         """Called with the time of each moment that was decoded."""
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
-        return _segments_through(bundles, PLAN, FACES, lambda segments: [self._faces(s) for s in segments])
+        return _segments_through(
+            bundles, PLAN_SCHEMA, FACES_SCHEMA, lambda segments: [self._faces(s) for s in segments]
+        )
 
     def extract_faces(self, segment: dict[str, Any]) -> pa.Table:
-        """One planned segment, a row of PLAN, to a row of FACES."""
-        return pa.Table.from_pylist([self._faces(segment)], schema=FACES)
+        """One planned segment, a row of PLAN_SCHEMA, to a row of FACES."""
+        return pa.Table.from_pylist([self._faces(segment)], schema=FACES_SCHEMA)
 
     def _faces(self, segment: dict[str, Any]) -> dict[str, Any]:
         seen = extract_faces(segment, self.config, self.detector, self.crop_scale, self.ahead, self.heartbeat)
         self.timer.add(seen.timer)
         return {
-            **{name: segment[name] for name in FACES.names if name in segment},
+            **{name: segment[name] for name in FACES_SCHEMA.names if name in segment},
             "status": seen.status,
             "error": seen.error,
             "read_s": seen.read_s,
@@ -58,12 +68,13 @@ class FacesStage:
             "decode_s": seen.timer.wall_s["decode"],
             "detect_s": seen.timer.wall_s["detect"] + seen.timer.wall_s["track"],
             "crop_s": seen.timer.wall_s["crop"],
-            **{name: getattr(seen.info, name, None) for name in OPENED},
+            **{name: getattr(seen.info, name, None) for name in CONTAINER_COLUMNS},
         }
 
 
 class RecognizeStage:
-    """Faces and crops to answers: `bundled(FACES)` to `bundled(RESULTS)`, on the CPU or a share of a GPU.
+    """Faces and crops to answers: `bundle_schema(FACES_SCHEMA)` to `bundle_schema(RESULTS_SCHEMA)`, on the
+    CPU or a share of a GPU.
 
     All segments that come together, of however many videos, share the batches of the model.
     """
@@ -72,7 +83,7 @@ class RecognizeStage:
         self.recognizer = Recognizer(checkpoint, _device(), flip)
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
-        return _segments_through(bundles, FACES, RESULTS, self._answers)
+        return _segments_through(bundles, FACES_SCHEMA, RESULTS_SCHEMA, self._answers)
 
     def _answers(self, segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
         began = time.perf_counter()
@@ -136,13 +147,13 @@ def _segments_through(
     work: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
 ) -> pa.Table:
     """The segments of all bundles through `work`, a row a segment, and back into their bundles."""
-    rows = iter(work(from_bundle(bundles, given).to_pylist()))
+    rows = iter(work(unpack_bundles(bundles, given).to_pylist()))
     counts = pc.list_value_length(bundles.column("segments")).to_pylist()
     parts = [
-        to_bundle(bundle_id, pa.Table.from_pylist(list(itertools.islice(rows, count)), schema=made))
+        pack_bundle(bundle_id, pa.Table.from_pylist(list(itertools.islice(rows, count)), schema=made))
         for bundle_id, count in zip(bundles.column("bundle_id").to_pylist(), counts, strict=True)
     ]
-    return pa.concat_tables([bundled(made).empty_table(), *parts])
+    return pa.concat_tables([bundle_schema(made).empty_table(), *parts])
 
 
 def _device(gpu: bool = True) -> str:

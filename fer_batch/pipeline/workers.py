@@ -10,7 +10,7 @@ import pyarrow as pa
 from fer_batch.config import Limits
 from fer_batch.pipeline.child import BrokenWorkerError
 from fer_batch.pipeline.guard import GuardedStage
-from fer_batch.run.results import finish
+from fer_batch.run.results import process_bundles
 
 
 class Worker(GuardedStage):
@@ -29,7 +29,7 @@ class Worker(GuardedStage):
     def __call__(self, bundles: pa.Table) -> pa.Table:
         look = super().__call__
         try:
-            return look(bundles) if self.results is None else finish(self.results, bundles, look)
+            return look(bundles) if self.results is None else process_bundles(self.results, bundles, look)
         except BrokenWorkerError as error:
             print(error, file=sys.stderr, flush=True)
             os._exit(1)
@@ -44,4 +44,4 @@ class Recognizing:
         self.stage, self.results = RecognizeStage(checkpoint, flip), results
 
     def __call__(self, faces: pa.Table) -> pa.Table:
-        return finish(self.results, faces, self.stage)
+        return process_bundles(self.results, faces, self.stage)

@@ -18,26 +18,40 @@ from deltalake import DeltaTable, PostCommitHookProperties, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from fer_batch.errors import OutputError
-from fer_batch.faults import point
+from fer_batch.faults import fault_point
 from fer_batch.inputs.manifest import COLUMN_TYPES, manifest_values
-from fer_batch.run.plan import clean, own_columns, read_run, read_segments, read_videos
-from fer_batch.run.results import done_bundles, read_results
+from fer_batch.run.plan import (
+    own_columns,
+    read_planned_segments,
+    read_planned_videos,
+    read_run,
+    remove_leftovers,
+)
+from fer_batch.run.results import list_done_bundles, read_results
 from fer_batch.run.snapshot import (
     TABLES,
-    live_files,
+    list_table_files,
+    lock_if_unread,
     open_tables,
     read_snapshot,
-    unread,
     write_snapshot,
 )
-from fer_batch.run.stitch import stitch
-from fer_batch.schema import MOMENTS, OPENED, PLAN, SCHEMA_VERSION, VIDEOS, conform, tracks_schema
-from fer_batch.storage.files import remove_tree, source, sync, write_json
+from fer_batch.run.stitch import stitch_segments
+from fer_batch.schema import (
+    CONTAINER_COLUMNS,
+    MOMENTS_SCHEMA,
+    PLAN_SCHEMA,
+    SCHEMA_VERSION,
+    VIDEOS_SCHEMA,
+    conform_table,
+    tracks_schema,
+)
+from fer_batch.storage.atomic import remove_tree, source, sync_to_disk, write_json
 from fer_batch.storage.folder import delta_options
 
 PROPERTIES = {"delta.dataSkippingNumIndexedCols": "0"}
 """The log holds no statistics, which would be names of videos that stay when their rows have gone."""
-KEEP_LOG = PostCommitHookProperties(cleanup_expired_logs=False)
+KEEP_LOG_FILES = PostCommitHookProperties(cleanup_expired_logs=False)
 """While tables are written readers open the versions of before, however old they are."""
 KEY = ("video_id", "version", "attempt")
 """What tells an answer to a video from one to what it was before."""
@@ -73,11 +87,11 @@ def finalize(out: Path, anew: bool = False) -> RunSummary:
     up.
     """
     run = read_run(out)
-    clean(out)
-    videos = read_videos(out)
-    done = pa.array(sorted(done_bundles(out / "results")), pa.string())
+    remove_leftovers(out)
+    videos = read_planned_videos(out)
+    done = pa.array(sorted(list_done_bundles(out / "results")), pa.string())
     count = left = 0
-    for segments in read_segments(out, videos, ["bundle_id"]):
+    for segments in read_planned_segments(out, videos, ["bundle_id"]):
         count += len(segments)
         left += pc.sum(pc.invert(pc.is_in(segments.column("bundle_id"), done))).as_py() or 0
     if left:
@@ -86,9 +100,9 @@ def finalize(out: Path, anew: bool = False) -> RunSummary:
         )
     classes, columns = tuple(run["classes"]), own_columns(run)
     schemas = table_schemas(classes, columns)
-    tables = standing_tables(out, schemas) or _new_tables(out, schemas, run)
+    tables = open_current_tables(out, schemas) or _new_tables(out, schemas, run)
     before = {name: (table.version(), set(table.file_uris())) for name, table in tables.items()}
-    planned = keys(videos, columns)
+    planned = planned_keys(videos, columns)
     touched = _touched(planned, _stored(tables["videos"], columns), anew)
     if touched:
         (out / "_SUCCESS.json").unlink(missing_ok=True)
@@ -100,10 +114,10 @@ def finalize(out: Path, anew: bool = False) -> RunSummary:
                 rows[name].cast(schemas[name]),
                 mode="overwrite",
                 predicate=f"bucket = {bucket}",
-                post_commithook_properties=KEEP_LOG,
+                post_commithook_properties=KEEP_LOG_FILES,
             )
-            point(f"finalize.{name}")
-    wrong = list(wrong_rows(out, tables, planned, columns, touched))
+            fault_point(f"finalize.{name}")
+    wrong = list(check_tables(out, tables, planned, columns, touched))
     if wrong:
         more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
         raise OutputError(f"the tables in {out} don't add up: {'; '.join(wrong[:NAMED])}{more}")
@@ -111,23 +125,23 @@ def finalize(out: Path, anew: bool = False) -> RunSummary:
         for name, table in tables.items():
             _sync(out / name, table, *before[name])
         write_snapshot(out, tables)
-    point("finalize.snapshot")
-    with unread(out) as free:  # who reads the files by their folder would see what was replaced too
+    fault_point("finalize.snapshot")
+    with lock_if_unread(out) as free:  # who reads the files by their folder would see what was replaced too
         if free:
-            vacuum(out)
+            remove_stale_files(out)
     for table in tables.values():
         table.cleanup_metadata()
-    summary = summarize(out)
+    summary = summarize_run(out)
     totals = {"videos": summary.videos, "moments": summary.moments, "faces": summary.faces}
     write_json(out / "_SUCCESS.json", totals, "success")
-    point("finalize.success")
+    fault_point("finalize.success")
     return summary
 
 
-def summarize(out: Path) -> RunSummary:
+def summarize_run(out: Path) -> RunSummary:
     """The totals of a finished run, from its tables."""
     tables = open_tables(out)
-    videos = _rows(tables["videos"], VIDEOS).sort_by("uri")
+    videos = _rows(tables["videos"], VIDEOS_SCHEMA).sort_by("uri")
     ends = videos.column("status").value_counts().to_pylist()
     trouble = videos.filter(pc.invert(pc.is_in(videos.column("status"), pa.array(["ok", "no_faces"]))))
     return RunSummary(
@@ -139,43 +153,48 @@ def summarize(out: Path) -> RunSummary:
         seconds=pc.sum(videos.column("read_s")).as_py() or 0.0,
         moments=pc.sum(videos.column("moments")).as_py() or 0,
         faces=sum(
-            pq.read_metadata(source(path)).num_rows for path in live_files(out / "tracks", tables["tracks"])
+            pq.read_metadata(source(path)).num_rows
+            for path in list_table_files(out / "tracks", tables["tracks"])
         ),
         tracks=pc.sum(videos.column("tracks")).as_py() or 0,
     )
 
 
-def unsuccessful(out: Path) -> pa.Table:
+def failed_videos(out: Path) -> pa.Table:
     """`video_id`, `version` and `attempt` of the videos that the tables have as failed or partial; none where
     there are no tables yet.
     """
-    key = pa.schema([VIDEOS.field(name) for name in KEY])
+    key = pa.schema([VIDEOS_SCHEMA.field(name) for name in KEY])
     if read_snapshot(out) is None and not (out / "_SUCCESS.json").exists():
         return key.empty_table()
-    rows = _rows(open_tables(out)["videos"], VIDEOS)
+    rows = _rows(open_tables(out)["videos"], VIDEOS_SCHEMA)
     failed = rows.filter(pc.is_in(rows.column("status"), pa.array(["failed", "partial"])))
     return _filled(failed).select(list(KEY))
 
 
-def vacuum(out: Path) -> None:
+def remove_stale_files(out: Path) -> None:
     """Remove every file of the tables that the state which readers see does not need."""
     for name, table in open_tables(out).items():
-        live = set(live_files(out / name, table))
+        live = set(list_table_files(out / name, table))
         stale = {path for path in (out / name).glob("bucket=*/*") if path not in live}
         # Names that the Delta library gives to what it has not committed.
         stale |= {path for mark in ("*.tmp", "*#*") for path in (out / name / "_delta_log").glob(mark)}
         for path in stale:
             path.unlink()
-    point("finalize.vacuum")
+    fault_point("finalize.remove_stale_files")
 
 
 def table_schemas(classes: tuple[str, ...], columns: Mapping[str, str]) -> dict[str, pa.Schema]:
     """The columns of each table, for a model of these classes and the owner's columns of `videos`."""
     own = [pa.field(name, COLUMN_TYPES[kind]) for name, kind in columns.items()]
-    return {"moments": MOMENTS, "tracks": tracks_schema(classes), "videos": pa.schema([*VIDEOS, *own])}
+    return {
+        "moments": MOMENTS_SCHEMA,
+        "tracks": tracks_schema(classes),
+        "videos": pa.schema([*VIDEOS_SCHEMA, *own]),
+    }
 
 
-def standing_tables(out: Path, schemas: dict[str, pa.Schema]) -> dict[str, DeltaTable] | None:
+def open_current_tables(out: Path, schemas: dict[str, pa.Schema]) -> dict[str, DeltaTable] | None:
     """The tables as readers see them, at their latest version, with nothing else in their folders; None where
     there are none, or of other columns.
     """
@@ -188,12 +207,12 @@ def standing_tables(out: Path, schemas: dict[str, pa.Schema]) -> dict[str, Delta
         return None
     if any(pa.schema(seen[name].schema().to_arrow()) != schemas[name] for name in TABLES):
         return None
-    if not all(path.exists() for name in TABLES for path in live_files(out / name, seen[name])):
+    if not all(path.exists() for name in TABLES for path in list_table_files(out / name, seen[name])):
         return None
     for name in TABLES:
         if set(tables[name].file_uris()) != set(seen[name].file_uris()):
-            tables[name].restore(seen[name].version(), post_commithook_properties=KEEP_LOG)
-    vacuum(out)
+            tables[name].restore(seen[name].version(), post_commithook_properties=KEEP_LOG_FILES)
+    remove_stale_files(out)
     return tables
 
 
@@ -221,18 +240,18 @@ def _new_tables(out: Path, schemas: dict[str, pa.Schema], run: dict[str, Any]) -
 def _sync(folder: Path, table: DeltaTable, version: int, files: set[str]) -> None:
     """See to it that what was added to a table since then outlives a power failure."""
     old = {path.rsplit("/", 1)[-1] for path in files}
-    new = [path for path in live_files(folder, table) if path.name not in old]
+    new = [path for path in list_table_files(folder, table) if path.name not in old]
     log = folder / "_delta_log"
     commits = [log / f"{number:020d}.json" for number in range(version, table.version() + 1)]
     for path in (*new, *commits, *{path.parent for path in new}, log, folder, folder.parent):
-        sync(path)
+        sync_to_disk(path)
 
 
 def _rows(table: DeltaTable, schema: pa.Schema) -> pa.Table:
     """`videos` in these columns, also where it is of an older schema."""
     known = {f.name for f in table.schema().fields}
     columns = [name for name in schema.names if name in known]
-    return conform(pa.table(table.to_pyarrow_table(columns=columns)), schema)
+    return conform_table(pa.table(table.to_pyarrow_table(columns=columns)), schema)
 
 
 def _filled(videos: pa.Table) -> pa.Table:
@@ -241,7 +260,7 @@ def _filled(videos: pa.Table) -> pa.Table:
     return videos.set_column(column, videos.field(column), videos.column(column).fill_null(0))
 
 
-def keys(videos: pa.Table, columns: Mapping[str, str]) -> pa.Table:
+def planned_keys(videos: pa.Table, columns: Mapping[str, str]) -> pa.Table:
     """What tells the rows of `videos` that there should be, as planned, from others: KEY, the bucket, and the
     owner's columns; with their `uri`.
     """
@@ -270,7 +289,7 @@ def _touched(planned: pa.Table, stored: pa.Table, anew: bool) -> list[int]:
 
 
 def _missing(rows: pa.Table, among: pa.Table) -> pa.ChunkedArray:
-    """Which of these `keys` are not among those."""
+    """Which of these `planned_keys` are not among those."""
     among = among.combine_chunks()
     place = pc.index_in(rows.column("video_id"), among.column("video_id").combine_chunks())
     same = place.is_valid()
@@ -282,15 +301,15 @@ def _missing(rows: pa.Table, among: pa.Table) -> pa.ChunkedArray:
     return pc.invert(same)
 
 
-def wrong_rows(
+def check_tables(
     out: Path,
     tables: dict[str, DeltaTable],
     planned: pa.Table,
     columns: Mapping[str, str],
     checked: Iterable[int] | None = None,
 ) -> Iterator[str]:
-    """What is wrong with the tables: all of `videos` against the `keys` of those that are planned, and with
-    it the rows of the others in the buckets that are to be checked, all by default.
+    """What is wrong with the tables: all of `videos` against the `planned_keys` of those that are planned,
+    and with it the rows of the others in the buckets that are to be checked, all by default.
     """
     more = ("uri", "moments", "moments_with_face", "tracks")
     stored = _stored(tables["videos"], columns, more).sort_by("bucket")
@@ -383,7 +402,7 @@ def _counted(paths: list[Path], key: list[str], more: list[str]) -> dict[str, di
 def _files_by_bucket(folder: Path, table: DeltaTable) -> dict[int, list[Path]]:
     """The files of a table, by bucket."""
     files: dict[int, list[Path]] = {}
-    for path in live_files(folder, table):
+    for path in list_table_files(folder, table):
         files.setdefault(int(path.parent.name.removeprefix("bucket=")), []).append(path)
     return files
 
@@ -395,7 +414,7 @@ def _by_bucket(out: Path, videos: pa.Table, touched: list[int]) -> Iterator[tupl
     for first in range(0, len(touched), BUCKETS_AT_ONCE):
         group = touched[first : first + BUCKETS_AT_ONCE]
         mine = videos.filter(pc.is_in(videos.column("bucket"), pa.array(group, pa.int32()))).combine_chunks()
-        segments = pa.concat_tables([PLAN.empty_table(), *read_segments(out, mine)])
+        segments = pa.concat_tables([PLAN_SCHEMA.empty_table(), *read_planned_segments(out, mine)])
         place = pc.index_in(segments.column("video_id"), mine.column("video_id").combine_chunks())
         owners = mine.column("bucket").take(place)
         for bucket in group:
@@ -419,7 +438,7 @@ def _bucket(
     videos = videos.sort_by("video_id").combine_chunks()
     ids = videos.column("video_id").combine_chunks()
     results = read_results(out / "results", plan)
-    timelines = stitch(results, classes)
+    timelines = stitch_segments(results, classes)
     answers = results.select(ANSWERED).combine_chunks()
     answers = answers.sort_by([("video_id", "ascending"), ("index", "ascending")])
     edges = np.searchsorted(pc.index_in(answers.column("video_id"), ids).to_numpy(), np.arange(len(ids) + 1))
@@ -444,7 +463,7 @@ def _bucket(
     np.maximum.at(tracks, places["tracks"], tables["tracks"].column("track_id").to_numpy() + 1)
     rows = [
         {
-            **{k: video[k] for k in VIDEOS.names if k in video},
+            **{k: video[k] for k in VIDEOS_SCHEMA.names if k in video},
             **manifest_values(video["extra"], own),
             **_outcome(video, {k: v[edges[n] : edges[n + 1]] for k, v in columns.items()}, with_face[n] > 0),
             "moments": moments[n],
@@ -457,7 +476,7 @@ def _bucket(
 
 
 TIMINGS = ("decode_s", "detect_s", "crop_s", "recognize_s")
-ANSWERED = ["video_id", "index", "status", "error", "read_s", "model_id", *OPENED, *TIMINGS]
+ANSWERED = ["video_id", "index", "status", "error", "read_s", "model_id", *CONTAINER_COLUMNS, *TIMINGS]
 """What of the answers to a video's segments says how it ended."""
 
 
@@ -475,7 +494,7 @@ def _outcome(video: dict[str, Any], segments: dict[str, list[Any]], has_faces: b
             status = "ok" if has_faces else "no_faces"
     opened: dict[str, Any] = {}
     if video["fps"] is None:  # not asked before: what was told is of less worth
-        for name in OPENED:
+        for name in CONTAINER_COLUMNS:
             seen = (value for value in segments[name] if value is not None)
             opened[name] = next(seen, video[name])
     return {

@@ -11,74 +11,80 @@ from deltalake import write_deltalake
 
 from fer_batch import faults
 from fer_batch.errors import InputError, OutputError
-from fer_batch.run.finalize import KEEP_LOG, finalize, standing_tables, table_schemas, vacuum
-from fer_batch.run.people import read_people, without_videos, write_people
-from fer_batch.run.plan import own_columns, read_run, read_segments, read_videos
-from fer_batch.run.results import done_bundles, write_result
+from fer_batch.run.finalize import (
+    KEEP_LOG_FILES,
+    finalize,
+    open_current_tables,
+    remove_stale_files,
+    table_schemas,
+)
+from fer_batch.run.people import drop_videos, read_people, write_people
+from fer_batch.run.plan import own_columns, read_planned_segments, read_planned_videos, read_run
+from fer_batch.run.results import list_done_bundles, write_bundle
 from fer_batch.run.snapshot import TABLES, write_snapshot
-from fer_batch.schema import PEOPLE, RESULTS, conform, to_bundle
-from fer_batch.storage.files import content, remove_tree, source, write_json, write_parquet
-from fer_batch.storage.folder import folder_of
-from fer_batch.storage.lease import lease
+from fer_batch.schema import PEOPLE_SCHEMA, RESULTS_SCHEMA, conform_table, pack_bundle
+from fer_batch.storage.atomic import content, remove_tree, source, write_json, write_parquet
+from fer_batch.storage.folder import open_folder
+from fer_batch.storage.lease import hold_lease
 
-BEGUN = ".forget.json"
+FORGET_MARKER = ".forget.json"
 """Names the videos that are being forgotten, from the first step to the last."""
 SHOWN = 10
 """Candidates that are named where several videos have one name."""
 
 
-def forget(out: Path, names: Sequence[str]) -> list[str]:
+def forget_videos(out: Path, names: Sequence[str]) -> list[str]:
     """Remove all that `out` holds of these videos, each named by its id, uri or file name; their uris.
 
     Readers that have the tables open may fail. Killed at any step, it is completed by the next start of
     itself, of `analyze` or of the command `finalize`. Raises InputError, with nothing changed, where a name
     is no video's or several videos'; OutputError where `out` holds no run, is in use, or can't be read.
     """
-    out = folder_of(out).absolute()
+    out = open_folder(out).absolute()
     read_run(out)
-    with lease(out, "forget"):
-        videos = begun(out)
+    with hold_lease(out, "forget"):
+        videos = read_forget_marker(out)
         known = videos | _planned(out)
         videos |= {video_id: known[video_id] for video_id in [_find(name, known, out) for name in names]}
         if videos:
-            write_json(out / BEGUN, {"videos": videos})
-            faults.point("forget.begun")
+            write_json(out / FORGET_MARKER, {"videos": videos})
+            faults.fault_point("forget.read_forget_marker")
             complete_forget(out)
     return sorted(videos.values())
 
 
 def complete_forget(out: Path) -> None:
-    """Do again all steps of a `forget` that has begun, if one has; whoever calls it has the lease."""
-    if not (out / BEGUN).exists():
+    """Do again all steps of a `forget_videos` that has begun, if one has; whoever calls it has the lease."""
+    if not (out / FORGET_MARKER).exists():
         return
-    ids = set(begun(out))
+    ids = set(read_forget_marker(out))
     (out / "_SUCCESS.json").unlink(missing_ok=True)
     for path in [*out.glob(".*.tmp"), *(out / "plan").glob(".*.tmp"), *(out / "results").glob(".*.tmp")]:
         path.unlink(missing_ok=True)
     _strip_results(out / "results", ids)
-    faults.point("forget.results")
+    faults.fault_point("forget.results")
     _strip_plan(out / "plan", ids)
-    faults.point("forget.plan")
+    faults.fault_point("forget.plan")
     if ids & set(read_people(out).column("video_id").to_pylist()):
-        write_people(out, PEOPLE.empty_table(), ids)
+        write_people(out, PEOPLE_SCHEMA.empty_table(), ids)
     _strip_tables(out, ids)
-    faults.point("forget.tables")
+    faults.fault_point("forget.tables")
     try:
-        done = done_bundles(out / "results")
+        done = list_done_bundles(out / "results")
         if all(
             done.issuperset(part.column("bundle_id").to_pylist())
-            for part in read_segments(out, read_videos(out))
+            for part in read_planned_segments(out, read_planned_videos(out))
         ):
             finalize(out)
-        faults.point("forget.finalized")
+        faults.fault_point("forget.finalized")
     finally:  # whatever is wrong with the others, these are forgotten
-        (out / BEGUN).unlink()
+        (out / FORGET_MARKER).unlink()
 
 
-def begun(out: Path) -> dict[str, str]:
+def read_forget_marker(out: Path) -> dict[str, str]:
     """Ids and uris of the videos that are being forgotten, or were when that was killed."""
     try:
-        return dict(json.loads(content(out / BEGUN))["videos"])
+        return dict(json.loads(content(out / FORGET_MARKER))["videos"])
     except FileNotFoundError:
         return {}
 
@@ -124,13 +130,15 @@ def _strip_results(folder: Path, ids: set[str]) -> None:
         if owners <= ids:
             path.unlink()
         elif whole is not None:
-            write_result(folder, to_bundle(path.stem, conform(without_videos(whole, ids), RESULTS)))
+            write_bundle(
+                folder, pack_bundle(path.stem, conform_table(drop_videos(whole, ids), RESULTS_SCHEMA))
+            )
 
 
 def _strip_plan(folder: Path, ids: set[str]) -> None:
     for path in sorted(folder.glob("*.parquet")):
         rows = pq.read_table(source(path))
-        rest = without_videos(rows, ids)
+        rest = drop_videos(rows, ids)
         if rest.num_rows < rows.num_rows:
             write_parquet(path, rest)
 
@@ -141,7 +149,7 @@ def _strip_tables(out: Path, ids: set[str]) -> None:
     Tables that can't be gone on with go as a whole: finalize writes them anew.
     """
     run = read_run(out)
-    tables = standing_tables(out, table_schemas(tuple(run["classes"]), own_columns(run)))
+    tables = open_current_tables(out, table_schemas(tuple(run["classes"]), own_columns(run)))
     if tables is None:
         (out / "snapshot.json").unlink(missing_ok=True)
         for name in TABLES:
@@ -153,16 +161,16 @@ def _strip_tables(out: Path, ids: set[str]) -> None:
         buckets = table.to_pyarrow_dataset().to_table(columns=["bucket"], filter=its).column("bucket")
         for bucket in sorted(set(buckets.to_pylist())):
             rows = pa.table(table.to_pyarrow_table(filters=[("bucket", "=", bucket)]))
-            rest = without_videos(rows, ids)
+            rest = drop_videos(rows, ids)
             if rest.num_rows < rows.num_rows:
                 write_deltalake(
                     table,
                     rest,
                     mode="overwrite",
                     predicate=f"bucket = {bucket}",
-                    post_commithook_properties=KEEP_LOG,
+                    post_commithook_properties=KEEP_LOG_FILES,
                 )
-        faults.point(f"forget.{name}")
+        faults.fault_point(f"forget.{name}")
     write_snapshot(out, tables)
-    faults.point("forget.snapshot")
-    vacuum(out)
+    faults.fault_point("forget.snapshot")
+    remove_stale_files(out)

@@ -21,19 +21,19 @@ import pyarrow.parquet as pq
 
 from fer_batch.config import AnalyzeConfig, difference
 from fer_batch.errors import ConfigError, OutputError
-from fer_batch.faults import point
+from fer_batch.faults import fault_point
 from fer_batch.inputs.manifest import COLUMN_TYPES, merge_column_types
 from fer_batch.inputs.segments import planned_durations_s
 from fer_batch.run.snapshot import TABLES
-from fer_batch.schema import PLAN, PROBED, SCHEMA_VERSION, conform
-from fer_batch.storage.files import (
+from fer_batch.schema import PLAN_SCHEMA, PROBED_SCHEMA, SCHEMA_VERSION, conform_table
+from fer_batch.storage.atomic import (
     check_path,
     content,
     is_in_store,
-    remove_leftovers,
+    remove_temporary_files,
     remove_tree,
     source,
-    sync,
+    sync_to_disk,
     write_json,
     write_parquet,
 )
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
 BUCKET_S = 20 * 3600.0
 """Seconds of video in a bucket of the tables, which is what `finalize` holds in memory and writes at a
 time."""
-LEAST_S = 10.0
+MIN_BUCKET_SHARE_S = 10.0
 """What a video counts for there at least, so that a bucket has no more than some thousands."""
 FILLED = b"bucket_s"
 """In the metadata of a round: seconds of video in all buckets since there are such."""
 PARTS = ("run.json", "_SUCCESS.json", "snapshot.json", "people.parquet", "plan", "results", *TABLES)
 """All that a run keeps in its folder, but for hidden files."""
-REMOVED = ".removed.json"
+REMOVAL_MARKER = ".removed.json"
 """What `run.json` is called as long as the run is being removed."""
 
 
-def check_output(
+def load_matching_run(
     out: Path, config: AnalyzeConfig, card: "Card", overwrite: bool = False
 ) -> dict[str, Any] | None:
     """The run that stands in `out`, None where there is none yet or it is to be overwritten.
@@ -68,7 +68,7 @@ def check_output(
         raise OutputError(f"{standing} is a file; --out needs a folder: new, empty, or of an earlier run")
     if not is_in_store(out) and not os.access(standing, os.W_OK | os.X_OK):
         raise OutputError(f"{standing} may not be written to; name another --out")
-    half_removed = (out / REMOVED).exists()
+    half_removed = (out / REMOVAL_MARKER).exists()
     if overwrite and (half_removed or (out / "run.json").exists()):
         if not half_removed:
             read_run(out)
@@ -107,30 +107,30 @@ def remove_run(out: Path) -> None:
     """
     if (out / "run.json").exists():
         if is_in_store(out):
-            (out / REMOVED).write_bytes(content(out / "run.json"))
+            (out / REMOVAL_MARKER).write_bytes(content(out / "run.json"))
             (out / "run.json").unlink()
         else:
-            os.replace(out / "run.json", out / REMOVED)
-            sync(out)
-    if not (out / REMOVED).exists():
+            os.replace(out / "run.json", out / REMOVAL_MARKER)
+            sync_to_disk(out)
+    if not (out / REMOVAL_MARKER).exists():
         return
-    point("overwrite.begun")
+    fault_point("overwrite.begun")
     try:
         for part in map(out.joinpath, PARTS):
             if part.is_dir():
                 remove_tree(part)
             else:
                 part.unlink(missing_ok=True)
-            point("overwrite.removed")
-        (out / REMOVED).unlink()
+            fault_point("overwrite.removed")
+        (out / REMOVAL_MARKER).unlink()
     except OSError as error:
         raise OutputError(f"the run in {out} can't be removed: {error}") from error
 
 
-def clean(out: Path) -> None:
+def remove_leftovers(out: Path) -> None:
     """Remove the temporary files that killed processes have left in a run's folder."""
     for folder in (out, out / "plan", out / "results"):
-        remove_leftovers(folder)
+        remove_temporary_files(folder)
 
 
 def read_run(out: Path) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def read_run(out: Path) -> dict[str, Any]:
         raise OutputError(f"{out / 'run.json'} can't be read: {error}") from error
 
 
-def start_run(out: Path, config: AnalyzeConfig, card: "Card", bucket_s: float = BUCKET_S) -> dict[str, Any]:
+def create_run(out: Path, config: AnalyzeConfig, card: "Card", bucket_s: float = BUCKET_S) -> dict[str, Any]:
     """Write `run.json` of a new run."""
     run = {
         "schema_version": SCHEMA_VERSION,
@@ -168,11 +168,11 @@ def start_run(out: Path, config: AnalyzeConfig, card: "Card", bucket_s: float = 
         },
     }
     write_json(out / "run.json", run, "run.json")
-    point("run.json")
+    fault_point("run.json")
     return run
 
 
-def add_columns(out: Path, columns: Mapping[str, str]) -> None:
+def add_manifest_columns(out: Path, columns: Mapping[str, str]) -> None:
     """Let the run's `videos` have these columns of its owner's, and its plan those of this schema; `columns`
     says which of `manifest.COLUMN_TYPES` each is, and one that is there already becomes what holds both.
     """
@@ -190,9 +190,9 @@ def own_columns(run: Mapping[str, Any]) -> dict[str, str]:
     return {str(name): kind for name, kind in run.get("columns", {}).items() if kind in COLUMN_TYPES}
 
 
-def attempts(sources: pa.Table, known: pa.Table, failed: pa.Table) -> pa.Table:
-    """Those of the listed files, rows of `schema.SOURCES`, that are to be planned, with `attempt`: which
-    attempt at their version that is, and the `bucket` that they are in already.
+def select_sources_to_plan(sources: pa.Table, known: pa.Table, failed: pa.Table) -> pa.Table:
+    """Those of the listed files, rows of `schema.SOURCES_SCHEMA`, that are to be planned, with `attempt`:
+    which attempt at their version that is, and the `bucket` that they are in already.
 
     `known` are the videos that are planned already, `failed` the `video_id`, `version` and `attempt` of those
     that are to be tried again. A file that is gone is not planned again: it keeps the answers that it gave
@@ -214,16 +214,18 @@ def attempts(sources: pa.Table, known: pa.Table, failed: pa.Table) -> pa.Table:
     return sources.append_column("attempt", number).filter(planned)
 
 
-def described_anew(sources: pa.Table, known: pa.Table) -> pa.Table:
-    """Those of the planned videos, rows of `schema.PROBED`, that a manifest now says something else of."""
+def changed_metadata(sources: pa.Table, known: pa.Table) -> pa.Table:
+    """Those of the planned videos, rows of `schema.PROBED_SCHEMA`, that a manifest now says something else
+    of.
+    """
     place = pc.index_in(known.column("video_id"), sources.column("video_id").combine_chunks())
     said = sources.column("extra").take(place)
     other = pc.and_(said.is_valid(), pc.not_equal(said, known.column("extra").fill_null("")))
     column = known.schema.get_field_index("extra")
-    return known.set_column(column, PROBED.field("extra"), said).filter(other.fill_null(False))
+    return known.set_column(column, PROBED_SCHEMA.field("extra"), said).filter(other.fill_null(False))
 
 
-def add_round(out: Path, videos: pa.Table, segments: pa.Table) -> None:
+def add_planning_round(out: Path, videos: pa.Table, segments: pa.Table) -> None:
     """Add probed videos and their segments to the plan; a crash in between leaves the plan as it was."""
     (out / "_SUCCESS.json").unlink(missing_ok=True)
     folder = out / "plan"
@@ -232,9 +234,9 @@ def add_round(out: Path, videos: pa.Table, segments: pa.Table) -> None:
     videos, filled_s = _in_buckets(videos, read_run(out), earlier[-1] if earlier else None)
     name = f"{int(earlier[-1].name[:6]) + 1 if earlier else 1:06d}"
     write_parquet(folder / f"{name}.parquet", segments, step="plan")
-    point("plan.segments")
+    fault_point("plan.segments")
     write_parquet(folder / f"{name}.videos.parquet", videos, {FILLED.decode(): f"{filled_s:.3f}"}, "plan")
-    point("plan.videos")
+    fault_point("plan.videos")
 
 
 def _in_buckets(videos: pa.Table, run: Mapping[str, Any], last: Path | None) -> tuple[pa.Table, float]:
@@ -246,24 +248,24 @@ def _in_buckets(videos: pa.Table, run: Mapping[str, Any], last: Path | None) -> 
     metadata = (pq.read_schema(source(last)).metadata or {}) if last else {}
     filled_s = float(metadata.get(FILLED, 0))
     new = videos.column("bucket").is_null().to_numpy()
-    lengths_s = np.where(new, np.maximum(np.nan_to_num(planned_durations_s(videos)), LEAST_S), 0)
+    lengths_s = np.where(new, np.maximum(np.nan_to_num(planned_durations_s(videos)), MIN_BUCKET_SHARE_S), 0)
     begin_s = filled_s + np.cumsum(lengths_s) - lengths_s
     numbers = run.get("buckets", 0) + (begin_s // run.get("bucket_s", BUCKET_S)).astype(np.int32)
     buckets = pc.if_else(pa.array(new), pa.array(numbers, pa.int32()), videos.column("bucket"))
     place = videos.schema.get_field_index("bucket")
-    return videos.set_column(place, PROBED.field("bucket"), buckets), filled_s + float(lengths_s.sum())
+    return videos.set_column(place, PROBED_SCHEMA.field("bucket"), buckets), filled_s + float(lengths_s.sum())
 
 
-def read_videos(out: Path) -> pa.Table:
-    """All probed videos, rows of `schema.PROBED`, each as in the last round that has it; none lacks `round`
-    or `bucket`.
+def read_planned_videos(out: Path) -> pa.Table:
+    """All probed videos, rows of `schema.PROBED_SCHEMA`, each as in the last round that has it; none lacks
+    `round` or `bucket`.
 
     Raises OutputError where a round, or `run.json`, can't be read.
     """
     buckets = read_run(out).get("buckets", 0)
-    parts = [PROBED.empty_table()]
+    parts = [PROBED_SCHEMA.empty_table()]
     for path in sorted((out / "plan").glob("*.videos.parquet")):
-        part = _read_round(path, PROBED)
+        part = _read_round(path, PROBED_SCHEMA)
         if part.column("bucket").null_count:
             part = _filled(part, "bucket", pa.array(_hashed(part.column("video_id"), buckets), pa.int32()))
         part = _filled(part, "attempt", pa.scalar(0, pa.int32()))
@@ -276,7 +278,7 @@ def read_videos(out: Path) -> pa.Table:
 def _filled(videos: pa.Table, name: str, values: pa.Array | pa.Scalar) -> pa.Table:
     """Without nulls in one column."""
     filled = pc.coalesce(videos.column(name), values)
-    return videos.set_column(videos.schema.get_field_index(name), PROBED.field(name), filled)
+    return videos.set_column(videos.schema.get_field_index(name), PROBED_SCHEMA.field(name), filled)
 
 
 def _hashed(video_ids: pa.ChunkedArray, buckets: int) -> list[int]:
@@ -285,13 +287,19 @@ def _hashed(video_ids: pa.ChunkedArray, buckets: int) -> list[int]:
     return [int(digest[:8], 16) % buckets for digest in digests]
 
 
-def read_segments(out: Path, videos: pa.Table, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """The planned segments, rows of `schema.PLAN`, of the videos that `read_videos` has, round by round;
-    with `columns`, these alone.
+def read_planned_segments(
+    out: Path, videos: pa.Table, columns: list[str] | None = None
+) -> Iterator[pa.Table]:
+    """The planned segments, rows of `schema.PLAN_SCHEMA`, of the videos that `read_planned_videos` has,
+    round by round; with `columns`, these alone.
 
     Raises OutputError where a round can't be read.
     """
-    schema = PLAN if columns is None else pa.schema([f for f in PLAN if f.name in ("video_id", *columns)])
+    schema = (
+        PLAN_SCHEMA
+        if columns is None
+        else pa.schema([f for f in PLAN_SCHEMA if f.name in ("video_id", *columns)])
+    )
     rounds = videos.select(["round", "video_id"]).sort_by("round")
     counts = rounds.column("round").value_counts().to_pylist()
     first = 0
@@ -307,7 +315,7 @@ def _read_round(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         with pq.ParquetFile(source(path)) as file:
             known = [name for name in schema.names if name in file.schema_arrow.names]
-            return conform(file.read(known), schema)
+            return conform_table(file.read(known), schema)
     except (pa.ArrowException, OSError) as error:
         raise OutputError(
             f"the plan in {path.parent} can't be read: {error}; "

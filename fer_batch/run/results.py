@@ -9,16 +9,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fer_batch.errors import OutputError
-from fer_batch.faults import point
-from fer_batch.schema import RESULTS, conform, from_bundle
-from fer_batch.storage.files import content, is_in_store, names_in, source, write_parquet
+from fer_batch.faults import fault_point
+from fer_batch.schema import RESULTS_SCHEMA, conform_table, unpack_bundles
+from fer_batch.storage.atomic import content, is_in_store, names_in, source, write_parquet
 
 READERS = 8
 """Files that are read at once: a network's file system takes milliseconds for each."""
 
 
-def finish(folder: Path, bundles: pa.Table, work: Callable[[pa.Table], pa.Table]) -> pa.Table:
-    """Take bundles through `work`, which makes `bundled(RESULTS)` of them, and write each to
+def process_bundles(folder: Path, bundles: pa.Table, work: Callable[[pa.Table], pa.Table]) -> pa.Table:
+    """Take bundles through `work`, which makes `bundle_schema(RESULTS_SCHEMA)` of them, and write each to
     `results/<bundle_id>.parquet`; their ids.
 
     One whose file is there is left alone: it is taken again as its worker was lost before that could tell. A
@@ -28,34 +28,35 @@ def finish(folder: Path, bundles: pa.Table, work: Callable[[pa.Table], pa.Table]
     left = [is_in_store(folder) or not (folder / f"{name}.parquet").exists() for name in names]
     answers = work(bundles.filter(pa.array(left, pa.bool_())))
     for number in range(answers.num_rows):
-        write_result(folder, answers.slice(number, 1))
+        write_bundle(folder, answers.slice(number, 1))
     return bundles.select(["bundle_id"])
 
 
-def write_result(folder: Path, bundle: pa.Table) -> None:
-    """Write one bundle of `bundled(RESULTS)`, a row a segment; its totals stand in the file's metadata, for
-    progress. A retry overwrites it with the same: a bundle's id is a hash of all that its answers depend on.
+def write_bundle(folder: Path, bundle: pa.Table) -> None:
+    """Write one bundle of `bundle_schema(RESULTS_SCHEMA)`, a row a segment; its totals stand in the file's
+    metadata, for progress. A retry overwrites it with the same: a bundle's id is a hash of all that its
+    answers depend on.
     """
-    rows = from_bundle(bundle, RESULTS)
+    rows = unpack_bundles(bundle, RESULTS_SCHEMA)
     index = pc.struct_field(pc.list_flatten(rows.column("faces")), "frame_index")
     faces = pc.sum(pc.greater_equal(index, 0)).as_py() or 0
     path = folder / f"{bundle.column('bundle_id')[0]}.parquet"
     write_parquet(path, rows, {"faces": str(faces)}, "results")
-    point("results.renamed")
+    fault_point("results.renamed")
 
 
-def done_bundles(folder: Path) -> set[str]:
+def list_done_bundles(folder: Path) -> set[str]:
     """Ids of the bundles that are done."""
     names = names_in(folder)
     return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet") and name[0] != "."}
 
 
-def remove_damaged(folder: Path, bundle_ids: Iterable[str]) -> None:
+def remove_damaged_bundles(folder: Path, bundle_ids: Iterable[str]) -> None:
     """Remove those of these bundles' files that a disk has torn, so that they are to do again.
 
     Only their ends are read: what is damaged elsewhere is found by `read_results`.
     """
-    names = done_bundles(folder).intersection(bundle_ids)
+    names = list_done_bundles(folder).intersection(bundle_ids)
     with ThreadPoolExecutor(READERS) as threads:
         for _ in threads.map(_remove_damaged, [folder / f"{name}.parquet" for name in names]):
             pass
@@ -72,14 +73,15 @@ def _remove_damaged(path: Path) -> None:
         path.unlink()
 
 
-def faces_found(folder: Path, bundle_id: str) -> int:
+def read_face_count(folder: Path, bundle_id: str) -> int:
     """Faces in the cores of a finished bundle, from its file's metadata alone."""
     metadata = pq.read_metadata(source(folder / f"{bundle_id}.parquet")).metadata or {}
     return int(metadata.get(b"faces", b"0"))
 
 
 def read_results(folder: Path, segments: pa.Table) -> pa.Table:
-    """The answers to planned segments (rows of `schema.PLAN`): a row of `schema.RESULTS` for each.
+    """The answers to planned segments (rows of `schema.PLAN_SCHEMA`): a row of `schema.RESULTS_SCHEMA` for
+    each.
 
     Raises OutputError where there is none to a segment, or a file can't be read; a damaged one is removed, so
     that it is to do again.
@@ -87,11 +89,11 @@ def read_results(folder: Path, segments: pa.Table) -> pa.Table:
     names = sorted(pc.unique(segments.column("bundle_id")).to_pylist())
     with ThreadPoolExecutor(READERS) as threads:
         bundles = threads.map(read_bundle, [folder / f"{name}.parquet" for name in names])
-        return answers_to(segments, pa.concat_tables([RESULTS.empty_table(), *bundles]), folder)
+        return select_results(segments, pa.concat_tables([RESULTS_SCHEMA.empty_table(), *bundles]), folder)
 
 
 def read_bundle(path: Path, keep_damaged: bool = False) -> pa.Table:
-    """All rows of `schema.RESULTS` in a bundle's file.
+    """All rows of `schema.RESULTS_SCHEMA` in a bundle's file.
 
     Raises OutputError where it can't be read; a damaged one is removed, unless `keep_damaged`.
     """
@@ -101,7 +103,7 @@ def read_bundle(path: Path, keep_damaged: bool = False) -> pa.Table:
         raise OutputError(f"{path} can't be read: {error.strerror}") from error
     try:
         with pq.ParquetFile(pa.BufferReader(held), page_checksum_verification=True) as file:
-            return conform(file.read(use_threads=False), RESULTS)
+            return conform_table(file.read(use_threads=False), RESULTS_SCHEMA)
     except (pa.ArrowException, OSError) as error:
         if keep_damaged:
             raise OutputError(f"{path} is damaged: remove it and run `fer-batch analyze` again") from error
@@ -111,7 +113,7 @@ def read_bundle(path: Path, keep_damaged: bool = False) -> pa.Table:
         ) from error
 
 
-def answers_to(segments: pa.Table, answers: pa.Table, folder: Path) -> pa.Table:
+def select_results(segments: pa.Table, answers: pa.Table, folder: Path) -> pa.Table:
     """Those of the answers that are to these segments; raises OutputError where there is not one to each."""
     ids = segments.column("segment_id")
     answers = answers.filter(pc.is_in(answers.column("segment_id"), ids.combine_chunks()))

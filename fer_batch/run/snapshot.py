@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from fer_batch.errors import OutputError
-from fer_batch.storage.files import check_path, content, is_in_store, write_json
+from fer_batch.storage.atomic import check_path, content, is_in_store, write_json
 from fer_batch.storage.folder import delta_options
 
 TABLES = ("moments", "tracks", "videos")
@@ -65,7 +65,7 @@ def open_tables(out: Path) -> dict[str, DeltaTable]:
         ) from error
 
 
-def hold(out: Path) -> IO[bytes] | None:
+def lock_for_reading(out: Path) -> IO[bytes] | None:
     """Have the files kept of the state that is opened next, until what is returned is closed.
 
     Readers share a lock on `run.json`. None where there is none to be had: then they take their chance.
@@ -83,7 +83,7 @@ def hold(out: Path) -> IO[bytes] | None:
 
 
 @contextlib.contextmanager
-def unread(out: Path) -> Iterator[bool]:
+def lock_if_unread(out: Path) -> Iterator[bool]:
     """Whether nobody holds a state, as far as that can be told; nobody can begin to while the body runs."""
     if is_in_store(out):
         yield False
@@ -97,7 +97,7 @@ def unread(out: Path) -> Iterator[bool]:
             yield True
 
 
-def live_files(folder: Path, table: DeltaTable) -> list[Path]:
+def list_table_files(folder: Path, table: DeltaTable) -> list[Path]:
     """The Parquet files that a table in `folder` consists of."""
     return [folder / uri.rsplit(f"/{folder.name}/", 1)[-1] for uri in table.file_uris()]
 

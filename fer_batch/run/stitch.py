@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fer_batch.schema import FACE, MOMENT, probability_column, tracks_schema
+from fer_batch.schema import FACE_TYPE, MOMENT_TYPE, probability_column, tracks_schema
 from fer_batch.vision.track import compute_iou
 
 SAME_BOX = 0.5
@@ -26,11 +26,11 @@ class Timelines:
     """As `schema.tracks_schema`, without the other columns that are the same for a whole video; then by track
     and time."""
     moments: pa.Table
-    """As `schema.MOMENT`, with `video_id`; then by time."""
+    """As `schema.MOMENT_TYPE`, with `video_id`; then by time."""
 
 
-def stitch(segments: pa.Table, classes: tuple[str, ...]) -> Timelines:
-    """The rows of `schema.RESULTS` of some videos to their timelines.
+def stitch_segments(segments: pa.Table, classes: tuple[str, ...]) -> Timelines:
+    """The rows of `schema.RESULTS_SCHEMA` of some videos to their timelines.
 
     Track ids count from 0 in the order in which faces appear (from left to right where they appear at
     once), and `frame_index` from the video's first frame, so neither depends on how the video was cut.
@@ -92,7 +92,7 @@ class _Faces:
     def of(cls, lists: pa.ChunkedArray) -> "_Faces":
         lengths = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
         faces = pc.list_flatten(lists)
-        columns = {field.name: pc.struct_field(faces, field.name).to_numpy() for field in FACE}
+        columns = {field.name: pc.struct_field(faces, field.name).to_numpy() for field in FACE_TYPE}
         frame_index, track = columns.pop("frame_index"), columns.pop("track").astype(np.int64)
         boxes = np.stack([columns[f"box_{side}"] for side in ("x0", "y0", "x1", "y1")], axis=1)
         return cls(
@@ -122,7 +122,7 @@ def _link(faces: _Faces, video: np.ndarray) -> np.ndarray:
     for number in np.flatnonzero(followed).tolist():
         a, b = (slice(*faces.first[n : n + 2]) for n in (number, number + 1))
         times = faces.columns["time_s"]
-        for left, right in shared_tracks(
+        for left, right in match_tracks(
             times[a], faces.track[a], faces.boxes[a], times[b], faces.track[b], faces.boxes[b]
         ):
             parent[root(int(first[number + 1]) + right)] = root(int(first[number]) + left)
@@ -130,7 +130,7 @@ def _link(faces: _Faces, video: np.ndarray) -> np.ndarray:
     return roots[first[faces.segment] + faces.track]
 
 
-def shared_tracks(
+def match_tracks(
     a_times: np.ndarray,
     a_tracks: np.ndarray,
     a_boxes: np.ndarray,
@@ -176,6 +176,6 @@ def _moments(segments: pa.Table, ids: pa.StringArray, offsets: np.ndarray) -> pa
     lengths = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
     segment = np.repeat(np.arange(len(lengths)), lengths)
     moments = pc.list_flatten(lists)
-    columns = {field.name: pc.struct_field(moments, field.name) for field in MOMENT}
+    columns = {field.name: pc.struct_field(moments, field.name) for field in MOMENT_TYPE}
     columns["frame_index"] = pc.add(columns["frame_index"], pa.array(offsets[segment], pa.int64()))
     return pa.table({"video_id": ids.take(pa.array(segment)), **columns})

@@ -10,16 +10,16 @@ import pyarrow.parquet as pq
 
 from fer_batch.errors import OutputError
 from fer_batch.inputs.segments import split_into_bundles
-from fer_batch.run.finalize import keys, summarize, wrong_rows
-from fer_batch.run.forget import begun
-from fer_batch.run.plan import own_columns, read_run, read_segments, read_videos
-from fer_batch.run.results import answers_to, done_bundles, read_bundle
+from fer_batch.run.finalize import check_tables, planned_keys, summarize_run
+from fer_batch.run.forget import read_forget_marker
+from fer_batch.run.plan import own_columns, read_planned_segments, read_planned_videos, read_run
+from fer_batch.run.results import list_done_bundles, read_bundle, select_results
 from fer_batch.run.snapshot import open_tables
-from fer_batch.storage.files import content, source
-from fer_batch.storage.lease import holder
+from fer_batch.storage.atomic import content, source
+from fer_batch.storage.lease import describe_lease_holder
 
 
-def verify(out: Path) -> list[str]:
+def verify_run(out: Path) -> list[str]:
     """What does not add up in `out`, a line each; none where all does. Writes nothing.
 
     Where somebody writes there at the moment, the first line says so: what is missing may be on its way.
@@ -29,37 +29,37 @@ def verify(out: Path) -> list[str]:
     read_run(out)
     found = [
         f"{uri} is half forgotten: `fer-batch finalize {out}` completes that"
-        for uri in sorted(begun(out).values())
+        for uri in sorted(read_forget_marker(out).values())
     ]
     try:
-        found += differences(out)
+        found += find_differences(out)
         found = found or list(_wrong_success(out))
     except OutputError as error:
         found.append(str(error))
-    writing = holder(out) if found else None
+    writing = describe_lease_holder(out) if found else None
     if writing:
         found.insert(0, f"the run is going on: {writing}; verify it again when it has ended")
     return [" ".join(line.split()) for line in found]
 
 
-def differences(out: Path) -> list[str]:
+def find_differences(out: Path) -> list[str]:
     """What does not add up in a run, a line each, none where all does: between what was planned, the answers,
     and the tables as readers see them.
 
     Raises OutputError where `out` holds no run or its plan can't be read.
     """
     run = read_run(out)
-    videos = read_videos(out)
+    videos = read_planned_videos(out)
     known = videos.column("video_id").combine_chunks()
     results = out / "results"
     wrong = []
     left = planned = 0
-    done = done_bundles(results)
+    done = list_done_bundles(results)
     strange = set(done)
     unplanned = dict(
         videos.filter(pc.equal(videos.column("status"), "ok")).select(["video_id", "uri"]).to_pandas().values
     )
-    for segments in read_segments(out, videos, ["segment_id", "bundle_id", "video_id", "segments"]):
+    for segments in read_planned_segments(out, videos, ["segment_id", "bundle_id", "video_id", "segments"]):
         planned += len(segments)
         wrong += list(_wrong_plan(unplanned, segments))
         for bundle_id, mine in split_into_bundles(segments):
@@ -71,7 +71,7 @@ def differences(out: Path) -> list[str]:
             try:
                 answers = read_bundle(path, keep_damaged=True)
                 wrong += _strangers(path, answers, known)
-                answers_to(mine, answers, results)
+                select_results(mine, answers, results)
             except OutputError as error:
                 wrong.append(str(error))
     for name in sorted(strange):
@@ -88,7 +88,7 @@ def differences(out: Path) -> list[str]:
     except OutputError as error:
         return [*wrong, str(error)]
     columns = own_columns(run)
-    return [*wrong, *wrong_rows(out, tables, keys(videos, columns), columns)]
+    return [*wrong, *check_tables(out, tables, planned_keys(videos, columns), columns)]
 
 
 def _wrong_plan(unplanned: dict[str, str], segments: pa.Table) -> Iterator[str]:
@@ -118,7 +118,7 @@ def _wrong_success(out: Path) -> Iterator[str]:
     except (OSError, ValueError) as error:
         yield f"{path} can't be read: {error}"
         return
-    summary = summarize(out)
+    summary = summarize_run(out)
     for name, count in (("videos", summary.videos), ("moments", summary.moments), ("faces", summary.faces)):
         if said.get(name) != count:
             yield f"{path} says {name}: {said.get(name)}, the tables {count}"

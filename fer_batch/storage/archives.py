@@ -15,27 +15,35 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from fer_batch.errors import DecodeError
-from fer_batch.storage.stores import StoreFile, is_remote, reason_of
+from fer_batch.storage.stores import StoreFile, format_reason, is_remote
 
-MARK = "!/"
+MEMBER_SEPARATOR = "!/"
 """Between an archive's name and its member's."""
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
-MAX_RATIO = 200
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
+MAX_UNPACK_RATIO = 200
 """Times its size that an archive, or a member, may unpack to: video is compressed already."""
-ROOM = 64 * 2**20
+MAX_MEMORY_BYTES = 64 * 2**20
 """Bytes that may be unpacked whatever the ratio, and that are held in memory of an unpacked member."""
-MAX_INDEX = 256 * 2**20
+MAX_INDEX_BYTES = 256 * 2**20
 """Bytes that are read at once, of an archive's index or of a member's headers."""
-MAX_SCRATCH = 16 * 2**30
+MAX_COPY_BYTES = 16 * 2**30
 """Bytes of a member that is unpacked: some ten hours of 1080p."""
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Of a member in a zip file: its mark, and the lengths of name and extra field (APPNOTE.TXT, 4.3.7)."""
-ANOTHER = "its archive has been written anew since it was listed: run the same command again"
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, struct.error)
+ARCHIVE_CHANGED = "its archive has been written anew since it was listed: run the same command again"
+DAMAGE_ERRORS = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class ArchiveMember:
     """A file in an archive."""
 
     name: str
@@ -50,34 +58,36 @@ class Member:
 
 def is_archive(name: str) -> bool:
     """Whether a file is an archive by its name."""
-    return name.lower().endswith(SUFFIXES)
+    return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def split_member(uri: str) -> tuple[str, str] | None:
     """The archive's name and the member's of a name of both; None where it is no such name."""
     for place in range(len(uri)):
-        if uri.startswith(MARK, place) and is_archive(uri[:place]):
-            return uri[:place], uri[place + len(MARK) :]
+        if uri.startswith(MEMBER_SEPARATOR, place) and is_archive(uri[:place]):
+            return uri[:place], uri[place + len(MEMBER_SEPARATOR) :]
     return None
 
 
-def members(file: BinaryIO, name: str, size: int) -> tuple[list[Member], str | None]:
+def list_members(file: BinaryIO, name: str, size: int) -> tuple[list[ArchiveMember], str | None]:
     """The files in an archive of so many bytes, each name once (the last counts), and what is wrong with it.
 
     What can't be read safely is there with the reason: names that lead out, links, devices, members that are
-    encrypted or unpack to more than `MAX_RATIO` times their size.
+    encrypted or unpack to more than `MAX_UNPACK_RATIO` times their size.
     """
-    found: dict[str, Member] = {}
+    found: dict[str, ArchiveMember] = {}
     look = _zip_members if name.lower().endswith(".zip") else _tar_members
     try:
         for member in look(file, name, size):
             found[member.name] = member
-    except DAMAGE as error:
-        return list(found.values()), f"after {len(found)} files the archive can't be read: {reason_of(error)}"
+    except DAMAGE_ERRORS as error:
+        return list(
+            found.values()
+        ), f"after {len(found)} files the archive can't be read: {format_reason(error)}"
     return list(found.values()), None
 
 
-def whole(name: str) -> BinaryIO:
+def open_seekable(name: str) -> BinaryIO:
     """A file of this machine or of a store to read and seek in; a copy of it where the store can't seek.
 
     Raises OSError, DecodeError.
@@ -88,7 +98,7 @@ def whole(name: str) -> BinaryIO:
     if file.seekable():
         return file  # type: ignore[return-value]
     with file:
-        return scratch(file)
+        return copy_to_temporary(file)
 
 
 def open_member(archive: str, member: str, offset: int, identity: Any) -> BinaryIO:
@@ -101,17 +111,17 @@ def open_member(archive: str, member: str, offset: int, identity: Any) -> Binary
         if archive.lower().endswith(".zip"):
             return _zip_member(archive, member, offset, identity)
         if archive.lower().endswith(".tar"):
-            file = whole(archive)
+            file = open_seekable(archive)
             info = _header(file, member, offset)
             return _part(file, info.offset_data, info.size)
         unpacked = _unpacking(archive, identity)
         info = _header(unpacked, member, offset)
         unpacked.seek(info.offset_data)
-        return scratch(unpacked, info.size)
-    except DAMAGE as error:
+        return copy_to_temporary(unpacked, info.size)
+    except DAMAGE_ERRORS as error:
         _opened_zip.cache_clear()
         _unpacking.cache_clear()
-        raise DecodeError(f"it can't be read from its archive: {reason_of(error)}") from error
+        raise DecodeError(f"it can't be read from its archive: {format_reason(error)}") from error
 
 
 class _Bounded(io.RawIOBase):
@@ -121,11 +131,11 @@ class _Bounded(io.RawIOBase):
         self.file, self.limit = file, limit
 
     def read(self, size: int = -1) -> bytes:
-        wanted = MAX_INDEX + 1 if size < 0 else size
+        wanted = MAX_INDEX_BYTES + 1 if size < 0 else size
         self._check(self.file.tell() + max(size, 0))
-        data: bytes = self.file.read(min(wanted, MAX_INDEX + 1))
-        if len(data) > MAX_INDEX:
-            raise ValueError(f"an index of more than {MAX_INDEX >> 20} MB, the most that is read")
+        data: bytes = self.file.read(min(wanted, MAX_INDEX_BYTES + 1))
+        if len(data) > MAX_INDEX_BYTES:
+            raise ValueError(f"an index of more than {MAX_INDEX_BYTES >> 20} MB, the most that is read")
         return data
 
     def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
@@ -141,7 +151,7 @@ class _Bounded(io.RawIOBase):
 
     def _check(self, place: int) -> None:
         if place > self.limit:
-            raise ValueError(f"it unpacks to more than {MAX_RATIO} times its size, as no video does")
+            raise ValueError(f"it unpacks to more than {MAX_UNPACK_RATIO} times its size, as no video does")
 
 
 class _Part(io.RawIOBase):
@@ -180,14 +190,18 @@ def _part(file: BinaryIO, first: int, size: int) -> BinaryIO:
     return _Part(file, first, size)  # type: ignore[return-value]
 
 
-def _tar_members(file: BinaryIO, name: str, size: int) -> Iterator[Member]:
+def _tar_members(file: BinaryIO, name: str, size: int) -> Iterator[ArchiveMember]:
     packed = not name.lower().endswith(".tar")
-    source = _Bounded(gzip.GzipFile(fileobj=file), MAX_RATIO * size + ROOM) if packed else _Bounded(file)
+    source = (
+        _Bounded(gzip.GzipFile(fileobj=file), MAX_UNPACK_RATIO * size + MAX_MEMORY_BYTES)
+        if packed
+        else _Bounded(file)
+    )
     tar = tarfile.TarFile(fileobj=source)
     while (info := tar.next()) is not None:
         tar.members = []  # type: ignore[attr-defined]  # a million of them is a gigabyte
         if not info.isdir():
-            yield Member(
+            yield ArchiveMember(
                 name=posixpath.normpath(info.name),
                 offset=info.offset,
                 size_bytes=info.size,
@@ -199,11 +213,11 @@ def _tar_members(file: BinaryIO, name: str, size: int) -> Iterator[Member]:
         raise tarfile.ReadError("a damaged header" if len(end) == tarfile.BLOCKSIZE else "it has no end")
 
 
-def _zip_members(file: BinaryIO, name: str, size: int) -> Iterator[Member]:
+def _zip_members(file: BinaryIO, name: str, size: int) -> Iterator[ArchiveMember]:
     with zipfile.ZipFile(_Bounded(file)) as archive:
         for info in archive.infolist():
             if not info.is_dir():
-                yield Member(
+                yield ArchiveMember(
                     name=posixpath.normpath(info.filename),
                     offset=info.header_offset,
                     size_bytes=info.file_size,
@@ -232,8 +246,8 @@ def _no_plain_file(info: zipfile.ZipInfo) -> str | None:
         return "a link in the archive, which is not followed"
     if info.flag_bits & 1:
         return "encrypted"
-    if info.file_size > MAX_RATIO * info.compress_size + ROOM:
-        return f"it unpacks to more than {MAX_RATIO} times its size, as no video does"
+    if info.file_size > MAX_UNPACK_RATIO * info.compress_size + MAX_MEMORY_BYTES:
+        return f"it unpacks to more than {MAX_UNPACK_RATIO} times its size, as no video does"
     return None
 
 
@@ -242,20 +256,20 @@ def _header(file: Any, member: str, offset: int) -> tarfile.TarInfo:
     file.seek(offset)
     info = tarfile.TarFile(fileobj=_Bounded(file)).next()
     if info is None or posixpath.normpath(info.name) != member or not info.isreg() or info.issparse():
-        raise DecodeError(ANOTHER)
+        raise DecodeError(ARCHIVE_CHANGED)
     return info
 
 
 @functools.lru_cache(maxsize=1)
 def _unpacking(archive: str, identity: Any) -> gzip.GzipFile:
     """The archive that is being unpacked, as far as it was: its members mostly come in their order."""
-    return gzip.GzipFile(fileobj=whole(archive))
+    return gzip.GzipFile(fileobj=open_seekable(archive))
 
 
 @functools.lru_cache(maxsize=1)
 def _opened_zip(archive: str, identity: Any) -> tuple[zipfile.ZipFile, dict[int, zipfile.ZipInfo]]:
     """The archive that was read last, and its members by their place."""
-    opened = zipfile.ZipFile(_Bounded(whole(archive)))
+    opened = zipfile.ZipFile(_Bounded(open_seekable(archive)))
     return opened, {info.header_offset: info for info in opened.infolist()}
 
 
@@ -263,11 +277,11 @@ def _zip_member(archive: str, member: str, offset: int, identity: Any) -> Binary
     opened, infos = _opened_zip(archive, identity)
     info = infos.get(offset)
     if info is None or posixpath.normpath(info.filename) != member:
-        raise DecodeError(ANOTHER)
+        raise DecodeError(ARCHIVE_CHANGED)
     if info.compress_type != zipfile.ZIP_STORED:
         with opened.open(info) as unpacked:
-            return scratch(unpacked, info.file_size)
-    file = whole(archive)
+            return copy_to_temporary(unpacked, info.file_size)
+    file = open_seekable(archive)
     file.seek(offset)
     mark, name_length, extra_length = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
     if mark != b"PK\x03\x04":
@@ -275,13 +289,13 @@ def _zip_member(archive: str, member: str, offset: int, identity: Any) -> Binary
     return _part(file, offset + LOCAL_HEADER.size + name_length + extra_length, info.file_size)
 
 
-def scratch(file: Any, size: int | None = None) -> BinaryIO:
+def copy_to_temporary(file: Any, size: int | None = None) -> BinaryIO:
     """A copy of what is left of a file, of `size` bytes where that is known: in memory while it is small,
     then in the folder for temporary files, where it has no name. Raises DecodeError where it finds no room.
     """
     free = shutil.disk_usage(tempfile.gettempdir()).free
-    most = min(MAX_SCRATCH, max(free // 2, ROOM))
-    copy = tempfile.SpooledTemporaryFile(max_size=ROOM)  # noqa: SIM115
+    most = min(MAX_COPY_BYTES, max(free // 2, MAX_MEMORY_BYTES))
+    copy = tempfile.SpooledTemporaryFile(max_size=MAX_MEMORY_BYTES)  # noqa: SIM115
     left = most if size is None else size
     if left <= most:
         while left > 0 and (data := file.read(min(left, 2**20))):
@@ -290,7 +304,7 @@ def scratch(file: Any, size: int | None = None) -> BinaryIO:
     if left > most or (left == 0 and size is None):
         raise DecodeError(
             f"it has to be unpacked and is larger than {most / 1e9:.1f} GB, half of what is free in "
-            f"{tempfile.gettempdir()} (TMPDIR) and at most {MAX_SCRATCH / 1e9:.0f} GB"
+            f"{tempfile.gettempdir()} (TMPDIR) and at most {MAX_COPY_BYTES / 1e9:.0f} GB"
         )
     if size is not None and left:
         raise EOFError(f"it ends {left} bytes early")

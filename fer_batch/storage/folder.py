@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import cast
 
 from fer_batch.errors import OutputError
-from fer_batch.storage.files import is_in_store
+from fer_batch.storage.atomic import is_in_store
 from fer_batch.storage.stores import (
     EXTRAS,
-    check_address,
-    check_name,
-    in_lower_case,
+    check_bucket,
+    check_no_secrets,
+    correct_address,
+    format_reason,
     is_remote,
-    misspelt,
-    reason_of,
+    normalize_protocol,
 )
 
 PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs"}
@@ -29,21 +29,21 @@ LIBRARIES = {"_internal", "aiobotocore", "aiohttp", "botocore", "deltalake", "fs
 """Whose errors those of a store are, beside the system's; the first is the Delta library's."""
 
 
-def folder_of(name: str | Path) -> Path:
+def open_folder(name: str | Path) -> Path:
     """An output folder by its path or address, with a Path's methods also where it is none.
 
     Raises InputError for an address with a secret in it, OutputError for one that nothing writes to.
     """
     if not isinstance(name, str):
         return name
-    meant = misspelt(name)
+    meant = correct_address(name)
     if meant is not None:
         raise OutputError(f"{name} is no address: give {meant}, or ./{name} for a folder of that name")
     if not is_remote(name):
         return Path(name)
-    name = in_lower_case(name)
-    check_address(name)
-    check_name(name)
+    name = normalize_protocol(name)
+    check_no_secrets(name)
+    check_bucket(name)
     protocol, _, rest = name.partition("://")
     if protocol not in PROTOCOLS:
         allowed = " and ".join(f"{known}://" for known in PROTOCOLS)
@@ -66,7 +66,7 @@ def folder_of(name: str | Path) -> Path:
     return cast(Path, UPath(f"{protocol}://{rest}", use_listings_cache=False))
 
 
-def file_of(name: str) -> Path:
+def parse_file_path(name: str) -> Path:
     """A file to write, by its path; raises OutputError for an address."""
     if is_remote(name):
         raise OutputError(f"{name} can't be written: name a file on this machine")
@@ -80,20 +80,20 @@ def check_folder(out: Path) -> None:
         raise OutputError(f"{standing} is a file; --out needs a folder")
 
 
-def check_free(out: Path, what: str) -> None:
+def check_folder_empty(out: Path, what: str) -> None:
     """Raise OutputError where `out`, which is to become the folder of `what`, has something in it."""
     check_folder(out)
     if out.exists() and any(path.name[0] != "." for path in out.iterdir()):
         raise OutputError(f"{out} holds something else than {what}: name a new or empty folder")
 
 
-def check_outside(file: Path, out: Path) -> None:
+def check_outside_run(file: Path, out: Path) -> None:
     """Raise OutputError for a file to write that lies in the folder of a run."""
     if not is_in_store(out) and out.resolve() in file.resolve().parents:
         raise OutputError(f"{file} lies in the run itself; name a file outside {out}")
 
 
-def store_down(error: BaseException, out: Path) -> OutputError | None:
+def convert_store_error(error: BaseException, out: Path) -> OutputError | None:
     """The error of the store that has `out`, as a user can mend it; None for any other."""
     if not is_in_store(out):
         return None
@@ -101,7 +101,7 @@ def store_down(error: BaseException, out: Path) -> OutputError | None:
         of_store = error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT)
     else:
         of_store = type(error).__module__.partition(".")[0] in LIBRARIES
-    said = f"the store of {out} fails: {reason_of(error)}; run the same command again once it answers"
+    said = f"the store of {out} fails: {format_reason(error)}; run the same command again once it answers"
     return OutputError(said) if of_store else None
 
 

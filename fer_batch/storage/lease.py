@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from fer_batch.errors import OutputError
-from fer_batch.storage.files import content, is_in_store
-from fer_batch.storage.folder import store_down
+from fer_batch.storage.atomic import content, is_in_store
+from fer_batch.storage.folder import convert_store_error
 
 BEAT_S = 5.0
 GONE_S = 60.0
@@ -36,7 +36,7 @@ _held: set[int] = set()
 
 
 @contextlib.contextmanager
-def lease(out: Path, command: str) -> Iterator[None]:
+def hold_lease(out: Path, command: str) -> Iterator[None]:
     """Have `out` to oneself while the body runs, to write there; readers need no lease.
 
     It is an flock on `out/.lease`, which names the host, the process, the command and since when. No child
@@ -68,7 +68,7 @@ def lease(out: Path, command: str) -> Iterator[None]:
                 folder.rmdir()
 
 
-def holder(out: Path) -> str | None:
+def describe_lease_holder(out: Path) -> str | None:
     """Who writes to `out` at the moment, None where nobody does; on another host that can't be told for sure.
 
     By what the lease says alone: trying its lock would get in the way of a run that starts.
@@ -106,7 +106,7 @@ def _store_lease(out: Path, command: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        down = store_down(error, out)
+        down = convert_store_error(error, out)
         if down is None:
             raise
         raise down from error
@@ -130,8 +130,8 @@ def _leases(out: Path) -> set[Path]:
     return {path for path in out.glob(f"{LEASE}*") if path.name.removeprefix(LEASE).isdecimal()}
 
 
-def _number(lease: Path) -> int:
-    return int(lease.name.removeprefix(LEASE))
+def _number(hold_lease: Path) -> int:
+    return int(hold_lease.name.removeprefix(LEASE))
 
 
 def _claimed(out: Path, me: dict[str, Any]) -> Path:
@@ -164,13 +164,13 @@ def _claimed(out: Path, me: dict[str, Any]) -> Path:
     raise OutputError(f"{out} is in use: others take turns there; run the same command again")
 
 
-def _gone(lease: Path) -> bool:
+def _gone(hold_lease: Path) -> bool:
     """Whether nobody holds it; where that does not show, it is watched for GONE_S."""
     seen, told = None, False
     end = time.monotonic() + GONE_S
     while time.monotonic() < end:
         try:
-            found = content(lease)
+            found = content(hold_lease)
         except FileNotFoundError:
             return True
         with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -183,7 +183,9 @@ def _gone(lease: Path) -> bool:
         if time.monotonic() > end - GONE_S + 2 * BEAT_S and not told:
             told = True
             print(
-                f"{_named(lease)}: waiting {GONE_S:.0f} s for a sign of life …", file=sys.stderr, flush=True
+                f"{_named(hold_lease)}: waiting {GONE_S:.0f} s for a sign of life …",
+                file=sys.stderr,
+                flush=True,
             )
         time.sleep(BEAT_S / 5)
     return True

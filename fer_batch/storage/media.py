@@ -9,14 +9,14 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from fer_batch.errors import DecodeError
-from fer_batch.storage.archives import open_member, scratch, split_member, whole
+from fer_batch.storage.archives import copy_to_temporary, open_member, open_seekable, split_member
 from fer_batch.storage.stores import is_remote
 
-HEAD = 65_536
+HEAD_BYTES = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
-class Medium:
+class MediaFile:
     """A file, wherever it is."""
 
     place: str | BinaryIO
@@ -35,30 +35,30 @@ class Medium:
         return data
 
 
-def open_medium(uri: str | Path, offset: int | None = None) -> Medium:
+def open_media(uri: str | Path, offset: int | None = None) -> MediaFile:
     """What a name stands for: a path or `file://` address, an address of a store, or ARCHIVE!/MEMBER.
 
     `offset` is a member's place in its archive, as it was listed. Raises OSError, and DecodeError where it
     is none that can be read.
     """
-    name = path_of(uri)
+    name = uri_to_path(uri)
     parts = split_member(name)
     if parts is not None and offset is not None:
-        return _sized(open_member(*parts, offset, identity_of(uri)))
+        return _sized(open_member(*parts, offset, read_identity(uri)))
     if is_remote(name):
-        medium = _sized(whole(name))
-        return _sized(scratch(medium.place)) if _fragmented(medium.head(HEAD)) else medium
+        medium = _sized(open_seekable(name))
+        return _sized(copy_to_temporary(medium.place)) if _fragmented(medium.head(HEAD_BYTES)) else medium
     status = os.stat(name)
     if not stat.S_ISREG(status.st_mode):  # opening a pipe or a device may wait for ever
         raise DecodeError("not a regular file")
-    return Medium(place=name, size=status.st_size)
+    return MediaFile(place=name, size=status.st_size)
 
 
-def identity_of(uri: str | Path) -> tuple[Any, ...]:
+def read_identity(uri: str | Path) -> tuple[Any, ...]:
     """What tells whether a name still stands for the same file, or the same archive; a file of a store that
     is open stays the same.
     """
-    name = path_of(uri)
+    name = uri_to_path(uri)
     archive = (split_member(name) or (name,))[0]
     if is_remote(archive):
         return (archive,)
@@ -69,7 +69,7 @@ def identity_of(uri: str | Path) -> tuple[Any, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def path_of(uri: str | Path) -> str:
+def uri_to_path(uri: str | Path) -> str:
     """The path of a file that is named by it, or by a `file://` address, as names are that no text can hold.
 
     Of its bytes, those that are not text are surrogates, as everywhere in Python.
@@ -87,7 +87,7 @@ def _fragmented(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and b"mvex" in head and b"sidx" not in head
 
 
-def _sized(file: BinaryIO) -> Medium:
+def _sized(file: BinaryIO) -> MediaFile:
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    return Medium(place=file, size=size)
+    return MediaFile(place=file, size=size)

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fer_batch.errors import DecodeError, InputError
-from fer_batch.storage.files import waiting_for
+from fer_batch.storage.atomic import warn_if_slow
 
-BLOCK = 2 * 2**20
+BLOCK_BYTES = 2 * 2**20
 """Bytes of a request: some seconds of video. A file's index, at its end or not, costs two more; with requests
 twice as long a minute from the middle of a film read twice as much that nobody wanted."""
 BLOCKS = 16
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class StoreEntry:
     """A file of a store."""
 
     uri: str
@@ -45,7 +45,7 @@ class Found:
     """What changes when the file does."""
 
 
-def in_lower_case(uri: str) -> str:
+def normalize_protocol(uri: str) -> str:
     """An address with its protocol as stores know it."""
     protocol, mark, rest = uri.partition("://")
     return f"{protocol.lower()}{mark}{rest}"
@@ -56,13 +56,13 @@ def is_remote(name: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) is not None and not name.startswith("file://")
 
 
-def misspelt(name: str) -> str | None:
+def correct_address(name: str) -> str | None:
     """The address that is meant by one with a slash too few, `s3:/bucket`; None of any other name."""
     found = re.fullmatch(rf"({'|'.join(EXTRAS)}):/?(?!/)(.+)", name, re.IGNORECASE)
     return f"{found[1].lower()}://{found[2]}" if found else None
 
 
-def check_address(uri: str) -> None:
+def check_no_secrets(uri: str) -> None:
     """Raise InputError for an address that holds a secret, which would be written with the results."""
     parts = urlsplit(uri)
     if "@" in parts.netloc or SECRETS.search(parts.query):
@@ -73,64 +73,64 @@ def check_address(uri: str) -> None:
         )
 
 
-def check_name(uri: str) -> None:
+def check_bucket(uri: str) -> None:
     """Raise InputError for an address that names nothing."""
     protocol, _, rest = uri.partition("://")
     if not rest.partition("/")[0]:
         raise InputError(f"{uri} names no bucket or host: give {protocol}://NAME/…")
 
 
-def look_up(uri: str) -> Found | None:
+def find_file(uri: str) -> StoreEntry | None:
     """A file of a store, None where there is none; raises InputError where the store can't be asked."""
-    with waiting_for(uri):
+    with warn_if_slow(uri):
         return _look_up(uri)
 
 
-def _look_up(uri: str) -> Found | None:
+def _look_up(uri: str) -> StoreEntry | None:
     system, path = _system_of(uri)
     return _asked(uri, lambda: _found(uri, system.info(path)))
 
 
-def look_up_all(uris: Sequence[str]) -> Iterator[Found | InputError | None]:
-    """`look_up` of many, some at once, in their order; errors are answers."""
+def find_files(uris: Sequence[str]) -> Iterator[StoreEntry | InputError | None]:
+    """`find_file` of many, some at once, in their order; errors are answers."""
 
-    def one(uri: str) -> Found | InputError | None:
+    def one(uri: str) -> StoreEntry | InputError | None:
         try:
             return _look_up(uri)
         except InputError as error:
             return error
 
     what = f"{uris[0]} and {len(uris) - 1} more" if len(uris) > 1 else "".join(uris)
-    with waiting_for(what), ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
+    with warn_if_slow(what), ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
         yield from threads.map(one, uris)
 
 
-def listed(uri: str) -> list[Found]:
+def list_files(uri: str) -> list[StoreEntry]:
     """All files below an address, or that a glob of a store stands for, in order of their names.
 
     Empty where there is none. Raises InputError where the store can't be asked.
     """
     system, path = _system_of(uri)
 
-    def ask() -> list[Found]:
-        look = system.glob if has_magic(uri) else system.find
+    def ask() -> list[StoreEntry]:
+        look = system.glob if is_glob(uri) else system.find
         entries = look(path, detail=True).values()
         files = [_found(None, info, system) for info in entries if info.get("type") == "file"]
         return sorted(files, key=lambda found: found.uri)
 
-    with waiting_for(uri):
+    with warn_if_slow(uri):
         return _asked(uri, ask) or []
 
 
-def has_magic(uri: str) -> bool:
+def is_glob(uri: str) -> bool:
     """Whether an address is a glob; the query of a web address is none."""
     return any(mark in uri for mark in "*[") or ("?" in uri and not uri.startswith("http"))
 
 
-def content(uri: str) -> bytes:
+def read_file(uri: str) -> bytes:
     """All of a small file, a manifest. Raises InputError where it can't be read."""
     system, path = _system_of(uri)
-    with waiting_for(uri):
+    with warn_if_slow(uri):
         read = _asked(uri, lambda: bytes(system.cat_file(path)))
     if read is None:
         raise InputError(f"there is no file {uri}")
@@ -152,7 +152,11 @@ class StoreFile(io.RawIOBase):
             raise DecodeError(str(error)) from error
         self.file = self._told(
             lambda: system.open(
-                path, "rb", block_size=BLOCK, cache_type="background", cache_options={"maxblocks": BLOCKS}
+                path,
+                "rb",
+                block_size=BLOCK_BYTES,
+                cache_type="background",
+                cache_options={"maxblocks": BLOCKS},
             )
         )
         if uri.startswith("http") and self.file.seekable() and not self.file.details.get("partial"):
@@ -188,11 +192,13 @@ class StoreFile(io.RawIOBase):
         except FileNotFoundError as error:
             if _missing(self.uri, error):
                 raise DecodeError("the file does not exist") from None
-            raise DecodeError(f"the store can't be read: {reason_of(error.__cause__ or error)}") from error
+            raise DecodeError(
+                f"the store can't be read: {format_reason(error.__cause__ or error)}"
+            ) from error
         except MemoryError:
             raise
         except Exception as error:  # each store's library has errors of its own
-            raise DecodeError(f"the store can't be read: {reason_of(error)}") from error
+            raise DecodeError(f"the store can't be read: {format_reason(error)}") from error
 
 
 @functools.cache
@@ -205,7 +211,7 @@ def _system(protocol: str) -> Any:
 
 def _system_of(uri: str) -> tuple[Any, str]:
     """The file system of an address, and the path in it; raises InputError where nothing reads such ones."""
-    check_name(uri)
+    check_bucket(uri)
     protocol = uri.partition("://")[0].lower()
     try:
         system = _system(protocol)
@@ -217,10 +223,10 @@ def _system_of(uri: str) -> tuple[Any, str]:
     return system, system._strip_protocol(uri)
 
 
-def _found(uri: str | None, info: dict[str, Any], system: Any = None) -> Found:
+def _found(uri: str | None, info: dict[str, Any], system: Any = None) -> StoreEntry:
     changes = next((info[name] for name in CHANGES if info.get(name)), "")
     size = int(info.get("size") or 0)
-    return Found(
+    return StoreEntry(
         uri=uri or system.unstrip_protocol(info["name"]), size_bytes=size, version=f"{size} {changes}"
     )
 
@@ -237,13 +243,13 @@ def _asked(uri: str, question: Callable[[], T]) -> T | None:
     except FileNotFoundError as error:
         if _missing(uri, error):
             return None
-        raise InputError(f"{uri} can't be read: {reason_of(error.__cause__ or error)}") from error
+        raise InputError(f"{uri} can't be read: {format_reason(error.__cause__ or error)}") from error
     except InputError:
         raise
     except Exception as error:  # each store's library has errors of its own
-        raise InputError(f"{uri} can't be read: {reason_of(error)}") from error
+        raise InputError(f"{uri} can't be read: {format_reason(error)}") from error
 
 
-def reason_of(error: BaseException) -> str:
+def format_reason(error: BaseException) -> str:
     """What an error says, on one line; its kind where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

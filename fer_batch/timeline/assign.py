@@ -12,9 +12,9 @@ import pyarrow.csv
 
 from fer_batch.errors import InputError
 from fer_batch.run.people import write_people
-from fer_batch.schema import PEOPLE
-from fer_batch.storage.folder import folder_of
-from fer_batch.storage.lease import lease
+from fer_batch.schema import PEOPLE_SCHEMA
+from fer_batch.storage.folder import open_folder
+from fer_batch.storage.lease import hold_lease
 from fer_batch.timeline.store import Timeline, open_timeline
 
 COLUMNS = {"video": ("video", "video_id", "uri"), "track_id": ("track_id", "track"), "person": ("person",)}
@@ -26,9 +26,9 @@ def assign_list(out: str | Path, path: Path) -> pa.Table:
     """Name tracks by a CSV file with the columns `video` (id, uri or file name), `track_id` and `person`.
 
     What was said before of the videos that it names is replaced; a row without a person says nothing of its
-    track. Returns the rows of `schema.PEOPLE` that were written. Raises InputError where the file can't be
-    read, lacks a column, or names a track twice or one that there is not; QueryError where it names no video
-    of the run.
+    track. Returns the rows of `schema.PEOPLE_SCHEMA` that were written. Raises InputError where the file
+    can't be read, lacks a column, or names a track twice or one that there is not; QueryError where it
+    names no video of the run.
     """
     rows = _read_list(path)
 
@@ -65,8 +65,8 @@ def assign_seats(
     of the picture its middle is in, all parts being equally wide. A track is whom it is at most of its
     moments, and nobody where it is not among the largest at most of them. So with one person it is the
     largest face. Of `videos` (ids, uris, file names), by default of all; what was said of them before is
-    replaced. Returns the rows of `schema.PEOPLE` that were written. Raises InputError for names that are
-    empty or given twice, QueryError where a video is not of the run.
+    replaced. Returns the rows of `schema.PEOPLE_SCHEMA` that were written. Raises InputError for names
+    that are empty or given twice, QueryError where a video is not of the run.
     """
     count = len(persons)
     if not count or not all(persons) or len(set(persons)) < count:
@@ -109,9 +109,9 @@ def assign_seats(
 
 def _assign(out: str | Path, chosen: Callable[[Timeline], tuple[list[str], pa.Table]]) -> pa.Table:
     """Write whom `chosen` names (columns video_id, track_id and person) in the videos that it names."""
-    folder = folder_of(out).absolute()
+    folder = open_folder(out).absolute()
     open_timeline(folder)  # a folder without a run is left as it is
-    with lease(folder, "assign"):
+    with hold_lease(folder, "assign"):
         timeline = open_timeline(folder)
         ids, people = chosen(timeline)
         timeline.register("assigned", people)
@@ -119,7 +119,7 @@ def _assign(out: str | Path, chosen: Callable[[Timeline], tuple[list[str], pa.Ta
             SELECT video_id, version, coalesce(attempt, 0)::INTEGER AS attempt, track_id::INTEGER AS track_id,
                    assigned.person
             FROM assigned JOIN videos USING (video_id) ORDER BY ALL""").to_arrow_table()
-        rows = rows.select(PEOPLE.names).cast(PEOPLE)
+        rows = rows.select(PEOPLE_SCHEMA.names).cast(PEOPLE_SCHEMA)
         write_people(folder, rows, ids)
     return rows
 

@@ -11,10 +11,10 @@ from deltalake import DeltaTable
 from fer_batch.errors import OutputError, QueryError
 from fer_batch.run.people import read_people
 from fer_batch.run.plan import read_run
-from fer_batch.run.snapshot import hold, live_files, open_tables
-from fer_batch.schema import VIDEOS, probability_column
-from fer_batch.storage.files import is_in_store
-from fer_batch.storage.folder import folder_of
+from fer_batch.run.snapshot import list_table_files, lock_for_reading, open_tables
+from fer_batch.schema import VIDEOS_SCHEMA, probability_column
+from fer_batch.storage.atomic import is_in_store
+from fer_batch.storage.folder import open_folder
 from fer_batch.timeline.queries.episodes import STEP_S, episodes_sql
 from fer_batch.timeline.queries.expressions import quoted, text
 
@@ -44,12 +44,16 @@ class Timeline:
     """
 
     def __init__(self, out: str | Path) -> None:
-        self.out = folder_of(out).absolute()
+        self.out = open_folder(out).absolute()
         self._connection = duckdb.connect(":memory:")
-        self._held = hold(self.out)
+        self._held = lock_for_reading(self.out)
         tables = open_tables(self.out)
         try:
-            own = [f for f in pa.schema(tables["videos"].schema().to_arrow()) if f.name not in VIDEOS.names]
+            own = [
+                f
+                for f in pa.schema(tables["videos"].schema().to_arrow())
+                if f.name not in VIDEOS_SCHEMA.names
+            ]
             rows = {name: self._rows(name, tables[name]) for name in PERSONS}
             self._connection.register("people", self._people(rows["videos"]))
             for name, source in rows.items():
@@ -230,7 +234,7 @@ class Timeline:
 
     def _rows(self, name: str, table: DeltaTable) -> str:
         """What a table is called in SQL, which may then read its files."""
-        files = [str(path) for path in live_files(self.out / name, table)]
+        files = [str(path) for path in list_table_files(self.out / name, table)]
         if is_in_store(self.out) or not files:
             stored = f"{name}_stored"
             self._connection.register(stored, table.to_pyarrow_dataset())

@@ -28,7 +28,7 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import GREY_MEAN, GREY_STD, Network
 from fer_batch.model.registry import build_network
 from fer_batch.model.weights import load_checkpoint, read_card
-from fer_batch.storage.files import write_json
+from fer_batch.storage.atomic import write_json
 from fer_batch.training.augment import augment_sequences, augment_stills, mixup
 from fer_batch.training.batches import Feed, Stream
 from fer_batch.training.imbalance import expression_loss

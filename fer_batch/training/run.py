@@ -28,9 +28,9 @@ from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.registry import build_network
 from fer_batch.model.weights import Card, read_card, save_checkpoint
 from fer_batch.runtime import call_periodically, ray_session
-from fer_batch.storage.files import csv_bytes, write_bytes, write_json
-from fer_batch.storage.folder import check_free
-from fer_batch.storage.lease import lease
+from fer_batch.storage.atomic import format_csv, write_bytes, write_json
+from fer_batch.storage.folder import check_folder_empty
+from fer_batch.storage.lease import hold_lease
 from fer_batch.training.calibrate import fit_temperature
 from fer_batch.training.loop import HISTORY, Place, frame_logits, frames_of, learn
 from fer_batch.training.sources import (
@@ -84,7 +84,7 @@ def train(
         if (out / "model.json").exists():
             return json.loads((out / "model.json").read_text())["training"]
     else:
-        check_free(out, "a training run")
+        check_folder_empty(out, "a training run")
     if config.init:
         read_card(Path(config.init))
     if config.backbone_weights:
@@ -94,7 +94,7 @@ def train(
     if clips_of(config) is None:
         _check_splits(images)
         _check_preset(config, images)
-    with lease(out, "train"):
+    with hold_lease(out, "train"):
         try:
             write_json(record, config.to_dict())
         except OSError as error:
@@ -299,7 +299,7 @@ def _export(
         "torch": torch.__version__,
     }
     write_json(out / "history.json", history)
-    write_bytes(out / "history.csv", csv_bytes(HISTORY, ([row[key] for key in HISTORY] for row in history)))
+    write_bytes(out / "history.csv", format_csv(HISTORY, ([row[key] for key in HISTORY] for row in history)))
     card = Card(
         classes=data.classes,
         network=state["network"],

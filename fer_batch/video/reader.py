@@ -22,7 +22,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from fer_batch.errors import DecodeError, NoVideoError
-from fer_batch.storage.media import Medium, identity_of, open_medium
+from fer_batch.storage.media import MediaFile, open_media, read_identity
 from fer_batch.video.planes import BT601_WEIGHTS, LUMA_WEIGHTS, Picture, yuv_to_rgb_matrix
 
 av.logging.set_level(av.logging.PANIC)
@@ -170,7 +170,7 @@ def _s(count: int) -> str:
 def read_info(path: str | Path, offset: int | None = None) -> VideoInfo:
     """Open a video, decode its first frame, and say what it is.
 
-    `path` and `offset` are as `open_medium` takes them. Raises NoVideoError where there is no video stream
+    `path` and `offset` are as `open_media` takes them. Raises NoVideoError where there is no video stream
     (cover art is none), DecodeError where it can't be read.
     """
     source = _open(path, offset)
@@ -283,9 +283,9 @@ class _Source:
     """An open file, and what was read of it last: there the next segment begins, without reading it again."""
 
     path: str
-    """As it was given to `open_medium`, and so is `offset`."""
+    """As it was given to `open_media`, and so is `offset`."""
     offset: int | None
-    medium: Medium
+    medium: MediaFile
     container: av.container.InputContainer
     stream: av.VideoStream
     identity: tuple[Any, ...]
@@ -360,7 +360,7 @@ It is taken out while it is read.
 
 def _take(path: str | Path) -> _Source | None:
     source = _kept.pop(str(path), None)
-    if source is not None and source.identity != identity_of(path):
+    if source is not None and source.identity != read_identity(path):
         source.container.close()
         return None
     return source
@@ -722,10 +722,10 @@ def _has_one_layer(extradata: bytes) -> bool:
 
 
 def _open(path: str | Path, offset: int | None = None) -> _Source:
-    identity, errors = identity_of(path), _errors_logged()
+    identity, errors = read_identity(path), _errors_logged()
     medium = None
     try:
-        medium = open_medium(path, offset)
+        medium = open_media(path, offset)
         container = _container(medium)
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
         raise _not_opened(error, medium) from None
@@ -748,7 +748,7 @@ def _open(path: str | Path, offset: int | None = None) -> _Source:
     )
 
 
-def _container(medium: Medium) -> av.container.InputContainer:
+def _container(medium: MediaFile) -> av.container.InputContainer:
     if isinstance(medium.place, str):
         place: Any = f"file:{medium.place}"
     else:
@@ -763,7 +763,7 @@ def _container(medium: Medium) -> av.container.InputContainer:
     )
 
 
-def _log_of_opening(medium: Medium) -> str:
+def _log_of_opening(medium: MediaFile) -> str:
     """What FFmpeg logs when it opens a file again: the limit that it meets is in no error of its own."""
     av.logging.set_level(av.logging.ERROR)
     try:
@@ -774,7 +774,7 @@ def _log_of_opening(medium: Medium) -> str:
     return "".join(message for _, _, message in said)
 
 
-def _not_opened(error: Exception, medium: Medium | None) -> Exception:
+def _not_opened(error: Exception, medium: MediaFile | None) -> Exception:
     """Why a file can't be opened, for the user; MemoryError as it is."""
     _, by, said = getattr(error, "log", None) or (0, "", "")
     if isinstance(error, MemoryError):
@@ -821,7 +821,7 @@ def _not_fitting(width: int, height: int) -> str:
     )
 
 
-def _breaks_off(medium: Medium, container: str) -> bool:
+def _breaks_off(medium: MediaFile, container: str) -> bool:
     """Whether a file ends inside one of its own parts: FFmpeg says nothing of that where the container is
     MPEG-TS, which promises no length either, or Matroska, whose parts may be of unknown size.
     """

@@ -15,7 +15,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
 from fer_batch.errors import OutputError
-from fer_batch.storage.files import replacing
+from fer_batch.storage.atomic import replace_file
 from fer_batch.video.canvas import Canvas
 from fer_batch.video.planes import BT601_WEIGHTS, LUMA_WEIGHTS
 from fer_batch.video.reader import Reading, VideoInfo, every_frame
@@ -102,7 +102,7 @@ def _opened(target: Path) -> Iterator[av.container.OutputContainer]:
     options = {"movflags": "+faststart"} if kind == "mp4" else {}  # players begin before they have all of it
     try:
         with (
-            replacing(target) as temporary,
+            replace_file(target) as temporary,
             av.open(f"file:{temporary}", "w", format=kind, container_options=options) as output,
         ):
             yield output

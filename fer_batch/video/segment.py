@@ -9,12 +9,12 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from fer_batch.schema import PLAN
+from fer_batch.schema import PLAN_SCHEMA
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """One part of one video. The fields are the columns of `schema.PLAN`.
+    """One part of one video. The fields are the columns of `schema.PLAN_SCHEMA`.
 
     The core `[core_start_s, core_end_s)` is the part that the segment answers for. `[start_s, end_s)` adds
     the padding on both sides that the answers need. Times are seconds since the video's first frame. The
@@ -48,17 +48,17 @@ class Segment:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Return the segment of a row that has the columns of `schema.PLAN`."""
-        return cls(**{name: row[name] for name in PLAN.names})
+        """Return the segment of a row that has the columns of `schema.PLAN_SCHEMA`."""
+        return cls(**{name: row[name] for name in PLAN_SCHEMA.names})
 
     @classmethod
     def from_table(cls, plan: pa.Table) -> list[Self]:
-        """Return the segments of the rows of `schema.PLAN`."""
+        """Return the segments of the rows of `schema.PLAN_SCHEMA`."""
         return [cls.from_row(row) for row in plan.to_pylist()]
 
     def to_row(self) -> dict[str, Any]:
-        """Return the row of `schema.PLAN`."""
-        return {name: getattr(self, name) for name in PLAN.names}
+        """Return the row of `schema.PLAN_SCHEMA`."""
+        return {name: getattr(self, name) for name in PLAN_SCHEMA.names}
 
     @property
     def is_last(self) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import DecodeError, NoVideoError
-from fer_batch.faults import point
+from fer_batch.faults import fault_point
 from fer_batch.timing import StageTimer
 from fer_batch.video.reader import TIME_TOLERANCE_S, Frame, Reading, VideoInfo, read_segment
 from fer_batch.vision.crop import CROP_SIZE, crop_faces
@@ -33,9 +33,9 @@ class SegmentFaces:
     read_s: float
     frames: int
     moments: list[dict[str, Any]]
-    """Of the core only, as in `schema.MOMENT`."""
+    """Of the core only, as in `schema.MOMENT_TYPE`."""
     faces: list[dict[str, Any]]
-    """As in `schema.FACE`, in order of time."""
+    """As in `schema.FACE_TYPE`, in order of time."""
     crops: np.ndarray
     """`(len(faces), 48, 48) uint8` grey."""
     timer: StageTimer
@@ -50,7 +50,7 @@ def extract_faces(
     ahead: int = 0,
     heartbeat: Callable[[float], None] = lambda time_s: None,
 ) -> SegmentFaces:
-    """Look at one segment, a row of `schema.PLAN`. Trouble with the file ends in `status` and `error`.
+    """Look at one segment, a row of `schema.PLAN_SCHEMA`. Trouble with the file ends in `status` and `error`.
 
     With `ahead`, a thread decodes up to so many moments before they are looked at. `heartbeat` is called with
     the time of each moment that was decoded.
@@ -135,7 +135,7 @@ def _promised_s(segment: dict[str, Any], info: VideoInfo | None) -> float:
 
 def _with_heartbeats(frames: Iterator[Frame], heartbeat: Callable[[float], None]) -> Iterator[Frame]:
     for frame in frames:
-        point("faces.moment")
+        fault_point("faces.moment")
         heartbeat(frame.time_s)
         yield frame
 
@@ -143,7 +143,7 @@ def _with_heartbeats(frames: Iterator[Frame], heartbeat: Callable[[float], None]
 def _rows(
     frame: Frame, tracks: np.ndarray, boxes: np.ndarray, found: Detections, crops: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Faces of a moment as in `schema.FACE`; `boxes` are those found, in pixels of the picture."""
+    """Faces of a moment as in `schema.FACE_TYPE`; `boxes` are those found, in pixels of the picture."""
     width, height = frame.picture.width, frame.picture.height
     shares = np.clip(boxes / np.array([width, height, width, height]), 0, 1)
     columns = {

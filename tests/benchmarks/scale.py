@@ -32,9 +32,9 @@ from fer_batch.inputs.segments import split_into_bundles
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.analyze import _Meter, extend_plan, pending_segments
 from fer_batch.run.finalize import finalize
-from fer_batch.run.plan import read_run, read_segments, read_videos
-from fer_batch.run.verify import verify
-from fer_batch.schema import EMOTIONS, FACE, MOMENT, PROBED, RESULTS, conform
+from fer_batch.run.plan import read_planned_segments, read_planned_videos, read_run
+from fer_batch.run.verify import verify_run
+from fer_batch.schema import EMOTIONS, FACE_TYPE, MOMENT_TYPE, PROBED_SCHEMA, RESULTS_SCHEMA, conform_table
 
 CONFIG = AnalyzeConfig()
 WORKERS = 1600
@@ -79,14 +79,14 @@ def plan(folder: Path) -> None:
     out.mkdir()
     card = load_checkpoint(None)[1]
     listing = list_videos([str(folder / "list.parquet")])
-    extend_plan(out, listing, None, PROBED.empty_table(), CONFIG, card, Limits(), WORKERS)
+    extend_plan(out, listing, None, PROBED_SCHEMA.empty_table(), CONFIG, card, Limits(), WORKERS)
 
 
 def answer(folder: Path) -> None:
     """What workers would write, with a face at every moment; no part of the driver's work."""
     out = folder / "out"
     (out / "results").mkdir()
-    for segments in read_segments(out, read_videos(out)):
+    for segments in read_planned_segments(out, read_planned_videos(out)):
         answers = answers_to(segments)
         for bundle_id, planned in split_into_bundles(
             segments.append_column("row", pa.array(range(len(segments))))
@@ -96,7 +96,7 @@ def answer(folder: Path) -> None:
 
 
 def answers_to(segments: pa.Table) -> pa.Table:
-    """Rows of `schema.RESULTS`."""
+    """Rows of `schema.RESULTS_SCHEMA`."""
     starts_s, ends_s = (segments.column(f"core_{end}_s").to_numpy() for end in ("start", "end"))
     moments = np.maximum((ends_s - starts_s) * CONFIG.fps, 1).astype(np.int64)
     total = int(moments.sum())
@@ -109,13 +109,15 @@ def answers_to(segments: pa.Table) -> pa.Table:
         "track": pa.repeat(pa.scalar(0, pa.int32()), total),
     }
     share = (np.arange(total) * 0.618 % 1).astype(np.float32)
-    columns |= {field.name: pa.array(share) for field in FACE if field.name not in columns}
+    columns |= {field.name: pa.array(share) for field in FACE_TYPE if field.name not in columns}
     weights = np.stack([share, 1 - share, *[np.full_like(share, 0.2)] * (len(EMOTIONS) - 2)], axis=1) / 2
     probs = pa.ListArray.from_arrays(
         pa.array(np.arange(total + 1) * len(EMOTIONS), pa.int32()), pa.array(weights.ravel())
     )
-    face = pa.StructArray.from_arrays([*[columns[f.name] for f in FACE], probs], [*FACE.names, "probs"])
-    moment = pa.StructArray.from_arrays([columns[f.name] for f in MOMENT], MOMENT.names)
+    face = pa.StructArray.from_arrays(
+        [*[columns[f.name] for f in FACE_TYPE], probs], [*FACE_TYPE.names, "probs"]
+    )
+    moment = pa.StructArray.from_arrays([columns[f.name] for f in MOMENT_TYPE], MOMENT_TYPE.names)
     offsets = pa.array(first, pa.int32())
     said: dict[str, Any] = {
         "status": pa.repeat("ok", len(segments)),
@@ -126,7 +128,9 @@ def answers_to(segments: pa.Table) -> pa.Table:
         "model_id": pa.repeat("m", len(segments)),
         **dict.fromkeys(("decode_s", "detect_s", "crop_s", "recognize_s"), np.ones(len(segments))),
     }
-    return conform(pa.table({**{n: segments.column(n) for n in segments.column_names}, **said}), RESULTS)
+    return conform_table(
+        pa.table({**{n: segments.column(n) for n in segments.column_names}, **said}), RESULTS_SCHEMA
+    )
 
 
 def finish(folder: Path) -> None:
@@ -138,13 +142,13 @@ def resume(folder: Path) -> None:
     out = folder / "out"
     listing = list_videos([str(folder / "list.parquet")])
     card = load_checkpoint(None)[1]
-    extend_plan(out, listing, read_run(out), PROBED.empty_table(), CONFIG, card, Limits(), WORKERS)
+    extend_plan(out, listing, read_run(out), PROBED_SCHEMA.empty_table(), CONFIG, card, Limits(), WORKERS)
     assert not list(pending_segments(out, _Meter(out / "results", lambda progress: None)))
     finalize(out)
 
 
 def check(folder: Path) -> None:
-    assert verify(folder / "out") == []
+    assert verify_run(folder / "out") == []
 
 
 STEPS: dict[str, Callable[[Path], None]] = {

@@ -40,20 +40,20 @@ from fer_batch.pipeline.bench import benchmark_videos
 from fer_batch.pipeline.child import WorkerProcess
 from fer_batch.pipeline.guard import GuardedStage
 from fer_batch.pipeline.stages import AnalyzeStage, FacesStage
-from fer_batch.run.results import write_result
+from fer_batch.run.results import write_bundle
 from fer_batch.runtime import ray_session
 from fer_batch.schema import (
     EMOTIONS,
-    FACES,
-    MOMENTS,
-    PLAN,
+    FACES_SCHEMA,
+    MOMENTS_SCHEMA,
+    PLAN_SCHEMA,
     SCHEMA_VERSION,
-    VIDEOS,
-    conform,
-    from_bundle,
+    VIDEOS_SCHEMA,
+    conform_table,
+    pack_bundle,
     probability_column,
-    to_bundle,
     tracks_schema,
+    unpack_bundles,
 )
 from fer_batch.timeline.plots.overlay import overlay
 from fer_batch.timeline.queries import questions, series
@@ -124,7 +124,7 @@ def crowd(where: Where) -> Figures:
     stage(bundle)
     for _ in range(where.runs):
         began, before = time.process_time(), stage.timer.cpu_s["detect"]
-        rows = from_bundle(stage(bundle), FACES)
+        rows = unpack_bundles(stage(bundle), FACES_SCHEMA)
         ours.append((stage.timer.cpu_s["detect"] - before, time.process_time() - began))
         began = time.process_time()
         found = sum(len(detected(plain, image)[0]) for image in frames.values())
@@ -149,7 +149,7 @@ def recall(where: Where) -> Figures:
     videos = {}
     for uri in list_videos([str(where.videos)]).sources.column("uri").to_pylist():
         video = Path(uri)
-        faces = pc.list_flatten(from_bundle(stage(whole(video, config)), FACES).column("faces"))
+        faces = pc.list_flatten(unpack_bundles(stage(whole(video, config)), FACES_SCHEMA).column("faces"))
         ours: dict[int, list[list[float]]] = {}
         for face in faces.to_pylist():
             ours.setdefault(face["frame_index"], []).append(
@@ -224,7 +224,7 @@ def actor(where: Where) -> Figures:
         began = time.process_time()
         with tempfile.TemporaryDirectory() as results:
             for bundle in bundles(folders[0], config):
-                write_result(Path(results), stage(bundle))
+                write_bundle(Path(results), stage(bundle))
         ours.append(time.process_time() - began)
         costs = []
         for inputs in (folders[:1], folders):
@@ -425,7 +425,7 @@ def ten_million_rows(out: Path) -> None:
     rng, schema = np.random.default_rng(0), tracks_schema(EMOTIONS)
     tables = {
         name: DeltaTable.create(str(out / name), kind, mode="ignore", partition_by=["bucket"])
-        for name, kind in (("tracks", schema), ("moments", MOMENTS), ("videos", VIDEOS))
+        for name, kind in (("tracks", schema), ("moments", MOMENTS_SCHEMA), ("videos", VIDEOS_SCHEMA))
     }
     for bucket in range(8):
         videos = np.repeat([f"{v:016x}" for v in range(bucket, 1000, 8)], 10_000)
@@ -457,7 +457,7 @@ def ten_million_rows(out: Path) -> None:
                     "bucket": np.full(1000 * len(ids), bucket, np.int32),
                 }
             ),
-            "videos": conform(
+            "videos": conform_table(
                 pa.table(
                     {
                         "video_id": ids,
@@ -467,7 +467,7 @@ def ten_million_rows(out: Path) -> None:
                         "bucket": np.full(len(ids), bucket, np.int32),
                     }
                 ),
-                VIDEOS,
+                VIDEOS_SCHEMA,
             ),
         }
         for name, part in rows.items():
@@ -543,13 +543,13 @@ def bundles(inputs: Path | list[Path], config: AnalyzeConfig) -> Iterator[pa.Tab
     first = 0
     for bundle_id, members in itertools.groupby(rows.column("bundle_id").to_pylist()):
         count = len(list(members))
-        yield to_bundle(bundle_id, rows.slice(first, count))
+        yield pack_bundle(bundle_id, rows.slice(first, count))
         first += count
 
 
 def whole(video: Path, config: AnalyzeConfig) -> pa.Table:
     """All of a video as one bundle."""
-    return to_bundle(video.name, plan(video, config).cast(PLAN))
+    return pack_bundle(video.name, plan(video, config).cast(PLAN_SCHEMA))
 
 
 def analyzed(inputs: Path | list[Path], out: Path) -> tuple[float, float]:

@@ -27,7 +27,7 @@ from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.model.window import build_windows
 from fer_batch.pipeline.stages import FacesStage
-from fer_batch.schema import EMOTIONS, FACES, from_bundle, to_bundle
+from fer_batch.schema import EMOTIONS, FACES_SCHEMA, pack_bundle, unpack_bundles
 from fer_batch.vision.crop import CROP_SIZE
 
 HOLD_S = 2.0
@@ -61,7 +61,7 @@ def find_faces(folder: Path, crop_scale: float) -> Faces:
         video = probe_videos(sources.slice(number, 1))
         names.append(Path(str(video.column("uri")[0])).name)
         plan = plan_segments(video, config, 1.0, "", 1)
-        rows = from_bundle(stage(to_bundle("b", plan)), FACES).to_pylist()
+        rows = unpack_bundles(stage(pack_bundle("b", plan)), FACES_SCHEMA).to_pylist()
         found = [face for row in rows for face in row["faces"]]
         crops = np.frombuffer(b"".join(row["crops"] for row in rows), np.uint8)
         part: Faces = {

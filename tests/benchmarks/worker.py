@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.pipeline.guard import GuardedStage
-from fer_batch.run.results import write_result
-from fer_batch.schema import to_bundle
+from fer_batch.run.results import write_bundle
+from fer_batch.schema import pack_bundle
 
 
 def peaks(planned: str, crop_scale: float) -> list[int]:
@@ -24,7 +24,7 @@ def peaks(planned: str, crop_scale: float) -> list[int]:
     with tempfile.TemporaryDirectory() as results:
         for bundle_id, rows in itertools.groupby(plan.column("bundle_id").to_pylist()):
             count = len(list(rows))
-            write_result(Path(results), stage(to_bundle(bundle_id, plan.slice(first, count))))
+            write_bundle(Path(results), stage(pack_bundle(bundle_id, plan.slice(first, count))))
             first += count
             assert stage.child.process is not None
             found.append(_peak("self") + _peak(str(stage.child.process.pid)))

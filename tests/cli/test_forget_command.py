@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fer_batch.cli.main import main
-from fer_batch.storage.lease import lease
+from fer_batch.storage.lease import hold_lease
 from fer_batch.timeline.store import open_timeline
 from tests.runs import kill_at, write_run
 from tests.timeline.test_store import VIDEOS
@@ -72,7 +72,7 @@ def test_what_can_not_be_forgotten_is_one_line(
 
 
 def test_a_run_in_use_is_one_line(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with lease(out, "analyze"):
+    with hold_lease(out, "analyze"):
         assert forget(out, "it's.mp4") == 2
     assert "`fer-batch analyze` writes there since" in capsys.readouterr().err
     assert uris(out) == VIDEOS.keys()
@@ -89,7 +89,7 @@ def test_a_folder_without_a_run_is_one_line_and_none_is_made(
 
 
 def test_finalize_completes_what_a_killed_one_has_begun(out: Path) -> None:
-    kill_at("forget.begun", main, ["forget", str(out), "it's.mp4"])
+    kill_at("forget.read_forget_marker", main, ["forget", str(out), "it's.mp4"])
     assert main(["finalize", str(out)]) == 0
     assert uris(out) == VIDEOS.keys() - {"/talks/it's.mp4"}
     assert main(["verify", str(out)]) == 0

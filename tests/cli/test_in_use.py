@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fer_batch.cli.main import main
-from fer_batch.storage.lease import lease
+from fer_batch.storage.lease import hold_lease
 
 FACES = ["--data", "folder=faces"]
 
@@ -38,7 +38,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_folder_in_use_is_left_to_who_writes_there(
     words: list[str], here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with lease(here / "out", words[0]):
+    with hold_lease(here / "out", words[0]):
         assert main([*words, "--out", "out"]) == 2
         said = capfd.readouterr().err.splitlines()
         assert [path.name for path in (here / "out").iterdir()] == [".lease"]

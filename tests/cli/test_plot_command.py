@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fer_batch.cli.main import main
-from fer_batch.storage.folder import folder_of
+from fer_batch.storage.folder import open_folder
 from tests.runs import write_run
 from tests.s3 import BUCKET, Store
 from tests.timeline.plots.test_plot import VIDEOS
@@ -42,7 +42,7 @@ def test_a_picture_is_written(finished: Path, tmp_path: Path, words: list[str]) 
 
 def test_a_run_in_a_store_is_drawn_too(store: Store, tmp_path: Path) -> None:
     out = f"s3://{BUCKET}/plotted"
-    write_run(folder_of(out), {"/a.mp4": [["happy"]]})
+    write_run(open_folder(out), {"/a.mp4": [["happy"]]})
     assert plot(out, "a.mp4", "-o", tmp_path / "x.svg") == 0
     assert (tmp_path / "x.svg").exists()
 

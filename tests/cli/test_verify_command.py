@@ -13,10 +13,10 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from fer_batch.cli.main import main
-from fer_batch.run.results import write_result
+from fer_batch.run.results import write_bundle
 from fer_batch.run.snapshot import write_snapshot
-from fer_batch.schema import to_bundle
-from fer_batch.storage.lease import lease
+from fer_batch.schema import pack_bundle
+from fer_batch.storage.lease import hold_lease
 from tests.runs import add_videos, kill_at, plan_videos, write_run
 from tests.timeline.test_store import VIDEOS
 
@@ -83,7 +83,7 @@ def flip_a_bit(out: Path) -> None:
 
 def lose_a_segment(out: Path) -> None:
     path = max((out / "results").iterdir(), key=lambda path: path.stat().st_size)
-    write_result(out / "results", to_bundle(path.stem, pq.read_table(path).slice(1)))
+    write_bundle(out / "results", pack_bundle(path.stem, pq.read_table(path).slice(1)))
 
 
 def leave_a_strangers_answer(out: Path) -> None:
@@ -91,7 +91,7 @@ def leave_a_strangers_answer(out: Path) -> None:
     rows = pq.read_table(path).slice(0, 1)
     names = pa.array(["gone"])
     rows = rows.set_column(rows.schema.get_field_index("video_id"), "video_id", names)
-    write_result(out / "results", to_bundle("stranger", rows))
+    write_bundle(out / "results", pack_bundle("stranger", rows))
 
 
 def leave_rubbish(out: Path) -> None:
@@ -160,7 +160,7 @@ def test_what_is_wrong_is_said_and_left_as_it_is(
 
 
 def test_a_run_that_is_going_on_can_be_verified(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with lease(out, "analyze"):
+    with hold_lease(out, "analyze"):
         assert verify(out) == 0
         plan_videos(out, LATER)
         assert verify(out) == 1

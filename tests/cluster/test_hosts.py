@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fer_batch.config import AnalyzeConfig
-from fer_batch.run.verify import verify
+from fer_batch.run.verify import verify_run
 from tests.cluster.conftest import Host
 from tests.faults.conftest import CHILD, done, wait_for, write_clips
 from tests.integration.test_analyze import analyze_in_process, assert_same_run
@@ -50,4 +50,4 @@ def test_a_submitted_job_outlives_a_host_cut_off_and_another_killed(
     assert len(done(out)) > len(kept)
     assert done(out).items() >= kept.items(), "what was done before the loss was done again"
     assert_same_run(out, alone)
-    assert verify(out) == []
+    assert verify_run(out) == []

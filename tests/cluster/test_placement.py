@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FakeMultiNodeProvider
 
-from fer_batch.run.verify import verify
+from fer_batch.run.verify import verify_run
 from tests.cluster.conftest import Host, Started
 from tests.faults.conftest import CHILD, done, wait_for, write_clips
 
@@ -48,7 +48,7 @@ def end(run: Started, out: Path, count: int = CLIPS) -> None:
     _, said = run.communicate(timeout=240)
     assert run.returncode == 0, said
     assert len(done(out)) == count
-    assert verify(out) == []
+    assert verify_run(out) == []
 
 
 def test_a_node_that_joins_gets_work_and_cpus_find_faces_for_the_only_gpu(

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_batch.run.verify import verify
+from fer_batch.run.verify import verify_run
 from tests.faults.conftest import CHILD, Marked, analyze_command, done, kill, write_clips
 from tests.integration.test_analyze import rows
 
@@ -102,7 +102,7 @@ def test_the_same_rows_after_random_kills(sixty: Path, tmp_path: Path) -> None:
             print(trouble[["uri", "status", "error"]].to_string())
             ended = Marked().run([*analyze_command(sixty, out), "--retry-failed"])
             assert ended.returncode == 0, ended.stderr
-        assert verify(out) == []
+        assert verify_run(out) == []
         for name, count in differences(tmp_path / "undisturbed", out):
             figures[name] += count
     print(f"\n{SECONDS:.0f} s of chaos:")

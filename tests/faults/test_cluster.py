@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_batch.run.verify import verify
+from fer_batch.run.verify import verify_run
 from tests.faults.conftest import CHILD, Marked, analyze_command, done, kill, standing_cluster, wait_for
 from tests.integration.test_analyze import assert_same_run
 
@@ -29,4 +29,4 @@ def test_a_run_goes_on_when_a_node_is_lost(clips: Path, undisturbed: Path, tmp_p
         assert driver.returncode == 0, said
     assert done(out).items() >= kept.items(), "what was done before the loss was done again"
     assert_same_run(out, undisturbed)
-    assert verify(out) == []
+    assert verify_run(out) == []

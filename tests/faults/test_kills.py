@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.cli.main import main
-from fer_batch.run.verify import verify
-from fer_batch.storage.lease import holder
+from fer_batch.run.verify import verify_run
+from fer_batch.storage.lease import describe_lease_holder
 from tests.faults.conftest import CHILD, WORKER, Marked, analyze_command, done, kill, wait_for
 from tests.integration.test_analyze import assert_same_run
 from tests.runs import kill_at
@@ -40,7 +40,7 @@ TABLE_STEPS = (
 def assert_whole(out: Path, undisturbed: Path) -> None:
     """Every row is there once, and no file of a killed process is left."""
     assert_same_run(out, undisturbed)
-    assert verify(out) == []
+    assert verify_run(out) == []
     assert list(out.rglob(".*.tmp")) == []
     assert (out / "_SUCCESS.json").exists()
 
@@ -102,7 +102,7 @@ def test_finalize_killed_at_each_step(undisturbed: Path, copied: Path, standing:
     command = ["finalize", str(copied)]
     if standing:
         succeeds(command, Marked())
-    for step in (*(["finalize.vacuum"] if standing else []), *TABLE_STEPS):
+    for step in (*(["finalize.remove_stale_files"] if standing else []), *TABLE_STEPS):
         if not standing:
             without_tables(copied)
         kill_at(step, main, command)
@@ -155,7 +155,7 @@ def test_the_driver_killed_at_random_moments(
         if works:
             started = wait_for(lambda: done(out).keys() > kept.keys(), driver)  # noqa: B023
         else:
-            started = wait_for(lambda: f"process {driver.pid} " in (holder(out) or ""), driver)  # noqa: B023
+            started = wait_for(lambda: f"process {driver.pid} " in (describe_lease_holder(out) or ""), driver)  # noqa: B023
         time.sleep(moments.uniform(0, 0.6 if works else 2))
         kills += started and driver.poll() is None
         driver.kill()

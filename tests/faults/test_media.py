@@ -21,7 +21,7 @@ from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.pipeline.analyze import analyze
-from fer_batch.run.verify import verify
+from fer_batch.run.verify import verify_run
 from fer_batch.runtime import ray_session
 from fer_batch.video.reader import MAX_STREAMS, read_info
 from fer_batch.vision.detect import FaceDetector
@@ -53,7 +53,7 @@ def test_every_damaged_file_ends_with_a_status(tmp_path: Path, capsys: pytest.Ca
     paths = make_corpus(tmp_path / "damaged", DAMAGED, seed=1)
     with ray_session(num_cpus=2):
         analyze([str(tmp_path / "damaged")], tmp_path / "out", SELDOM, limits=NARROW)
-    assert verify(tmp_path / "out") == []
+    assert verify_run(tmp_path / "out") == []
     ended = rows(tmp_path / "out", "videos").fillna({"error": "", "read_s": 0.0})
     ended["name"] = ended.uri.map(lambda uri: Path(uri).name)
     assert sorted(ended.name) == sorted(path.name for path in paths)

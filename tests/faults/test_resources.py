@@ -17,7 +17,7 @@ import ray
 import ray.data
 
 from fer_batch.config import AnalyzeConfig
-from fer_batch.errors import ResourceError, full_disk
+from fer_batch.errors import ResourceError, convert_disk_error
 from fer_batch.pipeline.analyze import analyze
 from fer_batch.runtime import ray_session
 from tests.integration.test_analyze import analyze_in_process, assert_same_run
@@ -130,9 +130,11 @@ def test_a_full_disk_under_rays_own_files_is_told(sample: Path, tmp_path: Path) 
 
 
 def test_only_a_full_disk_is_taken_for_one(tmp_path: Path) -> None:
-    assert full_disk(ValueError("full"), tmp_path) is None
-    assert full_disk(FileNotFoundError(2, "No such file"), tmp_path) is None
-    told = full_disk(RuntimeError("External: No space left on device (os error 28)"), tmp_path / "none")
+    assert convert_disk_error(ValueError("full"), tmp_path) is None
+    assert convert_disk_error(FileNotFoundError(2, "No such file"), tmp_path) is None
+    told = convert_disk_error(
+        RuntimeError("External: No space left on device (os error 28)"), tmp_path / "none"
+    )
     assert isinstance(told, ResourceError)
 
 

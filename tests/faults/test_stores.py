@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fer_batch.cli.main import main
-from fer_batch.run.verify import verify
-from fer_batch.storage.folder import folder_of
+from fer_batch.run.verify import verify_run
+from fer_batch.storage.folder import open_folder
 from tests.faults.conftest import Marked, analyze_command, wait_for
 from tests.faults.test_kills import KILLED, TABLE_STEPS
 from tests.integration.test_analyze import assert_same_run
@@ -31,20 +31,20 @@ def in_a_store(copied: Path, store: Store) -> Iterator[str]:
 
 
 def assert_whole(out: str, undisturbed: Path) -> None:
-    assert_same_run(folder_of(out), undisturbed)
-    assert verify(folder_of(out)) == []
-    assert not list(folder_of(out).glob(".lease*"))
+    assert_same_run(open_folder(out), undisturbed)
+    assert verify_run(open_folder(out)) == []
+    assert not list(open_folder(out).glob(".lease*"))
 
 
 def test_finalize_killed_at_each_step_in_a_store(undisturbed: Path, in_a_store: str) -> None:
     """The tables that stand are seen all the while."""
     command = ["finalize", in_a_store]
     assert Marked().run(command).returncode == 0
-    for step in ("finalize.vacuum", *TABLE_STEPS):
+    for step in ("finalize.remove_stale_files", *TABLE_STEPS):
         if ":" in step:  # of another bucket, and there is one
             continue
         kill_at(step, main, command)
-        assert_same_run(folder_of(in_a_store), undisturbed)
+        assert_same_run(open_folder(in_a_store), undisturbed)
     assert Marked().run(command).returncode == 0
     assert_whole(in_a_store, undisturbed)
 
@@ -62,7 +62,7 @@ def test_a_run_into_a_store_that_fails_is_killed_and_goes_on(
     ended = driver.run(command, "plan.segments")
     assert ended.returncode == KILLED, ended.stderr
     process = driver.start(["-m", "fer_batch.cli.main", *command], stderr=subprocess.DEVNULL)
-    results = folder_of(out) / "results"
+    results = open_folder(out) / "results"
     assert wait_for(lambda: len(list(results.glob("*.parquet"))) > 2, process)
     process.kill()
     process.wait()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_batch.run.verify import verify
+from fer_batch.run.verify import verify_run
 from tests.faults.conftest import Marked, analyze_command, kill, wait_for
 from tests.integration.test_analyze import assert_same_run, rows
 
@@ -42,7 +42,7 @@ def test_of_two_runs_that_start_together_one_is_refused_and_after_a_kill_the_nex
     finally:
         driver.kill()
     assert_same_run(out, undisturbed)
-    assert verify(out) == []
+    assert verify_run(out) == []
     assert not (out / ".lease").exists()
 
 
@@ -59,4 +59,4 @@ def test_a_forgotten_video_comes_back_where_it_is_still_named(
     ended = driver.run(analyze_command(clips, copied, address))
     assert ended.returncode == 0, ended.stderr
     assert_same_run(copied, undisturbed)
-    assert verify(copied) == []
+    assert verify_run(copied) == []

@@ -8,7 +8,7 @@ import pytest
 
 from fer_batch.errors import FerBatchError, InputError
 from fer_batch.inputs.listing import VIDEO_SUFFIXES, list_videos
-from fer_batch.storage.media import path_of
+from fer_batch.storage.media import uri_to_path
 from tests.s3 import Store
 from tests.storage.test_archives import hostile_tar, pack
 
@@ -240,7 +240,7 @@ def test_every_name_has_a_uri_that_can_be_printed_and_leads_back(
     assert source["error"] is None
     assert source["uri"] == (f"file://{path.parent}/{written}" if written else str(path))
     assert source["uri"].encode().decode().splitlines() == [source["uri"]]
-    assert path_of(source["uri"]) == str(path)
+    assert uri_to_path(source["uri"]) == str(path)
 
 
 def test_names_that_differ_in_their_bytes_are_different_videos(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import pytest
 
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_video
-from fer_batch.schema import PROBED
+from fer_batch.schema import PROBED_SCHEMA
 from tests.conftest import remux, write_video
 
 
 def probe(path: Path) -> dict:
     (source,) = list_videos([str(path)]).sources.to_pylist()
     row = probe_video(source)
-    assert pa.Table.from_pylist([row], schema=PROBED).num_rows == 1
+    assert pa.Table.from_pylist([row], schema=PROBED_SCHEMA).num_rows == 1
     return row
 
 

@@ -20,7 +20,7 @@ from fer_batch.inputs.segments import (
     planned_durations_s,
     split_into_cores,
 )
-from fer_batch.schema import PLAN, PROBED
+from fer_batch.schema import PLAN_SCHEMA, PROBED_SCHEMA
 
 HALF_WINDOW_S = 0.8
 
@@ -50,7 +50,7 @@ def plan(
 def planned(
     videos: list[dict], config: AnalyzeConfig | None = None, workers: int = 2, model: str = "model"
 ) -> pa.Table:
-    table = pa.Table.from_pylist(videos, schema=PROBED)
+    table = pa.Table.from_pylist(videos, schema=PROBED_SCHEMA)
     return plan_segments(table, config or AnalyzeConfig(), HALF_WINDOW_S, model, workers)
 
 
@@ -127,7 +127,7 @@ def test_no_more_is_planned_than_a_file_can_hold(
     duration_s: float | None, size_bytes: int, expected: float | None
 ) -> None:
     row = {"duration_s": duration_s, "size_bytes": size_bytes, "first_pts": 0}
-    (found,) = planned_durations_s(pa.Table.from_pylist([row], schema=PROBED)).tolist()
+    (found,) = planned_durations_s(pa.Table.from_pylist([row], schema=PROBED_SCHEMA)).tolist()
     assert found == expected or (expected is None and math.isnan(found))
 
 
@@ -136,7 +136,7 @@ def test_what_a_manifest_says_is_planned_unless_no_file_of_that_size_is_as_long(
     size_bytes: int, planned: float
 ) -> None:
     row = {"duration_s": 60.0, "size_bytes": size_bytes, "first_pts": None}
-    assert planned_durations_s(pa.Table.from_pylist([row], schema=PROBED)).tolist() == [planned]
+    assert planned_durations_s(pa.Table.from_pylist([row], schema=PROBED_SCHEMA)).tolist() == [planned]
 
 
 def test_a_container_that_promises_years_does_not_plan_them() -> None:
@@ -148,7 +148,7 @@ def test_a_container_that_promises_years_does_not_plan_them() -> None:
 def test_no_videos_are_an_empty_plan() -> None:
     table = planned([])
     assert table.num_rows == 0
-    assert table.schema.equals(PLAN)
+    assert table.schema.equals(PLAN_SCHEMA)
 
 
 @pytest.mark.parametrize("status", ["failed", "no_video"])
@@ -160,7 +160,7 @@ def test_videos_that_could_not_be_opened_are_not_planned(status: str) -> None:
 
 def test_a_plan_has_the_columns_of_the_schema_and_none_is_null() -> None:
     table = planned([video(3, 130.0) | {"offset": 512}])
-    assert table.schema.equals(PLAN)
+    assert table.schema.equals(PLAN_SCHEMA)
     assert all(column.null_count == 0 for column in table.columns)
     assert pc.unique(table.column("offset")).to_pylist() == [512]
     assert table.column("segment_id").to_pylist() == [f"{3:016x}/00000000000000ff/{i:05d}" for i in range(3)]

@@ -20,10 +20,10 @@ from fer_batch.model.recognize import check_checkpoint
 from fer_batch.pipeline.analyze import analyze
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.run.finalize import RunSummary, finalize
-from fer_batch.run.plan import add_round, start_run
-from fer_batch.run.results import write_result
+from fer_batch.run.plan import add_planning_round, create_run
+from fer_batch.run.results import write_bundle
 from fer_batch.runtime import ray_session
-from fer_batch.schema import to_bundle
+from fer_batch.schema import pack_bundle
 from fer_batch.timeline.store import open_timeline
 
 QUICK = AnalyzeConfig(min_face=0.15, segment_s=4.0, bundle_s=8.0)
@@ -38,12 +38,12 @@ def analyze_in_process(inputs: list[str], out: Path, config: AnalyzeConfig) -> R
     probed = probe_videos(list_videos(inputs).sources)
     plan = plan_segments(probed, config, card.half_window_s, card.model_id, 2)
     (out / "results").mkdir(parents=True)
-    start_run(out, config, card)
-    add_round(out, probed, plan)
+    create_run(out, config, card)
+    add_planning_round(out, probed, plan)
     stage = AnalyzeStage(config, card.crop_scale, checkpoint)
     for bundle_id in dict.fromkeys(plan.column("bundle_id").to_pylist()):
         rows = plan.take([i for i, b in enumerate(plan.column("bundle_id").to_pylist()) if b == bundle_id])
-        write_result(out / "results", stage(to_bundle(bundle_id, rows)))
+        write_bundle(out / "results", stage(pack_bundle(bundle_id, rows)))
     return finalize(out)
 
 

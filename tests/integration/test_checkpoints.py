@@ -11,7 +11,7 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError
 from fer_batch.model.registry import build_network
 from fer_batch.model.weights import Card, save_checkpoint
-from fer_batch.run.plan import check_output
+from fer_batch.run.plan import load_matching_run
 from tests.integration.test_analyze import QUICK, analyze_in_process, rows
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -55,4 +55,4 @@ def test_columns_follow_the_card_of_the_checkpoint(
 
     other = checkpoint_of(tmp_path, "cnn4", ("a", "b", "c"))[1]
     with pytest.raises(ConfigError, match="checkpoint was"):
-        check_output(out, config, other)
+        load_matching_run(out, config, other)

@@ -7,7 +7,7 @@ import pytest
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.pipeline.analyze import analyze
-from fer_batch.run.verify import verify
+from fer_batch.run.verify import verify_run
 from fer_batch.runtime import ray_session
 from tests.conftest import SAMPLE, remux
 from tests.integration.test_analyze import analyze_in_process, rows
@@ -82,7 +82,7 @@ def test_a_store_that_fails_now_and_then_gives_the_tracks_of_its_files(
     store.fail = ""
     assert summary.videos == {"ok": 2, "failed": 8}
     assert_same_answers(out, as_files)
-    assert verify(out) == []
+    assert verify_run(out) == []
     secret = CREDENTIALS["AWS_SECRET_ACCESS_KEY"].encode()
     assert not [path for path in out.rglob("*") if path.is_file() and secret in path.read_bytes()]
 

@@ -7,9 +7,9 @@ import pytest
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.run.finalize import finalize
-from fer_batch.run.forget import forget
-from fer_batch.run.verify import verify
-from fer_batch.storage.folder import folder_of
+from fer_batch.run.forget import forget_videos
+from fer_batch.run.verify import verify_run
+from fer_batch.storage.folder import open_folder
 from fer_batch.timeline.store import open_timeline
 from tests.conftest import SAMPLE, remux
 from tests.integration.test_analyze import analyze_in_process, assert_same_run, rows
@@ -39,14 +39,14 @@ def in_a_folder(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def in_a_store(videos: Path, in_a_folder: Path, store: Store) -> Path:
-    out = folder_of(OUT)
+    out = open_folder(OUT)
     analyze_in_process([str(videos)], out, SELDOM)
     return out
 
 
 def test_a_run_in_a_store_is_that_in_a_folder(in_a_store: Path, in_a_folder: Path) -> None:
     assert_same_run(in_a_store, in_a_folder)
-    assert verify(in_a_store) == []
+    assert verify_run(in_a_store) == []
     here = open_timeline(in_a_folder).to_pandas("a.mp4")
     pd.testing.assert_frame_equal(open_timeline(OUT).to_pandas("a.mp4"), here)
     pd.testing.assert_frame_equal(open_timeline(OUT).summary(), open_timeline(in_a_folder).summary())
@@ -56,8 +56,8 @@ def test_a_run_in_a_store_is_that_in_a_folder(in_a_store: Path, in_a_folder: Pat
 
 def test_nothing_is_left_of_what_is_forgotten_in_a_store(in_a_store: Path) -> None:
     (video,) = [row for row in rows(in_a_store, "videos").to_dict("records") if row["uri"].endswith("a.mp4")]
-    assert forget(in_a_store, ["a.mp4"]) == [video["uri"]]
-    assert verify(in_a_store) == []
+    assert forget_videos(in_a_store, ["a.mp4"]) == [video["uri"]]
+    assert verify_run(in_a_store) == []
     assert set(rows(in_a_store, "videos").uri.map(lambda uri: Path(uri).name)) == {"b.mkv", "c.mp4"}
     listing = client().list_objects_v2(Bucket="archive").get("Contents", [])
     contents = [client().get_object(Bucket="archive", Key=item["Key"])["Body"].read() for item in listing]

@@ -22,7 +22,15 @@ from fer_batch.pipeline import guard
 from fer_batch.pipeline.child import CallFailedError, WorkerProcess
 from fer_batch.pipeline.guard import GuardedProbe, GuardedStage
 from fer_batch.pipeline.stages import AnalyzeStage
-from fer_batch.schema import PLAN, PROBED, RESULTS, SOURCES, bundled, from_bundle, to_bundle
+from fer_batch.schema import (
+    PLAN_SCHEMA,
+    PROBED_SCHEMA,
+    RESULTS_SCHEMA,
+    SOURCES_SCHEMA,
+    bundle_schema,
+    pack_bundle,
+    unpack_bundles,
+)
 
 STRANGE = "tests.pipeline.strange:Strange"
 LIMITS = Limits(timeout_s=1.0, memory_gb=0.5)
@@ -153,12 +161,12 @@ def planned(video: Path, segments: int | None = None) -> pa.Table:
     card = load_checkpoint(None)[1]
     probed = probe_videos(list_videos([str(video)]).sources)
     plan = plan_segments(probed, QUICK, card.half_window_s, card.model_id, 1)
-    return to_bundle("b", plan.slice(0, segments))
+    return pack_bundle("b", plan.slice(0, segments))
 
 
 def test_no_bundles_are_no_answers() -> None:
     stage = GuardedStage("AnalyzeStage", (QUICK, 0.96, None), Limits())
-    assert stage(bundled(PLAN).empty_table()).num_rows == 0
+    assert stage(bundle_schema(PLAN_SCHEMA).empty_table()).num_rows == 0
 
 
 def test_guarded_and_unguarded_answers_are_the_same(long_video: Callable[[int], Path]) -> None:
@@ -167,7 +175,7 @@ def test_guarded_and_unguarded_answers_are_the_same(long_video: Callable[[int], 
     guarded = GuardedStage("AnalyzeStage", arguments, Limits())
     clocks = ["decode_s", "detect_s", "crop_s", "recognize_s"]
     one, other = (
-        from_bundle(stage(bundle), RESULTS).drop_columns(clocks)
+        unpack_bundles(stage(bundle), RESULTS_SCHEMA).drop_columns(clocks)
         for stage in (guarded, AnalyzeStage(*arguments))
     )
     assert one.num_rows == 2
@@ -180,7 +188,7 @@ def test_a_video_that_crashes_what_looks_at_it_fails_alone(
     """The process is killed when it is to look at the second segment."""
     monkeypatch.setenv("FER_BATCH_FAULT", "child.extract_faces:2")
     stage = GuardedStage("AnalyzeStage", (QUICK, 0.96, None), Limits())
-    rows = from_bundle(stage(planned(long_video(1))), RESULTS).to_pylist()
+    rows = unpack_bundles(stage(planned(long_video(1))), RESULTS_SCHEMA).to_pylist()
     # Each new process lives for one segment: the second try of the second one is its first.
     assert [row["status"] for row in rows] == ["ok"] * 2
     monkeypatch.setenv("FER_BATCH_FAULT", "child.extract_faces")
@@ -226,7 +234,7 @@ def test_probing_is_guarded_too(sample: Path, monkeypatch: pytest.MonkeyPatch) -
     probe = GuardedProbe(LIMITS)
     assert probe(table.slice(0, 0)).num_rows == 0
     answers = probe(table)
-    assert answers.schema == PROBED
+    assert answers.schema == PROBED_SCHEMA
     assert [(row["status"], row["error"]) for row in answers.to_pylist()] == [
         ("ok", None),
         ("failed", "no progress for 1 s (--timeout)"),
@@ -254,7 +262,7 @@ def test_a_file_that_can_not_be_probed_costs_no_other_one(
     probe.child = WorkerProcess(
         "tests.pipeline.strange:StrangeProber", (), Limits(timeout_s=5.0, memory_gb=0.5)
     )
-    answers = probe(pa.Table.from_pylist(sources, schema=SOURCES)).to_pylist()
+    answers = probe(pa.Table.from_pylist(sources, schema=SOURCES_SCHEMA)).to_pylist()
     probe.child.close()
     assert [row["uri"] for row in answers] == [row["uri"] for row in sources]
     assert [row["error"] for row in answers] == [REASONS.get(name.split()[0]) for name in NAMES]

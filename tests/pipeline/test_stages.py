@@ -10,7 +10,14 @@ import pyarrow as pa
 import pytest
 
 from fer_batch.pipeline.stages import RecognizeStage
-from fer_batch.schema import FACE, FACES, RESULTS, bundled, from_bundle, to_bundle
+from fer_batch.schema import (
+    FACE_TYPE,
+    FACES_SCHEMA,
+    RESULTS_SCHEMA,
+    bundle_schema,
+    pack_bundle,
+    unpack_bundles,
+)
 
 Segment = dict[str, Any]
 
@@ -27,7 +34,7 @@ def segment() -> Callable[..., Segment]:
     def make(number: int, faces: int) -> Segment:
         rng = np.random.default_rng(number)
         rows = [
-            dict.fromkeys((field.name for field in FACE), 0.5)
+            dict.fromkeys((field.name for field in FACE_TYPE), 0.5)
             | {"time_s": i / 5, "frame_index": 5 * i if i > 1 else -1, "track": i % 2}
             for i in range(faces)
         ]
@@ -43,13 +50,13 @@ def segment() -> Callable[..., Segment]:
 
 
 def bundle(name: str, *segments: Segment) -> pa.Table:
-    return to_bundle(name, pa.Table.from_pylist(list(segments), schema=FACES))
+    return pack_bundle(name, pa.Table.from_pylist(list(segments), schema=FACES_SCHEMA))
 
 
 def answers(table: pa.Table) -> list[Segment]:
     return [
         {k: v for k, v in row.items() if k != "recognize_s"}
-        for row in from_bundle(table, RESULTS).to_pylist()
+        for row in unpack_bundles(table, RESULTS_SCHEMA).to_pylist()
     ]
 
 
@@ -60,7 +67,7 @@ def test_a_segment_is_answered_alike_in_any_company(
     alone = [answers(stage(bundle("x", segment(k, n))))[0] for k, n in enumerate(sizes)]
     segments = [segment(k, n) for k, n in enumerate(sizes)]
     together = stage(bundle("x", *segments))
-    assert together.schema == bundled(RESULTS)
+    assert together.schema == bundle_schema(RESULTS_SCHEMA)
     assert answers(together) == alone
     apart = stage(pa.concat_tables([bundle("x", *segments[:3]), bundle("y", *segments[3:])]))
     assert apart.column("bundle_id").to_pylist() == ["x", "y"]
@@ -79,7 +86,7 @@ def test_the_time_is_dealt_out_by_the_number_of_crops(
     stage: RecognizeStage, segment: Callable[..., Segment]
 ) -> None:
     table = stage(bundle("x", segment(0, 30), segment(1, 0), segment(2, 10)))
-    seconds = from_bundle(table, RESULTS).column("recognize_s").to_pylist()
+    seconds = unpack_bundles(table, RESULTS_SCHEMA).column("recognize_s").to_pylist()
     assert seconds[1] == 0
     assert seconds[0] == pytest.approx(3 * seconds[2])
     assert sum(seconds) > 0
@@ -90,7 +97,7 @@ def test_bundles_without_faces_or_segments_stay(
 ) -> None:
     assert answers(stage(bundle("x", segment(0, 0))))[0]["faces"] == []
     assert stage(bundle("x")).column("bundle_id").to_pylist() == ["x"]
-    assert stage(bundled(FACES).empty_table()).num_rows == 0
+    assert stage(bundle_schema(FACES_SCHEMA).empty_table()).num_rows == 0
 
 
 def test_a_worker_is_ready_without_the_compiler_of_torch() -> None:

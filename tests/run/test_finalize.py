@@ -12,12 +12,18 @@ from deltalake import DeltaTable
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
 from fer_batch.model.weights import load_checkpoint
-from fer_batch.run.finalize import finalize, unsuccessful
-from fer_batch.run.plan import add_columns, attempts, check_output, read_run, read_videos
-from fer_batch.run.results import write_result
-from fer_batch.run.snapshot import TABLES, live_files, open_tables, write_snapshot
-from fer_batch.run.verify import differences
-from fer_batch.schema import RESULTS, SCHEMA_VERSION, SOURCES, to_bundle
+from fer_batch.run.finalize import failed_videos, finalize
+from fer_batch.run.plan import (
+    add_manifest_columns,
+    load_matching_run,
+    read_planned_videos,
+    read_run,
+    select_sources_to_plan,
+)
+from fer_batch.run.results import write_bundle
+from fer_batch.run.snapshot import TABLES, list_table_files, open_tables, write_snapshot
+from fer_batch.run.verify import find_differences
+from fer_batch.schema import RESULTS_SCHEMA, SCHEMA_VERSION, SOURCES_SCHEMA, pack_bundle
 from fer_batch.timeline.store import open_timeline
 from tests.runs import (
     Tracks,
@@ -79,12 +85,12 @@ def table_files(out: Path) -> set[Path]:
 
 
 def buckets(out: Path, videos: Iterable[str]) -> set[int]:
-    return {row["bucket"] for row in read_videos(out).to_pylist() if row["uri"] in videos}
+    return {row["bucket"] for row in read_planned_videos(out).to_pylist() if row["uri"] in videos}
 
 
 def seen_files(out: Path) -> set[Path]:
     tables = open_tables(out)
-    return {path.relative_to(out) for name in TABLES for path in live_files(out / name, tables[name])}
+    return {path.relative_to(out) for name in TABLES for path in list_table_files(out / name, tables[name])}
 
 
 def test_there_is_something_to_lose(old: Path, new: Path) -> None:
@@ -95,7 +101,7 @@ def test_there_is_something_to_lose(old: Path, new: Path) -> None:
 
 
 BEFORE_THE_SNAPSHOT = [
-    "finalize.vacuum",
+    "finalize.remove_stale_files",
     *[f"finalize.{name}:{time}" for name in TABLES for time in (1, 2)],
     "snapshot.temporary",
 ]
@@ -113,7 +119,7 @@ def test_killed_anywhere_readers_see_one_state_and_the_next_start_completes(
     assert same_rows(rows_of(out), rows_of(old if fault in BEFORE_THE_SNAPSHOT else new))
     finalize(out)
     assert same_rows(rows_of(out), rows_of(new))
-    assert differences(out) == []
+    assert find_differences(out) == []
     assert (out / "_SUCCESS.json").read_text() == (new / "_SUCCESS.json").read_text()
     finalize(out)
     assert table_files(out) == seen_files(out)
@@ -130,7 +136,7 @@ def test_killed_in_its_first_time_there_is_nothing_to_see_until_all_is(
     if fault in BEFORE_THE_SNAPSHOT:
         with pytest.raises(OutputError, match="not finished"):
             open_timeline(out)
-        assert differences(out)
+        assert find_differences(out)
     else:
         assert same_rows(rows_of(out), rows_of(new))
     finalize(out)
@@ -150,7 +156,7 @@ def test_what_killed_processes_left_goes_at_the_next_start(done: Path) -> None:
         path.write_bytes(b"half")
     finalize(done)
     assert not [path for path in left if path.exists()]
-    assert differences(done) == []
+    assert find_differences(done) == []
 
 
 def test_again_nothing_is_written(done: Path, new: Path) -> None:
@@ -184,20 +190,25 @@ def test_a_changed_file_replaces_its_rows(old: Path, new: Path) -> None:
 def test_another_attempt_replaces_the_rows_of_the_one_before(done: Path) -> None:
     broken = "/talks/broken.mp4"
     key = {"video_id": video_id(broken), "version": "1"}
-    assert unsuccessful(done).to_pylist() == [key | {"attempt": 0}]
+    assert failed_videos(done).to_pylist() == [key | {"attempt": 0}]
     add_videos(done, {broken: None}, attempt=1)
-    assert unsuccessful(done).to_pylist() == [key | {"attempt": 1}]
+    assert failed_videos(done).to_pylist() == [key | {"attempt": 1}]
     found: dict[str, Tracks | None] = {broken: [["surprise"] * 2]}
     plan = plan_videos(done, found, attempt=2)
     assert plan.column("segment_id").to_pylist() == [f"{video_id(broken)}/1/00000.2"]
     # Planned again but not answered: a start in between must not plan a third time.
-    assert attempts(SOURCES.empty_table(), read_videos(done), unsuccessful(done)).num_rows == 0
+    assert (
+        select_sources_to_plan(
+            SOURCES_SCHEMA.empty_table(), read_planned_videos(done), failed_videos(done)
+        ).num_rows
+        == 0
+    )
     answer_videos(done, plan, found)
     finalize(done)
     row = rows_of(done)["videos"].query("uri == @broken").iloc[0]
     assert (row["status"], row["attempt"], row["tracks"]) == ("ok", 2, 1)
-    assert unsuccessful(done).num_rows == 0
-    assert differences(done) == []
+    assert failed_videos(done).num_rows == 0
+    assert find_differences(done) == []
 
 
 def test_the_logs_name_nobody(done: Path) -> None:
@@ -219,7 +230,9 @@ def test_tables_that_do_not_add_up_are_not_shown(out: Path, old: Path, new: Path
     rows = pq.read_table(path).to_pylist()
     good = path.read_bytes()
     rows[0]["moments"][0]["faces"] += 1
-    write_result(out / "results", to_bundle(path.stem, pq.read_table(path).from_pylist(rows, schema=RESULTS)))
+    write_bundle(
+        out / "results", pack_bundle(path.stem, pq.read_table(path).from_pylist(rows, schema=RESULTS_SCHEMA))
+    )
     with pytest.raises(OutputError, match=r"don't add up: .*faces, by moments, not"):
         finalize(out)
     assert same_rows(rows_of(out), rows_of(old))
@@ -272,7 +285,7 @@ def twice(table: str) -> Callable[[Path], None]:
 
 
 def no_file(out: Path) -> None:
-    next(iter(live_files(out / "tracks", open_tables(out)["tracks"]))).unlink()
+    next(iter(list_table_files(out / "tracks", open_tables(out)["tracks"]))).unlink()
 
 
 def no_plan_of_a_video(out: Path) -> None:
@@ -314,7 +327,7 @@ def no_snapshot(out: Path) -> None:
 )
 def test_what_does_not_add_up_is_told(done: Path, damage: Callable[[Path], None], said: str | None) -> None:
     damage(done)
-    found = differences(done)
+    found = find_differences(done)
     assert bool(found) == bool(said)
     assert any(said in line for line in found) if said else True
     assert not any("\n" in line for line in found)
@@ -339,7 +352,7 @@ def test_finalize_puts_tables_right_that_were_damaged(
 ) -> None:
     damage(done)
     finalize(done)
-    assert differences(done) == []
+    assert find_differences(done) == []
     rows = rows_of(done)
     if damage is not no_plan_of_a_video:
         assert same_rows(rows, rows_of(new))
@@ -372,22 +385,22 @@ def test_a_run_of_an_older_schema_opens_and_is_gone_on_with(tmp_path: Path, sche
     out = Path(shutil.copytree(FIXTURES / schema, tmp_path / schema))
     before = rows_of(out)
     assert [len(before[name]) for name in TABLES] == [50, 89, 2]
-    assert unsuccessful(out).column("attempt").to_pylist() == [0]
-    assert differences(out) == []
+    assert failed_videos(out).column("attempt").to_pylist() == [0]
+    assert find_differences(out) == []
     config = AnalyzeConfig(min_face=0.15, segment_s=4.0, bundle_s=8.0)
-    assert check_output(out, config, load_checkpoint(None)[1]) == read_run(out)
+    assert load_matching_run(out, config, load_checkpoint(None)[1]) == read_run(out)
     finalize(out, anew=True)
     after = rows_of(out)
     assert after["videos"]["attempt"].tolist() == [0, 0]
     after["videos"] = after["videos"][before["videos"].columns]
     assert same_rows(before, after)
-    assert differences(out) == []
-    add_columns(out, {"who": "string"})
+    assert find_differences(out) == []
+    add_manifest_columns(out, {"who": "string"})
     add_videos(out, {"/talks/new.mp4": [["fear"] * 5]})
     assert len(rows_of(out)["videos"]) == 3
     assert rows_of(out)["tracks"]["who"].isna().all()
     assert read_run(out)["schema_version"] == SCHEMA_VERSION
-    assert differences(out) == []
+    assert find_differences(out) == []
 
 
 @pytest.mark.parametrize(
@@ -412,6 +425,6 @@ def test_killed_while_an_older_run_is_written_anew_nothing_half_is_seen(
 def test_a_run_of_a_newer_schema_is_left_alone(done: Path) -> None:
     run = json.loads((done / "run.json").read_text())
     (done / "run.json").write_text(json.dumps(run | {"schema_version": 99}))
-    for go_on in (read_run, finalize, differences):
+    for go_on in (read_run, finalize, find_differences):
         with pytest.raises(OutputError, match=r"of a newer fer-batch .*install that one"):
             go_on(done)

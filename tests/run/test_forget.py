@@ -13,9 +13,9 @@ from deltalake import DeltaTable, write_deltalake
 
 from fer_batch.errors import InputError, OutputError
 from fer_batch.run.finalize import finalize
-from fer_batch.run.forget import begun, complete_forget, forget
-from fer_batch.run.verify import verify
-from fer_batch.storage.lease import lease
+from fer_batch.run.forget import complete_forget, forget_videos, read_forget_marker
+from fer_batch.run.verify import verify_run
+from fer_batch.storage.lease import hold_lease
 from fer_batch.timeline.store import open_timeline
 from tests.runs import add_videos, kill_at, read_plan, rows_of, temporary, video_id, write_run
 from tests.timeline.test_store import VIDEOS
@@ -69,8 +69,8 @@ def traces(out: Path, uri: str) -> list[str]:
 def assert_forgotten(out: Path, uri: str, finished: Path) -> None:
     """No trace of one video, and of the others all rows."""
     assert not traces(out, uri)
-    assert not begun(out)
-    assert verify(out) == []
+    assert not read_forget_marker(out)
+    assert verify_run(out) == []
     for name, frame in rows_of(finished).items():
         wanted = frame[frame.video_id != video_id(uri)].reset_index(drop=True)
         pd.testing.assert_frame_equal(rows_of(out)[name], wanted, check_exact=True, check_dtype=False)
@@ -79,7 +79,7 @@ def assert_forgotten(out: Path, uri: str, finished: Path) -> None:
 def test_nothing_is_forgotten_where_nothing_has_begun(out: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     complete_forget(out)
-    assert forget(out, []) == []
+    assert forget_videos(out, []) == []
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
@@ -90,19 +90,19 @@ def test_a_run_tells_of_its_videos_in_all_the_places_that_are_searched(out: Path
 
 @pytest.mark.parametrize("uri", ALL)
 def test_a_forgotten_video_leaves_no_trace_and_the_others_stay(uri: str, out: Path, finished: Path) -> None:
-    assert forget(out, [uri]) == [uri]
+    assert forget_videos(out, [uri]) == [uri]
     # Two videos are called wow!.mp4: the other's name stays.
     twin = [other for other in ALL if other != uri and other.endswith(uri.rsplit("/", 1)[-1])]
     if not twin:
         assert_forgotten(out, uri, finished)
     assert not {video_id(uri), uri} & {v[k] for v in read_plan(out)[0] for k in ("video_id", "uri")}
-    assert verify(out) == []
+    assert verify_run(out) == []
     assert (out / "_SUCCESS.json").exists()
 
 
 @pytest.mark.parametrize("name", [ITS, "it's.mp4", "talks/it's.mp4", video_id(ITS)])
 def test_a_video_is_named_by_its_uri_its_files_name_or_its_id(name: str, out: Path, finished: Path) -> None:
-    assert forget(out, [name]) == [ITS]
+    assert forget_videos(out, [name]) == [ITS]
     assert_forgotten(out, ITS, finished)
 
 
@@ -120,28 +120,28 @@ def test_a_video_is_named_by_its_uri_its_files_name_or_its_id(name: str, out: Pa
 def test_a_name_that_is_no_videos_or_several_changes_nothing(names: list[str], said: str, out: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     with pytest.raises(InputError, match=said.replace("(", r"\(")) as refused:
-        forget(out, names)
+        forget_videos(out, names)
     assert "\n" not in str(refused.value)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
 def test_all_videos_can_be_forgotten_and_analyzed_again(out: Path, finished: Path) -> None:
-    assert forget(out, list(ALL)) == sorted(ALL)
+    assert forget_videos(out, list(ALL)) == sorted(ALL)
     assert not [uri for uri in ALL if traces(out, uri)]
     assert not list((out / "results").iterdir())
-    assert verify(out) == []
+    assert verify_run(out) == []
     assert open_timeline(out).sql("SELECT count(*) FROM videos").fetchall() == [(0,)]
     add_videos(out, VIDEOS)
     add_videos(out, LATER)
-    assert verify(out) == []
+    assert verify_run(out) == []
     for name, frame in rows_of(finished).items():
         pd.testing.assert_frame_equal(rows_of(out)[name], frame, check_exact=True)
 
 
 def test_a_video_that_comes_back_has_its_rows_once(out: Path, finished: Path) -> None:
-    forget(out, [ITS])
+    forget_videos(out, [ITS])
     add_videos(out, {ITS: VIDEOS[ITS]})
-    assert verify(out) == []
+    assert verify_run(out) == []
     for name, frame in rows_of(finished).items():
         pd.testing.assert_frame_equal(rows_of(out)[name], frame, check_exact=True)
 
@@ -151,14 +151,14 @@ def test_a_folder_without_a_run_stays_as_it_is(make: Any, tmp_path: Path) -> Non
     make(tmp_path / "out")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(OutputError, match="no run"):
-        forget(tmp_path / "out", ["a.mp4"])
+        forget_videos(tmp_path / "out", ["a.mp4"])
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_run_that_is_in_use_is_left_alone(out: Path) -> None:
-    with lease(out, "analyze"), pytest.raises(OutputError, match="in use"):
-        forget(out, [ITS])
-    assert verify(out) == []
+    with hold_lease(out, "analyze"), pytest.raises(OutputError, match="in use"):
+        forget_videos(out, [ITS])
+    assert verify_run(out) == []
     assert traces(out, ITS)
 
 
@@ -173,7 +173,7 @@ def shared_bundle(out: Path) -> Path:
 def test_a_bundle_that_others_share_stays_done_and_counts_its_own_faces(out: Path) -> None:
     path = shared_bundle(out)
     faces = int(pq.read_metadata(path).metadata[b"faces"])
-    forget(out, [ITS])
+    forget_videos(out, [ITS])
     assert int(pq.read_metadata(path).metadata[b"faces"]) == faces - 1
 
 
@@ -181,10 +181,10 @@ def test_of_a_run_that_is_not_finished_readers_keep_the_state_before(out: Path, 
     other = next(path for path in (out / "results").iterdir() if path != shared_bundle(out))
     kept = other.read_bytes()
     other.unlink()
-    forget(out, [ITS])
+    forget_videos(out, [ITS])
     assert not traces(out, ITS)
     assert not (out / "_SUCCESS.json").exists()
-    assert [line for line in verify(out) if "are not done" in line]
+    assert [line for line in verify_run(out) if "are not done" in line]
     assert set(rows_of(out)["videos"].uri) == ALL.keys() - {ITS}
     other.write_bytes(kept)
     finalize(out)
@@ -194,10 +194,10 @@ def test_of_a_run_that_is_not_finished_readers_keep_the_state_before(out: Path, 
 def test_a_damaged_bundle_goes_since_it_may_tell_of_the_video(out: Path) -> None:
     path = shared_bundle(out)
     path.write_bytes(path.read_bytes()[:-8])
-    forget(out, [ITS])
+    forget_videos(out, [ITS])
     assert not traces(out, ITS)
     assert not path.exists()
-    assert [line for line in verify(out) if "are not done" in line]
+    assert [line for line in verify_run(out) if "are not done" in line]
 
 
 def test_trouble_with_another_video_does_not_keep_the_name(out: Path) -> None:
@@ -209,7 +209,7 @@ def test_trouble_with_another_video_does_not_keep_the_name(out: Path) -> None:
     path.write_bytes(content)
     shutil.rmtree(out / "tracks")
     with pytest.raises(OutputError, match="run `fer-batch analyze` again"):
-        forget(out, [ITS])
+        forget_videos(out, [ITS])
     assert not traces(out, ITS)
 
 
@@ -223,7 +223,7 @@ def test_tables_whose_log_names_values_are_written_anew(out: Path, finished: Pat
     run = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps(run | {"schema_version": 1}))
     assert any("_delta_log" in path for path in traces(out, ITS))
-    forget(out, [ITS])
+    forget_videos(out, [ITS])
     assert_forgotten(out, ITS, finished)
 
 
@@ -234,7 +234,7 @@ def test_what_killed_runs_have_left_is_searched_too(out: Path, finished: Path) -
     shutil.copy(out / "plan" / "000001.parquet", temporary(out / "plan" / "000004.parquet", "elsewhere"))
     for data in (out / "tracks").glob("bucket=*/*.parquet"):
         shutil.copy(data, data.with_name(f"uncommitted-{data.name}"))
-    forget(out, [ITS])
+    forget_videos(out, [ITS])
     assert_forgotten(out, ITS, finished)
 
 
@@ -244,7 +244,7 @@ def test_of_a_finalize_that_was_killed_readers_keep_the_state_before(out: Path, 
     plan = read_plan(out)[1]
     lost = next(row["bundle_id"] for row in plan if row["uri"] in new)
     (out / "results" / f"{lost}.parquet").unlink()
-    forget(out, [ITS])
+    forget_videos(out, [ITS])
     assert not traces(out, ITS)
     for name, frame in rows_of(finished).items():
         wanted = frame[frame.video_id != video_id(ITS)].reset_index(drop=True)
@@ -253,7 +253,7 @@ def test_of_a_finalize_that_was_killed_readers_keep_the_state_before(out: Path, 
 
 STEPS = [
     "file.temporary",
-    "forget.begun",
+    "forget.read_forget_marker",
     "results.temporary",
     "results.renamed",
     "forget.results",
@@ -265,7 +265,7 @@ STEPS = [
     "forget.videos",
     "snapshot.temporary",
     "forget.snapshot",
-    "finalize.vacuum",
+    "finalize.remove_stale_files",
     "forget.tables",
     "finalize.success",
     "forget.finalized",
@@ -274,18 +274,18 @@ STEPS = [
 
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_any_step_the_same_command_completes_it(step: str, out: Path, finished: Path) -> None:
-    kill_at(step, forget, out, [ITS])
+    kill_at(step, forget_videos, out, [ITS])
     began = step != "file.temporary"
-    assert begun(out) == ({video_id(ITS): ITS} if began else {})
-    assert bool(verify(out)) == began
+    assert read_forget_marker(out) == ({video_id(ITS): ITS} if began else {})
+    assert bool(verify_run(out)) == began
     assert len(rows_of(out)["videos"]) in (len(ALL), len(ALL) - 1)
-    assert forget(out, ["it's.mp4"]) == [ITS]
+    assert forget_videos(out, ["it's.mp4"]) == [ITS]
     assert_forgotten(out, ITS, finished)
 
 
 @pytest.mark.parametrize("step", STEPS[1:])
 def test_killed_at_any_step_the_next_run_completes_it(step: str, out: Path, finished: Path) -> None:
-    kill_at(step, forget, out, [ITS])
-    with lease(out, "finalize"):
+    kill_at(step, forget_videos, out, [ITS])
+    with hold_lease(out, "finalize"):
         complete_forget(out)
     assert_forgotten(out, ITS, finished)

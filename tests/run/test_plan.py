@@ -16,20 +16,20 @@ from fer_batch.errors import ConfigError, OutputError
 from fer_batch.run.people import write_people
 from fer_batch.run.plan import (
     BUCKET_S,
-    LEAST_S,
+    MIN_BUCKET_SHARE_S,
     PARTS,
-    add_round,
-    attempts,
-    check_output,
-    clean,
-    described_anew,
+    add_planning_round,
+    changed_metadata,
+    create_run,
+    load_matching_run,
+    read_planned_videos,
     read_run,
-    read_videos,
+    remove_leftovers,
     remove_run,
-    start_run,
+    select_sources_to_plan,
 )
-from fer_batch.run.verify import differences
-from fer_batch.schema import PEOPLE, PLAN, PROBED, SOURCES
+from fer_batch.run.verify import find_differences
+from fer_batch.schema import PEOPLE_SCHEMA, PLAN_SCHEMA, PROBED_SCHEMA, SOURCES_SCHEMA
 from fer_batch.timeline.store import open_timeline
 from tests.runs import (
     CARD,
@@ -49,23 +49,23 @@ OTHER = AnalyzeConfig(fps=7.0)
 
 @pytest.mark.parametrize("missing", [[], ["flip"]])
 def test_a_run_from_before_faces_were_mirrored_goes_on_without(tmp_path: Path, missing: list[str]) -> None:
-    start_run(tmp_path, AnalyzeConfig(flip=False), CARD)
+    create_run(tmp_path, AnalyzeConfig(flip=False), CARD)
     record = tmp_path / "run.json"
     run = json.loads(record.read_text())
     for name in missing:
         del run["settings"][name]
     record.write_text(json.dumps(run))
-    assert check_output(tmp_path, AnalyzeConfig(flip=False), CARD) == run
+    assert load_matching_run(tmp_path, AnalyzeConfig(flip=False), CARD) == run
     with pytest.raises(ConfigError, match="flip was False, is True"):
-        check_output(tmp_path, AnalyzeConfig(), CARD)
+        load_matching_run(tmp_path, AnalyzeConfig(), CARD)
 
 
 def test_killed_before_its_record_stands_a_run_was_never_there(tmp_path: Path) -> None:
-    kill_at("run.json.temporary", start_run, tmp_path, AnalyzeConfig(), CARD)
-    assert check_output(tmp_path, OTHER, CARD) is None
-    kill_at("run.json", start_run, tmp_path, AnalyzeConfig(), CARD)
-    assert check_output(tmp_path, AnalyzeConfig(), CARD) == read_run(tmp_path)
-    clean(tmp_path)
+    kill_at("run.json.temporary", create_run, tmp_path, AnalyzeConfig(), CARD)
+    assert load_matching_run(tmp_path, OTHER, CARD) is None
+    kill_at("run.json", create_run, tmp_path, AnalyzeConfig(), CARD)
+    assert load_matching_run(tmp_path, AnalyzeConfig(), CARD) == read_run(tmp_path)
+    remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
@@ -90,13 +90,13 @@ def test_a_round_counts_whole_or_not_at_all(tmp_path: Path, fault: str, counts: 
     if not counts:
         assert (again, segments) == (videos, plan)
     add_videos(out, {"/c.mp4": [], "/a.mp4": []}, version="2")
-    clean(out)
-    assert differences(out) == []
+    remove_leftovers(out)
+    assert find_differences(out) == []
     assert not list(out.rglob("*.tmp"))
 
 
 def test_a_video_is_planned_as_in_its_last_round(tmp_path: Path) -> None:
-    start_run(tmp_path, AnalyzeConfig(), CARD)
+    create_run(tmp_path, AnalyzeConfig(), CARD)
     assert read_plan(tmp_path)[0] == []
     assert read_plan(tmp_path)[1] == []
     plan_videos(tmp_path, VIDEOS)
@@ -114,7 +114,7 @@ def test_a_video_is_planned_as_in_its_last_round(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["000001.parquet", "000001.videos.parquet"])
 def test_a_torn_plan_says_what_to_do(tmp_path: Path, name: str) -> None:
-    start_run(tmp_path, AnalyzeConfig(), CARD)
+    create_run(tmp_path, AnalyzeConfig(), CARD)
     plan_videos(tmp_path, VIDEOS)
     path = tmp_path / "plan" / name
     path.write_bytes(path.read_bytes()[:-9])
@@ -142,10 +142,10 @@ def test_what_is_new_changed_or_to_be_tried_again_is_planned(
     version: str, error: str | None, known: tuple[str, int] | None, failed: bool, attempt: int | None
 ) -> None:
     source = {"video_id": "v", "version": version, "uri": "/v.mp4", "size_bytes": 1, "error": error}
-    sources = pa.Table.from_pylist([source], schema=SOURCES)
-    videos = pa.Table.from_pylist([planned(*known)] if known else [], schema=PROBED)
+    sources = pa.Table.from_pylist([source], schema=SOURCES_SCHEMA)
+    videos = pa.Table.from_pylist([planned(*known)] if known else [], schema=PROBED_SCHEMA)
     again = videos if failed else videos.slice(0, 0)
-    assert attempts(sources, videos, again).column("attempt").to_pylist() == (
+    assert select_sources_to_plan(sources, videos, again).column("attempt").to_pylist() == (
         [] if attempt is None else [attempt]
     )
 
@@ -155,9 +155,9 @@ def planned(version: str, attempt: int, extra: str | None = None) -> dict[str, A
 
 
 def test_nothing_listed_nothing_planned() -> None:
-    videos = pa.Table.from_pylist([planned("1", 0)], schema=PROBED)
-    assert attempts(SOURCES.empty_table(), videos, videos).num_rows == 0
-    assert described_anew(SOURCES.empty_table(), videos).num_rows == 0
+    videos = pa.Table.from_pylist([planned("1", 0)], schema=PROBED_SCHEMA)
+    assert select_sources_to_plan(SOURCES_SCHEMA.empty_table(), videos, videos).num_rows == 0
+    assert changed_metadata(SOURCES_SCHEMA.empty_table(), videos).num_rows == 0
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ def test_what_a_manifest_says_otherwise_is_taken_over(
     before: str | None, now: str | None, anew: bool
 ) -> None:
     source = {"video_id": "v", "version": "1", "uri": "/v.mp4", "size_bytes": 1, "extra": now}
-    videos = pa.Table.from_pylist([planned("1", 2, before)], schema=PROBED)
-    rows = described_anew(pa.Table.from_pylist([source], schema=SOURCES), videos).to_pylist()
+    videos = pa.Table.from_pylist([planned("1", 2, before)], schema=PROBED_SCHEMA)
+    rows = changed_metadata(pa.Table.from_pylist([source], schema=SOURCES_SCHEMA), videos).to_pylist()
     assert [(row["version"], row["attempt"], row["extra"]) for row in rows] == [("1", 2, now)] * anew
 
 
@@ -226,7 +226,7 @@ def test_overwrite_touches_nothing_but_a_run(
     make(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(OutputError, match=reason):
-        check_output(tmp_path, AnalyzeConfig(), CARD, overwrite=True)
+        load_matching_run(tmp_path, AnalyzeConfig(), CARD, overwrite=True)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -235,24 +235,24 @@ def test_overwrite_may_find_nothing(tmp_path: Path, make: Callable[[Path], None]
     out = tmp_path / "out"
     out.mkdir()
     make(out)
-    assert check_output(out, AnalyzeConfig(), CARD, overwrite=True) is None
+    assert load_matching_run(out, AnalyzeConfig(), CARD, overwrite=True) is None
     remove_run(out)
     assert not out.exists() or not list(out.iterdir())
 
 
 def test_a_run_of_other_settings_gives_way_to_overwrite(tmp_path: Path) -> None:
     out = write_run(tmp_path / "out", VIDEOS)
-    write_people(out, PEOPLE.empty_table(), [])
+    write_people(out, PEOPLE_SCHEMA.empty_table(), [])
     (out / ".lease").write_text("held")
     temporary(out / "run.json").write_bytes(b"half")
     with pytest.raises(ConfigError, match="fps was"):
-        check_output(out, OTHER, CARD)
-    assert check_output(out, OTHER, CARD, overwrite=True) is None
+        load_matching_run(out, OTHER, CARD)
+    assert load_matching_run(out, OTHER, CARD, overwrite=True) is None
     assert set(PARTS) == {path.name for path in out.iterdir() if path.name[0] != "."}
     remove_run(out)
     assert not [path for path in out.iterdir() if path.name[0] != "."]
     assert (out / ".lease").read_text() == "held"
-    start_run(out, OTHER, CARD)
+    create_run(out, OTHER, CARD)
     add_videos(out, {"/c.mp4": [["sad"]]})
     assert open_timeline(out).to_pandas()["uri"].tolist() == ["/c.mp4"]
 
@@ -262,25 +262,25 @@ def test_a_run_of_other_settings_gives_way_to_overwrite(tmp_path: Path) -> None:
 )
 def test_killed_while_it_is_removed_a_run_is_never_mixed_with_another(tmp_path: Path, fault: str) -> None:
     out = write_run(tmp_path / "out", VIDEOS)
-    write_people(out, PEOPLE.empty_table(), [])
+    write_people(out, PEOPLE_SCHEMA.empty_table(), [])
     kill_at(fault, remove_run, out)
     for overwritten in (AnalyzeConfig(), OTHER):
         with pytest.raises(OutputError, match="give --overwrite again"):
-            check_output(out, overwritten, CARD)
-        assert check_output(out, overwritten, CARD, overwrite=True) is None
+            load_matching_run(out, overwritten, CARD)
+        assert load_matching_run(out, overwritten, CARD, overwrite=True) is None
     with pytest.raises(OutputError, match="holds no run"):
         read_run(out)
     remove_run(out)
     assert not list(out.iterdir())
-    assert check_output(out, OTHER, CARD) is None
+    assert load_matching_run(out, OTHER, CARD) is None
 
 
 def buckets(out: Path) -> dict[str, int]:
-    return {row["uri"]: row["bucket"] for row in read_videos(out).to_pylist()}
+    return {row["uri"]: row["bucket"] for row in read_planned_videos(out).to_pylist()}
 
 
 def test_buckets_are_filled_one_after_the_other_and_kept(tmp_path: Path) -> None:
-    start_run(tmp_path, AnalyzeConfig(), CARD, bucket_s=2 * LEAST_S)
+    create_run(tmp_path, AnalyzeConfig(), CARD, bucket_s=2 * MIN_BUCKET_SHARE_S)
     plan_videos(tmp_path, {})
     assert buckets(tmp_path) == {}
     plan_videos(tmp_path, {"/a.mp4": [], "/b.mp4": None, "/c.mp4": []})
@@ -291,17 +291,17 @@ def test_buckets_are_filled_one_after_the_other_and_kept(tmp_path: Path) -> None
 
 
 def test_a_long_video_leaves_the_rest_of_a_bucket_to_none(tmp_path: Path) -> None:
-    start_run(tmp_path, AnalyzeConfig(), CARD)
+    create_run(tmp_path, AnalyzeConfig(), CARD)
     row = {"version": "1", "size_bytes": 10**10, "status": "ok", "fps": 25.0, "first_pts": 0}
     lengths_s = {"a": BUCKET_S - 1, "b": 2 * BUCKET_S, "c": 60.0, "d": BUCKET_S}
     rows = [row | {"video_id": uri, "uri": uri, "duration_s": s} for uri, s in lengths_s.items()]
-    add_round(tmp_path, pa.Table.from_pylist(rows, schema=PROBED), PLAN.empty_table())
+    add_planning_round(tmp_path, pa.Table.from_pylist(rows, schema=PROBED_SCHEMA), PLAN_SCHEMA.empty_table())
     assert buckets(tmp_path) == {"a": 0, "b": 0, "c": 2, "d": 3}
 
 
 def test_a_run_whose_buckets_are_hashes_keeps_them_and_gets_others(tmp_path: Path) -> None:
     first = {f"/{number}.mp4": None for number in range(20)}
-    run = start_run(tmp_path, AnalyzeConfig(), CARD)
+    run = create_run(tmp_path, AnalyzeConfig(), CARD)
     (tmp_path / "run.json").write_text(json.dumps(run | {"schema_version": 3, "buckets": 4}))
     plan_videos(tmp_path, first)
     (path,) = (tmp_path / "plan").glob("*.videos.parquet")
@@ -314,7 +314,7 @@ def test_a_run_whose_buckets_are_hashes_keeps_them_and_gets_others(tmp_path: Pat
 
 
 def test_what_a_run_says_of_itself_must_be_there(tmp_path: Path) -> None:
-    run: dict[str, Any] = start_run(tmp_path, AnalyzeConfig(), CARD)
+    run: dict[str, Any] = create_run(tmp_path, AnalyzeConfig(), CARD)
     for name in ("schema_version", "settings", "classes"):
         (tmp_path / "run.json").write_text(json.dumps({k: v for k, v in run.items() if k != name}))
         with pytest.raises(OutputError, match="not a run of fer-batch"):

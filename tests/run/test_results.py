@@ -10,17 +10,17 @@ import pytest
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
-from fer_batch.run.plan import clean, start_run
+from fer_batch.run.plan import create_run, remove_leftovers
 from fer_batch.run.results import (
-    done_bundles,
-    faces_found,
-    finish,
+    list_done_bundles,
+    process_bundles,
     read_bundle,
+    read_face_count,
     read_results,
-    remove_damaged,
-    write_result,
+    remove_damaged_bundles,
+    write_bundle,
 )
-from fer_batch.schema import PLAN, RESULTS, bundled, from_bundle, to_bundle
+from fer_batch.schema import PLAN_SCHEMA, RESULTS_SCHEMA, bundle_schema, pack_bundle, unpack_bundles
 from tests.runs import CARD, Tracks, answer, answer_videos, kill_at, plan_videos
 
 VIDEOS: dict[str, Tracks | None] = {"/a.mp4": [["happy"] * 5, ["sad"]], "/b.mp4": []}
@@ -29,7 +29,7 @@ VIDEOS: dict[str, Tracks | None] = {"/a.mp4": [["happy"] * 5, ["sad"]], "/b.mp4"
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """A run of which nothing is planned yet."""
-    start_run(tmp_path, AnalyzeConfig(), CARD)
+    create_run(tmp_path, AnalyzeConfig(), CARD)
     (tmp_path / "results").mkdir()
     return tmp_path
 
@@ -37,21 +37,21 @@ def out(tmp_path: Path) -> Path:
 def bundle_of(plan: pa.Table) -> pa.Table:
     answers = [answer(row, VIDEOS[row["uri"]] or []) for row in plan.to_pylist()]
     name = plan.column("bundle_id")[0].as_py()
-    return to_bundle(name, pa.Table.from_pylist(answers, schema=RESULTS))
+    return pack_bundle(name, pa.Table.from_pylist(answers, schema=RESULTS_SCHEMA))
 
 
 def test_nothing_planned_has_no_answers(out: Path) -> None:
     plan = plan_videos(out, {})
-    assert done_bundles(out / "results") == set()
-    assert read_results(out / "results", plan).equals(RESULTS.empty_table())
-    remove_damaged(out / "results", [])
+    assert list_done_bundles(out / "results") == set()
+    assert read_results(out / "results", plan).equals(RESULTS_SCHEMA.empty_table())
+    remove_damaged_bundles(out / "results", [])
 
 
 def test_answers_come_back_a_row_a_segment(out: Path) -> None:
     plan = plan_videos(out, VIDEOS)
     answer_videos(out, plan, VIDEOS)
-    (bundle,) = done_bundles(out / "results")
-    assert faces_found(out / "results", bundle) == 6
+    (bundle,) = list_done_bundles(out / "results")
+    assert read_face_count(out / "results", bundle) == 6
     assert read_results(out / "results", plan).num_rows == 2
     one = read_results(out / "results", plan.slice(1))
     assert one.column("segment_id").to_pylist() == plan.slice(1).column("segment_id").to_pylist()
@@ -64,7 +64,7 @@ def test_answers_to_what_was_planned_before_do_not_count(out: Path) -> None:
     with pytest.raises(OutputError, match="can't be read"):
         read_results(out / "results", plan)
     answer_videos(out, plan, later)
-    assert len(done_bundles(out / "results")) == 2
+    assert len(list_done_bundles(out / "results")) == 2
     assert [len(faces) for faces in read_results(out / "results", plan).column("faces")] == [1]
 
 
@@ -73,32 +73,36 @@ def test_killed_while_it_writes_a_bundle_it_is_done_or_not(out: Path, fault: str
     plan = plan_videos(out, VIDEOS)
     bundle = bundle_of(plan)
     name = bundle.column("bundle_id")[0].as_py()
-    kill_at(fault, write_result, out / "results", bundle)
-    assert done_bundles(out / "results") == ({name} if is_done else set())
-    clean(out)
+    kill_at(fault, write_bundle, out / "results", bundle)
+    assert list_done_bundles(out / "results") == ({name} if is_done else set())
+    remove_leftovers(out)
     assert {p.name for p in (out / "results").iterdir()} == ({f"{name}.parquet"} if is_done else set())
-    write_result(out / "results", bundle)
+    write_bundle(out / "results", bundle)
     before = (out / "results" / f"{name}.parquet").read_bytes()
-    kill_at(fault, write_result, out / "results", bundle)
+    kill_at(fault, write_bundle, out / "results", bundle)
     assert (out / "results" / f"{name}.parquet").read_bytes() == before
     assert read_results(out / "results", plan).num_rows == 2
 
 
 def test_a_bundle_that_has_its_file_is_not_done_again(out: Path) -> None:
     plan = plan_videos(out, VIDEOS)
-    answers = from_bundle(bundle_of(plan), RESULTS)
-    none, one, other = bundled(PLAN).empty_table(), to_bundle("one", plan), to_bundle("other", plan)
+    answers = unpack_bundles(bundle_of(plan), RESULTS_SCHEMA)
+    none, one, other = (
+        bundle_schema(PLAN_SCHEMA).empty_table(),
+        pack_bundle("one", plan),
+        pack_bundle("other", plan),
+    )
     seen = []
 
     def work(bundles: pa.Table) -> pa.Table:
         names = bundles.column("bundle_id").to_pylist()
         seen.append(names)
         return pa.concat_tables(
-            [bundled(RESULTS).empty_table(), *(to_bundle(name, answers) for name in names)]
+            [bundle_schema(RESULTS_SCHEMA).empty_table(), *(pack_bundle(name, answers) for name in names)]
         )
 
     def finished(bundles: pa.Table) -> list[str]:
-        return finish(out / "results", bundles, work).column("bundle_id").to_pylist()
+        return process_bundles(out / "results", bundles, work).column("bundle_id").to_pylist()
 
     assert finished(none) == []
     assert finished(one) == ["one"]
@@ -106,7 +110,7 @@ def test_a_bundle_that_has_its_file_is_not_done_again(out: Path) -> None:
     assert finished(pa.concat_tables([one, other])) == ["one", "other"]
     assert finished(one) == ["one"]
     assert seen == [[], ["one"], ["other"], []]
-    assert done_bundles(out / "results") == {"one", "other"}
+    assert list_done_bundles(out / "results") == {"one", "other"}
     assert (out / "results" / "one.parquet").stat() == before
 
 
@@ -142,12 +146,12 @@ def other(path: Path) -> None:
 def test_a_torn_file_is_to_do_again(out: Path, damage: Callable[[Path], None], is_done: bool) -> None:
     plan = plan_videos(out, VIDEOS)
     answer_videos(out, plan, VIDEOS)
-    (name,) = done_bundles(out / "results")
+    (name,) = list_done_bundles(out / "results")
     path = out / "results" / f"{name}.parquet"
     damage(path)
     stranger = out / "results" / "fedcba9876543210.parquet"
     stranger.write_bytes(b"not of this plan")
-    remove_damaged(out / "results", [name, "0000000000000000"])
+    remove_damaged_bundles(out / "results", [name, "0000000000000000"])
     assert path.exists() == is_done
     assert stranger.exists()
 
@@ -163,7 +167,7 @@ def test_what_is_damaged_within_is_noticed_when_it_is_read(out: Path, column: st
     content = bytearray(path.read_bytes())
     content[(chunk.dictionary_page_offset or chunk.data_page_offset) + chunk.total_compressed_size - 3] ^= 4
     path.write_bytes(content)
-    remove_damaged(out / "results", [path.stem])
+    remove_damaged_bundles(out / "results", [path.stem])
     with pytest.raises(OutputError, match=r"damaged.* run `fer-batch analyze` again"):
         read_bundle(path, keep_damaged=keep)
     assert path.exists() == keep
@@ -178,7 +182,7 @@ def test_a_file_that_can_not_be_opened_is_not_taken_for_a_damaged_one(
     path.rename(out / "kept")
     path.mkdir()
     for look in (
-        lambda: remove_damaged(out / "results", [path.stem]),
+        lambda: remove_damaged_bundles(out / "results", [path.stem]),
         lambda: read_results(out / "results", plan),
     ):
         with pytest.raises(OutputError, match="can't be read"):
@@ -192,7 +196,7 @@ def test_a_file_that_can_not_be_opened_is_not_taken_for_a_damaged_one(
 
     monkeypatch.setattr(Path, "open", refuses)
     with pytest.raises(OutputError, match="can't be read: Access Denied"):
-        remove_damaged(out / "results", [path.stem])
+        remove_damaged_bundles(out / "results", [path.stem])
     assert path.exists()
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.inputs.segments import compute_padding
-from fer_batch.run.stitch import Timelines, shared_tracks, stitch
-from fer_batch.schema import EMOTIONS, RESULTS, probability_column
+from fer_batch.run.stitch import Timelines, match_tracks, stitch_segments
+from fer_batch.schema import EMOTIONS, RESULTS_SCHEMA, probability_column
 
 STEP_S = 0.2
 FRAMES_A_MOMENT = 5
@@ -108,7 +108,7 @@ def results(video: Video, cuts: list[int], seed: int = 0) -> pa.Table:
                 random.permutation(len(video.tracks)).tolist())
         for index in range(len(edges) - 1)
     ]  # fmt: skip
-    return pa.Table.from_pylist([rows[i] for i in random.permutation(len(rows))], schema=RESULTS)
+    return pa.Table.from_pylist([rows[i] for i in random.permutation(len(rows))], schema=RESULTS_SCHEMA)
 
 
 def truth(video: Video) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ COLUMNS = [
 
 
 def test_a_video_without_segments_is_empty() -> None:
-    timeline = stitch(RESULTS.empty_table(), EMOTIONS)
+    timeline = stitch_segments(RESULTS_SCHEMA.empty_table(), EMOTIONS)
     assert timeline.tracks.num_rows == timeline.moments.num_rows == 0
     assert timeline.tracks.column_names == COLUMNS
     assert timeline.moments.column_names == ["video_id", "time_s", "frame_index", "faces"]
@@ -166,14 +166,14 @@ def test_a_video_without_segments_is_empty() -> None:
 @pytest.mark.parametrize("cuts", [[], [10], [5, 10, 15]])
 def test_a_video_without_faces_has_its_moments(cuts: list[int]) -> None:
     video = Video(moments=20, tracks=())
-    timeline = stitch(results(video, cuts), EMOTIONS)
+    timeline = stitch_segments(results(video, cuts), EMOTIONS)
     check(video, timeline)
     assert timeline.tracks.column_names == COLUMNS
 
 
 def test_one_segment_comes_back_as_it_is() -> None:
     video = Video(moments=12, tracks=((1, tuple(range(4, 12))), (0, tuple(range(4, 9))), (3, (0, 1, 3))))
-    timeline = stitch(results(video, []), EMOTIONS)
+    timeline = stitch_segments(results(video, []), EMOTIONS)
     check(video, timeline)
     assert timeline.tracks.column_names == COLUMNS
     assert timeline.tracks["track_id"].to_pylist() == [0] * 3 + [1] * 5 + [2] * 8
@@ -181,12 +181,12 @@ def test_one_segment_comes_back_as_it_is() -> None:
 
 def test_a_face_that_leaves_and_comes_back_in_its_place_is_another_track() -> None:
     video = Video(moments=60, tracks=((0, tuple(range(0, 18))), (0, tuple(range(22, 60)))))
-    check(video, stitch(results(video, [20, 40]), EMOTIONS))
+    check(video, stitch_segments(results(video, [20, 40]), EMOTIONS))
 
 
 def test_a_track_over_many_segments_is_one() -> None:
     video = Video(moments=90, tracks=tuple((lane, tuple(range(90))) for lane in range(LANES)))
-    check(video, stitch(results(video, list(range(5, 85, 5))), EMOTIONS))
+    check(video, stitch_segments(results(video, list(range(5, 85, 5))), EMOTIONS))
 
 
 @settings(max_examples=200, deadline=None)
@@ -195,7 +195,7 @@ def test_the_whole_comes_back_however_it_was_cut(data: st.DataObject) -> None:
     video = data.draw(videos())
     cuts = data.draw(cut_places(video.moments))
     seed = data.draw(st.integers(0, 100))
-    check(video, stitch(results(video, cuts, seed), EMOTIONS))
+    check(video, stitch_segments(results(video, cuts, seed), EMOTIONS))
 
 
 def test_many_videos_at_once_are_as_each_alone() -> None:
@@ -209,11 +209,11 @@ def test_many_videos_at_once_are_as_each_alone() -> None:
     parts = []
     for number, video in enumerate(seen):
         part = results(video, cuts[number], seed=number)
-        parts.append(part.set_column(1, RESULTS.field(1), pa.repeat(f"v{number}", len(part))))
-    alone = [stitch(part, EMOTIONS) for part in parts]
+        parts.append(part.set_column(1, RESULTS_SCHEMA.field(1), pa.repeat(f"v{number}", len(part))))
+    alone = [stitch_segments(part, EMOTIONS) for part in parts]
     rows = pa.concat_tables(parts)
     shuffled = rows.take(np.random.default_rng(1).permutation(len(rows)))
-    together = stitch(shuffled, EMOTIONS)
+    together = stitch_segments(shuffled, EMOTIONS)
     assert together.tracks.equals(pa.concat_tables(one.tracks for one in alone).combine_chunks())
     assert together.moments.equals(pa.concat_tables(one.moments for one in alone))
 
@@ -221,7 +221,7 @@ def test_many_videos_at_once_are_as_each_alone() -> None:
 def test_faces_outside_every_core_give_no_rows() -> None:
     video = Video(moments=20, tracks=((0, tuple(range(20))),))
     rows = [row for row in results(video, [10]).to_pylist() if row["index"] == 0]
-    timeline = stitch(pa.Table.from_pylist(rows, schema=RESULTS), EMOTIONS)
+    timeline = stitch_segments(pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA), EMOTIONS)
     assert timeline.tracks["time_s"].to_pylist() == [m * STEP_S for m in range(10)]
 
 
@@ -229,7 +229,7 @@ def test_a_segment_that_failed_leaves_the_others_theirs() -> None:
     video = Video(moments=60, tracks=((0, tuple(range(60))), (2, tuple(range(45, 60)))))
     rows = sorted(results(video, [20, 40]).to_pylist(), key=lambda row: row["index"])
     rows[1] |= {"status": "failed", "error": "broken", "frames": 0, "moments": [], "faces": []}
-    timeline = stitch(pa.Table.from_pylist(rows, schema=RESULTS), EMOTIONS)
+    timeline = stitch_segments(pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA), EMOTIONS)
     seen = [m for m in range(60) if not 20 <= m < 40]
     assert timeline.moments["time_s"].to_pylist() == [m * STEP_S for m in seen]
     assert timeline.tracks.num_rows == len(seen) + 15
@@ -240,7 +240,7 @@ def test_a_moment_without_the_face_in_one_of_two_segments_does_not_part_it() -> 
     video = Video(moments=40, tracks=((1, tuple(range(40))),))
     rows = sorted(results(video, [20]).to_pylist(), key=lambda row: row["index"])
     rows[1]["faces"] = [face for face in rows[1]["faces"] if face["frame_index"] >= 0]
-    timeline = stitch(pa.Table.from_pylist(rows, schema=RESULTS), EMOTIONS)
+    timeline = stitch_segments(pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA), EMOTIONS)
     assert track_count(timeline) == 1
     assert timeline.tracks.num_rows == 40
 
@@ -272,4 +272,4 @@ def test_tracks_that_share_boxes_are_one_and_each_is_used_once(
         tracks = np.array([f[1] for f in faces], np.int64)
         boxes = np.array([[f[2], 0.1, f[2] + 0.2, 0.5] for f in faces], np.float64).reshape(-1, 4)
         columns += [times, tracks, boxes]
-    assert sorted(shared_tracks(*columns)) == pairs
+    assert sorted(match_tracks(*columns)) == pairs

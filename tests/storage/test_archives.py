@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from fer_batch.errors import DecodeError
 from fer_batch.storage import archives
-from fer_batch.storage.archives import ANOTHER, Member, is_archive, members, open_member, split_member
+from fer_batch.storage.archives import (
+    ARCHIVE_CHANGED,
+    ArchiveMember,
+    is_archive,
+    list_members,
+    open_member,
+    split_member,
+)
 
 CLIP = os.urandom(3_000_000)
 NAMES = ("a.tar", "a.tar.gz", "a.tgz", "stored.zip", "deflated.zip")
@@ -36,9 +43,9 @@ def pack(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
-def look(path: Path) -> tuple[dict[str, Member], str | None]:
+def look(path: Path) -> tuple[dict[str, ArchiveMember], str | None]:
     with path.open("rb") as file:
-        found, trouble = members(file, str(path), path.stat().st_size)
+        found, trouble = list_members(file, str(path), path.stat().st_size)
     return {member.name: member for member in found}, trouble
 
 
@@ -127,7 +134,7 @@ def hostile_zip(path: Path) -> Path:
         link = zipfile.ZipInfo("link.mp4")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
-        archive.writestr("bomb.mp4", bytes(archives.ROOM + 1_000_000_00))
+        archive.writestr("bomb.mp4", bytes(archives.MAX_MEMORY_BYTES + 1_000_000_00))
         archive.writestr("good.mp4", b"good")
     return path
 
@@ -210,7 +217,7 @@ def test_an_archive_that_was_written_anew_is_told(name: str, tmp_path: Path) -> 
     os.utime(pack(path, {"another.mp4": CLIP[:10_000], **FILES}), ns=(0, 1))
     with pytest.raises(DecodeError, match="archive"):
         opened(path, "two.mp4", place)
-    assert "again" in ANOTHER
+    assert "again" in ARCHIVE_CHANGED
 
 
 def test_damage_in_a_packed_member_is_told(tmp_path: Path) -> None:
@@ -227,7 +234,7 @@ def test_a_member_that_is_too_large_to_unpack_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = pack(tmp_path / "a.tgz", FILES)
-    monkeypatch.setattr(archives, "MAX_SCRATCH", 1_000_000)
+    monkeypatch.setattr(archives, "MAX_COPY_BYTES", 1_000_000)
     with pytest.raises(DecodeError, match=r"larger than 0\.0 GB"):
         opened(path, "clips/one.mp4", look(path)[0]["clips/one.mp4"].offset)
 

@@ -10,10 +10,10 @@ from deltalake.exceptions import DeltaError
 
 from fer_batch.cli.main import main
 from fer_batch.errors import FerBatchError, OutputError
-from fer_batch.storage import files
-from fer_batch.storage.files import waiting_for
-from fer_batch.storage.folder import check_free, folder_of, store_down
-from fer_batch.storage.lease import lease
+from fer_batch.storage import atomic
+from fer_batch.storage.atomic import warn_if_slow
+from fer_batch.storage.folder import check_folder_empty, convert_store_error, open_folder
+from fer_batch.storage.lease import hold_lease
 from tests.s3 import Store
 
 
@@ -38,7 +38,7 @@ def test_an_address_that_the_tables_can_not_lie_at_is_refused_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FerBatchError) as refused:
-        folder_of(name)
+        open_folder(name)
     assert said in str(refused.value)
     assert main(["analyze", "a.mp4", "--out", name]) == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -57,7 +57,7 @@ def test_an_address_that_the_tables_can_not_lie_at_is_refused_in_one_line(
     ],
 )
 def test_an_address_or_path_is_taken(name: str, path: str) -> None:
-    assert str(folder_of(name)) == path
+    assert str(open_folder(name)) == path
 
 
 @pytest.mark.parametrize(
@@ -77,39 +77,42 @@ def test_a_folder_for_something_new_has_nothing_in_it(out: str, said: str | None
     (tmp_path / "hidden" / ".lease").touch()
     (tmp_path / "full" / "notes.txt").touch()
     if said is None:
-        check_free(tmp_path / out, "a study")
+        check_folder_empty(tmp_path / out, "a study")
         return
     with pytest.raises(OutputError) as refused:
-        check_free(tmp_path / out, "a study")
+        check_folder_empty(tmp_path / out, "a study")
     assert str(refused.value).endswith(said)
 
 
 def test_a_long_wait_is_told_in_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(files, "QUIET_S", 0.05)
-    with waiting_for("s3://bucket/out"):
+    monkeypatch.setattr(atomic, "QUIET_S", 0.05)
+    with warn_if_slow("s3://bucket/out"):
         time.sleep(0.3)
     assert capsys.readouterr().err == "waiting for an answer about s3://bucket/out …\n"
-    monkeypatch.setattr(files, "QUIET_S", 0.2)
-    with waiting_for("s3://bucket/out"):
+    monkeypatch.setattr(atomic, "QUIET_S", 0.2)
+    with warn_if_slow("s3://bucket/out"):
         pass
     time.sleep(0.4)
     assert capsys.readouterr().err == ""
 
 
 def test_a_store_that_fails_in_mid_command_is_told_from_other_mistakes(store: Store) -> None:
-    out = folder_of("s3://archive/out")
+    out = open_folder("s3://archive/out")
     trouble = (
         EndpointConnectionError(endpoint_url=store.url),
         DeltaError("503"),
         PermissionError("Forbidden"),
     )
     for error in trouble:
-        with pytest.raises(OutputError, match=r"s3://archive/out fails.*run the same"), lease(out, "analyze"):
+        with (
+            pytest.raises(OutputError, match=r"s3://archive/out fails.*run the same"),
+            hold_lease(out, "analyze"),
+        ):
             raise error
     for mistake in (KeyError("ours"), OSError(errno.ENOSPC, "full"), FileNotFoundError(2, "none", "a.mp4")):
-        with pytest.raises(type(mistake)), lease(out, "analyze"):
+        with pytest.raises(type(mistake)), hold_lease(out, "analyze"):
             raise mistake
     assert not list(out.glob(".lease*"))
-    assert store_down(OSError("of a folder"), Path("out")) is None
+    assert convert_store_error(OSError("of a folder"), Path("out")) is None

@@ -20,15 +20,15 @@ import pytest
 
 from fer_batch.errors import OutputError
 from fer_batch.storage import lease as leases
-from fer_batch.storage.folder import folder_of
-from fer_batch.storage.lease import lease
+from fer_batch.storage.folder import open_folder
+from fer_batch.storage.lease import hold_lease
 from tests.s3 import Store
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from fer_batch.storage.lease import lease
-with lease(Path(sys.argv[1]), "analyze"):
+from fer_batch.storage.lease import hold_lease
+with hold_lease(Path(sys.argv[1]), "analyze"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -49,7 +49,7 @@ def holder(out: Path, script: str = HOLD):
 
 def test_a_lease_leaves_nothing_behind(tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
-    with lease(out, "analyze"):
+    with hold_lease(out, "analyze"):
         told = json.loads((out / ".lease").read_text())
         assert {k: told[k] for k in ("host", "pid", "command")} == {
             "host": socket.gethostname(),
@@ -60,10 +60,10 @@ def test_a_lease_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_was_there_or_was_written_to_stays(tmp_path: Path) -> None:
-    with lease(tmp_path / "new" / "out", "analyze"):
+    with hold_lease(tmp_path / "new" / "out", "analyze"):
         (tmp_path / "new" / "out" / "run.json").touch()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(KeyError), lease(tmp_path / "empty", "analyze"):
+    with pytest.raises(KeyError), hold_lease(tmp_path / "empty", "analyze"):
         raise KeyError
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == [
         "empty",
@@ -75,7 +75,7 @@ def test_a_folder_that_was_there_or_was_written_to_stays(tmp_path: Path) -> None
 
 def test_a_second_run_is_told_who_writes_there(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
-        with pytest.raises(OutputError) as refused, lease(tmp_path, "finalize"):
+        with pytest.raises(OutputError) as refused, hold_lease(tmp_path, "finalize"):
             pass
         said = str(refused.value)
         told = json.loads((tmp_path / ".lease").read_text())
@@ -86,12 +86,12 @@ def test_a_second_run_is_told_who_writes_there(tmp_path: Path) -> None:
 
 
 def test_two_threads_or_calls_of_one_process_are_two_runs(tmp_path: Path) -> None:
-    with lease(tmp_path, "analyze"):
-        with pytest.raises(OutputError, match=f"process {os.getpid()}"), lease(tmp_path, "forget"):
+    with hold_lease(tmp_path, "analyze"):
+        with pytest.raises(OutputError, match=f"process {os.getpid()}"), hold_lease(tmp_path, "forget"):
             pass
-        with pytest.raises(OutputError, match=f"process {os.getpid()}"), lease(tmp_path, "forget"):
+        with pytest.raises(OutputError, match=f"process {os.getpid()}"), hold_lease(tmp_path, "forget"):
             pass
-    with lease(tmp_path, "forget"):
+    with hold_lease(tmp_path, "forget"):
         assert json.loads((tmp_path / ".lease").read_text())["command"] == "forget"
 
 
@@ -100,15 +100,15 @@ def test_a_killed_runs_lease_is_free_at_once(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         assert (tmp_path / ".lease").exists()
-        with lease(tmp_path, "analyze"):
+        with hold_lease(tmp_path, "analyze"):
             assert json.loads((tmp_path / ".lease").read_text())["pid"] == os.getpid()
 
 
 HOLD_AND_FORK = """
 import os, subprocess, sys, time
 from pathlib import Path
-from fer_batch.storage.lease import lease
-with lease(Path(sys.argv[1]), "analyze"):
+from fer_batch.storage.lease import hold_lease
+with hold_lease(Path(sys.argv[1]), "analyze"):
     ended = Path(sys.argv[1]) / "ended"
     running, tell = os.pipe()
     if (forked := os.fork()) == 0:
@@ -133,7 +133,7 @@ def test_children_that_outlive_a_killed_run_hold_nobody_up(tmp_path: Path) -> No
     try:
         run.kill()
         run.wait()
-        with lease(tmp_path, "analyze"):
+        with hold_lease(tmp_path, "analyze"):
             os.kill(forked, 0)
             os.kill(spawned, 0)
             (tmp_path / "ended").touch()
@@ -147,7 +147,7 @@ HOLD_WITH_RAY = """
 import os, sys, time
 from pathlib import Path
 import ray
-from fer_batch.storage.lease import lease
+from fer_batch.storage.lease import hold_lease
 from fer_batch.runtime import ray_session
 
 @ray.remote
@@ -155,7 +155,7 @@ class Worker:
     def pid(self):
         return os.getpid()
 
-with lease(Path(sys.argv[1]), "analyze"), ray_session(num_cpus=1):
+with hold_lease(Path(sys.argv[1]), "analyze"), ray_session(num_cpus=1):
     worker = Worker.remote()
     print("held", ray.get(worker.pid.remote()), flush=True)
     time.sleep(60)
@@ -177,7 +177,7 @@ def test_ray_workers_of_a_killed_run_hold_nobody_up(tmp_path: Path) -> None:
         assert not has_open(worker, tmp_path / ".lease")
         run.kill()
         run.wait()
-        with lease(tmp_path, "analyze"):
+        with hold_lease(tmp_path, "analyze"):
             os.kill(worker, 0)
     finally:
         run.kill()
@@ -188,7 +188,7 @@ def contend(out: str, start: float, number: int) -> tuple[int, float, float] | N
     """Take the lease at a moment if it is free; from when to when it was held, by whom."""
     time.sleep(max(start - time.monotonic(), 0))
     try:
-        with lease(Path(out), f"number {number}"):
+        with hold_lease(Path(out), f"number {number}"):
             began = time.monotonic()
             assert json.loads((Path(out) / ".lease").read_text())["pid"] == os.getpid()
             time.sleep(0.05)
@@ -239,10 +239,10 @@ import sys
 from pathlib import Path
 from tests.storage.test_lease import _without_flock
 from fer_batch.errors import OutputError
-from fer_batch.storage.lease import lease
+from fer_batch.storage.lease import hold_lease
 _without_flock(int(sys.argv[2]))
 try:
-    with lease(Path(sys.argv[1]), "analyze"):
+    with hold_lease(Path(sys.argv[1]), "analyze"):
         print("held")
 except OutputError as error:
     print(error)
@@ -263,7 +263,7 @@ def test_a_file_system_without_locks_is_one_line(number: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("out", ["/proc", "/proc/fer-batch/out", "/dev/null/out"])
 def test_a_folder_that_can_not_be_written_to_is_one_line(out: str) -> None:
-    with pytest.raises(OutputError, match=out) as refused, lease(Path(out), "analyze"):
+    with pytest.raises(OutputError, match=out) as refused, hold_lease(Path(out), "analyze"):
         pass
     assert "\n" not in str(refused.value)
 
@@ -271,9 +271,9 @@ def test_a_folder_that_can_not_be_written_to_is_one_line(out: str) -> None:
 HOLD_STORE = """
 import sys, time
 from fer_batch.storage import lease as leases
-from fer_batch.storage.folder import folder_of
+from fer_batch.storage.folder import open_folder
 leases.BEAT_S, leases.GONE_S = 0.2, 4.0
-with leases.lease(folder_of(sys.argv[1]), "analyze"):
+with leases.hold_lease(open_folder(sys.argv[1]), "analyze"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -288,26 +288,29 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def in_store() -> list[str]:
-    return [path.name for path in folder_of(IN_STORE).glob(".lease*")]
+    return [path.name for path in open_folder(IN_STORE).glob(".lease*")]
 
 
 def test_a_lease_in_a_store_is_one_runs_and_leaves_nothing_behind(store: Store, quick: None) -> None:
-    out = folder_of(IN_STORE)
-    with lease(out, "analyze"):
+    out = open_folder(IN_STORE)
+    with hold_lease(out, "analyze"):
         assert in_store() == [".lease.000001"]
-        with pytest.raises(OutputError, match=rf"is in use.*process {os.getpid()} on"), lease(out, "analyze"):
+        with (
+            pytest.raises(OutputError, match=rf"is in use.*process {os.getpid()} on"),
+            hold_lease(out, "analyze"),
+        ):
             pass
     assert in_store() == []
-    with lease(out, "analyze"):
+    with hold_lease(out, "analyze"):
         pass
 
 
 def test_the_lease_in_a_store_of_a_killed_run_is_free_at_once_here(store: Store) -> None:
-    with holder(folder_of(IN_STORE), HOLD_STORE) as process:
+    with holder(open_folder(IN_STORE), HOLD_STORE) as process:
         process.kill()
         process.wait()
         began = time.monotonic()
-        with lease(folder_of(IN_STORE), "analyze"):
+        with hold_lease(open_folder(IN_STORE), "analyze"):
             assert time.monotonic() - began < leases.GONE_S / 2
             assert in_store() == [".lease.000002"]
     assert in_store() == []
@@ -321,14 +324,14 @@ def test_the_lease_in_a_store_of_another_host_is_taken_where_that_gives_no_sign_
         "out/.lease.000007", json.dumps({"host": "h", "pid": 1, "command": "analyze", "since": "s"}).encode()
     )
     began = time.monotonic()
-    with lease(folder_of(IN_STORE), "analyze"):
+    with hold_lease(open_folder(IN_STORE), "analyze"):
         assert time.monotonic() - began > leases.GONE_S
         assert in_store() == [".lease.000008"]
     assert "waiting 4 s for a sign of life" in capsys.readouterr().err
 
 
 def test_who_was_suspended_until_another_took_the_lease_in_a_store_ends(store: Store) -> None:
-    with holder(folder_of(IN_STORE), HOLD_STORE) as process:
+    with holder(open_folder(IN_STORE), HOLD_STORE) as process:
         os.kill(process.pid, signal.SIGSTOP)
         store.put("out/.lease.000002", b"{}")
         os.kill(process.pid, signal.SIGCONT)
@@ -341,7 +344,7 @@ def test_of_runs_that_take_a_lease_in_a_store_at_once_one_wins(store: Store) -> 
 
     def take() -> None:
         barrier.wait()
-        with contextlib.suppress(OutputError), lease(folder_of(IN_STORE), "analyze"):
+        with contextlib.suppress(OutputError), hold_lease(open_folder(IN_STORE), "analyze"):
             won.append(1)
             time.sleep(2)
 
@@ -356,5 +359,5 @@ def test_of_runs_that_take_a_lease_in_a_store_at_once_one_wins(store: Store) -> 
 @pytest.mark.slow
 def test_a_store_that_can_not_be_reached_is_one_line(store: Store) -> None:
     store.fail = "down"
-    with pytest.raises(OutputError, match="can't be"), lease(folder_of(IN_STORE), "analyze"):
+    with pytest.raises(OutputError, match="can't be"), hold_lease(open_folder(IN_STORE), "analyze"):
         pass

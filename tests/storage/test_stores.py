@@ -13,8 +13,8 @@ import pytest
 
 from fer_batch.errors import DecodeError, InputError
 from fer_batch.storage import stores
-from fer_batch.storage.media import open_medium
-from fer_batch.storage.stores import BLOCK, check_address, is_remote, listed, look_up
+from fer_batch.storage.media import open_media
+from fer_batch.storage.stores import BLOCK_BYTES, check_no_secrets, find_file, is_remote, list_files
 from fer_batch.video.reader import Reading, read_info, read_segment
 from tests.s3 import CREDENTIALS, Store
 
@@ -47,46 +47,46 @@ def test_an_address_is_told_from_a_path(name: str, remote: bool) -> None:
 )
 def test_an_address_with_a_secret_is_refused_and_not_repeated(uri: str) -> None:
     with pytest.raises(InputError, match="password or signature") as refused:
-        check_address(uri)
+        check_no_secrets(uri)
     assert not any(secret in str(refused.value) for secret in ("word@", "abc", "key:"))
-    check_address("https://host/a.mp4?id=5&signed=no")
+    check_no_secrets("https://host/a.mp4?id=5&signed=no")
 
 
 def test_a_protocol_that_nothing_reads_says_which_there_are() -> None:
     with pytest.raises(InputError, match=r"allowed are s3://"):
-        look_up("nothing://host/a.mp4")
+        find_file("nothing://host/a.mp4")
 
 
 def test_a_store_is_listed_and_asked(store: Store) -> None:
     for key in ("films/a.mp4", "films/b/c.mkv", "other/d.mp4"):
         store.put(key, key.encode())
-    assert [f.uri for f in listed("s3://archive/films")] == [
+    assert [f.uri for f in list_files("s3://archive/films")] == [
         "s3://archive/films/a.mp4",
         "s3://archive/films/b/c.mkv",
     ]
-    assert [f.uri for f in listed("s3://archive/*/*.mp4")] == [
+    assert [f.uri for f in list_files("s3://archive/*/*.mp4")] == [
         "s3://archive/films/a.mp4",
         "s3://archive/other/d.mp4",
     ]
-    assert listed("s3://archive/none") == []
-    assert look_up("s3://archive/none.mp4") is None
-    before = look_up("s3://archive/films/a.mp4")
+    assert list_files("s3://archive/none") == []
+    assert find_file("s3://archive/none.mp4") is None
+    before = find_file("s3://archive/films/a.mp4")
     assert before is not None
     assert before.size_bytes == len("films/a.mp4")
-    assert before in listed("s3://archive/films")
+    assert before in list_files("s3://archive/films")
     stores._system("s3").invalidate_cache()
     store.put("films/a.mp4", b"films/b.mp4")
-    after = look_up("s3://archive/films/a.mp4")
+    after = find_file("s3://archive/films/a.mp4")
     assert after is not None
     assert after.version != before.version
 
 
 @pytest.mark.parametrize("fail", ["", "500", "cut", "slow"])
 def test_what_a_store_gets_wrong_now_and_then_changes_no_byte(fail: str, store: Store) -> None:
-    content = os.urandom(3 * BLOCK + 17)
+    content = os.urandom(3 * BLOCK_BYTES + 17)
     uri = store.put("a.bin", content)
     store.fail, store.every = fail, 3
-    medium = open_medium(uri)
+    medium = open_media(uri)
     assert not isinstance(medium.place, str)
     assert medium.size == len(content)
     assert medium.head(100) == content[:100]
@@ -154,36 +154,38 @@ class Whole(SimpleHTTPRequestHandler):
 def test_a_web_server_is_read_whether_it_has_ranges_or_not(
     kind: type[SimpleHTTPRequestHandler], sample: Path, tmp_path: Path
 ) -> None:
-    content = os.urandom(2 * BLOCK + 17)
+    content = os.urandom(2 * BLOCK_BYTES + 17)
     (tmp_path / "a.bin").write_bytes(content)
     (tmp_path / "a.mp4").write_bytes(sample.read_bytes())
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(kind, directory=str(tmp_path))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        medium = open_medium(f"{url}/a.bin")
+        medium = open_media(f"{url}/a.bin")
         assert not isinstance(medium.place, str)
         assert (medium.size, medium.place.read()) == (len(content), content)
         assert medium.place.seek(-3, os.SEEK_END) == len(content) - 3
         assert medium.place.read() == content[-3:]
         assert read_info(f"{url}/a.mp4") == read_info(sample)
-        found = look_up(f"{url}/a.mp4")
+        found = find_file(f"{url}/a.mp4")
         assert found is not None
         assert found.size_bytes == sample.stat().st_size
-        assert look_up(f"{url}/none.mp4") is None
+        assert find_file(f"{url}/none.mp4") is None
         server.shutdown()
     with pytest.raises(InputError, match="can't be read"):
-        look_up(f"{url}/a.mp4")
+        find_file(f"{url}/a.mp4")
     with pytest.raises(DecodeError, match="the store can't be read"):
         read_info(f"{url}/a.mp4")
 
 
 def test_each_byte_of_a_film_is_asked_for_once(store: Store, sample: Path) -> None:
     """But for the index, wherever it lies: a block at each end at most."""
-    content = sample.read_bytes() + b"\0\0\0\x08free" * (BLOCK // 2)  # boxes of nothing, 4 blocks of them
+    content = sample.read_bytes() + b"\0\0\0\x08free" * (
+        BLOCK_BYTES // 2
+    )  # boxes of nothing, 4 blocks of them
     uri = store.put("long.mp4", content)
     store.answers.clear()
     reading = Reading(core_start_s=0.0, core_end_s=math.inf)
     _, frames = read_segment(uri, 0.0, math.inf, 1.0, None, reading)
     assert sum(1 for _ in frames) > 5
-    assert store.answers["GET"] <= math.ceil(len(content) / BLOCK) + 2
-    assert store.answers["bytes"] <= len(content) + 2 * BLOCK
+    assert store.answers["GET"] <= math.ceil(len(content) / BLOCK_BYTES) + 2
+    assert store.answers["bytes"] <= len(content) + 2 * BLOCK_BYTES

@@ -20,17 +20,17 @@ from deltalake import DeltaTable, write_deltalake
 from fer_batch.config import AnalyzeConfig
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.run.finalize import finalize
-from fer_batch.run.plan import add_round, start_run
-from fer_batch.run.results import write_result
+from fer_batch.run.plan import add_planning_round, create_run
+from fer_batch.run.results import write_bundle
 from fer_batch.run.snapshot import write_snapshot
 from fer_batch.schema import (
     EMOTIONS,
-    MOMENTS,
-    PROBED,
-    RESULTS,
-    VIDEOS,
+    MOMENTS_SCHEMA,
+    PROBED_SCHEMA,
+    RESULTS_SCHEMA,
+    VIDEOS_SCHEMA,
+    pack_bundle,
     probability_column,
-    to_bundle,
     tracks_schema,
 )
 from fer_batch.timeline.viewer.server import application
@@ -62,14 +62,14 @@ def watched_faces(seed: int = 0) -> list[dict[str, Any]]:
 def write_watched(out: Path, videos: dict[str, list[dict[str, Any]]]) -> Path:
     """A finished run of videos of `SECONDS` with these faces, by their uri."""
     out.mkdir(parents=True)
-    start_run(out, AnalyzeConfig(), CARD)
+    create_run(out, AnalyzeConfig(), CARD)
     sizes = {uri: os.stat(uri).st_size if os.path.exists(uri) else 1000 for uri in videos}
     table = pa.Table.from_pylist(
         [probed(uri, []) | {"duration_s": float(SECONDS), "size_bytes": sizes[uri]} for uri in videos],
-        schema=PROBED,
+        schema=PROBED_SCHEMA,
     )
     plan = plan_segments(table, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1)
-    add_round(out, table, plan)
+    add_planning_round(out, table, plan)
     (out / "results").mkdir()
     for bundle_id in dict.fromkeys(plan["bundle_id"].to_pylist()):
         answers = []
@@ -84,7 +84,9 @@ def write_watched(out: Path, videos: dict[str, list[dict[str, Any]]]) -> Path:
             ]
             read = {"read_s": float(SECONDS), "frames": 25 * SECONDS, "moments": moments, "faces": faces}
             answers.append(answer(segment, []) | read)
-        write_result(out / "results", to_bundle(bundle_id, pa.Table.from_pylist(answers, schema=RESULTS)))
+        write_bundle(
+            out / "results", pack_bundle(bundle_id, pa.Table.from_pylist(answers, schema=RESULTS_SCHEMA))
+        )
     finalize(out)
     return out
 
@@ -94,7 +96,7 @@ def write_random_run(out: Path, uri: str, *, faces: int, moments: int) -> Path:
     apart; without plan and results.
     """
     out.mkdir(parents=True)
-    start_run(out, AnalyzeConfig(), CARD)
+    create_run(out, AnalyzeConfig(), CARD)
     rng, rows, times_s = np.random.default_rng(0), faces * moments, np.arange(moments) / 5
     probs = rng.dirichlet(np.ones(len(EMOTIONS)), rows).astype(np.float32)
     left = np.repeat(np.arange(faces), moments) / faces
@@ -116,14 +118,14 @@ def write_random_run(out: Path, uri: str, *, faces: int, moments: int) -> Path:
     video = {"status": "ok", "duration_s": length_s, "read_s": length_s, "moments": moments, "tracks": faces}
     looked = {"time_s": times_s, "frame_index": np.arange(moments) * 5, "faces": np.full(moments, faces)}
     looked |= {name: np.full(moments, of_it[name]) for name in ("video_id", "bucket")}
-    content = {"tracks": (tracks_schema(EMOTIONS), values), "moments": (MOMENTS, looked)}
+    content = {"tracks": (tracks_schema(EMOTIONS), values), "moments": (MOMENTS_SCHEMA, looked)}
     tables = {
         name: pa.table(
             {f.name: pa.array(known.get(f.name, np.ones(len(known["time_s"])))).cast(f.type) for f in kind}
         )
         for name, (kind, known) in content.items()
     }
-    tables["videos"] = pa.Table.from_pylist([of_it | video], schema=VIDEOS)
+    tables["videos"] = pa.Table.from_pylist([of_it | video], schema=VIDEOS_SCHEMA)
     written = {}
     for name, table in tables.items():
         written[name] = DeltaTable.create(str(out / name), table.schema, partition_by=["bucket"])

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.errors import FerBatchError, InputError, OutputError, QueryError
-from fer_batch.run.forget import forget
-from fer_batch.run.people import FILE
-from fer_batch.run.verify import verify
+from fer_batch.run.forget import forget_videos
+from fer_batch.run.people import PEOPLE_FILE
+from fer_batch.run.verify import verify_run
 from fer_batch.timeline.assign import assign_list, assign_seats
 from fer_batch.timeline.store import open_timeline
 from tests.runs import Seen, add_videos, video_id, write_run, write_tables
@@ -33,7 +33,7 @@ def test_at_first_nobody_is_anybody(out: Path) -> None:
     timeline = open_timeline(out)
     for view in ("tracks", "videos", "moments", "episodes", "summary"):
         assert timeline.sql(f"SELECT DISTINCT person FROM {view}").fetchall() == [(None,)]
-    assert not (out / FILE).exists()
+    assert not (out / PEOPLE_FILE).exists()
 
 
 def test_every_view_says_who(out: Path) -> None:
@@ -54,8 +54,14 @@ def test_every_view_says_who(out: Path) -> None:
     assert found == wanted
     assert timeline.sql("SELECT count(*) FROM tracks").fetchall() == [(13,)]
     assert timeline.sql("SELECT count(*) FROM moments").fetchall() == [(15,)]
-    assert verify(out) == []
-    assert set(pq.read_schema(out / FILE).names) == {"video_id", "version", "attempt", "track_id", "person"}
+    assert verify_run(out) == []
+    assert set(pq.read_schema(out / PEOPLE_FILE).names) == {
+        "video_id",
+        "version",
+        "attempt",
+        "track_id",
+        "person",
+    }
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,7 @@ def test_a_list_that_cannot_be_used_changes_nothing(
     (tmp_path / "people.csv").write_text(text)
     with pytest.raises(error, match=message):
         assign_list(out, tmp_path / "people.csv")
-    assert not (out / FILE).exists()
+    assert not (out / PEOPLE_FILE).exists()
 
 
 def test_no_list_and_no_run(out: Path, tmp_path: Path) -> None:
@@ -185,6 +191,6 @@ def test_an_analysis_anew_is_nobodys(out: Path) -> None:
 
 def test_a_video_that_is_forgotten_has_nobody(out: Path) -> None:
     assign_seats(out, ["Ann", "Bo"])
-    forget(out, ["two.mp4"])
-    assert set(pq.read_table(out / FILE).column("video_id").to_pylist()) == {video_id(ONE)}
+    forget_videos(out, ["two.mp4"])
+    assert set(pq.read_table(out / PEOPLE_FILE).column("video_id").to_pylist()) == {video_id(ONE)}
     assert people(out) == {(ONE, 0): "Ann"}

@@ -13,7 +13,7 @@ import fer_batch
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError, QueryError
 from fer_batch.run.finalize import finalize
-from fer_batch.run.plan import check_output, start_run
+from fer_batch.run.plan import create_run, load_matching_run
 from fer_batch.run.snapshot import TABLES
 from fer_batch.schema import EMOTIONS, tracks_schema
 from fer_batch.timeline.store import Timeline, open_timeline
@@ -285,7 +285,7 @@ def test_a_folder_that_holds_no_run_is_named_and_left_alone(tmp_path: Path, make
 
 
 def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path: Path) -> None:
-    start_run(tmp_path, AnalyzeConfig(), CARD)
+    create_run(tmp_path, AnalyzeConfig(), CARD)
     with pytest.raises(OutputError, match="not finished: run `fer-batch analyze` on it again"):
         open_timeline(tmp_path)
 
@@ -311,7 +311,7 @@ def test_an_output_folder_of_any_name_is_either_refused_at_once_or_can_be_asked(
     tmp_path: Path, name: str
 ) -> None:
     try:
-        check_output(tmp_path / name, AnalyzeConfig(), CARD)
+        load_matching_run(tmp_path / name, AnalyzeConfig(), CARD)
     except OutputError:
         return
     timeline = open_timeline(write_run(tmp_path / name, {OFF: VIDEOS[OFF], "/broken.mp4": None}))

@@ -22,7 +22,7 @@ from fer_batch.data.videos import extracted
 from fer_batch.errors import ConfigError, InputError
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.runtime import ray_session
-from fer_batch.storage.files import write_json
+from fer_batch.storage.atomic import write_json
 from fer_batch.training.run import train
 from fer_batch.training.sources import check_clips, division, streamed, training_counts
 from tests.conftest import write_video

@@ -14,7 +14,7 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
-from fer_batch.schema import FACE, MOMENT, PLAN, PROBED
+from fer_batch.schema import FACE_TYPE, MOMENT_TYPE, PLAN_SCHEMA, PROBED_SCHEMA
 from fer_batch.video.planes import Picture
 from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detect import FaceDetector
@@ -112,7 +112,7 @@ def test_the_sample_has_two_people_of_whom_one_leaves_and_returns(seen: SegmentF
 
 
 def test_faces_and_moments_fit_the_schema(seen: SegmentFaces) -> None:
-    faces, moments = pa.array(seen.faces, FACE), pa.array(seen.moments, MOMENT)
+    faces, moments = pa.array(seen.faces, FACE_TYPE), pa.array(seen.moments, MOMENT_TYPE)
     assert faces.to_pylist()[0].keys() == seen.faces[0].keys()
     assert not any(column.null_count for column in (*faces.flatten(), *moments.flatten()))
     for seconds in (seen.timer.wall_s, seen.timer.cpu_s):
@@ -188,7 +188,9 @@ def test_a_video_of_a_told_length_is_opened_when_it_is_looked_at(
     (whole,) = look(film, detector)
     source = list_videos([str(film)]).sources.to_pylist()[0] | {"status": "ok", "duration_s": told_s}
     told = config(segment_s=4.0)
-    rows = plan_segments(pa.Table.from_pylist([source], schema=PROBED), told, HALF_WINDOW_S, "model", 1)
+    rows = plan_segments(
+        pa.Table.from_pylist([source], schema=PROBED_SCHEMA), told, HALF_WINDOW_S, "model", 1
+    )
     parts = [extract_faces(row, told, detector, CROP_SCALE) for row in rows.to_pylist()]
     assert {p.status for p in parts} == {"ok"}
     assert [m["time_s"] for p in parts for m in p.moments] == [m["time_s"] for m in whole.moments]
@@ -202,7 +204,9 @@ def test_a_told_length_hides_no_truncation(detector: FaceDetector, film: Path, t
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     source = list_videos([str(path)]).sources.to_pylist()[0] | {"status": "ok", "duration_s": 10.0}
     told = config(segment_s=4.0)
-    rows = plan_segments(pa.Table.from_pylist([source], schema=PROBED), told, HALF_WINDOW_S, "model", 1)
+    rows = plan_segments(
+        pa.Table.from_pylist([source], schema=PROBED_SCHEMA), told, HALF_WINDOW_S, "model", 1
+    )
     states = [extract_faces(row, told, detector, CROP_SCALE).status for row in rows.to_pylist()]
     assert states[0] == "ok"
     assert states[-1] == "failed"
@@ -381,7 +385,7 @@ def test_a_plan_of_a_raw_stream_without_a_duration_is_read_to_its_end(
     path = write_video(tmp_path / "film.h264", halves)
     (row,) = segments(path)
     assert row["core_end_s"] == 0
-    assert row.keys() == set(PLAN.names)
+    assert row.keys() == set(PLAN_SCHEMA.names)
     (found,) = look(path, detector)
     assert (found.status, found.frames, counts(found)) == ("ok", 50, [2] * 10)
 

@@ -15,7 +15,7 @@ from fer_batch.data.explore.plots import SIDE, distribution_plot, faces_grid, sh
 from fer_batch.data.explore.tables import count_rows
 from fer_batch.data.explore.workbook import workbook
 from fer_batch.errors import OutputError
-from fer_batch.storage.files import csv_bytes, write_bytes, write_json
+from fer_batch.storage.atomic import format_csv, write_bytes, write_json
 
 SEED = 0
 """Of the choice of samples: the same data gives the same."""
@@ -65,7 +65,7 @@ def write_exploration(
             (out / file).unlink(missing_ok=True)
         for file, png in pictures.items():
             write_bytes(out / file, png)
-        write_bytes(out / "classes.csv", csv_bytes(*count_rows(figures)))
+        write_bytes(out / "classes.csv", format_csv(*count_rows(figures)))
         write_bytes(out / "explore.xlsx", workbook(figures, pictures))
         write_bytes(out / "explore.html", page(figures, pictures, of_class, of_kind).encode())
         write_json(out / "explore.json", figures | {"pictures": {"samples": of_class, "odd": of_kind}})

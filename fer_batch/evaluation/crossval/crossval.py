@@ -43,9 +43,9 @@ from fer_batch.evaluation.crossval.runs import (
 from fer_batch.evaluation.pictures import confusion_plot
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.plotting import render_figure
-from fer_batch.storage.files import write_json
-from fer_batch.storage.folder import check_free
-from fer_batch.storage.lease import lease
+from fer_batch.storage.atomic import write_json
+from fer_batch.storage.folder import check_folder_empty
+from fer_batch.storage.lease import hold_lease
 
 CLASSES = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
 """CK+'s own seven: contempt is among them, neutral is not."""
@@ -123,8 +123,8 @@ def crossval(
     }
     out = out.absolute()
     if not (out / SETTINGS).exists():
-        check_free(out, "a cross-validation")
-    with lease(out, "crossval"):
+        check_folder_empty(out, "a cross-validation")
+    with hold_lease(out, "crossval"):
         _claim(out, settings)
         for name, count in sorted(counts.items()):
             on_line(f"data: {count} {name.replace('_', ' ')}")

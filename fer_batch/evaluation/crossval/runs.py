@@ -26,7 +26,7 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
 from fer_batch.runtime import ray_session
-from fer_batch.storage.files import write_bytes
+from fer_batch.storage.atomic import write_bytes
 from fer_batch.training.loop import Place, frame_logits, frames_of, learn, normalise, to_grey
 
 PAIR = ("cnn", "cnn_bilstm")

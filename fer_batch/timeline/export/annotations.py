@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from fer_batch.storage.media import path_of
+from fer_batch.storage.media import uri_to_path
 
 UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 """Characters that end a line, or that XML doesn't take."""
@@ -169,5 +169,5 @@ def _clock(time_ms: int) -> str:
 
 def _address(uri: str) -> str:
     """What ELAN finds a video by."""
-    path = path_of(uri)
+    path = uri_to_path(uri)
     return f"file://{quote(os.fsencode(path))}" if path.startswith("/") else uri

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from fer_batch.errors import ConfigError, OutputError, QueryError
-from fer_batch.storage.files import replacing
-from fer_batch.storage.folder import check_outside, file_of, store_down
-from fer_batch.storage.media import path_of
+from fer_batch.storage.atomic import replace_file
+from fer_batch.storage.folder import check_outside_run, convert_store_error, parse_file_path
+from fer_batch.storage.media import uri_to_path
 from fer_batch.timeline.export.annotations import (
     Annotated,
     Episode,
@@ -92,9 +92,9 @@ def export(
     Raises ConfigError where the format isn't clear, QueryError where a name is not one video's, OutputError
     where `target` can't be written or lies in the run.
     """
-    target = file_of(str(target))
+    target = parse_file_path(str(target))
     form, is_file = _format(target, form)
-    check_outside(target if is_file else target / "file", timeline.out)
+    check_outside_run(target if is_file else target / "file", timeline.out)
     _check_episodes(form, threshold, min_s)
     chosen = _chosen(timeline, videos)
     if is_file and form in ANNOTATE and len(chosen) != 1:
@@ -115,7 +115,7 @@ def export(
             yield Written(path, entries, _trouble(video))
     except OSError as error:
         said = f"{target} can't be written: {error.strerror or error}"
-        raise store_down(error, timeline.out) or OutputError(said) from error
+        raise convert_store_error(error, timeline.out) or OutputError(said) from error
     except duckdb.Error as error:
         raise QueryError(str(error).strip().split("\n")[0]) from error
 
@@ -127,7 +127,7 @@ def file_names(videos: Mapping[str, str]) -> dict[str, str]:
     """
     stems = {}
     for video_id, uri in videos.items():
-        last = path_of(uri).replace("!/", "/").rpartition("/")[2].encode(errors="replace").decode()
+        last = uri_to_path(uri).replace("!/", "/").rpartition("/")[2].encode(errors="replace").decode()
         stem = re.sub(r'[\x00-\x1f\x7f\\:*?"<>|]', "_", last.rpartition(".")[0] or last)
         stems[video_id] = re.sub(r"^[.\s-]|[.\s]$", "_", stem) or "_"
     keys = {video_id: unicodedata.normalize("NFKC", stem).casefold() for video_id, stem in stems.items()}
@@ -181,7 +181,7 @@ def _write(
     timeline: Timeline, path: Path, form: str, videos: Sequence[Video], threshold: float, min_s: float
 ) -> int:
     """Write one file, whole or not at all; the number of its entries."""
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         if form == "csv":
             return _write_csv(temporary, timeline, videos)
         if form == "jsonl":

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 
 from fer_batch.errors import DecodeError, InputError, OutputError, QueryError
 from fer_batch.plotting import abbreviate_classes, pick_colour, pick_text_colour
-from fer_batch.run.plan import read_videos
+from fer_batch.run.plan import read_planned_videos
 from fer_batch.schema import probability_column
 from fer_batch.storage.archives import split_member
-from fer_batch.storage.folder import check_outside
-from fer_batch.storage.media import path_of
+from fer_batch.storage.folder import check_outside_run
+from fer_batch.storage.media import uri_to_path
 from fer_batch.timeline.plots.marks import shortened
 from fer_batch.timeline.queries.episodes import BREAK, STEP_S
 from fer_batch.timeline.queries.expressions import FACE
@@ -57,7 +57,7 @@ def overlay(
     """
     if target.suffix.lower() not in CONTAINERS:
         raise OutputError(f"{target} is no kind of video that is made here: name a .mp4 or a .mkv")
-    check_outside(target, timeline.out)
+    check_outside_run(target, timeline.out)
     uri, size_bytes, moments, reason = timeline.run(
         "SELECT uri, size_bytes, coalesce(moments, 0), coalesce(error, status) FROM videos "
         "WHERE video_id = $video",
@@ -67,8 +67,8 @@ def overlay(
         raise QueryError(f"{uri} has no moment that was looked at ({reason}): there is nothing to draw")
     _check_source(uri, size_bytes, target)
     offset = None
-    if split_member(path_of(uri)):
-        planned = read_videos(timeline.out)
+    if split_member(uri_to_path(uri)):
+        planned = read_planned_videos(timeline.out)
         offset = planned.filter(pc.equal(planned.column("video_id"), video)).column("offset")[0].as_py()
     try:
         return redraw(
@@ -79,7 +79,7 @@ def overlay(
 
 
 def _check_source(uri: str, size_bytes: int | None, target: Path) -> None:
-    path = Path(path_of(uri))
+    path = Path(uri_to_path(uri))
     if target.resolve() == path.resolve() or (target.exists() and path.exists() and target.samefile(path)):
         raise OutputError(f"{target} is the video itself; name another file")
     if path.is_file() and size_bytes is not None and path.stat().st_size != size_bytes:

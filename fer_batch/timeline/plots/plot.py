@@ -16,8 +16,8 @@ from matplotlib.patches import Rectangle
 from fer_batch.errors import OutputError, QueryError
 from fer_batch.plotting import abbreviate_classes, pick_colour, pick_text_colour
 from fer_batch.schema import probability_column
-from fer_batch.storage.files import write_bytes
-from fer_batch.storage.folder import check_outside
+from fer_batch.storage.atomic import write_bytes
+from fer_batch.storage.folder import check_outside_run
 from fer_batch.timeline.plots.marks import (
     COLUMNS,
     GREY,
@@ -255,6 +255,6 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 def check_picture(path: Path, out: Path) -> None:
     """Raise OutputError for a file that is neither .png nor .svg, or lies in the run `out`."""
-    check_outside(path, out)
+    check_outside_run(path, out)
     if path.suffix.lower() not in SUFFIXES:
         raise OutputError(f"{path} is no kind of picture that is made here: name a .png or a .svg")

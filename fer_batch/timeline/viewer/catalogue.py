@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fer_batch.run.people import FILE
-from fer_batch.run.plan import read_videos
+from fer_batch.run.people import PEOPLE_FILE
+from fer_batch.run.plan import read_planned_videos
 from fer_batch.run.snapshot import read_snapshot
 from fer_batch.timeline.store import open_timeline
 from fer_batch.timeline.viewer.page import NO_EMOTION, class_numbers, name_of, pack
@@ -136,7 +136,7 @@ class Catalogue:
 
     @functools.cached_property
     def _offsets(self) -> dict[str, int]:
-        planned = read_videos(self.out).select(["video_id", "offset"])
+        planned = read_planned_videos(self.out).select(["video_id", "offset"])
         rows = planned.filter(planned.column("offset").is_valid()).to_pylist()
         return {row["video_id"]: row["offset"] for row in rows}
 
@@ -168,7 +168,7 @@ class Catalogue:
 def _state(out: Path) -> Any:
     """What changes when the tables do, or who is who."""
     try:
-        said = (out / FILE).stat().st_mtime
+        said = (out / PEOPLE_FILE).stat().st_mtime
     except (FileNotFoundError, NotADirectoryError):
         said = None
     return read_snapshot(out), said

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fer_batch.errors import FerBatchError, OutputError
 from fer_batch.plotting import pick_colour, pick_text_colour
 from fer_batch.storage.archives import split_member
-from fer_batch.storage.media import Medium, identity_of, open_medium
+from fer_batch.storage.media import MediaFile, open_media, read_identity
 from fer_batch.timeline.viewer.catalogue import Catalogue
 from fer_batch.timeline.viewer.page import SCRIPTS, STYLES, asset, name_of
 
@@ -245,18 +245,18 @@ def _found(catalogue: Catalogue, request: Request) -> dict[str, Any]:
     return row
 
 
-def _medium(catalogue: Catalogue, row: dict[str, Any]) -> tuple[Medium, threading.Lock]:
+def _medium(catalogue: Catalogue, row: dict[str, Any]) -> tuple[MediaFile, threading.Lock]:
     """A video's file, and what whoever reads it has to hold; raises OSError or FerBatchError where there is
     none to be read.
     """
     uri = row["uri"]
     offset = catalogue.offset_of(row["video_id"]) if split_member(uri) else None
-    return _opened(uri, offset, identity_of(uri))
+    return _opened(uri, offset, read_identity(uri))
 
 
 @functools.lru_cache(OPEN)
-def _opened(uri: str, offset: int | None, identity: Any) -> tuple[Medium, threading.Lock]:
-    return open_medium(uri, offset), threading.Lock()
+def _opened(uri: str, offset: int | None, identity: Any) -> tuple[MediaFile, threading.Lock]:
+    return open_media(uri, offset), threading.Lock()
 
 
 def _part(

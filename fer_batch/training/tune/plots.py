@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from fer_batch.errors import OutputError
 from fer_batch.plotting import BLUE, GREY, INK, RED, render_figure
-from fer_batch.storage.files import write_bytes
+from fer_batch.storage.atomic import write_bytes
 from fer_batch.training.tune.study import DONE, PARAMETERS
 
 NAMES = {

@@ -30,8 +30,8 @@ from fer_batch.errors import ConfigError, InputError, OutputError
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.weights import read_card
 from fer_batch.runtime import ray_session
-from fer_batch.storage.files import remove_leftovers, remove_tree, write_json
-from fer_batch.storage.lease import lease
+from fer_batch.storage.atomic import remove_temporary_files, remove_tree, write_json
+from fer_batch.storage.lease import hold_lease
 from fer_batch.training.loop import HISTORY, Place, learn
 from fer_batch.training.sources import clips_of, division, images_of, training_counts
 from fer_batch.training.tune.space import base_point, derived, space
@@ -93,11 +93,11 @@ def tune(
     records = read_records(out, settings)
     if any(number not in records or records[number]["status"] == RUNNING for number in range(1, trials + 1)):
         data = _data(config, out, on_line)
-        with lease(out, "tune"):
+        with hold_lease(out, "tune"):
             records = read_records(out, settings)  # another may have gone on with it in the meantime
             try:
                 (out / "trials").mkdir(parents=True, exist_ok=True)
-                remove_leftovers(out / "trials")
+                remove_temporary_files(out / "trials")
                 if not (out / "study.json").exists():
                     write_json(out / "study.json", {"settings": settings})
             except OSError as error:

@@ -9,8 +9,8 @@ import optuna
 
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, OutputError
-from fer_batch.storage.files import csv_bytes, write_bytes, write_json
-from fer_batch.storage.folder import check_free
+from fer_batch.storage.atomic import format_csv, write_bytes, write_json
+from fer_batch.storage.folder import check_folder_empty
 from fer_batch.training.recipes import recipe_of
 from fer_batch.training.tune.space import derived, space
 
@@ -45,7 +45,7 @@ def read_records(out: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any
     """
     file = out / "study.json"
     if not file.exists():
-        check_free(out, "a study")
+        check_folder_empty(out, "a study")
         return {}
     try:
         before = dict(json.loads(file.read_text())["settings"])
@@ -141,7 +141,9 @@ def write_results(
         "importance": importance(rows, config, metric),
     }
     try:
-        write_bytes(out / "trials.csv", csv_bytes(COLUMNS, ([row[name] for name in COLUMNS] for row in rows)))
+        write_bytes(
+            out / "trials.csv", format_csv(COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
+        )
         write_json(out / "trials.json", trials)
         if best:
             write_bytes(out / "best.toml", recipe)

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from fer_batch.errors import ConfigError, FerBatchError, OutputError, QueryError
-from fer_batch.run.plan import add_columns
-from fer_batch.storage.folder import folder_of
+from fer_batch.run.plan import add_manifest_columns
+from fer_batch.storage.folder import open_folder
 from fer_batch.timeline.assign import assign_list
 from fer_batch.timeline.export import export as module
 from fer_batch.timeline.export import workbook
@@ -283,7 +283,7 @@ def test_an_empty_archive_is_an_empty_file_or_folder(form: str, tmp_path: Path) 
 def test_the_owners_columns_are_there_whatever_they_are_called(form: str, tmp_path: Path) -> None:
     names = ["happy", "face", "line", "shares", "person", "select"]
     out = write_run(tmp_path / "run", {})
-    add_columns(out, dict.fromkeys(names, "string"))
+    add_manifest_columns(out, dict.fromkeys(names, "string"))
     add_videos(out, {TALK: VIDEOS[TALK]})
     (file,) = written(open_timeline(out), tmp_path / f"file{SUFFIXES[form]}")
     shown = ["manifest_person" if name == "person" else name for name in names]
@@ -397,7 +397,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_one_before(
 def test_a_run_in_a_store_gives_the_same_files(store: Store, tmp_path: Path) -> None:
     videos = {TALK: VIDEOS[TALK], "/talks/broken.mp4": None}
     here = open_timeline(write_run(tmp_path / "run", videos))
-    there = open_timeline(write_run(folder_of("s3://archive/run"), videos))
+    there = open_timeline(write_run(open_folder("s3://archive/run"), videos))
     for form in ("csv", "vtt"):
         for timeline, name in ((here, "here"), (there, "there")):
             written(timeline, tmp_path / name, form)

@@ -16,10 +16,10 @@ from fer_batch.errors import DecodeError, FerBatchError, InputError, OutputError
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.plotting import pick_colour
 from fer_batch.run.finalize import finalize
-from fer_batch.run.plan import add_round, start_run
-from fer_batch.run.results import write_result
-from fer_batch.schema import EMOTIONS, PROBED, RESULTS, to_bundle
-from fer_batch.storage.archives import members
+from fer_batch.run.plan import add_planning_round, create_run
+from fer_batch.run.results import write_bundle
+from fer_batch.schema import EMOTIONS, PROBED_SCHEMA, RESULTS_SCHEMA, pack_bundle
+from fer_batch.storage.archives import list_members
 from fer_batch.timeline.assign import assign_list
 from fer_batch.timeline.plots.overlay import MARGIN, overlay
 from fer_batch.timeline.store import open_timeline
@@ -50,18 +50,19 @@ def run_of(
 ) -> Path:
     """A finished run of one video of a second, of whose results `change` may change the row."""
     out.mkdir(parents=True)
-    start_run(out, AnalyzeConfig(), CARD, bucket_s=1e6)
-    rows = pa.Table.from_pylist([probed(uri, tracks) | known], schema=PROBED)
+    create_run(out, AnalyzeConfig(), CARD, bucket_s=1e6)
+    rows = pa.Table.from_pylist([probed(uri, tracks) | known], schema=PROBED_SCHEMA)
     plan = plan_segments(rows, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1)
-    add_round(out, rows, plan)
+    add_planning_round(out, rows, plan)
     (out / "results").mkdir()
     for segment in plan.to_pylist():
         row = answer(segment, tracks)
         change(row)
         for moment in row["moments"]:
             moment["faces"] = sum(face["time_s"] == moment["time_s"] for face in row["faces"])
-        write_result(
-            out / "results", to_bundle(segment["bundle_id"], pa.Table.from_pylist([row], schema=RESULTS))
+        write_bundle(
+            out / "results",
+            pack_bundle(segment["bundle_id"], pa.Table.from_pylist([row], schema=RESULTS_SCHEMA)),
         )
     finalize(out)
     return out
@@ -218,7 +219,7 @@ def archived(tmp_path: Path, grey: Path, _store: Callable[[], Store]) -> tuple[s
     with tarfile.open(path, "w") as archive:
         archive.add(grey, "a/grey.mp4")
     with path.open("rb") as file:
-        (member,), _ = members(file, str(path), path.stat().st_size)
+        (member,), _ = list_members(file, str(path), path.stat().st_size)
     return f"{path}!/a/grey.mp4", {"offset": member.offset}
 
 
@@ -267,9 +268,11 @@ def test_what_can_not_be_drawn_on_is_told(grey: Path, tmp_path: Path) -> None:
 def test_a_video_that_failed_is_told(tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    start_run(out, AnalyzeConfig(), CARD, bucket_s=1e6)
-    rows = pa.Table.from_pylist([probed("/x.mp4", None)], schema=PROBED)
-    add_round(out, rows, plan_segments(rows, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1))
+    create_run(out, AnalyzeConfig(), CARD, bucket_s=1e6)
+    rows = pa.Table.from_pylist([probed("/x.mp4", None)], schema=PROBED_SCHEMA)
+    add_planning_round(
+        out, rows, plan_segments(rows, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1)
+    )
     finalize(out)
     with pytest.raises(QueryError, match=r"no moment that was looked at \(no index\)"):
         written(out, "/x.mp4", tmp_path / "out.mp4")

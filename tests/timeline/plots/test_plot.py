@@ -16,9 +16,9 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError, QueryError
 from fer_batch.plotting import pick_colour
 from fer_batch.run.finalize import finalize
-from fer_batch.run.plan import start_run
-from fer_batch.run.results import write_result
-from fer_batch.schema import EMOTIONS, RESULTS, to_bundle
+from fer_batch.run.plan import create_run
+from fer_batch.run.results import write_bundle
+from fer_batch.schema import EMOTIONS, RESULTS_SCHEMA, pack_bundle
 from fer_batch.timeline.assign import assign_list
 from fer_batch.timeline.plots.plot import (
     DPI,
@@ -54,14 +54,15 @@ def gappy(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
     """One face, of whom the moments at 0.4 and 0.6 s were not looked at."""
     out = tmp_path_factory.mktemp("gappy") / "run"
     out.mkdir()
-    start_run(out, AnalyzeConfig(), CARD, bucket_s=1e6)
+    create_run(out, AnalyzeConfig(), CARD, bucket_s=1e6)
     plan = plan_videos(out, {"/talks/gap.mp4": [["happy"] * 5]})
     row = answer(plan.to_pylist()[0], [["happy"] * 5])
     for name in ("moments", "faces"):
         row[name] = [one for one in row[name] if one["time_s"] not in (0.4, 0.6)]
     (out / "results").mkdir()
-    write_result(
-        out / "results", to_bundle(plan["bundle_id"][0].as_py(), pa.Table.from_pylist([row], schema=RESULTS))
+    write_bundle(
+        out / "results",
+        pack_bundle(plan["bundle_id"][0].as_py(), pa.Table.from_pylist([row], schema=RESULTS_SCHEMA)),
     )
     finalize(out)
     return open_timeline(out)

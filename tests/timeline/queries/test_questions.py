@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.errors import QueryError
-from fer_batch.run.plan import add_columns
+from fer_batch.run.plan import add_manifest_columns
 from fer_batch.schema import EMOTIONS
 from fer_batch.timeline.assign import assign_seats
 from fer_batch.timeline.queries import questions, series
@@ -329,7 +329,7 @@ OWN = ["place", "step_s", "cell", "face", "number", "n", "start_s", "before", "e
 @pytest.fixture(scope="module")
 def owned(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
     out = write_run(tmp_path_factory.mktemp("owned") / "out", {})
-    add_columns(out, dict.fromkeys(OWN, "string"))
+    add_manifest_columns(out, dict.fromkeys(OWN, "string"))
     add_videos(out, {TALK: [["happy", "happy", "sad", "sad"], ["sad"] * 4]})
     assign_seats(out, ["Ann", "Bo"])
     return open_timeline(out)

@@ -20,8 +20,8 @@ from fer_batch.errors import OutputError
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.run.finalize import finalize
-from fer_batch.run.plan import add_round, start_run
-from fer_batch.schema import EMOTIONS, PROBED, conform
+from fer_batch.run.plan import add_planning_round, create_run
+from fer_batch.schema import EMOTIONS, PROBED_SCHEMA, conform_table
 from fer_batch.timeline.viewer.server import application
 from tests.runs import CARD, Tracks, add_videos, answer_videos, video_id, write_run
 from tests.s3 import Store
@@ -134,12 +134,14 @@ def write_listed(out: Path, named: str) -> str:
     sources = list_videos([named]).sources
     (source,) = sources.to_pylist()
     out.mkdir()
-    start_run(out, AnalyzeConfig(), CARD)
-    rows = conform(sources, PROBED)
-    rows = rows.set_column(rows.schema.get_field_index("status"), PROBED.field("status"), [["ok"]])
-    rows = rows.set_column(rows.schema.get_field_index("duration_s"), PROBED.field("duration_s"), [[1.0]])
+    create_run(out, AnalyzeConfig(), CARD)
+    rows = conform_table(sources, PROBED_SCHEMA)
+    rows = rows.set_column(rows.schema.get_field_index("status"), PROBED_SCHEMA.field("status"), [["ok"]])
+    rows = rows.set_column(
+        rows.schema.get_field_index("duration_s"), PROBED_SCHEMA.field("duration_s"), [[1.0]]
+    )
     plan = plan_segments(rows, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1)
-    add_round(out, rows, plan)
+    add_planning_round(out, rows, plan)
     answer_videos(out, plan, {source["uri"]: [["happy"] * 5]})
     finalize(out)
     return str(source["uri"])
@@ -181,12 +183,12 @@ def test_a_video_in_a_store_is_played_from_there(store: Store, sample: Path, tmp
 
 
 def test_results_in_a_store_are_shown(store: Store, watched: Path) -> None:
-    from fer_batch.storage.folder import folder_of
+    from fer_batch.storage.folder import open_folder
 
     for path in watched.rglob("*"):
         if path.is_file():
             store.put(f"run/{path.relative_to(watched)}", path.read_bytes())
-    with serving(folder_of("s3://archive/run")) as url:
+    with serving(open_folder("s3://archive/run")) as url:
         (video,) = asked(url, "/api/videos")["videos"]
         assert video["name"] == "talk.mp4"
         status, _, body = get(url, f"/api/videos/{video['video_id']}/data")

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_batch.errors import OutputError
-from fer_batch.faults import point
+from fer_batch.faults import fault_point
 
 LEFT_S = 3600.0
 """A temporary file of another host is nobody's after this long: writing one takes less than a second."""
@@ -28,7 +28,7 @@ QUIET_S = 5.0
 
 
 @contextlib.contextmanager
-def waiting_for(name: object) -> Iterator[None]:
+def warn_if_slow(name: object) -> Iterator[None]:
     """Say what is waited for where the body takes long: a store's library tries for minutes, and says
     nothing.
     """
@@ -47,7 +47,7 @@ def check_path(out: Path) -> None:
     """Raise OutputError for an output folder whose name the Delta and SQL libraries can't take."""
     if is_in_store(out):
         try:
-            with waiting_for(out):
+            with warn_if_slow(out):
                 out.exists()
         except Exception as error:  # each store's library has errors of its own
             raise OutputError(
@@ -68,34 +68,34 @@ def write_bytes(path: Path, content: bytes, step: str = "file") -> None:
     """Replace `path` by `content`; after a crash it holds either the old or the new.
 
     A store does that by itself. In a folder, a crash may leave the temporary file `.name.host.pid.tmp`, see
-    `remove_leftovers`. Tests kill it at `faults.point(f"{step}.temporary")`.
+    `remove_temporary_files`. Tests kill it at `faults.fault_point(f"{step}.temporary")`.
     """
     if is_in_store(path):
-        point(f"{step}.temporary")
+        fault_point(f"{step}.temporary")
         try:
             path.write_bytes(content)
         except Exception as error:  # each store's library has errors of its own
             raise OutputError(f"{path} can't be written: {error}; run the same command again") from error
         return
-    with replacing(path, step) as temporary:
+    with replace_file(path, step) as temporary:
         temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
-def replacing(path: Path, step: str = "file") -> Iterator[Path]:
+def replace_file(path: Path, step: str = "file") -> Iterator[Path]:
     """A temporary name beside `path`, for what writes a file itself; it replaces `path` when that is done,
     and is gone where it fails. In a folder only.
     """
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
         yield temporary
-        sync(temporary)
-        point(f"{step}.temporary")
+        sync_to_disk(temporary)
+        fault_point(f"{step}.temporary")
         os.replace(temporary, path)
     except BaseException:  # a full disk must not stay full of what can't be used
         temporary.unlink(missing_ok=True)
         raise
-    sync(path.parent)
+    sync_to_disk(path.parent)
 
 
 def is_in_store(path: Path) -> bool:
@@ -136,7 +136,7 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """See to it that a file's content, or a folder's list of names, outlives a power failure."""
     if is_in_store(path):
         return
@@ -153,7 +153,7 @@ def write_json(path: Path, content: Any, step: str = "file") -> None:
     write_bytes(path, text.encode(), step)
 
 
-def csv_bytes(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> bytes:
+def format_csv(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> bytes:
     """A table as CSV, with `\\n` at the end of lines."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -174,7 +174,7 @@ def write_parquet(
     write_bytes(path, sink.getvalue().to_pybytes(), step)
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Remove the temporary files in `folder` whose writers are gone: processes of this host that run no
     more, and those of other hosts that have had an hour.
     """

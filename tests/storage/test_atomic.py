@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.errors import OutputError
-from fer_batch.storage.files import (
+from fer_batch.storage.atomic import (
     LEFT_S,
     check_path,
-    remove_leftovers,
+    remove_temporary_files,
     write_bytes,
     write_json,
     write_parquet,
@@ -32,7 +32,7 @@ def test_killed_before_the_renaming_the_old_file_stands(tmp_path: Path, before: 
     kill_at("file.temporary", write_bytes, path, b"new")
     assert (path.read_bytes() if path.exists() else None) == before
     assert len(list(tmp_path.glob(".*.tmp"))) == 1
-    remove_leftovers(tmp_path)
+    remove_temporary_files(tmp_path)
     assert set(tmp_path.iterdir()) == ({path} if before is not None else set())
     write_bytes(path, b"new")
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"new"]
@@ -43,7 +43,7 @@ def test_a_disk_that_is_full_keeps_the_old_file_and_nothing_else(tmp_path: Path)
     path.write_bytes(b"old")
     script = """
 import pathlib, resource, sys
-from fer_batch.storage.files import write_bytes
+from fer_batch.storage.atomic import write_bytes
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 write_bytes(pathlib.Path(sys.argv[1]), bytes(5000))
 """
@@ -108,7 +108,7 @@ def test_a_leftover_goes_when_nobody_writes_it(
     path = temporary(tmp_path / "0123.parquet", host, os.getpid() if alive else dead_pid)
     path.write_bytes(b"half")
     os.utime(path, (time.time() - age_s,) * 2)
-    remove_leftovers(tmp_path)
+    remove_temporary_files(tmp_path)
     assert path.exists() != goes
 
 
@@ -117,8 +117,8 @@ def test_a_leftover_goes_when_nobody_writes_it(
 )
 def test_other_files_stay(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"mine")
-    remove_leftovers(tmp_path)
-    remove_leftovers(tmp_path / "nowhere")
+    remove_temporary_files(tmp_path)
+    remove_temporary_files(tmp_path / "nowhere")
     assert (tmp_path / name).exists()
 
 
