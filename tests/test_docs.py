@@ -9,10 +9,10 @@ import pytest
 
 import fer_batch.docs
 from fer_batch.cli.main import main
-from fer_batch.timeline.assign import assign_seats
+from fer_batch.timeline.assign import assign_by_position
 from fer_batch.timeline.store import Timeline, open_timeline
 from tests.runs import write_tables
-from tests.timeline.queries.test_questions import VIDEOS
+from tests.timeline.videos import VIDEOS
 
 DOCS = Path(fer_batch.docs.__path__[0])
 README = Path(__file__).parent.parent / "README.md"
@@ -27,7 +27,7 @@ def blocks(path: Path) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def timeline(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
     out = write_tables(tmp_path_factory.mktemp("recipes") / "out", VIDEOS)
-    assign_seats(out, ["Ann", "Bo"], ["talk.mp4"])
+    assign_by_position(out, ["Ann", "Bo"], ["talk.mp4"])
     return open_timeline(out)
 
 

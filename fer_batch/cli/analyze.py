@@ -215,13 +215,13 @@ def run_finalize(options: argparse.Namespace) -> int:
 
 def run_demo(options: argparse.Namespace) -> int:
     """Run the command `demo`."""
-    from fer_batch.timeline.plots.summary import ribbons
+    from fer_batch.timeline.plots.text import format_ribbons
     from fer_batch.timeline.store import open_timeline
 
     _analyze([str(SAMPLE)], options.out, DEFAULTS, Limits(), options)
     timeline = open_timeline(options.out)
     print("\nTwo faces, 10 seconds, from left to right (one leaves and comes back):")
-    print("\n".join(ribbons(timeline.to_pandas(), width=72)))
+    print("\n".join(format_ribbons(timeline.to_pandas(), width=72)))
     print(f"\nThe tracks are in {options.out / 'tracks'}. Ask, for example:")
     print(f'  fer-batch query {options.out} "SELECT emotion, count(*) FROM tracks GROUP BY 1"')
     return 0

@@ -155,22 +155,15 @@ def run_ask(options: argparse.Namespace) -> int:
 def _asked(
     timeline: "Timeline", options: argparse.Namespace, faces: dict[str, Any]
 ) -> "duckdb.DuckDBPyRelation":
-    from fer_batch.timeline.queries import questions, series
-    from fer_batch.timeline.queries.events import read_events
-
     asked: dict[str, Callable[[], duckdb.DuckDBPyRelation]] = {
-        "shares": lambda: questions.shares(timeline, options.by, options.every, **faces),
-        "episodes": lambda: questions.episodes(
-            timeline, options.emotion, options.threshold, options.min, **faces
-        ),
-        "peaks": lambda: questions.peaks(
-            timeline, options.emotion, options.threshold, options.distance, **faces
-        ),
-        "turning-points": lambda: questions.turning_points(timeline, options.min, **faces),
-        "co-occurrence": lambda: questions.co_occurrence(timeline, options.by, **faces),
-        "baseline": lambda: series.baseline(timeline, options.by, **faces),
-        "smooth": lambda: series.smooth(timeline, options.window, **faces),
-        "resample": lambda: series.resample(timeline, options.every, options.by, **faces),
-        "join": lambda: series.join_events(timeline, read_events(options.events), **faces),
+        "shares": lambda: timeline.shares(options.by, options.every, **faces),
+        "episodes": lambda: timeline.episodes(options.emotion, options.threshold, options.min, **faces),
+        "peaks": lambda: timeline.peaks(options.emotion, options.threshold, options.distance, **faces),
+        "turning-points": lambda: timeline.turning_points(options.min, **faces),
+        "co-occurrence": lambda: timeline.co_occurrence(options.by, **faces),
+        "baseline": lambda: timeline.baseline(options.by, **faces),
+        "smooth": lambda: timeline.smooth(options.window, **faces),
+        "resample": lambda: timeline.resample(options.every, options.by, **faces),
+        "join": lambda: timeline.join_events(options.events, **faces),
     }
     return asked[options.question]()

@@ -56,20 +56,20 @@ def add_commands(commands: Any) -> None:
 
 def run_assign(options: argparse.Namespace) -> int:
     """Run the command `assign`."""
-    from fer_batch.timeline.assign import assign_list, assign_seats
+    from fer_batch.timeline.assign import assign_by_position, assign_from_csv
 
     if options.people:
         if options.video or options.max_faces:
             raise InputError("a list names its videos and tracks itself; leave --video and --max-faces out")
-        rows = assign_list(options.out, options.people)
+        rows = assign_from_csv(options.out, options.people)
     elif options.largest is not None:
         if options.max_faces:
             raise InputError("of --largest one face counts; leave --max-faces out")
         if not options.largest:
             raise InputError("--largest names nobody; give a name")
-        rows = assign_seats(options.out, [options.largest], options.video)
+        rows = assign_by_position(options.out, [options.largest], options.video)
     else:
-        rows = assign_seats(options.out, options.seats, options.video, options.max_faces)
+        rows = assign_by_position(options.out, options.seats, options.video, options.max_faces)
     for person, tracks, videos in _counted(rows):
         print(f"{person}: {tracks} track{'s' * (tracks != 1)} in {videos} video{'s' * (videos != 1)}")
     if not rows.num_rows:

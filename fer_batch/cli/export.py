@@ -105,18 +105,10 @@ def run_export(options: argparse.Namespace) -> int:
     """Run the command `export`."""
     if is_of_a_model(options):
         return run_export_model(options)
-    from fer_batch.timeline.export.export import export
     from fer_batch.timeline.store import open_timeline
 
-    files = list(
-        export(
-            open_timeline(options.out),
-            options.output,
-            options.format,
-            options.videos,
-            options.threshold,
-            options.min_s,
-        )
+    files = open_timeline(options.out).export(
+        options.output, options.format, options.videos, options.threshold, options.min_s
     )
     if not files:
         print(f"{options.output}: nothing to write, as {options.out} has no videos")

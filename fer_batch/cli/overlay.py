@@ -48,17 +48,15 @@ def add_commands(commands: Any) -> None:
 
 def run_overlay(options: argparse.Namespace) -> int:
     """Run the command `overlay`."""
-    from fer_batch.timeline.plots.overlay import overlay
     from fer_batch.timeline.store import open_timeline
 
     timeline = open_timeline(options.out)
-    video = timeline.video_id(options.video)
-    ((length_s,),) = timeline.run(
+    ((length_s,),) = timeline.sql(
         "SELECT greatest(coalesce(duration_s, 0), read_s) FROM videos WHERE video_id = $video",
-        {"video": video},
+        {"video": timeline.video_id(options.video)},
     ).fetchall()
-    done = overlay(
-        timeline, video, options.output, blur_faces=options.blur_faces, on_progress=_progress(length_s)
+    done = timeline.write_overlay(
+        options.video, options.output, blur_faces=options.blur_faces, on_progress=_progress(length_s)
     )
     for line in (f"{done.frames} frames", *(f"sound: {sound}" for sound in done.sounds)):
         print(line)

@@ -56,7 +56,7 @@ def add_commands(commands: Any) -> None:
 
 def run_plot(options: argparse.Namespace) -> int:
     """Run the command `plot`."""
-    from fer_batch.timeline.plots.plot import check_picture, ribbons, shares, strip, write_figure
+    from fer_batch.timeline.plots.files import check_figure_path, write_figure
     from fer_batch.timeline.store import open_timeline
 
     kind = options.kind or ("ribbons" if options.video else "strip")
@@ -71,15 +71,13 @@ def run_plot(options: argparse.Namespace) -> int:
     ):
         if given and kind != of:
             options.parser.error(f"{name} is for --kind {of}")
-    check_picture(options.output, options.out)
+    check_figure_path(options.output, options.out)
     timeline = open_timeline(options.out)
-    video = timeline.video_id(options.video) if options.video else None
     if kind == "strip":
-        figure = strip(timeline, options.emotion, absolute=options.absolute)
+        figure = timeline.plot_strip(options.emotion, absolute=options.absolute)
     elif kind == "shares":
-        figure = shares(timeline, video, by_person=options.by_person)
+        figure = timeline.plot_shares(options.video, by_person=options.by_person)
     else:
-        assert video is not None
-        figure = ribbons(timeline, video)
+        figure = timeline.plot_ribbons(options.video)
     write_figure(figure, options.output)
     return 0

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from fer_batch.storage.folder import check_outside_run, open_folder, parse_file_path
+from fer_batch.storage.folder import open_folder, parse_file_path
 
 EXAMPLES = """\
 examples:
@@ -39,17 +39,8 @@ def add_commands(commands: Any) -> None:
 
 def run_report(options: argparse.Namespace) -> int:
     """Run the command `report`."""
-    from fer_batch.errors import OutputError
     from fer_batch.timeline.store import open_timeline
-    from fer_batch.timeline.viewer.page import report
 
-    if options.output.suffix.lower() not in (".html", ".htm"):
-        raise OutputError(f"--output {options.output} is a page: give it a name that ends with .html")
-    check_outside_run(options.output, options.out)
-    page = report(open_timeline(options.out), options.video).encode()
-    try:
-        options.output.write_bytes(page)
-    except OSError as error:
-        raise OutputError(f"--output {options.output} can't be written: {error.strerror}") from error
-    print(f"{options.output}: {len(page) / 1e6:.1f} MB")
+    size_bytes = open_timeline(options.out).write_report(options.video, options.output)
+    print(f"{options.output}: {size_bytes / 1e6:.1f} MB")
     return 0

@@ -22,13 +22,13 @@ COLUMNS = {"video": ("video", "video_id", "uri"), "track_id": ("track_id", "trac
 SHOWN = 5
 
 
-def assign_list(out: str | Path, path: Path) -> pa.Table:
+def assign_from_csv(out: str | Path, path: Path) -> pa.Table:
     """Name tracks by a CSV file with the columns `video` (id, uri or file name), `track_id` and `person`.
 
     What was said before of the videos that it names is replaced; a row without a person says nothing of its
-    track. Returns the rows of `schema.PEOPLE_SCHEMA` that were written. Raises InputError where the file
-    can't be read, lacks a column, or names a track twice or one that there is not; QueryError where it
-    names no video of the run.
+    track. Returns rows of PEOPLE_SCHEMA that were written. Raises InputError where the file can't be
+    read, lacks a column, or names a track twice or one that there is not; QueryError where it names no video
+    of the run.
     """
     rows = _read_list(path)
 
@@ -37,7 +37,7 @@ def assign_list(out: str | Path, path: Path) -> pa.Table:
         ids = {name: timeline.video_id(name) for name in dict.fromkeys(names)}
         said = rows.set_column(0, "video_id", pa.array([ids[name] for name in names], pa.string()))
         timeline.register("listed", said)
-        unknown = timeline.run("""
+        unknown = timeline.sql("""
             SELECT uri, track_id FROM listed JOIN videos USING (video_id)
             ANTI JOIN (SELECT DISTINCT video_id, track_id FROM tracks) AS known USING (video_id, track_id)
             ORDER BY ALL""").fetchall()
@@ -55,7 +55,7 @@ def assign_list(out: str | Path, path: Path) -> pa.Table:
     return _assign(out, chosen)
 
 
-def assign_seats(
+def assign_by_position(
     out: str | Path, persons: Sequence[str], videos: Sequence[str] = (), max_faces: int | None = None
 ) -> pa.Table:
     """Name tracks by where they are in the picture: `persons` from its left to its right.
@@ -65,8 +65,8 @@ def assign_seats(
     of the picture its middle is in, all parts being equally wide. A track is whom it is at most of its
     moments, and nobody where it is not among the largest at most of them. So with one person it is the
     largest face. Of `videos` (ids, uris, file names), by default of all; what was said of them before is
-    replaced. Returns the rows of `schema.PEOPLE_SCHEMA` that were written. Raises InputError for names
-    that are empty or given twice, QueryError where a video is not of the run.
+    replaced. Returns rows of PEOPLE_SCHEMA that were written. Raises InputError for names that are
+    empty or given twice, QueryError where a video is not of the run.
     """
     count = len(persons)
     if not count or not all(persons) or len(set(persons)) < count:
@@ -76,13 +76,13 @@ def assign_seats(
 
     def chosen(timeline: Timeline) -> tuple[list[str], pa.Table]:
         ids = [timeline.video_id(video) for video in videos] or [
-            video for (video,) in timeline.run("SELECT video_id FROM videos").fetchall()
+            video for (video,) in timeline.sql("SELECT video_id FROM videos").fetchall()
         ]
         names = {"seat": pa.array(range(count), pa.int64()), "person": pa.array(persons, pa.string())}
         timeline.register("seats", pa.table(names))
         timeline.register("chosen", pa.table({"video_id": pa.array(ids, pa.string())}))
         most = max_faces or count
-        return ids, timeline.run(f"""
+        return ids, timeline.sql(f"""
             WITH faces AS (
                 SELECT video_id, track_id, time_s, (box_x0 + box_x1) / 2 AS middle, row_number() OVER (
                     PARTITION BY video_id, time_s
@@ -115,7 +115,7 @@ def _assign(out: str | Path, chosen: Callable[[Timeline], tuple[list[str], pa.Ta
         timeline = open_timeline(folder)
         ids, people = chosen(timeline)
         timeline.register("assigned", people)
-        rows = timeline.run("""
+        rows = timeline.sql("""
             SELECT video_id, version, coalesce(attempt, 0)::INTEGER AS attempt, track_id::INTEGER AS track_id,
                    assigned.person
             FROM assigned JOIN videos USING (video_id) ORDER BY ALL""").to_arrow_table()

@@ -1,273 +1,260 @@
-"""Questions to a finished run: its tables as SQL and as pandas, read-only, and nothing else within reach."""
+"""The timeline of a finished run: queries, plots and exports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import duckdb
 import pyarrow as pa
-from deltalake import DeltaTable
 
-from fer_batch.errors import OutputError, QueryError
-from fer_batch.run.people import read_people
-from fer_batch.run.plan import read_run
-from fer_batch.run.snapshot import list_table_files, lock_for_reading, open_tables
-from fer_batch.schema import VIDEOS_SCHEMA, probability_column
-from fer_batch.storage.atomic import is_in_store
-from fer_batch.storage.folder import open_folder
-from fer_batch.timeline.queries.episodes import STEP_S, episodes_sql
-from fer_batch.timeline.queries.expressions import quoted, text
+from fer_batch.timeline.database import Database
+from fer_batch.timeline.queries import (
+    baseline,
+    co_occurrence,
+    episodes,
+    events,
+    peaks,
+    resampling,
+    shares,
+    smoothing,
+    turning_points,
+)
+from fer_batch.timeline.queries.selection import FaceFilter, select_faces
+from fer_batch.timeline.views import MIN_CONFIDENCE, MIN_EPISODE_S
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
+
+    from fer_batch.timeline.export.export import ExportedFile
+    from fer_batch.video.redraw import RedrawResult
 
 
-SHOWN = 10
-"""Candidates that are named where several videos have one name."""
-TOGETHER = "string_agg(DISTINCT person, ', ' ORDER BY person)"
-PERSONS = {
-    "videos": f"(SELECT video_id, {TOGETHER} AS person FROM people GROUP BY ALL)",
-    "tracks": "people",
-    "moments": f"""(SELECT video_id, time_s, {TOGETHER} AS person FROM tracks
-        WHERE person IS NOT NULL GROUP BY ALL)""",
-}
-"""Whom each table's rows show, by some of their columns; made known in this order."""
+class Timeline(Database):
+    """The timeline of a finished run: its rows, queries, plots and exports.
 
+    >>> timeline = fer_batch.open_timeline("results")
+    >>> timeline.episodes("happy", video="talk.mp4", min_s=2).df()
+    >>> timeline.shares(by="person", every_s=60).pl()
+    >>> timeline.sql("SELECT uri, avg(p_happy) FROM tracks GROUP BY uri").to_arrow_table()
+    >>> timeline.plot_ribbons("talk.mp4")
 
-class Timeline:
-    """The tables `tracks`, `moments` and `videos` of one output folder, as they were when it was opened, and
-    two more that follow from them: `episodes` (with their defaults) and `summary` (a row a video).
+    A query returns a DuckDB relation, which is computed when it is read: with `.df()` (pandas), `.pl()`
+    (Polars), `.to_arrow_table()` or `.fetchall()`. It reads only the columns and parts of files that it
+    needs.
 
-    All have a column `person` (see `fer_batch.timeline.assign`), and the first three those that the manifests
-    of the run's videos have. The files of that state stay as long as it is there, but for the second
-    `finalize` after it was opened.
+    Every query takes the keyword arguments `video` (id, path or file name), `person`, `track`, `start_s` and
+    `end_s` (seconds of the video, `[start_s, end_s)`), and uses the rows of `tracks` that match all of them.
+    It raises QueryError if there is no such video or person. A row of `tracks` is a face in a sampled frame.
+    Its `emotion` is the most probable one, its `confidence` the probability of that emotion. A sampled frame
+    stands for one step, the mean interval between the video's sampled frames.
     """
 
-    def __init__(self, out: str | Path) -> None:
-        self.out = open_folder(out).absolute()
-        self._connection = duckdb.connect(":memory:")
-        self._held = lock_for_reading(self.out)
-        tables = open_tables(self.out)
-        try:
-            own = [
-                f
-                for f in pa.schema(tables["videos"].schema().to_arrow())
-                if f.name not in VIDEOS_SCHEMA.names
-            ]
-            rows = {name: self._rows(name, tables[name]) for name in PERSONS}
-            self._connection.register("people", self._people(rows["videos"]))
-            for name, source in rows.items():
-                self._view(name, source, own)
-            self.own_columns = ["manifest_person" if f.name == "person" else f.name for f in own]
-            """Names of the columns that manifests of the run's videos have."""
-            self.classes = tuple(read_run(self.out)["classes"])
-            """Names of the emotions, in the order of the `p_…` columns."""
-            self._connection.execute(f"CREATE VIEW episodes AS {episodes_sql()}")
-            self._connection.execute(f"CREATE VIEW summary AS {_summary_sql(self.classes)}")
-        except duckdb.Error as error:
-            raise OutputError(
-                f"the tables in {self.out} can't be read, `fer-batch finalize` writes them anew: "
-                + _one_line(error)
-            ) from error
-        for setting in (
-            "python_enable_replacements = false",
-            "autoinstall_known_extensions = false",
-            "autoload_known_extensions = false",
-            "enable_external_access = false",  # the paths that are allowed must be set before it, in _view
-            "lock_configuration = true",
-        ):
-            self._connection.execute(f"SET {setting}")
+    def __repr__(self) -> str:
+        ((videos, moments, tracks),) = self.sql(
+            "SELECT count(*), coalesce(sum(moments), 0)::BIGINT, coalesce(sum(tracks), 0)::BIGINT FROM videos"
+        ).fetchall()
+        return f"<Timeline of {self.out}: {videos:,} videos, {moments:,} sampled frames, {tracks:,} tracks>"
 
-    def sql(self, query: str) -> duckdb.DuckDBPyRelation:
-        """One SELECT (in DuckDB's dialect) over the views; `.df()` (pandas), `.pl()` (Polars), `.arrow()` and
-        `.fetchall()` read it.
-
-        Raises QueryError for anything but one statement that only reads, and for what DuckDB refuses.
-        """
-        try:
-            statements = self._connection.extract_statements(query)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise QueryError(
-                    "a question is one SELECT statement over tracks, moments, videos, episodes and summary; "
-                    + (f"these are {len(statements)}" if len(statements) != 1 else "it can't write")
-                )
-            return self._connection.sql(query)
-        except duckdb.Error as error:
-            raise QueryError(_one_line(error)) from error
-
-    def run(self, query: str, values: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
-        """As `sql`, for queries of this package, which may have parameters (`$name`)."""
-        try:
-            return self._connection.sql(query, params=dict(values or {}))
-        except duckdb.Error as error:
-            raise QueryError(_one_line(error)) from error
-
-    def read(self, query: str, values: Mapping[str, Any] | None = None) -> pa.Table:
-        """The rows of what `run` takes, read at once."""
-        relation = self.run(query, values)
-        try:
-            return relation.to_arrow_table()
-        except duckdb.Error as error:
-            raise QueryError(_one_line(error)) from error
-
-    def relation(self, stream: Any) -> duckdb.DuckDBPyRelation:
-        """Whatever is read as a stream of Arrow, as a relation, as answers are."""
-        return self._connection.from_arrow(stream)
-
-    def register(self, name: str, table: pa.Table) -> None:
-        """Have a table of the user's own beside the views, under this name."""
-        self._connection.register(name, table)
-
-    def step_s(self, video: str) -> float | None:
-        """Seconds that a moment of a video stands for: its moments' mean distance; None where it has none."""
-        found = self.run(f"SELECT {STEP_S} FROM videos WHERE video_id = $id", {"id": self.video_id(video)})
-        step_s: float | None = found.fetchall()[0][0]
-        return step_s
+    def videos(self) -> "pd.DataFrame":
+        """Return one row for each video: its status, counts, and the mean probability of each emotion."""
+        return self.sql("SELECT * FROM summary ORDER BY uri").df()
 
     def to_pandas(
         self,
-        video: str | None = None,
+        video: str | Path | None = None,
         track: int | None = None,
         start_s: float | None = None,
         end_s: float | None = None,
-    ) -> "pd.DataFrame":
-        """Rows of `tracks`: of one video (its id, uri or file name), of one track, in `[start_s, end_s)`
-        seconds.
-
-        Raises QueryError where there is no such video, or several have that name.
-        """
-        where, values = self.faces_of(video, track=track, start_s=start_s, end_s=end_s)
-        return self.run(f"SELECT * FROM tracks WHERE {where} ORDER BY uri, track_id, time_s", values).df()
-
-    def faces_of(
-        self,
-        video: str | None = None,
-        *,
         person: str | None = None,
-        track: int | None = None,
-        start_s: float | None = None,
-        end_s: float | None = None,
-    ) -> tuple[str, dict[str, Any]]:
-        """The condition, and its values, under which a row of `tracks` is of this video, person and track,
-        and in `[start_s, end_s)`; raises QueryError where there is no such video or person, or no such time.
+    ) -> "pd.DataFrame":
+        """Return the rows of `tracks` that match all arguments, in order of video, track and time."""
+        selection = select_faces(self, video=video, person=person, track=track, start_s=start_s, end_s=end_s)
+        query = f"SELECT * FROM tracks WHERE {selection.where} ORDER BY uri, track_id, time_s"
+        return self.sql(query, selection.params).df()
+
+    def shares(
+        self,
+        by: str | Sequence[str] = ("video",),
+        every_s: float | None = None,
+        **filters: Unpack[FaceFilter],
+    ) -> duckdb.DuckDBPyRelation:
+        """Compute how often each emotion is the most probable one: one row for each group and emotion.
+
+        `by` names the groups: "video", "person", "track" and columns of a manifest; an empty list makes one
+        group. With `every_s`, each interval of so many seconds is a group of its own, with a column
+        `start_s`.
+
+        Columns besides those of the groups: emotion, moments (rows of `tracks` with that emotion), seconds
+        (that these stand for), share (of the group's rows, 0 to 1) and mean (probability over the group's
+        rows, 0 to 1).
         """
-        if start_s is not None and end_s is not None and start_s > end_s:
-            raise QueryError(f"nothing lies between a start at {start_s:g} s and an end at {end_s:g} s")
-        conditions = {
-            "video_id = $video": None if video is None else self.video_id(str(video)),
-            "person = $person": None if person is None else self._known(person),
-            "track_id = $track": None if track is None else int(track),
-            "time_s >= $start_s": None if start_s is None else float(start_s),
-            "time_s < $end_s": None if end_s is None else float(end_s),
-        }
-        given = {condition: value for condition, value in conditions.items() if value is not None}
-        values = {condition.rsplit("$", 1)[1]: value for condition, value in given.items()}
-        return " AND ".join(given) or "true", values
+        return shares.shares(self, by, every_s, **filters)
 
-    def _known(self, person: str) -> str:
-        known = [name for (name,) in self.run("SELECT DISTINCT person FROM people ORDER BY 1").fetchall()]
-        if person not in known:
-            said = f"it has {', '.join(known[:SHOWN])}" if known else "`fer-batch assign` says who is who"
-            raise QueryError(f"{self.out} knows no person {person}; {said}")
-        return person
+    def episodes(
+        self,
+        emotion: str | None = None,
+        threshold: float = MIN_CONFIDENCE,
+        min_s: float = MIN_EPISODE_S,
+        **filters: Unpack[FaceFilter],
+    ) -> duckdb.DuckDBPyRelation:
+        """Find runs of one emotion of one face with a confidence of at least `threshold` in each row.
 
-    def video_id(self, video: str) -> str:
-        """Of the video that is meant by its id, uri, file name or, where a manifest gave it one, its `id`.
+        An episode lasts from its first row to one step after its last row, at least `min_s` seconds. It ends
+        where no row follows within 1.5 steps.
 
-        Raises QueryError where there is no such video, or several have that name.
+        Columns: video_id, uri, track_id, person, emotion, start_s, end_s, duration_s, moments (number of
+        rows), peak_s (time of the first row with the highest confidence), peak and mean (of the confidence).
         """
-        name = video
-        for mark in "!%_":
-            name = name.replace(mark, f"!{mark}")
-        own = "OR id = $video" if "id" in self._columns("videos") else ""
-        found = self.run(
-            "SELECT video_id, uri FROM videos "
-            f"WHERE video_id = $video OR uri = $video {own} OR uri LIKE $name ESCAPE '!' ORDER BY uri",
-            {"video": video, "name": f"%/{name}"},
-        ).fetchall()
-        if len(found) == 1:
-            return str(found[0][0])
-        if not found:
-            raise QueryError(f"{self.out} has no video {video}; the table videos names them all")
-        uris = ", ".join(uri for _, uri in found[:SHOWN]) + (" …" if len(found) > SHOWN else "")
-        raise QueryError(f"{video} is {len(found)} videos: {uris}; name one by its whole path")
+        return episodes.episodes(self, emotion, threshold, min_s, **filters)
 
-    def summary(self) -> "pd.DataFrame":
-        """A row a video: how it ended, how much was seen, and each emotion's mean probability over its
-        faces.
+    def peaks(
+        self,
+        emotion: str | None = None,
+        threshold: float = MIN_CONFIDENCE,
+        distance_s: float = 1.0,
+        **filters: Unpack[FaceFilter],
+    ) -> duckdb.DuckDBPyRelation:
+        """Find rows at which an emotion's probability is the highest within `distance_s` before and after.
+
+        Without `emotion`, these are the peaks of the most probable emotion, compared with rows of the same
+        emotion. A peak has a probability of at least `threshold`. Of equal probabilities, the first counts.
+
+        Columns: video_id, uri, track_id, person, emotion, time_s, probability.
         """
-        return self.run("SELECT * EXCLUDE (video_id) FROM summary ORDER BY uri").df()
+        return peaks.peaks(self, emotion, threshold, distance_s, **filters)
 
-    def _people(self, videos: str) -> pa.Table:
-        """Who is who, as far as it was said of the analyses that the tables are of."""
-        self._connection.register("said", read_people(self.out))
-        attempt = "coalesce(known.attempt, 0)" if "attempt" in self._columns(videos) else "0"
-        return self._connection.sql(f"""
-            SELECT video_id, track_id, person FROM said SEMI JOIN {videos} AS known
-            ON said.video_id = known.video_id AND said.version = known.version
-            AND said.attempt = {attempt}""").to_arrow_table()
+    def turning_points(self, min_s: float = 1.0, **filters: Unpack[FaceFilter]) -> duckdb.DuckDBPyRelation:
+        """Find the times at which a face changes from one emotion to another, both lasting `min_s` or longer.
 
-    def _view(self, name: str, source: str, own: Sequence[pa.Field]) -> None:
-        """Make a table visible, with the column `person` and those that are its owner's."""
-        owned = {f.name: "manifest_person" if f.name == "person" else f.name for f in own}
-        rest = [column for column in self._columns(source) if column not in (*owned, "bucket")]
-        columns = [f'rows."{column}"' for column in rest]
-        joins = ""
-        if self._connection.sql("SELECT 1 FROM people LIMIT 1").fetchall():
-            by = [c for c in ("video_id", "track_id", "time_s") if c in self._columns(PERSONS[name])]
-            same = " AND ".join(f"who.{column} = rows.{column}" for column in by)
-            joins += f" LEFT JOIN {PERSONS[name]} AS who ON {same}"
-            columns.append("who.person")
-        else:
-            columns.append("NULL::VARCHAR AS person")
-        if name == "videos":
-            columns += [f'rows."{column}" AS "{shown}"' for column, shown in owned.items()]
-        elif owned:
-            columns += [f'videos."{shown}"' for shown in owned.values()]
-            joins += " LEFT JOIN videos ON videos.video_id = rows.video_id"
-        self._connection.execute(
-            f"CREATE VIEW {name} AS SELECT {', '.join(columns)} FROM {source} AS rows{joins}"
-        )
+        Columns: video_id, uri, track_id, person, time_s (the start of the second emotion), before, after,
+        gap_s (seconds between the two).
+        """
+        return turning_points.turning_points(self, min_s, **filters)
 
-    def _columns(self, source: str) -> list[str]:
-        return list(self._connection.sql(f"FROM {source}").columns)
+    def co_occurrence(
+        self, by: str | Sequence[str] = ("video",), **filters: Unpack[FaceFilter]
+    ) -> duckdb.DuckDBPyRelation:
+        """Count the emotions of two faces in the same frame: one row for each group and pair of emotions.
 
-    def _rows(self, name: str, table: DeltaTable) -> str:
-        """What a table is called in SQL, which may then read its files."""
-        files = [str(path) for path in list_table_files(self.out / name, table)]
-        if is_in_store(self.out) or not files:
-            stored = f"{name}_stored"
-            self._connection.register(stored, table.to_pyarrow_dataset())
-            return stored
-        known = self._connection.execute("SELECT current_setting('allowed_paths')").fetchone()
-        allowed = [*(known[0] if known and known[0] else []), *files]
-        self._connection.execute(f"SET allowed_paths = {_sql_list(allowed)}")
-        return f"read_parquet({_sql_list(files)}, hive_partitioning = false)"
+        `by` names the groups: "video", columns of a manifest, and "pair" (each two faces: face_a and face_b).
 
+        Columns besides those of the groups: emotion_a, emotion_b, pairs, share (of the group's pairs, 0 to 1)
+        and lift (the share divided by the share that independent faces would have; 1 is chance).
+        """
+        return co_occurrence.co_occurrence(self, by, **filters)
 
-def _summary_sql(classes: Sequence[str]) -> str:
-    columns = {name: probability_column(name) for name in classes}
-    shares = ", ".join(f"avg({column}) AS {quoted(name)}" for name, column in columns.items())
-    names = ", ".join(f"faces.{quoted(name)}" for name in columns)
-    return f"""
-        SELECT videos.video_id, videos.uri, status, error, read_s, moments, moments_with_face, tracks,
-               coalesce(faces.n, 0) AS faces, {names}, videos.person
-        FROM videos
-        LEFT JOIN (SELECT video_id, count(*) AS n, {shares} FROM tracks GROUP BY video_id) AS faces
-        USING (video_id)"""
+    def baseline(self, by: str = "person", **filters: Unpack[FaceFilter]) -> duckdb.DuckDBPyRelation:
+        """Subtract each face's mean probabilities: some faces look angry or sad at rest.
+
+        The means are over all selected rows of the same person, or of the track if it has no person. With
+        `by="track"` they are over each track.
+
+        Columns: video_id, uri, track_id, person, time_s, emotion, a difference `d_…` (-1 to 1) for each
+        emotion, and rises (the emotion with the highest difference).
+        """
+        return baseline.baseline(self, by, **filters)
+
+    def smooth(self, window_s: float = 1.0, **filters: Unpack[FaceFilter]) -> duckdb.DuckDBPyRelation:
+        """Replace probabilities by their mean over `window_s` seconds, half before and half after.
+
+        Columns: video_id, uri, track_id, person, time_s, emotion and confidence (of the means), a mean `p_…`
+        for each emotion, and moments (the number of rows in the window).
+        """
+        return smoothing.smooth(self, window_s, **filters)
+
+    def resample(
+        self, every_s: float = 1.0, by: str = "video", **filters: Unpack[FaceFilter]
+    ) -> duckdb.DuckDBPyRelation:
+        """Compute one row for each `every_s` seconds of each video, with or without a face.
+
+        `by` is "video" (all selected faces together), "person" or "track". `state` is "face", "no face" or
+        "not analyzed".
+
+        Columns: video_id, uri, (person, or track_id and person), start_s, state, frames (number of sampled
+        frames), faces (number of rows of `tracks`), emotion (with the highest mean) and a mean `p_…` for each
+        emotion, null without a face.
+        """
+        return resampling.resample(self, every_s, by, **filters)
+
+    def join_events(
+        self, events_or_file: pa.Table | str | Path, **filters: Unpack[FaceFilter]
+    ) -> duckdb.DuckDBPyRelation:
+        """Add columns to your own events: which faces and emotions the run shows during each event.
+
+        Events are a table or a file (.csv, .parquet, .jsonl, .vtt, .srt). They have `start_s` and `end_s`, or
+        `time_s`, and `video`, unless the argument `video` names the video of all.
+
+        Added columns: faces (number of rows of `tracks` in `[start_s, end_s)`), emotion (with the highest
+        mean) and a mean `p_…` for each emotion, null without a face.
+        """
+        return events.join_events(self, events_or_file, **filters)
+
+    def plot_ribbons(self, video: str | Path) -> "Figure":
+        """Draw a lane over time for each face of a video: its most probable emotion and all probabilities."""
+        from fer_batch.timeline.plots.ribbons import plot_ribbons
+
+        return plot_ribbons(self, video)
+
+    def plot_strip(self, emotion: str | None = None, *, absolute: bool = False) -> "Figure":
+        """Draw a row over time for each video: the most probable emotion of all faces, or one's probability.
+
+        Time is a share of each video's length, or with `absolute` in seconds.
+        """
+        from fer_batch.timeline.plots.strip import plot_strip
+
+        return plot_strip(self, emotion, absolute=absolute)
+
+    def plot_shares(self, video: str | Path | None = None, *, by_person: bool = False) -> "Figure":
+        """Draw a bar for each video, or each face of `video`, or each person: the share of each emotion."""
+        from fer_batch.timeline.plots.shares import plot_shares
+
+        return plot_shares(self, video, by_person=by_person)
+
+    def export(
+        self,
+        target: str | Path,
+        format: str | None = None,
+        videos: Sequence[str | Path] = (),
+        threshold: float = 0.0,
+        min_s: float = 0.0,
+    ) -> "list[ExportedFile]":
+        """Write videos (all by default) as CSV, JSON lines, WebVTT, ELAN, TextGrid or XLSX.
+
+        `target` is a file, whose suffix says the format, or a folder, which gets one file for each video in
+        `format`: "csv", "jsonl", "vtt", "eaf", "textgrid" or "xlsx". Captions, annotations and workbooks have
+        episodes of at least `threshold` and `min_s`.
+        """
+        from fer_batch.timeline.export.export import export
+
+        return list(export(self, target, format, videos, threshold, min_s))
+
+    def write_overlay(
+        self,
+        video: str | Path,
+        target: str | Path,
+        *,
+        blur_faces: bool = False,
+        on_progress: Callable[[float], None] = lambda time_s: None,
+    ) -> "RedrawResult":
+        """Write a copy of a video (.mp4 or .mkv) with boxes, names and emotions, or with its faces hidden.
+
+        `on_progress` receives the time in seconds that has been written.
+        """
+        from fer_batch.timeline.plots.overlay import write_overlay
+
+        return write_overlay(self, video, Path(target), blur_faces=blur_faces, on_progress=on_progress)
+
+    def write_report(self, video: str | Path, target: str | Path) -> int:
+        """Write a video's timeline as one HTML file that needs no network; return its size in bytes."""
+        from fer_batch.timeline.viewer.page import write_report
+
+        return write_report(self, video, Path(target))
 
 
 def open_timeline(out: str | Path) -> Timeline:
-    """The timeline that `fer-batch analyze --out OUT` has made; raises OutputError where `out` holds none."""
+    """Open the timeline in a run folder that `fer-batch analyze --out OUT` has written.
+
+    Raises OutputError if `out` holds no finished run.
+    """
     return Timeline(out)
-
-
-def _sql_list(values: list[str]) -> str:
-    return "[" + ", ".join(map(text, values)) + "]"
-
-
-def _one_line(error: Exception) -> str:
-    """What DuckDB says is wrong, and the columns or tables that it takes to have been meant."""
-    first, *more = str(error).strip().split("\n")
-    meant = [line.strip() for line in more if line.startswith(("Candidate bindings:", "Did you mean"))]
-    return " ".join([first, *meant])

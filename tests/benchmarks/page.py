@@ -22,7 +22,7 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 from fer_batch.timeline.store import open_timeline
-from fer_batch.timeline.viewer.page import report
+from fer_batch.timeline.viewer.page import render_report
 from tests.runs import video_id
 from tests.timeline.conftest import serving, until, write_random_run
 
@@ -101,7 +101,7 @@ def measure(out: Path, runs: int) -> dict[str, Any]:
     timeline = open_timeline(run)
     rows = timeline.sql("SELECT count(*) FROM tracks").fetchall()[0][0]
     began = time.perf_counter()
-    page_bytes = len(report(timeline, str(video)).encode())
+    page_bytes = len(render_report(timeline, str(video)).encode())
     report_s = time.perf_counter() - began
     paints: list[dict[str, float]] = []
     seeks: list[float] = []

@@ -55,8 +55,6 @@ from fer_batch.schema import (
     tracks_schema,
     unpack_bundles,
 )
-from fer_batch.timeline.plots.overlay import overlay
-from fer_batch.timeline.queries import questions, series
 from fer_batch.timeline.store import open_timeline
 from fer_batch.video.reader import Reading, sampled_frames
 
@@ -351,29 +349,29 @@ def query(where: Where) -> Figures:
     return asked({"shares": lambda: timeline.sql(shares)}, where.runs)
 
 
-def questions_asked(where: Where) -> Figures:
+def run_queries(where: Where) -> Figures:
     """Seconds for the slowest of the questions, each of all of 10 million rows of `tracks`."""
     timeline = open_timeline(kept(where.media / "ten_million", ten_million_rows))
     events = pa.table({"video": [f"{v:016x}" for v in range(1000)], "start_s": [10.0] * 1000})
     events = events.append_column("end_s", pa.array([70.0] * 1000))
     return asked(
         {
-            "shares": lambda: questions.shares(timeline, by=[]),
-            "shares by video": lambda: questions.shares(timeline),
-            "shares by minute": lambda: questions.shares(timeline, every_s=60),
-            "episodes": lambda: questions.episodes(timeline),
-            "peaks": lambda: questions.peaks(timeline),
-            "peaks of happy": lambda: questions.peaks(timeline, "happy"),
-            "turning points": lambda: questions.turning_points(timeline),
-            "co-occurrence": lambda: questions.co_occurrence(timeline),
-            "co-occurrence by pair": lambda: questions.co_occurrence(timeline, by="pair"),
-            "baseline": lambda: series.baseline(timeline),
-            "baseline of a video": lambda: series.baseline(timeline, video=f"{1:016x}"),
-            "smooth": lambda: series.smooth(timeline),
-            "smooth of a video": lambda: series.smooth(timeline, video=f"{1:016x}"),
-            "resample": lambda: series.resample(timeline),
-            "resample by track": lambda: series.resample(timeline, by="track"),
-            "join": lambda: series.join_events(timeline, events),
+            "shares": lambda: timeline.shares(by=[]),
+            "shares by video": timeline.shares,
+            "shares by minute": lambda: timeline.shares(every_s=60),
+            "episodes": timeline.episodes,
+            "peaks": timeline.peaks,
+            "peaks of happy": lambda: timeline.peaks("happy"),
+            "turning points": timeline.turning_points,
+            "co-occurrence": timeline.co_occurrence,
+            "co-occurrence by pair": lambda: timeline.co_occurrence(by="pair"),
+            "baseline": timeline.baseline,
+            "baseline of a video": lambda: timeline.baseline(video=f"{1:016x}"),
+            "smooth": timeline.smooth,
+            "smooth of a video": lambda: timeline.smooth(video=f"{1:016x}"),
+            "resample": timeline.resample,
+            "resample by track": lambda: timeline.resample(by="track"),
+            "join": lambda: timeline.join_events(events),
             "summary": lambda: timeline.sql("FROM summary"),
         },
         where.runs,
@@ -390,7 +388,7 @@ def overlaid(where: Where) -> Figures:
         timeline = open_timeline(Path(folder) / "run")
         for _ in range(where.runs):
             began, before = time.perf_counter(), time.process_time()
-            done = overlay(timeline, timeline.video_id(video.name), Path(folder) / "annotated.mp4")
+            done = timeline.write_overlay(video.name, Path(folder) / "annotated.mp4")
             clocks.append(time.perf_counter() - began)
             cpus.append(time.process_time() - before)
     length_s = done.frames / 25
@@ -521,7 +519,7 @@ ROWS = {
     "overlay": Row(work="overlay of 720p, two faces, over realtime", measure=overlaid, floor=2.0, goal=5.0),
     "questions": Row(
         work="each question over 10 million rows",
-        measure=questions_asked,
+        measure=run_queries,
         floor=2.0,
         goal=1.0,
         unit="s",

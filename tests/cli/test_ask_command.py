@@ -8,10 +8,9 @@ import pytest
 
 from fer_batch.cli.ask import ABOUT
 from fer_batch.cli.main import main
-from fer_batch.timeline.queries import questions
 from fer_batch.timeline.store import open_timeline
 from tests.runs import write_tables
-from tests.timeline.queries.test_questions import VIDEOS
+from tests.timeline.videos import VIDEOS
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def test_every_question_is_a_command(out: Path, tmp_path: Path, capsys: pytest.C
 def test_options_reach_the_question(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     timeline = open_timeline(out)
     rows = asked(capsys, "episodes", out, "sad", "--min", 0.8, "--video", "talk.mp4", "--end", 3)
-    wanted = questions.episodes(timeline, "sad", min_s=0.8, video="talk.mp4", end_s=3.0).df()
+    wanted = timeline.episodes("sad", min_s=0.8, video="talk.mp4", end_s=3.0).df()
     assert [row["start_s"] for row in rows] == wanted["start_s"].tolist() == [0.8]
     rows = asked(capsys, "shares", out, "--by", "--track", 1, "--every", 2)
     assert {row["start_s"] for row in rows} == {0.0, 2.0}

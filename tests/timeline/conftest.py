@@ -33,7 +33,7 @@ from fer_batch.schema import (
     probability_column,
     tracks_schema,
 )
-from fer_batch.timeline.viewer.server import application
+from fer_batch.timeline.viewer.server import create_app
 from tests.runs import CARD, answer, face, probed, video_id
 
 STEP_S = 0.2
@@ -146,7 +146,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
 def serving(out: Path) -> Iterator[str]:
     """The address of a server of a run."""
     config = uvicorn.Config(
-        application(out), port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1
+        create_app(out), port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

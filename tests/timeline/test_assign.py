@@ -10,10 +10,10 @@ from fer_batch.errors import FerBatchError, InputError, OutputError, QueryError
 from fer_batch.run.forget import forget_videos
 from fer_batch.run.people import PEOPLE_FILE
 from fer_batch.run.verify import verify_run
-from fer_batch.timeline.assign import assign_list, assign_seats
+from fer_batch.timeline.assign import assign_by_position, assign_from_csv
 from fer_batch.timeline.store import open_timeline
 from tests.runs import Seen, add_videos, video_id, write_run, write_tables
-from tests.timeline.queries.test_questions import GRID_S, run_of
+from tests.timeline.videos import GRID_S, run_of
 
 TWO, ONE, NONE = "/a/two.mp4", "/a/one.mp4", "/a/none.mp4"
 
@@ -37,7 +37,7 @@ def test_at_first_nobody_is_anybody(out: Path) -> None:
 
 
 def test_every_view_says_who(out: Path) -> None:
-    assign_seats(out, ["Ann", "Bo"])
+    assign_by_position(out, ["Ann", "Bo"])
     timeline = open_timeline(out)
     found = {
         view: set(timeline.sql(f"SELECT DISTINCT person FROM {view}").fetchall())
@@ -77,16 +77,16 @@ def test_every_view_says_who(out: Path) -> None:
 )
 def test_a_list_names_tracks(out: Path, tmp_path: Path, text: str, named: dict[tuple[str, int], str]) -> None:
     (tmp_path / "people.csv").write_text(text)
-    assert len(assign_list(out, tmp_path / "people.csv")) == len(named)
+    assert len(assign_from_csv(out, tmp_path / "people.csv")) == len(named)
     assert {track: person for track, person in people(out).items() if person} == named
 
 
 def test_what_is_said_again_replaces_what_was_said_of_the_same_videos(out: Path, tmp_path: Path) -> None:
-    assign_seats(out, ["Ann", "Bo"])
+    assign_by_position(out, ["Ann", "Bo"])
     (tmp_path / "people.csv").write_text("video,track_id,person\ntwo.mp4,0,Cy\n")
-    assign_list(out, tmp_path / "people.csv")
+    assign_from_csv(out, tmp_path / "people.csv")
     assert people(out) == {(TWO, 0): "Cy", (TWO, 1): None, (ONE, 0): "Ann"}
-    assign_seats(out, ["Di"], ["one.mp4"])
+    assign_by_position(out, ["Di"], ["one.mp4"])
     assert people(out) == {(TWO, 0): "Cy", (TWO, 1): None, (ONE, 0): "Di"}
 
 
@@ -107,15 +107,15 @@ def test_a_list_that_cannot_be_used_changes_nothing(
 ) -> None:
     (tmp_path / "people.csv").write_text(text)
     with pytest.raises(error, match=message):
-        assign_list(out, tmp_path / "people.csv")
+        assign_from_csv(out, tmp_path / "people.csv")
     assert not (out / PEOPLE_FILE).exists()
 
 
 def test_no_list_and_no_run(out: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no file"):
-        assign_list(out, tmp_path / "gone.csv")
+        assign_from_csv(out, tmp_path / "gone.csv")
     with pytest.raises(OutputError, match="there is no folder"):
-        assign_seats(tmp_path / "gone", ["Ann"])
+        assign_by_position(tmp_path / "gone", ["Ann"])
     assert not (tmp_path / "gone").exists()
 
 
@@ -131,7 +131,7 @@ def test_no_list_and_no_run(out: Path, tmp_path: Path) -> None:
 )
 def test_seats_that_cannot_be(out: Path, persons: list[str], max_faces: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        assign_seats(out, persons, max_faces=max_faces)
+        assign_by_position(out, persons, max_faces=max_faces)
 
 
 SEATED: dict[str, tuple[list[Any], dict[int, float], list[str | None]]] = {
@@ -160,7 +160,7 @@ def test_persons_are_seated_from_left_to_right(
     faces = [face for track in tracks for face in track]
     seen = Seen(duration_s=4.0, moments_s=GRID_S, faces=faces, height=height)
     out = write_tables(tmp_path / "out", {"/v.mp4": seen})
-    assign_seats(out, ["Ann", "Bo"])
+    assign_by_position(out, ["Ann", "Bo"])
     found = people(out)
     assert [found["/v.mp4", track] for track in range(len(named))] == named
 
@@ -169,7 +169,7 @@ def test_the_largest_face_is_one_seat(tmp_path: Path) -> None:
     faces = [*run_of(0, "hhhh", 0.1), *run_of(1, "hhhh", 0.5), *run_of(2, "h", 0.8, first=3)]
     seen = Seen(duration_s=4.0, moments_s=GRID_S, faces=faces, height={0: 0.2, 1: 0.5, 2: 0.6})
     out = write_tables(tmp_path / "out", {"/v.mp4": seen})
-    assign_seats(out, ["Ann"])
+    assign_by_position(out, ["Ann"])
     assert people(out) == {("/v.mp4", 0): None, ("/v.mp4", 1): "Ann", ("/v.mp4", 2): "Ann"}
 
 
@@ -177,12 +177,12 @@ def test_more_faces_may_count_than_persons(tmp_path: Path) -> None:
     faces = [face for track, left in enumerate((0.0, 0.2, 0.7)) for face in run_of(track, "hhh", left)]
     seen = Seen(duration_s=4.0, moments_s=GRID_S, faces=faces, height={1: 0.1})
     out = write_tables(tmp_path / "out", {"/v.mp4": seen})
-    assign_seats(out, ["Ann", "Bo"], max_faces=3)
+    assign_by_position(out, ["Ann", "Bo"], max_faces=3)
     assert people(out) == {("/v.mp4", 0): "Ann", ("/v.mp4", 1): "Ann", ("/v.mp4", 2): "Bo"}
 
 
 def test_an_analysis_anew_is_nobodys(out: Path) -> None:
-    assign_seats(out, ["Ann", "Bo"])
+    assign_by_position(out, ["Ann", "Bo"])
     add_videos(out, {TWO: [["fear"] * 5]}, version="2")
     add_videos(out, {ONE: [["fear"] * 5]}, attempt=1)
     assert people(out) == {(TWO, 0): None, (ONE, 0): None}
@@ -190,7 +190,7 @@ def test_an_analysis_anew_is_nobodys(out: Path) -> None:
 
 
 def test_a_video_that_is_forgotten_has_nobody(out: Path) -> None:
-    assign_seats(out, ["Ann", "Bo"])
+    assign_by_position(out, ["Ann", "Bo"])
     forget_videos(out, ["two.mp4"])
     assert set(pq.read_table(out / PEOPLE_FILE).column("video_id").to_pylist()) == {video_id(ONE)}
     assert people(out) == {(ONE, 0): "Ann"}

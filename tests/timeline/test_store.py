@@ -47,7 +47,7 @@ def test_a_run_without_faces_has_all_tables(tmp_path: Path, videos: dict[str, An
     assert len(timeline.to_pandas()) == 0
     assert timeline.sql("SELECT count(*) FROM tracks").fetchall() == [(0,)]
     assert timeline.sql("SELECT count(*) FROM videos").fetchall() == [(len(videos),)]
-    assert timeline.summary()["faces"].tolist() == [0] * len(videos)
+    assert timeline.videos()["faces"].tolist() == [0] * len(videos)
     wanted = [*(name for name in tracks_schema(EMOTIONS).names if name != "bucket"), "person"]
     assert timeline.to_pandas().columns.tolist() == wanted
     assert timeline.sql("SELECT * FROM tracks").columns == wanted
@@ -138,7 +138,7 @@ def test_tracks_found_in_a_frame_can_be_asked_for(timeline: Timeline) -> None:
 
 
 def test_the_summary_has_a_row_a_video_with_mean_probabilities(timeline: Timeline) -> None:
-    summary = timeline.summary().set_index("uri")
+    summary = timeline.videos().set_index("uri")
     assert summary.index.tolist() == sorted(VIDEOS)
     assert summary.loc["/talks/broken.mp4", ["status", "error", "faces"]].tolist() == [
         "failed",
@@ -327,7 +327,7 @@ def test_videos_added_later_are_in_a_timeline_opened_later(tmp_path: Path) -> No
     assert len(open_timeline(out).to_pandas()) == 5
     add_videos(out, {WOW: VIDEOS[WOW]})
     assert len(open_timeline(out).to_pandas()) == 9
-    assert sorted(open_timeline(out).summary()["uri"]) == [OFF, WOW]
+    assert sorted(open_timeline(out).videos()["uri"]) == [OFF, WOW]
 
 
 def test_a_relative_path_stays_good_after_a_change_of_folder(
@@ -344,7 +344,7 @@ def test_opening_writes_nothing(finished: Path) -> None:
     before = listed(finished)
     opened = open_timeline(os.fspath(finished))
     assert isinstance(opened, fer_batch.Timeline)
-    opened.summary()
+    opened.videos()
     assert listed(finished) == before
 
 

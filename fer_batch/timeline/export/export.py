@@ -19,6 +19,7 @@ from fer_batch.errors import ConfigError, OutputError, QueryError
 from fer_batch.storage.atomic import replace_file
 from fer_batch.storage.folder import check_outside_run, convert_store_error, parse_file_path
 from fer_batch.storage.media import uri_to_path
+from fer_batch.timeline.database import Database
 from fer_batch.timeline.export.annotations import (
     Annotated,
     Episode,
@@ -30,9 +31,8 @@ from fer_batch.timeline.export.annotations import (
     write_vtt,
 )
 from fer_batch.timeline.export.workbook import write_workbook
-from fer_batch.timeline.queries.episodes import episodes_sql
-from fer_batch.timeline.queries.expressions import quoted, text
-from fer_batch.timeline.store import Timeline
+from fer_batch.timeline.sql import quote_name, quote_text
+from fer_batch.timeline.views import episodes_sql
 
 SUFFIXES = {
     "csv": ".csv",
@@ -64,7 +64,7 @@ class Video(NamedTuple):
     """Of `tracks`."""
 
 
-class Written(NamedTuple):
+class ExportedFile(NamedTuple):
     """A file that was written."""
 
     path: Path
@@ -75,13 +75,13 @@ class Written(NamedTuple):
 
 
 def export(
-    timeline: Timeline,
+    timeline: Database,
     target: str | Path,
     form: str | None = None,
-    videos: Sequence[str] = (),
+    videos: Sequence[str | Path] = (),
     threshold: float = 0.0,
     min_s: float = 0.0,
-) -> Iterator[Written]:
+) -> Iterator[ExportedFile]:
     """Write videos (by id, uri or file name; all where none is named) to a file, or to a folder with one a
     video; yields each as it is written.
 
@@ -105,14 +105,14 @@ def export(
     try:
         if is_file:
             trouble = _trouble(chosen[0]) if form in ANNOTATE else None
-            yield Written(target, _write(timeline, target, form, chosen, threshold, min_s), trouble)
+            yield ExportedFile(target, _write(timeline, target, form, chosen, threshold, min_s), trouble)
             return
         target.mkdir(parents=True, exist_ok=True)
         names = file_names(dict(timeline.sql("SELECT video_id, uri FROM videos").fetchall()))
         for video in chosen:
             path = target / (names[video.video_id] + SUFFIXES[form])
             entries = _write(timeline, path, form, [video], threshold, min_s)
-            yield Written(path, entries, _trouble(video))
+            yield ExportedFile(path, entries, _trouble(video))
     except OSError as error:
         said = f"{target} can't be written: {error.strerror or error}"
         raise convert_store_error(error, timeline.out) or OutputError(said) from error
@@ -167,10 +167,10 @@ def _check_episodes(form: str, threshold: float, min_s: float) -> None:
         )
 
 
-def _chosen(timeline: Timeline, names: Sequence[str]) -> list[Video]:
+def _chosen(timeline: Database, names: Sequence[str | Path]) -> list[Video]:
     """The videos of these names, each once; all where none is named. By id, as the tables are."""
     where = _of(sorted(timeline.video_id(name) for name in names)) if names else "true"
-    found = timeline.run(f"""
+    found = timeline.sql(f"""
         SELECT video_id, uri, status, error, duration_s, read_s, coalesce(n, 0)
         FROM videos LEFT JOIN (SELECT video_id, count(*) AS n FROM tracks GROUP BY 1) USING (video_id)
         WHERE {where} ORDER BY video_id""")
@@ -178,7 +178,7 @@ def _chosen(timeline: Timeline, names: Sequence[str]) -> list[Video]:
 
 
 def _write(
-    timeline: Timeline, path: Path, form: str, videos: Sequence[Video], threshold: float, min_s: float
+    timeline: Database, path: Path, form: str, videos: Sequence[Video], threshold: float, min_s: float
 ) -> int:
     """Write one file, whole or not at all; the number of its entries."""
     with replace_file(path) as temporary:
@@ -192,9 +192,9 @@ def _write(
         return ANNOTATE[form](temporary, _annotated(timeline, videos[0], threshold, min_s))
 
 
-def _annotated(timeline: Timeline, video: Video, threshold: float, min_s: float) -> Annotated:
+def _annotated(timeline: Database, video: Video, threshold: float, min_s: float) -> Annotated:
     query = episodes_sql(threshold, min_s, "video_id = $video")
-    rows = timeline.run(
+    rows = timeline.sql(
         f"SELECT track_id, person, emotion, start_s, end_s FROM ({query})", {"video": video.video_id}
     ).fetchall()
     episodes = [Episode(*row) for row in rows]
@@ -209,7 +209,7 @@ def _annotated(timeline: Timeline, video: Video, threshold: float, min_s: float)
     return Annotated(uri=video.uri, length_ms=length, tiers=tiers(episodes, length), notes=notes)
 
 
-def _write_csv(path: Path, timeline: Timeline, videos: Sequence[Video]) -> int:
+def _write_csv(path: Path, timeline: Database, videos: Sequence[Video]) -> int:
     """All columns of `tracks`, as RFC 4180 has it; what is no finite number is empty."""
     columns = ", ".join(f"{value} AS {name}" for name, value in _columns(timeline).items())
     tables = _rows(timeline, videos, columns)
@@ -221,7 +221,7 @@ def _write_csv(path: Path, timeline: Timeline, videos: Sequence[Video]) -> int:
     return sum(video.rows for video in videos)
 
 
-def _write_jsonl(path: Path, timeline: Timeline, videos: Sequence[Video]) -> int:
+def _write_jsonl(path: Path, timeline: Database, videos: Sequence[Video]) -> int:
     """All columns of `tracks`, an object a line; what is no finite number is null."""
     columns = ", ".join(
         f"{name} := {value}" for name, value in _columns(timeline, "::VARCHAR::DOUBLE").items()
@@ -233,24 +233,24 @@ def _write_jsonl(path: Path, timeline: Timeline, videos: Sequence[Video]) -> int
     return sum(video.rows for video in videos)
 
 
-def _columns(timeline: Timeline, digits: str = "") -> dict[str, str]:
+def _columns(timeline: Database, digits: str = "") -> dict[str, str]:
     """The columns of `tracks`, in quotes, and what stands for each; `digits` turns a FLOAT into a number that
     is written with its own digits only.
     """
     tracks = timeline.sql("FROM tracks")
     values = {}
     for name, kind in zip(tracks.columns, map(str, tracks.types), strict=True):
-        column = quoted(name)
+        column = quote_name(name)
         finite = f"CASE WHEN isfinite({column}) THEN {column}{digits if kind == 'FLOAT' else ''} END"
         values[column] = finite if kind in ("FLOAT", "DOUBLE") else column
     return values
 
 
-def _rows(timeline: Timeline, videos: Sequence[Video], select: str) -> Iterator[pa.Table]:
+def _rows(timeline: Database, videos: Sequence[Video], select: str) -> Iterator[pa.Table]:
     """What is selected from `tracks`, in one table or more."""
     for where in _parts(videos):
         query = f"SELECT {select} FROM tracks WHERE {where} ORDER BY uri, track_id, time_s"
-        yield timeline.run(query).to_arrow_table()
+        yield timeline.sql(query).to_arrow_table()
 
 
 def _parts(videos: Sequence[Video]) -> Iterator[str]:
@@ -272,7 +272,7 @@ def _parts(videos: Sequence[Video]) -> Iterator[str]:
 
 def _of(ids: Sequence[str]) -> str:
     """The condition that a row is of one of these videos, which are in order."""
-    texts = [text(video_id) for video_id in ids]
+    texts = [quote_text(video_id) for video_id in ids]
     return f"video_id BETWEEN {texts[0]} AND {texts[-1]} AND video_id IN ({', '.join(texts)})"
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 from xlsxwriter import Workbook
 
-from fer_batch.timeline.queries.episodes import STEP_S, episodes_sql
-from fer_batch.timeline.queries.expressions import FACE, classes_of, quoted
-from fer_batch.timeline.store import Timeline
+from fer_batch.timeline.database import Database
+from fer_batch.timeline.sql import FACE, STEP_S, class_literals, quote_name
+from fer_batch.timeline.views import episodes_sql
 
 LONGEST_SHEET = 1_048_576
 """Rows of a sheet, as Excel specifies; what is more goes on in another."""
@@ -23,7 +23,7 @@ WIDTHS = {"uri": 50, "error": 30, "about": 120}
 
 
 def write_workbook(
-    path: Path, timeline: Timeline, parts: Sequence[str], threshold: float, min_s: float
+    path: Path, timeline: Database, parts: Sequence[str], threshold: float, min_s: float
 ) -> None:
     """Write the rows of each part, a condition on `video_id`, part by part.
 
@@ -31,11 +31,11 @@ def write_workbook(
     one of at least `threshold` and `min_s` seconds. Text stays text: none becomes a formula, a link or a
     number.
     """
-    emotions = [quoted(name) for name in timeline.classes]
-    counted = (f"count(*) FILTER (emotion = {text}) / count(*)" for text, _ in classes_of(timeline))
+    emotions = [quote_name(name) for name in timeline.classes]
+    counted = (f"count(*) FILTER (emotion = {text}) / count(*)" for text, _ in class_literals(timeline))
     shares = ", ".join(f"{share} AS {name}" for share, name in zip(counted, emotions, strict=True))
     columns = [f"shares.{name}" for name in emotions]  # an owner's column may be called "happy", too
-    columns += [f"videos.{quoted(name)}" for name in timeline.own_columns]
+    columns += [f"videos.{quote_name(name)}" for name in timeline.manifest_columns]
     sheets = {
         "videos": f"""
             SELECT uri, person, status, error, duration_s, read_s, moments,
@@ -64,7 +64,7 @@ def write_workbook(
     ]
     with Workbook(str(path), {"constant_memory": True}) as book:
         for name, query in sheets.items():
-            answers = (timeline.run(query.replace("{where}", where)).to_arrow_table() for where in parts)
+            answers = (timeline.sql(query.replace("{where}", where)).to_arrow_table() for where in parts)
             _write_sheet(book, name, answers, {*PERCENT, *timeline.classes})
         _write_sheet(book, "about", iter([pa.table({"about": about})]))
 

@@ -15,11 +15,10 @@ from fer_batch.schema import probability_column
 from fer_batch.storage.archives import split_member
 from fer_batch.storage.folder import check_outside_run
 from fer_batch.storage.media import uri_to_path
-from fer_batch.timeline.plots.marks import shortened
-from fer_batch.timeline.queries.episodes import BREAK, STEP_S
-from fer_batch.timeline.queries.expressions import FACE
-from fer_batch.timeline.store import Timeline
-from fer_batch.timeline.viewer.cells import cells_of
+from fer_batch.timeline.database import Database
+from fer_batch.timeline.names import shorten
+from fer_batch.timeline.plots.bins import bin_videos
+from fer_batch.timeline.sql import FACE, MAX_GAP_STEPS, STEP_S
 from fer_batch.video.canvas import Box, Canvas, text_mask
 from fer_batch.video.redraw import CONTAINERS, RedrawResult, redraw
 
@@ -35,9 +34,9 @@ LONGEST_NAME = 24
 SAME_TIME_S = 1e-6
 
 
-def overlay(
-    timeline: Timeline,
-    video: str,
+def write_overlay(
+    timeline: Database,
+    video: str | Path,
     target: Path,
     *,
     blur_faces: bool = False,
@@ -58,7 +57,8 @@ def overlay(
     if target.suffix.lower() not in CONTAINERS:
         raise OutputError(f"{target} is no kind of video that is made here: name a .mp4 or a .mkv")
     check_outside_run(target, timeline.out)
-    uri, size_bytes, moments, reason = timeline.run(
+    video = timeline.video_id(video)
+    uri, size_bytes, moments, reason = timeline.sql(
         "SELECT uri, size_bytes, coalesce(moments, 0), coalesce(error, status) FROM videos "
         "WHERE video_id = $video",
         {"video": video},
@@ -91,7 +91,7 @@ def _check_source(uri: str, size_bytes: int | None, target: Path) -> None:
 class _Faces:
     """Draws the faces of a video on its frames, that come in order of time."""
 
-    def __init__(self, timeline: Timeline, video: str, blur: bool) -> None:
+    def __init__(self, timeline: Database, video: str, blur: bool) -> None:
         self.blur = blur
         self.classes = timeline.classes
         self.colours = [pick_colour(name, self.classes) for name in self.classes]
@@ -101,7 +101,7 @@ class _Faces:
             f"box_{side}, coalesce(lead(box_{side}) OVER its, box_{side}) AS next_{side}"
             for side in ("x0", "y0", "x1", "y1")
         )
-        rows = timeline.run(
+        rows = timeline.sql(
             f"""
             SELECT time_s, {FACE} AS face, confidence, step_s, {boxes}, {columns},
                    lag(time_s) OVER its AS before_s, lead(time_s) OVER its AS next_s
@@ -111,7 +111,7 @@ class _Faces:
             {"video": video},
         ).fetchnumpy()
         number = {name: np.ma.filled(values, np.nan) for name, values in rows.items() if name != "face"}
-        self.names = [shortened(name, LONGEST_NAME) for name in rows["face"].tolist()]
+        self.names = [shorten(name, LONGEST_NAME) for name in rows["face"].tolist()]
         self.confidence = number["confidence"]
         self.probabilities = np.stack([number[probability_column(name)] for name in self.classes], axis=1)
         self.time_s, self.next_s = number["time_s"], number["next_s"]
@@ -120,11 +120,11 @@ class _Faces:
             np.stack([number[f"{kind}_{side}"] for side in ("x0", "y0", "x1", "y1")], axis=1)
             for kind in ("box", "next")
         )
-        self.moves = self.next_s - self.time_s <= BREAK * step_s  # not where there is no next
+        self.moves = self.next_s - self.time_s <= MAX_GAP_STEPS * step_s  # not where there is no next
         self.shown_until_s = np.where(self.moves, self.next_s, self.time_s + step_s)
         self.hidden_from_s = np.where(np.isnan(number["before_s"]), self.time_s - step_s, self.time_s)
         self.hidden_until_s = np.where(np.isnan(self.next_s), self.time_s + step_s, self.next_s)
-        self.seen = cells_of(timeline, [video], 10**9)[video]
+        self.seen = bin_videos(timeline, [video], 10**9)[video]
         self.began = 0
         self.rows: list[int] = []
         """Those that are shown or hidden at the last frame."""
@@ -136,7 +136,7 @@ class _Faces:
             self.rows.append(self.began)
             self.began += 1
         self.rows = [row for row in self.rows if at < max(self.shown_until_s[row], self.hidden_until_s[row])]
-        if self.blur and self.seen.at(np.array([at]))[0] < 0:
+        if self.blur and self.seen.find(np.array([at]))[0] < 0:
             canvas.pixelate((0, 0, canvas.width, canvas.height), BLOCKS)
         elif self.blur:
             for row in self.rows:

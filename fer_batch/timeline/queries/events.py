@@ -1,41 +1,94 @@
-"""A user's own events in time, read from the files that people have them in."""
+"""Events: faces during a user's own events, which come as a table or from a file."""
 
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
+import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 import webvtt
 from webvtt.errors import MalformedCaptionError, MalformedFileError
 
-from fer_batch.errors import InputError
+from fer_batch.errors import InputError, QueryError
+from fer_batch.timeline.database import Database
+from fer_batch.timeline.queries.selection import FaceFilter, select_faces
+from fer_batch.timeline.sql import TIME_TOLERANCE_S, most_probable_sql, probability_columns, quote_name
 
-READERS = {
+NUMBER, VIDEO_ID, START, END = "__event", "__video_id", "__start_s", "__end_s"
+"""Columns that are added to events while they are joined."""
+TABLE_READERS = {
     ".csv": partial(pyarrow.csv.read_csv, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)),
     ".parquet": pq.read_table,
     ".jsonl": pyarrow.json.read_json,
     ".ndjson": pyarrow.json.read_json,
 }
-SUBTITLES = {".vtt": webvtt.read, ".srt": webvtt.from_srt}
+SUBTITLE_READERS = {".vtt": webvtt.read, ".srt": webvtt.from_srt}
+
+
+def join_events(
+    database: Database, events: pa.Table | str | Path, **filters: Unpack[FaceFilter]
+) -> duckdb.DuckDBPyRelation:
+    """Add columns to events: which faces and emotions the selected rows of `tracks` show during each event.
+
+    `events` is a table, or a file that `read_events` reads. It needs `start_s` and `end_s`, or `time_s`: then
+    the frame that stands for this time counts. It also needs `video` (id, path or file name), unless the
+    argument `video` names the video of all events.
+
+    Added columns: faces (number of rows of `tracks` in `[start_s, end_s)`), emotion (with the highest mean)
+    and a mean `p_…` for each emotion, null without a face. Columns of the events with one of these names are
+    renamed to `event_…`.
+    """
+    if not isinstance(events, pa.Table):
+        events = read_events(Path(events))
+    events = _locate_events(database, events, filters.pop("video", None))
+    name = f"events_{id(events)}"  # a relation is read later, maybe after other events are joined
+    database.register(name, events)
+    selection = select_faces(database, **filters)
+    columns = probability_columns(database)
+    added = {"faces", "emotion", *columns}
+    kept = ", ".join(
+        f"events.{quote_name(column)}"
+        + (f" AS {quote_name(f'event_{column}')}" if column.lower() in added else "")
+        for column in events.column_names
+        if column not in (NUMBER, VIDEO_ID, START, END)
+    )
+    means = ", ".join(f"avg({column}) AS {column}" for column in columns)
+    return database.sql(
+        f"""WITH seen AS (
+            SELECT {NUMBER}, count(*) AS faces, {means}
+            FROM (SELECT {NUMBER}, {VIDEO_ID}, {START}, {END} FROM {name})
+            JOIN tracks ON video_id = {VIDEO_ID} AND time_s >= {START} AND time_s < {END}
+            WHERE {selection.where} GROUP BY {NUMBER}
+        )
+        SELECT {kept}, coalesce(faces, 0) AS faces, {most_probable_sql(database)} AS emotion,
+               {", ".join(columns)}
+        FROM {name} AS events LEFT JOIN seen USING ({NUMBER}) ORDER BY {NUMBER}""",
+        selection.params,
+    )
 
 
 def read_events(path: Path) -> pa.Table:
-    """The rows of a CSV, Parquet or JSON lines file, or of subtitles (.vtt, .srt) as start_s, end_s and text.
+    """Read events from a CSV, Parquet or JSON lines file, or from subtitles (.vtt, .srt).
 
-    Times of subtitles are in seconds, to the millisecond. Raises InputError where the file can't be read.
+    Subtitles have the columns start_s, end_s (in seconds, to the millisecond) and text.
+
+    Raises InputError if the file cannot be read.
     """
-    kind = path.suffix.lower()
-    if kind not in (*READERS, *SUBTITLES):
-        raise InputError(f"{path} is none of {', '.join([*READERS, *SUBTITLES])}")
+    suffix = path.suffix.lower()
+    if suffix not in (*TABLE_READERS, *SUBTITLE_READERS):
+        allowed = ", ".join([*TABLE_READERS, *SUBTITLE_READERS])
+        raise InputError(f"Cannot read events from {path}; allowed are files that end in {allowed}")
     if not path.is_file():
-        raise InputError(f"there is no file {path}")
+        raise InputError(f"There is no file {path}")
     try:
-        if kind in READERS:
-            table: pa.Table = READERS[kind](path)
+        if suffix in TABLE_READERS:
+            table: pa.Table = TABLE_READERS[suffix](path)
             return table
-        captions = SUBTITLES[kind](str(path)).captions
+        captions = SUBTITLE_READERS[suffix](str(path)).captions
     except (
         OSError,
         UnicodeDecodeError,
@@ -43,7 +96,7 @@ def read_events(path: Path) -> pa.Table:
         MalformedFileError,
         MalformedCaptionError,
     ) as error:
-        raise InputError(f"{path} can't be read as {kind}: {str(error).strip().splitlines()[0]}") from error
+        raise InputError(f"Cannot read {path} as {suffix}: {str(error).strip().splitlines()[0]}") from error
     return pa.table(
         {
             "start_s": pa.array([c.start_time.in_milliseconds() / 1000 for c in captions], pa.float64()),
@@ -51,3 +104,57 @@ def read_events(path: Path) -> pa.Table:
             "text": pa.array([c.text for c in captions], pa.string()),
         }
     )
+
+
+def _locate_events(database: Database, events: pa.Table, video: str | Path | None) -> pa.Table:
+    """Add columns with the number, video id, start and end of each event."""
+    names = set(events.column_names)
+    if "video" not in names and video is None:
+        raise QueryError("Events have no column video; add one, or name their one video (--video, video=)")
+    has_spans = {"start_s", "end_s"} <= names
+    if not has_spans and "time_s" not in names:
+        raise QueryError(
+            f"Events need the columns start_s and end_s, or time_s; got {', '.join(events.column_names)}"
+        )
+    if "video" in names:
+        videos = [str(name) for name in events.column("video").to_pylist()]
+    else:
+        videos = [str(video)] * len(events)
+    ids = _find_videos(database, videos)
+    try:
+        starts = events.column("start_s" if has_spans else "time_s").cast(pa.float64())
+        ends = events.column("end_s" if has_spans else "time_s").cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise QueryError(f"Times of events must be numbers of seconds: {error}") from error
+    reversed_events = pc.indices_nonzero(pc.fill_null(pc.less(ends, starts), False))
+    if len(reversed_events):
+        number = reversed_events[0].as_py()
+        raise QueryError(
+            f"end_s must not be below start_s, got an event from {starts[number].as_py():g} to "
+            f"{ends[number].as_py():g} s (event {number + 1})"
+        )
+    if not has_spans:
+        # A frame stands for the step after it: find the last frame up to this time.
+        steps_s = {name: database.step_s(name) for name in ids}
+        steps = pa.array([steps_s[name] for name in videos], pa.float64())
+        starts = pc.add(pc.subtract(starts, steps), TIME_TOLERANCE_S)
+        ends = pc.add(ends, TIME_TOLERANCE_S)
+    added = {
+        NUMBER: pa.array(range(len(events)), pa.int64()),
+        VIDEO_ID: pa.array([ids[name] for name in videos], pa.string()),
+        START: starts,
+        END: ends,
+    }
+    for name, column in added.items():
+        events = events.append_column(name, column)
+    return events
+
+
+def _find_videos(database: Database, names: list[str]) -> dict[str, str]:
+    """Map names of videos to ids: exact names in one query, others one by one."""
+    database.register("event_videos", pa.table({"name": pa.array(names, pa.string())}))
+    exact = database.sql(
+        "SELECT DISTINCT name, video_id FROM event_videos JOIN videos ON name IN (video_id, uri)"
+    )
+    ids = dict(exact.fetchall())
+    return ids | {name: database.video_id(name) for name in dict.fromkeys(names) if name not in ids}

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 from fer_batch.run.people import PEOPLE_FILE
 from fer_batch.run.plan import read_planned_videos
 from fer_batch.run.snapshot import read_snapshot
+from fer_batch.timeline.names import file_name
 from fer_batch.timeline.store import open_timeline
-from fer_batch.timeline.viewer.page import NO_EMOTION, class_numbers, name_of, pack
+from fer_batch.timeline.viewer.payload import NO_EMOTION, class_numbers, pack_video
 
 CELLS = 160
 """Of a strip: equal parts of a video's length, but none shorter than what a moment stands for."""
@@ -60,7 +61,7 @@ class Catalogue:
     def pack(self, video_id: str) -> bytes:
         """What `page.pack` says of a video, with boxes."""
         with self._lock:
-            return pack(self._timeline, video_id, boxes=True)
+            return pack_video(self._timeline, video_id, boxes=True)
 
     def statuses(self) -> dict[str, int]:
         """How many videos ended in which way."""
@@ -94,7 +95,7 @@ class Catalogue:
             chosen = chosen.join(self._shares(emotion, person), "video_id", join_type="inner")
             chosen = chosen.sort_by([("share", "descending"), ("uri", "ascending")])
         rows = chosen.slice(first, min(count, LONGEST_PAGE)).to_pylist()
-        return {"total": len(chosen), "videos": [row | {"name": name_of(row["uri"])} for row in rows]}
+        return {"total": len(chosen), "videos": [row | {"name": file_name(row["uri"])} for row in rows]}
 
     def strips(self, video_ids: list[str]) -> dict[str, dict[str, list[int]]]:
         """Of each video `counts`, how often its faces look how, by class, and `cells`: the number of the most
@@ -162,7 +163,7 @@ class Catalogue:
 
     def _asked(self, question: str, values: Mapping[str, Any] | None = None) -> pa.Table:
         with self._lock:
-            return self._timeline.run(question, values).to_arrow_table()
+            return self._timeline.sql(question, values).to_arrow_table()
 
 
 def _state(out: Path) -> Any:

@@ -27,8 +27,9 @@ from fer_batch.errors import FerBatchError, OutputError
 from fer_batch.plotting import pick_colour, pick_text_colour
 from fer_batch.storage.archives import split_member
 from fer_batch.storage.media import MediaFile, open_media, read_identity
+from fer_batch.timeline.names import file_name
 from fer_batch.timeline.viewer.catalogue import Catalogue
-from fer_batch.timeline.viewer.page import SCRIPTS, STYLES, asset, name_of
+from fer_batch.timeline.viewer.page import SCRIPTS, STYLES, asset
 
 HOSTS = ["127.0.0.1", "localhost"]
 """Names that a request may call this server by: a page of another name, whatever address that has, is of
@@ -66,7 +67,7 @@ OPEN = 16
 """Videos that stay open: one that lies packed in an archive is unpacked once."""
 
 
-def application(out: Path) -> Starlette:
+def create_app(out: Path) -> Starlette:
     """The pages of the run in `out`; raises OutputError where there is none that is finished."""
     current = _Current(out)
 
@@ -172,7 +173,7 @@ def serve(out: Path, port: int) -> int:
 
     `port` 0 is any that is free. Raises OutputError where it is not, or there is no finished run.
     """
-    app = application(out)
+    app = create_app(out)
     try:
         listener = socket.create_server(("127.0.0.1", port))
     except OSError as error:
@@ -295,7 +296,7 @@ def _part(
 
 def _kind(uri: str) -> str:
     """What a browser is told that a file is: a video, or nothing that it would run or show by itself."""
-    kind = mimetypes.guess_type(name_of(uri))[0] or ""
+    kind = mimetypes.guess_type(file_name(uri))[0] or ""
     return kind if kind.startswith("video/") else "application/octet-stream"
 
 

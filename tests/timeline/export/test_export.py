@@ -16,10 +16,10 @@ import pytest
 from fer_batch.errors import ConfigError, FerBatchError, OutputError, QueryError
 from fer_batch.run.plan import add_manifest_columns
 from fer_batch.storage.folder import open_folder
-from fer_batch.timeline.assign import assign_list
+from fer_batch.timeline.assign import assign_from_csv
 from fer_batch.timeline.export import export as module
 from fer_batch.timeline.export import workbook
-from fer_batch.timeline.export.export import SUFFIXES, Written, export, file_names
+from fer_batch.timeline.export.export import SUFFIXES, ExportedFile, export, file_names
 from fer_batch.timeline.store import Timeline, open_timeline
 from tests.runs import Tracks, add_videos, video_id, write_run
 from tests.s3 import Store
@@ -44,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = write_run(folder / "run", VIDEOS, in_bucket=1)
     people = pd.DataFrame({"video": [TALK, FORMULA], "track_id": [1, 0], "person": PERSON})
     people.to_csv(folder / "people.csv", index=False)
-    assign_list(out, folder / "people.csv")
+    assign_from_csv(out, folder / "people.csv")
     return out
 
 
@@ -53,7 +53,7 @@ def timeline(finished: Path) -> Timeline:
     return open_timeline(finished)
 
 
-def written(timeline: Timeline, target: Path, *arguments: Any, **options: Any) -> list[Written]:
+def written(timeline: Timeline, target: Path, *arguments: Any, **options: Any) -> list[ExportedFile]:
     return list(export(timeline, target, *arguments, **options))
 
 
@@ -90,7 +90,7 @@ def test_rows_are_those_of_the_tables(
     monkeypatch.setattr(module, "ROWS_AT_ONCE", at_once)
     wanted = parquet(finished)
     (file,) = written(timeline, tmp_path / f"rows.{form}")
-    assert file == Written(tmp_path / f"rows.{form}", len(wanted), None)
+    assert file == ExportedFile(tmp_path / f"rows.{form}", len(wanted), None)
     rows = read(file.path)
     assert rows["person"].value_counts().to_dict() == {"": len(wanted) - 6, PERSON: 6}
     order = {uri: number for number, uri in enumerate(dict.fromkeys(rows["uri"]))}
@@ -197,7 +197,7 @@ def test_the_workbook_has_videos_faces_and_episodes(
     found = sheets(file.path)
     assert list(found) == ["videos", "faces", "episodes", "about"]
     rows = parquet(finished)
-    summary = timeline.summary().set_index("uri")
+    summary = timeline.videos().set_index("uri")
     assert [row["uri"] for row in found["videos"]] == sorted(VIDEOS)
     for row in found["videos"]:
         wanted = summary.loc[row["uri"]]

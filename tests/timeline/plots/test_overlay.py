@@ -20,8 +20,8 @@ from fer_batch.run.plan import add_planning_round, create_run
 from fer_batch.run.results import write_bundle
 from fer_batch.schema import EMOTIONS, PROBED_SCHEMA, RESULTS_SCHEMA, pack_bundle
 from fer_batch.storage.archives import list_members
-from fer_batch.timeline.assign import assign_list
-from fer_batch.timeline.plots.overlay import MARGIN, overlay
+from fer_batch.timeline.assign import assign_from_csv
+from fer_batch.timeline.plots.overlay import MARGIN, write_overlay
 from fer_batch.timeline.store import open_timeline
 from fer_batch.video.redraw import RedrawResult
 from tests.conftest import write_video
@@ -83,7 +83,7 @@ def drawn(out: Path, video: Path, target: Path, **options: Any) -> list[np.ndarr
 
 
 def written(out: Path, video: object, target: Path, **options: Any) -> RedrawResult:
-    return overlay(open_timeline(out), video_id(str(video)), target, **options)
+    return write_overlay(open_timeline(out), video_id(str(video)), target, **options)
 
 
 def frames(path: Path) -> list[np.ndarray]:
@@ -195,7 +195,7 @@ def test_a_person_s_name_is_drawn(grey: Path, tmp_path: Path) -> None:
     out = run_of(tmp_path / "run", str(grey), [["happy"] * 5], lambda row: None, **known(grey))
     before = drawn(out, grey, tmp_path / "before.mp4")[0]
     (tmp_path / "people.csv").write_text('video,track_id,person\ngrey.mp4,0,"Zoë\n<script>"\n')
-    assign_list(out, tmp_path / "people.csv")
+    assign_from_csv(out, tmp_path / "people.csv")
     after = drawn(out, grey, tmp_path / "after.mp4")[0]
     label = slice(56, 72), slice(60, 240)  # above the box
     assert np.abs(before[label] - after[label]).mean() > 15

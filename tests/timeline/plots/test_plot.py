@@ -19,20 +19,13 @@ from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import create_run
 from fer_batch.run.results import write_bundle
 from fer_batch.schema import EMOTIONS, RESULTS_SCHEMA, pack_bundle
-from fer_batch.timeline.assign import assign_list
-from fer_batch.timeline.plots.plot import (
-    DPI,
-    MOST_BARS,
-    MOST_FACES,
-    MOST_VIDEOS,
-    check_picture,
-    ribbons,
-    shares,
-    strip,
-    write_figure,
-)
+from fer_batch.timeline.assign import assign_from_csv
+from fer_batch.timeline.plots.bins import bin_videos
+from fer_batch.timeline.plots.files import DPI, check_figure_path, write_figure
+from fer_batch.timeline.plots.ribbons import MAX_FACES
+from fer_batch.timeline.plots.shares import MAX_BARS
+from fer_batch.timeline.plots.strip import MAX_VIDEOS
 from fer_batch.timeline.store import Timeline, open_timeline
-from fer_batch.timeline.viewer.cells import cells_of
 from tests.runs import CARD, Tracks, answer, plan_videos, video_id, write_run
 
 HOSTILE = "/talks/$x^2$ <script>.mp4"
@@ -105,28 +98,28 @@ def meanings(figure: Figure) -> list[str]:
 
 def test_cells_hold_equally_many_moments(timeline: Timeline) -> None:
     video = video_id("/talks/a.mp4")
-    cells = cells_of(timeline, [video], 3, ["track 0", "track 1"])[video]
+    cells = bin_videos(timeline, [video], 3, ["track 0", "track 1"])[video]
     assert cells.start_s.tolist() == pytest.approx([0, 0.4, 0.8])
     assert cells.end_s.tolist() == pytest.approx([0.4, 0.8, 1.0])
-    assert cells.gaps.shape == (0, 2)
+    assert cells.gaps_s.shape == (0, 2)
     happy = EMOTIONS.index("happy")
     assert cells.faces["track 0"][:, happy] == pytest.approx([0.9, 0.1 / 6, 0.1 / 6])
     assert np.isnan(cells.faces["track 1"][:, 0]).tolist() == [False, True, True]
-    assert cells.at(np.array([-0.1, 0.0, 0.39, 0.41, 0.99, 1.0])).tolist() == [-1, 0, 0, 1, 2, -1]
+    assert cells.find(np.array([-0.1, 0.0, 0.39, 0.41, 0.99, 1.0])).tolist() == [-1, 0, 0, 1, 2, -1]
 
 
-def test_cells_of_what_was_not_looked_at(timeline: Timeline, gappy: Timeline) -> None:
-    nothing = cells_of(timeline, [video_id("/talks/broken.mp4")], 10)[video_id("/talks/broken.mp4")]
-    assert nothing.at(np.array([0.0])).tolist() == [-1]
+def test_bin_videos_what_was_not_looked_at(timeline: Timeline, gappy: Timeline) -> None:
+    nothing = bin_videos(timeline, [video_id("/talks/broken.mp4")], 10)[video_id("/talks/broken.mp4")]
+    assert nothing.find(np.array([0.0])).tolist() == [-1]
     video = video_id("/talks/gap.mp4")
     times = np.array([0.0, 0.2, 0.6, 0.7, 0.8])
     for most in (1, 2, 10):  # a gap inside a cell, and between two
-        cells = cells_of(gappy, [video], most)[video]
-        assert (cells.at(times) >= 0).tolist() == [True, True, False, False, True]
+        cells = bin_videos(gappy, [video], most)[video]
+        assert (cells.find(times) >= 0).tolist() == [True, True, False, False, True]
 
 
 def test_ribbons_show_each_face_over_time(timeline: Timeline) -> None:
-    figure = ribbons(timeline, video_id("/talks/a.mp4"))
+    figure = timeline.plot_ribbons(video_id("/talks/a.mp4"))
     (axes,) = figure.axes
     assert rows(axes) == ["track 0", "track 1"]
     assert axes.get_xlim() == (0, 1)
@@ -142,7 +135,7 @@ def test_ribbons_show_each_face_over_time(timeline: Timeline) -> None:
 
 
 def test_ribbons_tell_no_face_from_not_looked_at(gappy: Timeline) -> None:
-    figure = ribbons(gappy, video_id("/talks/gap.mp4"))
+    figure = gappy.plot_ribbons(video_id("/talks/gap.mp4"))
     (axes,) = figure.axes
     assert emotions_at(axes, [(0.1, 0.2), (0.6, 0.2), (0.9, 0.2)]) == ["happy", None, "happy"]
     assert hatched(axes) == [pytest.approx((0.53, 0.8), abs=0.01)]  # a moment stands for 1 / 3 s there
@@ -150,16 +143,16 @@ def test_ribbons_tell_no_face_from_not_looked_at(gappy: Timeline) -> None:
 
 
 def test_ribbons_of_no_face_say_so(timeline: Timeline) -> None:
-    (axes,) = ribbons(timeline, video_id("/talks/empty.mp4")).axes
+    (axes,) = timeline.plot_ribbons(video_id("/talks/empty.mp4")).axes
     assert words(axes) == ["no face was found"]
     with pytest.raises(QueryError, match=r"broken.mp4 has no moment that was looked at \(no index\)"):
-        ribbons(timeline, video_id("/talks/broken.mp4"))
+        timeline.plot_ribbons(video_id("/talks/broken.mp4"))
 
 
 def test_ribbons_of_many_faces_show_those_seen_longest(tmp_path: Path) -> None:
-    tracks = [["happy"] * (1 + number % 5) for number in range(MOST_FACES + 8)]
-    figure = ribbons(open_timeline(write_run(tmp_path / "run", {"/a.mp4": tracks})), video_id("/a.mp4"))
-    assert len(rows(figure.axes[0])) == MOST_FACES
+    tracks = [["happy"] * (1 + number % 5) for number in range(MAX_FACES + 8)]
+    figure = open_timeline(write_run(tmp_path / "run", {"/a.mp4": tracks})).plot_ribbons(video_id("/a.mp4"))
+    assert len(rows(figure.axes[0])) == MAX_FACES
     assert "track 4" in rows(figure.axes[0])
     assert "track 0" not in rows(figure.axes[0])
     assert "the 12 faces seen longest of 20" in figure.get_suptitle()
@@ -167,7 +160,7 @@ def test_ribbons_of_many_faces_show_those_seen_longest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("absolute", [False, True])
 def test_strip_has_a_row_a_video(timeline: Timeline, absolute: bool) -> None:
-    figure = strip(timeline, absolute=absolute)
+    figure = timeline.plot_strip(absolute=absolute)
     (axes,) = figure.axes
     assert rows(axes) == ["$x^2$ <script>.mp4", "a.mp4", "broken.mp4", "empty.mp4"]
     places = [(0.1, 0.5), (0.1, 1.5), (0.9, 1.5), (0.1, 2.5), (0.1, 3.5)]
@@ -177,19 +170,19 @@ def test_strip_has_a_row_a_video(timeline: Timeline, absolute: bool) -> None:
 
 
 def test_strip_of_one_emotion_shows_its_probability(timeline: Timeline) -> None:
-    axes = strip(timeline, "happy").axes[0]
+    axes = timeline.plot_strip("happy").axes[0]
     row = np.ma.filled(axes.images[1].get_array(), np.nan)[0]
     assert row[0] == pytest.approx((0.9 + 0.1 / 6) / 2)  # of two faces
     assert row[-1] == pytest.approx(0.1 / 6)
     assert np.isnan(np.ma.filled(axes.images[3].get_array(), np.nan)).all()
     with pytest.raises(QueryError, match="joy is no emotion of this model: angry, disgust"):
-        strip(timeline, "joy")
+        timeline.plot_strip("joy")
 
 
 def test_strip_and_shares_of_a_large_archive_say_what_they_show(tmp_path: Path) -> None:
-    videos: dict[str, Tracks | None] = {f"/{'v' * (n + 1)}.mp4": [["sad"]] for n in range(MOST_VIDEOS + 5)}
+    videos: dict[str, Tracks | None] = {f"/{'v' * (n + 1)}.mp4": [["sad"]] for n in range(MAX_VIDEOS + 5)}
     timeline = open_timeline(write_run(tmp_path / "run", videos))
-    for figure, most in ((strip(timeline), MOST_VIDEOS), (shares(timeline), MOST_BARS)):
+    for figure, most in ((timeline.plot_strip(), MAX_VIDEOS), (timeline.plot_shares(), MAX_BARS)):
         assert len(rows(figure.axes[0])) == most
         assert f"the first {most} of 65 videos" in figure.get_suptitle()
         assert figure.get_figheight() < 16
@@ -198,11 +191,11 @@ def test_strip_and_shares_of_a_large_archive_say_what_they_show(tmp_path: Path) 
 def test_nothing_to_draw_is_told(tmp_path: Path) -> None:
     timeline = open_timeline(write_run(tmp_path / "run", {}))
     with pytest.raises(QueryError, match="no videos"):
-        strip(timeline)
+        timeline.plot_strip()
     with pytest.raises(QueryError, match="no face was found"):
-        shares(timeline)
+        timeline.plot_shares()
     with pytest.raises(QueryError, match="fer-batch assign"):
-        shares(timeline, by_person=True)
+        timeline.plot_shares(by_person=True)
 
 
 def bars(axes: Axes) -> list[list[float]]:
@@ -212,13 +205,13 @@ def bars(axes: Axes) -> list[list[float]]:
 
 
 def test_shares_are_those_of_the_table(timeline: Timeline) -> None:
-    (axes,) = shares(timeline).axes
+    (axes,) = timeline.plot_shares().axes
     assert rows(axes) == ["$x^2$ <script>.mp4  (5)", "a.mp4  (7)"]
     of_a = dict(zip(EMOTIONS, bars(axes)[1], strict=True))
     wanted = {"happy": 2 / 7, "sad": 3 / 7, "neutral": 2 / 7}
     assert of_a == {name: round(wanted.get(name, 0), 3) for name in EMOTIONS}
     assert sorted(words(axes)) == ["H 29 %", "N 29 %", "Sa 43 %", "Su 100 %"]
-    (axes,) = shares(timeline, video_id("/talks/a.mp4")).axes
+    (axes,) = timeline.plot_shares(video_id("/talks/a.mp4")).axes
     assert rows(axes) == ["track 0  (5)", "track 1  (2)"]
 
 
@@ -226,7 +219,7 @@ def test_shares_are_those_of_the_table(timeline: Timeline) -> None:
 def test_a_picture_is_written_the_same_each_time(timeline: Timeline, tmp_path: Path, suffix: str) -> None:
     paths = [tmp_path / f"{name}{suffix}" for name in ("one", "two")]
     for path in paths:
-        figure = strip(timeline)
+        figure = timeline.plot_strip()
         write_figure(figure, path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in paths]
@@ -239,7 +232,7 @@ def test_a_picture_is_written_the_same_each_time(timeline: Timeline, tmp_path: P
 
 
 def test_letters_in_pictures_fit_their_runs(timeline: Timeline) -> None:
-    figure = shares(timeline)
+    figure = timeline.plot_shares()
     figure.canvas.draw()
     for emotion in figure.axes[0].containers:
         for bar in emotion:
@@ -256,12 +249,12 @@ def test_letters_in_pictures_fit_their_runs(timeline: Timeline) -> None:
 )
 def test_a_file_that_is_not_written_is_told(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(OutputError, match=message):
-        check_picture(tmp_path / name, tmp_path / "run")
+        check_figure_path(tmp_path / name, tmp_path / "run")
 
 
 def test_a_folder_that_is_not_there_is_told(timeline: Timeline, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="can't be written: No such file"):
-        write_figure(strip(timeline), tmp_path / "no" / "x.png")
+        write_figure(timeline.plot_strip(), tmp_path / "no" / "x.png")
 
 
 def test_persons_have_lanes_and_bars_of_their_own(tmp_path: Path) -> None:
@@ -269,10 +262,10 @@ def test_persons_have_lanes_and_bars_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "people.csv").write_text(
         "video,track_id,person\na.mp4,0,Zoë $1$\na.mp4,2,Zoë $1$\nbb.mp4,0,Bo\n"
     )
-    assign_list(out, tmp_path / "people.csv")
+    assign_from_csv(out, tmp_path / "people.csv")
     timeline = open_timeline(out)
-    assert rows(ribbons(timeline, video_id("/a.mp4")).axes[0]) == ["Zoë $1$", "track 1"]
-    axes = shares(timeline, by_person=True).axes[0]
+    assert rows(timeline.plot_ribbons(video_id("/a.mp4")).axes[0]) == ["Zoë $1$", "track 1"]
+    axes = timeline.plot_shares(by_person=True).axes[0]
     assert rows(axes) == ["Bo  (1)", "Zoë $1$  (3)"]
     assert dict(zip(EMOTIONS, bars(axes)[1], strict=True))["happy"] == pytest.approx(2 / 3, abs=0.001)
 
@@ -280,9 +273,9 @@ def test_persons_have_lanes_and_bars_of_their_own(tmp_path: Path) -> None:
 def test_strange_names_leave_a_picture_whole(tmp_path: Path) -> None:
     out = write_run(tmp_path / "run", {"/a.mp4": [["happy"]]})
     (tmp_path / "people.csv").write_text('video,track_id,person\na.mp4,0,"--><script>\n\x08$\\frac$"\n')
-    assign_list(out, tmp_path / "people.csv")
+    assign_from_csv(out, tmp_path / "people.csv")
     timeline = open_timeline(out)
-    for figure in (ribbons(timeline, video_id("/a.mp4")), shares(timeline, by_person=True)):
+    for figure in (timeline.plot_ribbons(video_id("/a.mp4")), timeline.plot_shares(by_person=True)):
         write_figure(figure, tmp_path / "x.svg")
         elements = [element.tag for element in ElementTree.parse(tmp_path / "x.svg").iter()]
         assert "script" not in "".join(elements)

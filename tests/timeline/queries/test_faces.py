@@ -11,10 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.schema import EMOTIONS, probability_column
-from fer_batch.timeline.assign import assign_seats
-from fer_batch.timeline.queries import faces, questions, series
-from fer_batch.timeline.queries.episodes import BREAK
-from fer_batch.timeline.queries.expressions import NEAR
+from fer_batch.timeline.assign import assign_by_position
+from fer_batch.timeline.sql import MAX_GAP_STEPS, TIME_TOLERANCE_S
 from fer_batch.timeline.store import Timeline, open_timeline
 from tests.runs import Seen, write_tables
 
@@ -42,15 +40,12 @@ def timeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             chance.shuffle(seen)
         videos[f"/{video}.mp4"] = Seen(duration_s=12.0, moments_s=grid_s, faces=seen)
     out = write_tables(tmp_path_factory.mktemp("faces") / "out", videos)
-    assign_seats(out, ["Bo", "Ann"], ["a.mp4", "b.mp4"], max_faces=3)
-    part, faces.PART = faces.PART, 100
+    assign_by_position(out, ["Bo", "Ann"], ["a.mp4", "b.mp4"], max_faces=3)
     yield open_timeline(out)
-    faces.PART = part
 
 
 def tracks_of(timeline: Timeline) -> list[pd.DataFrame]:
     rows = timeline.to_pandas()
-    assert len(rows) > 4 * faces.PART
     return [track for _, track in rows.groupby(["uri", "track_id"])]
 
 
@@ -65,11 +60,11 @@ def same(found: pd.DataFrame, wanted: pd.DataFrame) -> None:
 @settings(max_examples=10, deadline=None)
 @given(window_s=WINDOWS)
 def test_smoothed_is_the_mean_of_the_moments_around(timeline: Timeline, window_s: float) -> None:
-    found = series.smooth(timeline, window_s).df()
+    found = timeline.smooth(window_s).df()
     parts = []
     for track in tracks_of(timeline):
         time_s, probs = track["time_s"].to_numpy(), track[COLUMNS].to_numpy(float)
-        near = np.abs(time_s[:, None] - time_s) <= window_s / 2 + NEAR
+        near = np.abs(time_s[:, None] - time_s) <= window_s / 2 + TIME_TOLERANCE_S
         track[COLUMNS] = means = (near @ probs) / near.sum(1, keepdims=True)
         parts.append(track.assign(confidence=means.max(1), moments=near.sum(1)))
     same(found.drop(columns="emotion"), pd.concat(parts))
@@ -85,13 +80,13 @@ def test_smoothed_is_the_mean_of_the_moments_around(timeline: Timeline, window_s
 def test_a_peak_is_higher_than_what_is_around(
     timeline: Timeline, distance_s: float, emotion: str | None, threshold: float
 ) -> None:
-    found = questions.peaks(timeline, emotion, threshold, distance_s).df()
+    found = timeline.peaks(emotion, threshold, distance_s).df()
     parts = []
     for track in tracks_of(timeline):
         time_s, name = track["time_s"].to_numpy(), track["emotion"].to_numpy()
         values = track["confidence" if emotion is None else probability_column(emotion)].to_numpy()
         away = time_s - time_s[:, None]
-        near = (np.abs(away) <= distance_s + NEAR) & (values >= threshold)
+        near = (np.abs(away) <= distance_s + TIME_TOLERANCE_S) & (values >= threshold)
         if emotion is None:
             near &= name == name[:, None]
         beaten = (near & (away < 0) & (values >= values[:, None])).any(1)
@@ -103,7 +98,7 @@ def test_a_peak_is_higher_than_what_is_around(
 
 @pytest.mark.parametrize("by", ["person", "track"])
 def test_a_baseline_is_the_mean_of_the_same_face(timeline: Timeline, by: str) -> None:
-    found = series.baseline(timeline, by).df()
+    found = timeline.baseline(by).df()
     rows = timeline.to_pandas()
     who = rows["uri"] + rows["track_id"].astype(str)
     if by == "person":
@@ -121,15 +116,15 @@ def test_an_emotion_turns_from_one_run_to_the_next_of_another(timeline: Timeline
     parts = []
     for track in tracks_of(timeline):
         time_s, emotion = track["time_s"].to_numpy(), track["emotion"].to_numpy()
-        breaks = (emotion[1:] != emotion[:-1]) | (np.diff(time_s) > BREAK * STEP_S)
+        breaks = (emotion[1:] != emotion[:-1]) | (np.diff(time_s) > MAX_GAP_STEPS * STEP_S)
         runs = np.split(np.arange(len(track)), np.flatnonzero(breaks) + 1)
-        long = [run for run in runs if time_s[run[-1]] + STEP_S - time_s[run[0]] >= min_s - NEAR]
+        long = [run for run in runs if time_s[run[-1]] + STEP_S - time_s[run[0]] >= min_s - TIME_TOLERANCE_S]
         for one, other in itertools.pairwise(long):
             if emotion[one[0]] != emotion[other[0]]:
                 gap_s = time_s[other[0]] - time_s[one[-1]] - STEP_S
                 said = {"before": emotion[one[0]], "after": emotion[other[0]], "gap_s": gap_s}
                 parts.append(track.iloc[other[:1]].assign(**said))
-    same(questions.turning_points(timeline, min_s).df(), pd.concat(parts))
+    same(timeline.turning_points(min_s).df(), pd.concat(parts))
 
 
 @pytest.mark.parametrize("by", [[], ["video"], ["pair"], ["video", "pair"]])
@@ -142,7 +137,7 @@ def test_faces_of_a_moment_are_pairs(timeline: Timeline, by: list[str]) -> None:
         for (one, _, a), (other, _, b) in itertools.combinations(shown, 2):
             video = (uri,) if "video" in by else ()
             pairs[(*video, one, other, a, b) if "pair" in by else (*video, *sorted((a, b)))] += 1
-    found = questions.co_occurrence(timeline, by).df().drop(columns="video_id", errors="ignore")
+    found = timeline.co_occurrence(by).df().drop(columns="video_id", errors="ignore")
     keys = list(found.columns[: list(found.columns).index("pairs")])
     assert {tuple(row[keys]): row["pairs"] for _, row in found.iterrows()} == pairs
     groups = found.groupby(keys[:-2])["share"] if keys[:-2] else found.groupby(lambda _: 0)["share"]
@@ -150,7 +145,7 @@ def test_faces_of_a_moment_are_pairs(timeline: Timeline, by: list[str]) -> None:
 
 
 def test_an_answer_can_be_read_again_and_in_part(timeline: Timeline) -> None:
-    answer = series.smooth(timeline)
+    answer = timeline.smooth()
     rows = answer.fetchall()
     assert answer.fetchall() == rows
     assert answer.limit(3).fetchall() == rows[:3]

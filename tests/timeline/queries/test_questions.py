@@ -15,40 +15,18 @@ from hypothesis import strategies as st
 from fer_batch.errors import QueryError
 from fer_batch.run.plan import add_manifest_columns
 from fer_batch.schema import EMOTIONS
-from fer_batch.timeline.assign import assign_seats
-from fer_batch.timeline.queries import questions, series
-from fer_batch.timeline.queries.episodes import episodes_sql
+from fer_batch.timeline.assign import assign_by_position
 from fer_batch.timeline.store import Timeline, open_timeline
+from fer_batch.timeline.views import episodes_sql
 from tests.runs import Seen, add_videos, write_run, write_tables
 from tests.s3 import BUCKET, Store
-
-TALK, SHOP, EMPTY = "/a/talk.mp4", "/a/shop.mp4", "/a/empty.mp4"
-GRID_S = [k / 5 for k in range(20)]
-
-
-def run_of(track: int, words: str, left: float, first: int = 0) -> list[tuple[int, float, str, float, float]]:
-    """Faces of a track from a moment on: a letter a moment, h(appy), s(ad), n(eutral), H surer; "." none."""
-    names = {"h": ("happy", 0.7), "s": ("sad", 0.7), "n": ("neutral", 0.5), "H": ("happy", 0.9)}
-    return [
-        (track, GRID_S[first + k], *names[letter], left) for k, letter in enumerate(words) if letter != "."
-    ]
-
-
-VIDEOS = {
-    TALK: Seen(
-        duration_s=4.0,
-        moments_s=GRID_S,
-        faces=[*run_of(0, "hhhHhssshh", 0.1), *run_of(1, "sss.ssssnhhhh", 0.7)],
-    ),
-    SHOP: Seen(duration_s=2.0, moments_s=GRID_S[:10], faces=run_of(0, "HHH", 0.4, first=2)),
-    EMPTY: Seen(duration_s=1.0, moments_s=GRID_S[:5]),
-}
+from tests.timeline.videos import EMPTY, TALK, VIDEOS
 
 
 @pytest.fixture(scope="module")
 def timeline(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
     out = write_tables(tmp_path_factory.mktemp("questions") / "out", VIDEOS)
-    assign_seats(out, ["Ann", "Bo"], ["talk.mp4"])
+    assign_by_position(out, ["Ann", "Bo"], ["talk.mp4"])
     return open_timeline(out)
 
 
@@ -58,20 +36,20 @@ def nothing(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
 
 
 ALL: dict[str, Callable[[Timeline], duckdb.DuckDBPyRelation]] = {
-    "shares": questions.shares,
-    "shares of all": lambda t: questions.shares(t, by=[]),
-    "shares by all": lambda t: questions.shares(t, by=["video", "person", "track"], every_s=1.0),
-    "episodes": questions.episodes,
-    "peaks": questions.peaks,
-    "peaks of happy": lambda t: questions.peaks(t, "happy"),
-    "turning points": lambda t: questions.turning_points(t, 0.4),
-    "co-occurrence": questions.co_occurrence,
-    "co-occurrence of all": lambda t: questions.co_occurrence(t, by=[]),
-    "co-occurrence by pair": lambda t: questions.co_occurrence(t, by=["video", "pair"]),
-    "baseline": series.baseline,
-    "smooth": series.smooth,
-    "resample": series.resample,
-    "resample by person": lambda t: series.resample(t, by="person"),
+    "shares": Timeline.shares,
+    "shares of all": lambda t: t.shares(by=[]),
+    "shares by all": lambda t: t.shares(by=["video", "person", "track"], every_s=1.0),
+    "episodes": Timeline.episodes,
+    "peaks": Timeline.peaks,
+    "peaks of happy": lambda t: t.peaks("happy"),
+    "turning points": lambda t: t.turning_points(0.4),
+    "co-occurrence": Timeline.co_occurrence,
+    "co-occurrence of all": lambda t: t.co_occurrence(by=[]),
+    "co-occurrence by pair": lambda t: t.co_occurrence(by=["video", "pair"]),
+    "baseline": Timeline.baseline,
+    "smooth": Timeline.smooth,
+    "resample": Timeline.resample,
+    "resample by person": lambda t: t.resample(by="person"),
 }
 
 
@@ -119,14 +97,14 @@ def seen(answer: duckdb.DuckDBPyRelation, *columns: str) -> list[tuple[Any, ...]
     ids=["no faces", "one video", "persons", "an interval", "every second"],
 )
 def test_shares(timeline: Timeline, options: Any, columns: list[str], rows: list[Any]) -> None:
-    found = seen(questions.shares(timeline, **options), *columns)
+    found = seen(timeline.shares(**options), *columns)
     if options.get("by") == []:
         found = [row for row in found if row[-1]]
     assert found == rows
 
 
 def test_shares_sum_to_one(timeline: Timeline) -> None:
-    sums = questions.shares(timeline, by=["track"], every_s=0.6).df().groupby(["uri", "track_id", "start_s"])
+    sums = timeline.shares(by=["track"], every_s=0.6).df().groupby(["uri", "track_id", "start_s"])
     assert sums["share"].sum().to_numpy() == pytest.approx(1)
     assert sums["mean"].sum().to_numpy() == pytest.approx(1)
 
@@ -150,13 +128,13 @@ def test_shares_sum_to_one(timeline: Timeline) -> None:
 )
 def test_episodes(timeline: Timeline, options: Any, rows: list[Any]) -> None:
     columns = ("track_id", "emotion", "start_s", "end_s", "moments", "peak_s")
-    assert seen(questions.episodes(timeline, **options), *columns) == rows
+    assert seen(timeline.episodes(**options), *columns) == rows
 
 
 def test_the_view_has_the_episodes_of_the_defaults(timeline: Timeline) -> None:
     order = ["uri", "track_id", "start_s"]
     ours = timeline.sql("FROM episodes").df().sort_values(order, ignore_index=True)
-    pd.testing.assert_frame_equal(ours, questions.episodes(timeline).df())
+    pd.testing.assert_frame_equal(ours, timeline.episodes().df())
 
 
 WORDS = st.lists(st.sampled_from(["happy", "sad", "unsure", "gone"]), max_size=12)
@@ -243,7 +221,7 @@ def test_no_episode_goes_on_after_what_was_read(
     ids=["none", "equal ones", "near", "far", "threshold"],
 )
 def test_peaks(timeline: Timeline, options: Any, rows: list[Any]) -> None:
-    assert seen(questions.peaks(timeline, **options), "emotion", "time_s", "probability") == rows
+    assert seen(timeline.peaks(**options), "emotion", "time_s", "probability") == rows
 
 
 @pytest.mark.parametrize(
@@ -259,12 +237,12 @@ def test_peaks(timeline: Timeline, options: Any, rows: list[Any]) -> None:
     ids=["no faces", "one emotion", "a change", "two", "too short", "over a gap and a doubt"],
 )
 def test_turning_points(timeline: Timeline, options: Any, rows: list[Any]) -> None:
-    found = questions.turning_points(timeline, **options)
+    found = timeline.turning_points(**options)
     assert seen(found, "time_s", "before", "after", "gap_s") == rows
 
 
 def test_co_occurrence(timeline: Timeline) -> None:
-    by_pair = questions.co_occurrence(timeline, by=["pair"]).df()
+    by_pair = timeline.co_occurrence(by=["pair"]).df()
     assert set(by_pair["face_a"]) == {"Ann"} and set(by_pair["face_b"]) == {"Bo"}
     counted = {(r.emotion_a, r.emotion_b): r.pairs for r in by_pair.itertuples()}
     assert counted == {
@@ -276,7 +254,7 @@ def test_co_occurrence(timeline: Timeline) -> None:
     assert by_pair["share"].sum() == pytest.approx(1)
     sad = by_pair[(by_pair["emotion_a"] == "sad")]["lift"].item()
     assert sad == pytest.approx(3 / 9 / (3 / 9 * 7 / 9))
-    together = questions.co_occurrence(timeline, by=[]).df()
+    together = timeline.co_occurrence(by=[]).df()
     counted = {(r.emotion_a, r.emotion_b): r.pairs for r in together.itertuples()}
     assert counted == {("happy", "sad"): 4, ("sad", "sad"): 3, ("happy", "neutral"): 1, ("happy", "happy"): 1}
     assert together["share"].sum() == pytest.approx(1)
@@ -285,35 +263,31 @@ def test_co_occurrence(timeline: Timeline) -> None:
 
 
 def test_an_emotion_is_named_in_any_case(timeline: Timeline) -> None:
-    assert (
-        questions.peaks(timeline, "HAPPY").fetchall() == questions.peaks(timeline, "happy").fetchall() != []
-    )
-    assert (
-        questions.episodes(timeline, "Happy").fetchall() == questions.episodes(timeline, "happy").fetchall()
-    )
+    assert timeline.peaks("HAPPY").fetchall() == timeline.peaks("happy").fetchall() != []
+    assert timeline.episodes("Happy").fetchall() == timeline.episodes("happy").fetchall()
 
 
 WRONG: dict[str, tuple[Callable[[Timeline], Any], str]] = {
-    "emotion": (lambda t: questions.episodes(t, "joy"), "there is no emotion joy; this run has angry"),
-    "threshold": (lambda t: questions.peaks(t, threshold=60), "probability is from 0 to 1"),
-    "length": (lambda t: questions.episodes(t, min_s=-1), "min_s is -1; it must be 0 or more"),
+    "emotion": (lambda t: t.episodes("joy"), "there is no emotion joy; this run has angry"),
+    "threshold": (lambda t: t.peaks(threshold=60), "probability is from 0 to 1"),
+    "length": (lambda t: t.episodes(min_s=-1), "min_s is -1; it must be 0 or more"),
     "no time": (
-        lambda t: questions.shares(t, start_s=3, end_s=1),
+        lambda t: t.shares(start_s=3, end_s=1),
         "nothing lies between a start at 3 s and an end at 1 s",
     ),
-    "interval": (lambda t: questions.shares(t, every_s=0), "every_s is 0; it must be above 0"),
-    "not a number": (lambda t: series.smooth(t, float("nan")), "must be above 0"),
-    "group": (lambda t: questions.shares(t, by=["age"]), "can be by video, person, track"),
-    "pair": (lambda t: questions.shares(t, by=["pair"]), "can't be by pair"),
+    "interval": (lambda t: t.shares(every_s=0), "every_s is 0; it must be above 0"),
+    "not a number": (lambda t: t.smooth(float("nan")), "must be above 0"),
+    "group": (lambda t: t.shares(by=["age"]), "can be by video, person, track"),
+    "pair": (lambda t: t.shares(by=["pair"]), "can't be by pair"),
     "pair's person": (
-        lambda t: questions.co_occurrence(t, by="person"),
+        lambda t: t.co_occurrence(by="person"),
         "by person; they can be by video, pair",
     ),
-    "one group": (lambda t: questions.shares(t, by="age"), "can't be by age; they can be"),
-    "person": (lambda t: questions.shares(t, person="Cy"), "knows no person Cy; it has Ann, Bo"),
-    "video": (lambda t: questions.shares(t, video="gone.mp4"), "has no video gone.mp4"),
-    "baseline": (lambda t: series.baseline(t, by="video"), "by person or track, not by video"),
-    "grid": (lambda t: series.resample(t, by="face"), "by video, person or track, not by face"),
+    "one group": (lambda t: t.shares(by="age"), "can't be by age; they can be"),
+    "person": (lambda t: t.shares(person="Cy"), "knows no person Cy; it has Ann, Bo"),
+    "video": (lambda t: t.shares(video="gone.mp4"), "has no video gone.mp4"),
+    "baseline": (lambda t: t.baseline(by="video"), "by person or track, not by video"),
+    "grid": (lambda t: t.resample(by="face"), "by video, person or track, not by face"),
 }
 
 
@@ -331,7 +305,7 @@ def owned(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
     out = write_run(tmp_path_factory.mktemp("owned") / "out", {})
     add_manifest_columns(out, dict.fromkeys(OWN, "string"))
     add_videos(out, {TALK: [["happy", "happy", "sad", "sad"], ["sad"] * 4]})
-    assign_seats(out, ["Ann", "Bo"])
+    assign_by_position(out, ["Ann", "Bo"])
     return open_timeline(out)
 
 
@@ -341,14 +315,14 @@ def test_owners_call_their_columns_as_they_like(question: Callable[..., Any], ow
 
 
 def test_one_group_needs_no_list(timeline: Timeline) -> None:
-    for question in (questions.shares, questions.co_occurrence):
+    for question in (Timeline.shares, Timeline.co_occurrence):
         assert question(timeline, by="video").fetchall() == question(timeline, by=["video"]).fetchall()
-    assert "face_a" in questions.co_occurrence(timeline, by="pair").columns
+    assert "face_a" in timeline.co_occurrence(by="pair").columns
 
 
 def test_reads_only_the_columns_it_needs(timeline: Timeline) -> None:
     """By DuckDB's own account."""
-    plan = questions.shares(timeline, by=[], video="shop.mp4").explain()
+    plan = timeline.shares(by=[], video="shop.mp4").explain()
     assert "emotion" in plan and "p_happy" in plan
     for column in ("box_x0", "frame_index", "face_px", "blur", "model_id"):
         assert column not in plan
@@ -377,11 +351,11 @@ def test_reads_only_the_parts_that_it_needs_from_a_store(store: Store, tmp_path:
         return store.answers["bytes"] - before
 
     everything = bytes_for(lambda: there.sql("SELECT * FROM tracks"))
-    shares_of_one = bytes_for(lambda: questions.shares(there, video="3.mp4"))
+    shares_of_one = bytes_for(lambda: there.shares(video="3.mp4"))
     emotions = bytes_for(lambda: there.sql("SELECT emotion, count(*) FROM tracks GROUP BY 1"))
     assert shares_of_one < everything / 4
     assert emotions < everything / 4
-    assert bytes_for(lambda: questions.peaks(there, video="3.mp4")) < everything / 4
+    assert bytes_for(lambda: there.peaks(video="3.mp4")) < everything / 4
     local = open_timeline(out)
-    for question in (questions.shares, questions.episodes, questions.peaks, series.smooth):
+    for question in (Timeline.shares, Timeline.episodes, Timeline.peaks, Timeline.smooth):
         assert question(there).fetchall() == question(local).fetchall()

@@ -9,18 +9,18 @@ import pytest
 
 from fer_batch.errors import QueryError
 from fer_batch.schema import EMOTIONS, probability_column
-from fer_batch.timeline.assign import assign_seats
-from fer_batch.timeline.queries import series
+from fer_batch.timeline.assign import assign_by_position
 from fer_batch.timeline.store import Timeline, open_timeline
 from tests.runs import Seen, write_tables
-from tests.timeline.queries.test_questions import EMPTY, GRID_S, SHOP, TALK, nothing, run_of, seen, timeline
+from tests.timeline.queries.test_questions import nothing, seen, timeline
+from tests.timeline.videos import EMPTY, GRID_S, SHOP, TALK, run_of
 
 __all__ = ["nothing", "timeline"]
 COLUMNS = [probability_column(name) for name in EMOTIONS]
 
 
 def test_a_baseline_has_no_mean(timeline: Timeline) -> None:
-    found = series.baseline(timeline).df()
+    found = timeline.baseline().df()
     differences = found[[f"d_{name}" for name in EMOTIONS]]
     assert differences.to_numpy().sum(axis=1) == pytest.approx(0, abs=1e-6)
     means = differences.groupby(found["uri"] + "/" + found["track_id"].astype(str)).mean()
@@ -37,19 +37,19 @@ def test_a_person_has_one_baseline_in_all_videos(tmp_path: Path) -> None:
         "/b.mp4": Seen(duration_s=1, moments_s=GRID_S[:5], faces=run_of(3, "sssss", 0.1)),
     }
     out = write_tables(tmp_path / "out", videos)
-    by_track = series.baseline(open_timeline(out)).df()
+    by_track = open_timeline(out).baseline().df()
     assert by_track["d_happy"].to_numpy() == pytest.approx(0, abs=1e-6)
-    assign_seats(out, ["Ann"])
-    by_person = series.baseline(open_timeline(out)).df()
+    assign_by_position(out, ["Ann"])
+    by_person = open_timeline(out).baseline().df()
     assert by_person["d_happy"].to_numpy() == pytest.approx([0.325] * 5 + [-0.325] * 5, abs=1e-6)
-    assert series.baseline(open_timeline(out), by="track").df()["d_happy"].abs().max() < 1e-6
+    assert open_timeline(out).baseline(by="track").df()["d_happy"].abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("window_s", [0.1, 0.4, 1.0, 100.0])
 def test_smoothed_is_the_mean_around(timeline: Timeline, window_s: float) -> None:
     for track in (0, 1):
         rows = timeline.to_pandas(video=TALK, track=track)
-        found = series.smooth(timeline, window_s, video=TALK, track=track).df()
+        found = timeline.smooth(window_s, video=TALK, track=track).df()
         times, probs = rows["time_s"].to_numpy(), rows[COLUMNS].to_numpy()
         near = np.abs(times[:, None] - times[None]) <= window_s / 2 + 1e-6
         wanted = (near @ probs) / near.sum(1, keepdims=True)
@@ -64,11 +64,11 @@ def test_a_grid_tells_no_face_from_not_looked_at(tmp_path: Path) -> None:
     moments_s = [t for t in GRID_S if not 1.0 <= t < 2.0]
     faces = [*run_of(0, "hhh", 0.1), *run_of(0, "ss", 0.1, first=11)]
     out = write_tables(tmp_path / "out", {"/v.mp4": Seen(duration_s=4.0, moments_s=moments_s, faces=faces)})
-    found = series.resample(open_timeline(out), 0.6).df()
-    assert seen(series.resample(open_timeline(out), 0.6), "start_s", "state", "looked", "faces") == [
+    found = open_timeline(out).resample(0.6).df()
+    assert seen(open_timeline(out).resample(0.6), "start_s", "state", "frames", "faces") == [
         (0.0, "face", 3, 3),
         (0.6, "no face", 2, 0),
-        (1.2, "not looked at", 0, 0),
+        (1.2, "not analyzed", 0, 0),
         (1.8, "face", 2, 1),
         (2.4, "face", 3, 1),
         (3.0, "no face", 3, 0),
@@ -94,7 +94,7 @@ def test_a_grid_tells_no_face_from_not_looked_at(tmp_path: Path) -> None:
     ids=["no faces", "a video", "nobody", "whoever it is", "persons", "a part"],
 )
 def test_grids(timeline: Timeline, options: Any, rows: list[Any]) -> None:
-    found = series.resample(timeline, **options).df()
+    found = timeline.resample(**options).df()
     who = found["person"].tolist() if "person" in found else [None] * len(found)
     assert list(zip(who, found["start_s"], found["state"], strict=True)) == rows
 
@@ -108,7 +108,7 @@ def test_events_are_joined_by_time(timeline: Timeline) -> None:
             "emotion": ["a", "b", "c", "d"],
         }
     )
-    found = series.join_events(timeline, events)
+    found = timeline.join_events(events)
     assert seen(found, "video", "event_emotion", "faces") == [
         ("talk.mp4", "a", 4),
         (SHOP, "b", 0),
@@ -118,15 +118,15 @@ def test_events_are_joined_by_time(timeline: Timeline) -> None:
     rows = found.df()
     assert rows["p_happy"][0] == pytest.approx((0.7 + 0.05) / 2)
     assert rows["emotion"].isna().tolist() == [False, True, True, True]
-    ann = series.join_events(timeline, events.drop_columns(["video"]), video="talk.mp4", person="Ann")
+    ann = timeline.join_events(events.drop_columns(["video"]), video="talk.mp4", person="Ann")
     assert seen(ann, "faces", "emotion")[0] == (2, "happy")
 
 
 def test_an_event_without_an_end_is_of_the_moment_that_stands_for_it(timeline: Timeline) -> None:
     events = pa.table({"time_s": [0.0, 0.19, 0.2, 0.59, 3.99, 7.0]})
-    found = series.join_events(timeline, events, video=TALK, track=0)
+    found = timeline.join_events(events, video=TALK, track=0)
     assert seen(found, "faces") == [(1,), (1,), (1,), (1,), (0,), (0,)]
-    sure = series.join_events(timeline, pa.table({"time_s": [0.6, 0.79, 0.81]}), video=TALK, track=0).df()
+    sure = timeline.join_events(pa.table({"time_s": [0.6, 0.79, 0.81]}), video=TALK, track=0).df()
     assert sure["p_happy"].to_numpy() == pytest.approx([0.9, 0.9, 0.7])
 
 
@@ -147,9 +147,9 @@ def test_an_event_without_an_end_is_of_the_moment_that_stands_for_it(timeline: T
 )
 def test_events_that_cannot_be_placed(timeline: Timeline, events: pa.Table, video: str, message: str) -> None:
     with pytest.raises(QueryError, match=message):
-        series.join_events(timeline, events, video=video)
+        timeline.join_events(events, video=video)
 
 
 def test_no_events(timeline: Timeline) -> None:
     events = pa.table({"time_s": pa.array([], pa.float64())})
-    assert series.join_events(timeline, events, video="talk.mp4").fetchall() == []
+    assert timeline.join_events(events, video="talk.mp4").fetchall() == []

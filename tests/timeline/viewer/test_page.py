@@ -14,7 +14,8 @@ from fer_batch.errors import QueryError
 from fer_batch.plotting import pick_colour
 from fer_batch.schema import EMOTIONS, probability_column
 from fer_batch.timeline.store import Timeline, open_timeline
-from fer_batch.timeline.viewer.page import NO_EMOTION, class_numbers, pack, report
+from fer_batch.timeline.viewer.page import render_report
+from fer_batch.timeline.viewer.payload import NO_EMOTION, class_numbers, pack_video
 from tests.runs import Tracks, video_id, write_run
 from tests.timeline.conftest import SECONDS, Seen, no_wider_than_the_window, write_random_run
 
@@ -56,7 +57,7 @@ def rows_of(video: dict[str, Any]) -> list[tuple[int, float, str, list[float]]]:
 @pytest.mark.parametrize("boxes", [False, True])
 def test_what_is_packed_is_what_the_tables_say(tmp_path: Path, tracks: Tracks | None, boxes: bool) -> None:
     timeline = open_timeline(write_run(tmp_path / "run", {"/a.mp4": tracks}))
-    video = unpacked(pack(timeline, video_id("/a.mp4"), boxes=boxes))
+    video = unpacked(pack_video(timeline, video_id("/a.mp4"), boxes=boxes))
     wanted = timeline.to_pandas()
     assert video["name"] == "a.mp4"
     assert video["facts"]["status"] == ("failed" if tracks is None else "ok" if tracks else "no_faces")
@@ -93,19 +94,19 @@ def test_two_hours_of_five_faces_are_less_than_3_mb(tmp_path: Path) -> None:
     write_random_run(tmp_path / "run", "/long.mp4", faces=5, moments=36_000)
     timeline = open_timeline(tmp_path / "run")
     assert timeline.sql("SELECT count(*) FROM tracks").fetchall() == [(180_000,)]
-    assert len(report(timeline, "long.mp4").encode()) < 3_000_000
+    assert len(render_report(timeline, "long.mp4").encode()) < 3_000_000
 
 
 def test_a_report_of_a_video_that_is_not_there_is_refused(watched: Path) -> None:
     with pytest.raises(QueryError, match=r"other\.mp4"):
-        report(open_timeline(watched), "other.mp4")
+        render_report(open_timeline(watched), "other.mp4")
 
 
 @pytest.fixture(scope="module")
 def talk(watched: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a report on disk."""
     path = tmp_path_factory.mktemp("report") / "talk.html"
-    path.write_text(report(open_timeline(watched), "talk.mp4"))
+    path.write_text(render_report(open_timeline(watched), "talk.mp4"))
     return path.as_uri()
 
 
@@ -282,7 +283,7 @@ def test_a_hostile_name_is_only_text(
 ) -> None:
     uri = f"/talks/{HOSTILE}"
     timeline = open_timeline(write_run(tmp_path / "run", {uri: tracks}))
-    (tmp_path / "page.html").write_text(report(timeline, uri))
+    (tmp_path / "page.html").write_text(render_report(timeline, uri))
     seen = look()
     page = seen.open((tmp_path / "page.html").as_uri())
     name = uri.rpartition("/")[2]

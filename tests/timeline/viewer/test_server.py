@@ -22,7 +22,7 @@ from fer_batch.inputs.segments import plan_segments
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import add_planning_round, create_run
 from fer_batch.schema import EMOTIONS, PROBED_SCHEMA, conform_table
-from fer_batch.timeline.viewer.server import application
+from fer_batch.timeline.viewer.server import create_app
 from tests.runs import CARD, Tracks, add_videos, answer_videos, video_id, write_run
 from tests.s3 import Store
 from tests.timeline.conftest import serving
@@ -418,4 +418,4 @@ def test_a_folder_without_a_run_is_refused(make: Any, tmp_path: Path) -> None:
     if make:
         make(tmp_path / "out")
     with pytest.raises(OutputError, match="out"):
-        application(tmp_path / "out")
+        create_app(tmp_path / "out")

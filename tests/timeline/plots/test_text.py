@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from fer_batch.timeline.plots.summary import ribbons
+from fer_batch.timeline.plots.text import format_ribbons
 
 Row = tuple[int, float, str]
 
@@ -28,12 +28,12 @@ def frame(rows: list[Row]) -> pd.DataFrame:
     ],
 )
 def test_known_ribbons(rows: list[Row], width: int, lines: list[str]) -> None:
-    assert ribbons(frame(rows), width) == lines
+    assert format_ribbons(frame(rows), width) == lines
 
 
 @pytest.mark.parametrize("width", [4, 60, 72, 200])
 def test_every_line_is_as_wide_as_asked(width: int) -> None:
     rows = [(track, 0.2 * k, "surprise") for track in range(3) for k in range(5 * track, 50)]
-    lines = ribbons(frame(rows), width)
+    lines = format_ribbons(frame(rows), width)
     assert len(lines) == 3
     assert {len(line) for line in lines} == {len("track 0  ") + width - 1}

@@ -1,0 +1,184 @@
+"""Read-only SQL over the tables of one run folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from fer_batch.errors import OutputError, QueryError
+from fer_batch.run.people import read_people
+from fer_batch.run.plan import read_run
+from fer_batch.run.snapshot import list_table_files, lock_for_reading, open_tables
+from fer_batch.schema import VIDEOS_SCHEMA
+from fer_batch.storage.atomic import is_in_store
+from fer_batch.storage.folder import open_folder
+from fer_batch.timeline.sql import STEP_S, quote_text
+from fer_batch.timeline.views import episodes_sql, summary_sql
+
+MAX_NAMES_IN_MESSAGE = 10
+"""Number of videos or persons that an error message lists."""
+VIEWS = ("tracks", "moments", "videos", "episodes", "summary")
+_ALL_PERSONS = "string_agg(DISTINCT person, ', ' ORDER BY person)"
+_PERSONS_SQL = {
+    "videos": f"(SELECT video_id, {_ALL_PERSONS} AS person FROM people GROUP BY ALL)",
+    "tracks": "people",
+    "moments": f"""(SELECT video_id, time_s, {_ALL_PERSONS} AS person FROM tracks
+        WHERE person IS NOT NULL GROUP BY ALL)""",
+}
+"""The persons of each table's rows. The order matters: the view `moments` reads the view `tracks`."""
+
+
+class Database:
+    """The views `tracks`, `moments`, `videos`, `episodes` and `summary` of a run, in one DuckDB connection.
+
+    The views show the tables as the last `finalize` before the opening left them. All have a column `person`
+    (see `fer_batch.timeline.assign`). `tracks`, `moments` and `videos` also have the columns of the
+    manifests. SQL can read nothing but these views, and write nothing. The files stay on disk while this
+    object lives, until the second `finalize` after the opening.
+    """
+
+    out: Path
+    """The run folder."""
+    classes: tuple[str, ...]
+    """The names of the emotions, in the order of the `p_…` columns."""
+    manifest_columns: list[str]
+    """The names of the columns that manifests of the run's videos added."""
+
+    def __init__(self, out: str | Path) -> None:
+        self.out = open_folder(out).absolute()
+        self._connection = duckdb.connect(":memory:")
+        self._lock = lock_for_reading(self.out)
+        tables = open_tables(self.out)
+        try:
+            names = [f.name for f in pa.schema(tables["videos"].schema().to_arrow())]
+            added = [name for name in names if name not in VIDEOS_SCHEMA.names]
+            self.manifest_columns = list(_view_names(added).values())
+            self.classes = tuple(read_run(self.out)["classes"])
+            sources = {name: self._open_source(name, tables[name]) for name in _PERSONS_SQL}
+            self._connection.register("people", self._read_people(sources["videos"]))
+            for name, source in sources.items():
+                self._create_table_view(name, source, added)
+            self._connection.execute(f"CREATE VIEW episodes AS {episodes_sql()}")
+            self._connection.execute(f"CREATE VIEW summary AS {summary_sql(self.classes)}")
+        except duckdb.Error as error:
+            raise OutputError(
+                f"Cannot read the tables in {self.out}: {_first_line(error)}. "
+                f"`fer-batch finalize {self.out}` writes them again."
+            ) from error
+        for setting in (
+            "python_enable_replacements = false",
+            "autoinstall_known_extensions = false",
+            "autoload_known_extensions = false",
+            "enable_external_access = false",  # allowed_paths cannot change after this
+            "lock_configuration = true",
+        ):
+            self._connection.execute(f"SET {setting}")
+
+    def sql(self, query: str, params: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
+        """Run one SELECT statement in DuckDB's dialect over the views.
+
+        `params` are the values of `$name` parameters. Read the result with `.df()` (pandas), `.pl()`
+        (Polars), `.to_arrow_table()` or `.fetchall()`.
+
+        Raises QueryError if `query` is not exactly one statement that only reads, or if DuckDB rejects it.
+        """
+        try:
+            statements = self._connection.extract_statements(query)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                problem = "it writes" if len(statements) == 1 else f"this has {len(statements)} statements"
+                raise QueryError(f"A query must be one SELECT statement over {', '.join(VIEWS)}; {problem}")
+            return self._connection.sql(query, params=dict(params or {}))
+        except duckdb.Error as error:
+            raise QueryError(_first_line(error)) from error
+
+    def register(self, name: str, table: pa.Table) -> None:
+        """Make an Arrow table available to SQL under `name`."""
+        self._connection.register(name, table)
+
+    def video_id(self, video: str | Path) -> str:
+        """Return the id of the video that is named by its id, path, file name, or `id` column of a manifest.
+
+        Raises QueryError if no video, or more than one, has that name.
+        """
+        name = str(video)
+        pattern = "%/" + name.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+        by_manifest_id = "OR id = $name" if "id" in self._columns_of("videos") else ""
+        matches = self.sql(
+            "SELECT video_id, uri FROM videos "
+            f"WHERE video_id = $name OR uri = $name {by_manifest_id} OR uri LIKE $pattern ESCAPE '!' "
+            "ORDER BY uri",
+            {"name": name, "pattern": pattern},
+        ).fetchall()
+        if len(matches) == 1:
+            return str(matches[0][0])
+        if not matches:
+            raise QueryError(f"{self.out} has no video {name}; the table videos lists all videos")
+        uris = ", ".join(uri for _, uri in matches[:MAX_NAMES_IN_MESSAGE])
+        more = " …" if len(matches) > MAX_NAMES_IN_MESSAGE else ""
+        raise QueryError(f"{name} matches {len(matches)} videos: {uris}{more}. Give the whole path of one.")
+
+    def step_s(self, video: str | Path) -> float | None:
+        """Return the mean interval between a video's sampled frames in seconds, None if it has none."""
+        query = f"SELECT {STEP_S} FROM videos WHERE video_id = $id"
+        step_s: float | None = self.sql(query, {"id": self.video_id(video)}).fetchall()[0][0]
+        return step_s
+
+    def _open_source(self, name: str, table: DeltaTable) -> str:
+        """Return what SQL reads a Delta table from, and allow DuckDB to read its files."""
+        files = [str(path) for path in list_table_files(self.out / name, table)]
+        if is_in_store(self.out) or not files:
+            self._connection.register(f"{name}_stored", table.to_pyarrow_dataset())
+            return f"{name}_stored"
+        row = self._connection.execute("SELECT current_setting('allowed_paths')").fetchone()
+        allowed = [*(row[0] if row and row[0] else []), *files]
+        self._connection.execute(f"SET allowed_paths = [{', '.join(map(quote_text, allowed))}]")
+        return f"read_parquet([{', '.join(map(quote_text, files))}], hive_partitioning = false)"
+
+    def _read_people(self, videos: str) -> pa.Table:
+        """Read the persons of tracks, without those of earlier versions or attempts of a video."""
+        self._connection.register("recorded_people", read_people(self.out))
+        attempt = "coalesce(current.attempt, 0)" if "attempt" in self._columns_of(videos) else "0"
+        return self._connection.sql(f"""
+            SELECT video_id, track_id, person FROM recorded_people AS recorded SEMI JOIN {videos} AS current
+            ON recorded.video_id = current.video_id AND recorded.version = current.version
+            AND recorded.attempt = {attempt}""").to_arrow_table()
+
+    def _create_table_view(self, name: str, source: str, added: Sequence[str]) -> None:
+        """Create the view of one table, with the column `person` and the columns `added` by manifests."""
+        own = [column for column in self._columns_of(source) if column not in (*added, "bucket")]
+        columns = [f'rows."{column}"' for column in own]
+        joins = ""
+        if self._connection.sql("SELECT 1 FROM people LIMIT 1").fetchall():
+            person_columns = self._columns_of(_PERSONS_SQL[name])
+            keys = [key for key in ("video_id", "track_id", "time_s") if key in person_columns]
+            same = " AND ".join(f"persons.{key} = rows.{key}" for key in keys)
+            joins += f" LEFT JOIN {_PERSONS_SQL[name]} AS persons ON {same}"
+            columns.append("persons.person")
+        else:
+            columns.append("NULL::VARCHAR AS person")
+        if name == "videos":
+            columns += [f'rows."{column}" AS "{shown}"' for column, shown in _view_names(added).items()]
+        elif added:
+            columns += [f'videos."{shown}"' for shown in _view_names(added).values()]
+            joins += " LEFT JOIN videos ON videos.video_id = rows.video_id"
+        self._connection.execute(
+            f"CREATE VIEW {name} AS SELECT {', '.join(columns)} FROM {source} AS rows{joins}"
+        )
+
+    def _columns_of(self, source: str) -> list[str]:
+        return list(self._connection.sql(f"FROM {source}").columns)
+
+
+def _view_names(added: Sequence[str]) -> dict[str, str]:
+    """Map manifest columns to their names in the views: `person` is taken."""
+    return {name: "manifest_person" if name == "person" else name for name in added}
+
+
+def _first_line(error: Exception) -> str:
+    """Return DuckDB's message with its suggestions of column and table names, in one line."""
+    first, *more = str(error).strip().split("\n")
+    hints = [line.strip() for line in more if line.startswith(("Candidate bindings:", "Did you mean"))]
+    return " ".join([first, *hints])

@@ -1,0 +1,83 @@
+"""Ribbons: the faces of one video over time."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fer_batch.errors import QueryError
+from fer_batch.timeline.database import Database
+from fer_batch.timeline.names import file_name, natural_key, shorten
+from fer_batch.timeline.plots.bins import bin_videos
+from fer_batch.timeline.plots.drawing import (
+    GREY,
+    WIDTH_IN,
+    colour_classes,
+    draw_legend,
+    draw_letters,
+    draw_raster,
+    draw_title,
+    draw_unsampled,
+    find_highest,
+    find_runs,
+    label_time,
+    sample_times,
+    stack_classes,
+)
+from fer_batch.timeline.sql import FACE, LENGTH_S
+
+MAX_BINS = 400
+"""Bins of a video: three pixels each."""
+MAX_FACES = 12
+
+
+def plot_ribbons(database: Database, video: str | Path) -> Figure:
+    """Draw a lane over time for each face of a video: its most probable emotion above all probabilities.
+
+    The upper ribbon has the emotion with the highest mean probability, the lower one the stacked means of
+    all. At most the `MAX_FACES` faces that are seen longest have a lane.
+
+    Raises QueryError if no frame of the video was analyzed.
+    """
+    video_id = database.video_id(video)
+    uri, length_s, problem = database.sql(
+        f"SELECT uri, {LENGTH_S}, CASE WHEN coalesce(moments, 0) = 0 THEN coalesce(error, status) END "
+        "FROM videos WHERE video_id = $video",
+        {"video": video_id},
+    ).fetchall()[0]
+    if problem is not None:
+        raise QueryError(f"Cannot plot {uri}: no frame was analyzed ({problem})")
+    rows = database.sql(
+        f"SELECT {FACE} AS face, count(*) OVER () AS faces FROM tracks WHERE video_id = $video "
+        f"GROUP BY face ORDER BY count(*) DESC, min(time_s), face LIMIT {MAX_FACES}",
+        {"video": video_id},
+    ).fetchall()
+    faces = sorted((face for face, _ in rows), key=natural_key)
+    lanes = max(len(faces), 1)
+    bins = bin_videos(database, [video_id], MAX_BINS, faces)[video_id]
+    end_s = max(length_s, float(bins.end_s[-1]))
+    lane_in = 0.85 if len(faces) <= 6 else 0.5
+    figure = Figure(figsize=(WIDTH_IN, 1.5 + lane_in * lanes), layout="constrained")
+    axes = figure.subplots()
+    times_s = sample_times(end_s)
+    for lane, face in enumerate(faces):
+        means = bins.means_at(times_s, face)
+        highest = find_highest(means)
+        draw_raster(axes, stack_classes(means, database.classes), (0, end_s), (lane + 0.92, lane + 0.4))
+        colours = colour_classes(highest, database.classes)[None]
+        draw_raster(axes, colours, (0, end_s), (lane + 0.38, lane + 0.08))
+        draw_letters(axes, highest, end_s, lane + 0.23, min(0.3 * lane_in * 72 * 0.75, 9), database.classes)
+    gaps = find_runs(bins.find(times_s) < 0)
+    for start, end in gaps:
+        draw_unsampled(axes, times_s[start] - times_s[0], times_s[end - 1] + times_s[0], -0.02, lanes)
+    if not faces:
+        axes.text(end_s / 2, 0.5, "no face was found", ha="center", va="center", color=GREY)
+    axes.set(xlim=(0, end_s), ylim=(lanes, -0.02))
+    axes.set_yticks(np.arange(len(faces)) + 0.5, [shorten(face) for face in faces], parse_math=False)
+    label_time(axes, end_s)
+    count = rows[0][1] if rows else 0
+    limit = f"; the {len(faces)} faces seen longest of {count:,}" if count > len(faces) else ""
+    subtitle = f"above the most probable emotion, below the probabilities of all{limit}"
+    draw_title(figure, file_name(uri), subtitle)
+    draw_legend(figure, database.classes, unsampled=bool(gaps))
+    return figure

@@ -1,0 +1,71 @@
+"""The rows of `tracks` that a query reads: of a video, a person, a track, a part of the time."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from fer_batch.errors import QueryError
+from fer_batch.timeline.database import MAX_NAMES_IN_MESSAGE, Database
+
+
+class FaceFilter(TypedDict, total=False):
+    """Keyword arguments that every query takes; rows must match all that are given and not None."""
+
+    video: str | Path | None
+    """The id, path or file name of a video."""
+    person: str | None
+    """A name that `fer-batch assign` gave."""
+    track: int | None
+    start_s: float | None
+    """Seconds of the video: rows from here on."""
+    end_s: float | None
+    """Seconds of the video: rows before this."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A condition on rows of `tracks` in SQL, with the values of its parameters."""
+
+    where: str
+    params: dict[str, Any]
+
+
+def select_faces(database: Database, **filters: Unpack[FaceFilter]) -> Selection:
+    """Return the condition under which a row of `tracks` matches all filters.
+
+    Raises QueryError if the run has no such video or person, or if `start_s` is after `end_s`.
+    """
+    video, person, track = filters.get("video"), filters.get("person"), filters.get("track")
+    start_s, end_s = filters.get("start_s"), filters.get("end_s")
+    if start_s is not None and end_s is not None and start_s > end_s:
+        raise QueryError(f"The start must not be after the end, got start {start_s:g} s and end {end_s:g} s")
+    if person is not None:
+        _check_person(database, person)
+    params = {
+        "video": None if video is None else database.video_id(video),
+        "person": person,
+        "track": None if track is None else int(track),
+        "start_s": None if start_s is None else float(start_s),
+        "end_s": None if end_s is None else float(end_s),
+    }
+    conditions = {
+        "video": "video_id = $video",
+        "person": "person = $person",
+        "track": "track_id = $track",
+        "start_s": "time_s >= $start_s",
+        "end_s": "time_s < $end_s",
+    }
+    params = {name: value for name, value in params.items() if value is not None}
+    return Selection(" AND ".join(conditions[name] for name in params) or "true", params)
+
+
+def _check_person(database: Database, person: str) -> None:
+    rows = database.sql("SELECT DISTINCT person FROM people ORDER BY 1").fetchall()
+    persons = [name for (name,) in rows]
+    if person not in persons:
+        hint = (
+            f"it has {', '.join(persons[:MAX_NAMES_IN_MESSAGE])}"
+            if persons
+            else "name persons with `fer-batch assign`"
+        )
+        raise QueryError(f"{database.out} has no person {person}; {hint}")

@@ -1,0 +1,127 @@
+"""Pieces of SQL that several queries share, and checks of query arguments."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fer_batch.errors import QueryError
+from fer_batch.schema import probability_column
+
+if TYPE_CHECKING:
+    from fer_batch.timeline.database import Database
+
+STEP_S = "read_s / nullif(moments, 0)"
+"""Mean interval in seconds between the sampled frames of a row of `videos`. A sampled frame stands for it."""
+LENGTH_S = "greatest(coalesce(duration_s, 0), coalesce(read_s, 0))"
+"""Length in seconds of a row of `videos`: what its container says, or what was read if that is more."""
+MAX_GAP_STEPS = 1.5
+"""A face that is not seen for more steps than this has left: an episode ends, a box disappears."""
+FACE = "coalesce(person, 'track ' || track_id)"
+"""A face's name within its video."""
+FACE_WITH_URI = "coalesce(person, 'track ' || track_id || ' of ' || uri)"
+"""A face's name among those of several videos."""
+GROUP_COLUMNS = {
+    "video": ("video_id", "uri"),
+    "person": ("person",),
+    "track": ("video_id", "uri", "track_id"),
+}
+"""The columns of each group that `by` may name, besides columns of a manifest."""
+TIME_TOLERANCE_S = 1e-6
+"""Seconds, or shares of an interval, by which 3 × 0.2 may miss 0.6."""
+
+
+def quote_text(text: str) -> str:
+    """Return a text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def quote_name(name: str) -> str:
+    """Return a column name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def class_literals(database: "Database") -> list[tuple[str, str]]:
+    """Return each emotion's name as an SQL literal, with the column of its probability."""
+    return [(quote_text(name), probability_column(name)) for name in database.classes]
+
+
+def probability_columns(database: "Database") -> list[str]:
+    return [probability_column(name) for name in database.classes]
+
+
+def most_probable_sql(database: "Database", columns: Sequence[str] | None = None) -> str:
+    """Return an expression for the emotion whose column is the highest; the first of equal ones.
+
+    `columns` has one column for each emotion; by default the columns of probabilities.
+    """
+    columns = columns or probability_columns(database)
+    names = ", ".join(map(quote_text, database.classes))
+    listed = ", ".join(columns)
+    return f"if({columns[0]} IS NULL, NULL, [{names}][list_position([{listed}], greatest({listed}))])"
+
+
+def interval_sql(every_s: float) -> str:
+    """Return an expression for the number of the interval that `time_s` is in."""
+    return f"floor(time_s / {check_positive(every_s, 'every_s')} + {TIME_TOLERANCE_S})::BIGINT"
+
+
+def videos_sql(params: dict[str, object]) -> str:
+    """Return a subquery that numbers videos in order of their uris: columns `video_id` and `place`.
+
+    It has one row if `params` selects a `video`. Sorting and grouping by number takes half the time that
+    sorting by id takes.
+    """
+    chosen = " WHERE video_id = $video" if "video" in params else ""
+    return f"(SELECT video_id, row_number() OVER (ORDER BY uri) - 1 AS place FROM videos{chosen})"
+
+
+def list_groups(by: str | Sequence[str]) -> list[str]:
+    """Return `by` as a list: one group may be given as a string."""
+    return [by] if isinstance(by, str) else list(by)
+
+
+def group_columns(
+    database: "Database", by: str | Sequence[str], without: Sequence[str] = (), extra: Sequence[str] = ()
+) -> list[str]:
+    """Return the columns of `tracks` that rows are grouped by.
+
+    `without` names groups that are not allowed. `extra` names groups that are allowed but have no column.
+    """
+    names = [name for name in list_groups(by) if name not in extra]
+    manifest = [name for name in database.manifest_columns if name not in (*GROUP_COLUMNS, *extra)]
+    allowed = [*(name for name in GROUP_COLUMNS if name not in without), *extra, *manifest]
+    unknown = [name for name in names if name not in allowed]
+    if unknown:
+        raise QueryError(f"Cannot group by {', '.join(unknown)}; allowed are {', '.join(allowed)}")
+    columns = [column for name in names for column in GROUP_COLUMNS.get(name, (quote_name(name),))]
+    return list(dict.fromkeys(columns))
+
+
+def check_emotion(database: "Database", emotion: str) -> str:
+    """Return an emotion's name as the run spells it; case does not matter.
+
+    Raises QueryError if the run has no such emotion.
+    """
+    if emotion in database.classes:
+        return emotion
+    names = {name.lower(): name for name in database.classes}
+    if emotion.lower() not in names:
+        raise QueryError(f"There is no emotion {emotion}; this run has {', '.join(database.classes)}")
+    return names[emotion.lower()]
+
+
+def check_positive(value: float, name: str) -> float:
+    if not 0 < value < float("inf"):
+        raise QueryError(f"{name} must be above 0, got {value:g}")
+    return float(value)
+
+
+def check_not_negative(value: float, name: str) -> float:
+    if not 0 <= value < float("inf"):
+        raise QueryError(f"{name} must be 0 or more, got {value:g}")
+    return float(value)
+
+
+def check_threshold(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise QueryError(f"The threshold must be between 0 and 1, got {value:g}")
+    return float(value)
