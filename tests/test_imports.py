@@ -65,6 +65,7 @@ PLACES = {
         "evaluation/*.py",
         "training/tune/plots.py",
         "timeline/plots/*.py",
+        "timeline/store.py",
         "video/canvas.py",
     ],
     "captum": ["evaluation/explain/*.py"],

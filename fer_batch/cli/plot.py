@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from fer_batch.storage.folder import open_folder, parse_file_path
+from fer_batch.storage.folder import check_outside_run, open_folder, parse_file_path
 
 EXAMPLES = """\
 examples:
@@ -56,7 +56,7 @@ def add_commands(commands: Any) -> None:
 
 def run_plot(options: argparse.Namespace) -> int:
     """Run the command `plot`."""
-    from fer_batch.timeline.plots.files import check_figure_path, write_figure
+    from fer_batch.plotting import SCREEN_DPI, save_figure
     from fer_batch.timeline.store import open_timeline
 
     kind = options.kind or ("ribbons" if options.video else "strip")
@@ -71,7 +71,7 @@ def run_plot(options: argparse.Namespace) -> int:
     ):
         if given and kind != of:
             options.parser.error(f"{name} is for --kind {of}")
-    check_figure_path(options.output, options.out)
+    check_outside_run(options.output, options.out)
     timeline = open_timeline(options.out)
     if kind == "strip":
         figure = timeline.plot_strip(options.emotion, absolute=options.absolute)
@@ -79,5 +79,5 @@ def run_plot(options: argparse.Namespace) -> int:
         figure = timeline.plot_shares(options.video, by_person=options.by_person)
     else:
         figure = timeline.plot_ribbons(options.video)
-    write_figure(figure, options.output)
+    save_figure(figure, options.output, SCREEN_DPI)
     return 0

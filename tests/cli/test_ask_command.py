@@ -54,11 +54,11 @@ def test_options_reach_the_question(out: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["episodes", "OUT", "joy"], "there is no emotion joy"),
-        (["smooth", "OUT", "--window", "0"], "window_s is 0.0; it must be above 0"),
+        (["episodes", "OUT", "joy"], "There is no emotion joy"),
+        (["smooth", "OUT", "--window", "0"], "window_s must be above 0, got 0"),
         (["smooth", "OUT", "--window", "wide"], "invalid float value: 'wide'"),
-        (["shares", "OUT", "--by", "age"], "can't be by age"),
-        (["join", "OUT", "gone.srt"], "there is no file gone.srt"),
+        (["shares", "OUT", "--by", "age"], "Cannot group by age"),
+        (["join", "OUT", "gone.srt"], "There is no file gone.srt"),
         (["love", "OUT"], "invalid choice: 'love'"),
         (["shares", "gone"], "there is no folder"),
         (["shares", "OUT", "--output", "OUT/x.csv"], "lies in the run itself"),

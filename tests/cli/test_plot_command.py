@@ -57,7 +57,7 @@ def test_a_run_in_a_store_is_drawn_too(store: Store, tmp_path: Path) -> None:
         (["--by-person", "-o", "x.png"], "--by-person is for --kind shares"),
         (["a.mp4", "--emotion", "sad", "-o", "x.png"], "--emotion is for --kind strip"),
         (["--kind", "shares", "--by-person", "-o", "x.png"], "fer-batch assign"),
-        (["-o", "x.gif"], "name a .png or a .svg"),
+        (["-o", "x.gif"], "use one of .png, .svg"),
         ([], "-o"),
     ],
 )

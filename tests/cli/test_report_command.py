@@ -40,7 +40,7 @@ def test_a_video_may_be_named_as_anywhere(
         ("nothing.mp4", "page.html", "no video nothing.mp4"),
         ("monday.mp4", "page.html", "2 videos"),
         ("empty.mp4", "page.pdf", ".html"),
-        ("empty.mp4", "nowhere/page.html", "can't be written"),
+        ("empty.mp4", "nowhere/page.html", "Cannot write"),
     ],
 )
 def test_what_cannot_be_made_is_one_line(

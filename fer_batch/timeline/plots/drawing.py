@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from fer_batch.plotting import abbreviate_classes, pick_colour, pick_text_colour
-from fer_batch.timeline.names import shorten
+from fer_batch.plotting import abbreviate_classes, pick_colour, pick_text_colour, shorten_name
 
 WIDTH_IN = 10.0
 PLOT_WIDTH_IN = 7.6
@@ -123,7 +122,7 @@ def style_axes(axes: Axes) -> None:
 
 def draw_title(figure: Figure, title: str, subtitle: str) -> None:
     """Write a title in two lines."""
-    text = f"{shorten(title, 90)}\n{subtitle}"
+    text = f"{shorten_name(title, 90)}\n{subtitle}"
     figure.suptitle(text, x=0.01, ha="left", fontsize=10, color=INK, parse_math=False)
 
 

@@ -9,14 +9,13 @@ import numpy as np
 import pyarrow.compute as pc
 
 from fer_batch.errors import DecodeError, InputError, OutputError, QueryError
-from fer_batch.plotting import abbreviate_classes, pick_colour, pick_text_colour
+from fer_batch.plotting import abbreviate_classes, pick_colour, pick_text_colour, shorten_name
 from fer_batch.run.plan import read_planned_videos
 from fer_batch.schema import probability_column
 from fer_batch.storage.archives import split_member
 from fer_batch.storage.folder import check_outside_run
 from fer_batch.storage.media import uri_to_path
 from fer_batch.timeline.database import Database
-from fer_batch.timeline.names import shorten
 from fer_batch.timeline.plots.bins import bin_videos
 from fer_batch.timeline.sql import FACE, MAX_GAP_STEPS, STEP_S
 from fer_batch.video.canvas import Box, Canvas, text_mask
@@ -111,7 +110,7 @@ class _Faces:
             {"video": video},
         ).fetchnumpy()
         number = {name: np.ma.filled(values, np.nan) for name, values in rows.items() if name != "face"}
-        self.names = [shorten(name, LONGEST_NAME) for name in rows["face"].tolist()]
+        self.names = [shorten_name(name, LONGEST_NAME) for name in rows["face"].tolist()]
         self.confidence = number["confidence"]
         self.probabilities = np.stack([number[probability_column(name)] for name in self.classes], axis=1)
         self.time_s, self.next_s = number["time_s"], number["next_s"]

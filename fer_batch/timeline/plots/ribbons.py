@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fer_batch.errors import QueryError
+from fer_batch.plotting import new_figure, shorten_name
 from fer_batch.timeline.database import Database
-from fer_batch.timeline.names import file_name, natural_key, shorten
+from fer_batch.timeline.names import file_name, natural_key
 from fer_batch.timeline.plots.bins import bin_videos
 from fer_batch.timeline.plots.drawing import (
     GREY,
@@ -57,7 +58,7 @@ def plot_ribbons(database: Database, video: str | Path) -> Figure:
     bins = bin_videos(database, [video_id], MAX_BINS, faces)[video_id]
     end_s = max(length_s, float(bins.end_s[-1]))
     lane_in = 0.85 if len(faces) <= 6 else 0.5
-    figure = Figure(figsize=(WIDTH_IN, 1.5 + lane_in * lanes), layout="constrained")
+    figure = new_figure(WIDTH_IN, 1.5 + lane_in * lanes)
     axes = figure.subplots()
     times_s = sample_times(end_s)
     for lane, face in enumerate(faces):
@@ -73,7 +74,7 @@ def plot_ribbons(database: Database, video: str | Path) -> Figure:
     if not faces:
         axes.text(end_s / 2, 0.5, "no face was found", ha="center", va="center", color=GREY)
     axes.set(xlim=(0, end_s), ylim=(lanes, -0.02))
-    axes.set_yticks(np.arange(len(faces)) + 0.5, [shorten(face) for face in faces], parse_math=False)
+    axes.set_yticks(np.arange(len(faces)) + 0.5, [shorten_name(face) for face in faces], parse_math=False)
     label_time(axes, end_s)
     count = rows[0][1] if rows else 0
     limit = f"; the {len(faces)} faces seen longest of {count:,}" if count > len(faces) else ""

@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fer_batch.errors import QueryError
-from fer_batch.plotting import abbreviate_classes, pick_colour, pick_text_colour
+from fer_batch.plotting import abbreviate_classes, new_figure, pick_colour, pick_text_colour, shorten_name
 from fer_batch.schema import probability_column
 from fer_batch.timeline.database import Database
-from fer_batch.timeline.names import file_name, natural_key, shorten
+from fer_batch.timeline.names import file_name, natural_key
 from fer_batch.timeline.plots.drawing import (
     WIDTH_IN,
     choose_text,
@@ -58,7 +58,7 @@ def plot_shares(database: Database, video: str | Path | None = None, *, by_perso
     counts = {name: n for name, _, _, n, _ in rows}
     names = sorted(counts, key=natural_key)
     bar_in = 0.34 if len(names) <= 20 else 0.24
-    figure = Figure(figsize=(WIDTH_IN, 1.4 + bar_in * len(names)), layout="constrained")
+    figure = new_figure(WIDTH_IN, 1.4 + bar_in * len(names))
     axes = figure.subplots()
     left = np.zeros(len(names))
     size = bar_in * 72 * 0.38
@@ -73,7 +73,7 @@ def plot_shares(database: Database, video: str | Path | None = None, *, by_perso
         axes.bar_label(bars, texts, label_type="center", fontsize=size, color=ink, parse_math=False)
         left += width
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
-    labels = [f"{shorten(file_name(n) if bar == 'uri' else n)}  ({counts[n]:,})" for n in names]
+    labels = [f"{shorten_name(file_name(n) if bar == 'uri' else n)}  ({counts[n]:,})" for n in names]
     axes.set_yticks(range(len(names)), labels, fontsize=bar_in * 26, parse_math=False)
     label_shares(axes, "of the sampled frames that show the face (their number in brackets)")
     kind = "persons" if by_person else "videos" if video is None else "faces"

@@ -5,8 +5,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from fer_batch.errors import QueryError
+from fer_batch.plotting import new_figure, shorten_name
 from fer_batch.timeline.database import Database
-from fer_batch.timeline.names import file_name, shorten
+from fer_batch.timeline.names import file_name
 from fer_batch.timeline.plots.bins import bin_videos
 from fer_batch.timeline.plots.drawing import (
     LINE,
@@ -50,7 +51,7 @@ def plot_strip(database: Database, emotion: str | None = None, *, absolute: bool
     longest_s = max(lengths_s) or 1.0
     end = longest_s if absolute else 1.0
     row_in = 0.3 if len(rows) <= 30 else 0.2
-    figure = Figure(figsize=(WIDTH_IN, 1.6 + row_in * len(rows)), layout="constrained")
+    figure = new_figure(WIDTH_IN, 1.6 + row_in * len(rows))
     axes = figure.subplots()
     unsampled = False
     image = None
@@ -78,7 +79,7 @@ def plot_strip(database: Database, emotion: str | None = None, *, absolute: bool
             Rectangle((0, row + 0.08), length_s * scale, 0.84, fill=False, edgecolor=LINE, linewidth=0.5)
         )
     axes.set(xlim=(0, end), ylim=(len(rows), 0))
-    labels = [shorten(file_name(uri)) for _, uri, *_ in rows]
+    labels = [shorten_name(file_name(uri)) for _, uri, *_ in rows]
     axes.set_yticks(np.arange(len(rows)) + 0.5, labels, fontsize=row_in * 28, parse_math=False)
     if absolute:
         label_time(axes, end)

@@ -37,7 +37,7 @@ def baseline(
     return database.sql(
         f"""WITH numbered AS MATERIALIZED {videos_sql(selection.params)},
         selected AS (
-            SELECT place, track_id, time_s, emotion, {", ".join(columns)}
+            SELECT numbered.place, track_id, time_s, emotion, {", ".join(columns)}
             FROM tracks JOIN numbered USING (video_id) WHERE {selection.where}
         ),
         sums AS (SELECT place, track_id, count(*) AS n, {sums} FROM selected GROUP BY ALL),

@@ -43,14 +43,12 @@ def peaks(
     return database.sql(
         f"""WITH numbered AS MATERIALIZED {videos_sql(selection.params)},
         candidates AS (
-            SELECT place, track_id, {name} AS emotion, time_s, {probability} AS probability
+            SELECT numbered.place, track_id, {name} AS emotion, time_s, {probability} AS probability
             FROM tracks JOIN numbered USING (video_id)
             WHERE {selection.where} AND {probability} >= {check_threshold(threshold)}
         ),
         peaks AS (
             FROM candidates
-            QUALIFY probability > coalesce(max(probability) OVER before, -1)
-            AND probability >= coalesce(max(probability) OVER after, -1)
             WINDOW before AS (
                 PARTITION BY {partition} ORDER BY time_s
                 RANGE BETWEEN {around_s} PRECEDING AND {TIME_TOLERANCE_S} PRECEDING
@@ -58,6 +56,8 @@ def peaks(
                 PARTITION BY {partition} ORDER BY time_s
                 RANGE BETWEEN {TIME_TOLERANCE_S} FOLLOWING AND {around_s} FOLLOWING
             )
+            QUALIFY probability > coalesce(max(probability) OVER before, -1)
+            AND probability >= coalesce(max(probability) OVER after, -1)
         )
         SELECT video_id, uri, track_id, people.person, emotion, time_s, probability
         FROM peaks JOIN numbered USING (place) JOIN (SELECT video_id, uri FROM videos) USING (video_id)

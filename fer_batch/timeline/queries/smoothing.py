@@ -34,10 +34,10 @@ def smooth(
     return database.sql(
         f"""WITH numbered AS MATERIALIZED {videos_sql(selection.params)},
         smoothed AS (
-            SELECT place, track_id, time_s, {means}, count(*) OVER around AS moments
+            SELECT numbered.place, track_id, time_s, {means}, count(*) OVER around AS moments
             FROM tracks JOIN numbered USING (video_id) WHERE {selection.where}
             WINDOW around AS (
-                PARTITION BY place, track_id ORDER BY time_s
+                PARTITION BY numbered.place, track_id ORDER BY time_s
                 RANGE BETWEEN {half_s} PRECEDING AND {half_s} FOLLOWING
             )
         )

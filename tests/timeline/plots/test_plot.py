@@ -1,4 +1,4 @@
-"""Pictures: what they show is what the tables say, also of what was not looked at, in colour and in grey."""
+"""Pictures: what they show is what the tables say, also of what was not analyzed, in colour and in grey."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +13,14 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from fer_batch.config import AnalyzeConfig
-from fer_batch.errors import OutputError, QueryError
-from fer_batch.plotting import pick_colour
+from fer_batch.errors import QueryError
+from fer_batch.plotting import SCREEN_DPI, pick_colour, save_figure
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import create_run
 from fer_batch.run.results import write_bundle
 from fer_batch.schema import EMOTIONS, RESULTS_SCHEMA, pack_bundle
 from fer_batch.timeline.assign import assign_from_csv
 from fer_batch.timeline.plots.bins import bin_videos
-from fer_batch.timeline.plots.files import DPI, check_figure_path, write_figure
 from fer_batch.timeline.plots.ribbons import MAX_FACES
 from fer_batch.timeline.plots.shares import MAX_BARS
 from fer_batch.timeline.plots.strip import MAX_VIDEOS
@@ -44,7 +43,7 @@ def timeline(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
 
 @pytest.fixture(scope="module")
 def gappy(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
-    """One face, of whom the moments at 0.4 and 0.6 s were not looked at."""
+    """One face, of whom the moments at 0.4 and 0.6 s were not analyzed."""
     out = tmp_path_factory.mktemp("gappy") / "run"
     out.mkdir()
     create_run(out, AnalyzeConfig(), CARD, bucket_s=1e6)
@@ -79,7 +78,7 @@ def emotions_at(axes: Axes, places: Sequence[tuple[float, float]]) -> list[str |
 
 
 def hatched(axes: Axes) -> list[tuple[float, float]]:
-    """From when to when it was not looked at, in units of the axis."""
+    """From when to when it was not analyzed, in units of the axis."""
     found = [p for p in axes.patches if isinstance(p, Rectangle) and p.get_hatch()]
     return [(round(p.get_x(), 2), round(p.get_x() + p.get_width(), 2)) for p in found]
 
@@ -139,13 +138,13 @@ def test_ribbons_tell_no_face_from_not_looked_at(gappy: Timeline) -> None:
     (axes,) = figure.axes
     assert emotions_at(axes, [(0.1, 0.2), (0.6, 0.2), (0.9, 0.2)]) == ["happy", None, "happy"]
     assert hatched(axes) == [pytest.approx((0.53, 0.8), abs=0.01)]  # a moment stands for 1 / 3 s there
-    assert meanings(figure)[7:] == ["no face", "not looked at"]
+    assert meanings(figure)[7:] == ["no face", "not analyzed"]
 
 
 def test_ribbons_of_no_face_say_so(timeline: Timeline) -> None:
     (axes,) = timeline.plot_ribbons(video_id("/talks/empty.mp4")).axes
     assert words(axes) == ["no face was found"]
-    with pytest.raises(QueryError, match=r"broken.mp4 has no moment that was looked at \(no index\)"):
+    with pytest.raises(QueryError, match=r"broken.mp4: no frame was analyzed \(no index\)"):
         timeline.plot_ribbons(video_id("/talks/broken.mp4"))
 
 
@@ -175,7 +174,7 @@ def test_strip_of_one_emotion_shows_its_probability(timeline: Timeline) -> None:
     assert row[0] == pytest.approx((0.9 + 0.1 / 6) / 2)  # of two faces
     assert row[-1] == pytest.approx(0.1 / 6)
     assert np.isnan(np.ma.filled(axes.images[3].get_array(), np.nan)).all()
-    with pytest.raises(QueryError, match="joy is no emotion of this model: angry, disgust"):
+    with pytest.raises(QueryError, match="There is no emotion joy; this run has angry, disgust"):
         timeline.plot_strip("joy")
 
 
@@ -220,7 +219,7 @@ def test_a_picture_is_written_the_same_each_time(timeline: Timeline, tmp_path: P
     paths = [tmp_path / f"{name}{suffix}" for name in ("one", "two")]
     for path in paths:
         figure = timeline.plot_strip()
-        write_figure(figure, path)
+        save_figure(figure, path, SCREEN_DPI)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in paths]
     if suffix == ".svg":
@@ -228,7 +227,7 @@ def test_a_picture_is_written_the_same_each_time(timeline: Timeline, tmp_path: P
         assert b"<script" not in paths[0].read_bytes()
     else:
         width, height = figure.get_size_inches()
-        assert Image.open(paths[0]).size == (round(width * DPI), round(height * DPI))
+        assert Image.open(paths[0]).size == (round(width * SCREEN_DPI), round(height * SCREEN_DPI))
 
 
 def test_letters_in_pictures_fit_their_runs(timeline: Timeline) -> None:
@@ -242,19 +241,6 @@ def test_letters_in_pictures_fit_their_runs(timeline: Timeline) -> None:
                 place = text.get_window_extent()
                 if text.get_text() and place.x0 < middle < place.x1 and inside.y0 < place.y0 < inside.y1:
                     assert inside.x0 <= place.x0 < place.x1 <= inside.x1
-
-
-@pytest.mark.parametrize(
-    ("name", "message"), [("x.jpg", "name a .png or a .svg"), ("x", ".png"), ("run/x.png", "in the run")]
-)
-def test_a_file_that_is_not_written_is_told(tmp_path: Path, name: str, message: str) -> None:
-    with pytest.raises(OutputError, match=message):
-        check_figure_path(tmp_path / name, tmp_path / "run")
-
-
-def test_a_folder_that_is_not_there_is_told(timeline: Timeline, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="can't be written: No such file"):
-        write_figure(timeline.plot_strip(), tmp_path / "no" / "x.png")
 
 
 def test_persons_have_lanes_and_bars_of_their_own(tmp_path: Path) -> None:
@@ -276,7 +262,7 @@ def test_strange_names_leave_a_picture_whole(tmp_path: Path) -> None:
     assign_from_csv(out, tmp_path / "people.csv")
     timeline = open_timeline(out)
     for figure in (timeline.plot_ribbons(video_id("/a.mp4")), timeline.plot_shares(by_person=True)):
-        write_figure(figure, tmp_path / "x.svg")
+        save_figure(figure, tmp_path / "x.svg")
         elements = [element.tag for element in ElementTree.parse(tmp_path / "x.svg").iter()]
         assert "script" not in "".join(elements)
         assert rows(figure.axes[0])[0].startswith("--><script>  $\\frac$")

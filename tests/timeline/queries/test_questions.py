@@ -268,26 +268,26 @@ def test_an_emotion_is_named_in_any_case(timeline: Timeline) -> None:
 
 
 WRONG: dict[str, tuple[Callable[[Timeline], Any], str]] = {
-    "emotion": (lambda t: t.episodes("joy"), "there is no emotion joy; this run has angry"),
-    "threshold": (lambda t: t.peaks(threshold=60), "probability is from 0 to 1"),
-    "length": (lambda t: t.episodes(min_s=-1), "min_s is -1; it must be 0 or more"),
+    "emotion": (lambda t: t.episodes("joy"), "There is no emotion joy; this run has angry"),
+    "threshold": (lambda t: t.peaks(threshold=60), "The threshold must be between 0 and 1, got 60"),
+    "length": (lambda t: t.episodes(min_s=-1), "min_s must be 0 or more, got -1"),
     "no time": (
         lambda t: t.shares(start_s=3, end_s=1),
-        "nothing lies between a start at 3 s and an end at 1 s",
+        "got start 3 s and end 1 s",
     ),
-    "interval": (lambda t: t.shares(every_s=0), "every_s is 0; it must be above 0"),
+    "interval": (lambda t: t.shares(every_s=0), "every_s must be above 0, got 0"),
     "not a number": (lambda t: t.smooth(float("nan")), "must be above 0"),
-    "group": (lambda t: t.shares(by=["age"]), "can be by video, person, track"),
-    "pair": (lambda t: t.shares(by=["pair"]), "can't be by pair"),
+    "group": (lambda t: t.shares(by=["age"]), "allowed are video, person, track"),
+    "pair": (lambda t: t.shares(by=["pair"]), "Cannot group by pair"),
     "pair's person": (
         lambda t: t.co_occurrence(by="person"),
-        "by person; they can be by video, pair",
+        "by person; allowed are video, pair",
     ),
-    "one group": (lambda t: t.shares(by="age"), "can't be by age; they can be"),
-    "person": (lambda t: t.shares(person="Cy"), "knows no person Cy; it has Ann, Bo"),
+    "one group": (lambda t: t.shares(by="age"), "Cannot group by age; allowed"),
+    "person": (lambda t: t.shares(person="Cy"), "has no person Cy; it has Ann, Bo"),
     "video": (lambda t: t.shares(video="gone.mp4"), "has no video gone.mp4"),
-    "baseline": (lambda t: t.baseline(by="video"), "by person or track, not by video"),
-    "grid": (lambda t: t.resample(by="face"), "by video, person or track, not by face"),
+    "baseline": (lambda t: t.baseline(by="video"), "by person or track, got"),
+    "grid": (lambda t: t.resample(by="face"), "by video, person or track, got by face"),
 }
 
 

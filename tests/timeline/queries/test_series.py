@@ -134,12 +134,12 @@ def test_an_event_without_an_end_is_of_the_moment_that_stands_for_it(timeline: T
     ("events", "video", "message"),
     [
         (pa.table({"start_s": [0.0], "end_s": [1.0]}), None, "no column video"),
-        (pa.table({"at": [0.0]}), "talk.mp4", "the columns at; they need start_s and end_s, or time_s"),
+        (pa.table({"at": [0.0]}), "talk.mp4", "need the columns start_s and end_s, or time_s; got at"),
         (pa.table({"time_s": ["soon"]}), "talk.mp4", "numbers of seconds"),
         (
             pa.table({"start_s": [0.0, 5.0], "end_s": [0.0, 2.0]}),
             TALK,
-            "event 2 is from 5 to 2 s; end_s must",
+            "got an event from 5 to 2 s .event 2",
         ),
         (pa.table({"time_s": [1.0], "video": ["gone.mp4"]}), None, "has no video gone.mp4"),
     ],
