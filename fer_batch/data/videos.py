@@ -30,6 +30,7 @@ from fer_batch.errors import InputError, OutputError
 from fer_batch.inputs.listing import VIDEO_SUFFIXES
 from fer_batch.storage.atomic import write_json, write_parquet
 from fer_batch.video.reader import TIME_TOLERANCE_S
+from fer_batch.video.segment import Segment
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import SegmentFaces, extract_faces
 
@@ -232,9 +233,7 @@ def _extract_all(
 def _extract(uri: Path, file: Path, video: str, label: str, settings: dict[str, Any]) -> str | None:
     """One video to its file of clips; returns why it can't be read, where it can't."""
     config = AnalyzeConfig(fps=settings["rate_hz"])
-    whole = {"uri": str(uri), "index": 0, "segments": 1, "first_pts": None, "offset": None}
-    bounds = dict.fromkeys(("start_s", "end_s", "core_start_s", "core_end_s"), 0.0)
-    seen = extract_faces(whole | bounds, config, _detector(config), settings["crop_scale"])
+    seen = extract_faces(Segment.whole(uri), config, _detector(config), settings["crop_scale"])
     if not seen.frames:
         return seen.error or "no frame could be read"
     notes = {"status": seen.status, "error": seen.error or ""}
@@ -246,8 +245,8 @@ def _extract(uri: Path, file: Path, video: str, label: str, settings: dict[str, 
 
 
 def _rows(seen: SegmentFaces, video: str, label: str, settings: dict[str, Any]) -> pa.Table:
-    tracks = np.array([face["track"] for face in seen.faces], np.int64)
-    times = np.array([face["time_s"] for face in seen.faces], np.float64)
+    tracks = np.array([face.track for face in seen.faces], np.int64)
+    times = np.array([face.time_s for face in seen.faces], np.float64)
     rows = [
         {
             "video": video,

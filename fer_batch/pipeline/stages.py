@@ -25,6 +25,7 @@ from fer_batch.schema import (
     unpack_bundles,
 )
 from fer_batch.timing import StageTimer
+from fer_batch.video.segment import Segment
 from fer_batch.vision.crop import CROP_SIZE
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import extract_faces
@@ -54,7 +55,14 @@ class FacesStage:
         return pa.Table.from_pylist([self._faces(segment)], schema=FACES_SCHEMA)
 
     def _faces(self, segment: dict[str, Any]) -> dict[str, Any]:
-        seen = extract_faces(segment, self.config, self.detector, self.crop_scale, self.ahead, self.heartbeat)
+        seen = extract_faces(
+            Segment.from_row(segment),
+            self.config,
+            self.detector,
+            self.crop_scale,
+            self.ahead,
+            self.heartbeat,
+        )
         self.timer.add(seen.timer)
         return {
             **{name: segment[name] for name in FACES_SCHEMA.names if name in segment},
@@ -62,8 +70,8 @@ class FacesStage:
             "error": seen.error,
             "read_s": seen.read_s,
             "frames": seen.frames,
-            "moments": seen.moments,
-            "faces": seen.faces,
+            "moments": [moment.to_dict() for moment in seen.moments],
+            "faces": [face.to_dict() for face in seen.faces],
             "crops": seen.crops.tobytes(),
             "decode_s": seen.timer.wall_s["decode"],
             "detect_s": seen.timer.wall_s["detect"] + seen.timer.wall_s["track"],

@@ -1,6 +1,4 @@
-"""Face boxes to the crops that the model was trained on: grey 48×48 squares, framed as FER2013's images
-are.
-"""
+"""Cut faces to grey 48×48 squares, framed like the images of FER2013."""
 
 import numpy as np
 from PIL import Image
@@ -9,21 +7,22 @@ from fer_batch.video.planes import Picture
 
 CROP_SIZE = 48
 REDUCING_GAP = 2.0
-"""Large faces are first shrunk by a whole number, to this many times the crop: it can't be seen."""
+"""A larger face is first shrunk by a whole number to this multiple of the crop. The loss is invisible."""
 
 
 def crop_faces(picture: Picture, boxes: np.ndarray, scale: float, pixel_aspect: float = 1.0) -> np.ndarray:
-    """A picture and `(n, 4)` xyxy boxes in its pixels to `(n, 48, 48) uint8` grey, cut from the luma.
+    """Cut `(n, 4)` xyxy boxes, in pixels of the picture, to `(n, 48, 48) uint8` grey crops.
 
-    A crop is a square (of what is seen: pixels are `pixel_aspect` as wide as high) about its box's centre,
-    `scale` times the box's height; where it leaves the frame, the frame's edge is repeated.
+    A crop is a square around the centre of its box, `scale` times as high as the box. `pixel_aspect` is the
+    width of a pixel over its height; the square is square on the screen. Outside the frame, its edge is
+    repeated.
     """
     crops = np.empty((len(boxes), CROP_SIZE, CROP_SIZE), np.uint8)
-    for number, (x0, y0, x1, y1) in enumerate(np.asarray(boxes, np.float64)):
-        half = max(scale * (y1 - y0) / 2, 0.5)
-        wide = half / pixel_aspect
+    for index, (x0, y0, x1, y1) in enumerate(np.asarray(boxes, np.float64)):
+        half_height = max(scale * (y1 - y0) / 2, 0.5)
+        half_width = half_height / pixel_aspect
         x, y = (x0 + x1) / 2, (y0 + y1) / 2
-        crops[number] = _crop(picture, x - wide, y - half, x + wide, y + half)
+        crops[index] = _crop(picture, x - half_width, y - half_height, x + half_width, y + half_height)
     return crops
 
 

@@ -1,7 +1,7 @@
-"""What `detect` takes from facenet-pytorch and torchvision, imported without torch's compiler.
+"""Import MTCNN from facenet-pytorch, and NMS from torchvision, without torch's compiler.
 
-torchvision imports the compiler for one function that it may want on a GPU: 900 modules, a second and 150 MB
-in each worker. Here that is put off until somebody calls the function.
+torchvision imports the compiler for one function that it may need on a GPU: 900 modules, one second and
+150 MB in each worker. Here a stand-in module delays that import until the function is called.
 """
 
 import importlib
@@ -11,39 +11,39 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-COMPILER, WANTED = "torch._dynamo", "torch._dynamo.utils"
+COMPILER, COMPILER_UTILS = "torch._dynamo", "torch._dynamo.utils"
 
 
-class _Later(ModuleType):
-    """Stands for a module, whose functions import it when they are called."""
+class _LazyModule(ModuleType):
+    """Stand in for the module; its functions import the module when they are called."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if COMPILER in sys.modules:  # it is being imported after all
-            return getattr(self._itself(), name)
+        if COMPILER in sys.modules:  # some other code imports the compiler now
+            return getattr(self._load(), name)
 
-        def called(*args: Any, **named: Any) -> Any:
-            return getattr(self._itself(), name)(*args, **named)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return getattr(self._load(), name)(*args, **kwargs)
 
-        return called
+        return call
 
-    def _itself(self) -> ModuleType:
-        if sys.modules.get(WANTED) is self:
-            del sys.modules[WANTED]
-        return importlib.import_module(WANTED)
+    def _load(self) -> ModuleType:
+        if sys.modules.get(COMPILER_UTILS) is self:
+            del sys.modules[COMPILER_UTILS]
+        return importlib.import_module(COMPILER_UTILS)
 
 
 @contextmanager
 def _without_compiler() -> Iterator[None]:
-    stand_in = _Later(WANTED)
+    stand_in = _LazyModule(COMPILER_UTILS)
     if COMPILER not in sys.modules:
-        sys.modules[WANTED] = stand_in
+        sys.modules[COMPILER_UTILS] = stand_in
     try:
         yield
     finally:
-        if sys.modules.get(WANTED) is stand_in:
-            del sys.modules[WANTED]
+        if sys.modules.get(COMPILER_UTILS) is stand_in:
+            del sys.modules[COMPILER_UTILS]
 
 
 with _without_compiler():

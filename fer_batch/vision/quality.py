@@ -1,12 +1,13 @@
-"""How good a look at a face is: sharpness and pose."""
+"""Measure how well a face can be seen: sharpness and pose."""
 
 import numpy as np
 
 
 def measure_sharpness(crops: np.ndarray) -> np.ndarray:
-    """`(n, h, w) uint8` grey crops to `(n,) float32`: variance of the Laplacian, 0 (blank, blurred) upwards.
+    """Return the variance of the Laplacian of `(n, h, w) uint8` grey crops, `(n,) float32`.
 
-    After Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".
+    Blank and blurred crops have values near 0; there is no upper limit. After Pech-Pacheco et al. 2000,
+    "Diatom autofocusing in brightfield microscopy".
     """
     grey = crops.astype(np.float32)
     centre = grey[:, 1:-1, 1:-1]
@@ -15,19 +16,19 @@ def measure_sharpness(crops: np.ndarray) -> np.ndarray:
 
 
 def estimate_roll_deg(landmarks: np.ndarray) -> np.ndarray:
-    """`(n, 5, 2)` landmarks to `(n,) float32` degrees, -180 to 180: the line of the eyes, clockwise in the
-    picture.
+    """Return the angle of the line through the eyes of `(n, 5, 2)` landmarks, `(n,) float32`.
+
+    Degrees from -180 to 180, clockwise in the picture.
     """
     line = landmarks[:, 1] - landmarks[:, 0]
     return np.degrees(np.arctan2(line[:, 1], line[:, 0])).astype(np.float32)
 
 
 def estimate_yaw(landmarks: np.ndarray) -> np.ndarray:
-    """`(n, 5, 2)` landmarks to `(n,) float32`: how far the nose stands off the middle of the eyes, along
-    their line.
+    """Return the distance of the nose from the middle of the eyes, along their line, `(n,) float32`.
 
-    In units of half the distance of the eyes: 0 is frontal, -1 and 1 are the nose under the left or the
-    right eye of the picture; clipped to -3…3.
+    `landmarks` is `(n, 5, 2)`. The unit is half the distance between the eyes: 0 is a frontal face, -1 and 1
+    have the nose under the left or right eye of the picture. Values are clipped to -3…3.
     """
     line = landmarks[:, 1] - landmarks[:, 0]
     middle = (landmarks[:, 0] + landmarks[:, 1]) / 2

@@ -15,6 +15,7 @@ from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.video.reader import Reading, read_segment
+from fer_batch.video.segment import Segment
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import extract_faces
 
@@ -71,7 +72,7 @@ def look(path: Path, detect: bool) -> dict:
     read_s = 0.0
     for segment in plan_segments(videos, CONFIG, 1.0, "model", 1).to_pylist():
         if detect:
-            found = extract_faces(segment, CONFIG, _detector(), 0.96)
+            found = extract_faces(Segment.from_row(segment), CONFIG, _detector(), 0.96)
             state, error, seen = found.status, found.error, len(found.moments)
             read_s = max(read_s, found.read_s)
             faces += len(found.faces)

@@ -24,6 +24,7 @@ from fer_batch.pipeline.analyze import analyze
 from fer_batch.run.verify import verify_run
 from fer_batch.runtime import ray_session
 from fer_batch.video.reader import MAX_STREAMS, read_info
+from fer_batch.video.segment import Segment
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import extract_faces
 from tests.conftest import SAMPLE, write_video
@@ -312,11 +313,11 @@ def test_faces_keep_their_places_where_the_size_of_the_picture_changes(
 def faces_of(path: Path) -> np.ndarray:
     """Time and box, as shares, of each face: `(n, 5)`, by time and from left to right."""
     video = probe_videos(list_videos([str(path)]).sources)
-    (segment,) = plan_segments(video, CONFIG, 1.0, "model", 1).to_pylist()
+    (segment,) = Segment.from_table(plan_segments(video, CONFIG, 1.0, "model", 1))
     found = extract_faces(segment, CONFIG, FaceDetector(CONFIG.min_face, CONFIG.min_score), 0.96)
     assert found.status == "ok"
     columns = ("time_s", "box_x0", "box_y0", "box_x1", "box_y1")
-    return np.array(sorted([face[name] for name in columns] for face in found.faces))
+    return np.array(sorted([getattr(face, name) for name in columns] for face in found.faces))
 
 
 def test_of_two_videos_the_first_is_read(tmp_path: Path) -> None:

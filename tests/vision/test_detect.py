@@ -1,13 +1,18 @@
-"""Faces in frames: none where there are none, and the same ones whatever the size and shape of the frame."""
+"""Face detection in frames, images and around boxes."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fer_batch.errors import ConfigError, InputError
 from fer_batch.video.planes import Picture
-from fer_batch.vision.detect import NO_FACES, PATCHES, Detections, FaceDetector, join_detections
+from fer_batch.vision.detect import BATCH_PATCHES, FaceDetector
+from fer_batch.vision.detections import NO_FACES, Detections, join_detections
 
 HOPPER, COLLINS = 0, 1
+BATCH = BATCH_PATCHES["cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,7 @@ def find(detector: FaceDetector, image: np.ndarray, pixel_aspect: float = 1.0) -
     return found
 
 
-def by_place(found: Detections) -> np.ndarray:
+def sort_boxes(found: Detections) -> np.ndarray:
     return found.boxes[np.argsort(found.boxes[:, 0])]
 
 
@@ -38,12 +43,12 @@ def assert_empty(found: Detections) -> None:
     assert found.boxes.dtype == found.scores.dtype == found.landmarks.dtype == np.float32
 
 
-def test_no_faces_are_empty_arrays() -> None:
+def test_no_faces_have_empty_arrays() -> None:
     assert_empty(NO_FACES)
 
 
 @pytest.mark.parametrize("grey", [0, 128, 255])
-def test_a_blank_frame_has_no_faces(detector: FaceDetector, grey: int) -> None:
+def test_blank_frame_has_no_faces(detector: FaceDetector, grey: int) -> None:
     assert_empty(find(detector, np.full((360, 640, 3), grey, np.uint8)))
 
 
@@ -52,7 +57,7 @@ def test_a_blank_frame_has_no_faces(detector: FaceDetector, grey: int) -> None:
     ("height", "width"), [(1, 1), (1, 640), (11, 11), (12, 12), (13, 13), (20, 400), (400, 20), (30, 24)]
 )
 @pytest.mark.parametrize("pixel_aspect", [0.5, 1.0, 2.0])
-def test_tiny_and_narrow_frames_do_no_harm(
+def test_tiny_and_narrow_frames_are_accepted(
     detector: FaceDetector, frame: np.ndarray, height: int, width: int, kind: str, pixel_aspect: float
 ) -> None:
     images = {
@@ -66,17 +71,15 @@ def test_tiny_and_narrow_frames_do_no_harm(
 
 
 @pytest.mark.parametrize("side", [47, 48, 94, 147, 307])
-def test_faces_as_high_as_the_frame_can_be_asked_for(side: int) -> None:
+def test_min_face_can_be_the_whole_height(side: int) -> None:
     assert_empty(find(FaceDetector(min_face=1.0, min_score=0.9), np.zeros((side, side, 3), np.uint8)))
 
 
-def test_the_sample_has_two_faces_with_their_features_in_place(
-    detector: FaceDetector, frame: np.ndarray
-) -> None:
+def test_sample_has_two_faces_with_landmarks_in_place(detector: FaceDetector, frame: np.ndarray) -> None:
     found = find(detector, frame)
     assert len(found.scores) == 2
     assert ((found.scores >= 0.9) & (found.scores <= 1)).all()
-    centres = (by_place(found)[:, :2] + by_place(found)[:, 2:]) / 2
+    centres = (sort_boxes(found)[:, :2] + sort_boxes(found)[:, 2:]) / 2
     assert centres[HOPPER] == pytest.approx([165, 208], abs=15)
     assert centres[COLLINS] == pytest.approx([477, 157], abs=15)
     for box, points in zip(found.boxes, found.landmarks, strict=True):
@@ -87,7 +90,7 @@ def test_the_sample_has_two_faces_with_their_features_in_place(
         assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
 
 
-def test_a_frame_has_the_same_faces_whatever_came_before_it(
+def test_faces_do_not_depend_on_earlier_frames(
     detector: FaceDetector, sample_frames: list[np.ndarray]
 ) -> None:
     first = find(detector, sample_frames[0])
@@ -102,29 +105,29 @@ def test_a_frame_has_the_same_faces_whatever_came_before_it(
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 180), (960, 540), (2560, 1440)])
-def test_faces_are_in_pixels_of_the_frame_whatever_its_size(
+def test_boxes_scale_with_the_frame(
     detector: FaceDetector, frame: np.ndarray, width: int, height: int
 ) -> None:
-    expected = by_place(find(detector, frame)) / [640, 360, 640, 360]
-    found = by_place(find(detector, resized(frame, width, height))) / [width, height, width, height]
+    expected = sort_boxes(find(detector, frame)) / [640, 360, 640, 360]
+    found = sort_boxes(find(detector, resized(frame, width, height))) / [width, height, width, height]
     assert found == pytest.approx(expected, abs=0.03)
 
 
 @pytest.mark.parametrize(
     ("width", "height", "pixel_aspect"), [(320, 360, 2.0), (640, 180, 0.5), (480, 360, 4 / 3)]
 )
-def test_faces_are_in_lines_of_the_frame_whatever_the_shape_of_its_pixels(
+def test_boxes_are_in_square_pixels(
     detector: FaceDetector, frame: np.ndarray, width: int, height: int, pixel_aspect: float
 ) -> None:
     wide = find(detector, frame)
     found = find(detector, resized(frame, width, height), pixel_aspect)
     size = np.full(2, height / 360)
-    assert by_place(found) / np.tile(size, 2) == pytest.approx(by_place(wide), abs=12)
+    assert sort_boxes(found) / np.tile(size, 2) == pytest.approx(sort_boxes(wide), abs=12)
     order, wide_order = np.argsort(found.boxes[:, 0]), np.argsort(wide.boxes[:, 0])
     assert found.landmarks[order] / size == pytest.approx(wide.landmarks[wide_order], abs=8)
 
 
-def test_a_higher_score_may_be_asked_for(frame: np.ndarray) -> None:
+def test_min_score_selects_faces(frame: np.ndarray) -> None:
     detector = FaceDetector(min_face=0.2, min_score=0.0)
     every = find(detector, frame).scores
     detector.min_score = float(np.sort(every)[-1])
@@ -132,23 +135,21 @@ def test_a_higher_score_may_be_asked_for(frame: np.ndarray) -> None:
     assert find(detector, frame).scores.tolist() == [every.max()]
 
 
-def test_faces_much_smaller_than_asked_for_are_not_found(frame: np.ndarray) -> None:
+def test_min_face_excludes_smaller_faces(frame: np.ndarray) -> None:
     small = np.full((360, 640, 3), 90, np.uint8)
     small[130:220, 240:400] = resized(frame, 160, 90)
     assert len(find(FaceDetector(min_face=0.05, min_score=0.9), small).scores) == 2
     assert_empty(find(FaceDetector(min_face=0.5, min_score=0.9), small))
 
 
-def test_a_face_that_leaves_the_frame_may_have_a_box_beyond_it(
-    detector: FaceDetector, frame: np.ndarray
-) -> None:
-    found = by_place(find(detector, np.ascontiguousarray(frame[:, 115:])))
+def test_box_of_a_cut_off_face_extends_beyond_the_frame(detector: FaceDetector, frame: np.ndarray) -> None:
+    found = sort_boxes(find(detector, np.ascontiguousarray(frame[:, 115:])))
     assert len(found) == 2
     assert found[HOPPER, 0] < 0
     assert found[COLLINS, 2] < 525
 
 
-def test_a_landscape_without_people_has_no_faces(detector: FaceDetector) -> None:
+def test_landscape_has_no_faces(detector: FaceDetector) -> None:
     rows, columns = np.indices((360, 640))
     hills = 120 + 60 * np.sin(columns / 70) + 40 * np.cos(rows / 40 + columns / 110)
     image = np.stack([hills * 0.7, hills, np.where(rows < 120, 220, hills * 0.5)], axis=2)
@@ -161,12 +162,12 @@ def same(one: Detections, other: Detections) -> bool:
     )
 
 
-def test_no_pictures_have_no_faces(detector: FaceDetector) -> None:
+def test_no_pictures_give_no_results(detector: FaceDetector) -> None:
     assert detector.search([]) == detector.refine([], []) == detector.search_near([], []) == []
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_what_shares_a_batch_changes_no_face(
+def test_faces_do_not_depend_on_the_batch(
     detector: FaceDetector, sample_frames: list[np.ndarray], count: int
 ) -> None:
     pictures = [
@@ -185,8 +186,8 @@ def test_what_shares_a_batch_changes_no_face(
         assert same(near, detector.search_near([pictures[number]], [given[number]])[0])
 
 
-@pytest.mark.parametrize("count", [1, PATCHES["cpu"] - 1, PATCHES["cpu"], PATCHES["cpu"] + 1])
-def test_how_many_boxes_are_looked_at_changes_no_answer(
+@pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, BATCH + 1])
+def test_refined_boxes_do_not_depend_on_the_batch(
     detector: FaceDetector, frame: np.ndarray, count: int
 ) -> None:
     picture = Picture.from_rgb(frame)
@@ -197,7 +198,7 @@ def test_how_many_boxes_are_looked_at_changes_no_answer(
         assert same(alone, together.take(np.array([number])))
 
 
-def test_a_box_that_is_nearly_right_is_made_right(detector: FaceDetector, frame: np.ndarray) -> None:
+def test_refine_corrects_a_shifted_box(detector: FaceDetector, frame: np.ndarray) -> None:
     picture, found = Picture.from_rgb(frame), find(detector, frame)
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
     off = found.boxes + np.tile(0.1 * sides, 2).astype(np.float32)
@@ -207,9 +208,7 @@ def test_a_box_that_is_nearly_right_is_made_right(detector: FaceDetector, frame:
     assert refined.landmarks == pytest.approx(found.landmarks, abs=5)
 
 
-def test_what_is_no_face_scores_low_and_stands_in_its_place(
-    detector: FaceDetector, frame: np.ndarray
-) -> None:
+def test_refine_scores_a_box_without_a_face_low(detector: FaceDetector, frame: np.ndarray) -> None:
     face = find(detector, frame).boxes[:1]
     (refined,) = detector.refine(
         [Picture.from_rgb(frame)], [np.concatenate([np.float32([[0, 0, 60, 60]]), face])]
@@ -220,7 +219,7 @@ def test_what_is_no_face_scores_low_and_stands_in_its_place(
 
 @pytest.mark.parametrize("share", [(0.0, 0.0), (0.8, 0.0), (-0.6, 0.7), (0.0, -0.8)])
 @pytest.mark.parametrize("size", [0.75, 1.0, 1.3])
-def test_a_face_is_found_near_where_it_was(
+def test_search_near_finds_a_moved_face(
     detector: FaceDetector, frame: np.ndarray, share: tuple[float, float], size: float
 ) -> None:
     whole = find(detector, frame).take(np.array([0]))
@@ -231,14 +230,14 @@ def test_a_face_is_found_near_where_it_was(
     assert np.abs(found.boxes - whole.boxes).max(axis=1).min() < 0.15 * side
 
 
-def test_a_box_beyond_the_frame_does_no_harm(detector: FaceDetector, frame: np.ndarray) -> None:
+def test_boxes_outside_the_frame_are_accepted(detector: FaceDetector, frame: np.ndarray) -> None:
     far = np.float32([[-500, -500, -400, -400], [0, 0, 2000, 2000], [700, 100, 800, 200], [5, 5, 5, 5]])
     (refined,) = detector.refine([Picture.from_rgb(frame)], [far])
     assert np.isfinite(refined.boxes).all()
     assert np.isfinite(detector.search_near([Picture.from_rgb(frame)], [far])[0].boxes).all()
 
 
-def test_parts_are_joined_in_their_order() -> None:
+def test_join_detections_keeps_the_order() -> None:
     assert_empty(join_detections([]))
     one = Detections(
         boxes=np.ones((1, 4), np.float32),
@@ -247,3 +246,65 @@ def test_parts_are_joined_in_their_order() -> None:
     )
     assert join_detections([NO_FACES, one, one]).scores.tolist() == [1, 1]
     assert_empty(one.take(np.zeros(1, bool)))
+
+
+# Public API
+
+
+def test_detect_returns_typed_faces_from_left_to_right(detector: FaceDetector, frame: np.ndarray) -> None:
+    hopper, collins = detector.detect(frame)
+    assert hopper.box[0] < collins.box[0]
+    assert hopper.to_dict() == {
+        "box": list(hopper.box),
+        "score": hopper.score,
+        "landmarks": {
+            name: list(point)
+            for name, point in zip(
+                ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth"), hopper.landmarks, strict=True
+            )
+        },
+    }
+    expected = find(detector, frame).sort_by_x()
+    assert np.float32([face.box for face in (hopper, collins)]).tolist() == expected.boxes.tolist()
+
+
+def test_detect_accepts_paths_bytes_images_arrays_and_lists(
+    detector: FaceDetector, frame: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "frame.png"
+    Image.fromarray(frame).save(path)
+    faces = detector.detect(frame)
+    grey = np.asarray(Image.fromarray(frame).convert("L"))
+    assert detector.detect(path) == faces
+    assert detector.detect([str(path), path.read_bytes(), Image.fromarray(frame)] * 4) == [faces] * 12
+    assert [len(found) for found in detector.detect([grey, np.zeros((20, 900, 3), np.uint8)])] == [2, 0]
+    assert detector.detect([]) == []
+
+
+def test_detect_applies_the_exif_orientation(
+    detector: FaceDetector, frame: np.ndarray, tmp_path: Path
+) -> None:
+    turned, exif = Image.fromarray(frame).transpose(Image.Transpose.ROTATE_90), Image.Exif()
+    exif[0x0112] = 6  # turn 90° clockwise to display
+    turned.save(tmp_path / "turned.png", exif=exif)
+    assert detector.detect(tmp_path / "turned.png") == detector.detect(frame)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("missing.jpg", "Cannot read missing.jpg: "),
+        (b"text", "Cannot read the image: "),
+        (np.zeros((2, 48, 48), np.uint8), r"got uint8 of shape \(2, 48, 48\); pass several images as a list"),
+        (np.zeros((48, 48, 3)), "got float64 of shape"),
+    ],
+)
+def test_unreadable_image_raises_input_error(detector: FaceDetector, image: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        detector.detect([image])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(("min_face", "min_score"), [(0.0, 0.8), (1.1, 0.8), (0.05, 1.0), (0.05, -0.1)])
+def test_threshold_out_of_range_raises_config_error(min_face: float, min_score: float) -> None:
+    with pytest.raises(ConfigError, match="must be"):
+        FaceDetector(min_face, min_score)

@@ -1,13 +1,11 @@
-"""Which face is which: overlap, shot cuts, and tracks that keep their faces apart."""
-
-import itertools
+"""IoU of boxes, and the assignment of faces to tracks."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_batch.vision.track import Tracker, compute_iou, is_shot_cut, match_tracks
+from fer_batch.vision.track import Tracker, compute_iou, match_tracks
 
 NO_BOXES = np.zeros((0, 4))
 STEP_S = 0.2
@@ -30,7 +28,7 @@ def both(*boxes: np.ndarray) -> np.ndarray:
     return np.concatenate(boxes)
 
 
-# Overlap
+# IoU
 
 
 @pytest.mark.parametrize(
@@ -50,7 +48,7 @@ def both(*boxes: np.ndarray) -> np.ndarray:
         ([[0, 0, 1, 1], [5, 5, 7, 7]], [[5, 5, 7, 7], [0, 0, 1, 1], [9, 9, 10, 10]], [[0, 1, 0], [1, 0, 0]]),
     ],
 )
-def test_overlap_is_intersection_over_union(a: np.ndarray, b: np.ndarray, expected: np.ndarray) -> None:
+def test_iou_is_intersection_over_union(a: np.ndarray, b: np.ndarray, expected: np.ndarray) -> None:
     result = compute_iou(np.asarray(a, float), np.asarray(b, float))
     assert result.shape == np.shape(expected)
     assert result == pytest.approx(np.asarray(expected, float))
@@ -58,7 +56,7 @@ def test_overlap_is_intersection_over_union(a: np.ndarray, b: np.ndarray, expect
 
 @settings(deadline=None)
 @given(a=box_lists(), b=box_lists())
-def test_overlap_is_symmetric_and_a_share(a: np.ndarray, b: np.ndarray) -> None:
+def test_iou_is_symmetric_and_between_0_and_1(a: np.ndarray, b: np.ndarray) -> None:
     result = compute_iou(a, b)
     assert result.shape == (len(a), len(b))
     assert result == pytest.approx(compute_iou(b, a).T)
@@ -67,73 +65,17 @@ def test_overlap_is_symmetric_and_a_share(a: np.ndarray, b: np.ndarray) -> None:
 
 @settings(deadline=None)
 @given(boxes=box_lists())
-def test_a_box_overlaps_itself_wholly(boxes: np.ndarray) -> None:
+def test_iou_of_a_box_with_itself_is_1(boxes: np.ndarray) -> None:
     assert np.diag(compute_iou(boxes, boxes)) == pytest.approx(np.ones(len(boxes)))
 
 
 @settings(deadline=None)
 @given(a=box_lists(), b=box_lists(), x=coordinates, y=coordinates, scale=st.floats(0.1, 10))
-def test_overlap_does_not_depend_on_where_and_how_large_the_picture_is(
+def test_iou_does_not_depend_on_place_and_scale(
     a: np.ndarray, b: np.ndarray, x: float, y: float, scale: float
 ) -> None:
     move = np.array([x, y, x, y])
     assert compute_iou(a * scale + move, b * scale + move) == pytest.approx(compute_iou(a, b), abs=1e-6)
-
-
-# Cuts
-
-SCENE = np.tile(np.linspace(40, 200, 32), (18, 1))
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [
-        (np.zeros((18, 32)), np.zeros((18, 32)), False),
-        (SCENE, SCENE, False),
-        (SCENE, SCENE + 30, False),
-        (SCENE, SCENE * 0.5, False),
-        (SCENE * 0.3, SCENE, False),
-        (SCENE, SCENE[:, ::-1], True),
-        (SCENE, 255 - SCENE, True),
-        (SCENE.astype(np.uint8), SCENE.astype(np.uint8), False),
-        (SCENE.astype(np.uint8), SCENE[:, ::-1].astype(np.uint8), True),
-    ],
-)
-def test_another_picture_is_a_cut_and_other_light_on_the_same_is_none(
-    before: np.ndarray, after: np.ndarray, expected: bool
-) -> None:
-    assert is_shot_cut(before, after) is expected
-
-
-@pytest.mark.parametrize("grey", [0, 128, 255])
-@pytest.mark.parametrize(
-    "where",
-    [np.s_[:, :3], np.s_[:, -3:], np.s_[-3:, 6:26], np.s_[:, :6], np.s_[:, -6:]],
-    ids=["a tenth, left", "a tenth, right", "a caption", "a fifth, left", "a fifth, right"],
-)
-def test_something_that_comes_into_a_still_picture_is_no_cut(where: tuple, grey: int) -> None:
-    after = SCENE.copy()
-    after[where] = grey
-    assert not is_shot_cut(SCENE, after)
-    assert not is_shot_cut(after, SCENE)
-
-
-def test_a_slow_fade_is_no_cut_at_any_step() -> None:
-    fade = [SCENE * (1 - step / 10) for step in (*range(8), *range(7, -1, -1))]
-    assert not any(is_shot_cut(before, after) for before, after in itertools.pairwise(fade))
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_a_cut_is_one_in_either_direction(seed: int) -> None:
-    before, after = np.random.default_rng(seed).uniform(0, 255, (2, 18, 32))
-    assert is_shot_cut(before, after) == is_shot_cut(after, before)
-    assert not is_shot_cut(before, before)
-
-
-def test_noise_of_a_camera_is_no_cut() -> None:
-    noise = np.random.default_rng(0).normal(0, 10, SCENE.shape)
-    assert not is_shot_cut(SCENE, SCENE + noise)
 
 
 # Tracks
@@ -152,41 +94,41 @@ def test_noise_of_a_camera_is_no_cut() -> None:
         ([[0.1, 0.2, 0.9], [0.3, 0.1, 0.9]], [(0, 2), (1, 0)]),
     ],
 )
-def test_what_goes_together_has_the_largest_sum(
+def test_matches_have_the_largest_sum(
     score: np.ndarray | list[list[float]], expected: list[tuple[int, int]]
 ) -> None:
     assert match_tracks(np.asarray(score, float)) == expected
 
 
-def test_moments_without_faces_give_no_tracks_and_use_no_ids() -> None:
+def test_frames_without_faces_use_no_ids() -> None:
     tracker = Tracker(0.5)
-    for moment in range(3):
-        tracks = tracker.update(moment * STEP_S, NO_BOXES)
+    for frame in range(3):
+        tracks = tracker.update(frame * STEP_S, NO_BOXES)
         assert tracks.shape == (0,)
         assert tracks.dtype == np.int64
     assert tracker.update(1.0, box(100)).tolist() == [0]
 
 
-def test_boxes_of_the_detector_are_taken_as_they_are() -> None:
+def test_float32_and_empty_boxes_are_accepted() -> None:
     tracker = Tracker(0.5)
     assert tracker.update(0.0, np.zeros((0, 4), np.float32)).tolist() == []
     assert tracker.update(0.2, box(100).astype(np.float32)).tolist() == [0]
     assert tracker.update(0.4, np.zeros(0)).tolist() == []
 
 
-def test_a_face_that_stays_is_one_track() -> None:
+def test_still_face_is_one_track() -> None:
     tracker = Tracker(0.5)
     assert [tracker.update(n * STEP_S, box(100)).tolist() for n in range(5)] == [[0]] * 5
 
 
-def test_ids_rise_from_zero_and_none_is_given_twice() -> None:
+def test_ids_rise_from_zero_and_are_unique() -> None:
     tracker = Tracker(0.5)
     assert tracker.update(0.0, both(box(100), box(400), box(700))).tolist() == [0, 1, 2]
     assert tracker.update(0.2, both(box(1000), box(700), box(100))).tolist() == [3, 2, 0]
     assert tracker.update(9.0, both(box(100), box(400))).tolist() == [4, 5]
 
 
-def test_the_order_of_boxes_does_not_matter() -> None:
+def test_order_of_boxes_does_not_matter() -> None:
     tracker = Tracker(0.5)
     tracker.update(0.0, both(box(100), box(400)))
     assert tracker.update(0.2, both(box(405), box(95))).tolist() == [1, 0]
@@ -194,44 +136,44 @@ def test_the_order_of_boxes_does_not_matter() -> None:
 
 @settings(deadline=None)
 @given(data=st.data(), gap_s=st.floats(0.2, 5.0))
-def test_two_faces_that_stay_apart_never_swap_ids(data: st.DataObject, gap_s: float) -> None:
+def test_separate_faces_never_swap_ids(data: st.DataObject, gap_s: float) -> None:
     tracker = Tracker(gap_s)
     left, right = np.array([150.0, 200.0]), np.array([600.0, 200.0])
     steps = st.tuples(st.floats(-40, 40), st.floats(-40, 40)).map(np.array)
-    for moment in range(data.draw(st.integers(2, 25), label="moments")):
+    for frame in range(data.draw(st.integers(2, 25), label="frames")):
         left = np.clip(left + data.draw(steps), [50, 50], [250, 400])
         right = np.clip(right + data.draw(steps), [500, 50], [700, 400])
-        order = [0, 1] if moment == 0 else data.draw(st.permutations([0, 1]))
+        order = [0, 1] if frame == 0 else data.draw(st.permutations([0, 1]))
         faces = both(box(*left), box(*right))[order]
-        assert tracker.update(moment * STEP_S, faces).tolist() == order
+        assert tracker.update(frame * STEP_S, faces).tolist() == order
 
 
 @settings(deadline=None)
 @given(data=st.data())
-def test_a_neighbour_that_hides_and_returns_never_takes_the_others_id(data: st.DataObject) -> None:
+def test_face_that_hides_and_returns_keeps_its_id(data: st.DataObject) -> None:
     tracker = Tracker(10.0)
     tracker.update(0.0, both(box(150), box(600)))
-    for moment in range(1, data.draw(st.integers(2, 15))):
+    for frame in range(1, data.draw(st.integers(2, 15))):
         seen = [n for n in (0, 1) if data.draw(st.booleans())]
         faces = both(NO_BOXES, *[box((150, 600)[n]) for n in seen])
-        assert tracker.update(moment * STEP_S, faces).tolist() == seen
+        assert tracker.update(frame * STEP_S, faces).tolist() == seen
 
 
-def test_faces_side_by_side_keep_their_ids_while_both_drift_the_same_way() -> None:
+def test_adjacent_faces_keep_their_ids_while_both_move() -> None:
     tracker = Tracker(0.5)
-    for moment in range(20):
-        faces = both(box(100 + 20 * moment), box(190 + 20 * moment))
-        assert tracker.update(moment * STEP_S, faces).tolist() == [0, 1]
+    for frame in range(20):
+        faces = both(box(100 + 20 * frame), box(190 + 20 * frame))
+        assert tracker.update(frame * STEP_S, faces).tolist() == [0, 1]
 
 
-def test_a_walker_who_moves_by_the_width_of_the_face_is_one_track() -> None:
+def test_face_that_moves_by_its_width_is_one_track() -> None:
     tracker = Tracker(0.5)
     assert [tracker.update(n * STEP_S, box(100 + 80 * n)).tolist() for n in range(6)] == [[0]] * 6
 
 
 @settings(deadline=None)
 @given(max_gap_s=st.floats(0, 10), share=st.floats(0, 0.99))
-def test_a_face_that_is_back_within_the_gap_is_the_same(max_gap_s: float, share: float) -> None:
+def test_face_that_returns_within_the_gap_keeps_its_track(max_gap_s: float, share: float) -> None:
     tracker = Tracker(max_gap_s)
     tracker.update(1.0, box(100))
     assert tracker.update(1.0 + max_gap_s * share, box(100)).tolist() == [0]
@@ -239,38 +181,38 @@ def test_a_face_that_is_back_within_the_gap_is_the_same(max_gap_s: float, share:
 
 @settings(deadline=None)
 @given(max_gap_s=st.floats(0, 10), more_s=st.floats(0.001, 100))
-def test_a_face_that_is_away_for_longer_is_another(max_gap_s: float, more_s: float) -> None:
+def test_face_that_returns_after_the_gap_starts_a_track(max_gap_s: float, more_s: float) -> None:
     tracker = Tracker(max_gap_s)
     tracker.update(1.0, box(100))
     tracker.update(1.0 + max_gap_s / 2, NO_BOXES)
     assert tracker.update(1.0 + max_gap_s + more_s, box(100)).tolist() == [1]
 
 
-def test_a_gap_counts_from_when_a_face_was_last_seen() -> None:
+def test_gap_counts_from_the_last_frame_of_a_face() -> None:
     tracker = Tracker(0.5)
     assert [tracker.update(n * 0.4, box(100)).tolist() for n in range(10)] == [[0]] * 10
 
 
-def test_a_cut_ends_every_track_but_takes_back_no_id() -> None:
+def test_cut_ends_every_track_and_reuses_no_id() -> None:
     tracker = Tracker(0.5)
     faces = both(box(100), box(400))
     assert tracker.update(0.0, faces).tolist() == [0, 1]
-    tracker.cut()
+    tracker.end_tracks()
     assert tracker.update(0.2, faces).tolist() == [2, 3]
-    tracker.cut()
-    tracker.cut()
+    tracker.end_tracks()
+    tracker.end_tracks()
     assert tracker.update(0.4, NO_BOXES).tolist() == []
     assert tracker.update(0.6, faces).tolist() == [4, 5]
 
 
-def test_a_face_many_times_as_large_in_the_same_place_is_another() -> None:
+def test_face_of_another_size_in_the_same_place_starts_a_track() -> None:
     tracker = Tracker(0.5)
     tracker.update(0.0, box(100, width=80, height=100))
     assert tracker.update(0.2, box(100, width=280, height=350)).tolist() == [1]
 
 
 @pytest.mark.parametrize("factor", [1.2, 0.8])
-def test_a_face_that_comes_nearer_or_draws_back_is_one_track(factor: float) -> None:
+def test_face_that_approaches_or_recedes_is_one_track(factor: float) -> None:
     tracker = Tracker(0.5)
     sizes = [100 * factor**n for n in range(8)]
     faces = [box(300, width=size * 0.8, height=size) for size in sizes]
@@ -279,24 +221,24 @@ def test_a_face_that_comes_nearer_or_draws_back_is_one_track(factor: float) -> N
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_no_two_faces_of_a_moment_share_a_track_and_new_ids_follow_on(seed: int) -> None:
+def test_faces_of_a_frame_have_different_tracks_and_new_ids_are_consecutive(seed: int) -> None:
     random = np.random.default_rng(seed)
     tracker = Tracker(0.5)
     highest = -1
-    for moment in range(12):
+    for frame in range(12):
         corners = random.uniform(0, 300, (random.integers(0, 7), 2))
         faces = np.concatenate([corners, corners + random.uniform(20, 120, corners.shape)], axis=1)
-        tracks = tracker.update(moment * random.uniform(0.1, 0.4), faces).tolist()
+        tracks = tracker.update(frame * random.uniform(0.1, 0.4), faces).tolist()
         assert len(tracks) == len(set(tracks)) == len(faces)
         fresh = [t for t in tracks if t > highest]
         assert fresh == list(range(highest + 1, highest + 1 + len(fresh)))
         highest = max([highest, *tracks])
 
 
-def test_a_track_depends_on_nothing_older_than_the_gap() -> None:
+def test_track_depends_on_nothing_older_than_the_gap() -> None:
     long, short = Tracker(0.5), Tracker(0.5)
-    for moment in range(20):
-        long.update(moment * STEP_S, both(box(100 + 3 * moment), box(500)))
+    for frame in range(20):
+        long.update(frame * STEP_S, both(box(100 + 3 * frame), box(500)))
     long.update(4.6, NO_BOXES)
     long.update(5.2, NO_BOXES)
     faces = [both(box(130), box(480)), both(box(480), box(130)), box(130)]

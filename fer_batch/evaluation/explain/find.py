@@ -18,6 +18,7 @@ from fer_batch.model.weights import Card
 from fer_batch.model.window import build_windows
 from fer_batch.video.planes import Picture
 from fer_batch.video.reader import MAX_ASPECT_RATIO, TIME_TOLERANCE_S, VideoInfo, read_info
+from fer_batch.video.segment import Segment
 from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import SegmentFaces, extract_faces
@@ -141,33 +142,31 @@ def _faces_at(path: Path, info: VideoInfo, time_s: float, detector: FaceDetector
     before_s, after_s = (
         float(overlap[0]) for overlap in compute_padding(SETTINGS, card.half_window_s, np.array([info.fps]))
     )
-    segment = {
-        "uri": str(path),
-        "index": 0,
-        "segments": 2,  # not the last, which is read to the end
-        "start_s": max(time_s - before_s, 0.0),
-        "end_s": time_s + after_s,
-        "core_start_s": max(time_s - moment_s, 0.0),
-        "core_end_s": time_s + moment_s + 2 * TIME_TOLERANCE_S,
-        "first_pts": info.first_pts,
-        "offset": None,
-    }
+    segment = Segment(
+        uri=str(path),
+        segments=2,  # the last segment would be read to the end of the file
+        start_s=max(time_s - before_s, 0.0),
+        end_s=time_s + after_s,
+        core_start_s=max(time_s - moment_s, 0.0),
+        core_end_s=time_s + moment_s + 2 * TIME_TOLERANCE_S,
+        first_pts=info.first_pts,
+    )
     seen = extract_faces(segment, SETTINGS, detector, card.crop_scale)
     if not seen.moments:
         late = seen.read_s <= time_s
         reason = seen.error or (f"it ends at {seen.read_s:.2f} s" if late else "no frame is near it")
         return Found(problems=[f"has no moment {time_s:g} s: {reason}"])
-    nearest = min((moment["time_s"] for moment in seen.moments), key=lambda t: abs(t - time_s))
+    nearest = min((moment.time_s for moment in seen.moments), key=lambda t: abs(t - time_s))
     faces = [
-        _in_window(seen, number, card) for number, face in enumerate(seen.faces) if face["time_s"] == nearest
+        _in_window(seen, number, card) for number, face in enumerate(seen.faces) if face.time_s == nearest
     ]
     return Found(faces=faces, problems=[] if faces else [f"has no face at {nearest:g} s"])
 
 
 def _in_window(seen: SegmentFaces, number: int, card: Card) -> Face:
     face = seen.faces[number]
-    track = np.array([n for n, other in enumerate(seen.faces) if other["track"] == face["track"]])
-    times_s = np.array([seen.faces[n]["time_s"] for n in track])
+    track = np.array([n for n, other in enumerate(seen.faces) if other.track == face.track])
+    times_s = np.array([seen.faces[n].time_s for n in track])
     places, lengths, centres = build_windows(times_s, card.window_rate_hz, card.window_length)
     row = int(np.flatnonzero(track == number)[0])
     window = places[row, : lengths[row]]
@@ -175,8 +174,8 @@ def _in_window(seen: SegmentFaces, number: int, card: Card) -> Face:
         crops=seen.crops[track[window]],
         times_s=times_s[window],
         centre=int(centres[row]),
-        box=(face["box_x0"], face["box_y0"], face["box_x1"], face["box_y1"]),
-        moment_s=face["time_s"],
+        box=(face.box_x0, face.box_y0, face.box_x1, face.box_y1),
+        moment_s=face.time_s,
     )
 
 

@@ -1,0 +1,41 @@
+"""Load images from files, PIL images and arrays."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fer_batch.errors import InputError
+
+ImageInput = str | Path | bytes | Image.Image | np.ndarray
+"""A file, the content of a file, a PIL image, or an `(H, W)` grey or `(H, W, 3)` RGB uint8 array."""
+
+
+def load_image(image: ImageInput, mode: str) -> Image.Image:
+    """Load an image, turn it upright by its EXIF tag, and convert it to Pillow's mode "L" or "RGB".
+
+    Raises InputError for a file that is not a readable image, and for an array of another shape or dtype.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+            raise InputError(
+                "Cannot use this array as an image: expected uint8 of shape (H, W) or (H, W, 3), got "
+                f"{image.dtype} of shape {image.shape}; pass several images as a list"
+            )
+        return Image.fromarray(image).convert(mode)
+    if isinstance(image, Image.Image):
+        return _convert(image, mode)
+    try:
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+            return _convert(opened, mode)
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        name = "the image" if isinstance(image, bytes) else image
+        raise InputError(f"Cannot read {name}: {error}") from error
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # Pillow would clip 16-bit values to 255
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    return image.convert(mode)

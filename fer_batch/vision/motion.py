@@ -1,0 +1,70 @@
+"""Compare frames by small grey thumbnails: find shot cuts and the region that changed."""
+
+import numpy as np
+from PIL import Image
+
+from fer_batch.video.planes import Picture
+
+THUMBNAIL_SHAPE = (18, 32)
+SAMPLES_PER_CELL = 8
+"""Pixels across, and pixels down, that are averaged for one cell of the thumbnail."""
+MIN_CHANGE = 3.0
+"""Grey levels by which a cell changes at least where something moves."""
+MARGIN_CELLS = 2
+"""Cells around a change that are searched too."""
+MIN_CUT_CHANGE = 0.25
+"""Change of the median cell across a cut, in standard deviations of the grey values. Within the shots of
+29 clips the largest change was 0.12; between clips in different places the smallest was 0.41."""
+MIN_DEVIATION = 12.0
+"""Lower limit of a frame's standard deviation, because dark frames are mostly noise."""
+
+
+def make_thumbnail(picture: Picture) -> np.ndarray:
+    """Return an `(18, 32) float32` grey thumbnail, 0–255."""
+    rows, columns = THUMBNAIL_SHAPE
+    size = columns * SAMPLES_PER_CELL, rows * SAMPLES_PER_CELL
+    grey = picture.to_grey(picture.y.resize(size, Image.Resampling.NEAREST)).astype(np.float32)
+    return grey.reshape(rows, SAMPLES_PER_CELL, columns, SAMPLES_PER_CELL).mean(axis=(1, 3))
+
+
+def is_shot_cut(before: np.ndarray, after: np.ndarray) -> bool:
+    """Return whether a new shot begins between two thumbnails.
+
+    The change of the median cell counts, so an object that moves through a still picture is no cut. The
+    change must be large both in grey values, less the median change, and in standardized grey values. So
+    neither a change of light nor a large object that comes or goes is a cut.
+    """
+    old, new = before.astype(np.float32), after.astype(np.float32)
+    deviation = max(float(old.std() + new.std()) / 2, MIN_DEVIATION)
+    difference = new - old
+    grey_change = np.median(np.abs(difference - np.median(difference))) / deviation
+    old, new = ((image - image.mean()) / max(float(image.std()), MIN_DEVIATION) for image in (old, new))
+    return bool(min(grey_change, np.median(np.abs(new - old))) >= MIN_CUT_CHANGE)
+
+
+def find_changed_region(
+    before: np.ndarray, after: np.ndarray, faces: np.ndarray, size: tuple[float, float]
+) -> np.ndarray | None:
+    """Return the box `(4,)` around all cells that changed between two thumbnails, None if there are none.
+
+    `size` is the picture's width and height in square pixels. Changes around the `(n, 4)` boxes of the
+    `faces` that are known `before` do not count.
+    """
+    rows, columns = THUMBNAIL_SHAPE
+    cell_size = np.array([size[0] / columns, size[1] / rows] * 2)
+    changed = np.abs(after - before) >= MIN_CHANGE
+    for x0, y0, x1, y1 in faces:
+        reach = max(x1 - x0, y1 - y0)
+        centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2] * 2)
+        cells = (centre + np.array([-reach, -reach, reach, reach])) / cell_size
+        left, top = np.maximum(np.floor(cells[:2]), 0).astype(int)
+        right, bottom = np.maximum(np.ceil(cells[2:]), 0).astype(int)
+        changed[top:bottom, left:right] = False
+    changed_rows, changed_columns = np.nonzero(changed)
+    if not len(changed_rows):
+        return None
+    box = np.array(
+        [changed_columns.min(), changed_rows.min(), changed_columns.max() + 1, changed_rows.max() + 1]
+    )
+    margin = np.array([-MARGIN_CELLS, -MARGIN_CELLS, MARGIN_CELLS, MARGIN_CELLS])
+    return np.clip(box + margin, 0, [columns, rows, columns, rows]) * cell_size

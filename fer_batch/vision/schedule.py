@@ -1,0 +1,152 @@
+"""Detect the faces of all sampled frames, with the whole cascade on key frames only.
+
+Key frames are the first frames of every other `detect_every` seconds of the video's own time, and the first
+frames of shots. O-Net follows the faces of a key frame to the next one. Faces of the next key frame that were
+not reached are followed back. Halfway, the cascade searches the region that changed since the key frame.
+
+So the faces of a frame depend only on the frames from the key frame before to the key frame after it, and not
+on where the reading began.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from fer_batch.timing import StageTimer
+from fer_batch.video.reader import TIME_TOLERANCE_S, Frame
+from fer_batch.vision.detect import FaceDetector
+from fer_batch.vision.detections import NO_FACES, Detections, join_detections
+from fer_batch.vision.follow import LOST_MAX_IOU, SampledFrame, follow_faces, is_in
+from fer_batch.vision.motion import find_changed_region, is_shot_cut, make_thumbnail
+from fer_batch.vision.track import compute_iou
+
+TARGET_GROUP_FRAMES = 10
+"""Frames that are processed together, about. More frames fill the networks' batches better but need more
+memory, which then does not fit into the CPU's cache."""
+MAX_SPAN_FRAMES = 30
+"""Most frames from one key frame to the next. All are held in memory."""
+
+
+def detect_in_frames(
+    frames: Iterable[Frame],
+    detector: FaceDetector,
+    detect_every: float,
+    frame_interval_s: float,
+    pixel_aspect: float,
+    timer: StageTimer,
+) -> Iterator[SampledFrame]:
+    """Yield the frames of a video in their order, with their faces.
+
+    A search of the whole picture or of its changes takes place every `detect_every` seconds.
+    `frame_interval_s` is the usual time between two frames. `timer` records "decode" and "detect".
+    """
+    search_s = min(detect_every, MAX_SPAN_FRAMES * frame_interval_s)
+    searches = count_searches_per_span(search_s, frame_interval_s)
+    group: list[SampledFrame] = []
+    last_thumbnail: np.ndarray | None = None
+    last_size = (0, 0)
+    cell = -1
+    for frame in frames:
+        timer.record("decode")
+        thumbnail, last_cell = make_thumbnail(frame.picture), cell
+        size = frame.picture.y.size
+        # Boxes are in pixels of their picture, so no face can be followed into a picture of another size.
+        cut = last_thumbnail is not None and (size != last_size or is_shot_cut(last_thumbnail, thumbnail))
+        cell = math.floor((frame.time_s + TIME_TOLERANCE_S) / search_s)
+        key = cut or cell // searches != last_cell // searches or not group
+        motion = not key and cell != last_cell
+        group.append(SampledFrame(frame=frame, cut=cut, key=key, thumbnail=thumbnail, motion_search=motion))
+        last_thumbnail, last_size = thumbnail, size
+        if key and len(group) > TARGET_GROUP_FRAMES:
+            _detect_group(group, detector, pixel_aspect)
+            timer.record("detect")
+            yield from group[:-1]
+            group = group[-1:]
+        timer.record("detect")
+    timer.record("decode")
+    if group:
+        _detect_group(group, detector, pixel_aspect)
+        timer.record("detect")
+        yield from group
+
+
+def count_searches_per_span(search_s: float, frame_interval_s: float) -> int:
+    """Return the number of searches from a key frame to the next. The second one covers changes only."""
+    return 2 if 2 * search_s <= MAX_SPAN_FRAMES * frame_interval_s else 1
+
+
+def _detect_group(group: list[SampledFrame], detector: FaceDetector, pixel_aspect: float) -> None:
+    """Detect the faces of frames that begin with a key frame and, except at the end, end with one."""
+    keys = [index for index, frame in enumerate(group) if frame.key]
+    new = [group[key] for key in keys if group[key].detected is None]
+    found = detector.search([frame.frame.picture for frame in new], pixel_aspect)
+    for frame, faces in zip(new, found, strict=True):
+        frame.detected = faces
+    spans = [group[key : end + 1] for key, end in zip(keys, [*keys[1:], len(group)], strict=True)]
+    spans = [span[:-1] if span[-1].cut and len(span) > 1 else span for span in spans]
+    follow_faces([(span[1:], span[0].detected or NO_FACES) for span in spans], detector, pixel_aspect)
+    closed = [span for span in spans if len(span) > 1 and span[-1].detected is not None]
+    follow_faces([(span[-2::-1], _select_unreached(span[-1])) for span in closed], detector, pixel_aspect)
+    motion_searches = [
+        (span, index, region)
+        for span in spans
+        for index, frame in enumerate(span)
+        if frame.motion_search and (region := _find_motion(span[0], frame, pixel_aspect)) is not None
+    ]
+    _search_and_follow(motion_searches, detector, pixel_aspect)
+    for after_motion_search in (False, True):
+        losses = [
+            (span, index, None)
+            for span in spans
+            if (index := _find_first_loss(span, after_motion_search)) is not None
+        ]
+        _search_and_follow(losses, detector, pixel_aspect)
+
+
+def _search_and_follow(
+    places: Sequence[tuple[list[SampledFrame], int, np.ndarray | None]],
+    detector: FaceDetector,
+    pixel_aspect: float,
+) -> None:
+    """Run the cascade on frames between key frames, and follow new faces forwards and backwards.
+
+    A place is a span, an index in it, and the region to search, None for the whole picture.
+    """
+    pictures = [span[index].frame.picture for span, index, _ in places]
+    found = detector.search(pictures, pixel_aspect, [region for *_, region in places])
+    walks = []
+    for (span, index, _), faces in zip(places, found, strict=True):
+        frame = span[index]
+        new = faces.take(~is_in(faces, frame.faces))
+        frame.followed.append(new)
+        walks += [(span[index + 1 :], new), (span[index - 1 :: -1], new)]
+    follow_faces(walks, detector, pixel_aspect)
+
+
+def _find_motion(key_frame: SampledFrame, frame: SampledFrame, pixel_aspect: float) -> np.ndarray | None:
+    picture = frame.frame.picture
+    return find_changed_region(
+        key_frame.thumbnail,
+        frame.thumbnail,
+        (key_frame.detected or NO_FACES).boxes,
+        (picture.width * pixel_aspect, picture.height),
+    )
+
+
+def _find_first_loss(span: Sequence[SampledFrame], after_motion_search: bool) -> int | None:
+    """Return the first frame that lacks an expected face, before the motion search or from it on."""
+    middle = next((index for index, frame in enumerate(span) if frame.motion_search), len(span))
+    for index in range(middle, len(span)) if after_motion_search else range(middle):
+        frame = span[index]
+        if not frame.key and frame.lost:
+            lost = np.concatenate(frame.lost)
+            if (compute_iou(lost, frame.faces.boxes) < LOST_MAX_IOU).all(axis=1).any():
+                return index
+    return None
+
+
+def _select_unreached(frame: SampledFrame) -> Detections:
+    """Return the faces of a key frame to which no face was followed."""
+    faces = frame.detected or NO_FACES
+    return faces.take(~is_in(faces, join_detections(frame.followed)))

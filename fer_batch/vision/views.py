@@ -1,0 +1,110 @@
+"""Make the images that P-Net scans: a scaled picture, a region of it, or the neighbourhood of a lost face."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from fer_batch.video.planes import Picture
+
+PNET_PX = 12
+"""Side of the square that P-Net classifies."""
+MIN_FACE_PX = 16
+"""Least height of the smallest wanted face after a picture is halved. A smaller picture costs less time."""
+PYRAMID_STEP = 0.709
+"""Scale from one level of the pyramid to the next."""
+NEAR_FACE_PX = 24
+"""Height of a lost face's box in the view around it."""
+NEAR_SIDE = 3.5
+"""Side of the view around a lost face, in sides of its box."""
+NEAR_SCALE = 1.6
+"""Largest factor by which a lost face may have grown or shrunk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchView:
+    """An RGB image of a picture, or of a part of it, with square pixels."""
+
+    image: Image.Image
+    picture: int
+    """Index of the picture."""
+    left: float
+    top: float
+    """Position of the view in square pixels of the picture."""
+    scale: float
+    """Square pixels of the picture per pixel of the view."""
+    min_face_px: float
+    max_face_px: float
+    """Range of face heights to detect, in pixels of the view."""
+
+
+def view_picture(
+    index: int, picture: Picture, region: np.ndarray | None, min_face: float, pixel_aspect: float
+) -> SearchView:
+    """View a picture or a region of it, halved as often as `MIN_FACE_PX` allows.
+
+    `region` is `(4,)` xyxy in square pixels. `min_face` is a share of the picture's height.
+    """
+    halvings = max(math.floor(math.log2(max(min_face * picture.height / MIN_FACE_PX, 1))), 0)
+    whole = (0.0, 0.0, picture.width * pixel_aspect, float(picture.height))
+    x0, y0, x1, y1 = whole if region is None else region.tolist()
+    height = max(round((y1 - y0) / 2**halvings), 1)
+    width = max(round((x1 - x0) / 2**halvings), 1)
+    image = picture.crop_rgb((x0 / pixel_aspect, y0, x1 / pixel_aspect, y1), (width, height))
+    scale = (y1 - y0) / height
+    return SearchView(
+        image=Image.fromarray(image),
+        picture=index,
+        left=x0,
+        top=y0,
+        scale=scale,
+        min_face_px=min_face * picture.height / scale,
+        max_face_px=math.inf,
+    )
+
+
+def view_neighbourhood(index: int, picture: Picture, box: np.ndarray, pixel_aspect: float) -> SearchView:
+    """View the neighbourhood of a box `(4,)`, scaled so that the box has `NEAR_FACE_PX` pixels."""
+    x0, y0, x1, y1 = box.tolist()
+    side = max(x1 - x0, y1 - y0, 1.0)
+    picture_width, picture_height = picture.width * pixel_aspect, float(picture.height)
+    width, height = min(NEAR_SIDE * side, picture_width), min(NEAR_SIDE * side, picture_height)
+    left = min(max((x0 + x1 - width) / 2, 0), picture_width - width)
+    top = min(max((y0 + y1 - height) / 2, 0), picture_height - height)
+    size = max(round(NEAR_FACE_PX * width / side), 1), max(round(NEAR_FACE_PX * height / side), 1)
+    source = (left / pixel_aspect, top, (left + width) / pixel_aspect, top + height)
+    return SearchView(
+        image=Image.fromarray(picture.crop_rgb(source, size)),
+        picture=index,
+        left=left,
+        top=top,
+        scale=side / NEAR_FACE_PX,
+        min_face_px=NEAR_FACE_PX / NEAR_SCALE,
+        max_face_px=NEAR_FACE_PX * NEAR_SCALE,
+    )
+
+
+def build_pyramid(view: SearchView) -> list[tuple[float, Image.Image]]:
+    """Return MTCNN's pyramid as (scale, image) from the smallest wanted face to the largest.
+
+    At each scale, faces of one size have P-Net's 12 pixels. The view is halved as long as it stays at least
+    as large as the level, and then scaled to it.
+    """
+    scale = PNET_PX / view.min_face_px
+    levels, source = [], view.image
+    while min(view.image.size) * scale >= PNET_PX and PNET_PX / scale < view.max_face_px:
+        size = int(view.image.width * scale + 1), int(view.image.height * scale + 1)
+        while source.width >= 2 * size[0] and source.height >= 2 * size[1]:
+            source = source.reduce(2)
+        levels.append((scale, source.resize(size, Image.Resampling.BOX)))
+        scale *= PYRAMID_STEP
+    return levels
+
+
+def clip_to_pixels(box: np.ndarray, size: tuple[float, float]) -> tuple[float, float, float, float]:
+    """Return the whole pixels of a box inside an image of `size`, at least one, as MTCNN cuts patches."""
+    width, height = size
+    x0, y0, x1, y1 = np.trunc(box).tolist()
+    left, top = min(max(x0, 1.0) - 1, width - 1), min(max(y0, 1.0) - 1, height - 1)
+    return left, top, max(min(x1, width), left + 1), max(min(y1, height), top + 1)
