@@ -29,8 +29,8 @@ from fer_batch.data.labels import canonical, check_classes, held_out
 from fer_batch.errors import InputError, OutputError
 from fer_batch.inputs.listing import VIDEO_SUFFIXES
 from fer_batch.storage.atomic import write_json, write_parquet
-from fer_batch.video.reader import TIME_TOLERANCE_S
 from fer_batch.video.segment import Segment
+from fer_batch.video.timestamps import TIME_TOLERANCE_S
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import SegmentFaces, extract_faces
 

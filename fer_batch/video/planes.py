@@ -2,11 +2,21 @@
 
 import functools
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
+import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
+from fer_batch.video.metadata import quarter_turns
+
+MAX_LINES = 1080
+"""Height of a picture in pixels. Higher frames are scaled down, as face detection needs no more."""
+PLANAR_FORMATS = ("yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p")
+"""Pixel formats whose planes are used without a copy. Others are converted to yuv420p."""
+TURNS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
+"""Pillow's rotations by quarter turns counter-clockwise."""
 BT601_WEIGHTS = (0.299, 0.114)
 """Weights of red and blue in luma (ITU-R BT.601)."""
 LUMA_WEIGHTS = {1: (0.2126, 0.0722), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
@@ -58,6 +68,39 @@ class Picture:
         y, u, v = Image.fromarray(image).convert("YCbCr").split()
         return cls(y=y, u=u, v=v)
 
+    @classmethod
+    def from_decoded(cls, frame: av.VideoFrame, mirrored: bool) -> Self:
+        """Return the upright picture of a decoded frame, at most `MAX_LINES` high.
+
+        Its planes share the decoder's memory as long as the picture exists.
+        """
+        full_range = frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
+        weights = LUMA_WEIGHTS.get(frame.colorspace, BT601_WEIGHTS)
+        turns = quarter_turns(frame)
+        lines = frame.width if turns % 2 else frame.height
+        shrink = max(lines / MAX_LINES, 1.0)
+        if frame.format.name not in PLANAR_FORMATS or shrink > 1:
+            full_range, weights = False, BT601_WEIGHTS
+            frame = frame.reformat(
+                max(round(frame.width / shrink), 1),
+                max(round(frame.height / shrink), 1),
+                "yuv420p",
+                dst_colorspace=Colorspace.ITU601,
+                dst_color_range=ColorRange.MPEG,
+                interpolation="AREA",
+            )
+        buffers: Any = frame.planes  # buffers, unlike in Pillow's stubs
+        planes = [
+            Image.frombuffer("L", (buffer.width, buffer.height), buffer, "raw", "L", buffer.line_size, 1)
+            for buffer in buffers
+        ]
+        if mirrored:
+            planes = [plane.transpose(Image.Transpose.FLIP_TOP_BOTTOM) for plane in planes]
+        if turns:
+            planes = [plane.transpose(TURNS[turns]) for plane in planes]
+        y, u, v = planes
+        return cls(y=y, u=u, v=v, yuv_to_rgb=yuv_to_rgb_matrix(*weights, full_range), shrink=shrink)
+
     @property
     def width(self) -> int:
         """Width in pixels."""
@@ -89,6 +132,22 @@ class Picture:
         """Return a region of `y` as `(h, w) uint8` grey, where black is 0 and white 255 in either range."""
         luma, _, colour, offset = self.yuv_to_rgb[:4]
         return _grey_table(luma, offset + 128 * colour)[np.asarray(region)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One frame of a video and its time."""
+
+    time_s: float
+    """Seconds since the first frame of the video."""
+    index: int = -1
+    """Number of the frame since the start of its segment's core, -1 outside a core."""
+    picture: Picture
+    """The upright frame, at most `MAX_LINES` high."""
+
+    def to_rgb(self) -> np.ndarray:
+        """Return the upright frame as `(H, W, 3) uint8` RGB, at most `MAX_LINES` high."""
+        return self.picture.to_rgb()
 
 
 @functools.cache

@@ -17,8 +17,10 @@ from av.video.reformatter import ColorRange, Colorspace
 from fer_batch.errors import OutputError
 from fer_batch.storage.atomic import replace_file
 from fer_batch.video.canvas import Canvas
+from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.planes import BT601_WEIGHTS, LUMA_WEIGHTS
-from fer_batch.video.reader import Reading, VideoInfo, every_frame
+from fer_batch.video.reader import open_all_frames
+from fer_batch.video.report import ReadReport
 
 CONTAINERS = {".mp4": "mp4", ".mkv": "matroska"}
 """What is written, by its suffix. Matroska rounds times to milliseconds."""
@@ -57,16 +59,16 @@ def redraw(
 
     Frames come upright, at the times that they had, counted from the first; odd sides lose a pixel. Packets
     of sound are copied, or encoded as AAC where the container doesn't take them. Other streams, and what the
-    file says of itself (place, camera, titles), are left out. `uri` and `offset` are as `open_medium` takes
+    file says of itself (place, camera, titles), are left out. `uri` and `offset` are as `open_media` takes
     them; `on_progress` is told the time of each frame.
 
     Raises DecodeError where no frame can be read, OutputError where `target` can't be written.
     """
-    reading = Reading(core_start_s=0.0, core_end_s=float("inf"))
+    report = ReadReport(core_start_s=0.0, core_end_s=float("inf"))
     beside: deque[av.Packet] = deque()
     count, last = 0, -1
     with (
-        every_frame(uri, offset, reading, beside.append) as (info, source, frames),
+        open_all_frames(uri, offset, report, beside.append) as (info, source, frames),
         _opened(target) as output,
     ):
         video, time_base = None, info.time_base
@@ -92,7 +94,7 @@ def redraw(
         output.mux(_passed(beside, sounds))
         for sound in sounds.values():
             output.mux(sound.rest())
-    return RedrawResult(frames=count, sounds=[sound.told for sound in sounds.values()], error=reading.error)
+    return RedrawResult(frames=count, sounds=[sound.told for sound in sounds.values()], error=report.error)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,9 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import DecodeError, NoVideoError
 from fer_batch.faults import fault_point
 from fer_batch.timing import StageTimer
-from fer_batch.video.reader import TIME_TOLERANCE_S, Frame, Reading, VideoInfo, read_segment
+from fer_batch.video.metadata import VideoInfo
+from fer_batch.video.planes import Frame
+from fer_batch.video.reader import SegmentReader
 from fer_batch.video.segment import Segment
 from fer_batch.vision.crop import CROP_SIZE, crop_faces
 from fer_batch.vision.detect import FaceDetector
@@ -101,10 +103,9 @@ def extract_faces(
     to this many frames in advance. `heartbeat` is called with the time of each sampled frame. A file that
     cannot be read is reported in `status` and `error`, never as an exception.
     """
-    report = Reading(
-        core_start_s=segment.core_start_s - TIME_TOLERANCE_S,
-        core_end_s=(math.inf if segment.is_last else segment.core_end_s) - TIME_TOLERANCE_S,
-    )
+    fps = None if config.every_frame else config.fps
+    reader = SegmentReader(segment, fps, fast=config.fast, prefetch=prefetch)
+    report = reader.report
     moments: list[Moment] = []
     faces: list[TrackedFace] = []
     crops = [np.zeros((0, CROP_SIZE, CROP_SIZE), np.uint8)]
@@ -112,18 +113,8 @@ def extract_faces(
     info = None
     empty_status = "failed"
     try:
-        info, frames = read_segment(
-            segment.uri,
-            segment.start_s,
-            math.inf if segment.is_last else segment.end_s,
-            None if config.every_frame else config.fps,
-            None if segment.segments == 1 else segment.first_pts,
-            report,
-            fast=config.fast,
-            ahead=prefetch,
-            offset=segment.offset,
-        )
-        frames = _send_heartbeats(frames, heartbeat)
+        info = reader.open()
+        frames = _send_heartbeats(iter(reader), heartbeat)
         interval_s = 1 / min(info.fps, math.inf if config.every_frame else config.fps)
         tracker = Tracker(max(config.max_gap_s, 1.5 * interval_s))
         for sampled in detect_in_frames(
@@ -144,10 +135,10 @@ def extract_faces(
             faces += _describe_faces(frame, tracks, boxes, found, frame_crops)
             crops.append(frame_crops)
             timer.record("crop")
-    except NoVideoError as error:
-        report.problem, empty_status = str(error), "no_video"
-    except DecodeError as error:
-        report.problem = str(error)
+    except NoVideoError:
+        empty_status = "no_video"
+    except DecodeError:
+        pass  # the report has the reason
     problem = report.error
     if not report.frames and not problem and _promised_s(segment, info) > MIN_MISSING_S:
         problem = "the file has no frames where its container promises some"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fer_batch.video.reader import Frame
+from fer_batch.video.planes import Frame
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.detections import NO_FACES, Detections, join_detections
 from fer_batch.vision.track import compute_iou

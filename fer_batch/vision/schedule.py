@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from fer_batch.timing import StageTimer
-from fer_batch.video.reader import TIME_TOLERANCE_S, Frame
+from fer_batch.video.planes import Frame
+from fer_batch.video.timestamps import TIME_TOLERANCE_S
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.detections import NO_FACES, Detections, join_detections
 from fer_batch.vision.follow import LOST_MAX_IOU, SampledFrame, follow_faces, is_in

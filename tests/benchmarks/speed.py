@@ -56,7 +56,8 @@ from fer_batch.schema import (
     unpack_bundles,
 )
 from fer_batch.timeline.store import open_timeline
-from fer_batch.video.reader import Reading, sampled_frames
+from fer_batch.video.reader import SegmentReader
+from fer_batch.video.segment import Segment
 
 CARD = load_checkpoint()[1]
 SAME_FACE_IOU = 0.5
@@ -325,11 +326,8 @@ def bytes_read(where: Where) -> Figures:
     config = AnalyzeConfig()
     before = _rchar()
     count = 0
-    for row in plan(video, config).to_pylist():
-        reading = Reading(core_start_s=row["core_start_s"], core_end_s=row["core_end_s"])
-        span = row["start_s"], row["end_s"]
-        for _ in sampled_frames(row["uri"], *span, config.fps, row["first_pts"], reading):
-            count += 1
+    for segment in Segment.from_table(plan(video, config)):
+        count += sum(1 for _ in SegmentReader(segment, config.fps))
     read, size = _rchar() - before, video.stat().st_size
     return {"value": read / size, "read_bytes": read, "file_bytes": size, "moments": count}
 
@@ -562,8 +560,7 @@ def analyzed(inputs: Path | list[Path], out: Path) -> tuple[float, float]:
 
 def rgb_samples(video: Path) -> dict[int, np.ndarray]:
     """The frames looked at 5 times a second, by their index: `(H, W, 3) uint8` RGB, as PyAV gives them."""
-    reading = Reading(core_start_s=-1, core_end_s=float("inf"))
-    wanted = {frame.index for frame in sampled_frames(video, 0, float("inf"), 5.0, None, reading)}
+    wanted = {frame.index for frame in SegmentReader(Segment.whole(video), 5.0)}
     with av.open(str(video)) as container:
         frames = enumerate(container.decode(video=0))
         return {index: frame.to_ndarray(format="rgb24") for index, frame in frames if index in wanted}

@@ -1,7 +1,6 @@
 """One file through all that reads it, in a process of its own that may crash or hang."""
 
 import functools
-import math
 import multiprocessing
 from collections import Counter
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
-from fer_batch.video.reader import Reading, read_segment
+from fer_batch.video.reader import SegmentReader
 from fer_batch.video.segment import Segment
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import extract_faces
@@ -77,14 +76,10 @@ def look(path: Path, detect: bool) -> dict:
             read_s = max(read_s, found.read_s)
             faces += len(found.faces)
         else:
-            last = segment["index"] == segment["segments"] - 1
-            end_s = math.inf if last else segment["core_end_s"]
-            reading = Reading(core_start_s=segment["core_start_s"], core_end_s=end_s)
-            part = (segment["start_s"], math.inf if last else segment["end_s"], CONFIG.fps)
-            _, frames = read_segment(segment["uri"], *part, segment["first_pts"], reading)
-            seen, error = sum(frame.index >= 0 for frame in frames), reading.error
-            state = "ok" if not error else "partial" if reading.frames else "failed"
-            read_s = max(read_s, reading.read_s)
+            reader = SegmentReader(Segment.from_row(segment), CONFIG.fps)
+            seen, error = sum(frame.index >= 0 for frame in reader), reader.report.error
+            state = "ok" if not error else "partial" if reader.report.frames else "failed"
+            read_s = max(read_s, reader.report.read_s)
         states[state] += 1
         moments += seen
         errors |= {error: None} if error else {}

@@ -23,7 +23,8 @@ from fer_batch.inputs.segments import plan_segments
 from fer_batch.pipeline.analyze import analyze
 from fer_batch.run.verify import verify_run
 from fer_batch.runtime import ray_session
-from fer_batch.video.reader import MAX_STREAMS, read_info
+from fer_batch.video.container import MAX_STREAMS
+from fer_batch.video.reader import read_info
 from fer_batch.video.segment import Segment
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import extract_faces

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import threading
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from fer_batch.errors import DecodeError, InputError
 from fer_batch.storage import stores
 from fer_batch.storage.media import open_media
 from fer_batch.storage.stores import BLOCK_BYTES, check_no_secrets, find_file, is_remote, list_files
-from fer_batch.video.reader import Reading, read_info, read_segment
+from fer_batch.video.reader import SegmentReader, read_info
+from fer_batch.video.segment import Segment
 from tests.s3 import CREDENTIALS, Store
 
 
@@ -100,9 +102,8 @@ def test_a_file_of_a_store_gives_the_frames_of_the_file(sample: Path, store: Sto
     assert read_info(uri) == read_info(sample)
     parts = []
     for path in (sample, uri):
-        reading = Reading(core_start_s=2.0, core_end_s=math.inf)
-        _, frames = read_segment(path, 2.0, math.inf, 2.0, 0, reading)
-        parts.append(([(f.time_s, f.picture.y.tobytes()) for f in frames], reading))
+        reader = SegmentReader(replace(Segment.whole(path), start_s=2.0, core_start_s=2.0), 2.0)
+        parts.append(([(f.time_s, f.picture.y.tobytes()) for f in reader], reader.report))
     assert parts[0] == parts[1]
 
 
@@ -184,8 +185,6 @@ def test_each_byte_of_a_film_is_asked_for_once(store: Store, sample: Path) -> No
     )  # boxes of nothing, 4 blocks of them
     uri = store.put("long.mp4", content)
     store.answers.clear()
-    reading = Reading(core_start_s=0.0, core_end_s=math.inf)
-    _, frames = read_segment(uri, 0.0, math.inf, 1.0, None, reading)
-    assert sum(1 for _ in frames) > 5
+    assert sum(1 for _ in SegmentReader(Segment.whole(uri), 1.0)) > 5
     assert store.answers["GET"] <= math.ceil(len(content) / BLOCK_BYTES) + 2
     assert store.answers["bytes"] <= len(content) + 2 * BLOCK_BYTES

@@ -17,10 +17,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.errors import DecodeError, NoVideoError
-from fer_batch.video import reader as decode
-from fer_batch.video.planes import Picture
-from fer_batch.video.reader import TIME_TOLERANCE_S, Frame, Reading, read_info, read_segment, sampled_frames
+from fer_batch.video import container, sampling, source
+from fer_batch.video.planes import Frame, Picture
+from fer_batch.video.reader import SegmentReader, read_info
+from fer_batch.video.report import ReadReport
+from fer_batch.video.sampling import FrameSkipper
+from fer_batch.video.segment import Segment
+from fer_batch.video.timestamps import TIME_TOLERANCE_S
 from tests.conftest import SAMPLE, remux, write_video
+
+
+def segment_of(
+    path: Path, start_s: float = 0.0, end_s: float = math.inf, core: tuple[float, float] | None = None
+) -> Segment:
+    core_start_s, core_end_s = core or (start_s, end_s)
+    return Segment(
+        uri=str(path),
+        start_s=start_s,
+        end_s=end_s,
+        core_start_s=core_start_s,
+        core_end_s=core_end_s,
+        index=1,
+        segments=2 if math.isinf(end_s) else 3,
+        first_pts=read_info(path).first_pts if start_s > 0 else None,
+    )
 
 
 def read(
@@ -30,14 +50,10 @@ def read(
     fps: float | None = 5.0,
     core: tuple[float, float] | None = None,
     fast: str | None = None,
-    ahead: int = 0,
-) -> tuple[list[Frame], Reading]:
-    core_start_s, core_end_s = core or (start_s, end_s)
-    reading = Reading(core_start_s=core_start_s - TIME_TOLERANCE_S, core_end_s=core_end_s - TIME_TOLERANCE_S)
-    first_pts = read_info(path).first_pts if start_s > 0 else None
-    return list(
-        sampled_frames(path, start_s, end_s, fps, first_pts, reading, fast=fast, ahead=ahead)
-    ), reading
+    prefetch: int = 0,
+) -> tuple[list[Frame], ReadReport]:
+    reader = SegmentReader(segment_of(path, start_s, end_s, core), fps, fast=fast, prefetch=prefetch)
+    return list(reader), reader.report
 
 
 def times(frames: list[Frame]) -> list[float]:
@@ -152,10 +168,10 @@ def test_what_is_no_video_is_refused_with_the_reason(
         path.write_bytes(content)
     with pytest.raises(DecodeError, match=reason):
         read_info(path)
-    reading = Reading(core_start_s=0, core_end_s=math.inf)
-    for first_pts in (None, 0):
-        with pytest.raises(DecodeError, match=reason):
-            list(sampled_frames(path, 0, math.inf, 5, first_pts, reading))
+    reader = SegmentReader(Segment.whole(path), 5.0)
+    with pytest.raises(DecodeError, match=reason):
+        list(reader)
+    assert re.search(reason, str(reader.report.error))
 
 
 def test_a_folder_is_no_video(tmp_path: Path) -> None:
@@ -228,8 +244,7 @@ def test_frames_are_those_that_were_encoded(sample: Path) -> None:
 
 
 def test_all_frames_can_be_held_while_the_decoder_goes_on(sample: Path) -> None:
-    reading = Reading(core_start_s=0.0, core_end_s=math.inf)
-    seen = [(f, planes(f).copy()) for f in sampled_frames(sample, 0.0, math.inf, None, None, reading)]
+    seen = [(f, planes(f).copy()) for f in SegmentReader(Segment.whole(sample), None)]
     assert all(np.array_equal(planes(frame), then) for frame, then in seen)
 
 
@@ -567,15 +582,15 @@ def test_frames_that_are_left_undecoded_change_nothing(
     monkeypatch: pytest.MonkeyPatch, films: dict[str, Path], name: str, fps: float | None
 ) -> None:
     tested: list[bool] = []
-    may_skip = decode._Sieve._may_skip
+    may_skip = FrameSkipper._may_skip
 
     def noted(*given: Any) -> bool:
         tested.append(may_skip(*given))
         return tested[-1]
 
-    monkeypatch.setattr(decode._Sieve, "_may_skip", noted)
+    monkeypatch.setattr(FrameSkipper, "_may_skip", noted)
     sparing = [read(films[name], *part, fps) for part in PARTS]
-    monkeypatch.setattr(decode._Sieve, "_may_skip", lambda *_: False)
+    monkeypatch.setattr(FrameSkipper, "_may_skip", lambda *_: False)
     for part, (frames, reading) in zip(PARTS, sparing, strict=True):
         others, other_reading = read(films[name], *part, fps)
         assert same(frames, others)
@@ -647,31 +662,35 @@ def test_packets_without_timestamps_are_all_decoded(
     ],
 )
 def test_temporal_layers_are_seen(extradata: bytes, expected: bool) -> None:
-    assert decode._has_one_layer(extradata) == expected
+    assert sampling.has_one_layer(extradata) == expected
 
 
 # One opening, one thread more
 
 
-@pytest.mark.parametrize("tail_bytes", [0, decode.TAIL_BYTES], ids=["by seeking", "from memory"])
+@pytest.mark.parametrize("tail_bytes", [0, source.MAX_REMEMBERED_BYTES], ids=["by seeking", "from memory"])
 def test_the_segments_of_a_film_are_read_in_one_go(
     monkeypatch: pytest.MonkeyPatch, films: dict[str, Path], tail_bytes: int
 ) -> None:
-    monkeypatch.setattr(decode, "TAIL_BYTES", tail_bytes)
+    monkeypatch.setattr(source, "MAX_REMEMBERED_BYTES", tail_bytes)
     opened = []
     av_open = av.open
     parts = [(0.0, 2.2), (1.0, 3.2), (2.0, 4.2), (3.0, math.inf)]
     alone = [read(films["plain.mp4"], *part) for part in parts]
-    decode._kept.clear()
+    source._last_source.clear()
     monkeypatch.setattr(av, "open", lambda *given, **more: opened.append(given) or av_open(*given, **more))
     for part, (frames, reading) in zip(parts, alone, strict=True):
-        ours = Reading(core_start_s=part[0] - TIME_TOLERANCE_S, core_end_s=part[1] - TIME_TOLERANCE_S)
-        info, some = read_segment(films["plain.mp4"], *part, 5.0, 0, ours)
-        assert same(list(some), frames)
-        assert ours == reading
+        segment = Segment(
+            uri=str(films["plain.mp4"]), start_s=part[0], end_s=part[1], core_start_s=part[0],
+            core_end_s=part[1], first_pts=0, index=1, segments=2 if math.isinf(part[1]) else 3,
+        )  # fmt: skip
+        reader = SegmentReader(segment, 5.0)
+        info = reader.open()
+        assert same(list(reader), frames)
+        assert reader.report == reading
         assert (info.fps, info.width, info.height) == (25.0, 160, 90)
     assert len(opened) == 1
-    assert not decode._kept
+    assert not source._last_source
 
 
 def test_a_file_that_was_replaced_is_opened_anew(tmp_path: Path, films: dict[str, Path]) -> None:
@@ -686,7 +705,7 @@ def test_a_file_that_was_replaced_is_opened_anew(tmp_path: Path, films: dict[str
 
 @pytest.mark.parametrize("ahead", [1, 4, 100])
 def test_decoding_ahead_gives_the_same(sample: Path, ahead: int) -> None:
-    frames, reading = read(sample, 1.0, 4.0, ahead=ahead)
+    frames, reading = read(sample, 1.0, 4.0, prefetch=ahead)
     others, other_reading = read(sample, 1.0, 4.0)
     assert same(frames, others)
     assert reading == other_reading
@@ -694,9 +713,7 @@ def test_decoding_ahead_gives_the_same(sample: Path, ahead: int) -> None:
 
 def test_the_thread_ends_with_its_reader(sample: Path) -> None:
     before = threading.active_count()
-    frames = sampled_frames(
-        sample, 0.0, math.inf, 5.0, None, Reading(core_start_s=0.0, core_end_s=9.0), ahead=3
-    )
+    frames = iter(SegmentReader(Segment.whole(sample), 5.0, prefetch=3))
     next(frames)
     assert threading.active_count() == before + 1
     frames.close()
@@ -707,10 +724,10 @@ def test_an_error_in_the_thread_reaches_the_reader(monkeypatch: pytest.MonkeyPat
     def broken(decoded: av.VideoFrame, mirrored: bool) -> Picture:
         raise RuntimeError("a mistake")
 
-    monkeypatch.setattr(decode, "_picture", broken)
+    monkeypatch.setattr(Picture, "from_decoded", broken)
     before = threading.active_count()
     with pytest.raises(RuntimeError, match="a mistake"):
-        read(sample, ahead=2)
+        read(sample, prefetch=2)
     assert threading.active_count() == before
 
 
@@ -725,7 +742,7 @@ def test_every_kind_of_pixels_has_the_colours_of_ffmpeg(small_frames: list[np.nd
     frame = av.VideoFrame.from_ndarray(small_frames[0], format="rgb24").reformat(format=pixels)
     for frame.colorspace, frame.color_range in itertools.product((1, 2, 5, 7), (0, 1, 2)):
         expected = frame.to_ndarray(format="rgb24").astype(int)
-        ours = decode._picture(frame, mirrored=False).to_rgb().astype(int)
+        ours = Picture.from_decoded(frame, mirrored=False).to_rgb().astype(int)
         assert np.abs(ours - expected).mean() < 4
         assert np.abs((ours - expected).mean(axis=(0, 1))).max() < 3
 
@@ -754,7 +771,7 @@ def test_a_file_that_is_cut_short_gives_what_is_there_and_says_so(
     frames, reading = read(path, fps=None)
     assert 25 <= len(frames) < 230
     assert same(frames, sample_moments(None)[: len(frames)])
-    assert reading.short_s == pytest.approx(10 - len(frames) / 25, abs=0.05)
+    assert reading.missing_s == pytest.approx(10 - len(frames) / 25, abs=0.05)
     assert reading.read_s == pytest.approx(len(frames) / 25)
     assert reading.error is not None
     assert f"read {len(frames) / 25:.1f} of 10.0 s, the file ends before its container says" in reading.error
@@ -769,8 +786,8 @@ def test_the_part_after_the_end_of_a_short_file_says_how_much_is_missing(
     _, whole = read(path)
     frames, reading = read(path, 8.0)
     assert (frames, reading.frames) == ([], 0)
-    assert whole.short_s == pytest.approx(6.0, abs=0.1)
-    assert reading.short_s == pytest.approx(whole.short_s, abs=0.1)
+    assert whole.missing_s == pytest.approx(6.0, abs=0.1)
+    assert reading.missing_s == pytest.approx(whole.missing_s, abs=0.1)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -791,7 +808,7 @@ def test_zeroed_bytes_are_read_past_and_told(tmp_path: Path, faststart: Path, sh
     assert 200 < len(frames) < 250
     assert times(frames) == sorted(set(times(frames)))
     assert times(frames)[-1] == pytest.approx(9.96)
-    assert reading.bad_packets > 0
+    assert reading.damaged_packets > 0
     assert "damaged packets" in str(reading.error)
     intact = {f.time_s: planes(f) for f in sample_moments(None)}
     assert np.array_equal(planes(frames[0]), intact[0.0])
@@ -803,7 +820,7 @@ def test_damage_that_a_decoder_paints_over_is_told(tmp_path: Path, faststart: Pa
     path = zero(faststart, tmp_path / "film.mp4", share, 400)
     frames, reading = read(path, fps=None)
     assert not same(frames, sample_moments(None))
-    assert reading.bad_packets + reading.damaged_frames > 0
+    assert reading.damaged_packets + reading.damaged_frames > 0
 
 
 def test_damage_of_a_container_is_read_past_and_told(tmp_path: Path) -> None:
@@ -811,7 +828,7 @@ def test_damage_of_a_container_is_read_past_and_told(tmp_path: Path) -> None:
     frames, reading = read(path, fps=None)
     assert 150 < len(frames) < 250
     assert times(frames)[-1] == pytest.approx(9.96)
-    assert reading.bad_packets + reading.damaged_frames > 0
+    assert reading.damaged_packets + reading.damaged_frames > 0
 
 
 def test_a_ruined_beginning_does_not_shift_the_times_of_the_rest(tmp_path: Path, faststart: Path) -> None:
@@ -996,9 +1013,9 @@ def test_a_lack_of_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch, sample: 
     def without_memory(*_: Any) -> None:
         raise av.error.MemoryError(12, "Cannot allocate memory")
 
-    for place in ("_picture", "_pictures", "_container"):
+    for owner, name in ((Picture, "from_decoded"), (sampling, "video_frames"), (container, "_open_av")):
         with monkeypatch.context() as patched, pytest.raises(MemoryError):
-            patched.setattr(decode, place, without_memory)
+            patched.setattr(owner, name, without_memory)
             read(sample)
 
 
@@ -1010,26 +1027,26 @@ def test_a_lack_of_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch, sample: 
     [
         ({}, None),
         ({"problem": "gone"}, "gone"),
-        ({"bad_packets": 2}, "2 damaged packets"),
+        ({"damaged_packets": 2}, "2 damaged packets"),
         ({"damaged_frames": 3}, "3 damaged frames"),
         ({"misplaced_frames": 1}, "1 frame out of order"),
-        ({"bad_packets": 2, "lost_s": 0.04}, "2 damaged packets"),
-        ({"bad_packets": 2, "lost_s": 0.16}, "2 damaged packets; 0.2 s without a frame"),
+        ({"damaged_packets": 2, "lost_s": 0.04}, "2 damaged packets"),
+        ({"damaged_packets": 2, "lost_s": 0.16}, "2 damaged packets; 0.2 s without a frame"),
         (
-            {"ends_s": 8.75, "short_s": 1.25},
+            {"end_s": 8.75, "missing_s": 1.25},
             "read 8.8 of 10.0 s, the file ends before its container says",
         ),
         (
-            {"problem": "gone", "bad_packets": 1, "ends_s": 7.0, "short_s": 3.0},
+            {"problem": "gone", "damaged_packets": 1, "end_s": 7.0, "missing_s": 3.0},
             "gone; 1 damaged packet; read 7.0 of 10.0 s, the file ends before its container says",
         ),
     ],
 )
 def test_a_reading_says_what_is_wrong(found: dict, expected: str | None) -> None:
-    assert Reading(core_start_s=0, core_end_s=1, **found).error == expected
+    assert ReadReport(core_start_s=0, core_end_s=1, **found).error == expected
 
 
 def test_a_reading_counts_frames_from_the_start_of_its_core_up_to_its_end() -> None:
-    reading = Reading(core_start_s=1.0, core_end_s=2.0)
-    assert [reading.note(t, 25.0) for t in (0.5, 1.0, 1.5, 2.0, 2.5)] == [-1, 0, 1, -1, -1]
-    assert (reading.frames, reading.last_s, reading.read_s) == (2, 2.5, pytest.approx(2.54))
+    reading = ReadReport(core_start_s=1.0, core_end_s=2.0)
+    assert [reading.record_frame(t, 25.0) for t in (0.5, 1.0, 1.5, 2.0, 2.5)] == [-1, 0, 1, -1, -1]
+    assert (reading.frames, reading.last_frame_s, reading.read_s) == (2, 2.5, pytest.approx(2.54))

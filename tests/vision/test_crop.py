@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fer_batch.video.planes import Picture, yuv_to_rgb_matrix
-from fer_batch.video.reader import Reading, sampled_frames
+from fer_batch.video.reader import SegmentReader
+from fer_batch.video.segment import Segment
 from fer_batch.vision.crop import CROP_SIZE, crop_faces
 
 
@@ -188,8 +189,7 @@ def test_crop_of_luma_equals_crop_of_the_converted_frame(
     sample_frames: list[np.ndarray], sample: Path
 ) -> None:
     """The two differ by rounding only."""
-    reading = Reading(core_start_s=0.0, core_end_s=1.0)
-    frame = next(sampled_frames(sample, 0.0, 1.0, 5.0, None, reading))
+    frame = next(iter(SegmentReader(Segment.whole(sample), 5.0)))
     boxes = np.array([[120.0, 80.0, 220.0, 210.0], [-20.0, -10.0, 60.0, 90.0], [600.0, 300.0, 700.0, 420.0]])
     ours = crop_faces(frame.picture, boxes, 0.96).astype(int)
     others = crop_rgb_faces(sample_frames[0], boxes, 0.96).astype(int)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fer_batch.timing import StageTimer
-from fer_batch.video.planes import Picture
-from fer_batch.video.reader import Frame
+from fer_batch.video.planes import Frame, Picture
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.detections import Detections
 from fer_batch.vision.follow import SampledFrame

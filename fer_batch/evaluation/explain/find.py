@@ -16,9 +16,12 @@ from fer_batch.inputs.listing import VIDEO_SUFFIXES
 from fer_batch.inputs.segments import compute_padding
 from fer_batch.model.weights import Card
 from fer_batch.model.window import build_windows
+from fer_batch.video.container import MAX_ASPECT_RATIO
+from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.planes import Picture
-from fer_batch.video.reader import MAX_ASPECT_RATIO, TIME_TOLERANCE_S, VideoInfo, read_info
+from fer_batch.video.reader import read_info
 from fer_batch.video.segment import Segment
+from fer_batch.video.timestamps import TIME_TOLERANCE_S
 from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import SegmentFaces, extract_faces

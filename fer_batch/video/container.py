@@ -1,0 +1,175 @@
+"""Opening of video files with limits, as their content is not trusted."""
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import av.logging
+
+from fer_batch.errors import DecodeError, NoVideoError
+from fer_batch.storage.media import MediaFile, open_media
+
+av.logging.set_level(av.logging.PANIC)
+
+MAX_SIDE_PX = 16_384
+"""Longest side of a frame: twice that of 8K, and about the limit of the highest levels of H.264 and HEVC."""
+MAX_FRAME_PX = 8192 * 8192
+"""Most pixels of a frame: twice those of 8K. A decoder holds up to 20 frames, 100 MB each in yuv420p."""
+MAX_ASPECT_RATIO = 32
+"""Largest ratio of a frame's sides. Pictures are scaled by a share of the height for face detection, so
+16384 × 2 pixels would grow a hundredfold, to gigabytes."""
+MAX_STREAMS = 64
+"""Most streams of a file, as FFmpeg inspects each before the first frame, which takes time and memory."""
+FORMATS = """3gp av1 avi asf dv flv gif h264 hevc ivf m4v matroska mjpeg mov mpeg mpegts mpegvideo mxf nut obu
+    ogg rm vc1 vvc yuv4mpegpipe"""
+"""FFmpeg's names of the supported formats: single files that contain their own media. Playlists (HLS, DASH,
+ffconcat), session descriptions and image sequences refer to other files and addresses."""
+CONTAINER_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(FORMATS.split()),
+    "max_streams": str(MAX_STREAMS),
+}
+CODEC_OPTIONS = {"max_pixels": str(MAX_FRAME_PX)}
+
+
+def open_container(path: str | Path, offset: int | None) -> tuple[MediaFile, av.container.InputContainer]:
+    """Open a video file. `path` and `offset` are arguments of `open_media`.
+
+    Raises DecodeError, with the reason, if FFmpeg cannot open it or a limit is exceeded.
+    """
+    media = None
+    try:
+        media = open_media(path, offset)
+        return media, _open_av(media)
+    except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
+        raise _explain_open_error(error, media) from None
+
+
+def select_video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """Return the first video stream that has a decoder and is not a cover picture."""
+    cover = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not streams:
+        raise NoVideoError("the file has no video stream")
+    for stream in streams:
+        context: Any = stream.codec_context  # None without a decoder, unlike in PyAV's stubs
+        if context is None:
+            continue
+        if context.width and not is_size_allowed(context.width, context.height):
+            raise DecodeError(describe_size_limits(context.width, context.height))
+        context.thread_count = 1
+        context.options = dict(CODEC_OPTIONS)
+        return stream
+    raise DecodeError("there is no decoder for the codec of its video")
+
+
+def is_size_allowed(width: int, height: int) -> bool:
+    """Return whether a frame of this size in pixels is within the limits."""
+    short, long = sorted((width, height))
+    return long <= MAX_SIDE_PX and width * height <= MAX_FRAME_PX and long <= MAX_ASPECT_RATIO * short
+
+
+def describe_size_limits(width: int, height: int) -> str:
+    """Return the error message for a frame that exceeds the limits."""
+    return (
+        f"a frame has {width} × {height} pixels; read are at most {MAX_SIDE_PX} a side, {MAX_FRAME_PX} in "
+        f"all, and sides of which one is {MAX_ASPECT_RATIO} times the other"
+    )
+
+
+def explain_undecodable(media: MediaFile, last_error: str) -> DecodeError:
+    """Return the error for a file that opens but from which no frame can be decoded."""
+    log = _log_of_opening(media)
+    if size := re.search(r"Picture size (\d+)x(\d+) (is invalid|exceeds)", log):
+        return DecodeError(describe_size_limits(int(size[1]), int(size[2])))
+    return DecodeError(f"no frame can be decoded ({last_error or 'the stream is empty'})")
+
+
+def count_logged_errors() -> int:
+    """Return the number of errors in FFmpeg's log so far."""
+    return av.logging.get_last_error()[0]
+
+
+def has_skipped_data(container_format: str, errors_before: int) -> bool:
+    """Return whether Matroska's demuxer has skipped data since FFmpeg's log had so many errors.
+
+    It continues behind unreadable parts and reports them only in the log.
+    """
+    errors, last = av.logging.get_last_error()
+    return errors != errors_before and last is not None and last[1] == container_format == "matroska,webm"
+
+
+def ends_inside_element(media: MediaFile, container_format: str) -> bool:
+    """Return whether a file ends inside a packet of MPEG-TS or inside the segment of Matroska.
+
+    FFmpeg does not report either. MPEG-TS states no duration, and Matroska's parts may be of unknown size.
+    """
+    size, head = media.size, media.head(8192)
+    if container_format == "mpegts":
+        for packet, lead in ((188, 0), (192, 4), (204, 0)):
+            for first in range(lead, packet + lead):
+                marks = head[first::packet]
+                if len(marks) > 4 and not marks.strip(b"\x47"):
+                    return (size - first + lead) % packet != 0
+    if container_format.startswith("matroska"):
+        # The identifier of the segment, which holds everything but a header.
+        place = head.find(b"\x18\x53\x80\x67") + 4
+        if 4 <= place < len(head) and head[place]:
+            length = 9 - head[place].bit_length()
+            number = int.from_bytes(head[place : place + length]) & ((1 << 7 * length) - 1)
+            return number != (1 << 7 * length) - 1 and place + length + number > size
+    return False
+
+
+def describe_error(error: Exception) -> str:
+    """Return the short text of an FFmpeg or operating system error."""
+    return (getattr(error, "strerror", None) or str(error)).split(":")[0].strip()
+
+
+def _open_av(media: MediaFile) -> av.container.InputContainer:
+    if isinstance(media.place, str):
+        file: Any = f"file:{media.place}"
+    else:
+        file = media.place
+        file.seek(0)
+    return av.open(
+        file,
+        mode="r",  # the default would be the mode of a temporary file
+        metadata_errors="replace",
+        options=CODEC_OPTIONS,
+        container_options=CONTAINER_OPTIONS,
+    )
+
+
+def _log_of_opening(media: MediaFile) -> str:
+    """Open a file again and return FFmpeg's log, the only place that names some of the exceeded limits."""
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as entries, contextlib.suppress(av.error.FFmpegError):
+            _open_av(media).close()
+    finally:
+        av.logging.set_level(av.logging.PANIC)
+    return "".join(message for _, _, message in entries)
+
+
+def _explain_open_error(error: Exception, media: MediaFile | None) -> Exception:
+    """Return the error for the user. A lack of memory stays a MemoryError."""
+    _, source, message = getattr(error, "log", None) or (0, "", "")
+    if isinstance(error, MemoryError):
+        if media is not None and "max_streams" in _log_of_opening(media):
+            return DecodeError(f"the file has more than {MAX_STREAMS} streams, the most that is read")
+        return error
+    if isinstance(error, FileNotFoundError):
+        reason = "the file does not exist"
+    elif isinstance(error, PermissionError):
+        reason = "the file may not be read (permission denied)"
+    elif "not on whitelist" in message:
+        reason = f"{source}, as FFmpeg calls it, is not a video; playlists and single images are not read"
+    elif media is not None and not media.size:
+        reason = "the file is empty"
+    else:
+        reason = f"not a video that FFmpeg can open ({describe_error(error)})"
+    return DecodeError(reason)

@@ -1,0 +1,122 @@
+"""From the packets of a source to frames with their times."""
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av.error
+
+from fer_batch.video.container import (
+    describe_error,
+    describe_size_limits,
+    explain_undecodable,
+    is_size_allowed,
+)
+from fer_batch.video.metadata import VideoInfo, describe_video, frame_rate
+from fer_batch.video.report import ReadReport
+from fer_batch.video.sampling import FrameSkipper, SampleGrid
+from fer_batch.video.source import Source
+from fer_batch.video.timestamps import TIME_TOLERANCE_S, TimedFrame, first_timestamp, frame_timestamp
+
+ALL_FRAMES = SampleGrid(None, 0.0, math.inf)
+SEEK_BACK_S = (0.0, 5.0, 30.0)
+"""Seconds before a start to which seeks go, one after the other: with a poor index they land too late."""
+
+
+def decode_frames(
+    source: Source, grid: SampleGrid, origin: int | None, report: ReadReport, fast: str | None = None
+) -> Iterator[TimedFrame]:
+    """Yield the frames from the source's current position on with their times. Damaged parts are skipped.
+
+    `origin` is the timestamp from which times count, None for that of the first frame.
+    """
+    stream, time_base, format_name = source.stream, source.time_base, source.format_name
+    step_s = 1 / frame_rate(stream)
+    skipper = FrameSkipper(stream.codec_context, grid, time_base, format_name, fast)
+    remembers = math.isfinite(grid.end_s)
+    previous_s = -step_s
+    others_end = Fraction(0)
+    packets_after_end = 0
+    for packet in source.packets(report):
+        if packet.stream is not stream:
+            if packet.pts is not None and packet.time_base:
+                others_end = max(others_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            if source.on_other_packet is not None:
+                source.on_other_packet(packet)
+            continue
+        if remembers:
+            source.remember(packet)
+        # Damage in the padding counts for other segments, and after a seek the decoder may lack references.
+        in_core = report.core_start_s - 2 * step_s <= previous_s < report.core_end_s
+        try:
+            frames = skipper.decode(packet, origin)
+        except MemoryError:
+            raise
+        except av.error.FFmpegError as error:
+            source.last_error = describe_error(error)
+            report.damaged_packets += in_core
+            continue
+        report.damaged_packets += in_core and packet.is_corrupt
+        for frame in frames:
+            if not is_size_allowed(frame.width, frame.height):
+                source.last_error = report.problem = describe_size_limits(frame.width, frame.height)
+                continue
+            pts = frame_timestamp(frame, format_name)
+            if origin is None:
+                origin = first_timestamp(frame, format_name, stream.start_time)
+            for skipped in skipper.pop_skipped(frame, pts):
+                previous_s = float((skipped - origin) * time_base)
+                yield previous_s, None
+            time_s = previous_s + step_s if pts is None else float((pts - origin) * time_base)
+            skipper.decodes_all |= time_s <= previous_s
+            previous_s = time_s
+            yield time_s, frame
+        if skipper.only_key_frames and origin is not None and packet.dts is not None:
+            is_after_end = float((packet.dts - origin) * time_base) >= grid.end_s
+            packets_after_end = packets_after_end + 1 if is_after_end else 0
+            if packets_after_end > 1:  # one alone may be a damaged timestamp
+                break  # the next key frame may be far away
+    if origin is not None:
+        for skipped in skipper.pop_skipped(None, None):
+            yield float((skipped - origin) * time_base), None
+        others_end_s = float(others_end - origin * time_base)
+        report.other_streams_end_s = max(report.other_streams_end_s, others_end_s)
+
+
+def decode_from(
+    source: Source,
+    start_s: float,
+    grid: SampleGrid,
+    origin: int,
+    report: ReadReport,
+    fast: str | None = None,
+) -> Iterator[TimedFrame]:
+    """Yield the frames from a key frame at or before `start_s` on, if necessary from the first frame on."""
+    for back_s in (None, *SEEK_BACK_S):
+        pts = origin + int(max(start_s - (back_s or 0.0), 0.0) / source.time_base)
+        if not (source.rewind(pts) if back_s is None else source.seek(pts)):
+            continue
+        frames = decode_frames(source, grid, origin, report, fast)
+        first = next(frames, None)
+        if first is not None and first[0] <= start_s + TIME_TOLERANCE_S:
+            yield first
+            yield from frames
+            return
+    source.reopen()
+    yield from decode_frames(source, grid, origin, report, fast)
+
+
+def decode_first(source: Source) -> VideoInfo:
+    """Decode the first frame of a source that was just opened and return the description of the video."""
+    report = ReadReport(core_start_s=0.0, core_end_s=0.0)
+    info = describe_source(source, next(decode_frames(source, ALL_FRAMES, None, report), None))
+    source.forget()
+    return info
+
+
+def describe_source(source: Source, first: TimedFrame | None) -> VideoInfo:
+    """Return the description of a source's video; raises DecodeError if it has no first frame."""
+    frame = first[1] if first else None
+    if frame is None or source.stream.time_base is None:
+        raise explain_undecodable(source.media, source.last_error)
+    return describe_video(source.container, source.stream, source.stream.time_base, frame)

@@ -1,0 +1,61 @@
+"""Random access to the frames of a video by time."""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import av
+
+from fer_batch.errors import DecodeError, InputError
+from fer_batch.video.decode import ALL_FRAMES, decode_first, decode_from
+from fer_batch.video.planes import Frame, Picture
+from fer_batch.video.report import ReadReport
+from fer_batch.video.source import Source
+from fer_batch.video.timestamps import TIME_TOLERANCE_S, repair_timestamps
+
+MAX_GAP_S = 5.0
+"""Largest gap between two times that is decoded. Beyond, a seek is faster."""
+
+
+def read_frames(path: str | Path, times_s: Iterable[float]) -> list[Frame]:
+    """Return the frame that is shown at each time: the last one at or before it.
+
+    `times_s` are seconds since the first frame, in any order. The result has one frame per time, in the same
+    order. After the end of the video, the last frame is shown. `frame.to_rgb()` is the `(H, W, 3) uint8` RGB
+    image, upright and at most 1080 pixels high, and `frame.time_s` the time at which the frame appears.
+
+    Raises InputError if a time is negative or not finite, NoVideoError if the file has no video stream, and
+    DecodeError if it cannot be read or damage leaves no frame at or before a time.
+    """
+    times = [float(time_s) for time_s in times_s]
+    invalid = [time_s for time_s in times if not 0 <= time_s < math.inf]
+    if invalid:
+        raise InputError(f"times must be seconds from 0 on, got {invalid[0]:g}")
+    source = Source(path)
+    try:
+        frames = dict(_read_in_order(source, sorted(set(times))))
+    finally:
+        source.container.close()
+    return [frames[time_s] for time_s in times]
+
+
+def _read_in_order(source: Source, times_s: list[float]) -> Iterator[tuple[float, Frame]]:
+    info = decode_first(source)
+    decoded: Iterator[tuple[float, av.VideoFrame]] = iter(())
+    shown: Frame | None = None
+    current: tuple[float, av.VideoFrame] | None = None
+    following: tuple[float, av.VideoFrame] | None = None
+    for time_s in times_s:
+        if current is None or (following is not None and following[0] + MAX_GAP_S < time_s):
+            report = ReadReport(core_start_s=0.0, core_end_s=math.inf)
+            frames = decode_from(source, time_s, ALL_FRAMES, info.first_pts, report)
+            repaired = repair_timestamps(frames, math.inf, info.duration_s, report)
+            decoded = ((at_s, image) for at_s, image in repaired if image is not None)
+            current, following = None, next(decoded, None)
+        while following is not None and following[0] <= time_s + TIME_TOLERANCE_S:
+            current, following = following, next(decoded, None)
+        if current is None:
+            raise DecodeError(f"no frame at or before {time_s:g} s can be decoded")
+        if shown is None or shown.time_s != current[0]:
+            shown = Frame(time_s=current[0], picture=Picture.from_decoded(current[1], info.mirrored))
+        yield time_s, shown

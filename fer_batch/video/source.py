@@ -1,0 +1,171 @@
+"""An open video file, and its packets past damaged parts. It stays open for the next segment of the video."""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+
+from fer_batch.storage.media import read_identity
+from fer_batch.video.container import (
+    count_logged_errors,
+    describe_error,
+    has_skipped_data,
+    open_container,
+    select_video_stream,
+)
+from fer_batch.video.metadata import VideoInfo
+from fer_batch.video.report import ReadReport
+
+REMEMBERED_S = 10.0
+"""Seconds of packets that stay in memory. Paddings of neighbouring segments overlap by less."""
+MAX_REMEMBERED_BYTES = 64 << 20
+MAX_BROKEN_READS = 100
+"""Errors of the container after which the rest of a file is not read."""
+
+
+class Source:
+    """An open video file that remembers its last packets, so that the next segment starts without a seek."""
+
+    def __init__(self, path: str | Path, offset: int | None = None) -> None:
+        """Open a file. `path` and `offset` are arguments of `open_media`; raises DecodeError."""
+        self.path, self.offset = str(path), offset
+        self.identity = read_identity(path)
+        self.info: VideoInfo | None = None
+        self.last_error = ""
+        self.on_other_packet: Callable[[av.Packet], None] | None = None
+        """Receives the packets of the other streams."""
+        self._replay: deque[av.Packet] = deque()
+        """Remembered packets that come next."""
+        self._recent: deque[list[av.Packet]] = deque()
+        """The packets of the last seconds in lists that start with a key frame."""
+        self._recent_bytes = 0
+        self._open()
+
+    def _open(self) -> None:
+        errors = count_logged_errors()
+        self.media, self.container = open_container(self.path, self.offset)
+        try:
+            self.stream = select_video_stream(self.container)
+        except BaseException:
+            self.container.close()
+            raise
+        self.demuxed = self.container.demux()
+        self.head_is_damaged = has_skipped_data(self.format_name, errors)
+        """Whether the demuxer skipped data before the first packet."""
+        self.at_end = False
+
+    @property
+    def format_name(self) -> str:
+        """FFmpeg's name of the format."""
+        return self.container.format.name
+
+    @property
+    def time_base(self) -> Fraction:
+        """Seconds per unit of timestamps."""
+        return self.stream.time_base or Fraction(1, 90_000)
+
+    def packets(self, report: ReadReport) -> Iterator[av.Packet]:
+        """Yield the packets of all streams from the current position on. Unreadable parts are skipped."""
+        broken_reads = 0
+        format_name = self.format_name
+        while True:
+            if self._replay:
+                yield self._replay.popleft()
+                continue
+            errors = count_logged_errors()
+            try:
+                packet = next(self.demuxed)
+            except (StopIteration, IndexError):
+                # PyAV raises IndexError at the end if damage has created streams in the meantime.
+                self.at_end = True
+                return
+            except MemoryError:
+                raise
+            except av.error.FFmpegError as error:
+                self.last_error = describe_error(error)
+                broken_reads += 1
+                if broken_reads > MAX_BROKEN_READS:
+                    read_s = max(report.last_frame_s, 0)
+                    report.problem = f"the container can't be read beyond {read_s:.1f} s"
+                    self.at_end = True
+                    return
+                self.demuxed = self.container.demux()
+                continue
+            if has_skipped_data(format_name, errors):
+                in_core = report.core_start_s <= max(report.last_frame_s, 0.0) < report.core_end_s
+                report.damaged_packets += in_core
+            yield packet
+
+    def remember(self, packet: av.Packet) -> None:
+        """Remember a packet of the video, and drop those before the last key frame `REMEMBERED_S` ago."""
+        if packet.is_keyframe and packet.pts is not None:
+            self._recent.append([])
+            oldest_pts = packet.pts - REMEMBERED_S / self.time_base
+            while len(self._recent) > 2 and (self._recent[1][0].pts or 0) <= oldest_pts:
+                self._recent_bytes -= sum(old.size for old in self._recent.popleft())
+        if self._recent:
+            self._recent[-1].append(packet)
+            self._recent_bytes += packet.size
+            if self._recent_bytes > MAX_REMEMBERED_BYTES:
+                self.forget()
+
+    def forget(self) -> None:
+        """Drop the remembered packets."""
+        self._recent.clear()
+        self._recent_bytes = 0
+
+    def rewind(self, pts: int) -> bool:
+        """Go back to the last remembered key frame at or before a timestamp; return whether there is one."""
+        starts = [number for number, packets in enumerate(self._recent) if (packets[0].pts or 0) <= pts]
+        if not starts:
+            return False
+        packets = itertools.chain(*list(self._recent)[starts[-1] :])
+        self._replay.extendleft(reversed(list(packets)))
+        self.forget()
+        self.stream.codec_context.flush_buffers()
+        return True
+
+    def seek(self, pts: int) -> bool:
+        """Go to a key frame, usually the last one at or before a timestamp; return whether that succeeded."""
+        self._replay.clear()
+        self.forget()
+        try:
+            self.container.seek(pts, stream=self.stream, backward=True)
+        except MemoryError:
+            raise
+        except (av.error.FFmpegError, OverflowError):
+            return False
+        self.demuxed = self.container.demux()
+        self.at_end = False
+        return True
+
+    def reopen(self) -> None:
+        """Open the file again and go to its beginning."""
+        self.container.close()
+        self._open()
+        self._replay.clear()
+        self.forget()
+
+
+_last_source: dict[str, Source] = {}
+"""The source of the last segment by its path, at most one. It saves reading a long video's index again."""
+
+
+def take_source(path: str | Path) -> Source | None:
+    """Return the open source of a path and give up its ownership, None if the file is another one now."""
+    source = _last_source.pop(str(path), None)
+    if source is not None and source.identity != read_identity(path):
+        source.container.close()
+        return None
+    return source
+
+
+def keep_source(source: Source) -> None:
+    """Keep a source open for the next segment; any other is closed."""
+    for path in list(_last_source):
+        _last_source.pop(path).container.close()
+    _last_source[source.path] = source
