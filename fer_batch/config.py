@@ -141,8 +141,6 @@ class TrainConfig:
     data."""
     leave_out: Annotated[tuple[str, ...], LABELS] = ()
     """Classes whose examples are left out of the data."""
-    preset: str = ""
-    """Name of the published recognizer that the other settings come from; empty for none."""
     init: Annotated[str | None, NETWORK] = None
     """Checkpoint to start from, also one with other classes; its network is kept. The word `default` names
     the packaged checkpoint. By default weights are random."""
@@ -299,9 +297,14 @@ class TrainConfig:
         return cls(**plain | {"data": tuple((name, path) for name, path in values.get("data", ()))})
 
 
+RETIRED_SETTINGS = {"preset"}
+"""Settings in the records of older versions that no longer exist."""
+
+
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     """Describe the settings that differ, as "fps was 5, is 10; …"; empty if they are equal."""
-    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    names = sorted((old.keys() | new.keys()) - RETIRED_SETTINGS)
+    changed = [key for key in names if old.get(key) != new.get(key)]
     return "; ".join(
         f"{key} was {_format_value(old.get(key))}, is {_format_value(new.get(key))}" for key in changed
     )

@@ -100,7 +100,6 @@ RANGES: dict[str, tuple[list[Any], list[Any]]] = {
     "data": ([DATA, DATA * 2], [()]),
     "classes": ([(), ("a", "b")], [("a",), ("a", "b", "a"), "angry", (1, 2)]),
     "leave_out": ([(), ("disgust",)], ["disgust", (1,), None]),
-    "preset": (["", "cnn4-fer2013"], [3, None]),
     "network": ([*NETWORKS], ["", "resnet18", None]),
     "backbone": (["", *BACKBONES], ["resnet", "cnn4", None]),
     "backbone_weights": ([None], ["of-no-backbone.safetensors", 3]),

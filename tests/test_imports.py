@@ -49,7 +49,7 @@ PLACES = {
     "av": ["video/*.py", "pipeline/bench.py", "sample/make_sample.py"],
     "facenet_pytorch": ["vision/mtcnn.py"],
     "torchvision": ["vision/mtcnn.py", "model/backbone.py"],
-    "ray.data": ["pipeline/*.py", "run/results.py", "data/videos.py", "training/sources.py"],
+    "ray.data": ["pipeline/*.py", "run/results.py", "data/clip_files.py", "training/sources.py"],
     "tensorboardX": ["training/run.py"],
     "ray.train": ["training/*.py"],
     "ray.tune": ["training/*.py"],

@@ -16,12 +16,12 @@ EXAMPLES = """\
 examples:
   fer-batch crossval --data ck48=CK+48/ --out runs/ck48
   fer-batch crossval --data ck48=ck48.parquet --init RUN/model.safetensors --seed 1 --out runs/ck48_1
-  fer-batch crossval --preset dcnn-bilstm-ck48 --data ck48=ck48.parquet --test-share 0.3 --out runs/dcnn
-  fer-batch crossval --preset dcnn-bilstm-ck48 --data ck48=ck48.parquet --by both --folds 5 --out runs/leak
-  fer-batch crossval --preset cnn4bn-fer2013 --data fer2013=fer2013.parquet --folds 5 --out runs/cnn4bn
+  fer-batch crossval --recipe dcnn-bilstm-ck48 --data ck48=ck48.parquet --test-share 0.3 --out runs/dcnn
+  fer-batch crossval --recipe dcnn-bilstm-ck48 --data ck48=ck48.parquet --by both --folds 5 --out runs/leak
+  fer-batch crossval --recipe cnn4bn-fer2013 --data fer2013=fer2013.parquet --folds 5 --out runs/cnn4bn
 
-Without --preset or --recipe: CK+48's seven classes, the CNN on a sequence's last frame against the CNN-BiLSTM
-on all of its frames; the ten folds are of subjects, and come with the package. With one of them: that
+Without --recipe: CK+48's seven classes, the CNN on a sequence's last frame against the CNN-BiLSTM
+on all of its frames; the ten folds are of subjects, and come with the package. With a recipe: its
 network, its classes and its training, one model a fold. Nothing is chosen on the fold that is asked: what
 `plateau` and early stopping look at is a tenth of the other folds, held out. The data's split `test` stays
 aside.
@@ -50,22 +50,17 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the answers")
     group = parser.add_argument_group("what is trained")
     group.add_argument(
-        "--preset",
-        default="",
-        metavar="NAME",
-        help="a published recognizer: its network, classes and training settings (see `fer-batch models`)",
-    )
-    group.add_argument(
         "--recipe",
-        metavar="FILE",
-        help="a .toml file of the options of `fer-batch train` (names with _)",
+        metavar="NAME|FILE",
+        help="training settings: a packaged recipe (`fer-batch models` lists them), or a .toml file of the "
+        "options of `fer-batch train` (names with _)",
     )
     group.add_argument(
         "--init",
         default=argparse.SUPPRESS,
         metavar="FILE",
-        help="a model's .safetensors to start each fold from (default: random weights with a preset or "
-        "recipe, else the packaged one)",
+        help="a model's .safetensors to start each fold from (default: random weights with a recipe, "
+        "else the packaged one)",
     )
     group.add_argument(
         "--epochs",
@@ -110,7 +105,7 @@ def run_crossval(options: argparse.Namespace) -> int:
     from fer_batch.evaluation.crossval.crossval import CLASSES, RECIPE, crossval
     from fer_batch.evaluation.crossval.folds import Protocol
 
-    pair = not (options.preset or options.recipe)
+    pair = options.recipe is None
     for name, value in ({**RECIPE, "classes": CLASSES, "init": "default"} if pair else {}).items():
         vars(options).setdefault(name, value)
     result = crossval(
@@ -137,7 +132,7 @@ def _print_result(result: dict[str, Any], options: argparse.Namespace) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     several, models = "leak" in result, result["settings"]["models"]
     parts = {by: result[by] for by in ("random", "subject")} if several else {options.by: result}
-    titles = {name: TITLES.get(name, options.preset or "the model") for name in models}
+    titles = {name: TITLES.get(name, options.recipe or "the model") for name in models}
     names = " and ".join("CK+48" if name == "ck48" else name for name in dict(options.data))
     people = f" of {result['subjects']} people" if result["subjects"] else ""
     console.print(

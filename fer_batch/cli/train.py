@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from fer_batch.cli.analyze import add_insecure_option
 from fer_batch.config import BACKBONES, IMBALANCE, NETWORKS, OPTIMIZERS, SCHEDULES, TrainConfig
 from fer_batch.errors import ConfigError
 from fer_batch.schema import EMOTIONS
-from fer_batch.training.presets import preset
+from fer_batch.training.progress import StatusMessage
+from fer_batch.training.recipes import read_recipe
 
 EXAMPLES = """\
 examples:
@@ -20,10 +20,10 @@ examples:
   fer-batch train --data fer2013=fer2013.csv --data ck48=CK+48/ --out runs/both --workers 2
   fer-batch train --data folder=faces/ --init default --epochs 5 --lr 0.01 --out runs/ours
   fer-batch train --data fer2013=fer2013.parquet --recipe default --out runs/default
-  fer-batch train --preset cnn4-fer2013 --data fer2013=fer2013.parquet --out runs/cnn4
+  fer-batch train --recipe cnn4-fer2013 --data fer2013=fer2013.parquet --out runs/cnn4
   fer-batch train --data folder=faces/ --backbone resnet18 --backbone-weights r18.safetensors --out runs/r18
 
-`fer-batch models` lists the presets, which are published recognizers, and the networks.
+`fer-batch models` lists the recipes and the networks.
 
 data sets: fer2013 (Parquet, Kaggle's folders, or the original CSV; with FER+ votes where they are present),
 ck48 (folders or Parquet), folder (class/…images, any classes), clips (class/…videos, any classes). The images
@@ -130,17 +130,10 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="leave the examples of these classes out",
     )
     parser.add_argument(
-        "--preset",
-        default="",
-        metavar="NAME",
-        help="a published recognizer: its network, classes and training settings (see `fer-batch models`); "
-        "options given beside it go before it",
-    )
-    parser.add_argument(
         "--recipe",
-        metavar="FILE",
-        help="a .toml file of options (names with _), or `default`: how the packaged checkpoint was trained; "
-        "options given beside it go before it",
+        metavar="NAME|FILE",
+        help="training settings: a packaged recipe (`fer-batch models` lists them), or a .toml file of "
+        "options (names with _); options on the command line take precedence",
     )
     parser.add_argument(
         "--backbone-weights",
@@ -169,37 +162,39 @@ def run_train(options: argparse.Namespace) -> int:
     from fer_batch.storage.atomic import write_bytes
     from fer_batch.training.run import train
 
-    live = sys.stderr.isatty()
-    record = train(
+    summary = train(
         config,
         options.out,
-        on_line=lambda line: print(f"\r\x1b[K{line}" if live else line, file=sys.stderr, flush=True),
-        on_progress=lambda line: (
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True) if live else None
-        ),
+        on_progress=print_status,
         address=options.address,
         insecure=options.insecure,
         verbose=options.verbose,
     )
-    chosen = record["selection"]
+    chosen = {"accuracy": summary.accuracy, "macro_f1": summary.macro_f1, "n": summary.n}
     history = json.loads((options.out / "history.json").read_text())
     write_bytes(options.out / "learning_curves.png", learning_curves(history, chosen))
     print(
-        f"{options.out / 'model.safetensors'}: accuracy {chosen['accuracy']:.4f}, "
-        f"macro-F1 {chosen['macro_f1']:.4f} on {chosen['n']} selection images, {record['seconds']} s"
+        f"{options.out / 'model.safetensors'}: accuracy {summary.accuracy:.4f}, "
+        f"macro-F1 {summary.macro_f1:.4f} on {summary.n} selection images, {summary.seconds} s"
     )
     return 0
 
 
+def print_status(message: StatusMessage) -> None:
+    """Print a message of training to stderr; transient ones only on a terminal, on one line."""
+    live = sys.stderr.isatty()
+    if live or not message.transient:
+        start, end = ("\r\x1b[K" if live else ""), ("" if message.transient else "\n")
+        print(f"{start}{message.text}", end=end, file=sys.stderr, flush=True)
+
+
 def train_config(options: argparse.Namespace) -> TrainConfig:
-    """What a command with options of `train` is asked to do: the preset's settings, over them the recipe's,
-    over them those that were given.
-    """
-    names = {field.name for field in dataclasses.fields(TrainConfig)} - {"preset"}
+    """Build the configuration from the recipe's settings and the options, which take precedence."""
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
     given = {k: v for k, v in vars(options).items() if k in names} | {"data": options.data}
-    base = preset(options.preset) if options.preset else {}
+    base = read_recipe(options.recipe).settings if options.recipe is not None else {}
     try:
-        return TrainConfig.from_dict(_absolute(base | _recipe(options.recipe) | given))
+        return TrainConfig.from_dict(_absolute(base | given))
     except ConfigError as error:
         if options.recipe is None or "--recipe" in str(error):
             raise
@@ -242,14 +237,3 @@ def _absolute(given: dict[str, Any]) -> dict[str, Any]:
     if given.get("init") == "default":
         paths["init"] = str(PACKAGED / "default.safetensors")
     return given | paths
-
-
-def _recipe(name: str | None) -> dict[str, Any]:
-    if name is None:
-        return {}
-    path = PACKAGED / "recipe.toml" if name == "default" else Path(name)
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"--recipe {name} is not a readable .toml file of options: {why}") from error

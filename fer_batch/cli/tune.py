@@ -3,19 +3,22 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fer_batch.cli.analyze import add_insecure_option
-from fer_batch.cli.train import add_data_option, add_settings, train_config
+from fer_batch.cli.train import add_data_option, add_settings, print_status, train_config
+
+if TYPE_CHECKING:
+    from fer_batch.training.tune.study import StudySummary
 
 EXAMPLES = """\
 examples:
   fer-batch tune --data fer2013=fer2013.parquet --epochs 12 --trials 20 --out studies/first
-  fer-batch tune --preset cnn4bn-fer2013 --data fer2013=fer2013.parquet --epochs 15 --out studies/cnn4bn
+  fer-batch tune --recipe cnn4bn-fer2013 --data fer2013=fer2013.parquet --epochs 15 --out studies/cnn4bn
   fer-batch tune --data folder=faces/ --init default --lr 0.01 --epochs 5 --parallel 4 --out studies/ours
   fer-batch train --recipe studies/first/best.toml --data fer2013=fer2013.parquet --epochs 36 --out runs/best
 
@@ -81,17 +84,13 @@ def run_tune(options: argparse.Namespace) -> int:
     from fer_batch.training.tune.plots import write_pictures
     from fer_batch.training.tune.run import tune
 
-    live = sys.stderr.isatty()
     found = tune(
         config,
         options.out,
         options.trials,
         metric=options.metric,
         parallel=options.parallel,
-        on_line=lambda line: print(f"\r\x1b[K{line}" if live else line, file=sys.stderr, flush=True),
-        on_progress=lambda line: (
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True) if live else None
-        ),
+        on_progress=print_status,
         address=options.address,
         insecure=options.insecure,
         verbose=options.verbose,
@@ -101,27 +100,27 @@ def run_tune(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_trials(found: dict[str, Any], out: Path, pictures: list[str]) -> None:
-    metric = found["settings"]["metric"]
+def _print_trials(found: "StudySummary", out: Path, pictures: list[str]) -> None:
+    metric = found.settings["metric"]
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    done = [trial for trial in found["trials"] if trial[metric] is not None]
-    other = [trial for trial in found["trials"] if trial[metric] is None]
-    names = [name for name in HEADINGS if any(trial[name] is not None for trial in found["trials"])]
+    done = [trial for trial in found.trials if getattr(trial, metric) is not None]
+    other = [trial for trial in found.trials if getattr(trial, metric) is None]
+    names = [name for name in HEADINGS if any(getattr(trial, name) is not None for trial in found.trials)]
     table = Table(title="best first; trial 1 is the base", title_justify="left", title_style="")
     for name in names:
         table.add_column(HEADINGS[name], justify="left" if name == "imbalance" else "right")
     table.add_column("status")
-    for trial in [*sorted(done, key=lambda trial: -trial[metric]), *other]:
-        status = "stopped early" if trial["stopped_early"] else f"{trial['status']} {trial['reason']}".strip()
-        table.add_row(*(_said(name, trial[name]) for name in names), Text(status))
+    for trial in [*sorted(done, key=lambda trial: -getattr(trial, metric)), *other]:
+        status = "stopped early" if trial.stopped_early else f"{trial.status} {trial.reason}".strip()
+        table.add_row(*(_said(name, getattr(trial, name)) for name in names), Text(status))
     console.print(table)
-    if found["importance"]:
-        shares = ", ".join(f"{name} {share:.2f}" for name, share in found["importance"].items())
+    if found.importance:
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in found.importance.items())
         console.print(f"share of the differences that is due to each: {shares}", soft_wrap=True)
-    best = next(trial for trial in done if trial["trial"] == found["best"])
+    best = found.best
     console.print(
-        f"{out / 'best.toml'}: trial {best['trial']}, accuracy {best['accuracy']:.4f}, macro-F1 "
-        f"{best['macro_f1']:.4f} for selection; beside it trials.csv, trials.json, {', '.join(pictures)}",
+        f"{out / 'best.toml'}: trial {best.trial}, accuracy {best.accuracy:.4f}, macro-F1 "
+        f"{best.macro_f1:.4f} for selection; beside it trials.csv, trials.json, {', '.join(pictures)}",
         markup=False,
         soft_wrap=True,
     )

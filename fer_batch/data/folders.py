@@ -1,25 +1,108 @@
-"""Anybody's own images: a folder for each class."""
+"""Folders of classes: `class/…files` or `split/class/…files`."""
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from fer_batch.data.images import IMAGE_SUFFIXES, Labelled, class_files, read_all
-from fer_batch.data.labels import canonical
+from fer_batch.data.images import IMAGE_SUFFIXES, LabelledExample, read_images, shorten_list
+from fer_batch.data.labels import SPLIT_SYNONYMS, normalize_label
+from fer_batch.errors import InputError
 
 
-def read_folder(option: str, path: Path, counts: Counter[str]) -> list[Labelled]:
-    """`class/…images` or `train/class/…images`, `val/…`, `test/…`, at any depth and of any size and colour.
+@dataclass(frozen=True, kw_only=True)
+class ClassFile:
+    """A file in a folder of classes."""
 
-    The images should be faces cut as the pipeline cuts them: squares of about the face box's height. Raises
-    InputError that begins with `option`.
+    path: Path
+    label: str
+    """Name of the class folder, unchanged."""
+    split: str
+    """"train", "select", "test", or "" without split folders."""
+
+
+def read_folder(
+    option: str, path: Path, counts: Counter[str], default_split: str = ""
+) -> list[LabelledExample]:
+    """Read the images of a folder of classes, at any depth, of any size and colour.
+
+    The images should be faces cut as the pipeline cuts them: squares of about the height of the face box.
+    `default_split` is for images without a split folder. Raises InputError, which begins with `option`.
     """
-    files = class_files(option, path, IMAGE_SUFFIXES, counts)
+    files = list_class_files(option, path, IMAGE_SUFFIXES, counts)
     return [
-        Labelled(
+        LabelledExample(
             images=image[None],
-            label=canonical(file.label),
-            split=file.split,
+            label=normalize_label(file.label),
+            split=file.split or default_split,
             source=str(file.path.relative_to(path)),
         )
-        for image, file in read_all(option, ((file.path, file) for file in files), counts)
+        for image, file in read_images(option, ((file.path, file) for file in files), counts)
     ]
+
+
+def list_class_files(
+    option: str, folder: Path, suffixes: Iterable[str], counts: Counter[str]
+) -> list[ClassFile]:
+    """List the files of `class/…` or `split/class/…` with one of `suffixes`, sorted by path.
+
+    Class folders may have subfolders. Split folders are named by a `SPLIT_SYNONYMS` key, and are in
+    `folder` or in its only subfolder. Hidden folders are ignored. Files outside class folders are counted as
+    "without_class". Raises InputError, which begins with `option`, if the folder or such files do not exist,
+    if a split folder is empty, or if other folders are beside split folders.
+    """
+    if not folder.is_dir():
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise InputError(f"{option}: {problem}; give a folder with a subfolder for each class")
+    allowed_suffixes = frozenset(suffixes)
+    base = folder
+    if not _split_folders(base) and len(inside := _subfolders(base)) == 1 and _split_folders(inside[0]):
+        base = inside[0]
+    splits = _split_folders(base)
+    files: list[ClassFile] = []
+    unexpected: set[str] = set()
+    filled: set[Path] = set()
+    for path in sorted(base.rglob("*")):
+        parts = path.relative_to(base).parts
+        if (
+            path.suffix.lower() not in allowed_suffixes
+            or any(_is_hidden(part) for part in parts)
+            or not path.is_file()
+        ):
+            continue
+        split = SPLIT_SYNONYMS[parts[0].lower()] if splits and base / parts[0] in splits else ""
+        if len(parts) < (3 if split else 2):
+            counts["without_class"] += 1
+        elif splits and not split:
+            unexpected.add(parts[0])
+        else:
+            files.append(ClassFile(path=path, label=parts[1 if split else 0], split=split))
+            filled.add(base / parts[0])
+    if unexpected:
+        raise InputError(
+            f"{option}: split folders ({shorten_list(s.name for s in splits)}) and other folders "
+            f"({shorten_list(sorted(unexpected))}) are mixed; move the class folders into the split folders"
+        )
+    if not files:
+        examples = ", ".join(sorted(allowed_suffixes)[:4])
+        raise InputError(
+            f"{option}: no files like {examples} … in class folders, and {counts['without_class']} outside "
+            "them; expected folders that are named after their class, for example happy/"
+        )
+    if empty := [s.name for s in splits if s not in filled]:
+        raise InputError(
+            f"{option}: the split folder {empty[0]} is empty; fill it with class folders, or remove it"
+        )
+    return files
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not _is_hidden(p.name))
+
+
+def _split_folders(folder: Path) -> list[Path]:
+    return [p for p in _subfolders(folder) if p.name.lower() in SPLIT_SYNONYMS]
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fer_batch.data.labels import canonical
+from fer_batch.data.labels import normalize_label
 from fer_batch.evaluation.evaluate import Answers
 from fer_batch.evaluation.examples import Examples
 from fer_batch.evaluation.metrics import paired_difference
@@ -25,7 +25,7 @@ def compare(examples: Examples, answers: Sequence[Answers]) -> dict[str, Any]:
     subjects = examples.subjects
     rows = []
     for one in answers:
-        scores = {canonical(name): values["f1"] for name, values in one.figures["per_class"].items()}
+        scores = {normalize_label(name): values["f1"] for name, values in one.figures["per_class"].items()}
         rows.append(
             {
                 "checkpoint": one.checkpoint,
@@ -33,7 +33,7 @@ def compare(examples: Examples, answers: Sequence[Answers]) -> dict[str, Any]:
                 "model_id": one.figures["model_id"],
                 **{name: one.figures[name] for name in COLUMNS},
                 "intervals": one.figures["intervals"],
-                "f1": {name: scores[canonical(name)] for name in classes},
+                "f1": {name: scores[normalize_label(name)] for name in classes},
                 "gain": None
                 if one is first
                 else paired_difference(right, one.probs.argmax(axis=1) == one.labels, subjects),

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fer_batch.data.datasets import Clips
-from fer_batch.data.labels import canonical
+from fer_batch.data.clips import Clips
+from fer_batch.data.labels import normalize_label
 from fer_batch.errors import ConfigError
 from fer_batch.evaluation.averaging import ten_crops
 from fer_batch.evaluation.examples import Examples, load_examples, split_name
@@ -71,16 +71,18 @@ def evaluate(
         for path in checkpoints
     ]
     cards = [next(iter(by_flip.values())).card for by_flip in recognizers]
-    named = [[canonical(name) for name in card.classes] for card in cards]
-    shared = [name for name in cards[0].classes if all(canonical(name) in has for has in named)]
+    named = [[normalize_label(name) for name in card.classes] for card in cards]
+    shared = [name for name in cards[0].classes if all(normalize_label(name) in has for has in named)]
     if ensemble and not common_classes:
         _check_ensemble(names, named)
     examples = load_examples(data, split, shared, common_classes)
     on_loaded(examples)
-    used = {canonical(name) for name in examples.classes}
+    used = {normalize_label(name) for name in examples.classes}
     found: list[Answers] = []
     for name, by_flip, card in zip(names, recognizers, cards, strict=True):
-        kept = [i for i, label in enumerate(card.classes) if not common_classes or canonical(label) in used]
+        kept = [
+            i for i, label in enumerate(card.classes) if not common_classes or normalize_label(label) in used
+        ]
         facts = {
             "classes": [card.classes[i] for i in kept],
             "model_id": card.model_id,
@@ -169,8 +171,8 @@ def restricted(probs: np.ndarray, kept: Sequence[int]) -> np.ndarray:
 
 def matched(classes: Sequence[str], others: Sequence[str]) -> np.ndarray:
     """`(C,) int64`: where each of `classes` stands among `others`, by any of its names."""
-    place = {canonical(name): number for number, name in enumerate(others)}
-    return np.array([place[canonical(name)] for name in classes], np.int64)
+    place = {normalize_label(name): number for number, name in enumerate(others)}
+    return np.array([place[normalize_label(name)] for name in classes], np.int64)
 
 
 def _answers(

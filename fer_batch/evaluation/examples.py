@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fer_batch.data.datasets import OF_EMOTIONS, Clips, class_counts, load_dataset
-from fer_batch.data.labels import SPLITS, canonical
+from fer_batch.data.clips import Clips, count_classes
+from fer_batch.data.datasets import DATASET_CLASSES, load_dataset
+from fer_batch.data.labels import SPLIT_SYNONYMS, normalize_label
 from fer_batch.errors import ConfigError, InputError
 
 SPLIT_NAMES = ("Training", "PublicTest", "PrivateTest", "train", "calibrate", "select", "val", "test")
@@ -48,8 +49,8 @@ def split_name(given: str | None) -> str | None:
     """A split's name as the data sets have it, from FER2013's or its own, in any case; raises ConfigError."""
     if given is None:
         return None
-    name = SPLITS.get(given.lower(), given.lower())
-    if name not in (*SPLITS.values(), "calibrate"):
+    name = SPLIT_SYNONYMS.get(given.lower(), given.lower())
+    if name not in (*SPLIT_SYNONYMS.values(), "calibrate"):
         raise ConfigError(f"--split is {given}; allowed is {', '.join(SPLIT_NAMES)}")
     return name
 
@@ -70,10 +71,10 @@ def load_examples(
     among `classes`; with `common_classes` where fewer than two are in common.
     """
     loaded = [_load(name, path, classes) for name, path in data]
-    known = {canonical(name) for name in classes}
+    known = {normalize_label(name) for name in classes}
     if common_classes:
-        has = {name for clips, _ in loaded for name in class_counts(clips)}
-        classes = [name for name in classes if canonical(name) in has]
+        has = {name for clips, _ in loaded for name in count_classes(clips)}
+        classes = [name for name in classes if normalize_label(name) in has]
         if len(classes) < 2:
             raise InputError(
                 f"--common-classes takes two or more, and of the data's ({', '.join(sorted(has))}) the "
@@ -87,7 +88,7 @@ def load_examples(
     if split is None:
         there = set().union(*(clips.splits.tolist() for clips, _ in loaded))
         split = next((s for s in BY_DEFAULT if s in there), BY_DEFAULT[0])
-    index = {canonical(name): number for number, name in enumerate(classes)}
+    index = {normalize_label(name): number for number, name in enumerate(classes)}
     parts, places, labels, said = [], [], [], []
     left_out: Counter[str] = Counter()
     for (name, path), (clips, reasons) in zip(data, loaded, strict=True):
@@ -99,9 +100,9 @@ def load_examples(
                 f"{', '.join(f'{s} ({n})' for s, n in sorted(has_splits.items()))}: name one of these as "
                 "--split, and evaluate data sets without a split in common one by one"
             )
-        numbers = np.array([index.get(canonical(name), -1) for name in chosen.classes], np.int64)
+        numbers = np.array([index.get(normalize_label(name), -1) for name in chosen.classes], np.int64)
         kept = numbers[chosen.labels] >= 0
-        left_out.update(class_counts(chosen.take(~kept)))
+        left_out.update(count_classes(chosen.take(~kept)))
         parts.append(chosen.take(kept))
         places.append(np.flatnonzero(kept))
         labels.append(numbers[chosen.labels[kept]])
@@ -125,8 +126,8 @@ def load_examples(
 def _load(name: str, path: str, classes: Sequence[str]) -> tuple[Clips, dict[str, int]]:
     """A data set with all of its classes, and the counts of what is amiss with it."""
     known = None  # those that occur
-    if name in OF_EMOTIONS:
-        known = tuple(dict.fromkeys((*OF_EMOTIONS[name], *map(canonical, classes))))
+    if name in DATASET_CLASSES:
+        known = tuple(dict.fromkeys((*DATASET_CLASSES[name], *map(normalize_label, classes))))
     return load_dataset(name, Path(path), classes=known, for_training=False)
 
 
@@ -134,7 +135,7 @@ def _without_foreign(
     option: str, name: str, clips: Clips, counts: dict[str, int], known: set[str]
 ) -> tuple[Clips, dict[str, int]]:
     """The data set without CK+48's contempt where that is not `known`; raises for any other such class."""
-    foreign = {label: count for label, count in class_counts(clips).items() if label not in known}
+    foreign = {label: count for label, count in count_classes(clips).items() if label not in known}
     contempt = foreign.pop("contempt", 0) if name == "ck48" else 0
     if foreign:
         raise InputError(

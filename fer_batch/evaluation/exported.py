@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fer_batch.data.datasets import Clips, load_datasets
+from fer_batch.data.clips import Clips
+from fer_batch.data.datasets import load_datasets
 from fer_batch.errors import ConfigError, InputError, OutputError
 from fer_batch.evaluation.evaluate import predict
 from fer_batch.evaluation.metrics import confusion, per_class

@@ -1,6 +1,6 @@
 """Published recognizers, as networks that train and answer like the default one.
 
-Each is what its description says, layer by layer; its training settings are in `training.presets`. All read
+Each is what its description says, layer by layer; its training settings are in `model/recipes/`. All read
 grey crops of 48×48.
 """
 

@@ -1,9 +1,8 @@
-"""Augmentation of whole batches on the training device: one affine warp, light, erasing and mixup.
+"""Augmentation of whole batches on the training device: affine warps, lighting, erasing and mixup.
 
-A still becomes a sequence by a smooth random path through the same space: the face drifts, turns and comes
-nearer as it would in a video, and each moment's crop shakes a little, now and then more, as detected boxes do
-(measured against known faces in videos). All randomness comes from the generator that is passed in, on the
-device where the generator lives.
+A still becomes a sequence by a smooth random path: the face drifts, turns and comes nearer as in a video. In
+addition the crop of each frame shakes a little, and sometimes more, as detected boxes do (measured on known
+faces in videos). All random numbers come from the generator argument, on its device.
 """
 
 import math
@@ -15,62 +14,49 @@ from torch import Tensor
 
 from fer_batch.config import TrainConfig
 
+SHAKE = (math.radians(1.5), 0.026, 0.022, 0.022)
+"""Standard deviations of a crop's shake: turn in radians, log zoom, and shifts relative to half the side."""
+JOLT_PROBABILITY, JOLT_FACTOR = 0.1, 2.5
+"""How often a crop shakes more, and how much more."""
+
 
 def augment_stills(crops: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
-    """`(N, 1, H, W)` grey values in 0–1 to the same: each crop warped, lit and partly erased on its own."""
+    """Warp, relight and partly erase each crop of `(N, C, H, W)` grey values from 0 to 1."""
     count = len(crops)
-    crops = warp(crops, _motion(count, 1, config, generator)[:, 0])
-    crops = light(crops, _lighting(count, 1, config, generator)[:, 0])
-    return erase(crops, generator, config.erasing)
+    crops = warp_crops(crops, _draw_motion(count, 1, config, generator)[:, 0])
+    crops = relight_crops(crops, _draw_lighting(count, 1, config, generator)[:, 0])
+    return erase_rectangles(crops, generator, config.erasing)
 
 
 def augment_sequences(crops: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
-    """`(B, T, 1, H, W)` grey values in 0–1 to the same, moving smoothly over T."""
+    """Warp and relight `(B, T, 1, H, W)` grey values from 0 to 1, smoothly over T."""
     batch, steps = crops.shape[:2]
-    motion = _motion(batch, steps, config, generator)  # (B, T, 5)
-    lighting = _lighting(batch, steps, config, generator)  # (B, T, 2)
-    flat = warp(crops.flatten(0, 1), motion.flatten(0, 1))
-    return light(flat, lighting.flatten(0, 1)).unflatten(0, (batch, steps))
+    motion = _draw_motion(batch, steps, config, generator)  # (B, T, 5)
+    lighting = _draw_lighting(batch, steps, config, generator)  # (B, T, 2)
+    flat = warp_crops(crops.flatten(0, 1), motion.flatten(0, 1))
+    return relight_crops(flat, lighting.flatten(0, 1)).unflatten(0, (batch, steps))
 
 
-def _motion(batch: int, steps: int, config: TrainConfig, generator: torch.Generator) -> Tensor:
-    """`(B, T, 5)`: turn in radians, log zoom, shift x, shift y (of the half width), and flip (±1, one a
-    sequence).
+def mix_examples(
+    crops: Tensor, targets: Tensor, alpha: float, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Blend each of the `(N, C, H, W)` crops and `(N, K)` targets with another one of the batch.
+
+    The share of a batch is drawn from Beta(α, α); with α = 0 the batch is unchanged. After Zhang et al. 2018,
+    "mixup: Beyond Empirical Risk Minimization" (arXiv:1710.09412).
     """
-    device = generator.device
-    spread = torch.tensor(
-        [math.radians(config.rotation_deg), config.zoom, config.shift, config.shift], device=device
-    )
-    shake = torch.tensor([math.radians(1.5), 0.026, 0.022, 0.022], device=device)
-    path = _smooth(batch, steps, 4, generator) * spread
-    if steps > 1:
-        jolt = torch.rand(batch, steps, 1, generator=generator, device=device) < 0.1
-        shaken = torch.randn(batch, steps, 4, generator=generator, device=device) * shake
-        path = path + torch.where(jolt, 2.5 * shaken, shaken)
-    mirrored = torch.rand(batch, 1, 1, generator=generator, device=device) < config.flip
-    flip = torch.where(mirrored, -1.0, 1.0).expand(batch, steps, 1)
-    return torch.cat([path, flip], dim=2)
+    if not alpha or not len(crops):
+        return crops, targets
+    share = float(random.beta(alpha, alpha))
+    other = torch.from_numpy(random.permutation(len(crops))).to(crops.device)
+    return share * crops + (1 - share) * crops[other], share * targets + (1 - share) * targets[other]
 
 
-def _lighting(batch: int, steps: int, config: TrainConfig, generator: torch.Generator) -> Tensor:
-    """`(B, T, 2)`: log contrast and brightness offset."""
-    spread = torch.tensor([config.lighting, 0.4 * config.lighting], device=generator.device)
-    return _smooth(batch, steps, 2, generator) * spread
+def warp_crops(crops: Tensor, motion: Tensor) -> Tensor:
+    """Warp `(N, C, H, W)` crops by `(N, 5)` motions (turn, log zoom, shift x, shift y, flip).
 
-
-def _smooth(batch: int, steps: int, channels: int, generator: torch.Generator) -> Tensor:
-    """`(B, T, C)` of about unit variance: a constant and a slow sinusoid of random phase and speed."""
-    device = generator.device
-    base = torch.randn(batch, 1, channels, generator=generator, device=device)
-    swing = 0.4 * torch.randn(batch, 1, channels, generator=generator, device=device)
-    phase = 2 * math.pi * torch.rand(batch, 1, channels, generator=generator, device=device)
-    speed = 1.5 * torch.rand(batch, 1, channels, generator=generator, device=device)
-    time = torch.arange(steps, device=device).view(1, steps, 1)
-    return 0.9 * base + (swing * torch.sin(phase + speed * time) if steps > 1 else 0)
-
-
-def warp(crops: Tensor, motion: Tensor) -> Tensor:
-    """`(N, 1, H, W)` by `(N, 5)` (turn, log zoom, shift x, shift y, flip), bilinear, edges reflected."""
+    The interpolation is bilinear, and the borders are reflected.
+    """
     if not len(crops):
         return crops
     turn, zoom, dx, dy, flip = motion.unbind(1)
@@ -81,15 +67,18 @@ def warp(crops: Tensor, motion: Tensor) -> Tensor:
     return F.grid_sample(crops, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def light(crops: Tensor, lighting: Tensor) -> Tensor:
-    """`(N, 1, H, W)` by `(N, 2)` (log contrast about the crop's mean, brightness offset), clipped to 0–1."""
+def relight_crops(crops: Tensor, lighting: Tensor) -> Tensor:
+    """Change the light of `(N, C, H, W)` crops by `(N, 2)` (log contrast, brightness offset).
+
+    The contrast is relative to the crop's mean. The result is clipped to 0–1.
+    """
     contrast, offset = lighting.to(crops.device).view(-1, 2, 1, 1, 1).unbind(1)
     mean = crops.mean(dim=(1, 2, 3), keepdim=True)
     return ((crops - mean) * torch.exp(contrast) + mean + offset).clamp(0, 1)
 
 
-def erase(crops: Tensor, generator: torch.Generator, share: float = 0.5) -> Tensor:
-    """A rectangle of up to a third of each side filled with noise, in `share` of the crops.
+def erase_rectangles(crops: Tensor, generator: torch.Generator, share: float = 0.5) -> Tensor:
+    """Fill a rectangle of up to a third of each side with noise, in `share` of the crops.
 
     After Zhong et al. 2020, "Random Erasing Data Augmentation" (arXiv:1708.04896).
     """
@@ -106,14 +95,39 @@ def erase(crops: Tensor, generator: torch.Generator, share: float = 0.5) -> Tens
     return torch.where(hole[:, None].to(crops.device), noise.to(crops.device), crops)
 
 
-def mixup(crops: Tensor, targets: Tensor, alpha: float, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """`(N, 1, H, W)` crops and `(N, C)` targets, each blended with another of the batch by one share drawn
-    from Beta(α, α); unchanged with α = 0.
+def _draw_motion(batch: int, steps: int, config: TrainConfig, generator: torch.Generator) -> Tensor:
+    """Draw `(B, T, 5)` motions.
 
-    After Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization" (arXiv:1710.09412).
+    They are the turn in radians, the log zoom, the shifts x and y relative to half the side, and the flip,
+    which is 1 or -1 for a whole sequence.
     """
-    if not alpha or not len(crops):
-        return crops, targets
-    share = float(random.beta(alpha, alpha))
-    other = torch.from_numpy(random.permutation(len(crops))).to(crops.device)
-    return share * crops + (1 - share) * crops[other], share * targets + (1 - share) * targets[other]
+    device = generator.device
+    spread = torch.tensor(
+        [math.radians(config.rotation_deg), config.zoom, config.shift, config.shift], device=device
+    )
+    path = _draw_smooth_path(batch, steps, 4, generator) * spread
+    if steps > 1:
+        jolts = torch.rand(batch, steps, 1, generator=generator, device=device) < JOLT_PROBABILITY
+        shake = torch.randn(batch, steps, 4, generator=generator, device=device)
+        shake = shake * torch.tensor(SHAKE, device=device)
+        path = path + torch.where(jolts, JOLT_FACTOR * shake, shake)
+    mirrored = torch.rand(batch, 1, 1, generator=generator, device=device) < config.flip
+    flip = torch.where(mirrored, -1.0, 1.0).expand(batch, steps, 1)
+    return torch.cat([path, flip], dim=2)
+
+
+def _draw_lighting(batch: int, steps: int, config: TrainConfig, generator: torch.Generator) -> Tensor:
+    """Draw `(B, T, 2)`: log contrast and brightness offset."""
+    spread = torch.tensor([config.lighting, 0.4 * config.lighting], device=generator.device)
+    return _draw_smooth_path(batch, steps, 2, generator) * spread
+
+
+def _draw_smooth_path(batch: int, steps: int, channels: int, generator: torch.Generator) -> Tensor:
+    """Draw `(B, T, C)` of about unit variance: a constant and a slow sinusoid of random phase and speed."""
+    device = generator.device
+    base = torch.randn(batch, 1, channels, generator=generator, device=device)
+    swing = 0.4 * torch.randn(batch, 1, channels, generator=generator, device=device)
+    phase = 2 * math.pi * torch.rand(batch, 1, channels, generator=generator, device=device)
+    speed = 1.5 * torch.rand(batch, 1, channels, generator=generator, device=device)
+    time = torch.arange(steps, device=device).view(1, steps, 1)
+    return 0.9 * base + (swing * torch.sin(phase + speed * time) if steps > 1 else 0)

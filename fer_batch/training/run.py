@@ -1,328 +1,264 @@
-"""A training run: its data checked, its workers started under Ray Train, and its model written.
+"""A training run under Ray Train, from the data to the checkpoint.
 
 A run's folder is its record: `train.json` (the configuration), `history.json` and `.csv` (the epochs),
-`tensorboard/`, `state.pt` (all that the next epoch needs), and at the end `model.safetensors` with its card
-`model.json`. The state is a file of ours, not a checkpoint of Ray Train's: Ray rewrites its list of
-checkpoints in place, so that a run killed at that moment could never go on.
+`tensorboard/`, `state.pt` (everything the next epoch needs), and at the end `model.safetensors` with its card
+`model.json`. The state is not a checkpoint of Ray Train: Ray rewrites its list of checkpoints in place, so
+that a run that is killed at that moment could not continue.
 """
 
-import io
+import dataclasses
 import json
-import platform
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from tensorboardX import SummaryWriter
 
 from fer_batch.config import TrainConfig, difference
-from fer_batch.data.datasets import Clips, class_counts
-from fer_batch.data.videos import MADE
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
 from fer_batch.model.backbone import BackboneEncoder
-from fer_batch.model.registry import build_network
-from fer_batch.model.weights import Card, read_card, save_checkpoint
+from fer_batch.model.weights import read_card
 from fer_batch.runtime import call_periodically, ray_session
-from fer_batch.storage.atomic import format_csv, write_bytes, write_json
+from fer_batch.storage.atomic import write_json
 from fer_batch.storage.folder import check_folder_empty
 from fer_batch.storage.lease import hold_lease
-from fer_batch.training.calibrate import fit_temperature
-from fer_batch.training.loop import HISTORY, Place, frame_logits, frames_of, learn
+from fer_batch.training.export import TrainSummary, export_model
+from fer_batch.training.history import EpochResult
+from fer_batch.training.loop import StepProgress, train_network
+from fer_batch.training.progress import OnProgress, StatusMessage, ignore_progress
 from fer_batch.training.sources import (
-    CALIBRATE_LEAST,
     IN_ORDER,
-    check_clips,
-    clips_of,
-    cpu_share,
-    crop_scale_of,
-    cut_clips,
-    division,
-    images_of,
-    in_memory,
-    stream_of,
-    streamed,
-    training_counts,
+    build_streams,
+    check_splits,
+    check_videos,
+    choose_worker_cpus,
+    count_training_clips,
+    describe_counts,
+    describe_data,
+    extract_video_clips,
+    find_video_folder,
+    load_images,
+    load_in_memory,
+    open_stream,
 )
+from fer_batch.training.state import TrainState, read_state, write_state
+from fer_batch.training.workers import WorkerContext
 
-SCALARS = ("loss", "train_accuracy", "lr", "select_loss", "accuracy", "macro_f1", "seconds")
-UNTOLD = ("data", "init", "backbone_weights")
-"""Paths, which a card has no use for."""
+TENSORBOARD_SCALARS = ("loss", "train_accuracy", "lr", "select_loss", "accuracy", "macro_f1", "seconds")
+MAX_RESTARTS = 3
+"""Restarts of the workers after one of them died."""
 
 
 def train(
     config: TrainConfig,
-    out: Path,
-    resources: dict[str, float] | None = None,
-    on_line: Callable[[str], None] = lambda line: None,
-    on_progress: Callable[[str], None] = lambda line: None,
+    out: str | Path,
     *,
+    resources: dict[str, float] | None = None,
+    on_progress: OnProgress = ignore_progress,
     address: str | None = None,
     insecure: bool = False,
     verbose: bool = False,
-) -> dict[str, Any]:
-    """Train, or continue what stands in `out`, and write model.safetensors, its card and the history there.
+) -> TrainSummary:
+    """Train a model and write it to the folder `out`, or continue an interrupted run there.
 
-    Returns the card's training record. The same call again after a kill goes on from the last finished
-    epoch; another configuration on the same folder raises ConfigError, data that can't be used InputError,
-    both before Ray is started or anything written. `resources` are Ray's for each worker, by default one
-    CPU, or one GPU where Ray has them. `on_line` gets a line for what is amiss with the data, and for
-    each epoch as it ends; `on_progress` how far the epoch is, once a second.
+    A repeated call continues after the last finished epoch; for a finished run it returns the summary.
+
+    Args:
+        config: Data and settings of the run.
+        out: Folder of the run: new, empty, or of the same configuration.
+        resources: Ray resources of each worker, by default one CPU, or one GPU if the cluster has them.
+        on_progress: Receives messages about the data, each epoch when it ends, and once a second the progress
+            within an epoch (transient).
+        address: Address of a Ray cluster, by default a local one.
+        insecure: Accept a cluster that does not ask for a token.
+        verbose: Show the messages of Ray.
+
+    Raises:
+        ConfigError: The settings contradict each other, or the folder has a run of another configuration.
+        InputError: The data cannot be used.
+        OutputError: The folder cannot be written, or holds something else.
+        FerBatchError: Training ended without an epoch.
+
+    The first two are raised before Ray starts and anything is written.
     """
-    out = out.absolute()
-    record = out / "train.json"
-    if record.exists():
-        before = _read_record(record)
-        changed = difference(before, config.to_dict())
-        if changed:
-            _check_named_anew(config, before)
-            raise ConfigError(f"{out} holds a run of another configuration ({changed}): name another --out")
+    out = Path(out).absolute()
+    if (out / "train.json").exists():
+        _check_same_config(config, out)
         if (out / "model.json").exists():
-            return json.loads((out / "model.json").read_text())["training"]
+            card = json.loads((out / "model.json").read_text())
+            return TrainSummary.from_dict(card["training"], out / "model.safetensors")
     else:
         check_folder_empty(out, "a training run")
-    if config.init:
-        read_card(Path(config.init))
-    if config.backbone_weights:
-        BackboneEncoder(config.backbone, config.backbone_size).load_pretrained(Path(config.backbone_weights))
-    check_clips(config)
-    images, amiss = images_of(config)
-    if clips_of(config) is None:
-        _check_splits(images)
-        _check_preset(config, images)
+    _check_initial_weights(config)
+    check_videos(config)
+    images, counts = load_images(config)
+    if find_video_folder(config) is None:
+        check_splits(images)
     with hold_lease(out, "train"):
         try:
-            write_json(record, config.to_dict())
+            write_json(out / "train.json", config.to_dict())
         except OSError as error:
-            raise OutputError(f"{out} can't be written: {error.strerror}") from error
-        on_line("starting Ray …")
+            raise OutputError(f"cannot write {out}: {error.strerror}") from error
+        on_progress(StatusMessage("starting Ray …"))
         with ray_session(address, insecure=insecure, verbose=verbose):
-            counts = Counter(amiss) + Counter(cut_clips(config, out / "clips", _video_told(on_progress)))
-            for name, count in sorted(counts.items()):
-                on_line(f"data: {count} {name.replace('_', ' ')}")
-            data = in_memory(config, images, out / "clips")
-            clips = streamed(config, data, out / "clips")
-            for line in division(data, training_counts(config, data, out / "clips")):
-                on_line(line)
-            state = _fit(config, out, resources, clips, _looks(out, on_line, on_progress))
-        return _export(config, out, state, data, counts)
-
-
-def _check_named_anew(config: TrainConfig, before: dict[str, Any]) -> None:
-    """Raise for a checkpoint or data that the run before did not name, and that is not there."""
-    if config.init and config.init != before.get("init"):
-        read_card(Path(config.init))
-    for name, path in config.data:
-        if [name, path] not in before.get("data", []) and not Path(path).exists():
-            raise InputError(f"--data {name}={path}: there is no such file or folder")
-
-
-def _check_splits(data: Clips) -> None:
-    splits = sorted(set(data.splits.tolist()))
-    for split in ("train", "select"):
-        if split not in splits:
-            raise InputError(f"the data has nothing for the split {split!r}; it has {', '.join(splits)}")
-
-
-def _check_preset(config: TrainConfig, data: Clips) -> None:
-    """Raise where a class of a published recognizer has nothing to be learned from."""
-    there = class_counts(data.take(data.splits == "train"))
-    absent = [name for name in data.classes if name not in there]
-    if config.preset and absent:
-        raise InputError(
-            f"--preset {config.preset} is of the classes {', '.join(data.classes)}; the data has nothing to "
-            f"train on of {', '.join(absent)}: give data that has, or other --classes"
-        )
-
-
-def _video_told(on_progress: Callable[[str], None]) -> Callable[[int, int], None]:
-    return lambda done, videos: on_progress(f"{done} of {videos} videos cut to clips")
+            extracted = extract_video_clips(config, out / "clips", _report_videos(on_progress))
+            if extracted.videos:
+                on_progress(
+                    StatusMessage(
+                        f"data: {extracted.windows} clips of {extracted.tracks} tracks "
+                        f"in {extracted.videos} videos"
+                    )
+                )
+            counts += extracted.issues
+            data = load_in_memory(config, images, out / "clips")
+            streams = build_streams(config, data, out / "clips")
+            training = count_training_clips(config, data, out / "clips")
+            for line in [*describe_counts(counts), *describe_data(data, training)]:
+                on_progress(StatusMessage(line))
+            state = _run_workers(config, out, resources, streams, on_progress)
+        summary = export_model(config, out, state, data, counts)
+        (out / "progress.json").unlink(missing_ok=True)
+        return summary
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """One worker of a run: reads the data, trains, reports and checkpoints each epoch."""
+    """Run one worker: load the data, train, and write the state after each epoch."""
     config, out = TrainConfig.from_dict(settings["config"]), Path(settings["out"])
-    context, device = ray.train.get_context(), get_device()
-    rank = context.get_world_rank()
+    ray_context, device = ray.train.get_context(), get_device()
+    rank, world = ray_context.get_world_rank(), ray_context.get_world_size()
     if device.type == "cpu":
         torch.set_num_threads(config.threads)
-    data = in_memory(config, images_of(config)[0], out / "clips")
-    log = SummaryWriter(str(out / "tensorboard"), flush_secs=1) if rank == 0 else None
+    data = load_in_memory(config, load_images(config)[0], out / "clips")
+    board = SummaryWriter(str(out / "tensorboard"), flush_secs=1) if rank == 0 else None
 
-    def epoch_done(state: dict[str, Any]) -> None:
-        last = state["history"][-1]
-        if log:
-            _write_state(out / "state.pt", state)
-            write_json(out / "history.json", state["history"])
-            for name in SCALARS:
-                log.add_scalar(name, last[name], last["epoch"])
+    def on_epoch(state: TrainState) -> None:
+        last = state.history[-1].to_dict()
+        if board:
+            write_state(out / "state.pt", state)
+            write_json(out / "history.json", [row.to_dict() for row in state.history])
+            for name in TENSORBOARD_SCALARS:
+                board.add_scalar(name, last[name], last["epoch"])
         ray.train.report(last)
 
-    learn(
+    def on_step(progress: StepProgress) -> None:
+        if rank == 0:
+            write_json(out / "progress.json", dataclasses.asdict(progress))
+
+    train_network(
         config,
         data.take(data.splits == "train"),
         data.take(data.splits == "select"),
-        Place(
-            device=device,
-            rank=rank,
-            world=context.get_world_size(),
-            join=lambda module: prepare_model(
-                module, parallel_strategy_kwargs={"find_unused_parameters": True}
-            ),
-        ),
-        stream=stream_of(config, data.classes, out / "clips", context.get_world_size()),
-        state=_read_state(out / "state.pt"),
-        epoch_done=epoch_done,
-        progress=out / "progress.json" if rank == 0 else None,
+        WorkerContext(device=device, rank=rank, world=world, join=_join_workers),
+        stream=open_stream(config, data.classes, out / "clips", world),
+        state=read_state(out / "state.pt"),
+        on_epoch=on_epoch,
+        on_step=on_step,
     )
-    if log:
-        log.close()  # and so write the last epoch, which its thread may still hold
+    if board:
+        board.close()  # writes the last epoch, which its thread may still hold
 
 
-def _fit(
+def _join_workers(module: torch.nn.Module) -> torch.nn.Module:
+    return prepare_model(module, parallel_strategy_kwargs={"find_unused_parameters": True})
+
+
+def _run_workers(
     config: TrainConfig,
     out: Path,
     resources: dict[str, float] | None,
-    clips: dict[str, Any],
-    look: Callable[[], None],
-) -> dict[str, Any]:
-    """Run the workers to the end; returns the last epoch's state."""
+    streams: dict[str, Any],
+    on_progress: OnProgress,
+) -> TrainState:
+    """Run the workers to the end, and return the state after the last epoch."""
     use_gpu = ray.cluster_resources().get("GPU", 0) >= config.workers
+    if resources is None:
+        cpus = choose_worker_cpus(config.workers) if streams else 1
+        resources = {"CPU": cpus, "GPU": 1} if use_gpu else {"CPU": cpus}
     trainer = TorchTrainer(
         train_worker,
-        datasets=clips,
+        datasets=streams,
         train_loop_config={"config": config.to_dict(), "out": str(out)},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers,
-            use_gpu=use_gpu,
-            resources_per_worker=resources
-            or {"CPU": cpu_share(config.workers) if clips else 1, **({"GPU": 1} if use_gpu else {})},
+            num_workers=config.workers, use_gpu=use_gpu, resources_per_worker=resources
         ),
         dataset_config=IN_ORDER,
         run_config=ray.train.RunConfig(
             name=out.name,
             storage_path=str(out.parent),
-            failure_config=ray.train.FailureConfig(max_failures=3),
+            failure_config=ray.train.FailureConfig(max_failures=MAX_RESTARTS),
         ),
     )
-    with call_periodically(look, interval_s=1.0):
+    with call_periodically(_report_files(out, on_progress), interval_s=1.0):
         try:
             result = trainer.fit()
-        except SystemExit as stopped:  # what Ray Train makes of Ctrl-C
+        except SystemExit as stopped:  # Ray Train converts Ctrl-C to this
             raise KeyboardInterrupt from stopped
-    state = _read_state(out / "state.pt")
+    state = read_state(out / "state.pt")
     if state is None:
         raise FerBatchError(f"training in {out} ended without an epoch: {result.error}")
     return state
 
 
-def _looks(
-    out: Path, on_line: Callable[[str], None], on_progress: Callable[[str], None]
-) -> Callable[[], None]:
-    """What reports, each time it is called, the epochs that have come since, and how far the next one is."""
-    shown = 0
+def _report_files(out: Path, on_progress: OnProgress) -> Callable[[], None]:
+    """Return a function that reports the new content of `history.json` and `progress.json` when called."""
+    reported = 0
 
-    def look() -> None:
-        nonlocal shown
-        epochs = _read_json(out / "history.json") or []
-        for e in epochs[shown:]:
-            on_line(
-                f"epoch {e['epoch']} ({e['phase']}): loss {e['loss']:.4f}, accuracy {e['accuracy']:.4f}, "
-                f"macro-F1 {e['macro_f1']:.4f} on {e['n']} images, {e['seconds']:.0f} s"
-            )
-        shown = max(shown, len(epochs))
-        now = _read_json(out / "progress.json")
-        if now and now["epoch"] > shown:
+    def report() -> None:
+        nonlocal reported
+        history = [EpochResult(**row) for row in _read_json(out / "history.json") or []]
+        for row in history[reported:]:
             on_progress(
-                f"epoch {now['epoch']}: step {now['step']} of {now['steps']}, {now['clips_per_s']:.0f}/s"
+                StatusMessage(
+                    f"epoch {row.epoch} ({row.phase}): loss {row.loss:.4f}, accuracy {row.accuracy:.4f}, "
+                    f"macro-F1 {row.macro_f1:.4f} on {row.n} images, {row.seconds:.0f} s"
+                )
             )
+        reported = max(reported, len(history))
+        if (progress := _read_json(out / "progress.json")) and progress["epoch"] > reported:
+            step = StepProgress(**progress)
+            text = f"epoch {step.epoch}: step {step.step} of {step.steps}, {step.clips_per_s:.0f} clips/s"
+            on_progress(StatusMessage(text, transient=True))
 
-    return look
+    return report
+
+
+def _report_videos(on_progress: OnProgress) -> Callable[[int, int], None]:
+    def report(done: int, total: int) -> None:
+        on_progress(StatusMessage(f"{done} of {total} videos cut into clips", transient=True))
+
+    return report
+
+
+def _check_same_config(config: TrainConfig, out: Path) -> None:
+    """Raise ConfigError if the run in `out` has another configuration.
+
+    A checkpoint or data set that does not exist is a more likely mistake, and is reported first.
+    """
+    record = out / "train.json"
+    try:
+        before = dict(json.loads(record.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise OutputError(f"{record} is not the record of a training run: {error}") from error
+    if not (changed := difference(before, config.to_dict())):
+        return
+    if config.init and config.init != before.get("init"):
+        read_card(Path(config.init))
+    for name, path in config.data:
+        if [name, path] not in before.get("data", []) and not Path(path).exists():
+            raise InputError(f"--data {name}={path}: there is no such file or folder")
+    raise ConfigError(f"{out} holds a run of another configuration ({changed}); give another --out")
+
+
+def _check_initial_weights(config: TrainConfig) -> None:
+    if config.init:
+        read_card(Path(config.init))
+    if config.backbone_weights:
+        BackboneEncoder(config.backbone, config.backbone_size).load_pretrained(Path(config.backbone_weights))
 
 
 def _read_json(path: Path) -> Any:
-    """What a file holds that is replaced as a whole, None while it is not there."""
+    """Read a file that is replaced as a whole; returns None if it does not exist."""
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def _read_record(record: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(record.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise OutputError(f"{record} is not the record of a training run: {error}") from error
-
-
-def _write_state(path: Path, state: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_bytes(path, buffer.getvalue())
-
-
-def _read_state(path: Path) -> dict[str, Any] | None:
-    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
-
-
-def _export(
-    config: TrainConfig, out: Path, state: dict[str, Any], data: Clips, counts: dict[str, int]
-) -> dict[str, Any]:
-    """Write the model, calibrated, with its card and history; returns the card's training record."""
-    history = state["history"]
-    weights, chosen = state["ema"], history[-1]
-    if state["kept"] is not None and chosen["phase"] != "sequences":  # early stopping, and none after it
-        weights, chosen = state["kept"], max(history, key=lambda row: row["accuracy"])
-    model = build_network(state["network"], state["architecture"]).eval()
-    model.load_state_dict(weights)
-    held_out = data.take(data.splits == "calibrate")
-    temperature = 1.0
-    if len(held_out) >= CALIBRATE_LEAST:
-        frames = frames_of(model, held_out, config.window_length)
-        views = (frames, frames[..., ::-1].copy())  # as they are answered by default
-        logits = np.mean([frame_logits(model, view, torch.device("cpu")) for view in views], axis=0)
-        temperature = fit_temperature(logits, held_out.labels)
-    record = {
-        "config": {k: v for k, v in config.to_dict().items() if k not in UNTOLD},
-        "data": [name for name, _ in config.data],
-        "init": read_card(Path(config.init))[1].model_id if config.init else None,
-        "left_out": {k: v for k, v in counts.items() if k not in MADE},
-        "train_clips": training_counts(config, data, out / "clips"),
-        **{
-            f"{split}_clips": class_counts(data.take(data.splits == split))
-            for split in ("calibrate", "select")
-        },
-        "selection": {k: chosen[k] for k in ("accuracy", "macro_f1", "n")},
-        "seconds": round(sum(h["seconds"] for h in history)),
-        "hardware": _hardware(),
-        "torch": torch.__version__,
-    }
-    write_json(out / "history.json", history)
-    write_bytes(out / "history.csv", format_csv(HISTORY, ([row[key] for key in HISTORY] for row in history)))
-    card = Card(
-        classes=data.classes,
-        network=state["network"],
-        architecture=state["architecture"] | ({"dropout": 0.0} if "dropout" in state["architecture"] else {}),
-        window_rate_hz=config.window_rate_hz,
-        window_length=config.window_length if model.lstms else 1,
-        crop_scale=crop_scale_of(config),
-        temperature=temperature,
-        training=record,
-    )
-    save_checkpoint(out / "model.safetensors", model, card)
-    (out / "progress.json").unlink(missing_ok=True)
-    return record
-
-
-def _hardware() -> str:
-    """The machine, in words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return f"{len(names)} cores, {names[0]}" if names else platform.processor() or platform.machine()
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []

@@ -1,6 +1,7 @@
-"""What a run learns from: labelled images in memory, and clips of labelled videos read as they are needed."""
+"""The data of a training run: labelled images in memory, and clips of labelled videos from files."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,209 +10,217 @@ import ray.data
 import ray.train
 
 from fer_batch.config import TrainConfig
-from fer_batch.data.datasets import Clips, class_counts, concatenate, load_datasets, no_clips
-from fer_batch.data.images import SIZE
-from fer_batch.data.labels import canonical
-from fer_batch.data.videos import (
-    clips_dataset,
-    clips_in_memory,
-    extract_clips,
-    extracted,
-    labelled_videos,
-)
+from fer_batch.data.clip_files import count_clips, load_clips, stream_clips
+from fer_batch.data.clips import Clips, concatenate_clips, count_classes, empty_clips
+from fer_batch.data.datasets import load_datasets
+from fer_batch.data.labels import normalize_label
+from fer_batch.data.videos import ClipSettings, ExtractionSummary, extract_clips, list_labelled_videos
 from fer_batch.errors import ConfigError, InputError
 from fer_batch.model.weights import Card, read_card
-from fer_batch.training.batches import Batch, Stream
+from fer_batch.training.batches import ClipStream, StreamedBatch
+from fer_batch.vision.crop import CROP_SIZE
 
-CALIBRATE_LEAST = 50
-"""Images below which a temperature would be chance."""
-SHUFFLED = 512
-"""Clips among which the order is mixed as they are read."""
+MIN_CALIBRATION_CLIPS = 50
+"""With fewer clips the temperature would depend on chance, so that it stays at 1."""
+SHUFFLE_BUFFER_CLIPS = 512
 IN_ORDER = ray.train.DataConfig(execution_options=ray.data.ExecutionOptions(preserve_order=True))
-"""Clips come as their files are named, whichever is read first, so that a resumed run sees them as it would
-have."""
+"""Clips arrive in the order of their files, so that a resumed run sees the same order."""
 
 
-def check_clips(config: TrainConfig) -> None:
-    """Look for the labelled videos of `config`, if any, without reading one.
+def find_video_folder(config: TrainConfig) -> Path | None:
+    """Return the folder of labelled videos, None without one; raises ConfigError for several."""
+    paths = [Path(path) for name, path in config.data if name == "clips"]
+    if len(paths) > 1:
+        raise ConfigError("--data clips=… is given more than once; put all videos into one folder of classes")
+    return paths[0] if paths else None
 
-    Raises ConfigError where there are several folders of them or windows too short for a clip, InputError
-    where there is no such folder, no video in it, a class that is not asked for, or only one to learn.
+
+def check_videos(config: TrainConfig) -> None:
+    """Check the labelled videos of `config`, if any, without opening them.
+
+    Raises ConfigError for several folders, or windows that are too short for a clip; InputError if the folder
+    or its videos do not exist, or their classes cannot be trained.
     """
-    videos = clips_of(config)
+    videos = find_video_folder(config)
     if videos is None:
         return
     if config.window_length < 2:
         raise ConfigError(
-            f"--window-length is {config.window_length}; allowed with --data clips=… is an odd number from 3"
+            f"--window-length must be an odd number from 3 with --data clips=…, got {config.window_length}"
         )
-    _, classes, _ = labelled_videos(videos, config.classes or None)
+    _, classes, _ = list_labelled_videos(videos, config.classes or None)
     if len(classes) < 2 and len(config.data) == 1:
         raise InputError(
-            f"--data clips={videos}: there is only the class {classes[0]}; training takes two or more"
+            f"--data clips={videos}: training needs two or more classes, found only {classes[0]}"
         )
 
 
-def images_of(config: TrainConfig) -> tuple[Clips, dict[str, int]]:
-    """All data sets of `config` but its clips, in memory, and counts of what is amiss with them."""
+def load_images(config: TrainConfig) -> tuple[Clips, Counter[str]]:
+    """Load all data sets but the videos, and count their problems as `load_datasets` does."""
     images = [(name, path) for name, path in config.data if name != "clips"]
     if not images:
-        return no_clips(config.classes), {}
+        return empty_clips(config.classes), Counter()
     return load_datasets(images, classes=config.classes or None, leave_out=config.leave_out)
 
 
-def clips_of(config: TrainConfig) -> Path | None:
-    """The folder of labelled videos, None where there is none; raises ConfigError where there are several."""
-    paths = [Path(path) for name, path in config.data if name == "clips"]
-    if len(paths) > 1:
-        raise ConfigError("--data clips=… is given more than once; put the videos into one folder of classes")
-    return paths[0] if paths else None
+def check_splits(data: Clips) -> None:
+    """Raise InputError unless there are clips to train on and to select by."""
+    for split in ("train", "select"):
+        if split not in data.splits:
+            raise InputError(
+                f"the data has no images of the split {split!r}, only of "
+                f"{', '.join(sorted(set(data.splits.tolist())))}; give more images"
+            )
 
 
-def crop_scale_of(config: TrainConfig) -> float:
-    """How much of a face's box the crops show: what the model to start from was trained on."""
+def extract_video_clips(
+    config: TrainConfig, out: Path, on_video: Callable[[int, int], None]
+) -> ExtractionSummary:
+    """Cut the videos of `config`, if any, into clips in `out`."""
+    videos = find_video_folder(config)
+    if videos is None:
+        return ExtractionSummary()
+    settings = ClipSettings(
+        crop_scale=read_crop_scale(config), length=config.window_length, rate_hz=config.window_rate_hz
+    )
+    return extract_clips(videos, out, settings, classes=config.classes or None, on_video=on_video)
+
+
+def read_crop_scale(config: TrainConfig) -> float:
+    """Return the side of a crop, relative to the face box, that the initial model was trained on."""
     return read_card(Path(config.init))[1].crop_scale if config.init else Card.crop_scale
 
 
-def cut_clips(config: TrainConfig, out: Path, on_video: Callable[[int, int], None]) -> dict[str, int]:
-    """Cut the videos of `config`, if any, to clips in `out`; returns counts, as `extract_clips`."""
-    videos = clips_of(config)
-    if videos is None:
-        return {}
-    return extract_clips(
-        videos,
-        out,
-        crop_scale_of(config),
-        length=config.window_length,
-        rate_hz=config.window_rate_hz,
-        classes=config.classes or None,
-        on_video=on_video,
+def load_in_memory(config: TrainConfig, images: Clips, clip_folder: Path) -> Clips:
+    """Combine the images with the clips for selection and calibration, over the classes of both."""
+    if find_video_folder(config) is None:
+        return images
+    counts, extracted_classes = count_clips(clip_folder)
+    classes = config.classes or (*images.classes, *sorted(set(extracted_classes) - set(images.classes)))
+    if len(images) and classes != images.classes:
+        images = load_images(dataclasses.replace(config, classes=classes))[0]
+    held_out = [split for split in ("select", "calibrate") if split in counts]
+    return concatenate_clips(
+        [
+            images if len(images) else empty_clips(classes),
+            *(load_clips(clip_folder, split, classes) for split in held_out),
+        ]
     )
 
 
-def in_memory(config: TrainConfig, images: Clips, cut: Path) -> Clips:
-    """The images, and of the clips in `cut` those for selection and calibration, with the classes of both."""
-    if clips_of(config) is None:
-        return images
-    counts, named = extracted(cut)
-    classes = config.classes or (*images.classes, *sorted(set(named) - set(images.classes)))
-    if len(images) and classes != images.classes:
-        images = images_of(dataclasses.replace(config, classes=classes))[0]
-    parts = [images] if len(images) else [no_clips(classes)]
-    parts += [clips_in_memory(cut, split, classes) for split in ("select", "calibrate") if split in counts]
-    return concatenate(parts)
-
-
-def training_counts(config: TrainConfig, data: Clips, cut: Path) -> dict[str, int]:
-    """How many clips there are to train on, in memory and streamed, of each class that has some."""
+def count_training_clips(config: TrainConfig, data: Clips, clip_folder: Path) -> dict[str, int]:
+    """Count the training clips of each class, in memory and streamed; empty classes are left out."""
     counts = np.bincount(data.labels[data.splits == "train"], minlength=len(data.classes))
-    counts += _streamed_counts(config, data.classes, cut)
+    counts += _count_streamed(config, data.classes, clip_folder)
     return {name: count for name, count in zip(data.classes, counts.tolist(), strict=True) if count}
 
 
-def stream_of(config: TrainConfig, classes: tuple[str, ...], cut: Path, world: int) -> Stream | None:
-    """This worker's share of the clips to train on, None where there are none.
+def build_streams(config: TrainConfig, data: Clips, clip_folder: Path) -> dict[str, ray.data.Dataset]:
+    """Build the streams that Ray Train splits among the workers; empty without videos.
 
-    The clips come in the order of their files, mixed within a buffer by the seed and the epoch. With one
-    worker, on as many CPUs, that order is the same however often the run is killed and resumed. Among these
-    clips "balanced-sampling" does not choose: each comes once an epoch, as a still one random moment of it.
+    `data` is the data in memory. Raises InputError if there are too few clips to train on or to select by.
     """
-    if clips_of(config) is None:
+    videos = find_video_folder(config)
+    if videos is None:
+        return {}
+    option = f"--data clips={videos}"
+    classes = count_training_clips(config, data, clip_folder)
+    if len(classes) < 2:
+        raise InputError(
+            f"{option}: training needs clips of two or more classes, found {', '.join(classes) or 'none'}"
+        )
+    if "select" not in data.splits:
+        raise InputError(
+            f"{option}: there are no clips for selection; give two or more videos with faces for each class, "
+            "or a folder val/ of classes"
+        )
+    clips = int(_count_streamed(config, data.classes, clip_folder).sum())
+    if clips < config.workers:
+        raise InputError(
+            f"{option}: {clips} training clips are fewer than --workers {config.workers}; "
+            "give more videos or fewer workers"
+        )
+    return {"clips": stream_clips(clip_folder, "train", data.classes)}
+
+
+def open_stream(
+    config: TrainConfig, classes: tuple[str, ...], clip_folder: Path, world: int
+) -> ClipStream | None:
+    """Open this worker's share of the streamed training clips; returns None without videos.
+
+    The clips arrive in the order of their files, shuffled within a buffer by the seed and the epoch. With one
+    worker on the same number of CPUs, a resumed run sees the same order. "balanced-sampling" does not apply
+    to these clips: each occurs once in an epoch, and as a still with one random frame.
+    """
+    if find_video_folder(config) is None:
         return None
-    counts = _streamed_counts(config, classes, cut)
+    counts = _count_streamed(config, classes, clip_folder)
     share = int(counts.sum()) // world
     batch = min(config.batch_size, share)
     shard = ray.train.get_dataset_shard("clips")
 
-    def batches(epoch: int) -> Iterator[Batch]:
+    def read_epoch(epoch: int) -> Iterator[StreamedBatch]:
         for rows in shard.iter_batches(
             batch_size=batch,
             batch_format="numpy",
             drop_last=True,
-            local_shuffle_buffer_size=SHUFFLED,
+            local_shuffle_buffer_size=SHUFFLE_BUFFER_CLIPS,
             local_shuffle_seed=config.seed + epoch,
         ):
-            frames, lengths, labels = batch_arrays(rows)
-            there = np.arange(frames.shape[1])[None] < lengths[:, None]
-            yield frames, np.where(there, labels[:, None], -1)
+            yield decode_batch(rows)
 
-    return Stream(counts=counts, steps=share // batch, batches=batches)
+    return ClipStream(counts=counts, steps=share // batch, read_epoch=read_epoch)
 
 
-def batch_arrays(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A batch of `SHARD`, from `iter_batches(batch_format="numpy")`, as arrays.
+def decode_batch(rows: dict[str, np.ndarray]) -> StreamedBatch:
+    """Decode rows of `TRAINING_SCHEMA`, as `iter_batches(batch_format="numpy")` returns them.
 
-    Returns frames `(B, T, 48, 48) uint8`, T the most steps of a clip in it and shorter ones filled up with
-    0; lengths `(B,) int64`, from 2; and labels `(B,) int64`.
+    T is the length of the longest clip. Shorter clips are padded with frames of 0 and labels of -1.
     """
-    lengths = batch["steps"].astype(np.int64)
-    frames = np.zeros((len(lengths), lengths.max(initial=0), SIZE, SIZE), np.uint8)
-    for clip, content, steps in zip(frames, batch["frames"], lengths, strict=True):
-        clip[:steps] = np.frombuffer(content, np.uint8).reshape(steps, SIZE, SIZE)
-    return frames, lengths, batch["label"].astype(np.int64)
+    lengths = rows["steps"].astype(np.int64)
+    frames = np.zeros((len(lengths), lengths.max(initial=0), CROP_SIZE, CROP_SIZE), np.uint8)
+    for clip, content, steps in zip(frames, rows["frames"], lengths, strict=True):
+        clip[:steps] = np.frombuffer(content, np.uint8).reshape(steps, CROP_SIZE, CROP_SIZE)
+    known = np.arange(frames.shape[1])[None] < lengths[:, None]
+    return frames, np.where(known, rows["label"].astype(np.int64)[:, None], -1)
 
 
-def streamed(config: TrainConfig, data: Clips, cut: Path) -> dict[str, ray.data.Dataset]:
-    """The data set that Ray Train deals out, nothing where there are no clips.
-
-    `data` is what stands in memory. Raises InputError where there is not enough to train on and select by.
-    """
-    videos = clips_of(config)
-    if videos is None:
-        return {}
-    of_classes = training_counts(config, data, cut)
-    if len(of_classes) < 2:
-        raise InputError(
-            f"--data clips={videos} gives clips to train on of only {len(of_classes)} class"
-            f"{'' if of_classes else 'es'} ({', '.join(of_classes) or 'none'}); training takes two or more"
-        )
-    if "select" not in data.splits:
-        raise InputError(
-            f"--data clips={videos} gives no clips to choose the epoch by: give two or more videos of a "
-            "class in which a face is found, or a folder val/ of classes"
-        )
-    clips = int(_streamed_counts(config, data.classes, cut).sum())
-    if clips < config.workers:
-        raise InputError(
-            f"--data clips={videos} gives {clips} clips to train on, fewer than --workers {config.workers}: "
-            "give more videos or fewer workers"
-        )
-    return {"clips": clips_dataset(cut, "train", data.classes)}
-
-
-def division(data: Clips, training: dict[str, int]) -> list[str]:
-    """What a run has to learn from, in words, and what is missing there."""
+def describe_data(data: Clips, training: dict[str, int]) -> list[str]:
+    """Describe the splits of a run in lines of text, with a warning for each that is too small."""
     select, calibrate = (int((data.splits == split).sum()) for split in ("select", "calibrate"))
-    listed = ", ".join(f"{count} {name}" for name, count in training.items())
     total = sum(training.values())
     stills = total == int((data.splits == "train").sum()) and bool((np.diff(data.starts) == 1).all())
+    classes = ", ".join(f"{count} {name}" for name, count in training.items())
     lines = [
-        f"data: {total} {'images' if stills else 'clips'} to train on ({listed}), {select} to choose the "
-        f"epoch by, {calibrate} to calibrate by"
-        + (
-            ""
-            if calibrate >= CALIBRATE_LEAST
-            else f": fewer than {CALIBRATE_LEAST}, confidences stay as they come"
-        )
+        f"data: {total} training {'images' if stills else 'clips'} ({classes}), {select} for selection, "
+        f"{calibrate} for calibration"
     ]
-    selected = class_counts(data.take(data.splits == "select"))
-    for there, purpose in ((training, "train on"), (selected, "choose the epoch by")):
-        if absent := [name for name in data.classes if not there.get(name)]:
+    if calibrate < MIN_CALIBRATION_CLIPS:
+        lines[0] += f": fewer than {MIN_CALIBRATION_CLIPS}, so that confidences are not calibrated"
+    selection = count_classes(data.take(data.splits == "select"))
+    for counts, purpose in ((training, "training"), (selection, "selection")):
+        if absent := [name for name in data.classes if not counts.get(name)]:
             lines.append(
-                f"data: nothing to {purpose} of the class {', '.join(absent)}: figures of it mean nothing; "
-                "give more of it, or --leave-out what is not to be learned"
+                f"data: warning: no {purpose} examples of {', '.join(absent)}, so that the metrics of this "
+                "class mean nothing; add examples, or leave the class out with --leave-out"
             )
     return lines
 
 
-def cpu_share(workers: int) -> float:
-    """Of a CPU, for each worker of a run that reads clips: together no more than half of what Ray has, so
-    that what reads them finds a place beside them.
+def describe_counts(counts: Counter[str]) -> list[str]:
+    """Describe the problems that `load_datasets` and `extract_clips` count, one line each."""
+    return [f"data: {count} {name.replace('_', ' ')}" for name, count in sorted(counts.items())]
+
+
+def choose_worker_cpus(workers: int) -> float:
+    """Choose the CPUs of each worker of a run that streams clips.
+
+    All workers together get at most half of the cluster's CPUs, which leaves room for the readers.
     """
     return min(0.5, int(5000 * ray.cluster_resources().get("CPU", 1) / workers) / 10000)
 
 
-def _streamed_counts(config: TrainConfig, classes: tuple[str, ...], cut: Path) -> np.ndarray:
-    """`(C,) int64`, clips to train on that are streamed, by class."""
-    of_label = extracted(cut)[0].get("train", {}) if clips_of(config) is not None else {}
-    return np.array([of_label.get(canonical(name), 0) for name in classes], np.int64)
+def _count_streamed(config: TrainConfig, classes: tuple[str, ...], clip_folder: Path) -> np.ndarray:
+    """Count the streamed training clips of each class, `(C,) int64`."""
+    counts = {} if find_video_folder(config) is None else count_clips(clip_folder)[0].get("train", {})
+    return np.array([counts.get(normalize_label(name), 0) for name in classes], np.int64)

@@ -21,10 +21,13 @@ from rich.table import Table
 
 from fer_batch.cli.train import named_path
 from fer_batch.config import IMBALANCE, TrainConfig
-from fer_batch.data.datasets import Clips, load_datasets
+from fer_batch.data.clips import Clips
+from fer_batch.data.datasets import load_datasets
 from fer_batch.evaluation.metrics import measure
 from fer_batch.model.cnn_bilstm import CnnBiLstm
-from fer_batch.training.loop import Place, frame_logits, learn
+from fer_batch.training.loop import train_network
+from fer_batch.training.predict import predict_log_probs
+from fer_batch.training.workers import WorkerContext
 
 SHORT: dict[str, Any] = {
     "filters": (16, 32, 64),
@@ -50,14 +53,14 @@ def train_and_measure(config: TrainConfig, data: Clips) -> dict[str, Any]:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     began = time.monotonic()
-    state = learn(
-        config, data.take(data.splits == "train"), data.take(data.splits == ""), Place(device=device)
+    state = train_network(
+        config, data.take(data.splits == "train"), data.take(data.splits == ""), WorkerContext(device=device)
     )
     seconds = time.monotonic() - began
     model = CnnBiLstm(**state["architecture"]).to(device).eval()
     model.load_state_dict(state["ema"])
     selection = data.take(data.splits == "select")
-    logits = frame_logits(model, selection.frames[selection.starts[1:] - 1][:, None], device)
+    logits = predict_log_probs(model, selection.frames[selection.starts[1:] - 1][:, None], device)
     probs = torch.from_numpy(logits).double().softmax(dim=1).numpy()
     return {**measure(probs, selection.labels, data.classes), "seconds": seconds}
 

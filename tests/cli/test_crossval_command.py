@@ -184,10 +184,10 @@ def test_what_was_killed_goes_on_with_the_folds_that_are_left(
         (["--data", "ck48=ck48", "--repeats", "0"], "--repeats is 0"),
         (["--data", "ck48=ck48", "--parallel", "0"], "--parallel is 0"),
         (["--data", "ck48=ck48", "--by", "luck"], "--by"),
-        (["--data", "ck48=ck48", "--preset", "theirs"], "--preset is theirs; allowed is cnn4-fer2013"),
-        (["--data", "ck48=ck48", "--recipe", "no.toml"], "--recipe no.toml is not a readable"),
+        (["--data", "ck48=ck48", "--recipe", "theirs"], "--recipe must be one of default, cnn-bilstm-fer6"),
+        (["--data", "ck48=ck48", "--recipe", "no.toml"], "--recipe: cannot read no.toml as a .toml file"),
         (
-            ["--data", "ck48=ck48", "--preset", "cnn4-fer2013"],
+            ["--data", "ck48=ck48", "--recipe", "cnn4-fer2013"],
             "nothing of the class angry, disgust, fear, neu",
         ),
         (["--data", "ck48=ck48", "--out", "tiny.json"], "tiny.json is a file; --out needs a folder"),

@@ -3,18 +3,15 @@
 import dataclasses
 import json
 import shutil
-import tomllib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from fer_batch.cli.main import main
 from fer_batch.cli.train import PACKAGED, TEXTS
 from fer_batch.config import TrainConfig
-from fer_batch.training.presets import PRESETS, preset
+from fer_batch.training.recipes import list_recipes, read_recipe
 
 DATA = ["--data", "fer2013=x.csv"]
 WITHOUT_FLAG = {"filters", "depths", "fold", "dropouts", "window_length", "window_rate_hz"}
@@ -67,7 +64,7 @@ def refused(capfd: pytest.CaptureFixture[str], *words: str) -> str:
         ([*DATA, "--classes", "happy,sad,happy"], "--classes is happy,sad,happy"),
         ([*DATA, "--init", "gone.safetensors"], "gone.safetensors"),
         ([*DATA, "--init", "gone"], "gone does not exist"),
-        ([*DATA, "--preset", "resnet"], "--preset is resnet; allowed is cnn4-fer2013, cnn4bn-fer2013"),
+        ([*DATA, "--recipe", "resnet"], "--recipe must be one of default, cnn-bilstm-fer6, cnn-lstm-fer2013"),
         ([*DATA, "--network", "cnn5"], "cnn5"),
         ([*DATA, "--network", "cnn4", "--backbone", "resnet18"], "--backbone is resnet18"),
         ([*DATA, "--backbone", "alexnet"], "alexnet"),
@@ -129,9 +126,9 @@ def test_data_of_other_columns_is_one_line_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "--recipe ours.toml is not a readable .toml file"),
-        ("epochs = ", "--recipe ours.toml is not a readable .toml file"),
-        ("\xff", "--recipe ours.toml is not a readable .toml file"),
+        (None, "--recipe: cannot read ours.toml as a .toml file"),
+        ("epochs = ", "--recipe: cannot read ours.toml as a .toml file"),
+        ("\xff", "--recipe: cannot read ours.toml as a .toml file"),
         ("colour = 'blue'", "colour; allowed is data, classes"),
         ("batch-size = 4", "batch-size; allowed is data, classes"),
         ("[stills]\nepochs = 3", "stills; allowed is data, classes"),
@@ -156,11 +153,11 @@ def test_a_recipe_that_cannot_be_followed_is_one_line_and_nothing_is_written(
 
 
 def test_a_folder_is_no_recipe(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert "--recipe . is not a readable .toml file" in refused(capfd, *DATA, "--recipe", ".", "--out", "run")
+    assert "--recipe must be one of default" in refused(capfd, *DATA, "--recipe", ".", "--out", "run")
 
 
 def test_the_recipe_of_the_packaged_checkpoint_can_be_followed() -> None:
-    recipe = tomllib.loads((PACKAGED / "recipe.toml").read_text())
+    recipe = read_recipe("default").settings
     assert "data" not in recipe
     assert "init" not in recipe
     config = TrainConfig.from_dict(recipe | {"data": [["fer2013", "fer2013.parquet"]]})
@@ -230,39 +227,26 @@ def test_a_checkpoint_is_the_same_from_anywhere(here: Path, capfd: pytest.Captur
     )
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_sets_what_it_says_and_flags_and_recipes_go_before_it(
+@pytest.mark.parametrize("name", [recipe.name for recipe in list_recipes()[1:]])
+def test_a_recipe_sets_its_options_and_flags_take_precedence(
     name: str, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     defaults = TrainConfig(data=(("fer2013", "x"),))
-    differing = {key for key, value in preset(name).items() if getattr(defaults, key) != value}
-    changed = unlike(here, "--preset", name, capfd=capfd)
+    settings = TrainConfig.from_dict({"data": [["fer2013", "x"]], **read_recipe(name).settings})
+    differing = {
+        field.name
+        for field in dataclasses.fields(defaults)
+        if getattr(defaults, field.name) != getattr(settings, field.name)
+    }
+    changed = unlike(here, "--recipe", name, capfd=capfd)
     assert {word.split()[0] for word in changed.split("; ")} == differing
-    (here / "ours.toml").write_text("lr = 0.25\nbatch_size = 8\n")
-    words = ["--preset", name, "--recipe", "ours.toml", "--batch-size", "16"]
-    changed = unlike(here, *words, capfd=capfd)
-    assert "lr was 0.1, is 0.25" in changed
+    changed = unlike(here, "--recipe", name, "--batch-size", "16", capfd=capfd)
     assert "batch_size was 128, is 16" in changed
-
-
-def test_data_without_a_class_of_the_preset_is_one_line(
-    here: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    for label in ("happy", "sad"):
-        (here / "faces" / label).mkdir(parents=True)
-        for number in range(20):
-            image = Image.fromarray(np.full((48, 48), 10 * number, np.uint8))
-            image.putpixel((number, 0 if label == "sad" else 1), 255)
-            image.save(here / "faces" / label / f"{number}.png")
-    said = refused(capfd, "--preset", "cnn4-fer2013", "--data", "folder=faces", "--out", "run")
-    assert "--preset cnn4-fer2013 is of the classes angry, disgust, fear, happy" in said
-    assert "train on of angry, disgust, fear, neutral, surprise" in said
-    assert not (here / "run").exists()
 
 
 def test_the_packaged_recipe_is_called_default(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     changed = unlike(here, "--recipe", "default", capfd=capfd)
-    recipe = tomllib.loads((PACKAGED / "recipe.toml").read_text())
+    recipe = read_recipe("default").settings
     defaults = TrainConfig(data=(("fer2013", "x"),)).to_dict()
     assert [word.split()[0] for word in changed.split("; ")] == sorted(
         name for name, value in recipe.items() if defaults[name] != value
@@ -274,7 +258,7 @@ def test_every_option_has_a_flag_and_its_default_in_the_help(capsys: pytest.Capt
     defaults = TrainConfig(data=(("fer2013", "x"),))
     flags = {name for texts in TEXTS.values() for name in texts}
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    others = {"data", "classes", "leave_out", "preset", "init", "backbone_weights"}
+    others = {"data", "classes", "leave_out", "init", "backbone_weights"}
     assert flags == fields - others - WITHOUT_FLAG
     for name in flags:
         words = said.partition(f" --{name.replace('_', '-')} ")[2].partition(" --")[0]
@@ -285,7 +269,7 @@ def test_every_option_has_a_flag_and_its_default_in_the_help(capsys: pytest.Capt
 @pytest.mark.parametrize(
     "flag",
     [
-        "--data", "--out", "--classes", "--leave-out", "--preset", "--init", "--backbone-weights", "--recipe",
+        "--data", "--out", "--classes", "--leave-out", "--init", "--backbone-weights", "--recipe",
         "--address", "--verbose",
     ],
 )  # fmt: skip

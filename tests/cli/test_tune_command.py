@@ -10,8 +10,9 @@ from PIL import Image
 
 from fer_batch.cli.main import main
 from fer_batch.config import TrainConfig
-from fer_batch.training.tune.space import base_point
-from fer_batch.training.tune.study import DONE, FAILED, new_record, write_record
+from fer_batch.training.tune.space import locate_base
+from fer_batch.training.tune.study import DONE, FAILED, TrialRecord
+from tests.training.examples import make_epoch
 
 DATA = ["--data", "folder=faces"]
 
@@ -41,17 +42,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([], "--data"),
         (["--data", "faces"], "'faces' is not NAME=PATH"),
         (["--data", "folder=gone"], "gone: there is no such file or folder"),
-        (["--data", "clips=faces"], "a study is of labelled images"),
-        (DATA, "the data has nothing for the split 'train': give more"),
-        ([*DATA, "--preset", "vgg"], "--preset is vgg; allowed is cnn4-fer2013"),
-        ([*DATA, "--recipe", "gone.toml"], "--recipe gone.toml is not a readable .toml file"),
+        (["--data", "clips=faces"], "--data clips=… does not work with tune"),
+        (DATA, "the data has no images of the split 'train'"),
+        ([*DATA, "--recipe", "vgg"], "--recipe must be one of default, cnn-bilstm-fer6"),
+        ([*DATA, "--recipe", "gone.toml"], "--recipe: cannot read gone.toml as a .toml file"),
         ([*DATA, "--init", "gone.safetensors"], "gone.safetensors"),
-        ([*DATA, "--trials", "0"], "--trials is 0; allowed is a whole number from 1"),
+        ([*DATA, "--trials", "0"], "--trials must be a whole number from 1, got 0"),
         ([*DATA, "--trials", "many"], "many"),
         ([*DATA, "--metric", "loss"], "loss"),
-        ([*DATA, "--parallel", "0"], "--parallel is 0"),
-        ([*DATA, "--epochs", "0"], "--epochs is 0"),
-        ([*DATA, "--workers", "2"], "--workers is 2; allowed is 1: --parallel"),
+        ([*DATA, "--parallel", "0"], "--parallel must be a whole number from 1, got 0"),
+        ([*DATA, "--epochs", "0"], "--epochs must be a whole number from 1, got 0"),
+        ([*DATA, "--workers", "2"], "--workers must be 1; --parallel runs several trials, got 2"),
         ([*DATA, "--lr", "0"], "--lr is 0"),
         ([*DATA, "--out", "other"], "other holds something else than a study"),
         ([*DATA, "--out", "faces/calm/1.png"], "1.png is a file; --out needs a folder"),
@@ -77,7 +78,7 @@ def study(here: Path) -> Path:
     (out / "trials").mkdir(parents=True)
     settings = {**config.to_dict(), "metric": "accuracy"}
     (out / "study.json").write_text(json.dumps({"settings": settings}))
-    point = base_point(config)
+    point = locate_base(config)
     tried = [
         (point, DONE, "", [0.3, 0.5]),
         (point | {"lr": 0.05, "imbalance": "focal"}, DONE, "", [0.4, 0.625]),
@@ -85,12 +86,9 @@ def study(here: Path) -> Path:
         (point | {"width": 0.5}, DONE, "", [0.2]),
     ]
     for number, (values, status, reason, scores) in enumerate(tried, 1):
-        history = [
-            {"epoch": epoch, "phase": "stills", "accuracy": score, "macro_f1": score / 2, "seconds": 3.0}
-            for epoch, score in enumerate(scores, 1)
-        ]
-        record = new_record(number, values, status) | {"reason": reason, "history": history}
-        write_record(out, record)
+        history = [make_epoch(epoch, score, seconds=3.0) for epoch, score in enumerate(scores, 1)]
+        record = TrialRecord(number=number, values=values, status=status, reason=reason, history=history)
+        record.write(out)
     return out
 
 
@@ -119,5 +117,5 @@ def test_a_finished_study_is_a_table_best_first_with_pictures(
 def test_the_help_has_examples_and_the_options_of_train(capsys: pytest.CaptureFixture[str]) -> None:
     assert tune("--help") == 0
     said = capsys.readouterr().out
-    for word in ("fer-batch tune --data", "--trials", "--metric", "--parallel", "--preset", "--lr", "--out"):
+    for word in ("fer-batch tune --data", "--trials", "--metric", "--parallel", "--recipe", "--lr", "--out"):
         assert word in said

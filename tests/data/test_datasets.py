@@ -1,4 +1,4 @@
-"""Data sets: every layout gives the same clips, splits don't leak, and what is wrong is named by its path."""
+"""Data sets: all layouts give the same clips, splits do not leak, and errors name the path."""
 
 import csv
 import io
@@ -13,19 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from fer_batch.data.datasets import (
-    Clips,
-    class_counts,
-    concatenate,
-    load_dataset,
-    load_datasets,
-)
-from fer_batch.data.fer2013 import FER_ORDER, VOTED
+from fer_batch.data.clips import Clips, concatenate_clips, count_classes
+from fer_batch.data.datasets import load_dataset, load_datasets
+from fer_batch.data.fer2013 import CSV_CLASSES, VOTE_COLUMNS
 from fer_batch.errors import InputError
 from fer_batch.schema import EMOTIONS
 
 Row = tuple[np.ndarray, str, str]
-"""An image, its label and its split as FER2013 names them."""
+"""An image, its label and its split, as FER2013 names them."""
 FOLDERS = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
 SPLITS = {"Training": "train", "PublicTest": "select", "PrivateTest": "test"}
 
@@ -36,7 +31,7 @@ def random_images(count: int, seed: int = 0) -> np.ndarray:
 
 def fer_rows(count: int, usages: Sequence[str] = tuple(FOLDERS), seed: int = 0) -> list[Row]:
     images = random_images(count, seed)
-    return [(images[i], FER_ORDER[i % 7], usages[i % len(usages)]) for i in range(count)]
+    return [(images[i], CSV_CLASSES[i % 7], usages[i % len(usages)]) for i in range(count)]
 
 
 def png(image: np.ndarray) -> bytes:
@@ -59,7 +54,7 @@ def fer_csv(folder: Path, rows: Sequence[Row]) -> Path:
         writer = csv.writer(file)
         writer.writerow(["emotion", "pixels", "Usage"])
         for image, label, usage in rows:
-            writer.writerow([FER_ORDER.index(label), " ".join(map(str, image.ravel().tolist())), usage])
+            writer.writerow([CSV_CLASSES.index(label), " ".join(map(str, image.ravel().tolist())), usage])
     return path
 
 
@@ -111,8 +106,8 @@ def ck_folders(folder: Path, sequences: Sequence[Sequence48]) -> Path:
     return path
 
 
-def contents(clips: Clips) -> Counter[tuple[bytes, str, str]]:
-    """What a set of clips holds, in no order; what is held out of Training counts as Training."""
+def count_contents(clips: Clips) -> Counter[tuple[bytes, str, str]]:
+    """Count the clips by frames, class and split; calibration clips count as training."""
     return Counter(
         (
             clips.frames[clips.starts[i] : clips.starts[i + 1]].tobytes(),
@@ -123,15 +118,15 @@ def contents(clips: Clips) -> Counter[tuple[bytes, str, str]]:
     )
 
 
-def expected(rows: Sequence[Row]) -> Counter[tuple[bytes, str, str]]:
+def count_rows(rows: Sequence[Row]) -> Counter[tuple[bytes, str, str]]:
     return Counter((image.tobytes(), label, SPLITS[usage]) for image, label, usage in rows)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_layout_of_fer2013_gives_its_images_labels_and_splits(tmp_path: Path, layout: Layout) -> None:
+def test_each_layout_of_fer2013_has_images_labels_and_splits(tmp_path: Path, layout: Layout) -> None:
     rows = fer_rows(42)
     clips, counts = load_dataset("fer2013", layout(tmp_path, rows))
-    assert contents(clips) == expected(rows)
+    assert count_contents(clips) == count_rows(rows)
     assert clips.frames.shape == (42, 48, 48)
     assert clips.frames.dtype == np.uint8
     assert clips.labels.dtype == clips.starts.dtype == np.int64
@@ -140,13 +135,13 @@ def test_a_layout_of_fer2013_gives_its_images_labels_and_splits(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_training_images_that_stand_in_another_split_are_dropped(tmp_path: Path, layout: Layout) -> None:
+def test_training_images_that_are_also_in_another_split_are_dropped(tmp_path: Path, layout: Layout) -> None:
     rows = fer_rows(30)
     twins = [(rows[1][0], "sad", "Training"), (rows[2][0], rows[2][1], "Training")]
     within = [(rows[0][0], rows[0][1], "Training")]
     clips, counts = load_dataset("fer2013", layout(tmp_path, rows + twins + within))
     assert [rows[n][2] for n in (0, 1, 2)] == ["Training", "PublicTest", "PrivateTest"]
-    assert contents(clips) == expected(rows + within)
+    assert count_contents(clips) == count_rows(rows + within)
     assert counts["twins_dropped"] == 2
 
 
@@ -156,34 +151,34 @@ def test_blank_training_images_are_dropped(tmp_path: Path, layout: Layout) -> No
     black, grey = np.zeros((48, 48), np.uint8), np.full((48, 48), 128, np.uint8)
     held_out = [(grey, "happy", "PublicTest")]
     clips, counts = load_dataset("fer2013", layout(tmp_path, [*rows, (black, "sad", "Training"), *held_out]))
-    assert contents(clips) == expected(rows + held_out)
+    assert count_contents(clips) == count_rows(rows + held_out)
     assert counts["blank_dropped"] == 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_where_there_is_no_selection_split_a_tenth_of_training_becomes_one(
+def test_a_tenth_of_training_becomes_the_selection_split_if_there_is_none(
     tmp_path: Path, layout: Layout
 ) -> None:
     rows = fer_rows(300, ("Training", "Training", "PrivateTest"))
     rows += [(image, "fear", usage) for image, _, usage in rows if usage == "Training"]
     clips, _ = load_dataset("fer2013", layout(tmp_path, rows))
-    held_out = contents(clips.take(clips.splits == "test"))
-    assert held_out == expected([row for row in rows if row[2] == "PrivateTest"])
+    held_out = count_contents(clips.take(clips.splits == "test"))
+    assert held_out == count_rows([row for row in rows if row[2] == "PrivateTest"])
     assert len(clips) == len(rows)
     assert 0.04 <= np.mean(clips.splits[clips.splits != "test"] == "select") <= 0.16
-    chosen = {image for image, _, split in contents(clips) if split == "select"}
-    assert not chosen & {image for image, _, split in contents(clips) if split == "train"}
+    chosen = {image for image, _, split in count_contents(clips) if split == "select"}
+    assert not chosen & {image for image, _, split in count_contents(clips) if split == "train"}
 
 
-def test_every_layout_chooses_the_same_selection(tmp_path: Path) -> None:
+def test_all_layouts_choose_the_same_selection(tmp_path: Path) -> None:
     rows = fer_rows(120, ("Training",))
-    chosen = [contents(load_dataset("fer2013", layout(tmp_path, rows))[0]) for layout in LAYOUTS]
+    chosen = [count_contents(load_dataset("fer2013", layout(tmp_path, rows))[0]) for layout in LAYOUTS]
     assert chosen[0] == chosen[1] == chosen[2]
     assert any(split == "select" for _, _, split in chosen[0])
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("label", "normalized"),
     [
         ("anger", "angry"),
         ("Disgusted", "disgust"),
@@ -195,15 +190,15 @@ def test_every_layout_chooses_the_same_selection(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("layout", [fer_parquet, fer_folders])
-def test_other_names_of_a_class_mean_the_same(
-    tmp_path: Path, layout: Layout, written: str, meant: str
+def test_synonyms_of_class_names_are_read(
+    tmp_path: Path, layout: Layout, label: str, normalized: str
 ) -> None:
     (image,) = random_images(1)
-    clips, _ = load_dataset("fer2013", layout(tmp_path, [(image, written, "PublicTest")]), for_training=False)
-    assert contents(clips) == expected([(image, meant, "PublicTest")])
+    clips, _ = load_dataset("fer2013", layout(tmp_path, [(image, label, "PublicTest")]), for_training=False)
+    assert count_contents(clips) == count_rows([(image, normalized, "PublicTest")])
 
 
-def test_images_of_another_size_or_in_colour_become_grey_48_by_48(tmp_path: Path) -> None:
+def test_images_of_other_sizes_and_colours_become_grey_48_by_48(tmp_path: Path) -> None:
     folder = tmp_path / "faces" / "train" / "happy"
     folder.mkdir(parents=True)
     Image.new("RGB", (96, 80), (200, 30, 30)).save(folder / "red.jpg")
@@ -214,26 +209,26 @@ def test_images_of_another_size_or_in_colour_become_grey_48_by_48(tmp_path: Path
     assert clips.frames.shape == (3, 48, 48)
 
 
-def not_an_image() -> bytes:
+def make_text() -> bytes:
     return b"not an image"
 
 
-def half_an_image() -> bytes:
+def make_half_image() -> bytes:
     whole = png(random_images(1)[0])
     return whole[: len(whole) // 2]
 
 
-def image_larger_than_pillow_reads() -> bytes:
+def make_oversized_image() -> bytes:
     header = bytearray(png(random_images(1)[0]))
     header[16:24] = (100_000).to_bytes(4, "big") * 2
     header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
     return bytes(header)
 
 
-@pytest.mark.parametrize("spoil", [bytes, not_an_image, half_an_image, image_larger_than_pillow_reads])
+@pytest.mark.parametrize("spoil", [bytes, make_text, make_half_image, make_oversized_image])
 @pytest.mark.parametrize("name", ["fer2013", "ck48"])
 @pytest.mark.parametrize("kind", ["folders", "parquet"])
-def test_an_image_that_cannot_be_read_is_counted_and_left_out(
+def test_unreadable_images_are_counted_and_left_out(
     tmp_path: Path, spoil: Callable[[], bytes], name: str, kind: str
 ) -> None:
     if name == "fer2013":
@@ -253,7 +248,7 @@ def test_an_image_that_cannot_be_read_is_counted_and_left_out(
 
 
 @pytest.mark.parametrize("layout", [ck_parquet, ck_folders])
-def test_a_layout_of_ck48_gives_each_sequence_as_a_clip_in_order(
+def test_each_layout_of_ck48_has_sequences_with_frames_in_order(
     tmp_path: Path, layout: Callable[..., Path]
 ) -> None:
     sequences = ck_sequences(40)
@@ -264,24 +259,24 @@ def test_a_layout_of_ck48_gives_each_sequence_as_a_clip_in_order(
         for _, label, images in sequences
         if label != "contempt"
     )
-    assert Counter((frames, label) for frames, label, _ in contents(clips)) == wanted
+    assert Counter((frames, label) for frames, label, _ in count_contents(clips)) == wanted
     assert (np.diff(clips.starts) == 3).all()
     assert counts["contempt_left_out"] == sum(label == "contempt" for _, label, _ in sequences) > 0
 
 
-def test_both_layouts_of_ck48_are_the_same_clips(tmp_path: Path) -> None:
+def test_both_layouts_of_ck48_have_the_same_clips(tmp_path: Path) -> None:
     sequences = ck_sequences(40)
     one, other = (load_dataset("ck48", layout(tmp_path, sequences))[0] for layout in (ck_parquet, ck_folders))
     for field in ("frames", "starts", "labels", "splits"):
         assert np.array_equal(getattr(one, field), getattr(other, field))
 
 
-def test_no_subject_of_ck48_stands_in_both_splits(tmp_path: Path) -> None:
+def test_each_subject_of_ck48_is_in_one_split(tmp_path: Path) -> None:
     sequences = ck_sequences(80)
     clips, _ = load_dataset("ck48", ck_parquet(tmp_path, sequences))
     subject = {np.stack(list(images.values())).tobytes(): name[:4] for name, _, images in sequences}
     people = {
-        split: {subject[frames] for frames, _, s in contents(clips) if s == split}
+        split: {subject[frames] for frames, _, s in count_contents(clips) if s == split}
         for split in ("train", "select")
     }
     assert set(clips.splits) == {"train", "calibrate", "select"}
@@ -298,7 +293,7 @@ NO_VOTE = (-1,) * 10
 def with_votes_parquet(folder: Path, rows: Sequence[Row], votes: Sequence[Sequence[int]]) -> Path:
     path = fer_parquet(folder, rows)
     table = pq.read_table(path)
-    for number, name in enumerate(VOTED):
+    for number, name in enumerate(VOTE_COLUMNS):
         table = table.append_column(f"fp_{name}", pa.array([row[number] for row in votes], pa.int8()))
     pq.write_table(table, path)
     return path
@@ -307,7 +302,7 @@ def with_votes_parquet(folder: Path, rows: Sequence[Row], votes: Sequence[Sequen
 def with_votes_csv(folder: Path, rows: Sequence[Row], votes: Sequence[Sequence[int]]) -> Path:
     with (folder / "fer2013new.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["Usage", "Image name", *VOTED])
+        writer.writerow(["Usage", "Image name", *VOTE_COLUMNS])
         for number, ((_, _, usage), row) in enumerate(zip(rows, votes, strict=True)):
             writer.writerow([usage, f"fer{number:07d}.png", *row])
     return fer_csv(folder, rows)
@@ -338,13 +333,13 @@ def test_votes_become_shares_of_the_classes(
     assert (clips.votes[1:, EMOTIONS.index("happy")] == 1).all()
 
 
-def test_votes_for_contempt_count_where_it_is_a_class(tmp_path: Path) -> None:
+def test_votes_for_contempt_count_if_it_is_a_class(tmp_path: Path) -> None:
     path = with_votes_csv(tmp_path, fer_rows(2), [(0, 0, 0, 0, 0, 3, 0, 1, 6, 0), NO_VOTE])
     clips, _ = load_dataset("fer2013", path, classes=(*EMOTIONS, "contempt"), for_training=False)
     assert clips.votes[0].tolist() == [0, 0.75, 0, 0, 0, 0, 0, 0.25]
 
 
-def test_without_votes_their_rows_are_zero(tmp_path: Path) -> None:
+def test_rows_without_votes_are_zero(tmp_path: Path) -> None:
     for data in (
         ("fer2013", fer_csv(tmp_path, fer_rows(14))),
         ("ck48", ck_parquet(tmp_path, ck_sequences(8))),
@@ -354,18 +349,18 @@ def test_without_votes_their_rows_are_zero(tmp_path: Path) -> None:
         assert not clips.votes.any()
 
 
-def test_votes_of_other_rows_are_named(tmp_path: Path) -> None:
+def test_votes_of_other_rows_are_refused(tmp_path: Path) -> None:
     rows = fer_rows(6)
     with_votes_csv(tmp_path, rows[:5], [NO_VOTE] * 5)
-    with pytest.raises(InputError, match=r"fer2013new.csv has other rows \(5, here 6\)"):
+    with pytest.raises(InputError, match=r"Usage column of .*new.csv differs \(5 rows, expected 6\)"):
         load_dataset("fer2013", fer_csv(tmp_path, rows))
     with_votes_csv(tmp_path, rows[::-1], [NO_VOTE] * 6)
-    with pytest.raises(InputError, match="another order"):
+    with pytest.raises(InputError, match=r"differs \(6 rows, expected 6\)"):
         load_dataset("fer2013", fer_csv(tmp_path, rows))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_part_of_training_is_kept_for_calibration(tmp_path: Path, layout: Layout) -> None:
+def test_a_part_of_training_is_held_out_for_calibration(tmp_path: Path, layout: Layout) -> None:
     rows = fer_rows(400, ("Training", "Training", "PublicTest", "Training"))
     rows += [(image, label, usage) for image, label, usage in rows if usage == "Training"][:150]
     path = layout(tmp_path, rows)
@@ -390,21 +385,21 @@ def test_selection_and_calibration_are_chosen_independently(tmp_path: Path) -> N
     assert sum(splits.values()) == 1000
 
 
-def test_the_same_image_under_two_labels_stays_and_is_counted(tmp_path: Path) -> None:
+def test_an_image_with_two_labels_is_kept_and_counted(tmp_path: Path) -> None:
     rows = fer_rows(21)
     assert rows[0][1:] == ("angry", "Training")
     assert rows[3][1:] == ("happy", "Training")
     more = [(rows[0][0], "sad", "Training"), (rows[3][0], "happy", "Training")]
     clips, counts = load_dataset("fer2013", fer_parquet(tmp_path, rows + more))
-    assert contents(clips) == expected(rows + more)
+    assert count_contents(clips) == count_rows(rows + more)
     assert counts == {"contradictory": 2}
 
 
-def test_for_evaluation_nothing_is_dropped_or_divided(tmp_path: Path) -> None:
+def test_nothing_is_dropped_or_held_out_for_evaluation(tmp_path: Path) -> None:
     rows = fer_rows(30)
     rows += [(rows[1][0], "sad", "Training"), (np.zeros((48, 48), np.uint8), "sad", "Training")]
     clips, counts = load_dataset("fer2013", fer_parquet(tmp_path, rows), for_training=False)
-    assert contents(clips) == expected(rows)
+    assert count_contents(clips) == count_rows(rows)
     assert not counts
     assert set(clips.splits) == {"train", "select", "test"}
     assert set(
@@ -413,7 +408,7 @@ def test_for_evaluation_nothing_is_dropped_or_divided(tmp_path: Path) -> None:
 
 
 def image_folders(folder: Path, images: dict[str, int], name: str = "faces") -> Path:
-    """`count` random images under each relative folder."""
+    """Write random images: their number for each relative folder."""
     path = folder / name
     for number, (place, count) in enumerate(images.items()):
         (path / place).mkdir(parents=True, exist_ok=True)
@@ -440,17 +435,17 @@ def test_a_folder_of_classes_is_read_at_any_depth(
     tmp_path: Path, images: dict[str, int], found: dict[tuple[str, str], int]
 ) -> None:
     clips, counts = load_dataset("folder", image_folders(tmp_path, images), for_training=False)
-    assert Counter((label, split) for _, label, split in contents(clips).elements()) == found
+    assert Counter((label, split) for _, label, split in count_contents(clips).elements()) == found
     assert clips.classes == tuple(sorted({label for label, _ in found}))
     assert not counts
 
 
-def test_a_folder_is_divided_by_image(tmp_path: Path) -> None:
+def test_identical_images_of_a_folder_stay_in_one_split(tmp_path: Path) -> None:
     path = image_folders(tmp_path, {"a": 150, "b": 150})
     (path / "a" / "copies").mkdir()
     for file in sorted((path / "a").glob("*.png")):
         (path / "a" / "copies" / file.name).write_bytes(file.read_bytes())
-    (path / "stray.png").write_bytes(png(random_images(1)[0]))
+    (path / "outside.png").write_bytes(png(random_images(1)[0]))
     clips, counts = load_dataset("folder", path)
     assert counts == {"without_class": 1}
     pixels = {
@@ -475,7 +470,7 @@ def test_a_folder_is_divided_by_image(tmp_path: Path) -> None:
         (("ck48",), EMOTIONS[::-1], EMOTIONS[::-1]),
     ],
 )
-def test_the_classes_are_those_asked_for_or_those_there(
+def test_classes_are_given_or_inferred_from_the_data(
     tmp_path: Path, data: tuple[str, ...], given: tuple[str, ...] | None, classes: tuple[str, ...]
 ) -> None:
     sequences = ck_sequences(40)
@@ -491,13 +486,13 @@ def test_the_classes_are_those_asked_for_or_those_there(
     left_out = "ck48" in data and "contempt" not in classes
     assert counts == ({"contempt_left_out": contempt} if left_out else {})
     if "folder" in data:
-        assert class_counts(clips)["bored"] == 3
+        assert count_classes(clips)["bored"] == 3
     both = 4 * ("folder" in data) + contempt * ("ck48" in data and not left_out)
-    assert {k.lower(): v for k, v in class_counts(clips).items()}.get("contempt", 0) == both
+    assert {k.lower(): v for k, v in count_classes(clips).items()}.get("contempt", 0) == both
 
 
 @pytest.mark.parametrize("classes", [None, ("happy", "surprise", "anger", "sadness", "fear")])
-def test_classes_are_left_out_by_any_of_their_names_and_counted(
+def test_classes_are_left_out_by_any_name_and_counted(
     tmp_path: Path, classes: tuple[str, ...] | None
 ) -> None:
     sequences = ck_sequences(20)
@@ -508,11 +503,11 @@ def test_classes_are_left_out_by_any_of_their_names_and_counted(
     assert counts["disgust_left_out"] == of["disgust"]
     assert len(clips) == len(sequences) - of["contempt"] - of["disgust"]
     assert clips.classes == (classes or tuple(name for name in EMOTIONS if name != "disgust"))
-    with pytest.raises(InputError, match=r"^--leave-out has disgst; the classes of the data are "):
+    with pytest.raises(InputError, match=r"^--leave-out names unknown classes: disgst; the data has "):
         load_datasets(data, classes=classes, leave_out=("Contempt", "disgust", "disgst"))
 
 
-def test_twins_are_dropped_also_across_data_sets(tmp_path: Path) -> None:
+def test_twins_are_dropped_across_data_sets(tmp_path: Path) -> None:
     rows = fer_rows(42)
     path = image_folders(tmp_path, {"train/happy": 3, "val/happy": 1})
     held_out = next(image for image, _, usage in rows if usage == "PublicTest")
@@ -637,25 +632,25 @@ def empty_split(folder: Path) -> Path:
     ("name", "make", "message"),
     [
         ("folder", missing, "no such file or folder"),
-        ("folder", empty_folder, "no files like .* named by class, such as happy/"),
+        ("folder", empty_folder, "no files like .* named after their class, for example happy/"),
         ("folder", text_file(".zip"), "is a file; give a folder"),
-        ("folder", of_folders("."), "2 in none"),
-        ("folder", of_folders("happy"), "only the class happy; training takes two or more"),
-        ("folder", of_folders("train/a", "b"), "both split folders .train. and others .b."),
+        ("folder", of_folders("."), "2 outside them"),
+        ("folder", of_folders("happy"), "training needs two or more classes, found happy"),
+        ("folder", of_folders("train/a", "b"), "split folders .train. and other folders .b. are mixed"),
         ("folder", empty_split, "split folder val is empty"),
-        ("folder", mostly_unreadable, "3 of 4 images can't be read, such as .*a/000.png"),
+        ("folder", mostly_unreadable, "cannot read 3 of 4 images, for example .*a/000.png"),
         (
             "fer2013",
             of_folders("train/angry", "test/bored"),
-            "other classes than those allowed: bored; allowed are angry, disgust",
+            "unexpected classes: bored; allowed are angry, disgust",
         ),
-        ("fer2013", truncated, "can't be read .*cut short"),
-        ("fer2013", other_columns, "has no column image_png, label_name, usage, but image, label"),
-        ("fer2013", text_for_images, "image_png is string"),
-        ("clips", of_folders("a", "b"), "are videos"),
+        ("fer2013", truncated, "cannot read the file .*expected a Parquet file with the columns"),
+        ("fer2013", other_columns, "no column image_png, label_name, usage; .*, found image, label"),
+        ("fer2013", text_for_images, "image_png must hold the bytes of PNG images, but is string"),
+        ("clips", of_folders("a", "b"), "expected images, got videos"),
     ],
 )
-def test_an_error_says_what_was_found_and_what_to_do(
+def test_errors_name_the_problem_and_the_remedy(
     tmp_path: Path, name: str, make: Callable[[Path], Path], message: str
 ) -> None:
     path = make(tmp_path)
@@ -673,7 +668,7 @@ def test_an_error_says_what_was_found_and_what_to_do(
         ("folder", ("a", "c"), "b, d"),
     ],
 )
-def test_all_classes_that_the_model_has_not_are_named(
+def test_all_unexpected_classes_are_named(
     tmp_path: Path, name: str, classes: tuple[str, ...], named: str
 ) -> None:
     path = {
@@ -681,12 +676,12 @@ def test_all_classes_that_the_model_has_not_are_named(
         "ck48": lambda: ck_parquet(tmp_path, ck_sequences(10)),
         "folder": lambda: image_folders(tmp_path, {"a": 1, "b": 1, "d": 1}),
     }[name]()
-    with pytest.raises(InputError, match=f"allowed: {named}; allowed are {', '.join(classes)}:"):
+    with pytest.raises(InputError, match=rf"unexpected classes: {named}; allowed are {', '.join(classes)}\."):
         load_dataset(name, path, classes=classes, for_training=False)
 
 
-def test_no_data_set_at_all_is_named() -> None:
-    with pytest.raises(InputError, match="no data set is named"):
+def test_a_missing_data_option_is_an_error() -> None:
+    with pytest.raises(InputError, match="no data set given"):
         load_datasets([])
 
 
@@ -736,9 +731,7 @@ def test_no_data_set_at_all_is_named() -> None:
         "ck class",
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_data_set_is_named_by_its_path(
-    tmp_path: Path, name: str, make: Callable[[Path], Path]
-) -> None:
+def test_errors_name_the_path(tmp_path: Path, name: str, make: Callable[[Path], Path]) -> None:
     path = make(tmp_path)
     with pytest.raises(InputError) as caught:
         load_dataset(name, path)
@@ -747,12 +740,12 @@ def test_what_is_wrong_with_a_data_set_is_named_by_its_path(
 
 @pytest.mark.parametrize("name", ["", "FER2013", "affectnet"])
 def test_an_unknown_data_set_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=f"no data set '{name}'; allowed are fer2013, ck48, folder, clips"):
+    with pytest.raises(InputError, match=f"unknown data set '{name}'; allowed are fer2013, ck48"):
         load_dataset(name, tmp_path)
 
 
-def tiny_clips() -> Clips:
-    """Three clips of 1, 3 and 2 frames, each frame of one grey value."""
+def make_clips() -> Clips:
+    """Make three clips of 1, 3 and 2 frames; each frame has one grey value."""
     values = np.array([0, 10, 11, 12, 20, 21], np.uint8)
     return Clips(
         frames=np.broadcast_to(values[:, None, None], (6, 48, 48)).copy(),
@@ -775,10 +768,10 @@ def tiny_clips() -> Clips:
         (np.array([1, 1]), [10, 11, 12, 10, 11, 12], [0, 3, 6], [0, 0]),
     ],
 )
-def test_clips_are_taken_whole(
+def test_taking_clips_keeps_all_their_frames(
     keep: np.ndarray, values: list[int], starts: list[int], labels: list[int]
 ) -> None:
-    taken = tiny_clips().take(keep)
+    taken = make_clips().take(keep)
     assert taken.frames.shape == (len(values), 48, 48)
     assert taken.frames[:, 0, 0].tolist() == values
     assert taken.starts.tolist() == starts
@@ -787,22 +780,26 @@ def test_clips_are_taken_whole(
     assert taken.subjects.tolist() == [{3: "S1", 0: "S2", 5: ""}[label] for label in labels]
 
 
-def test_data_sets_are_joined_clip_by_clip() -> None:
-    clips = tiny_clips()
+def test_clips_are_concatenated() -> None:
+    clips = make_clips()
     nothing = clips.take(np.zeros(3, bool))
-    assert contents(concatenate([nothing])) == Counter()
-    joined = concatenate([clips, nothing, clips.take(np.array([2]))])
+    assert count_contents(concatenate_clips([nothing])) == Counter()
+    joined = concatenate_clips([clips, nothing, clips.take(np.array([2]))])
     assert joined.starts.tolist() == [0, 1, 4, 6, 8]
-    assert contents(joined) == contents(clips) + contents(clips.take(np.array([2])))
+    assert count_contents(joined) == count_contents(clips) + count_contents(clips.take(np.array([2])))
 
 
 def test_clips_are_counted_by_class() -> None:
-    clips = tiny_clips()
-    assert class_counts(clips.take(np.zeros(3, bool))) == {}
-    assert class_counts(concatenate([clips, clips.take(np.array([1]))])) == {"angry": 2, "happy": 1, "sad": 1}
+    clips = make_clips()
+    assert count_classes(clips.take(np.zeros(3, bool))) == {}
+    assert count_classes(concatenate_clips([clips, clips.take(np.array([1]))])) == {
+        "angry": 2,
+        "happy": 1,
+        "sad": 1,
+    }
 
 
-def test_fer2013_as_people_have_it(shared: Path) -> None:
+def test_the_original_fer2013(shared: Path) -> None:
     path = shared / "data" / "fer2013.parquet"
     table = pq.read_table(path).drop_columns(["image_png"]).to_pandas()
     held_out = set(table.dup_group[table.usage == "PublicTest"])
@@ -816,7 +813,7 @@ def test_fer2013_as_people_have_it(shared: Path) -> None:
     assert splits["select"] == 3589
     assert 0.035 <= splits["calibrate"] / (28709 - 351) <= 0.045
     assert (np.ptp(clips.frames[clips.splits == "train"], axis=(1, 2)) > 0).all()
-    assert class_counts(clips.take(clips.splits == "select"))["disgust"] == 56
+    assert count_classes(clips.take(clips.splits == "select"))["disgust"] == 56
     pixels = {s: {image.tobytes() for image in clips.frames[clips.splits == s]} for s in splits}
     assert not pixels["train"] & pixels["select"]
     assert not pixels["train"] & pixels["calibrate"]
@@ -826,18 +823,18 @@ def test_fer2013_as_people_have_it(shared: Path) -> None:
     assert 0.6 < (clips.votes.argmax(axis=1) == clips.labels)[voted].mean() < 0.67
 
 
-def test_ck48_as_people_have_it(shared: Path) -> None:
+def test_the_original_ck48(shared: Path) -> None:
     path = shared / "data" / "ck48.parquet"
     clips, counts = load_dataset("ck48", path)
     assert counts == {"contempt_left_out": 18}
     assert len(clips) == 327 - 18
     assert len(set(clips.subjects)) == 106
     assert (np.diff(clips.starts) == 3).all()
-    assert class_counts(clips) == {
+    assert count_classes(clips) == {
         "angry": 45, "disgust": 59, "fear": 25, "happy": 69, "sad": 28, "surprise": 83,
     }  # fmt: skip
     assert Counter(clips.splits.tolist()).keys() == {"train", "calibrate", "select"}
     with_contempt = load_dataset("ck48", path, classes=(*EMOTIONS, "contempt"), for_training=False)
-    assert class_counts(with_contempt[0])["contempt"] == 18
+    assert count_classes(with_contempt[0])["contempt"] == 18
     assert len(with_contempt[0]) == 327
     assert not with_contempt[1]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from fer_batch.data.datasets import Clips
+from fer_batch.data.clips import Clips
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.schema import EMOTIONS

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_batch.config import TrainConfig
-from fer_batch.training.augment import augment_sequences, augment_stills, erase, light, mixup, warp
+from fer_batch.training.augment import (
+    augment_sequences,
+    augment_stills,
+    erase_rectangles,
+    mix_examples,
+    relight_crops,
+    warp_crops,
+)
 
 OFF = {"flip": 0.0, "rotation_deg": 0.0, "zoom": 0.0, "shift": 0.0, "lighting": 0.0, "erasing": 0.0}
 
@@ -143,12 +150,12 @@ def test_a_sequence_is_not_flipped_on_its_way() -> None:
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_a_warp_without_motion_changes_nothing(count: int) -> None:
     crops = faces(count)
-    torch.testing.assert_close(warp(crops, motion().expand(count, 5)), crops, atol=1e-3, rtol=0)
+    torch.testing.assert_close(warp_crops(crops, motion().expand(count, 5)), crops, atol=1e-3, rtol=0)
 
 
 def test_a_flip_flips() -> None:
     crops = faces(3)
-    flipped = warp(crops, motion(flip=-1.0).expand(3, 5))
+    flipped = warp_crops(crops, motion(flip=-1.0).expand(3, 5))
     torch.testing.assert_close(flipped, crops.flip(-1), atol=1e-3, rtol=0)
 
 
@@ -156,14 +163,14 @@ def test_a_zoom_brings_the_middle_nearer() -> None:
     square = torch.zeros(1, 1, 48, 48)
     square[..., 18:30, 18:30] = 1
     size = square.sum()
-    assert warp(square, motion(zoom=0.3)).sum() > 1.5 * size
-    assert warp(square, motion(zoom=-0.3)).sum() < 0.7 * size
+    assert warp_crops(square, motion(zoom=0.3)).sum() > 1.5 * size
+    assert warp_crops(square, motion(zoom=-0.3)).sum() < 0.7 * size
 
 
 @pytest.mark.parametrize(("changes", "dim"), [({"dx": 0.25}, -1), ({"dy": 0.25}, -2)])
 def test_a_shift_moves_by_its_share_of_half_the_side(changes: dict[str, float], dim: int) -> None:
     crops = faces(1)
-    moved = warp(crops, motion(**changes))
+    moved = warp_crops(crops, motion(**changes))
     rolled = crops.roll(-6, dims=dim)
     inner = (..., slice(8, 40), slice(8, 40))
     torch.testing.assert_close(moved[inner], rolled[inner], atol=1e-3, rtol=0)
@@ -171,21 +178,21 @@ def test_a_shift_moves_by_its_share_of_half_the_side(changes: dict[str, float], 
 
 def test_a_quarter_turn_is_a_quarter_turn() -> None:
     crops = faces(1)
-    turned = warp(crops, motion(turn=math.pi / 2))
+    turned = warp_crops(crops, motion(turn=math.pi / 2))
     quarter = [torch.rot90(crops, k, (-2, -1)) for k in (1, -1)]
     assert min((turned - q).abs().max() for q in quarter) < 1e-3
 
 
 def test_no_light_changes_nothing_and_brightness_adds() -> None:
     crops = faces(2) * 0.5 + 0.2
-    torch.testing.assert_close(light(crops, torch.zeros(2, 2)), crops, atol=1e-6, rtol=0)
-    brighter = light(crops, torch.tensor([[0.0, 0.1]]).expand(2, 2))
+    torch.testing.assert_close(relight_crops(crops, torch.zeros(2, 2)), crops, atol=1e-6, rtol=0)
+    brighter = relight_crops(crops, torch.tensor([[0.0, 0.1]]).expand(2, 2))
     torch.testing.assert_close(brighter, crops + 0.1, atol=1e-6, rtol=0)
 
 
 def test_contrast_is_about_the_crops_own_mean() -> None:
     crops = faces(2) * 0.4 + 0.3
-    sharper = light(crops, torch.tensor([[0.2, 0.0]]).expand(2, 2))
+    sharper = relight_crops(crops, torch.tensor([[0.2, 0.0]]).expand(2, 2))
     torch.testing.assert_close(sharper.mean((1, 2, 3)), crops.mean((1, 2, 3)), atol=1e-3, rtol=0)
     assert (sharper.std((1, 2, 3)) > crops.std((1, 2, 3))).all()
 
@@ -193,7 +200,7 @@ def test_contrast_is_about_the_crops_own_mean() -> None:
 @pytest.mark.parametrize(("share", "erased"), [(0.0, 0), (1.0, 64)])
 def test_erasing_takes_a_small_rectangle_of_the_chosen_share(share: float, erased: int) -> None:
     crops = torch.full((64, 1, 48, 48), 2.0)
-    holes = erase(crops, seeded(0), share)[:, 0] != 2.0
+    holes = erase_rectangles(crops, seeded(0), share)[:, 0] != 2.0
     assert holes.any(dim=(1, 2)).sum() == erased
     for hole in holes[holes.any(dim=(1, 2))]:
         tall, wide = hole.any(dim=1).sum(), hole.any(dim=0).sum()
@@ -204,7 +211,7 @@ def test_erasing_takes_a_small_rectangle_of_the_chosen_share(share: float, erase
 
 def mixed(count: int, alpha: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     targets = torch.nn.functional.one_hot(torch.arange(count) % 3, 3).float()
-    return mixup(faces(count), targets, alpha, np.random.default_rng(seed))
+    return mix_examples(faces(count), targets, alpha, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize(("count", "alpha"), [(0, 0.4), (0, 0.0), (1, 0.0), (5, 0.0), (1, 0.4)])
@@ -224,7 +231,7 @@ def test_mixed_targets_are_shares_of_sum_1(count: int, alpha: float, seed: int) 
 
 def test_crops_and_targets_are_mixed_by_the_same_share_of_the_same_others() -> None:
     values = torch.arange(6.0)
-    crops, targets = mixup(values.view(6, 1, 1, 1), torch.eye(6), 1.0, np.random.default_rng(1))
+    crops, targets = mix_examples(values.view(6, 1, 1, 1), torch.eye(6), 1.0, np.random.default_rng(1))
     torch.testing.assert_close(crops.flatten(), targets @ values)
     assert 0.05 < targets[0, 0] < 0.95
     assert (targets.count_nonzero(1) == 2).any()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fer_batch.training.calibrate import HIGHEST, LOWEST, fit_temperature
+from fer_batch.training.calibrate import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
 
 
 def calibrated(count: int = 4000, width: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -35,11 +35,11 @@ def test_it_has_the_least_loss() -> None:
     assert loss(found) < min(loss(found * 1.05), loss(found / 1.05), loss(1.0))
 
 
-@pytest.mark.parametrize(("labels", "end"), [([0, 1, 2], LOWEST), ([1, 2, 0], HIGHEST)])
+@pytest.mark.parametrize(("labels", "end"), [([0, 1, 2], MIN_TEMPERATURE), ([1, 2, 0], MAX_TEMPERATURE)])
 def test_where_all_or_none_is_right_it_ends_at_a_bound(labels: list[int], end: float) -> None:
     assert fit_temperature(np.eye(3) / 2, np.array(labels)) == pytest.approx(end, rel=0.01)
 
 
 def test_great_logits_do_not_overflow() -> None:
     logits, labels = calibrated(200)
-    assert LOWEST <= fit_temperature(1e4 * logits, labels) <= HIGHEST
+    assert MIN_TEMPERATURE <= fit_temperature(1e4 * logits, labels) <= MAX_TEMPERATURE

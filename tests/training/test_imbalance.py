@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fer_batch.config import IMBALANCE
 from fer_batch.errors import ConfigError
-from fer_batch.training.imbalance import class_weights, draw_order, expression_loss
+from fer_batch.training.imbalance import compute_class_weights, compute_expression_loss, draw_epoch_order
 
 COUNTS = st.lists(st.integers(0, 500), min_size=2, max_size=7).filter(any)
 WEIGHTING = ("sqrt", "weighted", "effective")
@@ -40,14 +40,14 @@ def logits_and_targets(seed: int = 0, count: int = 12, classes: int = 3) -> tupl
     ],
 )
 def test_known_weights(counts: list[int], method: str, weights: list[float]) -> None:
-    made = class_weights(np.array(counts), method)
+    made = compute_class_weights(np.array(counts), method)
     assert made.dtype == np.float32
     np.testing.assert_allclose(made, weights, rtol=1e-6)
 
 
 @given(COUNTS, st.sampled_from(IMBALANCE))
 def test_the_mean_over_the_examples_is_1(counts: list[int], method: str) -> None:
-    weights = class_weights(np.array(counts), method)
+    weights = compute_class_weights(np.array(counts), method)
     np.testing.assert_allclose((weights * counts).sum() / sum(counts), 1, rtol=1e-5)
     assert (weights > 0).all()
 
@@ -55,20 +55,20 @@ def test_the_mean_over_the_examples_is_1(counts: list[int], method: str) -> None
 @given(COUNTS, st.sampled_from(WEIGHTING))
 def test_the_rarer_a_class_the_more_it_counts(counts: list[int], method: str) -> None:
     there = np.array(sorted(c for c in set(counts) if c), np.int64)
-    weights = class_weights(there, method)
+    weights = compute_class_weights(there, method)
     assert (np.diff(weights) < 0).all()
 
 
 @given(st.lists(st.integers(1, 500), min_size=2, max_size=7))
 def test_weights_follow_a_power_of_the_frequency(counts: list[int]) -> None:
     for method, power in (("sqrt", -0.5), ("weighted", -1.0)):
-        weights = class_weights(np.array(counts), method)
+        weights = compute_class_weights(np.array(counts), method)
         wanted = np.array(counts, float) ** power
         np.testing.assert_allclose(weights / weights[0], wanted / wanted[0], rtol=1e-4)
 
 
 def test_beyond_a_few_thousand_examples_the_effective_number_hardly_grows() -> None:
-    weights = class_weights(np.array([10, 20, 10_000, 20_000]), "effective")
+    weights = compute_class_weights(np.array([10, 20, 10_000, 20_000]), "effective")
     assert weights[0] / weights[1] > 1.9
     assert weights[2] / weights[3] < 1.001
 
@@ -76,13 +76,13 @@ def test_beyond_a_few_thousand_examples_the_effective_number_hardly_grows() -> N
 @pytest.mark.parametrize("method", ["", "Weighted", "smote"])
 def test_an_unknown_method_is_refused_with_those_allowed(method: str) -> None:
     with pytest.raises(ConfigError, match=f"'{method}'; allowed are none, sqrt, weighted, effective"):
-        class_weights(np.array([1, 2]), method)
+        compute_class_weights(np.array([1, 2]), method)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_without_a_method_the_loss_is_cross_entropy(smoothing: float) -> None:
     logits, targets = logits_and_targets()
-    made = expression_loss(logits, targets, np.array([9, 2, 1]), "none", smoothing)
+    made = compute_expression_loss(logits, targets, np.array([9, 2, 1]), "none", smoothing)
     torch.testing.assert_close(made, F.cross_entropy(logits, targets.argmax(1), label_smoothing=smoothing))
 
 
@@ -91,15 +91,15 @@ def test_a_weighted_loss_is_the_weighted_mean_of_each_examples_own(method: str) 
     logits, targets = logits_and_targets()
     counts = np.array([9, 2, 1])
     each = F.cross_entropy(logits, targets.argmax(1), reduction="none")
-    wanted = (each * torch.from_numpy(class_weights(counts, method))[targets.argmax(1)]).mean()
-    torch.testing.assert_close(expression_loss(logits, targets, counts, method), wanted)
+    wanted = (each * torch.from_numpy(compute_class_weights(counts, method))[targets.argmax(1)]).mean()
+    torch.testing.assert_close(compute_expression_loss(logits, targets, counts, method), wanted)
 
 
 def test_focal_loss_damps_what_is_known_already() -> None:
     counts, targets = np.array([1, 1]), torch.tensor([[1.0, 0.0]])
     for p in (0.1, 0.5, 0.9):
         logits = torch.tensor([[p, 1 - p]]).log()
-        made = expression_loss(logits, targets, counts, "focal")
+        made = compute_expression_loss(logits, targets, counts, "focal")
         assert made.item() == pytest.approx(-((1 - p) ** 2) * np.log(p), rel=1e-4)
 
 
@@ -107,7 +107,7 @@ def test_logit_adjustment_moves_logits_by_the_log_of_the_share() -> None:
     logits, targets = logits_and_targets()
     counts = np.array([6, 3, 1])
     wanted = F.cross_entropy(logits + torch.tensor([0.6, 0.3, 0.1]).log(), targets.argmax(1))
-    torch.testing.assert_close(expression_loss(logits, targets, counts, "logit-adjustment"), wanted)
+    torch.testing.assert_close(compute_expression_loss(logits, targets, counts, "logit-adjustment"), wanted)
 
 
 @given(COUNTS, st.sampled_from(IMBALANCE), st.floats(0, 0.5), st.integers(0, 99))
@@ -115,7 +115,7 @@ def test_a_loss_is_never_negative_and_always_finite(
     counts: list[int], method: str, smoothing: float, seed: int
 ) -> None:
     logits, targets = logits_and_targets(seed, classes=len(counts))
-    loss = expression_loss(10 * logits.requires_grad_(), targets, np.array(counts), method, smoothing)
+    loss = compute_expression_loss(10 * logits.requires_grad_(), targets, np.array(counts), method, smoothing)
     loss.backward()
     assert loss.isfinite()
     assert loss >= 0
@@ -128,7 +128,7 @@ def test_a_loss_is_never_negative_and_always_finite(
     st.integers(0, 99),
 )
 def test_an_epoch_takes_each_example_once(labels: list[int], method: str, seed: int) -> None:
-    order = draw_order(np.array(labels, np.int64), 5, method, np.random.default_rng(seed))
+    order = draw_epoch_order(np.array(labels, np.int64), 5, method, np.random.default_rng(seed))
     assert order.dtype == np.int64
     assert sorted(order.tolist()) == list(range(len(labels)))
 
@@ -138,7 +138,7 @@ def test_an_epoch_takes_each_example_once(labels: list[int], method: str, seed: 
 )
 def test_balanced_sampling_draws_every_class_alike(counts: list[int], classes: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts).astype(np.int64)
-    order = draw_order(labels, classes, "balanced-sampling", np.random.default_rng(0))
+    order = draw_epoch_order(labels, classes, "balanced-sampling", np.random.default_rng(0))
     assert order.dtype == np.int64
     assert len(order) == len(labels)
     there = [number for number, count in enumerate(counts) if count]
@@ -150,6 +150,6 @@ def test_balanced_sampling_draws_every_class_alike(counts: list[int], classes: i
 def test_the_seed_decides_the_order(method: str) -> None:
     labels = np.arange(50) % 4
     first, again, other = (
-        draw_order(labels, 4, method, np.random.default_rng(seed)).tolist() for seed in (1, 1, 2)
+        draw_epoch_order(labels, 4, method, np.random.default_rng(seed)).tolist() for seed in (1, 1, 2)
     )
     assert first == again != other

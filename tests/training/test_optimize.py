@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fer_batch.config import OPTIMIZERS, SCHEDULES, TrainConfig
-from fer_batch.training.optimize import Stepper
+from fer_batch.training.optimize import PhaseOptimizer
 
 
 def parameter() -> nn.Parameter:
@@ -18,12 +18,14 @@ def parameter() -> nn.Parameter:
 
 def stepping(
     point: nn.Parameter, *, total_steps: int = 20, optimizer: str = "sgd", lr: float = 0.1, **options: Any
-) -> Stepper:
+) -> PhaseOptimizer:
     config = TrainConfig(data=(("fer2013", "fer2013.csv"),), **options)
-    return Stepper(config, [point], optimizer=optimizer, lr=lr, weight_decay=0.0, total_steps=total_steps)
+    return PhaseOptimizer(
+        config, [point], optimizer=optimizer, lr=lr, weight_decay=0.0, total_steps=total_steps
+    )
 
 
-def rates(stepper: Stepper, point: nn.Parameter, steps: int) -> list[float]:
+def rates(stepper: PhaseOptimizer, point: nn.Parameter, steps: int) -> list[float]:
     """Take steps towards 0; the learning rate of each."""
     taken = []
     for _ in range(steps):
@@ -47,7 +49,7 @@ def test_optimizers_step_in_their_own_ways() -> None:
     ends = []
     for optimizer in OPTIMIZERS:
         point = parameter()
-        stepper = Stepper(
+        stepper = PhaseOptimizer(
             TrainConfig(data=(("a", "b"),)),
             [point],
             optimizer=optimizer,
@@ -133,7 +135,7 @@ def test_a_step_is_no_longer_than_the_clipped_gradient() -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_what_is_resumed_takes_the_same_steps(optimizer: str, schedule: str) -> None:
-    def epochs(stepper: Stepper, point: nn.Parameter, scores: list[float]) -> list[float]:
+    def epochs(stepper: PhaseOptimizer, point: nn.Parameter, scores: list[float]) -> list[float]:
         taken = []
         for score in scores:
             taken += rates(stepper, point, 3)

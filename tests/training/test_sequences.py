@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_batch.data.datasets import Clips
-from fer_batch.training.sequences import draw_sequences, stretched
+from fer_batch.data.clips import Clips
+from fer_batch.training.sequences import draw_sequences, stretch_clips
 
 
 def numbered(lengths: list[int]) -> Clips:
@@ -147,11 +147,11 @@ def test_moments_of_a_hold_show_the_same_clip_and_motion_is_of_several_frames(
     [(1, 3, [0, 0, 0]), (3, 3, [0, 1, 2]), (2, 3, [0, 0, 1]), (4, 2, [0, 2])],
 )
 def test_a_clip_is_stretched_over_a_window(frames: int, length: int, shown: list[int]) -> None:
-    windows = stretched(numbered([frames, frames]), np.array([1, 0]), length)
+    windows = stretch_clips(numbered([frames, frames]), np.array([1, 0]), length)
     assert windows.shape == (2, length, 48, 48)
     assert windows[:, :, 0, 0].tolist() == [[1] * length, [0] * length]
     assert windows[:, :, 0, 1].tolist() == [shown, shown]
 
 
 def test_no_clips_make_no_windows() -> None:
-    assert stretched(numbered([2]), np.zeros(0, np.int64), 3).shape == (0, 3, 48, 48)
+    assert stretch_clips(numbered([2]), np.zeros(0, np.int64), 3).shape == (0, 3, 48, 48)

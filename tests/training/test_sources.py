@@ -1,4 +1,4 @@
-"""Runs on labelled videos: alone and beside images, killed and resumed, and what can't be trained on."""
+"""Training on labelled videos, alone and with images; continuing killed runs; unusable videos."""
 
 import dataclasses
 import os
@@ -17,19 +17,22 @@ from safetensors.numpy import load_file
 
 from fer_batch.cli.main import main
 from fer_batch.config import TrainConfig
-from fer_batch.data.datasets import Clips, no_clips
-from fer_batch.data.videos import extracted
+from fer_batch.data.clip_files import VideoClips, count_clips, write_index
+from fer_batch.data.clips import Clips, empty_clips
 from fer_batch.errors import ConfigError, InputError
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.runtime import ray_session
 from fer_batch.storage.atomic import write_json
+from fer_batch.training.export import TrainSummary
 from fer_batch.training.run import train
-from fer_batch.training.sources import check_clips, division, streamed, training_counts
+from fer_batch.training.sources import build_streams, check_videos, count_training_clips, describe_data
 from tests.conftest import write_video
+from tests.training.examples import collect_lines
 
 CLASSES = ("serious", "smiling")
+VideoRun = tuple[Path, TrainSummary, list[str]]
 IMAGES = 12
-"""Of each of two classes to train on."""
+"""Training images of each of two classes."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def _ray() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def videos(sample_frames: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four videos of two seconds, two of each class, and one that is none."""
+    """Write four videos of two seconds, two of each class, and a file that is no video."""
     folder = tmp_path_factory.mktemp("videos")
     for number, label in enumerate(CLASSES * 2):
         (folder / label).mkdir(exist_ok=True)
@@ -51,7 +54,7 @@ def videos(sample_frames: list[np.ndarray], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of images of two classes, one of which the videos have as well."""
+    """Write a folder of images of two classes; the videos have one of them as well."""
     folder = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     for split, count in (("train", IMAGES), ("val", 2)):
@@ -64,55 +67,56 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def configured(*data: tuple[str, Path], **changes: Any) -> TrainConfig:
+def make_config(*data: tuple[str, Path], **changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {"epochs": 1, "sequence_epochs": 1, "batch_size": 4, "window_length": 5}
     tiny = {"filters": (4, 4), "depths": (1, 1)}
     return TrainConfig(data=tuple((n, str(p)) for n, p in data), **settings | tiny | changes)
 
 
-def begun(out: Path, config: TrainConfig, cut: Path) -> Path:
-    """A run that has cut its videos, and nothing more."""
+def prepare_run(out: Path, config: TrainConfig, clips: Path) -> Path:
+    """Make the folder of a run that was stopped after the extraction of its clips."""
     out.mkdir()
-    shutil.copytree(cut, out / "clips")
+    shutil.copytree(clips, out / "clips")
     write_json(out / "train.json", config.to_dict())
     return out
 
 
 @pytest.fixture(scope="module")
-def alone(_ray: None, videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, list[str]]:
-    """A run on the videos: its folder, record and lines."""
+def alone(_ray: None, videos: Path, tmp_path_factory: pytest.TempPathFactory) -> VideoRun:
+    """Train on the videos; return the folder of the run, its summary and its lines."""
     out, lines = tmp_path_factory.mktemp("runs") / "alone", []
-    return out, train(configured(("clips", videos)), out, on_line=lines.append), lines
+    return out, train(make_config(("clips", videos)), out, on_progress=collect_lines(lines)), lines
 
 
 @pytest.mark.slow
-def test_videos_alone_give_a_model_that_says_what_it_learned_from(
-    alone: tuple[Path, dict, list[str]],
+def test_a_model_is_trained_on_videos_alone(
+    alone: VideoRun,
 ) -> None:
-    out, record, lines = alone
-    counts, _ = extracted(out / "clips")
+    out, summary, lines = alone
+    counts, _ = count_clips(out / "clips")
     assert set(counts) == {"train", "select"}
-    assert record["train_clips"] == dict(sorted(counts["train"].items()))
-    assert record["select_clips"] == counts["select"]
-    assert set(record["train_clips"]) == set(CLASSES)
-    assert record["calibrate_clips"] == {}
-    assert record["left_out"] == {"failed": 1}
-    assert record["selection"]["n"] == sum(counts["select"].values())
-    said = "\n".join(lines)
+    assert summary.train_clips == dict(sorted(counts["train"].items()))
+    assert summary.select_clips == counts["select"]
+    assert set(summary.train_clips) == set(CLASSES)
+    assert summary.calibrate_clips == {}
+    assert summary.left_out == {"failed": 1}
+    assert summary.n == sum(counts["select"].values())
+    text = "\n".join(lines)
     total, selected = sum(counts["train"].values()), sum(counts["select"].values())
-    assert f"data: {total} clips to train on (" in said
-    assert f"{selected} to choose the epoch by, 0 to calibrate by: fewer than 50, confidences" in said
-    assert "data: 1 failed" in said
+    assert f"data: {total} training clips (" in text
+    assert f"{selected} for selection, 0 for calibration: fewer than 50, so that confidences" in text
+    assert "data: 1 failed" in text
+    assert f"data: {total + selected} clips of " in text
     card = load_checkpoint(out / "model.safetensors")[1]
     assert (card.classes, card.temperature, card.window_length) == (CLASSES, 1.0, 5)
 
 
 @pytest.mark.slow
-def test_a_run_whose_worker_was_killed_ends_with_the_same_weights(
-    alone: tuple[Path, dict, list[str]], videos: Path, tmp_path: Path
+def test_a_run_with_a_killed_worker_ends_with_the_same_weights(
+    alone: VideoRun, videos: Path, tmp_path: Path
 ) -> None:
-    config = configured(("clips", videos))
-    out = begun(tmp_path / "killed", config, alone[0] / "clips")
+    config = make_config(("clips", videos))
+    out = prepare_run(tmp_path / "killed", config, alone[0] / "clips")
     before = {f: f.stat().st_mtime_ns for f in (out / "clips" / "videos").iterdir()}
     killed: list[int] = []
     watch = threading.Thread(target=kill_workers_after_an_epoch, args=(out, killed), daemon=True)
@@ -127,7 +131,7 @@ def test_a_run_whose_worker_was_killed_ends_with_the_same_weights(
 
 
 def kill_workers_after_an_epoch(out: Path, killed: list[int]) -> None:
-    """Kill the training workers below this process as soon as a run's first epoch is told."""
+    """Kill the training workers below this process after the first epoch of a run."""
     while not (out / "history.json").exists():
         time.sleep(0.01)
     parents = {}
@@ -146,48 +150,49 @@ def kill_workers_after_an_epoch(out: Path, killed: list[int]) -> None:
 
 
 @pytest.mark.slow
-def test_two_workers_learn_from_images_and_videos_of_other_classes(
-    alone: tuple[Path, dict, list[str]], videos: Path, images: Path, tmp_path: Path
+def test_two_workers_train_on_images_and_videos_of_different_classes(
+    alone: VideoRun, videos: Path, images: Path, tmp_path: Path
 ) -> None:
-    config = configured(("folder", images), ("clips", videos), workers=2, batch_size=2)
-    out = begun(tmp_path / "mixed", config, alone[0] / "clips")
-    record = train(config, out)
-    clips = alone[1]["train_clips"]
+    config = make_config(("folder", images), ("clips", videos), workers=2, batch_size=2)
+    out = prepare_run(tmp_path / "mixed", config, alone[0] / "clips")
+    summary = train(config, out)
+    clips = alone[1].train_clips
     assert load_checkpoint(out / "model.safetensors")[1].classes == ("happy", *CLASSES)
-    assert record["train_clips"] == {
-        "happy": IMAGES - record["calibrate_clips"].get("happy", 0),
-        "serious": IMAGES + clips["serious"] - record["calibrate_clips"].get("serious", 0),
+    assert summary.train_clips == {
+        "happy": IMAGES - summary.calibrate_clips.get("happy", 0),
+        "serious": IMAGES + clips["serious"] - summary.calibrate_clips.get("serious", 0),
         "smiling": clips["smiling"],
     }
-    assert sum(record["select_clips"].values()) == 4 + alone[1]["selection"]["n"]
+    assert sum(summary.select_clips.values()) == 4 + alone[1].n
 
 
-def made_up(folder: Path, **labels: dict[str, int]) -> Path:
-    """The index of an extraction that has so many clips of each class, by split."""
+def write_clip_counts(folder: Path, **labels: dict[str, int]) -> Path:
+    """Write the index of an extraction with these numbers of clips, by split and class."""
     videos = [
-        {"video": f"{split}/{label}", "label": label, "split": split, "windows": count, "file": "x.parquet"}
+        VideoClips(
+            video=f"{split}/{label}", label=label, split=split, windows=count, file="x.parquet", content=""
+        )
         for split, counts in labels.items()
         for label, count in counts.items()
     ]
-    classes = sorted({video["label"] for video in videos})
-    write_json(folder / "clips.json", {"settings": {}, "classes": classes, "videos": videos})
+    write_index(folder, {}, sorted({video.label for video in videos}), videos)
     return folder
 
 
 @pytest.mark.parametrize(
     ("training", "select", "workers", "message"),
     [
-        ({}, True, 1, r"of only 0 classes \(none\)"),
-        ({"a": 3}, True, 1, r"of only 1 class \(a\); training takes two or more"),
-        ({"a": 3, "b": 1}, False, 1, "no clips to choose the epoch by: give two or more videos"),
-        ({"a": 3, "b": 1}, True, 5, "4 clips to train on, fewer than --workers 5: give more videos or fewer"),
+        ({}, True, 1, "clips of two or more classes, found none"),
+        ({"a": 3}, True, 1, "clips of two or more classes, found a"),
+        ({"a": 3, "b": 1}, False, 1, "there are no clips for selection; give two or more videos"),
+        ({"a": 3, "b": 1}, True, 5, "4 training clips are fewer than --workers 5; give more videos or fewer"),
     ],
 )
-def test_too_few_clips_are_counted(
+def test_too_few_clips_are_refused(
     tmp_path: Path, training: dict[str, int], select: bool, workers: int, message: str
 ) -> None:
-    config = configured(("clips", tmp_path), workers=workers)
-    cut = made_up(tmp_path, train=training, calibrate={"a": 1})
+    config = make_config(("clips", tmp_path), workers=workers)
+    clip_folder = write_clip_counts(tmp_path, train=training, calibrate={"a": 1})
     held = Clips(
         frames=np.zeros((1, 48, 48), np.uint8),
         starts=np.array([0, 1]),
@@ -198,32 +203,34 @@ def test_too_few_clips_are_counted(
         subjects=np.array([""]),
     )
     with pytest.raises(InputError, match=message) as caught:
-        streamed(config, held if select else held.take(np.array([], int)), cut)
-    assert str(caught.value).startswith(f"--data clips={tmp_path} gives ")
+        build_streams(config, held if select else held.take(np.array([], int)), clip_folder)
+    assert str(caught.value).startswith(f"--data clips={tmp_path}: ")
 
 
-def test_clips_of_synonyms_are_counted_by_the_names_asked_for(tmp_path: Path) -> None:
-    config = configured(("clips", tmp_path), classes=("Happiness", "bored", "sad"))
-    cut = made_up(tmp_path, train={"happy": 3, "bored": 2}, select={"happy": 1})
-    counts = training_counts(config, no_clips(config.classes), cut)
+def test_clips_are_counted_by_the_class_names_of_the_configuration(tmp_path: Path) -> None:
+    config = make_config(("clips", tmp_path), classes=("Happiness", "bored", "sad"))
+    clip_folder = write_clip_counts(tmp_path, train={"happy": 3, "bored": 2}, select={"happy": 1})
+    counts = count_training_clips(config, empty_clips(config.classes), clip_folder)
     assert counts == {"Happiness": 3, "bored": 2}
-    said = division(no_clips(config.classes), counts)
-    assert said[0].startswith(
-        "data: 5 clips to train on (3 Happiness, 2 bored), 0 to choose the epoch by, 0 to calibrate by: fewer"
+    splits, *warnings = describe_data(empty_clips(config.classes), counts)
+    assert splits.startswith(
+        "data: 5 training clips (3 Happiness, 2 bored), 0 for selection, 0 for calibration: fewer"
     )
-    assert said[1].startswith("data: nothing to train on of the class sad: ")
-    assert said[2].startswith("data: nothing to choose the epoch by of the class Happiness, bored, sad: ")
-    assert all("--leave-out" in line for line in said[1:])
+    assert warnings[0].startswith("data: warning: no training examples of sad, ")
+    assert warnings[1].startswith("data: warning: no selection examples of Happiness, bored, sad, ")
+    assert all("--leave-out" in line for line in warnings)
 
 
 @pytest.mark.parametrize(
     ("frames", "streamed_clips", "noun"),
     [([1, 1], 0, "images"), ([1, 3], 0, "clips"), ([1, 1], 2, "clips")],
 )
-def test_what_a_run_learns_from_is_named(frames: list[int], streamed_clips: int, noun: str) -> None:
+def test_training_examples_are_called_images_or_clips(
+    frames: list[int], streamed_clips: int, noun: str
+) -> None:
     ends = np.cumsum([0, *frames])
     data = dataclasses.replace(
-        no_clips(("a", "b")),
+        empty_clips(("a", "b")),
         frames=np.zeros((ends[-1], 48, 48), np.uint8),
         starts=ends,
         labels=np.array([0, 1]),
@@ -232,28 +239,28 @@ def test_what_a_run_learns_from_is_named(frames: list[int], streamed_clips: int,
         subjects=np.array(["", ""]),
     )
     training = {"a": 1 + streamed_clips, "b": 1}
-    assert division(data, training)[0].startswith(f"data: {2 + streamed_clips} {noun} to train on (")
+    assert describe_data(data, training)[0].startswith(f"data: {2 + streamed_clips} training {noun} (")
 
 
 @pytest.mark.parametrize(
-    ("files", "given", "said"),
+    ("files", "options", "message"),
     [
         (None, {}, "clips=videos: does not exist"),
         ([], {}, "no files like"),
         (["happy/notes.txt"], {}, "no files like"),
-        (["a.mp4"], {}, "(1 in none)"),
-        (["happy/a.mp4"], {}, "there is only the class happy; training takes two or more"),
+        (["a.mp4"], {}, "and 1 outside them"),
+        (["happy/a.mp4"], {}, "training needs two or more classes, found only happy"),
         (["happy/a.mp4", "sad/b.mp4"], {"--data": "clips=videos"}, "given more than once"),
         (["happy/a.mp4", "dull/b.mp4", "odd/c.mp4"], {"--classes": "happy,sad"}, "dull, odd; allowed are"),
     ],
 )
-def test_videos_that_cannot_be_trained_on_are_one_line_before_anything_is_written(
+def test_unusable_videos_are_one_line_before_anything_is_written(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     files: list[str] | None,
-    given: dict[str, str],
-    said: str,
+    options: dict[str, str],
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in files or ():
@@ -261,21 +268,21 @@ def test_videos_that_cannot_be_trained_on_are_one_line_before_anything_is_writte
         (tmp_path / "videos" / name).write_text("not a video")
     if files == []:
         (tmp_path / "videos").mkdir()
-    words = [word for option in given.items() for word in option]
+    words = [word for option in options.items() for word in option]
     assert main(["train", "--data", "clips=videos", *words, "--out", "run"]) == 2
     streams = capfd.readouterr()
-    assert said in streams.err.replace(f"{tmp_path}/", "")
+    assert message in streams.err.replace(f"{tmp_path}/", "")
     assert streams.err.count("\n") == 1
     assert streams.out == ""
     assert not (tmp_path / "run").exists()
 
 
-def test_windows_of_one_moment_are_no_clips(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--window-length is 1"):
-        check_clips(configured(("clips", tmp_path), window_length=1))
+def test_windows_of_one_frame_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--window-length must be an odd number from 3"):
+        check_videos(make_config(("clips", tmp_path), window_length=1))
 
 
-def test_videos_without_a_face_end_the_run_by_one_error(
+def test_videos_without_a_face_are_one_error(
     _ray: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for label in CLASSES:
@@ -283,4 +290,4 @@ def test_videos_without_a_face_end_the_run_by_one_error(
         (tmp_path / "videos" / label / "a.mp4").write_text("not a video")
     data = f"clips={tmp_path / 'videos'}"
     assert main(["train", "--data", data, "--out", str(tmp_path / "run")]) == 2
-    assert "no face could be followed in any of 2 videos; 2 failed" in capfd.readouterr().err
+    assert "no face was found in any of 2 videos; 2 failed" in capfd.readouterr().err

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from fer_batch.config import TrainConfig, difference
-from fer_batch.data.datasets import Clips, class_counts, load_datasets
+from fer_batch.data.clips import Clips, count_classes
+from fer_batch.data.datasets import load_datasets
 from fer_batch.errors import ConfigError, InputError, OutputError
 from fer_batch.evaluation.crossval.figures import Done, all_figures, fold_row, pool, predictions_csv, rows_csv
 from fer_batch.evaluation.crossval.folds import (
@@ -183,7 +184,7 @@ def _check(config: TrainConfig, pair: bool, parallel: int | None) -> tuple[str, 
     """
     if pair and (config.classes != CLASSES or [name for name, _ in config.data] != ["ck48"]):
         raise ConfigError(
-            "without --preset or --recipe, cross-validation is of CK+48's seven classes: "
+            "without --recipe, cross-validation is of CK+48's seven classes: "
             "give --data ck48=PATH, and no other"
         )
     if config.epochs < 1:
@@ -193,16 +194,16 @@ def _check(config: TrainConfig, pair: bool, parallel: int | None) -> tuple[str, 
     if not config.init:
         return config.network, None
     card = load_checkpoint(Path(config.init))[1]
-    if config.preset and card.network != config.network:
+    if config.network not in (card.network, "cnn-bilstm"):
         raise ConfigError(
-            f"--init {config.init} is a {card.network}, --preset {config.preset} a {config.network}: "
-            "give another --init, or no preset"
+            f"--init {config.init} is a {card.network}, but the settings are for a {config.network}: "
+            "give another --init, or another --recipe"
         )
     return card.network, card.model_id
 
 
 def _check_classes(data: Clips) -> None:
-    there = class_counts(data)
+    there = count_classes(data)
     if absent := [name for name in data.classes if name not in there]:
         raise InputError(
             f"the data has nothing of the class {', '.join(absent)}: give data that has, or other --classes"

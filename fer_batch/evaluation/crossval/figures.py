@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_batch.data.datasets import Clips
+from fer_batch.data.clips import Clips
 from fer_batch.evaluation.crossval.folds import Fold
 from fer_batch.evaluation.crossval.grouped import FIGURES, Answers, grouped_intervals, means, spread
 from fer_batch.evaluation.crossval.runs import ALONE

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from fer_batch.data.datasets import Clips
+from fer_batch.data.clips import Clips
 from fer_batch.errors import ConfigError, InputError
 
 FOLDS = Path(__file__).parent / "ck48_folds.json"

@@ -19,15 +19,22 @@ import torch
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from fer_batch.config import TrainConfig
-from fer_batch.data.datasets import Clips
+from fer_batch.data.clips import Clips
 from fer_batch.errors import FerBatchError, InputError, OutputError
 from fer_batch.evaluation.crossval.folds import Fold, draw_part, groups_of
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
-from fer_batch.model.registry import build_network
 from fer_batch.runtime import ray_session
 from fer_batch.storage.atomic import write_bytes
-from fer_batch.training.loop import Place, frame_logits, frames_of, learn, normalise, to_grey
+from fer_batch.training.loop import train_network
+from fer_batch.training.predict import (
+    frames_to_tensor,
+    normalize_crops,
+    predict_log_probs,
+    select_input_frames,
+)
+from fer_batch.training.state import TrainState
+from fer_batch.training.workers import WorkerContext
 
 PAIR = ("cnn", "cnn_bilstm")
 """Two answers of one training: the encoder and its head on the last frame, after the stills; and all of the
@@ -145,28 +152,27 @@ def _answered(config: TrainConfig, data: Clips, fold: Fold, models: Sequence[str
     learned_from, looked_at = (data.take(part) for part in training_parts(config, data, fold))
     stills: dict[str, torch.Tensor] = {}
 
-    def epoch_done(state: dict[str, Any]) -> None:
-        if state["history"][-1]["phase"] == "stills":
-            stills.update({name: value.clone() for name, value in state["ema"].items()})
+    def on_epoch(state: TrainState) -> None:
+        if state.history[-1].phase == "stills":
+            stills.update({name: value.clone() for name, value in state.ema.items()})
 
-    state = learn(config, learned_from, looked_at, Place(device=device), epoch_done=epoch_done)
-    network = build_network(state["network"], state["architecture"]).to(device).eval()
+    trained = train_network(config, learned_from, looked_at, WorkerContext(device=device), on_epoch=on_epoch)
+    network = trained.build_network().to(device)
     asked = data.take(fold.tested)
     answers = {}
     if tuple(models) == PAIR:
         network.load_state_dict(stills)
         answers["cnn"] = last_frame_probs(network, asked, device)
-        network.load_state_dict(state["ema"])
+        network.load_state_dict(trained.weights)
         answers["cnn_bilstm"] = sequence_probs(network, asked, device)
     else:
-        network.load_state_dict(state["ema"])
         answers["model"] = whole_probs(network, asked, config.window_length, device)
     return {
         **{name: probs.tolist() for name, probs in answers.items()},
         "trained_on": len(learned_from),
         "held_out": len(looked_at),
-        "train_accuracy": state["history"][-1]["train_accuracy"],
-        "epochs": len(state["history"]),
+        "train_accuracy": trained.history[-1].train_accuracy,
+        "epochs": len(trained.history),
         "seconds": round(time.monotonic() - began, 1),
     }
 
@@ -205,7 +211,7 @@ def last_frame_probs(model: Network, clips: Clips, device: torch.device) -> np.n
     """Probabilities `(N, C) float64` by the encoder and its head of each clip's last frame alone."""
     if not len(clips):
         return np.zeros((0, model.classes))
-    crops = normalise(to_grey(clips.frames[clips.starts[1:] - 1], device))  # (N, 1, 48, 48)
+    crops = normalize_crops(frames_to_tensor(clips.frames[clips.starts[1:] - 1], device))  # (N, 1, 48, 48)
     return model.classify_crops(model.encode(crops)).double().softmax(dim=1).cpu().numpy()
 
 
@@ -219,7 +225,9 @@ def sequence_probs(model: Network, clips: Clips, device: torch.device) -> np.nda
         steps = np.minimum(
             np.arange(lengths.max()), lengths[:, None] - 1
         )  # (B, T), its last frame as padding
-        crops = normalise(to_grey(part.frames[part.starts[:-1, None] + steps], device))  # (B, T, 1, 48, 48)
+        crops = normalize_crops(
+            frames_to_tensor(part.frames[part.starts[:-1, None] + steps], device)
+        )  # (B, T, 1, 48, 48)
         logits = model(crops, torch.from_numpy(lengths))  # (B, T, C)
         last = logits[torch.arange(len(part)), torch.from_numpy(lengths - 1)]
         answers.append(last.double().softmax(dim=1).cpu().numpy())
@@ -232,7 +240,9 @@ def whole_probs(model: Network, clips: Clips, length: int, device: torch.device)
     """
     if isinstance(model, CnnBiLstm):
         return sequence_probs(model, clips, device)
-    return np.exp(frame_logits(model, frames_of(model, clips, length), device).astype(np.float64))
+    return np.exp(
+        predict_log_probs(model, select_input_frames(model, clips, length), device).astype(np.float64)
+    )
 
 
 def read_fold(file: Path, models: Sequence[str], shape: tuple[int, int]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from fer_batch.data.labels import canonical
+from fer_batch.data.labels import normalize_label
 from fer_batch.errors import CheckpointError, ConfigError, InputError, OutputError
 from fer_batch.evaluation.explain.explain import METHODS, Reasons, explain_face, map_layer
 from fer_batch.evaluation.explain.find import (
@@ -143,7 +143,7 @@ def _numbers(names: Sequence[str], card: Card) -> list[int]:
     for name in names:
         if name == ALL:
             return list(range(len(card.classes)))
-        known = name if name in card.classes else canonical(name)
+        known = name if name in card.classes else normalize_label(name)
         if known not in card.classes:
             raise ConfigError(f"--emotion is {name}; allowed is {', '.join(card.classes)}, or {ALL}")
         numbers.append(card.classes.index(known))

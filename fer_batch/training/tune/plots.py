@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +11,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from fer_batch.errors import OutputError
 from fer_batch.plotting import BLUE, GREY, INK, RED, render_figure
 from fer_batch.storage.atomic import write_bytes
-from fer_batch.training.tune.study import DONE, PARAMETERS
+from fer_batch.training.tune.space import PARAMETERS
+from fer_batch.training.tune.study import DONE, StudySummary, TrialResult
 
 NAMES = {
     "accuracy": "accuracy",
@@ -26,20 +26,20 @@ NAMES = {
 PALE = "#c9d6ea"
 
 
-def write_pictures(out: Path, found: dict[str, Any]) -> list[str]:
+def write_pictures(out: Path, found: StudySummary) -> list[str]:
     """Write pictures of what `training.tune.tune` returned into `out` (PNG, 300 dpi), and return their names:
     `history.png`, `parameters.png`, `curves.png`, and `importance.png` where that is known.
 
     Raises OutputError where they can't be written.
     """
-    trials, metric = found["trials"], found["settings"]["metric"]
+    trials, metric = found.trials, found.settings["metric"]
     pictures: dict[str, Callable[[], bytes]] = {
         "history.png": lambda: history_plot(trials, metric),
         "parameters.png": lambda: parameters_plot(trials, metric),
-        "curves.png": lambda: curves_plot(trials, metric, found["best"]),
+        "curves.png": lambda: curves_plot(trials, metric, found.best.trial),
     }
-    if found["importance"]:
-        pictures["importance.png"] = lambda: importance_plot(found["importance"])
+    if found.importance:
+        pictures["importance.png"] = lambda: importance_plot(found.importance)
     try:
         for name, draw in pictures.items():
             write_bytes(out / name, draw())
@@ -48,18 +48,18 @@ def write_pictures(out: Path, found: dict[str, Any]) -> list[str]:
     return list(pictures)
 
 
-def history_plot(trials: Sequence[dict[str, Any]], metric: str) -> bytes:
+def history_plot(trials: Sequence[TrialResult], metric: str) -> bytes:
     """A PNG of each trial's result by its number, and the best until then; stopped ones are hollow, failed
     ones crosses below.
     """
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     done = _done(trials)
-    values = np.array([trial[metric] for trial in done])
-    at = np.array([trial["trial"] for trial in done])
+    values = np.array([trial.metric(metric) for trial in done])
+    at = np.array([trial.trial for trial in done])
     axes.step(at, np.maximum.accumulate(values), where="post", color=BLUE, linewidth=1, label="best so far")
     _points(axes, at, values, done)
-    failed = [trial["trial"] for trial in trials if trial["status"] != DONE]
+    failed = [trial.trial for trial in trials if trial.status != DONE]
     if failed:
         axes.plot(
             failed, np.full(len(failed), 0.02), "x", color=RED, markersize=5, label="failed",
@@ -72,15 +72,15 @@ def history_plot(trials: Sequence[dict[str, Any]], metric: str) -> bytes:
     return render_figure(figure)
 
 
-def parameters_plot(trials: Sequence[dict[str, Any]], metric: str) -> bytes:
+def parameters_plot(trials: Sequence[TrialResult], metric: str) -> bytes:
     """A PNG of the results against each parameter that was searched; marks as in `history_plot`."""
     done = _done(trials)
-    names = [name for name in PARAMETERS if done[0][name] is not None]
+    names = [name for name in PARAMETERS if getattr(done[0], name) is not None]
     figure = Figure(figsize=(3.1 * min(3, len(names)), 2.7 * -(-len(names) // 3)), layout="constrained")
     grid = figure.subplots(-(-len(names) // 3), min(3, len(names)), sharey=True, squeeze=False)
-    values = np.array([trial[metric] for trial in done])
+    values = np.array([trial.metric(metric) for trial in done])
     for axes, name in zip(grid.flat, names, strict=False):
-        given = [trial[name] for trial in done]
+        given = [getattr(trial, name) for trial in done]
         if isinstance(given[0], str):
             kinds = sorted(set(given))
             _points(axes, np.array([kinds.index(kind) for kind in given]), values, done)
@@ -103,17 +103,17 @@ def parameters_plot(trials: Sequence[dict[str, Any]], metric: str) -> bytes:
     return render_figure(figure)
 
 
-def curves_plot(trials: Sequence[dict[str, Any]], metric: str, best: int) -> bytes:
+def curves_plot(trials: Sequence[TrialResult], metric: str, best: int) -> bytes:
     """A PNG of each trial's curve over its epochs, the base (trial 1) and the best in colour."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for trial in trials:
-        epochs = [epoch["epoch"] for epoch in trial["history"]]
-        curve = [epoch[metric] for epoch in trial["history"]]
+        epochs = [epoch.epoch for epoch in trial.history]
+        curve = [getattr(epoch, metric) for epoch in trial.history]
         colour, label, above = PALE, None, 1
-        if trial["trial"] == best:
+        if trial.trial == best:
             colour, label, above = BLUE, f"trial {best}, the best{', and the base' if best == 1 else ''}", 3
-        elif trial["trial"] == 1:
+        elif trial.trial == 1:
             colour, label, above = RED, "trial 1, the base", 2
         axes.plot(
             epochs,
@@ -148,12 +148,12 @@ def importance_plot(importance: dict[str, float]) -> bytes:
     return render_figure(figure)
 
 
-def _done(trials: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [trial for trial in trials if trial["status"] == DONE]
+def _done(trials: Sequence[TrialResult]) -> list[TrialResult]:
+    return [trial for trial in trials if trial.status == DONE]
 
 
-def _points(axes: Axes, at: np.ndarray, values: np.ndarray, done: Sequence[dict[str, Any]]) -> None:
-    stopped = np.array([trial["stopped_early"] for trial in done], bool)
+def _points(axes: Axes, at: np.ndarray, values: np.ndarray, done: Sequence[TrialResult]) -> None:
+    stopped = np.array([trial.stopped_early for trial in done], bool)
     for chosen, face, label in ((~stopped, BLUE, "all epochs"), (stopped, "white", "stopped early")):
         if chosen.any():
             axes.plot(

@@ -1,7 +1,7 @@
-"""What a study searches: settings of training around those of a base.
+"""The search space of a study: training settings around those of a base configuration.
 
-A point of the space has values by name: `lr`, and around the base's own `width`, `dropout` and
-`augmentation`, which are factors, and `imbalance`.
+A point of the space has a value for each of `PARAMETERS`. `lr` and `imbalance` are settings; `width`,
+`dropout` and `augmentation` are factors of the base's own settings.
 """
 
 import dataclasses
@@ -12,110 +12,111 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from fer_batch.config import IMBALANCE, TrainConfig
 from fer_batch.model.registry import NETWORKS
-from fer_batch.training.loop import architecture_of
+from fer_batch.training.initialize import choose_architecture
 
-LR = (1 / 10, 3.0)
-"""Of the base's learning rate."""
-WIDTHS = (0.5, 0.75, 1.0, 1.5)
-"""Of the base's channels."""
-DROPOUT = (0.0, 1.5)
-AUGMENTATION = (0.0, 2.0)
-MULTIPLE = 8
-"""What channels are rounded to a multiple of."""
-MOST_DROPPED = 0.9
-AUGMENTED = ("rotation_deg", "zoom", "shift", "lighting", "flip", "erasing")
-MOST = {"flip": 0.5, "erasing": 1.0}
-"""Shares: beyond a half, mirroring is a picture's usual side, and so teaches less again."""
+PARAMETERS = ("lr", "width", "dropout", "augmentation", "imbalance")
+LR_FACTORS = (1 / 10, 3.0)
+WIDTH_FACTORS = (0.5, 0.75, 1.0, 1.5)
+DROPOUT_FACTORS = (0.0, 1.5)
+AUGMENTATION_FACTORS = (0.0, 2.0)
+CHANNEL_MULTIPLE = 8
+"""Channels are rounded to a multiple of this number."""
+MAX_DROPOUT = 0.9
+AUGMENTATIONS = ("rotation_deg", "zoom", "shift", "lighting", "flip", "erasing")
+MAX_SHARES = {"flip": 0.5, "erasing": 1.0}
+"""Upper limits of shares. Mirroring more than half of the images would only exchange the sides."""
 
 
-def space(config: TrainConfig) -> dict[str, BaseDistribution]:
-    """What can be searched around `config`, by name. The width is not where the network is given, by a
-    checkpoint or a backbone, and neither are dropouts that a checkpoint brings.
+def build_space(config: TrainConfig) -> dict[str, BaseDistribution]:
+    """Build the distributions of the parameters that can be searched around `config`.
+
+    The width is fixed by a checkpoint to start from or a backbone; a checkpoint of another network than the
+    CNN-BiLSTM also fixes the dropouts.
     """
-    found: dict[str, BaseDistribution] = {
-        "lr": FloatDistribution(LR[0] * config.lr, LR[1] * config.lr, log=True)
+    low, high = LR_FACTORS
+    space: dict[str, BaseDistribution] = {
+        "lr": FloatDistribution(low * config.lr, high * config.lr, log=True)
     }
     if not config.init and not config.backbone:
-        found["width"] = CategoricalDistribution(WIDTHS)
-    if not config.init or _network(config) == "cnn-bilstm":
-        found["dropout"] = FloatDistribution(*DROPOUT)
-    found["augmentation"] = FloatDistribution(*AUGMENTATION)
-    found["imbalance"] = CategoricalDistribution(IMBALANCE)
-    return found
+        space["width"] = CategoricalDistribution(WIDTH_FACTORS)
+    if not config.init or _network_name(config) == "cnn-bilstm":
+        space["dropout"] = FloatDistribution(*DROPOUT_FACTORS)
+    space["augmentation"] = FloatDistribution(*AUGMENTATION_FACTORS)
+    space["imbalance"] = CategoricalDistribution(IMBALANCE)
+    return space
 
 
-def base_point(config: TrainConfig) -> dict[str, Any]:
-    """The point of the space at which the base itself is."""
-    own = {
+def locate_base(config: TrainConfig) -> dict[str, Any]:
+    """Return the point of the base itself."""
+    base = {
         "lr": config.lr,
         "width": 1.0,
-        "dropout": float(any(_dropouts(config))),
-        "augmentation": float(_augments(config)),
+        "dropout": float(any(_own_dropouts(config))),
+        "augmentation": float(_has_augmentation(config)),
         "imbalance": config.imbalance,
     }
-    return {name: own[name] for name in space(config)}
+    return {name: base[name] for name in build_space(config)}
 
 
-def derived(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
-    """The base at a point of its space.
+def apply_point(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
+    """Return the configuration at a point of the base's space.
 
-    A base without dropout or augmentation has the defaults' multiplied instead: those of `TrainConfig`, and
-    the dropouts of its network.
+    If the base has no dropout or no augmentation, the factor applies to the defaults instead: those of
+    `TrainConfig`, and the dropouts of the network.
     """
     return dataclasses.replace(
         config,
         lr=values["lr"],
         imbalance=values["imbalance"],
-        **_wider(config, values.get("width", 1.0)),
-        **_dropping(config, values.get("dropout", float(any(_dropouts(config))))),
-        **_augmenting(config, values["augmentation"]),
+        **_scale_width(config, values.get("width", 1.0)),
+        **_scale_dropout(config, values.get("dropout", float(any(_own_dropouts(config))))),
+        **_scale_augmentation(config, values["augmentation"]),
     )
 
 
-def _wider(config: TrainConfig, factor: float) -> dict[str, Any]:
+def _scale_width(config: TrainConfig, factor: float) -> dict[str, Any]:
     if factor == 1:
         return {}
-    filters = (max(MULTIPLE, MULTIPLE * round(factor * width / MULTIPLE)) for width in config.filters)
-    return {"filters": tuple(filters)}
+    multiples = (round(factor * width / CHANNEL_MULTIPLE) for width in config.filters)
+    return {"filters": tuple(CHANNEL_MULTIPLE * max(1, multiple) for multiple in multiples)}
 
 
-def _dropping(config: TrainConfig, factor: float) -> dict[str, Any]:
-    if factor == float(any(_dropouts(config))):
+def _scale_dropout(config: TrainConfig, factor: float) -> dict[str, Any]:
+    own = _own_dropouts(config)
+    if factor == float(any(own)):
         return {}
-    name = "dropout" if _network(config) == "cnn-bilstm" else "dropouts"
-    given = _dropouts(config) if any(_dropouts(config)) else _default_dropouts(config)
-    shares = tuple(min(factor * share, max(share, MOST_DROPPED)) for share in given)
-    return {name: shares[0] if name == "dropout" else shares}
+    given = own if any(own) else _default_dropouts(config)
+    scaled = tuple(min(factor * share, max(share, MAX_DROPOUT)) for share in given)
+    return {"dropout": scaled[0]} if _network_name(config) == "cnn-bilstm" else {"dropouts": scaled}
 
 
-def _augmenting(config: TrainConfig, factor: float) -> dict[str, Any]:
-    if factor == float(_augments(config)):
+def _scale_augmentation(config: TrainConfig, factor: float) -> dict[str, Any]:
+    if factor == float(_has_augmentation(config)):
         return {}
-    given = config if _augments(config) else TrainConfig(data=config.data)
-    strengths = {name: getattr(given, name) for name in AUGMENTED}
+    base = config if _has_augmentation(config) else TrainConfig(data=config.data)
+    strengths = {name: getattr(base, name) for name in AUGMENTATIONS}
     return {
-        name: min(factor * strength, max(strength, MOST[name])) if name in MOST else factor * strength
+        name: min(factor * strength, max(strength, MAX_SHARES.get(name, float("inf"))))
         for name, strength in strengths.items()
     }
 
 
-def _augments(config: TrainConfig) -> bool:
-    return any(getattr(config, name) for name in AUGMENTED)
+def _has_augmentation(config: TrainConfig) -> bool:
+    return any(getattr(config, name) for name in AUGMENTATIONS)
 
 
-def _dropouts(config: TrainConfig) -> tuple[float, ...]:
-    """Those that the base itself has."""
-    if _network(config) == "cnn-bilstm":
+def _own_dropouts(config: TrainConfig) -> tuple[float, ...]:
+    if _network_name(config) == "cnn-bilstm":
         return (config.dropout,)
     return config.dropouts or _default_dropouts(config)
 
 
 def _default_dropouts(config: TrainConfig) -> tuple[float, ...]:
-    network = _network(config)
+    network = _network_name(config)
     if network == "cnn-bilstm":
         return (TrainConfig(data=config.data).dropout,)
     return tuple(inspect.signature(NETWORKS[network]).parameters["dropouts"].default)
 
 
-def _network(config: TrainConfig) -> str:
-    return architecture_of(config, len(config.classes))[0]
+def _network_name(config: TrainConfig) -> str:
+    return choose_architecture(config, len(config.classes))[0]

@@ -1,7 +1,9 @@
-"""What a study's folder holds: a file a trial, and the tables that are made of them."""
+"""The folder of a study: a file for each trial, and the tables and the recipe that result from them."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +13,111 @@ from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, OutputError
 from fer_batch.storage.atomic import format_csv, write_bytes, write_json
 from fer_batch.storage.folder import check_folder_empty
-from fer_batch.training.recipes import recipe_of
-from fer_batch.training.tune.space import derived, space
+from fer_batch.training.history import EpochResult, selected_epoch
+from fer_batch.training.recipes import format_recipe
+from fer_batch.training.tune.space import PARAMETERS, apply_point, build_space
 
 METRICS = ("accuracy", "macro_f1")
-PARAMETERS = ("lr", "width", "dropout", "augmentation", "imbalance")
 COLUMNS = (
     "trial", *PARAMETERS, "epochs", "stopped_early", "accuracy", "macro_f1", "seconds", "status", "reason"
 )  # fmt: skip
-"""Of `trials.csv`."""
+"""Columns of `trials.csv`."""
 RUNNING, DONE, FAILED = "running", "done", "failed"
-IMPORTANCE_LEAST = 4
-"""Trials below which it can't be told what a parameter does."""
+MIN_TRIALS_FOR_IMPORTANCE = 4
 
 
-def new_record(number: int, values: dict[str, Any], status: str) -> dict[str, Any]:
-    """What a trial's file holds: its number, from 1, its point of the space, "running", "done" or "failed"
-    for a reason, and its epochs, as in `loop.HISTORY`.
+@dataclass(kw_only=True)
+class TrialRecord:
+    """The file of a trial, which is written before the trial starts and when it has ended."""
+
+    number: int
+    """From 1; trial 1 is the base."""
+    values: dict[str, Any]
+    """The point of the search space."""
+    status: str = RUNNING
+    """"running", "done" or "failed"."""
+    reason: str = ""
+    """The reason of a failure."""
+    history: list[EpochResult] = field(default_factory=list)
+
+    def write(self, out: Path) -> None:
+        """Write the record into the study's folder."""
+        write_json(out / "trials" / f"{self.number:04d}.json", dataclasses.asdict(self), "trial")
+
+    @classmethod
+    def read(cls, path: Path) -> "TrialRecord":
+        """Read a record; raises OutputError if the file holds something else."""
+        try:
+            values = json.loads(path.read_text())
+            history = [EpochResult(**row) for row in values.pop("history")]
+            return cls(**values, history=history)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise OutputError(
+                f"{path} is not the record of a trial ({error}); delete it to repeat the trial"
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """The result of a trial: a row of `trials.csv`, and an entry of `trials.json`.
+
+    A parameter is None if it is not searched, and the metrics are None for a failed trial.
     """
-    return {"number": number, "values": values, "status": status, "reason": "", "history": []}
+
+    trial: int
+    """Number of the trial, from 1; trial 1 is the base."""
+    lr: float | None
+    width: float | None
+    """Factor, like `dropout` and `augmentation`."""
+    dropout: float | None
+    augmentation: float | None
+    imbalance: str | None
+    epochs: int
+    stopped_early: bool
+    accuracy: float | None
+    """Accuracy on the selection split, in the epoch that `train` would keep."""
+    macro_f1: float | None
+    seconds: float
+    status: str
+    reason: str
+    settings: dict[str, Any]
+    """Settings that differ from the base, by the names of `TrainConfig`'s fields."""
+    history: list[EpochResult]
+
+    def metric(self, name: str) -> float:
+        """Return the "accuracy" or "macro_f1" of a finished trial."""
+        return float(getattr(self, name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry of `trials.json`."""
+        return dataclasses.asdict(self)
 
 
-def write_record(out: Path, record: dict[str, Any]) -> None:
-    """Write a trial's file into the study's folder."""
-    write_json(out / "trials" / f"{record['number']:04d}.json", record, "trial")
+@dataclass(frozen=True, kw_only=True, repr=False)
+class StudySummary:
+    """The result of a study."""
+
+    settings: dict[str, Any]
+    """Settings of the base, and the "metric" that decides."""
+    trials: list[TrialResult]
+    """In order of their numbers."""
+    best: TrialResult
+    """The first trial with the best metric on the selection split."""
+    importance: dict[str, float]
+    """Share of the results' variance that each parameter explains; see `estimate_importance`."""
+
+    def __repr__(self) -> str:
+        metric = self.settings["metric"]
+        return (
+            f"StudySummary({len(self.trials)} trials, best: trial {self.best.trial}, "
+            f"{metric}={self.best.metric(metric):.4f})"
+        )
 
 
-def read_records(out: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """The trials that stand in `out`, by number; none where it is new or empty.
+def read_records(out: Path, settings: dict[str, Any]) -> dict[int, TrialRecord]:
+    """Read the trials in `out` by number; there are none if the folder is new or empty.
 
-    Raises ConfigError where it is the folder of a study of other settings, OutputError where it holds
-    something else.
+    Raises ConfigError if the folder holds a study of other settings, OutputError if it holds something else.
     """
     file = out / "study.json"
     if not file.exists():
@@ -52,107 +128,93 @@ def read_records(out: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise OutputError(f"{file} is not the record of a study: {error}") from error
     if changed := difference(before, settings):
-        raise ConfigError(f"{out} holds a study of other settings ({changed}): name another --out")
-    found = {}
-    for path in sorted((out / "trials").glob("[0-9]*.json")):
-        try:
-            record = json.loads(path.read_text())
-            found[int(record["number"])] = record
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise OutputError(f"{path} is not a trial ({error}): delete it to have it tried again") from error
-    return found
+        raise ConfigError(f"{out} holds a study of other settings ({changed}); give another --out")
+    records = [TrialRecord.read(path) for path in sorted((out / "trials").glob("[0-9]*.json"))]
+    return {record.number: record for record in records}
 
 
-def standing(config: TrainConfig, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The epoch whose weights `train` would keep if it ended here."""
-    if config.early_stopping:
-        return max(history, key=lambda row: row["accuracy"])
-    return history[-1]
+def summarize_trial(record: TrialRecord, config: TrainConfig) -> TrialResult:
+    """Summarize a trial of the study around `config`."""
+    is_done = record.status == DONE
+    kept = selected_epoch(config, record.history) if is_done else None
+    base = config.to_dict()
+    own = apply_point(config, record.values).to_dict()
+    return TrialResult(
+        trial=record.number,
+        lr=record.values.get("lr"),
+        width=record.values.get("width"),
+        dropout=record.values.get("dropout"),
+        augmentation=record.values.get("augmentation"),
+        imbalance=record.values.get("imbalance"),
+        epochs=len(record.history),
+        stopped_early=is_done and len(record.history) < config.epochs,
+        accuracy=kept.accuracy if kept else None,
+        macro_f1=kept.macro_f1 if kept else None,
+        seconds=round(sum(epoch.seconds for epoch in record.history), 1),
+        status=record.status,
+        reason=record.reason,
+        settings={name: value for name, value in own.items() if value != base[name]},
+        history=record.history,
+    )
 
 
-def row_of(record: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
-    """A trial as a row of the table, with `COLUMNS`; what it does not have is None."""
-    history, done = record["history"], record["status"] == DONE
-    chosen = standing(config, history) if done else {}
-    return {
-        "trial": record["number"],
-        **{name: record["values"].get(name) for name in PARAMETERS},
-        "epochs": len(history),
-        "stopped_early": done and len(history) < config.epochs,
-        "accuracy": chosen.get("accuracy"),
-        "macro_f1": chosen.get("macro_f1"),
-        "seconds": round(sum(epoch["seconds"] for epoch in history), 1),
-        "status": record["status"],
-        "reason": record["reason"],
-    }
+def find_best(trials: Sequence[TrialResult], metric: str) -> TrialResult | None:
+    """Find the first trial with the best metric; returns None if no trial is done."""
+    done = (trial for trial in trials if trial.status == DONE)
+    return max(done, key=lambda trial: trial.metric(metric), default=None)
 
 
-def best_of(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, Any] | None:
-    """The first of the best rows that are done, None where none is."""
-    return max((row for row in rows if row["status"] == DONE), key=lambda row: row[metric], default=None)
+def estimate_importance(trials: Sequence[TrialResult], config: TrainConfig, metric: str) -> dict[str, float]:
+    """Estimate the share of the results' variance that each parameter explains.
 
-
-def importance(rows: Sequence[dict[str, Any]], config: TrainConfig, metric: str) -> dict[str, float]:
-    """How much of what the trials' results differ by is due to each parameter: shares of sum 1, highest
-    first, or nothing where too few trials are done or all are alike.
-
-    By functional ANOVA over a random forest (Hutter et al. 2014, "An Efficient Approach for Assessing
-    Hyperparameter Importance"). Rough where trials are few.
+    The shares sum to 1 and are sorted, highest first. They are empty if there are too few trials, or all
+    results are equal. The method is functional ANOVA over a random forest (Hutter et al. 2014, "An Efficient
+    Approach for Assessing Hyperparameter Importance"). It is inaccurate for few trials.
     """
-    done = [row for row in rows if row["status"] == DONE]
-    if len(done) < IMPORTANCE_LEAST or len({row[metric] for row in done}) == 1:
+    done = [trial for trial in trials if trial.status == DONE]
+    if len(done) < MIN_TRIALS_FOR_IMPORTANCE or len({trial.metric(metric) for trial in done}) == 1:
         return {}
-    searched = space(config)
+    space = build_space(config)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
-    for row in done:
-        point = {name: row[name] for name in searched}
-        study.add_trial(optuna.create_trial(params=point, distributions=searched, value=row[metric]))
+    for trial in done:
+        point = {name: getattr(trial, name) for name in space}
+        study.add_trial(optuna.create_trial(params=point, distributions=space, value=trial.metric(metric)))
     forest = optuna.importance.FanovaImportanceEvaluator(seed=0)
     try:
         shares = optuna.importance.get_param_importances(study, evaluator=forest)
-    except RuntimeError:  # no tree of the forest sees a difference
+    except RuntimeError:  # no tree of the forest splits the trials
         return {}
     return {name: float(share) for name, share in shares.items()}
 
 
 def write_results(
-    config: TrainConfig, out: Path, settings: dict[str, Any], records: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    """Write `trials.csv`, `trials.json`, `best.toml` and `study.json`; returns what `tune` does.
+    config: TrainConfig, out: Path, settings: dict[str, Any], records: Sequence[TrialRecord]
+) -> StudySummary:
+    """Write `trials.csv`, `trials.json`, `best.toml` and `study.json`, and return the summary.
 
-    A trial in `trials.json` is its row, the `settings` in which it is not the base, and its `history`.
-    Raises OutputError where they can't be written, FerBatchError where no trial came to an end.
+    Raises OutputError if they cannot be written, FerBatchError if no trial is done.
     """
-    metric, base = settings["metric"], config.to_dict()
-    rows = [row_of(record, config) for record in records]
-    best = best_of(rows, metric)
-    trials = []
-    for row, record in zip(rows, records, strict=True):
-        changed = derived(config, record["values"])
-        own = {name: value for name, value in changed.to_dict().items() if value != base[name]}
-        trials.append({**row, "settings": own, "history": record["history"]})
-        if row is best:
-            said = f"# trial {best['trial']} of {len(rows)}: {metric} {best[metric]:.4f} for selection\n"
-            recipe = (said + recipe_of(changed)).encode()
-    found = {
-        "settings": settings,
-        "best": best["trial"] if best else None,
-        "importance": importance(rows, config, metric),
-    }
+    metric = settings["metric"]
+    trials = [summarize_trial(record, config) for record in records]
+    best = find_best(trials, metric)
+    importance = estimate_importance(trials, config, metric)
+    rows = [[getattr(trial, name) for name in COLUMNS] for trial in trials]
+    study = {"settings": settings, "best": best.trial if best else None, "importance": importance}
     try:
-        write_bytes(
-            out / "trials.csv", format_csv(COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
-        )
-        write_json(out / "trials.json", trials)
+        write_bytes(out / "trials.csv", format_csv(COLUMNS, rows))
+        write_json(out / "trials.json", [trial.to_dict() for trial in trials])
         if best:
-            write_bytes(out / "best.toml", recipe)
-        write_json(out / "study.json", found)
+            recipe = format_recipe(apply_point(config, records[trials.index(best)].values))
+            result = f"{metric} {best.metric(metric):.4f} on the selection split"
+            title = f"# Trial {best.trial} of {len(trials)}: {result}\n"
+            write_bytes(out / "best.toml", (title + recipe).encode())
+        write_json(out / "study.json", study)
     except OSError as error:
-        raise OutputError(f"{out} can't be written: {error.strerror}") from error
+        raise OutputError(f"cannot write {out}: {error.strerror}") from error
     if best is None:
         raise FerBatchError(
-            f"no trial of {out} came to an end; of the first: {rows[0]['reason']}; give other settings and "
-            "another --out"
+            f"no trial in {out} is done; the first failed: {trials[0].reason}. "
+            "Give other settings and another --out"
         )
-    return {**found, "trials": trials}
+    return StudySummary(settings=settings, trials=trials, best=best, importance=importance)

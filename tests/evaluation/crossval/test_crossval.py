@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from fer_batch.config import TrainConfig
-from fer_batch.data.datasets import Clips
+from fer_batch.data.clips import Clips
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
 from fer_batch.evaluation.crossval.crossval import CLASSES, RECIPE, crossval
 from fer_batch.evaluation.crossval.folds import Protocol
 from fer_batch.evaluation.metrics import measure
 from fer_batch.model.registry import build_network
 from fer_batch.model.weights import Card, save_checkpoint
-from fer_batch.training.loop import learn
+from fer_batch.training.loop import train_network
 
 FOLDS = [["S001", "S002"], ["S003"], ["S004", "S005"], ["S006"]]
 """Of the tiny data below; nobody of the last is in it."""
@@ -68,9 +68,9 @@ def test_every_sequence_is_answered_once_by_a_model_that_has_not_seen_its_subjec
         config: TrainConfig, training: Clips, selection: Clips, *rest: object, **named: object
     ) -> object:
         seen.append((set(training.subjects.tolist()), len(selection)))
-        return learn(config, training, selection, *rest, **named)  # type: ignore[arg-type]
+        return train_network(config, training, selection, *rest, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("fer_batch.evaluation.crossval.runs.learn", watched)
+    monkeypatch.setattr("fer_batch.evaluation.crossval.runs.train_network", watched)
     lines: list[str] = []
     out = tmp_path / "out"
     result = crossval(config_of(ck48), out, frozen=folds, on_line=lines.append)
@@ -288,7 +288,7 @@ def test_what_one_model_cannot_be_trained_for_is_said_before_anything_is_written
     )
     for fields, error, said in (
         ({"classes": ["happy", "sad", "fear"]}, InputError, "nothing of the class fear"),
-        ({"init": str(init), "preset": "dcnn-bilstm-ck48"}, ConfigError, "is a cnn4, --preset dcnn-bilstm"),
+        ({"init": str(init), "network": "dcnn-bilstm"}, ConfigError, "is a cnn4, but the settings are"),
     ):
         with pytest.raises(error, match=said):
             crossval(alone(ck48, **fields), tmp_path / "out", pair=False, protocol=Protocol(folds=2))

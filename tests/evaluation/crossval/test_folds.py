@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_batch.data.datasets import Clips, load_dataset
+from fer_batch.data.clips import Clips
+from fer_batch.data.datasets import load_dataset
 from fer_batch.errors import ConfigError, InputError
 from fer_batch.evaluation.crossval.crossval import CLASSES
 from fer_batch.evaluation.crossval.folds import (

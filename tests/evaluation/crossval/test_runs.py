@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fer_batch.config import TrainConfig
-from fer_batch.data.datasets import Clips
+from fer_batch.data.clips import Clips
 from fer_batch.errors import FerBatchError, InputError, OutputError
 from fer_batch.evaluation.crossval.crossval import CLASSES
 from fer_batch.evaluation.crossval.folds import Fold

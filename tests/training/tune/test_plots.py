@@ -1,5 +1,6 @@
 """Pictures of a study, also of one that has hardly a trial."""
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from fer_batch.training.tune.plots import (
     parameters_plot,
     write_pictures,
 )
+from fer_batch.training.tune.study import StudySummary, TrialResult
+from tests.training.examples import make_history
 
 
-def trial(number: int, *accuracies: float, **changes: Any) -> dict[str, Any]:
-    history = [{"epoch": epoch, "accuracy": value} for epoch, value in enumerate(accuracies, 1)]
-    row = {"trial": number, "lr": 0.1, "width": 1.0, "dropout": 1.0, "augmentation": 1.0}
-    row |= {"imbalance": "sqrt", "status": "done", "stopped_early": False}
-    return {**row, "accuracy": accuracies[-1] if accuracies else None, "history": history, **changes}
+def trial(number: int, *accuracies: float, **changes: Any) -> TrialResult:
+    row: dict[str, Any] = {"lr": 0.1, "width": 1.0, "dropout": 1.0, "augmentation": 1.0, "imbalance": "sqrt"}
+    row |= {"status": "done", "stopped_early": False, "reason": "", "settings": {}, "seconds": 1.0}
+    row |= {"accuracy": accuracies[-1] if accuracies else None, "macro_f1": None, "epochs": len(accuracies)}
+    return TrialResult(trial=number, history=make_history(*accuracies), **row | changes)
 
 
 ONE = [trial(1, 0.3)]
@@ -35,7 +38,7 @@ FIXED = [trial(1, 0.3, width=None, dropout=None), trial(2, 0.4, lr=0.2, width=No
 
 
 @pytest.mark.parametrize(("trials", "best"), [(ONE, 1), (ALL, 4), (FIXED, 2)], ids=["one", "all", "fixed"])
-def test_plots_are_pictures_of_300_dots_an_inch(trials: list[dict[str, Any]], best: int) -> None:
+def test_plots_are_pictures_of_300_dots_an_inch(trials: list[TrialResult], best: int) -> None:
     for content in (
         history_plot(trials, "accuracy"),
         parameters_plot(trials, "accuracy"),
@@ -58,8 +61,8 @@ def test_importance_is_a_picture(importance: dict[str, float]) -> None:
 
 
 def test_a_picture_is_written_of_all_that_is_known(tmp_path: Path) -> None:
-    found = {"trials": ONE, "settings": {"metric": "accuracy"}, "best": 1, "importance": {}}
+    found = StudySummary(trials=ONE, settings={"metric": "accuracy"}, best=ONE[0], importance={})
     assert write_pictures(tmp_path, found) == ["history.png", "parameters.png", "curves.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "history.png", "parameters.png"]
     with pytest.raises(OutputError, match="can't be written to"):
-        write_pictures(tmp_path / "gone", found | {"importance": {"lr": 1.0}})
+        write_pictures(tmp_path / "gone", dataclasses.replace(found, importance={"lr": 1.0}))

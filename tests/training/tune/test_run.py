@@ -1,16 +1,11 @@
-"""A study under Ray: what is tried, when it is stopped, and that a killed one loses and doubles nothing."""
+"""Studies under Ray: their trials, when ASHA stops them, and continuing a killed study."""
 
-import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
@@ -18,10 +13,12 @@ from ray.tune.schedulers import TrialScheduler
 from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError, FerBatchError
 from fer_batch.runtime import ray_session
-from fer_batch.training.tune.run import VALUE, _asha, shares, tune
-from fer_batch.training.tune.space import base_point
-from fer_batch.training.tune.study import DONE, FAILED, RUNNING, new_record
-from tests.training.test_run import kill_session, processes_of, wait_for
+from fer_batch.training.tune.run import share_resources, tune
+from fer_batch.training.tune.search import VALUE, build_scheduler
+from fer_batch.training.tune.space import locate_base
+from fer_batch.training.tune.study import DONE, FAILED, RUNNING, StudySummary, TrialRecord
+from tests.training.examples import collect_lines, make_history, write_bars_csv, write_recipe
+from tests.training.processes import run_and_kill
 
 RECIPE: dict[str, Any] = {
     "epochs": 4,
@@ -34,13 +31,13 @@ RECIPE: dict[str, Any] = {
 TRIALS = 5
 
 
-def of_studies(test: Any) -> Any:
-    """Marks a test that waits for whole studies."""
+def runs_studies(test: Any) -> Any:
+    """Mark a test that waits for whole studies."""
     return pytest.mark.slow(pytest.mark.timeout(600)(test))
 
 
 @pytest.mark.parametrize(
-    ("there", "threads", "parallel", "share", "at_once"),
+    ("cluster", "threads", "parallel", "share", "expected"),
     [
         ({}, 1, None, {"CPU": 1}, 1),
         ({"CPU": 8}, 1, None, {"CPU": 1}, 8),
@@ -53,14 +50,14 @@ def of_studies(test: Any) -> Any:
         ({"CPU": 4, "GPU": 1}, 1, 8, {"CPU": 0.5, "GPU": 1 / 8}, 8),
     ],
 )
-def test_trials_share_what_there_is(
-    there: dict[str, float], threads: int, parallel: int | None, share: dict[str, float], at_once: int
+def test_trials_share_the_cluster(
+    cluster: dict[str, float], threads: int, parallel: int | None, share: dict[str, float], expected: int
 ) -> None:
-    assert shares(there, threads, parallel) == (share, at_once)
+    assert share_resources(cluster, threads, parallel) == (share, expected)
 
 
-def ended(number: int, *accuracies: float) -> dict[str, Any]:
-    return new_record(number, {}, DONE) | {"history": [{"accuracy": value} for value in accuracies]}
+def ended(number: int, *accuracies: float) -> TrialRecord:
+    return TrialRecord(number=number, values={}, status=DONE, history=make_history(*accuracies))
 
 
 @pytest.mark.parametrize(
@@ -76,151 +73,130 @@ def ended(number: int, *accuracies: float) -> dict[str, Any]:
         (36, [ended(1, *[0.5] * 36), ended(2, *[0.3] * 4), ended(3, *[0.2] * 4)], 4, 0.4, 12),
     ],
 )
-def test_what_falls_behind_those_before_is_stopped_but_for_the_base(
-    epochs: int, before: list[dict[str, Any]], number: int, accuracy: float, stopped_after: int | None
+def test_asha_stops_trials_that_fall_behind_but_never_the_base(
+    epochs: int, before: list[TrialRecord], number: int, accuracy: float, stopped_after: int | None
 ) -> None:
-    asha = _asha(TrainConfig(data=(("folder", "x"),), epochs=epochs), "accuracy", before)
+    config = TrainConfig(data=(("folder", "x"),), epochs=epochs)
+    asha = build_scheduler(config, "accuracy", {record.number: record for record in before})
     trial = Trial("", trial_id="now", config={"number": number}, stub=True)
     asha.on_trial_add(None, trial)  # type: ignore[arg-type]
-    said = [
+    actions = [
         asha.on_trial_result(None, trial, {"training_iteration": epoch, VALUE: accuracy})
         for epoch in range(1, epochs + 1)
     ]
-    stops = [epoch for epoch, action in enumerate(said, 1) if action == TrialScheduler.STOP]
+    stops = [epoch for epoch, action in enumerate(actions, 1) if action == TrialScheduler.STOP]
     assert (stops[0] if stops else None) == stopped_after
 
 
-def configured(data: Path, **changes: Any) -> TrainConfig:
+def make_config(data: Path, **changes: Any) -> TrainConfig:
     return TrainConfig.from_dict({**RECIPE, "data": [["fer2013", str(data)]], **changes})
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """FER2013's CSV of noise with a bright bar whose height tells the class; every fifth is PublicTest."""
-    random = np.random.default_rng(0)
-    path = tmp_path_factory.mktemp("data") / "bars.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["emotion", "pixels", "Usage"])
-        for number in range(200):
-            emotion = number % 7
-            image = random.integers(0, 60, (48, 48))
-            image[6 * emotion : 6 * emotion + 8, 8:40] = 220
-            pixels = " ".join(map(str, image.ravel().tolist()))
-            writer.writerow([emotion, pixels, "Training" if number % 5 else "PublicTest"])
-    return path
+    return write_bars_csv(tmp_path_factory.mktemp("data") / "bars.csv")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Studies:
-    """One from the command line that was killed and then went on with a trial more, and one in vain."""
+    """A killed study that was continued with one more trial, and a study in which all trials fail."""
 
     out: Path
     killed: dict[int, dict[str, Any]]
-    """Its trials then."""
-    found: dict[str, Any]
-    """What the second start returned."""
+    """Its trials when it was killed."""
+    summary: StudySummary
+    """Returned by the second call."""
     lines: list[str]
-    """What that reported."""
+    """Reported by the second call."""
     failed: Path
-    """Of which every trial diverges."""
+    """Folder of the study in which every trial diverges."""
     failure: str
 
 
-def trials_of(out: Path) -> dict[int, dict[str, Any]]:
+def read_trials(out: Path) -> dict[int, dict[str, Any]]:
     records = [json.loads(path.read_text()) for path in sorted(out.glob("trials/[0-9]*.json"))]
     return {record["number"]: record for record in records}
 
 
-def in_the_middle(out: Path) -> bool:
-    """Whether two trials have ended, and another has begun."""
-    statuses = [record["status"] for record in trials_of(out).values()]
+def is_half_done(out: Path) -> bool:
+    """Return whether two trials have ended and another one has started."""
+    statuses = [record["status"] for record in read_trials(out).values()]
     return statuses.count(DONE) >= 2 and RUNNING in statuses
 
 
 def tune_and_kill(data: Path, out: Path) -> None:
-    recipe = out.with_name("ours.toml")
-    recipe.write_text("".join(f"{name} = {value}\n" for name, value in RECIPE.items()))
-    words = ["--recipe", recipe, "--data", f"fer2013={data}", "--trials", TRIALS - 1, "--parallel", 2]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fer_batch.cli.main", "tune", *map(str, words), "--out", str(out)],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
-    )
-    try:
-        wait_for(lambda: in_the_middle(out), lambda: process.poll() is None)
-    finally:
-        kill_session(process)
-    assert not processes_of(process.pid)
+    recipe = write_recipe(out.with_name("small.toml"), RECIPE)
+    options = ["--recipe", recipe, "--data", f"fer2013={data}", "--trials", TRIALS - 1, "--parallel", 2]
+    command = ["tune", *map(str, options), "--out", str(out)]
+    run_and_kill(command, out.with_name("killed.txt"), lambda: is_half_done(out))
 
 
 @pytest.fixture(scope="module")
 def studies(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studies]:
     folder = tmp_path_factory.mktemp("studies")
     tune_and_kill(data, folder / "killed")
-    killed = trials_of(folder / "killed")
+    killed = read_trials(folder / "killed")
     lines: list[str] = []
     with ray_session(num_cpus=2):
-        found = tune(configured(data), folder / "killed", TRIALS, parallel=2, on_line=lines.append)
+        summary = tune(
+            make_config(data), folder / "killed", TRIALS, parallel=2, on_progress=collect_lines(lines)
+        )
         with pytest.raises(FerBatchError) as raised:
-            tune(configured(data, lr=1e38, epochs=1), folder / "failed", 2, parallel=1)
+            tune(make_config(data, lr=1e38, epochs=1), folder / "failed", 2, parallel=1)
         yield Studies(
             out=folder / "killed",
             killed=killed,
-            found=found,
+            summary=summary,
             lines=lines,
             failed=folder / "failed",
             failure=str(raised.value),
         )
 
 
-@of_studies
-def test_a_killed_study_loses_and_doubles_nothing(studies: Studies, data: Path) -> None:
-    now = trials_of(studies.out)
+@runs_studies
+def test_a_killed_study_continues_with_the_remaining_trials(studies: Studies, data: Path) -> None:
+    now = read_trials(studies.out)
     assert sorted(now) == list(range(1, TRIALS + 1))
     assert {record["status"] for record in now.values()} == {DONE}
     for number, record in studies.killed.items():
         assert now[number]["values"] == record["values"]
         assert record["status"] == RUNNING or now[number] == record
-    assert now[1]["values"] == base_point(configured(data))
+    assert now[1]["values"] == locate_base(make_config(data))
     assert len({json.dumps(record["values"]) for record in now.values()}) == TRIALS
-    told = [line for line in studies.lines if line.startswith("trial ")]
-    assert len(told) == TRIALS - sum(record["status"] == DONE for record in studies.killed.values())
+    reported = [line for line in studies.lines if line.startswith("trial ")]
+    assert len(reported) == TRIALS - sum(record["status"] == DONE for record in studies.killed.values())
     assert not (studies.out / "ray").exists()
 
 
-@of_studies
-def test_each_trial_is_its_stills_up_to_where_it_was_stopped_and_the_base_is_whole(studies: Studies) -> None:
-    trials = studies.found["trials"]
-    assert trials[0]["epochs"] == RECIPE["epochs"]
+@runs_studies
+def test_trials_train_the_stills_until_they_are_stopped_and_the_base_to_the_end(studies: Studies) -> None:
+    trials = studies.summary.trials
+    assert trials[0].epochs == RECIPE["epochs"]
     for trial in trials:
-        assert [row["epoch"] for row in trial["history"]] == list(range(1, trial["epochs"] + 1))
-        assert {row["phase"] for row in trial["history"]} == {"stills"}
-        assert trial["accuracy"] == trial["history"][-1]["accuracy"]
-        assert trial["stopped_early"] == (trial["epochs"] < RECIPE["epochs"])
-    best = trials[studies.found["best"] - 1]
-    assert best["accuracy"] == max(trial["accuracy"] for trial in trials)
+        assert [row.epoch for row in trial.history] == list(range(1, trial.epochs + 1))
+        assert {row.phase for row in trial.history} == {"stills"}
+        assert trial.accuracy == trial.history[-1].accuracy
+        assert trial.stopped_early == (trial.epochs < RECIPE["epochs"])
+    assert studies.summary.best.accuracy == max(trial.metric("accuracy") for trial in trials)
 
 
-@of_studies
-def test_a_finished_study_says_its_result_at_once(studies: Studies, data: Path) -> None:
+@runs_studies
+def test_a_finished_study_returns_its_summary_at_once(studies: Studies, data: Path) -> None:
     lines: list[str] = []
-    assert tune(configured(data), studies.out, TRIALS, on_line=lines.append) == studies.found
+    assert tune(make_config(data), studies.out, TRIALS, on_progress=collect_lines(lines)) == studies.summary
     assert lines == []
 
 
-@of_studies
+@runs_studies
 def test_another_configuration_is_refused(studies: Studies, data: Path) -> None:
     with pytest.raises(ConfigError, match=r"\(lr was 0.1, is 0.2; metric was accuracy, is macro_f1\)"):
-        tune(configured(data, lr=0.2), studies.out, TRIALS, metric="macro_f1")
+        tune(make_config(data, lr=0.2), studies.out, TRIALS, metric="macro_f1")
 
 
-@of_studies
-def test_a_trial_that_diverges_is_a_row_with_its_reason_and_the_next_is_tried(studies: Studies) -> None:
-    records = trials_of(studies.failed)
+@runs_studies
+def test_a_diverging_trial_fails_with_its_reason_and_the_next_one_runs(studies: Studies) -> None:
+    records = read_trials(studies.failed)
     assert [record["status"] for record in records.values()] == [FAILED, FAILED]
-    assert all(record["reason"].startswith("it diverged") for record in records.values())
-    assert "of the first: it diverged" in studies.failure
-    assert (studies.failed / "trials.csv").read_text().count("it diverged") == 2
+    assert all(record["reason"].startswith("training diverged") for record in records.values())
+    assert "the first failed: training diverged" in studies.failure
+    assert (studies.failed / "trials.csv").read_text().count("training diverged") == 2

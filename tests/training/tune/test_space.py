@@ -13,15 +13,15 @@ from fer_batch.config import IMBALANCE, TrainConfig
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.registry import NETWORKS, build_network
 from fer_batch.model.weights import Card, save_checkpoint
-from fer_batch.training.loop import architecture_of
-from fer_batch.training.presets import PRESETS, preset
-from fer_batch.training.tune.space import AUGMENTED, base_point, derived, space
+from fer_batch.training.initialize import choose_architecture
+from fer_batch.training.recipes import list_recipes
+from fer_batch.training.tune.space import AUGMENTATIONS, apply_point, build_space, locate_base
 
 DATA: dict[str, Any] = {"data": (("fer2013", "x"),)}
-NONE: dict[str, Any] = dict.fromkeys(AUGMENTED, 0.0)
+NONE: dict[str, Any] = dict.fromkeys(AUGMENTATIONS, 0.0)
 BASES = {
     "default": TrainConfig(**DATA),
-    **{name: TrainConfig(**DATA, **preset(name)) for name in PRESETS},
+    **{recipe.name: TrainConfig.from_dict({**DATA, **recipe.settings}) for recipe in list_recipes()[1:]},
     "narrow": TrainConfig(**DATA, filters=(3, 12), depths=(1, 1)),
     "bare": TrainConfig(**DATA, dropout=0.0, **NONE),
     "own dropouts": TrainConfig(**DATA, network="cnn-lstm", dropouts=(0.1, 0.2, 0.3, 0.98)),
@@ -36,7 +36,7 @@ def points(draw: st.DrawFn) -> tuple[TrainConfig, dict[str, Any]]:
     """A base and a point of its space."""
     config = BASES[draw(st.sampled_from(sorted(BASES)))]
     point = {}
-    for name, distribution in space(config).items():
+    for name, distribution in build_space(config).items():
         if isinstance(distribution, CategoricalDistribution):
             point[name] = draw(st.sampled_from(distribution.choices))
         else:
@@ -50,9 +50,9 @@ def test_every_point_is_a_configuration_that_differs_only_in_what_is_searched(
     drawn: tuple[TrainConfig, dict[str, Any]],
 ) -> None:
     config, point = drawn
-    found = derived(config, point)
+    found = apply_point(config, point)
     assert (found.lr, found.imbalance) == (point["lr"], point["imbalance"])
-    searched = {"lr", "imbalance", "filters", "dropout", "dropouts", *AUGMENTED}
+    searched = {"lr", "imbalance", "filters", "dropout", "dropouts", *AUGMENTATIONS}
     fields = {field.name for field in dataclasses.fields(config)}
     assert all(getattr(found, name) == getattr(config, name) for name in fields - searched)
     assert len(found.filters) == len(config.filters)
@@ -71,17 +71,17 @@ def test_every_point_is_a_configuration_that_differs_only_in_what_is_searched(
 def test_every_point_is_a_network(drawn: tuple[TrainConfig, dict[str, Any]]) -> None:
     small = dataclasses.replace(drawn[0], backbone="", filters=drawn[0].filters[:1] * len(drawn[0].filters))
     point = {"width": 1.0, **drawn[1]}
-    build_network(*architecture_of(derived(small, point), 3))
+    build_network(*choose_architecture(apply_point(small, point), 3))
 
 
 @pytest.mark.parametrize("name", sorted(BASES))
 def test_the_base_is_a_point_of_its_own_space(name: str) -> None:
     config = BASES[name]
-    point = base_point(config)
-    assert point.keys() == space(config).keys()
-    for key, distribution in space(config).items():
+    point = locate_base(config)
+    assert point.keys() == build_space(config).keys()
+    for key, distribution in build_space(config).items():
         assert distribution._contains(distribution.to_internal_repr(point[key])), key
-    assert derived(config, point) == config
+    assert apply_point(config, point) == config
 
 
 @pytest.mark.parametrize(
@@ -108,32 +108,32 @@ def test_the_base_is_a_point_of_its_own_space(name: str) -> None:
 def test_a_factor_is_of_the_base_or_where_it_has_none_of_the_default(
     name: str, changes: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    found = derived(BASES[name], base_point(BASES[name]) | changes)
+    found = apply_point(BASES[name], locate_base(BASES[name]) | changes)
     for key, value in expected.items():
         assert getattr(found, key) == pytest.approx(value), key
 
 
 def test_what_is_given_with_the_network_is_not_searched(tmp_path: Path) -> None:
     everything = {"lr", "width", "dropout", "augmentation", "imbalance"}
-    assert space(BASES["default"]).keys() == everything
-    assert space(BASES["backbone"]).keys() == everything - {"width"}
+    assert build_space(BASES["default"]).keys() == everything
+    assert build_space(BASES["backbone"]).keys() == everything - {"width"}
     architecture: dict[str, Any] = {"classes": 2, "filters": [8, 8], "depths": [1, 1]}
     card = Card(classes=("a", "b"), architecture=architecture)
     save_checkpoint(tmp_path / "ours.safetensors", CnnBiLstm(**architecture), card)
     begun = TrainConfig(**DATA, init=str(tmp_path / "ours.safetensors"))
-    assert space(begun).keys() == everything - {"width"}
+    assert build_space(begun).keys() == everything - {"width"}
     architecture = {"classes": 2, "filters": [8, 8, 8, 8], "depths": [1, 1, 1, 1]}
     card = Card(classes=("a", "b"), network="cnn-lstm", architecture=architecture, window_length=1)
     save_checkpoint(tmp_path / "other.safetensors", NETWORKS["cnn-lstm"](**architecture), card)
     begun = TrainConfig(**DATA, init=str(tmp_path / "other.safetensors"))
-    assert space(begun).keys() == everything - {"width", "dropout"}
-    assert derived(begun, base_point(begun)) == begun
+    assert build_space(begun).keys() == everything - {"width", "dropout"}
+    assert apply_point(begun, locate_base(begun)) == begun
 
 
 def test_the_learning_rate_is_from_a_tenth_to_three_times() -> None:
-    lr = space(BASES["default"])["lr"]
+    lr = build_space(BASES["default"])["lr"]
     assert isinstance(lr, FloatDistribution)
     assert (lr.low, lr.high, lr.log) == pytest.approx((0.01, 0.3, True))
-    imbalance = space(BASES["default"])["imbalance"]
+    imbalance = build_space(BASES["default"])["imbalance"]
     assert isinstance(imbalance, CategoricalDistribution)
     assert imbalance.choices == IMBALANCE

@@ -1,0 +1,101 @@
+"""Division of labelled examples into the splits for training, selection, calibration and testing."""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from fer_batch.data.images import LabelledExample
+
+SELECT_ONE_IN = 10
+CALIBRATE_ONE_IN = 25
+
+
+def divide_for_training(
+    datasets: Sequence[Sequence[LabelledExample]], counts: Counter[str]
+) -> list[LabelledExample]:
+    """Give each example of several data sets its split, and drop training examples that would leak.
+
+    1. Examples without a split become "train". In a data set without a selection split, 1 in 10 training
+       examples becomes "select".
+    2. Training examples with an image that also occurs in another split are dropped ("twins_dropped" in
+       `counts`), and so are training images of one uniform grey ("blank_dropped").
+    3. 1 in 25 of the remaining training examples becomes "calibrate".
+
+    Training images that occur with different labels are kept, and counted as "contradictory".
+    """
+    rows = _drop_twins([row for dataset in datasets for row in _ensure_selection_split(dataset)], counts)
+    rows = _drop_blank(rows, counts)
+    _count_contradictory(rows, counts)
+    return _drop_twins(_hold_out(rows, "calibrate"), counts)
+
+
+def choose_held_out(keys: Sequence[str], split: str) -> np.ndarray:
+    """Choose the rows of the split "select" (1 in 10) or "calibrate" (1 in 25) by the hash of their keys.
+
+    Returns a `(N,) bool` mask. Rows with the same key are chosen together, and the choice of a key does not
+    depend on the other keys. The two splits are independent, because they use different digits of the hash.
+
+    There are two exceptions for few keys. If the hash chooses none of at least two ("select") or ten
+    ("calibrate") keys, the first key in order of the hash is chosen. If it chooses all keys, the last one is
+    not.
+    """
+    digits, one_in = (slice(0, 8), SELECT_ONE_IN) if split == "select" else (slice(8, 16), CALIBRATE_ONE_IN)
+    numbers = {key: int(hashlib.sha1(key.encode()).hexdigest()[digits], 16) for key in set(keys)}
+    chosen = {key for key, number in numbers.items() if number % one_in == 0}
+    if not chosen and len(numbers) >= (2 if split == "select" else 10):
+        chosen = {min(numbers, key=lambda key: (numbers[key], key))}
+    if chosen and len(chosen) == len(numbers):
+        chosen.remove(max(numbers, key=lambda key: (numbers[key], key)))
+    return np.array([key in chosen for key in keys], bool)
+
+
+def _ensure_selection_split(rows: Sequence[LabelledExample]) -> list[LabelledExample]:
+    rows = [dataclasses.replace(row, split=row.split or "train") for row in rows]
+    if any(row.split == "select" for row in rows):
+        return rows
+    return _hold_out(rows, "select")
+
+
+def _hold_out(rows: list[LabelledExample], split: str) -> list[LabelledExample]:
+    """Move a part of the training examples to `split`, by subject if it is known, else by image."""
+    keys = [row.subject or _hash_image(row.images) for row in rows if row.split == "train"]
+    chosen = iter(choose_held_out(keys, split).tolist())
+    return [
+        dataclasses.replace(row, split=split) if row.split == "train" and next(chosen) else row
+        for row in rows
+    ]
+
+
+def _drop_twins(rows: list[LabelledExample], counts: Counter[str]) -> list[LabelledExample]:
+    held_out = {_hash_image(image) for row in rows if row.split != "train" for image in row.images}
+    kept = [
+        row
+        for row in rows
+        if row.split != "train" or not any(_hash_image(image) in held_out for image in row.images)
+    ]
+    if len(kept) < len(rows):
+        counts["twins_dropped"] += len(rows) - len(kept)
+    return kept
+
+
+def _drop_blank(rows: list[LabelledExample], counts: Counter[str]) -> list[LabelledExample]:
+    kept = [row for row in rows if row.split != "train" or row.images.min() < row.images.max()]
+    if len(kept) < len(rows):
+        counts["blank_dropped"] += len(rows) - len(kept)
+    return kept
+
+
+def _count_contradictory(rows: list[LabelledExample], counts: Counter[str]) -> None:
+    labels: dict[str, set[str]] = {}
+    training = [(_hash_image(row.images), row.label) for row in rows if row.split == "train"]
+    for key, label in training:
+        labels.setdefault(key, set()).add(label)
+    if contradictory := sum(len(labels[key]) > 1 for key, _ in training):
+        counts["contradictory"] += contradictory
+
+
+def _hash_image(image: np.ndarray) -> str:
+    return hashlib.sha1(image.tobytes()).hexdigest()

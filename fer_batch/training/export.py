@@ -1,0 +1,146 @@
+"""The end of a training run: the calibrated checkpoint, its card, and the summary."""
+
+import platform
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fer_batch.config import TrainConfig
+from fer_batch.data.clips import Clips, count_classes
+from fer_batch.model.network import Network
+from fer_batch.model.weights import Card, read_card, save_checkpoint
+from fer_batch.storage.atomic import format_csv, write_bytes, write_json
+from fer_batch.training.calibrate import fit_temperature
+from fer_batch.training.history import HISTORY_COLUMNS, selected_epoch
+from fer_batch.training.predict import predict_log_probs, select_input_frames
+from fer_batch.training.sources import MIN_CALIBRATION_CLIPS, count_training_clips, read_crop_scale
+from fer_batch.training.state import TrainState
+
+PATH_SETTINGS = ("data", "init", "backbone_weights")
+"""Settings that a card leaves out, because they are paths on the training machine."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TrainSummary:
+    """The result of a training run."""
+
+    checkpoint: Path
+    """The weights; the card is beside them, with the suffix .json."""
+    accuracy: float
+    """Accuracy on the selection split, in the epoch that was kept."""
+    macro_f1: float
+    """Macro-F1 on the selection split, in the epoch that was kept."""
+    n: int
+    """Number of selection clips."""
+    seconds: int
+    """Duration of all epochs."""
+    config: dict[str, Any]
+    """Settings of the run, without paths."""
+    data: list[str]
+    """Names of the data sets."""
+    init: str | None
+    """`model_id` of the checkpoint that training started from."""
+    left_out: dict[str, int]
+    """Number of examples that were left out or are doubtful, by reason."""
+    train_clips: dict[str, int]
+    """Number of training clips of each class."""
+    calibrate_clips: dict[str, int]
+    select_clips: dict[str, int]
+    hardware: str
+    torch: str
+    """Version of torch."""
+
+    def __repr__(self) -> str:
+        return (
+            f"TrainSummary({str(self.checkpoint)!r}, accuracy={self.accuracy:.4f}, "
+            f"macro_f1={self.macro_f1:.4f}, n={self.n}, seconds={self.seconds})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the field `training` of the checkpoint's card."""
+        return {
+            "config": self.config,
+            "data": self.data,
+            "init": self.init,
+            "left_out": self.left_out,
+            "train_clips": self.train_clips,
+            "calibrate_clips": self.calibrate_clips,
+            "select_clips": self.select_clips,
+            "selection": {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "n": self.n},
+            "seconds": self.seconds,
+            "hardware": self.hardware,
+            "torch": self.torch,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], checkpoint: Path) -> "TrainSummary":
+        """Read the field `training` of the card of `checkpoint`."""
+        fields = {name: value for name, value in values.items() if name != "selection"}
+        return cls(checkpoint=checkpoint, **fields, **values["selection"])
+
+
+def export_model(
+    config: TrainConfig, out: Path, state: TrainState, data: Clips, left_out: Counter[str]
+) -> TrainSummary:
+    """Write `model.safetensors` with its card, and the history of the run, to `out`.
+
+    `data` is the data in memory; its split "calibrate" calibrates the confidences.
+    """
+    trained = state.finish()
+    model = trained.build_network()
+    kept = selected_epoch(config, trained.history)
+    summary = TrainSummary(
+        checkpoint=out / "model.safetensors",
+        accuracy=kept.accuracy,
+        macro_f1=kept.macro_f1,
+        n=kept.n,
+        seconds=round(sum(row.seconds for row in trained.history)),
+        config={k: v for k, v in config.to_dict().items() if k not in PATH_SETTINGS},
+        data=[name for name, _ in config.data],
+        init=read_card(Path(config.init))[1].model_id if config.init else None,
+        left_out=dict(left_out),
+        train_clips=count_training_clips(config, data, out / "clips"),
+        calibrate_clips=count_classes(data.take(data.splits == "calibrate")),
+        select_clips=count_classes(data.take(data.splits == "select")),
+        hardware=_describe_hardware(),
+        torch=torch.__version__,
+    )
+    rows = [row.to_dict() for row in trained.history]
+    write_json(out / "history.json", rows)
+    write_bytes(out / "history.csv", format_csv(HISTORY_COLUMNS, (list(row.values()) for row in rows)))
+    inactive_dropout = {"dropout": 0.0} if "dropout" in trained.architecture else {}
+    card = Card(
+        classes=data.classes,
+        network=trained.network,
+        architecture=trained.architecture | inactive_dropout,
+        window_rate_hz=config.window_rate_hz,
+        window_length=config.window_length if model.lstms else 1,
+        crop_scale=read_crop_scale(config),
+        temperature=_calibrate(model, data.take(data.splits == "calibrate"), config.window_length),
+        training=summary.to_dict(),
+    )
+    save_checkpoint(summary.checkpoint, model, card)
+    return summary
+
+
+def _calibrate(model: Network, clips: Clips, length: int) -> float:
+    """Fit the temperature to the mean prediction for each clip and its mirror image."""
+    if len(clips) < MIN_CALIBRATION_CLIPS:
+        return 1.0
+    frames = select_input_frames(model, clips, length)
+    views = (frames, frames[..., ::-1].copy())
+    log_probs = np.mean([predict_log_probs(model, view, torch.device("cpu")) for view in views], axis=0)
+    return fit_temperature(log_probs, clips.labels)
+
+
+def _describe_hardware() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} cores, {names[0]}" if names else platform.processor() or platform.machine()

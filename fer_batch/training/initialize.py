@@ -1,0 +1,71 @@
+"""The network that a configuration describes, and its initial weights."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fer_batch.config import TrainConfig
+from fer_batch.errors import CheckpointError
+from fer_batch.model.backbone import BackboneEncoder
+from fer_batch.model.network import Network
+from fer_batch.model.registry import build_network
+from fer_batch.model.weights import load_checkpoint, read_card
+
+HEADS = ("crop_head", "context_head")
+"""Parts of the CNN-BiLSTM and of the other networks that have a row of weights for each class."""
+
+
+def choose_architecture(config: TrainConfig, classes: int) -> tuple[str, dict[str, Any]]:
+    """Return the network's name in `model.registry` and its architecture.
+
+    A checkpoint to start from (`config.init`) decides both.
+    """
+    if config.init:
+        card = read_card(Path(config.init))[1]
+        dropout = {"dropout": config.dropout} if card.network == "cnn-bilstm" else {}
+        return card.network, {**card.architecture, "classes": classes, **dropout}
+    blocks = {"filters": list(config.filters), "depths": list(config.depths)}
+    if config.network != "cnn-bilstm":
+        dropouts = {"dropouts": list(config.dropouts)} if config.dropouts else {}
+        return config.network, {"classes": classes, **blocks, **dropouts}
+    if config.backbone:
+        encoder: dict[str, Any] = {"backbone": config.backbone, "size": config.backbone_size}
+    else:
+        encoder = {**blocks, "fold": config.fold}
+    return config.network, {"classes": classes, **encoder, "dropout": config.dropout}
+
+
+def build_initial_network(
+    config: TrainConfig, name: str, architecture: dict[str, Any], classes: tuple[str, ...]
+) -> Network:
+    """Build a network with random weights, a pretrained backbone, or the weights of `config.init`.
+
+    The heads take over the weights of the classes that both have, by name. Raises CheckpointError if other
+    weights of the checkpoint have another shape.
+    """
+    torch.manual_seed(config.seed)
+    network = build_network(name, architecture)
+    if config.backbone_weights and isinstance(network.encoder, BackboneEncoder):
+        network.encoder.load_pretrained(Path(config.backbone_weights))
+    if config.init:
+        _load_weights(network, Path(config.init), classes)
+    return network
+
+
+def _load_weights(network: Network, checkpoint: Path, classes: tuple[str, ...]) -> None:
+    source, card = load_checkpoint(checkpoint)
+    weights = network.state_dict()
+    for name, value in source.state_dict().items():
+        if name.split(".")[0] in HEADS:
+            for row, label in enumerate(classes):
+                if label in card.classes:
+                    weights[name][row] = value[card.classes.index(label)]
+        elif weights[name].shape == value.shape:
+            weights[name] = value
+        else:
+            raise CheckpointError(
+                f"{checkpoint}: {name} has the shape {tuple(value.shape)}, "
+                f"expected {tuple(weights[name].shape)}"
+            )
+    network.load_state_dict(weights)

@@ -1,0 +1,52 @@
+"""Predictions of a network for labelled clips, as training and cross-validation evaluate them."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fer_batch.data.clips import Clips
+from fer_batch.model.network import GREY_MEAN, GREY_STD, Network
+from fer_batch.training.sequences import stretch_clips
+from fer_batch.training.workers import sum_over_workers
+
+
+def predict_log_probs(
+    model: Network,
+    frames: np.ndarray,
+    device: torch.device,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    batch: int = 256,
+) -> np.ndarray:
+    """Predict the log probabilities at the last frame of each window.
+
+    `frames` is `(N, T, 48, 48) uint8`, T from 1; the result is `(N, C) float32`. The `world` workers share
+    the windows, and each returns all predictions. Computed in bfloat16.
+    """
+    predictions = torch.zeros(len(frames), model.classes, device=device)
+    with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16):
+        for first in range(rank * batch, len(frames), world * batch):
+            crops = normalize_crops(frames_to_tensor(frames[first : first + batch], device))
+            predictions[first : first + batch] = model(crops)[:, -1].float()
+    return sum_over_workers(predictions).cpu().numpy()
+
+
+def select_input_frames(model: Network, clips: Clips, length: int) -> np.ndarray:
+    """Select the frames of each clip that the network reads, `(N, T, 48, 48) uint8`.
+
+    A network of whole clips reads `length` frames, other networks the last frame.
+    """
+    if model.first_phase == "clips":
+        return stretch_clips(clips, np.arange(len(clips)), length)
+    return clips.frames[clips.starts[1:] - 1][:, None]
+
+
+def frames_to_tensor(frames: np.ndarray, device: torch.device) -> Tensor:
+    """Convert `(…, 48, 48) uint8` to `(…, 1, 48, 48)` float32 from 0 to 1 on the device."""
+    return torch.from_numpy(frames).to(device).float().div_(255).unsqueeze(-3)
+
+
+def normalize_crops(crops: Tensor) -> Tensor:
+    """Shift and scale grey values from 0 to 1 to the encoder's input range."""
+    return (crops - GREY_MEAN) / GREY_STD
