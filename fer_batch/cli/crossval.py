@@ -102,12 +102,13 @@ def add_commands(commands: Any) -> None:
 
 def run_crossval(options: argparse.Namespace) -> int:
     """Run the command `crossval`."""
-    from fer_batch.evaluation.crossval.crossval import CLASSES, RECIPE, crossval
+    from fer_batch.evaluation.crossval.crossval import CK48_RECIPE, check_ck48_data, crossval
     from fer_batch.evaluation.crossval.folds import Protocol
 
-    pair = options.recipe is None
-    for name, value in ({**RECIPE, "classes": CLASSES, "init": "default"} if pair else {}).items():
-        vars(options).setdefault(name, value)
+    if options.recipe is None:
+        check_ck48_data(options.data or ())
+        for name, value in CK48_RECIPE.items():
+            vars(options).setdefault(name, value)
     result = crossval(
         train_config(options),
         options.out,
@@ -117,14 +118,13 @@ def run_crossval(options: argparse.Namespace) -> int:
             test_share=options.test_share,
             repeats=options.repeats,
         ),
-        pair=pair,
         parallel=options.parallel,
         address=options.address,
         insecure=options.insecure,
         verbose=options.verbose,
         on_line=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    _print_result(result, options)
+    _print_result(result.to_dict(), options)
     return 0
 
 

@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,8 @@ from fer_batch.cli.train import add_data_option
 from fer_batch.evaluation.averaging import AVERAGING
 
 if TYPE_CHECKING:
-    from fer_batch.evaluation.evaluate import Answers
+    from fer_batch.evaluation.compare import Comparison
+    from fer_batch.evaluation.evaluate import CheckpointResult
     from fer_batch.evaluation.examples import Examples
 
 EXAMPLES = """\
@@ -108,17 +108,14 @@ def add_commands(commands: Any) -> None:
 def run_evaluate(options: argparse.Namespace) -> int:
     """Run the command `evaluate`."""
     from fer_batch.evaluation.compare import compare
-    from fer_batch.evaluation.curves import history_of
     from fer_batch.evaluation.evaluate import evaluate
-    from fer_batch.evaluation.report import write_comparison, write_report
     from fer_batch.storage.folder import check_folder
 
     check_folder(options.out)
     checkpoints = [None if name == "default" else Path(name) for name in options.checkpoint or ["default"]]
-    histories = [history_of(path) for path in checkpoints]
     averaging = options.averaging or ["none" if options.flip is False else "flip"]
     live = sys.stderr.isatty()
-    examples, answers = evaluate(
+    evaluation = evaluate(
         options.data,
         split=options.split,
         checkpoints=checkpoints,
@@ -132,19 +129,15 @@ def run_evaluate(options: argparse.Namespace) -> int:
     )
     if live:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-    reported = [one for one in answers if one.averaging == averaging[0]]
-    for one, history in zip_longest(reported, histories):  # an ensemble has none
-        folder = options.out if len(reported) == 1 else options.out / one.checkpoint
-        write_report(folder, examples, one, samples=options.samples, history=history)
+    evaluation.write(options.out, samples=options.samples)
+    examples, reported = evaluation.examples, evaluation.first_results
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if options.common_classes:
         _print_common(console, examples, reported)
     if len(reported) == 1:
-        _print_figures(console, reported[0].figures)
-    if len(answers) > 1:
-        comparison = compare(examples, answers)
-        write_comparison(options.out, comparison)
-        _print_comparison(console, comparison)
+        _print_figures(console, {**reported[0].to_dict(), **examples.to_dict()})
+    if len(evaluation.results) > 1:
+        _print_comparison(console, compare(evaluation))
     first = options.out / ("metrics.json" if len(reported) == 1 else "comparison.json")
     beside = "" if len(reported) == 1 else ", a folder for each checkpoint"
     console.print(f"{first}, tables and plots beside it{beside}", markup=False, soft_wrap=True)
@@ -153,8 +146,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 def _print_loaded(examples: "Examples") -> None:
     for part in examples.data:
-        left_out = ", ".join(f"{count} {reason}" for reason, count in part["left_out"].items() if count)
-        said = f"{part['name']}: {part['n']} faces or clips of the split {examples.split}"
+        left_out = ", ".join(f"{count} {reason}" for reason, count in part.left_out.items() if count)
+        said = f"{part.name}: {part.n} faces or clips of the split {examples.split}"
         print(said + (f" (left out: {left_out})" if left_out else ""), file=sys.stderr, flush=True)
     if examples.split == "train":
         print(
@@ -165,9 +158,9 @@ def _print_loaded(examples: "Examples") -> None:
         )
 
 
-def _print_common(console: Console, examples: "Examples", answers: Sequence["Answers"]) -> None:
+def _print_common(console: Console, examples: "Examples", results: Sequence["CheckpointResult"]) -> None:
     left_out = ", ".join(f"{count} {name}" for name, count in examples.left_out.items())
-    unused = dict.fromkeys(name for one in answers for name in one.figures["without_answer"])
+    unused = dict.fromkeys(name for result in results for name in result.unused_classes)
     console.print(
         f"classes in common: {', '.join(examples.classes)}; examples left out: {left_out or 'none'}; "
         f"classes that are no answer: {', '.join(unused) or 'none'}",
@@ -208,9 +201,10 @@ def _print_figures(console: Console, figures: dict[str, Any]) -> None:
     console.print(table)
 
 
-def _print_comparison(console: Console, comparison: dict[str, Any]) -> None:
+def _print_comparison(console: Console, comparison: "Comparison") -> None:
     table = Table(
-        title=f"compared on {comparison['split']}, n = {comparison['n']:,}, 95 % intervals; gains in points",
+        title=f"compared on {comparison.examples.split}, n = {len(comparison.examples.labels):,}, "
+        "95 % intervals; gains in points",
         title_justify="left",
         title_style="",
     )
@@ -218,18 +212,19 @@ def _print_comparison(console: Console, comparison: dict[str, Any]) -> None:
     table.add_column("averaging")
     for heading in ("accuracy", "macro-F1", "gain", "p"):
         table.add_column(heading, justify="right")
-    for row in comparison["rows"]:
+    for row in comparison.rows:
         shares = [
-            f"{row[key]:.4f} ({_interval(row['intervals'][key], 3)})" for key in ("accuracy", "macro_f1")
+            f"{getattr(row.metrics, key):.4f} ({_interval(row.metrics.intervals[key], 3)})"
+            for key in ("accuracy", "macro_f1")
         ]
-        gain = row["gain"]
+        gain = row.gain
         said = ["", ""]
         if gain:
-            ends = [100 * v for v in gain["interval"]]
-            said = [f"{100 * gain['accuracy']:+.2f} ({_interval(ends, 2)})", f"{gain['p']:.2g}"]
-        table.add_row(Text(row["checkpoint"]), row["averaging"], *shares, *said)
+            ends = [100 * v for v in gain.interval]
+            said = [f"{100 * gain.accuracy:+.2f} ({_interval(ends, 2)})", f"{gain.p:.2g}"]
+        table.add_row(Text(row.checkpoint), row.averaging, *shares, *said)
     console.print(table)
 
 
-def _interval(ends: list[float], digits: int) -> str:
+def _interval(ends: Sequence[float], digits: int) -> str:
     return f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"

@@ -85,11 +85,11 @@ def run_explain(options: argparse.Namespace) -> int:
         raise ConfigError(f"--at is {wrong[0]:g}; allowed are seconds from 0")
     import torch
 
-    from fer_batch.evaluation.explain.explain import METHODS
-    from fer_batch.evaluation.explain.report import explain
+    from fer_batch.evaluation.explain.attribution import METHODS
+    from fer_batch.evaluation.explain.explain import explain
 
     torch.set_num_threads(1)  # small batches gain nothing from more
-    record = explain(
+    explanation = explain(
         options.inputs,
         options.out,
         checkpoint=options.checkpoint,
@@ -101,7 +101,7 @@ def run_explain(options: argparse.Namespace) -> int:
         on_picture=lambda line: print(line, flush=True),
     )
     print(f"{options.out / 'explain.json'}, maps.npz beside it")
-    for row in record["inputs"]:
-        for problem in row["problems"]:
-            print(f"{row['input']} {problem}", file=sys.stderr)
+    for row in explanation.inputs:
+        for problem in row.problems:
+            print(f"{row.input} {problem}", file=sys.stderr)
     return 0

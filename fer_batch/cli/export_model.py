@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fer_batch.cli.analyze import SAMPLE
 from fer_batch.config import AnalyzeConfig
@@ -11,6 +11,8 @@ from fer_batch.storage.atomic import is_in_store
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from fer_batch.evaluation.export import ExportSummary
 
 
 def is_of_a_model(options: argparse.Namespace) -> bool:
@@ -42,9 +44,9 @@ def run_export_model(options: argparse.Namespace) -> int:
         raise ConfigError("VIDEO, --threshold and --min-s are for runs of `analyze`, not for checkpoints")
     if is_in_store(options.out):
         raise ConfigError(f"{options.out} is in a store; checkpoints are read from this machine alone")
-    from fer_batch.evaluation.exported import export_model
+    from fer_batch.evaluation.export import export_model
 
-    figures = export_model(
+    summary = export_model(
         None if str(options.out) == "default" else options.out,
         options.output,
         crops=_sample_crops,
@@ -52,26 +54,25 @@ def run_export_model(options: argparse.Namespace) -> int:
         int8=options.int8,
         on_line=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    _print_figures(figures, options)
+    _print_summary(summary, options)
     return 0
 
 
-def _print_figures(figures: dict[str, Any], options: argparse.Namespace) -> None:
+def _print_summary(summary: "ExportSummary", options: argparse.Namespace) -> None:
     source = "of the data" if options.data else "of the packaged sample video"
-    print(
-        f"{options.output}: {figures['model_id']}, of {figures['made_of']}, {figures['bytes'] / 1e6:.1f} MB"
-    )
+    print(f"{options.output}: {summary.model_id}, of {summary.source_id}, {summary.size_bytes / 1e6:.1f} MB")
     print(
         f"  largest difference of a probability from PyTorch's{', before int8' * options.int8}: "
-        f"{figures['difference']:.1e}, on random crops and {figures['crops']} {source}"
+        f"{summary.difference:.1e}, on random crops and {summary.compared_crops} {source}"
     )
-    if not options.int8:
+    if summary.precision is None:
         return
-    print(f"  on {figures['n']:,} examples of the split {figures['split']}, float32 → int8:")
-    for key, name in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
-        before, after = figures[key]["float32"], figures[key]["int8"]
+    precision = summary.precision
+    print(f"  on {precision.n:,} examples of the split {precision.split}, float32 → int8:")
+    for values, name in ((precision.accuracy, "accuracy"), (precision.macro_f1, "macro-F1")):
+        before, after = values["float32"], values["int8"]
         print(f"    {name} {before:.4f} → {after:.4f} ({after - before:+.4f})")
-    print(f"    the same answer in {figures['agreement']:.2%}")
+    print(f"    the same answer in {precision.agreement:.2%}")
 
 
 def _sample_crops(crop_scale: float) -> "np.ndarray":

@@ -1,4 +1,4 @@
-"""Checkpoints against labelled data, through the same recognizer that analysis uses."""
+"""Evaluate checkpoints on labelled faces, with the recognizer that analysis uses."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,32 +12,84 @@ from fer_batch.data.clips import Clips
 from fer_batch.data.labels import normalize_label
 from fer_batch.errors import ConfigError
 from fer_batch.evaluation.averaging import ten_crops
-from fer_batch.evaluation.examples import Examples, load_examples, split_name
-from fer_batch.evaluation.metrics import measure
+from fer_batch.evaluation.curves import History, read_history
+from fer_batch.evaluation.examples import Examples, load_examples, parse_split
+from fer_batch.evaluation.metrics import Metrics, measure
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import DEFAULT_CHECKPOINT, is_onnx_path, read_card
 
 ENSEMBLE = "ensemble"
-AT_ONCE = 500
-"""Clips between two words of progress; the answers are the same for any number."""
+CLIPS_PER_STEP = 500
+"""Clips between two calls of `on_progress`. The predictions do not depend on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """What one checkpoint, or all together, say to the examples, looking in one way."""
+class CheckpointResult:
+    """The predictions of one checkpoint, or of the ensemble, with one way of averaging."""
 
     checkpoint: str
-    """Its short name, different for each, or `ENSEMBLE`."""
+    """Short, unique name of the checkpoint, or `ENSEMBLE`."""
     averaging: str
     """One of `AVERAGING`."""
-    probs: np.ndarray
-    """`(n, C) float32`, rows of sum 1, of `figures["classes"]`."""
-    labels: np.ndarray
-    """`(n,) int64`, index into the same."""
-    figures: dict[str, Any]
-    """All of `measure`, and `model_id`, `data`, `left_out` and `split` (see `Examples`), `without_answer`
-    (classes of the model that were no answer), `temperature`, `averaging`, and `flip`: whether mirror images
-    were read. Of an ensemble the temperature is None, and `members` has the model_ids."""
+    model_id: str
+    metrics: Metrics
+    temperature: float | None
+    """Temperature of the card; None for an ensemble."""
+    unused_classes: tuple[str, ...]
+    """Classes of the model that are excluded from its predictions."""
+    members: tuple[str, ...]
+    """Model ids of an ensemble's members; empty for a checkpoint."""
+    history: History | None = dataclasses.field(repr=False)
+    """The history of the training run in whose folder the checkpoint lies, if any."""
+    probs: np.ndarray = dataclasses.field(repr=False)
+    """`(n, C) float32` with rows of sum 1, by `metrics.classes`."""
+    labels: np.ndarray = dataclasses.field(repr=False)
+    """`(n,) int64`: index into `metrics.classes`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the metrics and the facts about the model as plain values."""
+        return {
+            **self.metrics.to_dict(),
+            "averaging": self.averaging,
+            "flip": self.averaging != "none",
+            "model_id": self.model_id,
+            "temperature": self.temperature,
+            "without_answer": list(self.unused_classes),
+            **({"members": list(self.members)} if self.members else {}),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The results of all checkpoints on the same examples."""
+
+    examples: Examples
+    results: tuple[CheckpointResult, ...]
+    """One result for each checkpoint and way of averaging, in this order, then those of the ensemble."""
+
+    def __repr__(self) -> str:
+        scores = ", ".join(
+            f"{result.checkpoint}/{result.averaging}: accuracy {result.metrics.accuracy:.3f}, "
+            f"macro-F1 {result.metrics.macro_f1:.3f}"
+            for result in self.results
+        )
+        return f"<Evaluation of {len(self.examples.labels)} examples, split {self.examples.split}; {scores}>"
+
+    @property
+    def first_results(self) -> tuple[CheckpointResult, ...]:
+        """The results with the first way of averaging, one for each checkpoint."""
+        averaging = self.results[0].averaging
+        return tuple(result for result in self.results if result.averaging == averaging)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all metrics as plain values: `data`, `left_out`, `split`, and `results`."""
+        return {**self.examples.to_dict(), "results": [result.to_dict() for result in self.results]}
+
+    def write(self, out: Path | str, *, samples: bool = True) -> None:
+        """Write metrics, tables and plots into the folder `out`; see `report.write_evaluation`."""
+        from fer_batch.evaluation.report import write_evaluation
+
+        write_evaluation(Path(out), self, samples=samples)
 
 
 def evaluate(
@@ -50,65 +102,96 @@ def evaluate(
     common_classes: bool = False,
     on_loaded: Callable[[Examples], None] = lambda examples: None,
     on_progress: Callable[[str], None] = lambda line: None,
-) -> tuple[Examples, list[Answers]]:
-    """The examples, and the answers of each checkpoint in each way of `averaging`, in this order; last those
-    of the `ensemble`, the mean of all checkpoints' probabilities, in each way.
+) -> Evaluation:
+    """Measure checkpoints on labelled faces.
 
-    `data` are (name, path) of data sets (see `load_dataset`), with nothing dropped but what can't be read;
-    `split` is one of `SPLIT_NAMES` in any case, None for the first of test, select, train that the data has.
-    A checkpoint of None is the packaged one. With `common_classes` the answers are restricted to the classes
-    that the data and all checkpoints have (see `load_examples`), and their probabilities made to sum to 1.
+    A sequence is classified at its last frame. Only unreadable images are left out, and CK+48's contempt if
+    the model lacks that class.
 
-    Raises FerBatchError where one of these can't be used: before anything is answered.
+        evaluation = fer_batch.evaluate([("fer2013", "fer2013.parquet")], split="PublicTest")
+        evaluation.results[0].metrics.accuracy
+        evaluation.write("report")
+
+    Args:
+        data: (name, path) of data sets; the names are those of `fer-batch train --data`.
+        split: one of `examples.SPLIT_NAMES` in any case; None for the first of test, select and train that
+            the data has.
+        checkpoints: files or folders of training runs; None is the packaged checkpoint.
+        averaging: any of `AVERAGING`; each gives a result.
+        ensemble: whether to add the mean of all checkpoints' probabilities.
+        common_classes: whether to leave out examples of classes that a checkpoint lacks, and to restrict the
+            predictions to the classes of the data.
+        on_loaded: called with the examples before the first prediction.
+        on_progress: called with a line of text after every few hundred examples.
+
+    Raises FerBatchError if a checkpoint or a data set cannot be used, before the first prediction.
     """
-    split = split_name(split)
+    split = parse_split(split)
     averaging = list(dict.fromkeys(averaging))
     if ensemble and len(checkpoints) < 2:
-        raise ConfigError("--ensemble takes two or more checkpoints: give --checkpoint again for each")
-    names = checkpoint_names(checkpoints)
+        raise ConfigError("--ensemble needs two or more checkpoints: give --checkpoint once for each")
+    names = name_checkpoints(checkpoints)
+    histories = [read_history(path) for path in checkpoints]
     recognizers = [
         {flip: Recognizer(path, flip=flip) for flip in {way == "flip" for way in averaging}}
         for path in checkpoints
     ]
     cards = [next(iter(by_flip.values())).card for by_flip in recognizers]
-    named = [[normalize_label(name) for name in card.classes] for card in cards]
-    shared = [name for name in cards[0].classes if all(normalize_label(name) in has for has in named)]
+    canonical_classes = [[normalize_label(name) for name in card.classes] for card in cards]
+    shared = [
+        name for name in cards[0].classes if all(normalize_label(name) in has for has in canonical_classes)
+    ]
     if ensemble and not common_classes:
-        _check_ensemble(names, named)
+        _check_ensemble(names, canonical_classes)
     examples = load_examples(data, split, shared, common_classes)
     on_loaded(examples)
     used = {normalize_label(name) for name in examples.classes}
-    found: list[Answers] = []
-    for name, by_flip, card in zip(names, recognizers, cards, strict=True):
+    results: list[CheckpointResult] = []
+    for name, by_flip, card, history in zip(names, recognizers, cards, histories, strict=True):
         kept = [
             i for i, label in enumerate(card.classes) if not common_classes or normalize_label(label) in used
         ]
-        facts = {
-            "classes": [card.classes[i] for i in kept],
-            "model_id": card.model_id,
-            "temperature": card.temperature,
-            "without_answer": [label for i, label in enumerate(card.classes) if i not in kept],
-        }
         for way in averaging:
-            told = _telling(on_progress, f"{name}, {way}")
-            probs = [averaged(by_flip[way == "flip"], clips, way, told) for clips in examples.parts]
-            found.append(_answers(examples, name, way, restricted(np.concatenate(probs), kept), facts))
+            probs = np.concatenate(
+                [
+                    predict_averaged(by_flip[way == "flip"], clips, way, _report(on_progress, name, way))
+                    for clips in examples.parts
+                ]
+            )
+            results.append(
+                _measure_result(
+                    examples,
+                    restrict_classes(probs, kept),
+                    [card.classes[i] for i in kept],
+                    checkpoint=name,
+                    averaging=way,
+                    model_id=card.model_id,
+                    temperature=card.temperature,
+                    unused_classes=tuple(label for i, label in enumerate(card.classes) if i not in kept),
+                    members=(),
+                    history=history,
+                )
+            )
     if ensemble:
-        found += [
-            _ensemble(examples, way, [one for one in found if one.averaging == way]) for way in averaging
+        results += [
+            _average_results(examples, way, [result for result in results if result.averaging == way])
+            for way in averaging
         ]
-    return examples, found
+    return Evaluation(examples=examples, results=tuple(results))
 
 
-def checkpoint_names(checkpoints: Sequence[Path | None]) -> list[str]:
-    """A short name for each, no two the same: "default", the name of a training run's folder, or the file's
-    without its suffix. Raises CheckpointError where there is no such checkpoint.
+def name_checkpoints(checkpoints: Sequence[Path | None]) -> list[str]:
+    """Return a short, unique name for each checkpoint.
+
+    The name is "default", that of the training run's folder, or the file's without its suffix. Raises
+    CheckpointError if a checkpoint does not exist.
     """
     names: list[str] = []
-    for given in checkpoints:
-        path = given if given is not None and is_onnx_path(given) else read_card(given)[0]
+    for checkpoint in checkpoints:
+        exported = checkpoint is not None and is_onnx_path(checkpoint)
+        path = checkpoint if checkpoint is not None and exported else read_card(checkpoint)[0]
         name = path.absolute().parent.name if path.name == "model.safetensors" else path.stem
-        if given is None or path.resolve() == DEFAULT_CHECKPOINT.resolve():
+        if checkpoint is None or path.resolve() == DEFAULT_CHECKPOINT.resolve():
             name = "default"
         taken, number, base = {*names, ENSEMBLE}, 1, name or "model"
         while name in taken:
@@ -118,33 +201,34 @@ def checkpoint_names(checkpoints: Sequence[Path | None]) -> list[str]:
     return names
 
 
-def averaged(
+def predict_averaged(
     recognizer: Recognizer,
     clips: Clips,
     averaging: str,
-    on_done: Callable[[int, int], None] = lambda done, count: None,
+    on_progress: Callable[[int, int], None] = lambda done, count: None,
 ) -> np.ndarray:
-    """Probabilities `(N, classes) float32` of each clip at its last frame, the mean over its views.
+    """Return `(N, classes) float32` probabilities of each clip at its last frame, averaged over its views.
 
-    `averaging` is one of `AVERAGING`; the recognizer of "flip" is one that reads the mirror image itself.
+    `averaging` is one of `AVERAGING`. For "flip" the recognizer itself must average over the mirror image.
     """
-    parts = [np.zeros((0, len(recognizer.card.classes)), np.float32)]
-    for first in range(0, len(clips), AT_ONCE):
-        some = clips.take(np.arange(first, min(first + AT_ONCE, len(clips))))
-        views = ten_crops(some.frames) if averaging == "ten-crop" else iter([some.frames])
-        parts.append(mean_of([predict(recognizer, dataclasses.replace(some, frames=view)) for view in views]))
-        on_done(first + len(some), len(clips))
-    return np.concatenate(parts)
+    blocks = [np.zeros((0, len(recognizer.card.classes)), np.float32)]
+    for first in range(0, len(clips), CLIPS_PER_STEP):
+        block = clips.take(np.arange(first, min(first + CLIPS_PER_STEP, len(clips))))
+        views = ten_crops(block.frames) if averaging == "ten-crop" else iter([block.frames])
+        blocks.append(
+            average_probs([predict(recognizer, dataclasses.replace(block, frames=view)) for view in views])
+        )
+        on_progress(first + len(block), len(clips))
+    return np.concatenate(blocks)
 
 
 def predict(recognizer: Recognizer, clips: Clips) -> np.ndarray:
-    """Probabilities `(N, classes) float32` of each clip at its last frame.
+    """Return `(N, classes) float32` probabilities of each clip at its last frame.
 
-    A clip is a track of its own, its frames as far apart as the moments of a window that the model was
-    trained with; so a still is a window of one.
+    Each clip is a track. Its frames are as far apart as the sampled frames of the model's windows. So a still
+    is a window of one frame.
     """
-    lengths = np.diff(clips.starts)
-    tracks = np.repeat(np.arange(len(clips)), lengths)
+    tracks = np.repeat(np.arange(len(clips)), np.diff(clips.starts))
     last = clips.starts[1:] - 1
     wanted = np.zeros(len(clips.frames), bool)
     wanted[last] = True
@@ -152,66 +236,64 @@ def predict(recognizer: Recognizer, clips: Clips) -> np.ndarray:
     return recognizer.predict_tracks(clips.frames, tracks, times, wanted)[last]
 
 
-def mean_of(probs: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of several `(n, C) float32`, of the same shape and type; the mean of equals is exact."""
+def average_probs(probs: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean of several `(n, C) float32` arrays. The mean of equal arrays is exact."""
     return np.stack(probs).mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
-def restricted(probs: np.ndarray, kept: Sequence[int]) -> np.ndarray:
-    """`(n, C) float32` with the classes `kept` alone, in this order, each row made to sum to 1 again; all
-    alike where none of them had any probability.
+def restrict_classes(probs: np.ndarray, kept: Sequence[int]) -> np.ndarray:
+    """Return the columns `kept` of `(n, C) float32` probabilities, with rows scaled to sum 1.
+
+    A row without any probability in these columns becomes uniform.
     """
     if list(kept) == list(range(probs.shape[1])):
         return probs
-    left = probs[:, list(kept)].astype(np.float64)
-    total = left.sum(axis=1, keepdims=True)
-    shares = np.divide(left, total, out=np.full_like(left, 1 / left.shape[1]), where=total > 0)
-    return shares.astype(np.float32)
+    columns = probs[:, list(kept)].astype(np.float64)
+    total = columns.sum(axis=1, keepdims=True)
+    scaled = np.divide(columns, total, out=np.full_like(columns, 1 / columns.shape[1]), where=total > 0)
+    return scaled.astype(np.float32)
 
 
-def matched(classes: Sequence[str], others: Sequence[str]) -> np.ndarray:
-    """`(C,) int64`: where each of `classes` stands among `others`, by any of its names."""
-    place = {normalize_label(name): number for number, name in enumerate(others)}
-    return np.array([place[normalize_label(name)] for name in classes], np.int64)
+def match_classes(classes: Sequence[str], others: Sequence[str]) -> np.ndarray:
+    """Return the index of each of `classes` in `others`, `(C,) int64`. Synonyms are equal."""
+    index = {normalize_label(name): number for number, name in enumerate(others)}
+    return np.array([index[normalize_label(name)] for name in classes], np.int64)
 
 
-def _answers(
-    examples: Examples, checkpoint: str, averaging: str, probs: np.ndarray, facts: dict[str, Any]
-) -> Answers:
-    labels = matched(examples.classes, facts["classes"])[examples.labels]
-    figures = {
-        **measure(probs, labels, facts["classes"]),
-        "data": examples.data,
-        "left_out": examples.left_out,
-        "split": examples.split,
-        "averaging": averaging,
-        "flip": averaging != "none",
-        **facts,
-    }
-    return Answers(checkpoint=checkpoint, averaging=averaging, probs=probs, labels=labels, figures=figures)
+def _measure_result(
+    examples: Examples, probs: np.ndarray, classes: Sequence[str], **facts: Any
+) -> CheckpointResult:
+    labels = match_classes(examples.classes, classes)[examples.labels]
+    return CheckpointResult(metrics=measure(probs, labels, classes), probs=probs, labels=labels, **facts)
 
 
-def _ensemble(examples: Examples, averaging: str, members: Sequence[Answers]) -> Answers:
-    classes = members[0].figures["classes"]
-    probs = [one.probs[:, matched(classes, one.figures["classes"])] for one in members]
-    facts = {
-        "classes": classes,
-        "model_id": f"{ENSEMBLE} of {len(members)}",
-        "members": [one.figures["model_id"] for one in members],
-        "temperature": None,
-        "without_answer": [],
-    }
-    return _answers(examples, ENSEMBLE, averaging, mean_of(probs), facts)
+def _average_results(
+    examples: Examples, averaging: str, members: Sequence[CheckpointResult]
+) -> CheckpointResult:
+    classes = members[0].metrics.classes
+    probs = [member.probs[:, match_classes(classes, member.metrics.classes)] for member in members]
+    return _measure_result(
+        examples,
+        average_probs(probs),
+        classes,
+        checkpoint=ENSEMBLE,
+        averaging=averaging,
+        model_id=f"{ENSEMBLE} of {len(members)}",
+        temperature=None,
+        unused_classes=(),
+        members=tuple(member.model_id for member in members),
+        history=None,
+    )
 
 
-def _telling(on_progress: Callable[[str], None], what: str) -> Callable[[int, int], None]:
-    return lambda done, count: on_progress(f"{what}: {done:,} of {count:,}")
+def _report(on_progress: Callable[[str], None], name: str, averaging: str) -> Callable[[int, int], None]:
+    return lambda done, count: on_progress(f"{name}, {averaging}: {done:,} of {count:,}")
 
 
 def _check_ensemble(names: Sequence[str], classes: Sequence[Sequence[str]]) -> None:
-    for name, has in zip(names[1:], classes[1:], strict=True):
-        if set(has) != set(classes[0]):
+    for name, own in zip(names[1:], classes[1:], strict=True):
+        if set(own) != set(classes[0]):
             raise ConfigError(
-                f"--ensemble takes checkpoints of the same classes: {names[0]} has {', '.join(classes[0])}, "
-                f"{name} has {', '.join(has)}; give --common-classes to answer only what all have"
+                f"--ensemble needs checkpoints of the same classes: {names[0]} has {', '.join(classes[0])}, "
+                f"{name} has {', '.join(own)}; give --common-classes to use only the classes that all have"
             )

@@ -62,7 +62,7 @@ def train_and_measure(config: TrainConfig, data: Clips) -> dict[str, Any]:
     selection = data.take(data.splits == "select")
     logits = predict_log_probs(model, selection.frames[selection.starts[1:] - 1][:, None], device)
     probs = torch.from_numpy(logits).double().softmax(dim=1).numpy()
-    return {**measure(probs, selection.labels, data.classes), "seconds": seconds}
+    return {**measure(probs, selection.labels, data.classes).to_dict(), "seconds": seconds}
 
 
 def table_of(results: dict[str, dict[str, Any]]) -> Table:

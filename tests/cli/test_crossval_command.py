@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from fer_batch.cli.main import main
-from fer_batch.evaluation.crossval.crossval import CLASSES, RECIPE
-from fer_batch.evaluation.crossval.folds import read_folds
+from fer_batch.evaluation.crossval.crossval import CK48_CLASSES as CLASSES
+from fer_batch.evaluation.crossval.crossval import CK48_RECIPE as RECIPE
+from fer_batch.evaluation.crossval.folds import read_frozen_folds as read_folds
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.schema import EMOTIONS
@@ -71,7 +72,7 @@ def test_figures_come_to_the_screen_and_into_the_folder(
     ]
     assert crossval(*words) == 0
     said = capsys.readouterr()
-    assert "data: 116 of the folds' subjects are not there\n" in said.err
+    assert "data: 116 subjects of the folds are missing\n" in said.err
     assert "fold 1 of 10: 2 sequences, CNN " in said.err
     assert "fold 5 of 10: 2 sequences, CNN " in said.err
     assert said.err.count("\n") == 3
@@ -92,7 +93,7 @@ def test_figures_come_to_the_screen_and_into_the_folder(
     assert crossval(*words) == 0
     assert capsys.readouterr() == said  # the seconds are those of the first time
     assert crossval(*words, "--seed", 4) == 2
-    assert capsys.readouterr().err.endswith("(seed was 3, is 4): name another --out\n")
+    assert capsys.readouterr().err.endswith("(seed was 3, is 4): give another --out\n")
 
 
 RECIPE_FILE = """
@@ -173,22 +174,22 @@ def test_what_was_killed_goes_on_with_the_folds_that_are_left(
         (["--data", "ck48=ck48", "--data", "ck48=ck48"], "give --data ck48=PATH, and no other"),
         (["--data", "ck48=strangers"], "2 of the data's subjects are in no fold"),
         (["--data", "ck48=ck48", "--init", "no.safetensors"], "no.safetensors"),
-        (["--data", "ck48=ck48", "--epochs", "0"], "--epochs is 0"),
+        (["--data", "ck48=ck48", "--epochs", "0"], "--epochs must be a whole number from 1, got 0"),
         (["--data", "ck48=ck48", "--epochs", "many"], "--epochs"),
         (["--data", "ck48=ck48", "--seed", "-1"], "--seed is -1"),
-        (["--data", "ck48=ck48", "--folds", "1"], "--folds is 1"),
+        (["--data", "ck48=ck48", "--folds", "1"], "--folds must be a whole number from 2, got 1"),
         (["--data", "ck48=ck48", "--folds", "3"], "2 people or different images, fewer than --folds 3"),
         (["--data", "ck48=ck48", "--folds", "2", "--test-share", "0.3"], "not allowed with argument --folds"),
-        (["--data", "ck48=ck48", "--test-share", "1.5"], "--test-share is 1.5"),
+        (["--data", "ck48=ck48", "--test-share", "1.5"], "--test-share must be between 0 and 1, got 1.5"),
         (["--data", "ck48=ck48", "--test-share", "0.1"], "--test-share 0.1 of the 4 examples is none"),
-        (["--data", "ck48=ck48", "--repeats", "0"], "--repeats is 0"),
-        (["--data", "ck48=ck48", "--parallel", "0"], "--parallel is 0"),
+        (["--data", "ck48=ck48", "--repeats", "0"], "--repeats must be a whole number from 1, got 0"),
+        (["--data", "ck48=ck48", "--parallel", "0"], "--parallel must be a whole number from 1, got 0"),
         (["--data", "ck48=ck48", "--by", "luck"], "--by"),
         (["--data", "ck48=ck48", "--recipe", "theirs"], "--recipe must be one of default, cnn-bilstm-fer6"),
         (["--data", "ck48=ck48", "--recipe", "no.toml"], "--recipe: cannot read no.toml as a .toml file"),
         (
             ["--data", "ck48=ck48", "--recipe", "cnn4-fer2013"],
-            "nothing of the class angry, disgust, fear, neu",
+            "no examples of the class angry, disgust, fear, n",
         ),
         (["--data", "ck48=ck48", "--out", "tiny.json"], "tiny.json is a file; --out needs a folder"),
     ],

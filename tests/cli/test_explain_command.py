@@ -66,8 +66,8 @@ def test_videos_and_pictures_get_theirs_and_what_fails_is_told(
     assert "5 frames, sum off by" in lines[1]
     assert last == f"{out / 'explain.json'}, maps.npz beside it"
     *_, late, unknown, gone = said.err.splitlines()  # told at the end
-    assert late == f"{video} has no moment 77 s: it ends at 1.60 s"
-    assert unknown.startswith(f"{bad} is no picture (.bmp, ") and "no video that can be read" in unknown
+    assert late == f"{video} has no frame at 77 s: it ends at 1.60 s"
+    assert unknown.startswith(f"{bad} is not a picture (.bmp, ") and "not a readable video" in unknown
     assert gone == f"{tmp_path / 'gone.png'} does not exist"
     assert sorted(path.name for path in out.iterdir()) == sorted([*pictures, "explain.json", "maps.npz"])
     for name in pictures:
@@ -127,15 +127,15 @@ def test_emotions_and_methods_are_chosen_and_names_stay_apart(tmp_path: Path, ch
         (["face.png", "--out", "face.png/why"], "face.png is a file"),
         (["none.png"], "none.png does not exist"),
         (["empty"], "empty holds no pictures and no videos"),
-        (["notes.txt"], "notes.txt is no picture"),
-        (["broken.png", "none.png"], "broken.png is no picture that can be read; none.png does not exist"),
-        (["grey.png"], "no face was found; give --whole"),
-        (["face.png", "--emotion", "bored"], "--emotion is bored; allowed is happy, sad, surprise, or all"),
+        (["notes.txt"], "notes.txt is not a picture"),
+        (["broken.png", "none.png"], "broken.png is not a readable picture; none.png does not exist"),
+        (["grey.png"], "has no detectable face; give --whole"),
+        (["face.png", "--emotion", "bored"], "--emotion must be one of happy, sad, surprise, all, got bored"),
         (["face.png", "--method", "lime"], "lime"),
         (["face.png", "--at", "1"], "no video among the inputs"),
         (["face.png", "--at", "-1"], "--at is -1; allowed are seconds from 0"),
         (["face.png", "--at", "nan"], "--at is nan"),
-        (["face.png", "--checkpoint", "model.onnx"], "model.onnx has no gradients: name the .safetensors"),
+        (["face.png", "--checkpoint", "model.onnx"], "model.onnx has no gradients: give the .safetensors"),
         (["face.png", "--checkpoint", "notes.txt"], "notes.txt is not a checkpoint"),
     ],
 )

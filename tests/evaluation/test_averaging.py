@@ -1,4 +1,4 @@
-"""Ten crops: where they are cut, how they are stretched, and their mirror images."""
+"""The ten crops of a face: their positions, their scaling, and their mirror images."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,11 @@ from fer_batch.evaluation.averaging import ten_crops
 from tests.evaluation.faces import images
 
 
-def test_of_no_faces_there_are_ten_empty_views() -> None:
+def test_no_faces_have_ten_empty_views() -> None:
     assert [view.shape for view in ten_crops(images(0))] == [(0, 48, 48)] * 10
 
 
-def test_views_are_corners_and_the_centre_with_their_mirror_images() -> None:
+def test_views_are_corners_and_centre_with_mirror_images() -> None:
     faces = images(3)
     views = list(ten_crops(faces))
     assert {(view.shape, view.dtype) for view in views} == {((3, 48, 48), np.dtype(np.uint8))}
@@ -27,6 +27,6 @@ def test_views_are_corners_and_the_centre_with_their_mirror_images() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 1, 128, 255])
-def test_views_of_a_blank_face_are_the_face(value: int) -> None:
+def test_views_of_a_blank_face_equal_the_face(value: int) -> None:
     blank = np.full((1, 48, 48), value, np.uint8)
     assert all(np.array_equal(view, blank) for view in ten_crops(blank))

@@ -1,4 +1,4 @@
-"""The learning curves of a run: both axes, whatever of its history is there."""
+"""The history of a training run, and its learning curves, also with missing values."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from fer_batch.errors import CheckpointError, InputError
-from fer_batch.evaluation.curves import chosen_epoch, curves_plot, history_of, learning_curves
+from fer_batch.evaluation.curves import find_selected_epoch, learning_curves, plot_curves, read_history
 from tests.evaluation.faces import tiny
 
 HISTORY: list[dict[str, Any]] = [
@@ -22,8 +22,8 @@ HISTORY: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def drawn(axes: Axes) -> dict[str, list[list[tuple[float, float]]]]:
-    """The lines of a plot by colour, first those with a name."""
+def read_lines(axes: Axes) -> dict[str, list[list[tuple[float, float]]]]:
+    """Return the points of the lines with markers, by the label of their colour."""
     lines: dict[str, list[list[tuple[float, float]]]] = {}
     names: dict[str, str] = {}
     for line in axes.lines:
@@ -34,20 +34,20 @@ def drawn(axes: Axes) -> dict[str, list[list[tuple[float, float]]]]:
     return lines
 
 
-def test_without_epochs_the_axes_are_empty() -> None:
-    figure = curves_plot([])
+def test_no_epochs_give_empty_axes() -> None:
+    figure = plot_curves([])
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy"]
     assert not any(axes.lines for axes in figure.axes)
     assert learning_curves([])[1:4] == b"PNG"
 
 
-def test_what_there_is_is_drawn_each_phase_apart() -> None:
-    loss, accuracy = curves_plot(HISTORY, {"accuracy": 0.5, "macro_f1": 0.4, "n": 3}).axes
-    assert drawn(loss) == {
+def test_each_phase_is_a_line_without_missing_values() -> None:
+    loss, accuracy = plot_curves(HISTORY, {"accuracy": 0.5, "macro_f1": 0.4, "n": 3}).axes
+    assert read_lines(loss) == {
         "training": [[(1, 2.0), (2, 1.5)], [(3, 0.9)]],
         "selection": [[(2, 1.4)], [(3, 1.3)]],
     }
-    assert drawn(accuracy) == {
+    assert read_lines(accuracy) == {
         "training, as augmented": [[(2, 0.6)]],
         "selection": [[(1, 0.3), (2, 0.5)], [(3, 0.4)]],
         "selection, macro-F1": [[(1, 0.2), (2, 0.4)], [(3, 0.3)]],
@@ -58,10 +58,10 @@ def test_what_there_is_is_drawn_each_phase_apart() -> None:
         assert "chosen, epoch 2" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
-def test_older_histories_and_single_epochs_are_drawn() -> None:
-    loss, accuracy = curves_plot([{"epoch": 1, "phase": "stills", "loss": 2.0, "accuracy": 0.3}]).axes
-    assert drawn(loss) == {"training": [[(1, 2.0)]]}
-    assert drawn(accuracy) == {"selection": [[(1, 0.3)]]}
+def test_older_histories_and_single_epochs_are_plotted() -> None:
+    loss, accuracy = plot_curves([{"epoch": 1, "phase": "stills", "loss": 2.0, "accuracy": 0.3}]).axes
+    assert read_lines(loss) == {"training": [[(1, 2.0)]]}
+    assert read_lines(accuracy) == {"selection": [[(1, 0.3)]]}
     assert not loss.texts
 
 
@@ -76,32 +76,32 @@ def test_older_histories_and_single_epochs_are_drawn() -> None:
         ([0.5, 0.5], 0.5, 2),  # without it the last
     ],
 )
-def test_the_epoch_that_was_chosen(accuracies: list[float], chosen: float, epoch: int | None) -> None:
+def test_selected_epoch_is_found(accuracies: list[float], chosen: float, epoch: int | None) -> None:
     history = [{"epoch": i, "accuracy": a, "macro_f1": 0.25} for i, a in enumerate(accuracies, 1)]
-    assert chosen_epoch(history, {"accuracy": chosen, "macro_f1": 0.25}) == epoch
-    assert chosen_epoch(history, {}) is None
+    assert find_selected_epoch(history, {"accuracy": chosen, "macro_f1": 0.25}) == epoch
+    assert find_selected_epoch(history, {}) is None
 
 
-def test_a_history_is_found_beside_its_checkpoint(tmp_path: Path) -> None:
+def test_history_is_found_beside_its_checkpoint(tmp_path: Path) -> None:
     tiny(tmp_path / "run" / "model.safetensors", "a", "b")
-    assert history_of(None) is None
-    assert history_of(tmp_path / "run") is None
+    assert read_history(None) is None
+    assert read_history(tmp_path / "run") is None
     (tmp_path / "run" / "history.json").write_text(json.dumps(HISTORY))
-    found = history_of(tmp_path / "run" / "model.safetensors")
-    assert found is not None
-    assert found.epochs == [HISTORY[0] | {"train_accuracy": None}, *HISTORY[1:]]
-    assert found.selection == {}
+    history = read_history(tmp_path / "run" / "model.safetensors")
+    assert history is not None
+    assert history.epochs == [HISTORY[0] | {"train_accuracy": None}, *HISTORY[1:]]
+    assert history.selection == {}
     with pytest.raises(CheckpointError, match="nowhere"):
-        history_of(tmp_path / "nowhere")
+        read_history(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
     "text", ["", "{}x", "3", "[1]", '[{"epoch": 1}]', '[{"epoch": "1", "phase": "stills"}]']
 )
-def test_another_file_of_that_name_is_refused(tmp_path: Path, text: str) -> None:
+def test_invalid_history_is_refused(tmp_path: Path, text: str) -> None:
     tiny(tmp_path / "model.safetensors", "a", "b")
     (tmp_path / "history.json").write_text(text)
     with pytest.raises(
         InputError, match=r"history\.json is not the history of a training run: .*; move it away"
     ):
-        history_of(tmp_path)
+        read_history(tmp_path)

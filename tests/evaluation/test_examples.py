@@ -1,4 +1,4 @@
-"""What checkpoints are tried on: the right rows of a data set, their classes matched by name."""
+"""Examples of an evaluation: the split, the left-out rows, and classes matched by name."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.errors import ConfigError, InputError
-from fer_batch.evaluation.examples import load_examples, split_name
+from fer_batch.evaluation.examples import load_examples, parse_split
 from fer_batch.schema import EMOTIONS
 from tests.evaluation.faces import ck48, fer2013, folder, images, png
 
@@ -27,14 +27,16 @@ from tests.evaluation.faces import ck48, fer2013, folder, images, png
         ("TEST", "test"),
     ],
 )
-def test_a_split_has_two_names(given: str | None, name: str | None) -> None:
-    assert split_name(given) == name
+def test_splits_have_two_names(given: str | None, name: str | None) -> None:
+    assert parse_split(given) == name
 
 
 @pytest.mark.parametrize("given", ["", "dev", "test "])
-def test_other_splits_are_refused_with_those_allowed(given: str) -> None:
-    with pytest.raises(ConfigError, match=rf"--split is {given}; allowed is Training, .*PrivateTest.* test"):
-        split_name(given)
+def test_unknown_splits_are_refused(given: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"--split must be one of Training, .*PrivateTest.* test, got '{given}'"
+    ):
+        parse_split(given)
 
 
 @pytest.mark.parametrize(
@@ -47,15 +49,15 @@ def test_other_splits_are_refused_with_those_allowed(given: str) -> None:
         ({"Training": 40}, "train", "train", 40),
     ],
 )
-def test_the_split_that_is_evaluated(
+def test_default_split_is_the_first_that_exists(
     tmp_path: Path, usages: dict[str, int], given: str | None, split: str, count: int
 ) -> None:
     examples = load_examples([fer2013(tmp_path / "faces.parquet", **usages)], given, EMOTIONS)
     assert (examples.split, len(examples.labels)) == (split, count)
-    assert [part["n"] for part in examples.data] == [count]
+    assert [part.n for part in examples.data] == [count]
 
 
-def test_identical_and_blank_faces_are_evaluated_as_they_are(tmp_path: Path) -> None:
+def test_identical_and_blank_faces_are_kept(tmp_path: Path) -> None:
     one = png(images(1)[0])
     columns = {"image_png": [one, one, png(np.zeros((48, 48), np.uint8))], "label_name": ["sad"] * 3}
     pq.write_table(
@@ -65,60 +67,60 @@ def test_identical_and_blank_faces_are_evaluated_as_they_are(tmp_path: Path) -> 
     assert len(examples.labels) == 2
 
 
-def test_labels_are_matched_by_name_to_the_classes_of_the_model(tmp_path: Path) -> None:
+def test_labels_are_matched_by_name(tmp_path: Path) -> None:
     classes = ("surprise", "bored", "happy")
     examples = load_examples([folder(tmp_path / "own", "happy", "bored", "bored")], None, classes)
     assert sorted(examples.labels.tolist()) == [1, 1, 2]
     assert [len(part) for part in examples.parts] == [3]
 
 
-def test_data_sets_are_evaluated_as_one(tmp_path: Path) -> None:
+def test_data_sets_are_joined(tmp_path: Path) -> None:
     data = [fer2013(tmp_path / "f.parquet", Training=4), folder(tmp_path / "own", "sad", "happy")]
     examples = load_examples(data, None, EMOTIONS)
-    assert [part["n"] for part in examples.data] == [4, 2]
+    assert [part.n for part in examples.data] == [4, 2]
     assert sorted(examples.labels.tolist()) == [0, 1, 2, 3, 3, 5]
 
 
-def lacks_the_split(folder_: Path) -> tuple[list[tuple[str, str]], str | None, str]:
+def missing_split(folder_: Path) -> tuple[list[tuple[str, str]], str | None, str]:
     return [fer2013(folder_ / "f.parquet", Training=3, PublicTest=2)], "test", "select (2), train (3)"
 
 
-def one_lacks_the_split(folder_: Path) -> tuple[list[tuple[str, str]], str | None, str]:
+def missing_split_in_one(folder_: Path) -> tuple[list[tuple[str, str]], str | None, str]:
     data = [fer2013(folder_ / "f.parquet", PrivateTest=3), folder(folder_ / "own", "sad")]
-    return data, None, f"folder={folder_ / 'own'} has nothing in the split test; it has train (1)"
+    return data, None, f"folder={folder_ / 'own'} has no examples in the split test; it has train (1)"
 
 
 def unknown_class(folder_: Path) -> tuple[list[tuple[str, str]], str | None, str]:
     return [folder(folder_ / "own", "happy", "bored")], None, "bored"
 
 
-@pytest.mark.parametrize("case", [lacks_the_split, one_lacks_the_split, unknown_class])
-def test_data_that_does_not_fit_is_named(tmp_path: Path, case: Any) -> None:
-    data, split, said = case(tmp_path)
+@pytest.mark.parametrize("case", [missing_split, missing_split_in_one, unknown_class])
+def test_unsuitable_data_is_named(tmp_path: Path, case: Any) -> None:
+    data, split, message = case(tmp_path)
     with pytest.raises(InputError) as caught:
         load_examples(data, split, EMOTIONS)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_foreign_class_can_be_left_out_with_the_classes_in_common(tmp_path: Path) -> None:
+def test_unknown_class_is_left_out_with_common_classes(tmp_path: Path) -> None:
     data = [folder(tmp_path / "own", "happy", "bored", "happiness", "anger", "bored")]
-    with pytest.raises(InputError, match=r"lacks: bored; allowed are .*--common-classes"):
+    with pytest.raises(InputError, match=r"not all checkpoints have: bored; allowed are .*--common-classes"):
         load_examples(data, None, EMOTIONS)
     examples = load_examples(data, None, ("sad", "Happiness", "angry"), common_classes=True)
     assert examples.classes == ("Happiness", "angry")
     assert sorted(examples.labels.tolist()) == [0, 0, 1]
     assert examples.left_out == {"bored": 2}
-    assert [part["n"] for part in examples.data] == [3]
+    assert [part.n for part in examples.data] == [3]
     assert [len(part) for part in examples.parts] == [3]
     labels = [["angry", "bored", "happy"][part] for part in examples.parts[0].labels]
     assert [examples.classes[i].lower()[:4] for i in examples.labels] == [label[:4] for label in labels]
-    (places,) = examples.places
-    assert len(set(places.tolist())) == 3
-    assert set(places.tolist()) < set(range(5))
+    (indices,) = examples.indices
+    assert len(set(indices.tolist())) == 3
+    assert set(indices.tolist()) < set(range(5))
 
 
 @pytest.mark.parametrize(
-    ("classes", "common", "kept", "left_out", "said"),
+    ("classes", "common", "kept", "left_out", "reasons"),
     [
         (EMOTIONS, False, [0, 3], {}, {"contempt_left_out": 1}),
         (EMOTIONS, True, [0, 1], {"contempt": 1}, {}),
@@ -126,42 +128,42 @@ def test_a_foreign_class_can_be_left_out_with_the_classes_in_common(tmp_path: Pa
         (("contempt", "happy", "neutral"), True, [0, 1], {"angry": 1}, {}),
     ],
 )
-def test_contempt_is_what_the_model_makes_of_it(
+def test_contempt_is_kept_only_for_models_that_have_it(
     tmp_path: Path,
     classes: tuple[str, ...],
     common: bool,
     kept: list[int],
     left_out: dict[str, int],
-    said: dict[str, int],
+    reasons: dict[str, int],
 ) -> None:
     data = [ck48(tmp_path / "ck", S1_001="anger", S2_001="contempt", S3_001="happy")]
     examples = load_examples(data, None, classes, common)
     assert sorted(examples.labels.tolist()) == kept
     assert examples.left_out == left_out
-    assert [part["left_out"] for part in examples.data] == [said]
+    assert [part.left_out for part in examples.data] == [reasons]
 
 
 @pytest.mark.parametrize(
-    ("classes", "said"),
+    ("classes", "message"),
     [
-        (("sad", "fear"), r"of the data's \(bored, happy\) the checkpoint, or all of several, has none"),
-        (("happy", "fear"), "has happy$"),
+        (("sad", "fear"), "the data has bored, happy, and of these all checkpoints have none"),
+        (("happy", "fear"), "have happy$"),
     ],
 )
-def test_fewer_than_two_classes_in_common_are_none(
-    tmp_path: Path, classes: tuple[str, ...], said: str
+def test_fewer_than_two_common_classes_are_refused(
+    tmp_path: Path, classes: tuple[str, ...], message: str
 ) -> None:
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load_examples([folder(tmp_path / "own", "happy", "bored")], None, classes, common_classes=True)
 
 
-def test_a_split_without_any_of_the_classes_in_common_is_named(tmp_path: Path) -> None:
+def test_split_without_common_classes_is_refused(tmp_path: Path) -> None:
     data = [fer2013(tmp_path / "f.parquet", Training=6, PublicTest=1)]  # the seventh: surprise
-    with pytest.raises(InputError, match=r"the split select has nothing of .*\(sad, angry\)"):
+    with pytest.raises(InputError, match=r"the split select has no examples of .*\(sad, angry\)"):
         load_examples(data, "select", ("sad", "angry"), common_classes=True)
 
 
-def test_who_is_not_known_is_somebody_else(tmp_path: Path) -> None:
+def test_unknown_subjects_differ(tmp_path: Path) -> None:
     data = [
         ck48(tmp_path / "ck", S1_001="anger", S1_002="happy", S2_001="happy"),
         folder(tmp_path / "own", "happy", "sad"),

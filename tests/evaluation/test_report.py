@@ -1,4 +1,4 @@
-"""The files of an evaluation: figures as JSON and CSV, plots that can be printed."""
+"""The files of an evaluation: JSON, CSV, and plots in print quality."""
 
 import csv
 import dataclasses
@@ -13,17 +13,17 @@ from PIL import Image
 from fer_batch.errors import OutputError
 from fer_batch.evaluation.compare import compare
 from fer_batch.evaluation.curves import History
-from fer_batch.evaluation.evaluate import Answers
-from fer_batch.evaluation.examples import Examples
+from fer_batch.evaluation.evaluate import CheckpointResult, Evaluation
+from fer_batch.evaluation.examples import DataPart, Examples
 from fer_batch.evaluation.metrics import measure
-from fer_batch.evaluation.pictures import (
-    comparison_plot,
-    confusion_plot,
-    faces_plot,
-    per_class_plot,
-    reliability_plot,
+from fer_batch.evaluation.plots import (
+    plot_class_scores,
+    plot_comparison,
+    plot_confusion,
+    plot_faces,
+    plot_reliability,
 )
-from fer_batch.evaluation.report import write_comparison, write_report
+from fer_batch.evaluation.report import write_comparison, write_evaluation, write_report
 from fer_batch.plotting import render_figure
 from tests.evaluation.faces import clips, images
 
@@ -35,64 +35,90 @@ FILES = [
 ]  # fmt: skip
 
 
-def answered(*classes: str, count: int = 40, seed: int = 0) -> tuple[Examples, Answers]:
-    """Answers at random to two data sets; the last class has no examples."""
-    random = np.random.default_rng(0)
-    labels = random.integers(0, max(1, len(classes) - 1), count)
-    probs = np.random.default_rng(seed).dirichlet(np.ones(len(classes)), count).astype(np.float32)
+def make_examples(*classes: str, count: int = 40) -> Examples:
+    """Return examples of two data sets; the last class has none."""
     parts = [clips(*[2] * (count // 2)), clips(*[1] * (count - count // 2))]
-    examples = Examples(
+    return Examples(
         parts=parts,
-        labels=labels,
+        labels=np.random.default_rng(0).integers(0, max(1, len(classes) - 1), count),
         classes=classes,
-        places=[np.arange(len(parts[0])) * 3, np.arange(len(parts[1]))],
+        indices=[np.arange(len(parts[0])) * 3, np.arange(len(parts[1]))],
         split="test",
-        data=[{"name": name, "n": len(part)} for name, part in zip("ab", parts, strict=True)],
+        data=[
+            DataPart(name=n, path=n, n=len(part), left_out={}) for n, part in zip("ab", parts, strict=True)
+        ],
         left_out={},
     )
-    figures = measure(probs, labels, classes) | {"model_id": f"model {seed}"}
-    answers = Answers(checkpoint=f"run {seed}", averaging="flip", probs=probs, labels=labels, figures=figures)
-    return examples, answers
 
 
-def rows(path: Path) -> list[list[str]]:
+def make_result(examples: Examples, seed: int = 0) -> CheckpointResult:
+    """Return random predictions."""
+    width, labels = len(examples.classes), examples.labels
+    probs = np.random.default_rng(seed).dirichlet(np.ones(width), len(labels)).astype(np.float32)
+    return CheckpointResult(
+        checkpoint=f"run {seed}",
+        averaging="flip",
+        model_id=f"model {seed}",
+        metrics=measure(probs, labels, examples.classes),
+        temperature=1.0,
+        unused_classes=(),
+        members=(),
+        history=None,
+        probs=probs,
+        labels=labels,
+    )
+
+
+def make_evaluation(*classes: str, count: int = 40, results: int = 1) -> Evaluation:
+    examples = make_examples(*classes, count=count)
+    return Evaluation(
+        examples=examples, results=tuple(make_result(examples, seed) for seed in range(results))
+    )
+
+
+def write_first(out: Path, evaluation: Evaluation, *, samples: bool = True) -> None:
+    write_report(out, evaluation.examples, evaluation.results[0], samples=samples)
+
+
+def read_rows(path: Path) -> list[list[str]]:
     return list(csv.reader(path.read_text().splitlines()))
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_every_file_says_the_same(tmp_path: Path, count: int) -> None:
-    examples, answers = answered("calm", 'say "hi", you', "empty", count=count)
-    found = answers.figures
+def test_all_files_hold_the_same_metrics(tmp_path: Path, count: int) -> None:
+    evaluation = make_evaluation("calm", 'say "hi", you', "empty", count=count)
     out = tmp_path / "deep" / "report"
-    write_report(out, examples, answers)
+    evaluation.write(out)
+    metrics = evaluation.results[0].metrics
     assert sorted(p.name for p in out.iterdir()) == FILES
-    assert json.loads((out / "metrics.json").read_text()) == found
-    header, *table = rows(out / "confusion.csv")
-    assert header == ["true", *found["classes"]]
-    assert [row[0] for row in table] == found["classes"]
-    assert [[int(v) for v in row[1:]] for row in table] == found["confusion"]
-    _, *shares = rows(out / "confusion_normalized.csv")
-    for counts, row in zip(found["confusion"], shares, strict=True):
+    record = json.loads((out / "metrics.json").read_text())
+    assert record == {**evaluation.results[0].to_dict(), **evaluation.examples.to_dict()}
+    header, *table = read_rows(out / "confusion.csv")
+    assert header == ["true", *metrics.classes]
+    assert [row[0] for row in table] == list(metrics.classes)
+    assert [[int(v) for v in row[1:]] for row in table] == metrics.confusion.tolist()
+    _, *shares = read_rows(out / "confusion_normalized.csv")
+    for counts, row in zip(metrics.confusion, shares, strict=True):
         assert [float(v) for v in row[1:]] == pytest.approx([v / max(sum(counts), 1) for v in counts])
-    header, *scores = rows(out / "per_class.csv")
+    header, *scores = read_rows(out / "per_class.csv")
     assert header == ["class", "precision", "recall", "f1", "support"]
     for name, *values in scores:
-        assert [float(v) for v in values] == list(found["per_class"][name].values())
+        assert [float(v) for v in values] == list(vars(metrics.per_class[name]).values())
 
 
 @pytest.mark.parametrize(
     "classes", [("a", "b"), ("cost in $", "$x^", "a_b", "<i>"), [f"class {i}" for i in range(40)]]
 )
-def test_plots_are_pictures_of_300_dots_an_inch(classes: list[str]) -> None:
-    examples, answers = answered(*classes)
-    found = answers.figures
-    compared = compare(examples, [answers] * 2)
+def test_plots_have_300_dots_per_inch(classes: list[str]) -> None:
+    evaluation = make_evaluation(*classes, results=2)
+    metrics = evaluation.results[0].metrics
+    comparison = compare(evaluation)
     for figure in (
-        confusion_plot(np.array(found["confusion"]), found["classes"]),
-        reliability_plot(found),
-        per_class_plot(found),
-        faces_plot(images(7), [(classes[0], classes[1], 0.5)] * 7, "$faces^"),
-        comparison_plot(compared | {"classes": compared["classes"][:6]}),
+        plot_confusion(metrics.confusion, metrics.classes),
+        plot_reliability(metrics),
+        plot_class_scores(metrics),
+        plot_faces(images(7), [(classes[0], classes[1], 0.5)] * 7, "$faces^"),
+        plot_comparison(dataclasses.replace(comparison, classes=comparison.classes[:6])),
     ):
         with Image.open(io.BytesIO(render_figure(figure))) as image:
             assert image.format == "PNG"
@@ -100,20 +126,20 @@ def test_plots_are_pictures_of_300_dots_an_inch(classes: list[str]) -> None:
             assert 800 < min(image.size) <= max(image.size) < 8000
 
 
-def test_bars_are_labelled_with_their_class_support_and_value() -> None:
-    _, answers = answered("calm", "wild", "empty")
-    (axes,) = per_class_plot(answers.figures).axes
-    scores = answers.figures["per_class"]
+def test_bars_are_labelled_with_class_support_and_value() -> None:
+    metrics = make_evaluation("calm", "wild", "empty").results[0].metrics
+    (axes,) = plot_class_scores(metrics).axes
+    scores = metrics.per_class
     assert [label.get_text() for label in axes.get_xticklabels()] == [
-        f"{name}\nn = {one['support']}" for name, one in scores.items()
+        f"{name}\nn = {one.support}" for name, one in scores.items()
     ]
-    values = [f"{one[key]:.2f}" for key in ("precision", "recall", "f1") for one in scores.values()]
+    values = [f"{getattr(one, key):.2f}" for key in ("precision", "recall", "f1") for one in scores.values()]
     assert [text.get_text() for text in axes.texts] == values
 
 
-def test_faces_are_under_their_true_and_predicted_class() -> None:
-    assert not faces_plot(images(0), [], "none").axes[0].images
-    (axes,) = faces_plot(images(7), [("a" * 20, "happy", 0.956)] * 7, "seven").axes
+def test_faces_stand_below_their_true_and_predicted_class() -> None:
+    assert not plot_faces(images(0), [], "none").axes[0].images
+    (axes,) = plot_faces(images(7), [("a" * 20, "happy", 0.956)] * 7, "seven").axes
     assert [text.get_text() for text in axes.texts] == [f"{'a' * 13}… → happy\n0.96"] * 7
     for shown, text, face in zip(axes.images, axes.texts, images(7), strict=True):
         assert np.array_equal(shown.get_array(), face)
@@ -123,95 +149,101 @@ def test_faces_are_under_their_true_and_predicted_class() -> None:
         assert text.get_position()[1] < top
 
 
-def test_mistakes_are_those_in_order_of_their_confidence(tmp_path: Path) -> None:
-    examples, answers = answered("calm", "wild", "empty")
-    write_report(tmp_path, examples, answers, samples=False)
-    header, *table = rows(tmp_path / "mistakes.csv")
+def test_mistakes_are_ordered_by_confidence(tmp_path: Path) -> None:
+    evaluation = make_evaluation("calm", "wild", "empty")
+    (result,) = evaluation.results
+    write_first(tmp_path, evaluation, samples=False)
+    header, *table = read_rows(tmp_path / "mistakes.csv")
     assert header == ["data", "index", "true", "predicted", "confidence", "true_probability"]
-    assert len(table) == round((1 - answers.figures["accuracy"]) * 40)
+    assert len(table) == round((1 - result.metrics.accuracy) * 40)
     confidences = [float(row[4]) for row in table]
     assert confidences == sorted(confidences, reverse=True)
     for data, index, true, predicted, confidence, true_probability in table:
         place = int(index) // 3 if data == "a" else 20 + int(index)
-        probs = dict(zip(answers.figures["classes"], answers.probs[place], strict=True))
+        probs = dict(zip(result.metrics.classes, result.probs[place], strict=True))
         assert true != predicted
-        assert true == answers.figures["classes"][answers.labels[place]]
+        assert true == result.metrics.classes[result.labels[place]]
         assert [float(confidence), float(true_probability)] == pytest.approx(
             [max(probs.values()), probs[true]], abs=1e-6
         )
         assert probs[predicted] == max(probs.values())
 
 
-def test_faces_can_be_left_out_and_then_are_gone(tmp_path: Path) -> None:
-    examples, answers = answered("a", "b")
-    write_report(tmp_path, examples, answers)
-    seen = {name: (tmp_path / name).read_bytes() for name in FACES}
-    write_report(tmp_path, examples, answers)
-    assert seen == {name: (tmp_path / name).read_bytes() for name in FACES}
-    write_report(tmp_path, examples, answers, samples=False)
+def test_pictures_of_faces_are_repeatable_and_removed_on_request(tmp_path: Path) -> None:
+    evaluation = make_evaluation("a", "b")
+    write_first(tmp_path, evaluation)
+    pictures = {name: (tmp_path / name).read_bytes() for name in FACES}
+    write_first(tmp_path, evaluation)
+    assert pictures == {name: (tmp_path / name).read_bytes() for name in FACES}
+    write_first(tmp_path, evaluation, samples=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == [name for name in FILES if name not in FACES]
 
 
-def test_where_all_is_right_there_are_no_mistakes(tmp_path: Path) -> None:
-    examples, answers = answered("a", "b", count=30)
-    probs = np.eye(2, dtype=np.float32)[answers.labels]
-    answers = dataclasses.replace(answers, probs=probs)
-    write_report(tmp_path, examples, answers)
-    assert len(rows(tmp_path / "mistakes.csv")) == 1
+def test_perfect_predictions_have_no_mistakes(tmp_path: Path) -> None:
+    examples = make_examples("a", "b", count=30)
+    probs = np.eye(2, dtype=np.float32)[examples.labels]
+    write_report(tmp_path, examples, dataclasses.replace(make_result(examples), probs=probs))
+    assert len(read_rows(tmp_path / "mistakes.csv")) == 1
     with Image.open(tmp_path / "mistakes.png") as image:
         assert image.height < 300  # a line of text
     with Image.open(tmp_path / "samples_right.png") as image:
         assert image.height > 1500
 
 
-def test_the_history_of_a_run_comes_along(tmp_path: Path) -> None:
-    examples, answers = answered("a", "b")
+def test_history_of_the_run_is_copied(tmp_path: Path) -> None:
+    examples = make_examples("a", "b")
     epochs = [{"epoch": 1, "phase": "stills", "loss": 1.5}, {"epoch": 2, "phase": "stills", "accuracy": None}]
-    write_report(tmp_path, examples, answers, samples=False, history=History(epochs=epochs, selection={}))
+    result = dataclasses.replace(make_result(examples), history=History(epochs=list(epochs), selection={}))
+    write_report(tmp_path, examples, result, samples=False)
     assert json.loads((tmp_path / "history.json").read_text()) == epochs
-    assert rows(tmp_path / "history.csv") == [
+    assert read_rows(tmp_path / "history.csv") == [
         ["epoch", "phase", "loss", "accuracy"], ["1", "stills", "1.5", ""], ["2", "stills", "", ""],
     ]  # fmt: skip
     assert (tmp_path / "learning_curves.png").read_bytes()[1:4] == b"PNG"
 
 
-def test_a_comparison_is_a_table_a_picture_and_json(tmp_path: Path) -> None:
-    examples, first = answered("calm", "wild", "empty")
-    comparison = compare(examples, [first, answered("calm", "wild", "empty", seed=1)[1]])
-    write_comparison(tmp_path / "report", comparison)
-    assert json.loads((tmp_path / "report" / "comparison.json").read_text()) == comparison
-    with (tmp_path / "report" / "comparison.csv").open() as file:
+def test_several_results_get_a_folder_each_and_a_comparison(tmp_path: Path) -> None:
+    evaluation, out = make_evaluation("calm", "wild", "empty", results=2), tmp_path / "report"
+    write_evaluation(out, evaluation, samples=False)
+    comparison = compare(evaluation)
+    assert sorted(p.name for p in out.iterdir()) == [
+        "comparison.csv", "comparison.json", "comparison.png", "run 0", "run 1",
+    ]  # fmt: skip
+    assert json.loads((out / "comparison.json").read_text()) == comparison.to_dict()
+    with (out / "comparison.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [row["checkpoint"] for row in table] == ["run 0", "run 1"]
     assert table[0]["gain_points"] == table[0]["p"] == ""
-    for row, said in zip(table, comparison["rows"], strict=True):
-        assert float(row["accuracy"]) == said["accuracy"]
-        assert [float(row[f"macro_f1_{end}"]) for end in ("low", "high")] == said["intervals"]["macro_f1"]
-        assert {name: float(row[f"f1_{name}"]) for name in ("calm", "wild")} == said["f1"]
-    gain = comparison["rows"][1]["gain"]
-    assert float(table[1]["gain_points"]) == pytest.approx(100 * gain["accuracy"])
-    assert int(table[1]["only_this"]) == gain["only_second"]
-    figure = comparison_plot(comparison)
+    for row, expected in zip(table, comparison.rows, strict=True):
+        assert float(row["accuracy"]) == expected.metrics.accuracy
+        interval = tuple(float(row[f"macro_f1_{end}"]) for end in ("low", "high"))
+        assert interval == expected.metrics.intervals["macro_f1"]
+        assert {name: float(row[f"f1_{name}"]) for name in ("calm", "wild")} == expected.f1
+    gain = comparison.rows[1].gain
+    assert gain is not None
+    assert float(table[1]["gain_points"]) == pytest.approx(100 * gain.accuracy)
+    assert int(table[1]["only_this"]) == gain.only_second
+    figure = plot_comparison(comparison)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["run 0, flip", "run 1, flip"]
     assert [axes.get_title(loc="left") for axes in figure.axes if axes.axison][2:] == ["F1 calm", "F1 wild"]
 
 
-def test_a_report_replaces_its_own_files_only(tmp_path: Path) -> None:
+def test_report_replaces_only_its_own_files(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     for count in (10, 20):
-        write_report(tmp_path, *answered("a", "b", count=count), samples=False)
+        write_first(tmp_path, make_evaluation("a", "b", count=count), samples=False)
         assert json.loads((tmp_path / "metrics.json").read_text())["n"] == count
     files = sorted(p.name for p in tmp_path.iterdir())
     assert files == sorted(["notes.txt", *(name for name in FILES if name not in FACES)])
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_where_a_report_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    examples, answers = answered("a", "b")
-    said = "file/report can't be written to: Not a directory"
-    with pytest.raises(OutputError, match=said):
-        write_report(tmp_path / "file" / "report", examples, answers)
-    with pytest.raises(OutputError, match=said):
-        write_comparison(tmp_path / "file" / "report", compare(examples, [answers]))
+    evaluation = make_evaluation("a", "b")
+    message = "cannot write to .*file/report: Not a directory"
+    with pytest.raises(OutputError, match=message):
+        write_first(tmp_path / "file" / "report", evaluation)
+    with pytest.raises(OutputError, match=message):
+        write_comparison(tmp_path / "file" / "report", compare(evaluation))

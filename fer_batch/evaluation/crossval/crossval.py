@@ -1,56 +1,53 @@
-"""Cross-validation: how good a way of training is on people never seen, and what is gained by having seen
-them.
+"""Cross-validation: how well a recipe works on people it has never seen, and how much seeing them helps.
 
-By default, what a window of frames adds to the last frame alone, on CK+48 by subject. Nothing is chosen on a
-test fold: the recipe is fixed beforehand, and the last epoch answers, or one chosen by a part of the training
-folds.
+No choice is made on a test fold. The recipe is fixed, and the last epoch is used, or an epoch that is
+selected on a part of the training folds.
 """
 
 import dataclasses
 import hashlib
-import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from fer_batch.config import TrainConfig, difference
 from fer_batch.data.clips import Clips, count_classes
 from fer_batch.data.datasets import load_datasets
 from fer_batch.errors import ConfigError, InputError, OutputError
-from fer_batch.evaluation.crossval.figures import Done, all_figures, fold_row, pool, predictions_csv, rows_csv
 from fer_batch.evaluation.crossval.folds import (
-    FOLDS,
-    FROZEN,
+    FROZEN_FOLDS,
+    FROZEN_FOLDS_FILE,
     Fold,
     Protocol,
-    groups_of,
+    group_clips,
     make_folds,
-    read_folds,
+    read_frozen_folds,
 )
-from fer_batch.evaluation.crossval.grouped import worth
-from fer_batch.evaluation.crossval.runs import (
-    ALONE,
-    PAIR,
-    file_of,
-    read_fold,
-    run_folds,
-    training_parts,
-    write_whole,
+from fer_batch.evaluation.crossval.runs import name_fold_file, read_fold, run_folds, write_file
+from fer_batch.evaluation.crossval.summary import (
+    CrossValidation,
+    name_unit,
+    summarize,
+    tabulate_folds,
+    tabulate_predictions,
 )
-from fer_batch.evaluation.pictures import confusion_plot
+from fer_batch.evaluation.crossval.train_fold import ONE_MODEL, PAIR, FoldResult, split_training
+from fer_batch.evaluation.plots import plot_confusion
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.plotting import render_figure
 from fer_batch.storage.atomic import write_json
 from fer_batch.storage.folder import check_folder_empty
 from fer_batch.storage.lease import hold_lease
 
-CLASSES = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
-"""CK+'s own seven: contempt is among them, neutral is not."""
-RECIPE: dict[str, Any] = {
+CK48_CLASSES = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
+"""CK+'s own seven classes: contempt is one of them, neutral is not."""
+CK48_RECIPE: dict[str, Any] = {
+    "classes": CK48_CLASSES,
+    "init": "default",
     "epochs": 10,
     "sequence_epochs": 10,
     "batch_size": 32,
@@ -58,10 +55,11 @@ RECIPE: dict[str, Any] = {
     "imbalance": "sqrt",
     "window_length": 3,
 }
-"""How each fold is trained, unless another is asked for: a tenth of the learning rate of training from
-scratch, until the loss on the training folds falls little more, and windows as long as the sequences."""
-SETTINGS = "settings.json"
-NAMES = {"cnn": "CNN", "cnn_bilstm": "CNN-BiLSTM"}
+"""The default recipe, which fine-tunes the packaged checkpoint on CK+48. The learning rate is a tenth of the
+rate from scratch, the loss on the training folds has settled after ten epochs, and windows are as long as the
+sequences."""
+SETTINGS_FILE = "settings.json"
+MODEL_TITLES = {"cnn": "CNN", "cnn_bilstm": "CNN-BiLSTM"}
 
 
 def crossval(
@@ -69,132 +67,109 @@ def crossval(
     out: Path,
     *,
     protocol: Protocol | None = None,
-    frozen: Path = FOLDS,
-    pair: bool = True,
+    frozen: Path = FROZEN_FOLDS_FILE,
     parallel: int | None = 1,
     on_line: Callable[[str], None] = lambda line: None,
     address: str | None = None,
     insecure: bool = False,
     verbose: bool = False,
-) -> dict[str, Any]:
-    """Train as `config` says on all folds but one, answer that one, for each fold in turn, and write
-    `crossval.json`, `folds.csv`, `predictions.csv` and a confusion matrix into `out`; returns what the first
-    holds.
+) -> CrossValidation:
+    """Train on all folds but one, test on that one, for each fold in turn.
 
-    That is `n`, `unit` (images or sequences), `subjects` (how many), the `settings`, and of the one way to
-    divide the data (`protocol`) all figures of `measure` of the pooled answers under "model"; or, with `pair`
-    and a CNN-BiLSTM, under "cnn" (the last frame alone) and "cnn_bilstm", with their `difference` (see
-    `paired_difference`). With them stand `folds` (see `fold_row`), `repeats` (the same of each seed's folds
-    together) and the `spread` over repeats, or with one over folds. With several repeats accuracy and
-    macro-F1 are means over them, and as an example's answers are not independent, the intervals are those of
-    `grouped_intervals`, and the difference has no p. Of two ways to divide, all that stands under their
-    names, and `leak` says of each model what `worth` says of random against subject.
+    A CNN-BiLSTM that learns from stills and from sequences is measured twice: "cnn" is its encoder on the
+    last frame alone, after the stills; "cnn_bilstm" is the whole network on all frames. Any other network is
+    "model". The split "test" of the data is left out. For CK+48's seven classes, ten folds by subject are
+    those of `frozen`, for every seed.
 
-    `pair` is for CK+48's seven classes alone. Of these, ten folds by subject are those of `frozen`, whatever
-    the seed. The split "test" of the data is left out. Folds without examples in the data are passed over.
+    The folder `out` gets `crossval.json`, `folds.csv`, `predictions.csv`, a confusion matrix for each
+    division, and a file for each fold. A finished fold is not repeated. `parallel`, `address`, `insecure` and
+    `verbose` are those of `run_folds`.
 
-    A fold that is done is a file there, and is not done again. `parallel`, `address`, `insecure` and
-    `verbose` are as in `run_folds`. Raises ConfigError where `out` holds another configuration, InputError
-    for data that can't be used, both before anything is written.
+    Raises ConfigError if `out` holds another configuration, InputError if the data cannot be used, both
+    before any file is written.
     """
     protocol = protocol or Protocol()
-    network, init = _check(config, pair, parallel)
-    models = PAIR if pair and network == "cnn-bilstm" else ALONE
+    network, init = _check_config(config, parallel)
     data, counts = load_datasets(
         config.data, classes=config.classes or None, leave_out=config.leave_out, for_training=False
     )
     kept = data.splits != "test"
     counts = Counter(counts) + Counter({"of_the_split_test_left_out": int((~kept).sum())})
     data = data.take(kept)
-    if not pair:
+    models = _choose_models(network, config, data)
+    is_ck48 = set(data.classes) == set(CK48_CLASSES) and [name for name, _ in config.data] == ["ck48"]
+    frozen_folds: list[list[str]] = []
+    if is_ck48 and protocol.folds == FROZEN_FOLDS and protocol.test_share is None:
+        frozen_folds = read_frozen_folds(frozen)
+    if not is_ck48:
         _check_classes(data)
-    own = set(data.classes) == set(CLASSES) and [name for name, _ in config.data] == ["ck48"]
-    known = read_folds(frozen) if own and protocol.folds == FROZEN and protocol.test_share is None else []
-    folds = make_folds(data, protocol, config.seed, known)
+    folds = make_folds(data, protocol, config.seed, frozen_folds)
     for fold in folds:
-        training_parts(config, data, fold)
+        split_training(config, data, fold)  # raises InputError before anything is written
     settings = {
-        **{k: v for k, v in config.to_dict().items() if k != "data"},
+        **{name: value for name, value in config.to_dict().items() if name != "data"},
         **dataclasses.asdict(protocol),
         "by": list(protocol.by),
         "models": list(models),
         "init": init,
-        "data_sha256": _digest(data),
+        "data_sha256": _hash_clips(data),
         "folds_sha256": hashlib.sha256(b"".join(fold.tested.tobytes() for fold in folds)).hexdigest(),
     }
     out = out.absolute()
-    if not (out / SETTINGS).exists():
+    if not (out / SETTINGS_FILE).exists():
         check_folder_empty(out, "a cross-validation")
     with hold_lease(out, "crossval"):
-        _claim(out, settings)
+        _claim_folder(out, settings)
         for name, count in sorted(counts.items()):
             on_line(f"data: {count} {name.replace('_', ' ')}")
-        absent = sum(map(len, known)) - len(set(data.subjects.tolist()))
-        if known and "subject" in protocol.by and absent:
-            on_line(f"data: {absent} of the folds' subjects are not there")
-        groups, unit = groups_of(data), "images" if (np.diff(data.starts) == 1).all() else "sequences"
-        files = {file_of(out, f, len(protocol.by) > 1, protocol.repeats > 1): f for f in folds}
-        todo = {file: fold for file, fold in files.items() if not file.exists()}
-        done: dict[Path, Done] = {}
-        for file in itertools.chain(
-            (file for file in files if file not in todo),
-            run_folds(
-                config, data, todo, models,
-                parallel=parallel, address=address, insecure=insecure, verbose=verbose, on_line=on_line,
-            ),
-        ):  # fmt: skip
-            fold = files[file]
-            shape = (int(fold.tested.sum()), len(data.classes))
-            done[file] = (fold, read_fold(file, models, shape))
-            on_line(_told(fold_row(data, groups, done[file], models), fold, models, protocol, unit))
-        result: dict[str, Any] = {
-            "n": len(data),
-            "unit": unit,
-            "subjects": len(set(data.subjects.tolist()) - {""}),
+        absent = sum(map(len, frozen_folds)) - len(set(data.subjects.tolist()))
+        if frozen_folds and "subject" in protocol.by and absent:
+            on_line(f"data: {absent} subjects of the folds are missing")
+        files = {
+            name_fold_file(out, fold, len(protocol.by) > 1, protocol.repeats > 1): fold for fold in folds
         }
-        in_order = [done[file] for file in files]
-        of_protocol = {by: [each for each in in_order if each[0].by == by] for by in protocol.by}
-        result |= _said(data, groups, of_protocol, models)
-        result["settings"] = settings
-        several = len(protocol.by) > 1
-        for by in protocol.by:
-            figures = (result[by] if several else result)[models[-1]]
-            picture = render_figure(confusion_plot(np.array(figures["confusion"]), data.classes))
-            write_whole(out / (f"confusion_{by}.png" if several else "confusion.png"), picture)
-        write_whole(out / "folds.csv", rows_csv([fold_row(data, groups, each, models) for each in in_order]))
-        write_whole(out / "predictions.csv", predictions_csv(data, in_order, models))
-        write_whole(out / "crossval.json", (json.dumps(result, indent=2) + "\n").encode())
-        return result
+        groups = group_clips(data)
+
+        def finish_folds() -> Iterator[Path]:
+            pending = {file: fold for file, fold in files.items() if not file.exists()}
+            yield from (file for file in files if file not in pending)
+            yield from run_folds(
+                config, data, pending, models,
+                parallel=parallel, address=address, insecure=insecure, verbose=verbose, on_line=on_line,
+            )  # fmt: skip
+
+        results: dict[Path, FoldResult] = {}
+        for file in finish_folds():
+            fold = files[file]
+            results[file] = read_fold(file, fold, models, len(data.classes))
+            row = tabulate_folds(data, groups, [results[file]], models).iloc[0]
+            on_line(_describe_fold(row, fold, models, protocol, name_unit(data)))
+        ordered = [results[file] for file in files]
+        divisions = {by: [result for result in ordered if result.fold.by == by] for by in protocol.by}
+        summary = summarize(data, groups, divisions, models, settings)
+        _write_results(out, summary, data, ordered, models)
+        return summary
 
 
-def _said(
-    data: Clips, groups: np.ndarray, folds: dict[str, list[Done]], models: Sequence[str]
-) -> dict[str, Any]:
-    """All figures of the folds of each way to divide, and what is between two."""
-    figures = {by: all_figures(data, groups, done, models) for by, done in folds.items()}
-    if len(figures) == 1:
-        return next(iter(figures.values()))
-    pooled = {by: pool(data, groups, done, models) for by, done in folds.items()}
-    return figures | {"leak": {m: worth(pooled["random"][m], pooled["subject"][m]) for m in models}}
-
-
-def _check(config: TrainConfig, pair: bool, parallel: int | None) -> tuple[str, str | None]:
-    """Raise for what can't be asked for; returns the network's name, and the id of the model to start from,
-    if any.
-    """
-    if pair and (config.classes != CLASSES or [name for name, _ in config.data] != ["ck48"]):
+def check_ck48_data(data: Sequence[tuple[str, str]]) -> None:
+    """Raise ConfigError unless the data is CK+48 alone, as `CK48_RECIPE` needs it."""
+    if [name for name, _ in data] != ["ck48"]:
         raise ConfigError(
-            "without --recipe, cross-validation is of CK+48's seven classes: "
+            "without --recipe, cross-validation needs CK+48 with its seven classes: "
             "give --data ck48=PATH, and no other"
         )
+
+
+def _check_config(config: TrainConfig, parallel: int | None) -> tuple[str, str | None]:
+    """Return the network's name, and the id of the checkpoint to start from; raises ConfigError."""
     if config.epochs < 1:
-        raise ConfigError(f"--epochs is {config.epochs}; allowed is a whole number from 1")
+        raise ConfigError(f"--epochs must be a whole number from 1, got {config.epochs}")
     if parallel is not None and parallel < 1:
-        raise ConfigError(f"--parallel is {parallel}; allowed is a whole number from 1")
+        raise ConfigError(f"--parallel must be a whole number from 1, got {parallel}")
     if not config.init:
         return config.network, None
     card = load_checkpoint(Path(config.init))[1]
-    if config.network not in (card.network, "cnn-bilstm"):
+    if config.network not in (card.network, TrainConfig.network):  # a recipe has chosen its network
         raise ConfigError(
             f"--init {config.init} is a {card.network}, but the settings are for a {config.network}: "
             "give another --init, or another --recipe"
@@ -202,45 +177,66 @@ def _check(config: TrainConfig, pair: bool, parallel: int | None) -> tuple[str, 
     return card.network, card.model_id
 
 
+def _choose_models(network: str, config: TrainConfig, data: Clips) -> tuple[str, ...]:
+    """Return the models to measure: both halves of a CNN-BiLSTM if it learns from sequences."""
+    both_phases = network == "cnn-bilstm" and config.sequence_epochs > 0
+    return PAIR if both_phases and name_unit(data) == "sequences" else ONE_MODEL
+
+
 def _check_classes(data: Clips) -> None:
-    there = count_classes(data)
-    if absent := [name for name in data.classes if name not in there]:
+    occurring = count_classes(data)
+    if absent := [name for name in data.classes if name not in occurring]:
         raise InputError(
-            f"the data has nothing of the class {', '.join(absent)}: give data that has, or other --classes"
+            f"the data has no examples of the class {', '.join(absent)}: give other data or other --classes"
         )
 
 
-def _told(row: dict[str, Any], fold: Fold, models: Sequence[str], protocol: Protocol, unit: str) -> str:
-    where = ["at random" if fold.by == "random" else "by subject"] * (len(protocol.by) > 1) + [
-        f"seed {fold.seed}"
-    ] * (protocol.repeats > 1)
+def _describe_fold(row: pd.Series, fold: Fold, models: Sequence[str], protocol: Protocol, unit: str) -> str:
+    parts = ["at random" if fold.by == "random" else "by subject"] if len(protocol.by) > 1 else []
+    parts += [f"seed {fold.seed}"] if protocol.repeats > 1 else []
     if protocol.test_share is None:
-        where.append(f"fold {fold.number} of {fold.folds}")
-    if models == ALONE:
-        said = f"accuracy {row['accuracy']:.3f}, macro-F1 {row['macro_f1']:.3f}"
+        parts.append(f"fold {fold.number} of {fold.folds}")
+    if tuple(models) == ONE_MODEL:
+        scores = f"accuracy {row['accuracy']:.3f}, macro-F1 {row['macro_f1']:.3f}"
     else:
-        said = ", ".join(f"{NAMES[name]} {row[name]:.3f}" for name in models)
-    return f"{', '.join(where) or 'test part'}: {row['n']} {unit}, {said}, {row['seconds']:.0f} s"
+        scores = ", ".join(f"{MODEL_TITLES[model]} {row[model]:.3f}" for model in models)
+    return f"{', '.join(parts) or 'test part'}: {row['n']} {unit}, {scores}, {row['seconds']:.0f} s"
 
 
-def _claim(out: Path, settings: dict[str, Any]) -> None:
-    """Make `out` the folder of this run; raises ConfigError or OutputError where it is something else's."""
-    record = out / SETTINGS
-    if record.exists():
+def _write_results(
+    out: Path, summary: CrossValidation, data: Clips, results: Sequence[FoldResult], models: Sequence[str]
+) -> None:
+    for by, division in summary.divisions.items():
+        picture = render_figure(plot_confusion(division.metrics[models[-1]].confusion, data.classes))
+        write_file(out / (f"confusion_{by}.png" if len(summary.divisions) > 1 else "confusion.png"), picture)
+    folds = pd.concat([division.folds for division in summary.divisions.values()])
+    write_file(out / "folds.csv", _format_csv(folds.sort_values("seed", kind="stable")))
+    write_file(out / "predictions.csv", _format_csv(tabulate_predictions(data, results, models)))
+    write_file(out / "crossval.json", (json.dumps(summary.to_dict(), indent=2) + "\n").encode())
+
+
+def _format_csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def _claim_folder(out: Path, settings: dict[str, Any]) -> None:
+    """Write the settings into `out`, or raise ConfigError if it holds others."""
+    file = out / SETTINGS_FILE
+    if file.exists():
         try:
-            before = dict(json.loads(record.read_text()))
+            before = dict(json.loads(file.read_text()))
         except (OSError, ValueError, TypeError) as error:
-            raise OutputError(f"{record} is not the record of a cross-validation: {error}") from error
+            raise OutputError(f"{file} is not the record of a cross-validation: {error}") from error
         if changed := difference(before, settings):
-            raise ConfigError(f"{out} holds a run of another configuration ({changed}): name another --out")
+            raise ConfigError(f"{out} holds a run of another configuration ({changed}): give another --out")
         return
     try:
-        write_json(record, settings)
+        write_json(file, settings)
     except OSError as error:
-        raise OutputError(f"{out} can't be written: {error.strerror}") from error
+        raise OutputError(f"cannot write {out}: {error.strerror}") from error
 
 
-def _digest(data: Clips) -> str:
+def _hash_clips(data: Clips) -> str:
     digest = hashlib.sha256()
     for part in (data.frames, data.starts, data.labels):
         digest.update(part.tobytes())

@@ -1,10 +1,9 @@
-"""Who is trained on and who is asked: clips divided by people, so that nobody is on both sides, or at random,
-as it is often published.
+"""Folds: divisions of clips by subject, so that no person is on both sides, or at random.
 
-The folds of CK+48 by subject are frozen in `ck48_folds.json`: ten lists of subjects' ids. They were made once
-by scikit-learn's `StratifiedGroupKFold(10, shuffle=True, random_state=0)`, its groups the subjects and its
-strata the seven classes, of the 327 sequences in order of their name; so each fold holds 31 to 38
-sequences of 10 to 13 people, and a tenth of each class.
+The folds of CK+48 by subject are frozen in `ck48_folds.json`: ten lists of subject ids. scikit-learn's
+`StratifiedGroupKFold(10, shuffle=True, random_state=0)` made them from the 327 sequences in order of their
+names, with subjects as groups and the seven classes as strata. Each fold holds 31 to 38 sequences of 10 to 13
+people, and a tenth of each class.
 """
 
 import hashlib
@@ -21,60 +20,61 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from fer_batch.data.clips import Clips
 from fer_batch.errors import ConfigError, InputError
 
-FOLDS = Path(__file__).parent / "ck48_folds.json"
-FROZEN = 10
-"""How many folds that file has."""
-PROTOCOLS = ("subject", "random")
-DRAWS = 200
-"""Parts by subject that are drawn, of which the one with the fairest classes is taken."""
+FROZEN_FOLDS_FILE = Path(__file__).parent / "ck48_folds.json"
+FROZEN_FOLDS = 10
+DIVISIONS = ("subject", "random")
+CANDIDATE_PARTS = 200
+"""Random parts by subject, of which the one with the fairest classes is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How clips are divided; raises ConfigError where it can't be done so."""
+    """How clips are divided into training and test data. Raises ConfigError for a value out of range."""
 
     by: tuple[str, ...] = ("subject",)
-    """Of `PROTOCOLS`: each is gone through."""
-    folds: int = FROZEN
+    """Any of `DIVISIONS`; each is evaluated."""
+    folds: int = FROZEN_FOLDS
     test_share: float | None = None
-    """One part with this share of the clips is asked instead of each fold in turn."""
+    """Share of the clips in the single test part, between 0 and 1; None tests each fold in turn."""
     repeats: int = 1
-    """Each with the next seed, for its folds and its training."""
+    """Number of repetitions, each with the next seed for its folds and its training."""
 
     def __post_init__(self) -> None:
         if self.folds < 2:
-            raise ConfigError(f"--folds is {self.folds}; allowed is a whole number from 2")
+            raise ConfigError(f"--folds must be a whole number from 2, got {self.folds}")
         if self.test_share is not None and not 0 < self.test_share < 1:
-            raise ConfigError(f"--test-share is {self.test_share}; allowed is a share between 0 and 1")
+            raise ConfigError(f"--test-share must be between 0 and 1, got {self.test_share}")
         if self.repeats < 1:
-            raise ConfigError(f"--repeats is {self.repeats}; allowed is a whole number from 1")
+            raise ConfigError(f"--repeats must be a whole number from 1, got {self.repeats}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """Clips to be asked of a model that is trained on the others."""
+    """Clips that test a model which is trained on the other clips."""
 
     by: str
+    """One of `DIVISIONS`."""
     seed: int
     number: int
     """From 1."""
     folds: int
-    """How many there are of this protocol and seed."""
+    """Number of folds of this division and seed."""
     tested: np.ndarray
-    """`(N,) bool`."""
+    """`(N,) bool`: whether a clip is in the fold."""
 
 
 def make_folds(data: Clips, protocol: Protocol, seed: int, frozen: Sequence[Sequence[str]]) -> list[Fold]:
-    """All folds of `protocol`, those of each seed and way to divide in order; `frozen` are lists of
-    subjects' ids to take for those by subject, whatever the seed, where it has any.
+    """Return all folds of a protocol, ordered by seed and division. Folds without clips are left out.
 
-    Folds without clips are left out. Raises InputError where the data can't be divided so.
+    `frozen` are lists of subject ids. If there are any, they are the folds by subject for every seed.
+
+    Raises InputError if the data cannot be divided in this way.
     """
-    groups = groups_of(data)
+    groups = group_clips(data)
     made: list[Fold] = []
-    for each, by in itertools.product(range(seed, seed + protocol.repeats), protocol.by):
+    for fold_seed, by in itertools.product(range(seed, seed + protocol.repeats), protocol.by):
         if protocol.test_share is not None:
-            drawn = draw_part(data.labels, groups, by, protocol.test_share, each)
+            drawn = draw_part(data.labels, groups, by, protocol.test_share, fold_seed)
             if drawn.all() or not drawn.any():
                 raise InputError(
                     f"--test-share {protocol.test_share} of the {len(data)} examples is "
@@ -82,19 +82,22 @@ def make_folds(data: Clips, protocol: Protocol, seed: int, frozen: Sequence[Sequ
                 )
             fold, count = np.where(drawn, 0, -1), 1
         elif by == "subject" and frozen:
-            fold, count = fold_of(data.subjects, frozen), len(frozen)
+            fold, count = assign_frozen_folds(data.subjects, frozen), len(frozen)
         else:
-            fold, count = assign_folds(data.labels, groups, by, protocol.folds, each), protocol.folds
+            fold = assign_folds(data.labels, groups, by, protocol.folds, fold_seed)
+            count = protocol.folds
         made += [
-            Fold(by=by, seed=each, number=number + 1, folds=count, tested=fold == number)
+            Fold(by=by, seed=fold_seed, number=number + 1, folds=count, tested=fold == number)
             for number in np.unique(fold[fold >= 0]).tolist()
         ]
     return made
 
 
-def groups_of(data: Clips) -> np.ndarray:
-    """`(N,) str`: what must not be on both sides: the subject, or where it is unknown the images themselves,
-    so that the same images are one group.
+def group_clips(data: Clips) -> np.ndarray:
+    """Return the group of each clip, `(N,) str`; a group must not be on both sides of a division.
+
+    The group is the subject. For an unknown subject it is a hash of the images, so that equal images are in
+    one group.
     """
     groups = data.subjects.astype(object)
     for index in np.flatnonzero(data.subjects == ""):
@@ -104,30 +107,33 @@ def groups_of(data: Clips) -> np.ndarray:
 
 
 def assign_folds(labels: np.ndarray, groups: np.ndarray, by: str, folds: int, seed: int) -> np.ndarray:
-    """`(N,) int64`: the fold, from 0, of each example, `(N,) int` its class, `(N,) str` its group: about as
-    many of each class in each fold, and by "subject" all of a group in one.
+    """Return the fold of each example, `(N,) int64` from 0, with about equal numbers of each class per fold.
 
-    Raises InputError where there are fewer examples, or groups, than folds.
+    `labels` is `(N,) int`, `groups` `(N,) str`. By "subject", a group is in one fold as a whole.
+
+    Raises InputError if there are fewer examples, or groups, than folds.
     """
-    names, group = np.unique(groups, return_inverse=True)
-    there = len(names) if by == "subject" else len(labels)
-    if there < folds:
+    group_names, group = np.unique(groups, return_inverse=True)
+    available = len(group_names) if by == "subject" else len(labels)
+    if available < folds:
         unit = "people or different images" if by == "subject" else "examples"
-        raise InputError(f"the data has {there} {unit}, fewer than --folds {folds}: give fewer folds")
-    made = StratifiedGroupKFold if by == "subject" else StratifiedKFold
-    rare = np.bincount(labels).max() < folds  # no class is in each fold then, and scikit-learn refuses it
-    strata = np.zeros_like(labels) if rare else labels
+        raise InputError(f"the data has {available} {unit}, fewer than --folds {folds}: give fewer folds")
+    splitter = StratifiedGroupKFold if by == "subject" else StratifiedKFold
+    # scikit-learn refuses classes that are all smaller than the number of folds.
+    strata = np.zeros_like(labels) if np.bincount(labels).max() < folds else labels
     numbers = np.zeros(len(labels), np.int64)
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of a class smaller than the folds
-        parts = made(folds, shuffle=True, random_state=seed).split(strata, strata, group)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # about one class that small
+        parts = splitter(folds, shuffle=True, random_state=seed).split(strata, strata, group)
         for number, (_, tested) in enumerate(parts):
             numbers[tested] = number
     return numbers
 
 
 def draw_part(labels: np.ndarray, groups: np.ndarray, by: str, share: float, seed: int) -> np.ndarray:
-    """`(N,) bool`: a part with about `share` of the examples of each class; by "subject", with all or none of
-    a group's, the fairest to the classes of `DRAWS` parts with that share of the groups.
+    """Draw a part with about `share` of the examples of each class, `(N,) bool`.
+
+    By "subject", a group is inside or outside as a whole. Of `CANDIDATE_PARTS` with this share of the groups,
+    the one with the fairest classes is taken.
     """
     random = np.random.default_rng(seed)
     if by == "random":
@@ -136,37 +142,42 @@ def draw_part(labels: np.ndarray, groups: np.ndarray, by: str, share: float, see
             members = random.permutation(np.flatnonzero(labels == label))
             drawn[members[: round(share * len(members))]] = True
         return drawn
-    names, group = np.unique(groups, return_inverse=True)
-    table = np.zeros((len(names), labels.max(initial=0) + 1))
+    group_names, group = np.unique(groups, return_inverse=True)
+    table = np.zeros((len(group_names), labels.max(initial=0) + 1))
     np.add.at(table, (group, labels), 1)
-    count = round(share * len(names))
-    parts = [random.permutation(len(names))[:count] for _ in range(DRAWS)]
-    unfair = [np.abs(table[part].sum(axis=0) - share * table.sum(axis=0)).sum() for part in parts]
-    return np.isin(group, parts[int(np.argmin(unfair))])
+    count = round(share * len(group_names))
+    parts = [random.permutation(len(group_names))[:count] for _ in range(CANDIDATE_PARTS)]
+    unfairness = [np.abs(table[part].sum(axis=0) - share * table.sum(axis=0)).sum() for part in parts]
+    return np.isin(group, parts[int(np.argmin(unfairness))])
 
 
-def read_folds(path: Path = FOLDS) -> list[list[str]]:
-    """The subjects of each fold; raises InputError where the file is no list of lists of ids, each in one
-    fold only.
+def read_frozen_folds(path: Path = FROZEN_FOLDS_FILE) -> list[list[str]]:
+    """Read the subject ids of each fold.
+
+    Raises InputError unless the file holds two or more lists of ids, each id in one list only.
     """
     try:
         folds = json.loads(path.read_text())
         subjects = [subject for fold in folds for subject in fold]
         valid = all(isinstance(fold, list) for fold in folds) and all(isinstance(s, str) for s in subjects)
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a readable file of folds: {error}") from error
+        raise InputError(f"cannot read the folds in {path}: {error}") from error
     if not valid or len(folds) < 2 or len(set(subjects)) < len(subjects):
-        raise InputError(f"{path}: folds are two or more lists of subjects' ids, each id in one of them")
+        raise InputError(f"{path} must hold two or more lists of subject ids, each id in one list only")
     return folds
 
 
-def fold_of(subjects: np.ndarray, folds: Sequence[Sequence[str]]) -> np.ndarray:
-    """`(N,) int64`: the fold, from 0, of each of `(N,) str` subjects; raises InputError for one in none."""
+def assign_frozen_folds(subjects: np.ndarray, folds: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return the fold of each of `(N,) str` subjects, `(N,) int64` from 0.
+
+    Raises InputError for a subject that is in no fold.
+    """
     number = {subject: index for index, fold in enumerate(folds) for subject in fold}
     unknown = sorted(set(subjects.tolist()) - number.keys())
     if unknown:
         raise InputError(
             f"{len(unknown)} of the data's subjects are in no fold ({', '.join(map(repr, unknown[:3]))}…); "
-            f"the folds know CK+'s {len(number)} subjects, as in S010_004_00000017.png: use CK+48 as it is"
+            f"the folds contain CK+'s {len(number)} subjects, with file names such as "
+            "S010_004_00000017.png: use the unchanged CK+48"
         )
     return np.array([number[subject] for subject in subjects.tolist()], np.int64)

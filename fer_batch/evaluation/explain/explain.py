@@ -1,216 +1,286 @@
-"""Why a network answers as it does: which places of a crop, and which frames of a window, speak for an
-emotion.
+"""Explain predictions with pictures: which parts of a face and which frames of a window they come from."""
 
-All on the CPU and in single precision, of the crops as they are: as `analyze --no-flip` answers.
-"""
-
-from collections import Counter
-from collections.abc import Callable, Sequence
+import dataclasses
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count, groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Occlusion
-from torch import Tensor, nn
 
-from fer_batch.model.network import CROP_SIZE, CropEncoder, Network
-from fer_batch.model.weights import Card
+from fer_batch.data.labels import normalize_label
+from fer_batch.errors import CheckpointError, ConfigError, InputError, OutputError
+from fer_batch.evaluation.explain.attribution import METHODS, Attribution, attribute_face, find_map_layer
+from fer_batch.evaluation.explain.faces import (
+    ANALYZE_CONFIG,
+    InputFaces,
+    WindowedFace,
+    find_picture_faces,
+    find_video_faces,
+    is_picture,
+    list_files,
+)
+from fer_batch.evaluation.explain.plots import DISCLAIMER, plot_frames, plot_maps
+from fer_batch.model.network import Network
+from fer_batch.model.weights import Card, load_checkpoint
+from fer_batch.plotting import render_figure
+from fer_batch.storage.atomic import write_bytes
+from fer_batch.storage.folder import check_folder
+from fer_batch.vision.detect import FaceDetector
 
-METHODS = ("grad-cam", "occlusion")
-WINDOW_PX, STRIDE_PX = 8, 3
-"""Of the patch that occlusion covers."""
-PATCHES = 32
-"""Covered crops that are answered together."""
-STEPS = 64
-"""Points on the way from grey frames to the window's own, at which gradients are taken."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameWeights:
-    """What each frame of a window adds to the answer at its centre."""
-
-    contributions: np.ndarray
-    """`(emotions, T) float32`: to the logarithm of the probability, above 0 where a frame speaks for it."""
-    difference: np.ndarray
-    """`(emotions,) float32`: that logarithm, less what it is where all frames are grey: the contributions'
-    sum, were they exact."""
-
-    @property
-    def weights(self) -> np.ndarray:
-        """`(emotions, T) float32`, -1 to 1: contributions as shares of all that is added and taken away."""
-        whole = np.abs(self.contributions).sum(axis=1, keepdims=True)
-        return self.contributions / np.maximum(whole, 1e-12)
-
-    @property
-    def error(self) -> np.ndarray:
-        """`(emotions,) float32`: how far the sums of the contributions are from `difference`."""
-        return self.contributions.sum(axis=1) - self.difference
+ALL_EMOTIONS = "all"
+MAX_STEM_BYTES = 150
+"""Longest part of an input's name in the names of its pictures. File systems allow 255 bytes."""
+MAX_REASONS = 3
+"""Problems in the message of an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reasons:
-    """Why a face has its answer."""
+class FrameExplanation:
+    """The weights of the frames of a window, by emotion."""
 
-    probs: np.ndarray
-    """`(classes,) float32`: the answer at the moment, in its window."""
-    crop_probs: np.ndarray
-    """`(classes,) float32`: the answer that the maps are of."""
-    alone: bool
-    """Whether that is to the crop alone; a network of clips is asked about the window."""
-    emotions: list[int]
-    """Those that are explained, by their number among the classes."""
-    maps: dict[str, np.ndarray]
-    """By method, `(emotions, 48, 48) float32`. "grad-cam" is 0 or more, in units of its own; "occlusion" is
-    by how much the logarithm of the probability falls where that place is covered."""
-    frames: FrameWeights | None
-    """None where the network reads no neighbours or the face has none."""
+    picture: str
+    times_s: list[float]
+    weights: dict[str, list[float]]
+    """Contributions relative to the sum of their magnitudes, −1 to 1."""
+    contributions: dict[str, list[float]]
+    difference: dict[str, float]
+    error: dict[str, float]
+    """Sum of the contributions − `difference`."""
 
 
-def explain_face(
-    network: Network,
-    card: Card,
-    crops: np.ndarray,
-    centre: int,
-    emotions: Sequence[int] = (),
+@dataclass(frozen=True, kw_only=True)
+class FaceExplanation:
+    """The explanation of one face."""
+
+    picture: str
+    moment_s: float | None
+    """Time of the explained frame; None in a picture."""
+    box: tuple[float, float, float, float] | None
+    """Shares of the picture's width and height, xyxy; None for the whole picture."""
+    answer: dict[str, float]
+    """Probabilities of all classes, in the window."""
+    crop_answer: dict[str, float]
+    """The probabilities that the maps explain."""
+    emotions: list[str]
+    maps: dict[str, str]
+    """Names of the arrays in `maps.npz`, `(emotions, 48, 48) float32`, by method."""
+    frames: FrameExplanation | None
+    face: int
+    """Number of the face at this time, from 1 at the left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputExplanation:
+    """The explanations of one input."""
+
+    input: str
+    problems: list[str]
+    faces: list[FaceExplanation]
+
+    @property
+    def status(self) -> str:
+        """Either "ok", "partial" (faces and problems) or "failed" (no faces)."""
+        return "failed" if not self.faces else "partial" if self.problems else "ok"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """The explanations of all inputs."""
+
+    model_id: str
+    network: str
+    classes: tuple[str, ...]
+    left_out: dict[str, str]
+    """Methods that the network does not support, with the reason."""
+    inputs: list[InputExplanation]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of `explain.json`."""
+        inputs = [{**dataclasses.asdict(row), "status": row.status} for row in self.inputs]
+        return {"says": DISCLAIMER, **vars(self), "inputs": inputs}
+
+
+def explain(
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    checkpoint: Path | None = None,
+    emotions: Sequence[str] = (),
     methods: Sequence[str] = METHODS,
-) -> Reasons:
-    """The reasons for the answer at one moment of a face.
+    at_s: Sequence[float] = (),
+    whole: bool = False,
+    on_line: Callable[[str], None] = lambda line: None,
+    on_picture: Callable[[str], None] = lambda line: None,
+) -> Explanation:
+    """Write pictures that explain the prediction for each face of the inputs into the folder `out`.
 
-    `crops` is its window, `(T, 48, 48) uint8` grey, T from 1, and `centre` is the moment's place in it.
-    `emotions` are numbers of classes; where there are none, the most probable class and the runner-up.
-    Methods that the network has no use for (see `map_layer`) are left out.
+    The folder also gets `explain.json` and `maps.npz`; other files in it stay. An input that cannot be
+    explained does not stop the others.
+
+    Args:
+        inputs: pictures, videos, and folders of them.
+        checkpoint: a `.safetensors` checkpoint; None is the packaged one.
+        emotions: names of the model's classes, or "all"; by default the two most probable classes.
+        methods: any of `METHODS`.
+        at_s: times in the videos in seconds; by default up to three frames with faces.
+        whole: whether pictures are face crops.
+        on_line: called with a line of text for each video.
+        on_picture: called with a line of text for each written picture.
+
+    Raises CheckpointError, ConfigError and OutputError before any input is read, and InputError if no input
+    has a face; then nothing is written.
     """
-    given = torch.tensor(crops).float().div(255).sub(card.mean).div(card.std)[:, None]  # (T, 1, 48, 48)
-    with torch.no_grad():
-        embeddings = network.encode(given).float()  # (T, D)
-        probs = _settled(network, network.classify(embeddings[None]), card)[0, centre].exp()
-    crop = given[centre : centre + 1]
-    alone = network.first_phase != "clips" or len(crops) == 1
-    around, place = (embeddings[centre][None], 0) if alone else (embeddings, centre)
+    if checkpoint is not None and checkpoint.suffix.lower() == ".onnx":
+        raise CheckpointError(f"{checkpoint} has no gradients: give the .safetensors file of the same model")
+    check_folder(out)
+    network, card = load_checkpoint(checkpoint)
+    chosen = _parse_emotions(emotions, card)
+    left_out = _check_methods(network, methods)
+    for reason in left_out.values():
+        on_line(f"no Grad-CAM: {reason}")
+    files = list(list_files(inputs))
+    if at_s and all(is_picture(path) for path, _ in files):
+        raise InputError("--at gives times in videos, but there is no video among the inputs")
+    detector = FaceDetector(ANALYZE_CONFIG.min_face, ANALYZE_CONFIG.min_score)
+    arrays: dict[str, np.ndarray] = {}
+    used_paths = {path.resolve() for path, _ in files}
+    rows = []
+    for path, problem in files:
+        name = os.fsencode(path).decode(errors="replace")
+        found = InputFaces(problems=[problem] if problem else [])
+        if problem is None and is_picture(path):
+            found = find_picture_faces(path, detector, card.crop_scale, whole)
+        elif problem is None:
+            on_line(f"reading {name} …")
+            found = find_video_faces(path, at_s, detector, card)
+        faces = []
+        for _, simultaneous in groupby(found.faces, lambda face: face.moment_s):
+            for number, face in enumerate(simultaneous, start=1):
+                attribution = attribute_face(network, card, face.crops, face.centre, chosen, methods)
+                stem = _choose_stem(out, path, face, number, used_paths)
+                explanation = _write_face(out, stem, face, number, attribution, card.classes)
+                arrays |= {explanation.maps[method]: maps for method, maps in attribution.maps.items()}
+                faces.append(explanation)
+                for line in _describe_pictures(out, explanation):
+                    on_picture(line)
+        rows.append(InputExplanation(input=name, problems=found.problems, faces=faces))
+    if not arrays:
+        raise InputError(_describe_problems(rows))
+    explanation_of_all = Explanation(
+        model_id=card.model_id, network=card.network, classes=card.classes, left_out=left_out, inputs=rows
+    )
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+    _write_file(out, "maps.npz", content.getvalue())
+    record = json.dumps(explanation_of_all.to_dict(), indent=2, ensure_ascii=False)
+    _write_file(out, "explain.json", f"{record}\n".encode())
+    return explanation_of_all
 
-    def answer(covered: Tensor) -> Tensor:  # (N, 1, 48, 48) to (N, T, classes) logits
-        windows = around.expand(len(covered), -1, -1).clone()
-        windows[:, place] = network.encode(covered).float()
-        return network.classify(windows)
 
-    def logits(covered: Tensor) -> Tensor:
-        return answer(covered)[:, place]
+def _check_methods(network: Network, methods: Sequence[str]) -> dict[str, str]:
+    """Return the unsupported methods with the reason; raises ConfigError if there is no other."""
+    if "grad-cam" not in methods or find_map_layer(network.encoder) is not None:
+        return {}
+    reason = "the network has no convolution that distinguishes places of a face"
+    if list(methods) == ["grad-cam"]:
+        raise ConfigError(f"--method is grad-cam, but {reason}; give --method occlusion")
+    return {"grad-cam": reason}
 
-    def log_probs(covered: Tensor) -> Tensor:
-        return _settled(network, answer(covered), card)[:, place]
 
-    with torch.no_grad():
-        crop_probs = log_probs(crop)[0].exp()
-    chosen = list(emotions) or probs.argsort(descending=True)[:2].tolist()
-    layer = map_layer(network.encoder) if "grad-cam" in methods else None
-    maps = {}
-    if layer is not None:
-        maps["grad-cam"] = np.stack([grad_cam(logits, layer, crop, emotion) for emotion in chosen])
-    if "occlusion" in methods:
-        maps["occlusion"] = occlusion(log_probs, crop, chosen)
-    reads = bool(network.lstms) and len(crops) > 1
-    return Reasons(
-        probs=probs.numpy(),
-        crop_probs=crop_probs.numpy(),
-        alone=alone,
-        emotions=chosen,
-        maps=maps,
-        frames=frame_weights(network, card, embeddings, centre, chosen) if reads else None,
+def _parse_emotions(names: Sequence[str], card: Card) -> list[int]:
+    """Return the indices of the named classes, each once."""
+    numbers = []
+    for name in names:
+        if name == ALL_EMOTIONS:
+            return list(range(len(card.classes)))
+        known = name if name in card.classes else normalize_label(name)
+        if known not in card.classes:
+            allowed = ", ".join((*card.classes, ALL_EMOTIONS))
+            raise ConfigError(f"--emotion must be one of {allowed}, got {name}")
+        numbers.append(card.classes.index(known))
+    return list(dict.fromkeys(numbers))
+
+
+def _describe_problems(rows: Sequence[InputExplanation]) -> str:
+    reasons = [f"{row.input} {problem}" for row in rows for problem in row.problems]
+    more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
+    return "; ".join(reasons[:MAX_REASONS]) + more
+
+
+def _choose_stem(out: Path, path: Path, face: WindowedFace, number: int, used_paths: set[Path]) -> str:
+    """Choose a name for a face's pictures that replaces no input and no other picture."""
+    base = re.sub(r"[\x00-\x1f\x7f]", "_", path.stem).encode(errors="replace")[:MAX_STEM_BYTES]
+    time = "" if face.moment_s is None else f"_{face.moment_s:.2f}s"
+    first = f"{base.decode(errors='ignore')}{time}_face{number}"
+    for stem in chain([first], (f"{first}-{attempt}" for attempt in count(2))):
+        pictures = {(out / f"{stem}{end}.png").resolve() for end in ("", "_time")}
+        if not pictures & used_paths:
+            break
+    used_paths |= pictures
+    return stem
+
+
+def _write_face(
+    out: Path,
+    stem: str,
+    face: WindowedFace,
+    number: int,
+    attribution: Attribution,
+    classes: Sequence[str],
+) -> FaceExplanation:
+    """Write the pictures of a face."""
+    names = [classes[emotion] for emotion in attribution.emotions]
+    probs = dict(zip(classes, attribution.probs.tolist(), strict=True))
+    crop_probs = dict(zip(classes, attribution.crop_probs.tolist(), strict=True))
+    titles = ["the crop alone" if attribution.crop_only else "the crop in its window"]
+    titles += [f"{name} {crop_probs[name]:.2f}" for name in names]
+    figure = plot_maps(face.crops[face.centre], titles, attribution.maps)
+    _write_file(out, f"{stem}.png", render_figure(figure))
+    frames: FrameExplanation | None = None
+    if (weights := attribution.frames) is not None and face.moment_s is not None:
+        by_name = {
+            key: dict(zip(names, getattr(weights, key).tolist(), strict=True))
+            for key in ("weights", "contributions", "difference", "error")
+        }
+        frames = FrameExplanation(picture=f"{stem}_time.png", times_s=face.times_s.tolist(), **by_name)
+        grey_probs = {name: probs[name] / math.exp(frames.difference[name]) for name in names}
+        titles = [f"{name} {probs[name]:.2f}; {grey_probs[name]:.2f} with grey frames" for name in names]
+        offsets_s = face.times_s - face.moment_s
+        figure = plot_frames(face.crops, offsets_s, face.centre, titles, weights.weights)
+        _write_file(out, frames.picture, render_figure(figure))
+    return FaceExplanation(
+        picture=f"{stem}.png",
+        moment_s=face.moment_s,
+        box=face.box,
+        answer=probs,
+        crop_answer=crop_probs,
+        emotions=names,
+        maps={method: f"{stem}_{method}" for method in attribution.maps},
+        frames=frames,
+        face=number,
     )
 
 
-def map_layer(encoder: CropEncoder) -> nn.Module | None:
-    """The layer with the map of the encoder's last convolution, after its norm and activation; None where
-    there is none of use.
+def _describe_pictures(out: Path, face: FaceExplanation) -> Iterator[str]:
+    """Yield a line for each picture of a face."""
+    crop_probs = ", ".join(f"{name} {face.crop_answer[name]:.2f}" for name in face.emotions)
+    yield f"{out / face.picture}: {crop_probs}"
+    if frames := face.frames:
+        probs = ", ".join(f"{name} {face.answer[name]:.2f}" for name in face.emotions)
+        worst = max(abs(error) for error in frames.error.values())
+        yield f"{out / frames.picture}: {probs}; {len(frames.times_s)} frames, sum off by {worst:.0e}"
 
-    There is none where the map has one place only, and in transformers, whose only convolution cuts the
-    picture into patches before anything is known of them.
-    """
-    made: list[tuple[nn.Module, torch.Size]] = []
-    seen = Counter[nn.Module]()
 
-    def note(module: nn.Module, _: Any, output: Any) -> None:
-        seen[module] += 1
-        if isinstance(output, Tensor) and output.ndim == 4:
-            made.append((module, output.shape[2:]))
-
-    if any(isinstance(module, nn.MultiheadAttention) for module in encoder.modules()):
-        return None
-    hooks = [module.register_forward_hook(note) for module in encoder.modules()]
+def _write_file(out: Path, name: str, content: bytes) -> None:
     try:
-        with torch.no_grad():
-            encoder(torch.zeros(1, 1, CROP_SIZE, CROP_SIZE))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    last = max((n for n, (module, _) in enumerate(made) if isinstance(module, nn.Conv2d)), default=None)
-    if last is None or made[last][1].numel() == 1:
-        return None
-    # A convolution's own output has any sign and offset, of which the norm after it takes off most.
-    alike = [module for module, size in made[last:] if size == made[last][1] and seen[module] == 1]
-    return alike[-1]
-
-
-def grad_cam(logits: Callable[[Tensor], Tensor], layer: nn.Module, crop: Tensor, emotion: int) -> np.ndarray:
-    """Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391): where the layer's map holds what raises a logit,
-    `(48, 48) float32`, 0 or more, enlarged from the map's own size.
-
-    `crop` is `(1, 1, 48, 48)` normalised, `logits` takes N of them to `(N, classes)`.
-    """
-    coarse = LayerGradCam(logits, layer).attribute(crop, target=emotion, relu_attributions=True)
-    fine = LayerAttribution.interpolate(coarse, (CROP_SIZE, CROP_SIZE), "bilinear")
-    return fine[0, 0].detach().numpy()
-
-
-def occlusion(log_probs: Callable[[Tensor], Tensor], crop: Tensor, emotions: Sequence[int]) -> np.ndarray:
-    """Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901): by how much the answers fall where patches of the
-    crop are of the mean grey, `(emotions, 48, 48) float32`: of each pixel the mean of all patches over it.
-
-    `crop` is `(1, 1, 48, 48)` normalised, `log_probs` takes N of them to `(N, classes)`.
-    """
-
-    def chosen(covered: Tensor) -> Tensor:  # all emotions of one look
-        return log_probs(covered)[:, list(emotions)]
-
-    found = Occlusion(chosen).attribute(
-        crop,
-        sliding_window_shapes=(1, WINDOW_PX, WINDOW_PX),
-        strides=(1, STRIDE_PX, STRIDE_PX),
-        baselines=0,
-        perturbations_per_eval=PATCHES,
-    )
-    return found[:, 0].numpy()
-
-
-def frame_weights(
-    network: Network, card: Card, embeddings: Tensor, centre: int, emotions: Sequence[int]
-) -> FrameWeights:
-    """What each frame of a window, `(T, D)` embeddings, adds to the log probability of each emotion at its
-    centre: integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365) on the way from frames of mean
-    grey, summed over each frame's embedding.
-
-    Frames are encoded one by one, so the way may lead from embedding to embedding: pixels need not be asked.
-    """
-    with torch.no_grad():
-        grey = network.encode(torch.zeros(1, 1, CROP_SIZE, CROP_SIZE)).float()  # (1, D)
-    blank = grey.expand(len(embeddings), -1)
-
-    def log_probs(windows: Tensor) -> Tensor:  # (N, T, D) to (N, classes)
-        return _settled(network, network.classify(windows), card)[:, centre]
-
-    gradients = IntegratedGradients(log_probs)
-    parts = [
-        gradients.attribute(embeddings[None], blank[None], target=emotion, n_steps=STEPS)
-        for emotion in emotions
-    ]
-    with torch.no_grad():
-        ends = log_probs(torch.stack([embeddings, blank]))
-    return FrameWeights(
-        contributions=torch.cat(parts).sum(dim=2).float().detach().numpy(),
-        difference=(ends[0] - ends[1])[list(emotions)].numpy(),
-    )
-
-
-def _settled(network: Network, logits: Tensor, card: Card) -> Tensor:
-    return network.smooth_log_probs(logits.float() / card.temperature)
+        out.mkdir(parents=True, exist_ok=True)
+        write_bytes(out / name, content)
+    except OSError as error:
+        raise OutputError(f"cannot write {out / name}: {error.strerror}; give another --out") from error

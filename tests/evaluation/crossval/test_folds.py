@@ -1,4 +1,4 @@
-"""Folds: nobody on both sides, everybody once, the classes shared out, and one line where that can't be."""
+"""Folds: each example is tested once, no person is on both sides, and classes are shared evenly."""
 
 from pathlib import Path
 
@@ -10,24 +10,24 @@ from hypothesis import strategies as st
 from fer_batch.data.clips import Clips
 from fer_batch.data.datasets import load_dataset
 from fer_batch.errors import ConfigError, InputError
-from fer_batch.evaluation.crossval.crossval import CLASSES
+from fer_batch.evaluation.crossval.crossval import CK48_CLASSES
 from fer_batch.evaluation.crossval.folds import (
     Protocol,
     assign_folds,
+    assign_frozen_folds,
     draw_part,
-    fold_of,
-    groups_of,
+    group_clips,
     make_folds,
-    read_folds,
+    read_frozen_folds,
 )
 
 FOLDS = [["S001", "S002"], ["S003"], ["S004", "S005"], ["S006"]]
 PEOPLE = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=20, max_size=60)
-"""The class and the person of each example."""
+"""Class and person of each example."""
 
 
 def clips_of(people: list[str], labels: list[int], images: list[int] | None = None) -> Clips:
-    """Stills, by default each another image."""
+    """Return stills with different images, or with the given grey values."""
     count = len(people)
     shades = np.arange(count) if images is None else np.array(images, np.int64)
     return Clips(
@@ -43,17 +43,17 @@ def clips_of(people: list[str], labels: list[int], images: list[int] | None = No
 
 @settings(max_examples=25, deadline=None)  # of which one takes scikit-learn 50 ms
 @given(people=PEOPLE, folds=st.integers(2, 5), seed=st.integers(0, 3))
-def test_folds_hold_everything_once_and_by_subject_nobody_twice(
+def test_folds_test_each_example_once_and_keep_people_together(
     people: list[tuple[int, int]], folds: int, seed: int
 ) -> None:
     labels = np.array([label for label, _ in people])
     groups = np.array([f"S{person}" for _, person in people])
     at_random = assign_folds(labels, groups, "random", folds, seed)
-    assert set(at_random.tolist()) <= set(range(folds))  # one fold each, and none left over
+    assert set(at_random.tolist()) <= set(range(folds))
     table = np.zeros((folds, 3), int)
     np.add.at(table, (at_random, labels), 1)
     if np.bincount(labels).max() >= folds:
-        assert (np.ptp(table, axis=0) <= 1).all()  # each class as evenly as it goes
+        assert (np.ptp(table, axis=0) <= 1).all()  # each class is spread as evenly as possible
     if len(set(groups.tolist())) < folds:
         with pytest.raises(InputError, match=f"fewer than --folds {folds}"):
             assign_folds(labels, groups, "subject", folds, seed)
@@ -66,7 +66,7 @@ def test_folds_hold_everything_once_and_by_subject_nobody_twice(
 
 @settings(max_examples=25, deadline=None)  # of which one takes scikit-learn 50 ms
 @given(people=PEOPLE, share=st.floats(0.1, 0.6), seed=st.integers(0, 3))
-def test_a_part_has_its_share_of_each_class_and_by_subject_nobody_on_both_sides(
+def test_part_has_its_share_of_each_class_and_keeps_people_together(
     people: list[tuple[int, int]], share: float, seed: int
 ) -> None:
     labels = np.array([label for label, _ in people])
@@ -75,12 +75,12 @@ def test_a_part_has_its_share_of_each_class_and_by_subject_nobody_on_both_sides(
     wanted = share * np.bincount(labels)
     assert (np.abs(np.bincount(labels, at_random) - wanted) <= 0.5).all()
     by_subject = draw_part(labels, groups, "subject", share, seed)
-    asked = set(groups[by_subject].tolist())
-    assert not asked & set(groups[~by_subject].tolist())
-    assert len(asked) == round(share * len(set(groups.tolist())))
+    tested = set(groups[by_subject].tolist())
+    assert not tested & set(groups[~by_subject].tolist())
+    assert len(tested) == round(share * len(set(groups.tolist())))
 
 
-def test_a_part_by_subject_is_fair_to_the_classes() -> None:
+def test_part_by_subject_has_fair_classes() -> None:
     random = np.random.default_rng(0)
     groups = np.array([f"S{person}" for person in random.integers(0, 60, 240)])
     labels = random.choice(3, 240, p=(0.6, 0.3, 0.1))
@@ -89,7 +89,7 @@ def test_a_part_by_subject_is_fair_to_the_classes() -> None:
     assert shares == pytest.approx(0.3, abs=0.05)
 
 
-def test_nobody_has_no_folds() -> None:
+def test_no_examples_have_no_folds() -> None:
     nothing = np.zeros(0, np.int64)
     for by in ("random", "subject"):
         assert not draw_part(nothing, nothing.astype(str), by, 0.3, 0).any()
@@ -97,25 +97,25 @@ def test_nobody_has_no_folds() -> None:
             assign_folds(nothing, nothing.astype(str), by, 2, 0)
 
 
-def test_a_group_is_a_person_or_the_same_images() -> None:
+def test_group_is_a_person_or_equal_images() -> None:
     data = clips_of(["S1", "", "", "S2", "", "S1"], [0, 1, 0, 1, 0, 1], images=[1, 1, 2, 1, 1, 5])
-    groups = groups_of(data)
+    groups = group_clips(data)
     assert groups[[0, 3, 5]].tolist() == ["S1", "S2", "S1"]
     assert groups[1] == groups[4]
     assert len(set(groups.tolist())) == 4
-    assert groups_of(clips_of([], [])).tolist() == []
+    assert group_clips(clips_of([], [])).tolist() == []
     with pytest.raises(InputError, match="4 people or different images, fewer than --folds 5"):
         make_folds(data, Protocol(folds=5), 0, [])
 
 
-def test_each_seed_has_its_folds_but_frozen_ones_are_what_they_are() -> None:
+def test_folds_depend_on_the_seed_but_frozen_ones_do_not() -> None:
     people = [f"S00{i % 5 + 1}" for i in range(30)]
     data = clips_of(people, [i % 3 for i in range(30)])
     made = make_folds(data, Protocol(by=("random", "subject"), folds=3, repeats=2), 7, FOLDS)
     assert [(fold.seed, fold.by, fold.number, fold.folds) for fold in made] == [
         (seed, by, number, count)
         for seed in (7, 8)
-        for by, count in (("random", 3), ("subject", 4))  # nobody of the fourth is there
+        for by, count in (("random", 3), ("subject", 4))  # the fourth has no clips
         for number in (1, 2, 3)
     ]
     tested = np.array([fold.tested for fold in made])
@@ -129,29 +129,29 @@ def test_each_seed_has_its_folds_but_frozen_ones_are_what_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
-        ({"folds": 1}, "--folds is 1"),
-        ({"test_share": 0.0}, "--test-share is 0.0"),
-        ({"test_share": 1.0}, "--test-share is 1.0"),
-        ({"repeats": 0}, "--repeats is 0"),
+        ({"folds": 1}, "--folds must be .*, got 1"),
+        ({"test_share": 0.0}, "--test-share must be .*, got 0.0"),
+        ({"test_share": 1.0}, "--test-share must be .*, got 1.0"),
+        ({"repeats": 0}, "--repeats must be .*, got 0"),
     ],
 )
-def test_a_protocol_that_is_none_is_refused(fields: dict[str, float], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_protocol_is_refused(fields: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         Protocol(**fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("share", "said"), [(0.01, "none"), (0.99, "all of them")])
-def test_a_share_of_few_may_be_nobody_or_everybody(share: float, said: str) -> None:
+@pytest.mark.parametrize(("share", "part"), [(0.01, "none"), (0.99, "all of them")])
+def test_share_that_leaves_one_side_empty_is_refused(share: float, part: str) -> None:
     data = clips_of(["S1", "S2", "S3"], [0, 1, 2])
     for by in ("random", "subject"):
-        with pytest.raises(InputError, match=f"--test-share {share} of the 3 examples is {said}"):
+        with pytest.raises(InputError, match=f"--test-share {share} of the 3 examples is {part}"):
             make_folds(data, Protocol(by=(by,), test_share=share), 0, [])
 
 
-def test_the_frozen_folds_hold_each_of_118_subjects_once() -> None:
-    folds = read_folds()
+def test_frozen_folds_hold_each_of_118_subjects_once() -> None:
+    folds = read_frozen_folds()
     subjects = [subject for fold in folds for subject in fold]
     assert len(folds) == 10
     assert len(subjects) == len(set(subjects)) == 118
@@ -159,16 +159,16 @@ def test_the_frozen_folds_hold_each_of_118_subjects_once() -> None:
     assert all(10 <= len(fold) <= 13 for fold in folds)
 
 
-def test_the_frozen_folds_share_out_the_classes(shared: Path) -> None:
+def test_frozen_folds_share_the_classes_evenly(shared: Path) -> None:
     clips, counts = load_dataset(
-        "ck48", shared / "data" / "ck48.parquet", classes=CLASSES, for_training=False
+        "ck48", shared / "data" / "ck48.parquet", classes=CK48_CLASSES, for_training=False
     )
-    folds = read_folds()
-    fold = fold_of(clips.subjects, folds)
+    folds = read_frozen_folds()
+    fold = assign_frozen_folds(clips.subjects, folds)
     assert not counts
     assert set(clips.subjects.tolist()) == {subject for each in folds for subject in each}
     assert np.bincount(fold).min() >= 30
-    table = np.zeros((10, len(CLASSES)), int)
+    table = np.zeros((10, len(CK48_CLASSES)), int)
     np.add.at(table, (fold, clips.labels), 1)
     fair = table.sum(axis=0) / 10
     assert (np.abs(table - fair) < 2.2).all()  # in sequences
@@ -178,24 +178,24 @@ def test_the_frozen_folds_share_out_the_classes(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("subjects", "expected"), [([], []), (["S003"], [1]), (["S005", "S001", "S005", "S006"], [2, 0, 2, 3])]
 )
-def test_a_subject_has_one_fold(subjects: list[str], expected: list[int]) -> None:
-    numbers = fold_of(np.array(subjects, str), FOLDS)
+def test_subjects_have_their_frozen_fold(subjects: list[str], expected: list[int]) -> None:
+    numbers = assign_frozen_folds(np.array(subjects, str), FOLDS)
     assert numbers.dtype == np.int64
     assert numbers.tolist() == expected
 
 
-def test_a_subject_without_a_fold_is_named() -> None:
+def test_subject_without_a_fold_is_named() -> None:
     with pytest.raises(
         InputError, match=r"2 of the data's subjects are in no fold \('', 'S777'…\).*6 subjects"
     ):
-        fold_of(np.array(["S777", "S001", "", "S777"]), FOLDS)
+        assign_frozen_folds(np.array(["S777", "S001", "", "S777"]), FOLDS)
 
 
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '[["S001"]]', '["S001", "S002"]', '[["S001"], ["S001"]]', "[[1], [2]]", "3"]
 )
-def test_a_file_that_holds_no_folds_is_refused(tmp_path: Path, content: str) -> None:
+def test_invalid_folds_file_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "folds.json"
     file.write_text(content)
     with pytest.raises(InputError, match=r"folds\.json"):
-        read_folds(file)
+        read_frozen_folds(file)

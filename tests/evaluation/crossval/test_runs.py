@@ -1,4 +1,4 @@
-"""A fold's training: what it learns from and looks at, what answers, and folds side by side on Ray."""
+"""Training and prediction of folds, in this process and in parallel on Ray."""
 
 import os
 import signal
@@ -14,17 +14,15 @@ import torch
 from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.errors import FerBatchError, InputError, OutputError
-from fer_batch.evaluation.crossval.crossval import CLASSES
+from fer_batch.evaluation.crossval.crossval import CK48_CLASSES as CLASSES
 from fer_batch.evaluation.crossval.folds import Fold
-from fer_batch.evaluation.crossval.runs import (
-    ALONE,
-    RETRIES,
-    last_frame_probs,
-    read_fold,
-    run_folds,
-    sequence_probs,
-    training_parts,
-    whole_probs,
+from fer_batch.evaluation.crossval.runs import MAX_RETRIES, read_fold, run_folds
+from fer_batch.evaluation.crossval.train_fold import (
+    ONE_MODEL,
+    predict_clips,
+    predict_last_frames,
+    predict_sequences,
+    split_training,
 )
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
@@ -49,39 +47,39 @@ def clips_of(lengths: list[int]) -> Clips:
 
 
 def network() -> CnnBiLstm:
-    """A small one whose context says something."""
+    """Return a small network whose context changes its predictions."""
     torch.manual_seed(0)
     model = CnnBiLstm(len(CLASSES), (4, 8), (1, 1), 2, dropout=0.5).eval()
     torch.nn.init.normal_(model.context_head.weight)
     return model
 
 
-@pytest.mark.parametrize("answer", [last_frame_probs, sequence_probs])
-def test_no_clips_have_no_answers(answer: object) -> None:
-    assert callable(answer)
-    assert answer(network(), clips_of([]), CPU).shape == (0, len(CLASSES))
+@pytest.mark.parametrize("predict", [predict_last_frames, predict_sequences])
+def test_no_clips_have_no_predictions(predict: object) -> None:
+    assert callable(predict)
+    assert predict(network(), clips_of([]), CPU).shape == (0, len(CLASSES))
 
 
-def test_the_last_frame_is_answered_alone() -> None:
+def test_last_frame_is_predicted_alone() -> None:
     model, clips = network(), clips_of([3, 1, 2])
-    probs = last_frame_probs(model, clips, CPU)
+    probs = predict_last_frames(model, clips, CPU)
     assert probs.shape == (3, len(CLASSES))
     assert probs.sum(axis=1) == pytest.approx(1)
     stills = clips_of([1, 1, 1])
     stills.frames[:] = clips.frames[[2, 3, 5]]
-    assert last_frame_probs(model, stills, CPU) == pytest.approx(probs, abs=1e-6)
+    assert predict_last_frames(model, stills, CPU) == pytest.approx(probs, abs=1e-6)
 
 
-def test_a_sequence_is_answered_by_all_of_its_frames_whatever_stands_beside_it() -> None:
+def test_sequence_is_predicted_from_all_of_its_frames_and_no_others() -> None:
     model, clips = network(), clips_of([3, 1, 2])
-    probs = sequence_probs(model, clips, CPU)
+    probs = predict_sequences(model, clips, CPU)
     assert probs.sum(axis=1) == pytest.approx(1)
     for index in range(3):
-        alone = sequence_probs(model, clips.take(np.array([index])), CPU)
+        alone = predict_sequences(model, clips.take(np.array([index])), CPU)
         assert alone[0] == pytest.approx(probs[index], abs=1e-6)
-    assert np.abs(probs - last_frame_probs(model, clips, CPU)).max() > 0.01
+    assert np.abs(probs - predict_last_frames(model, clips, CPU)).max() > 0.01
     clips.frames[0] = 255 - clips.frames[0]  # the first frame of the first sequence
-    moved = np.abs(sequence_probs(model, clips, CPU) - probs).max(axis=1)
+    moved = np.abs(predict_sequences(model, clips, CPU) - probs).max(axis=1)
     assert moved[0] > 1e-5
     assert moved[1:] == pytest.approx(0, abs=1e-6)
 
@@ -94,20 +92,22 @@ def test_a_sequence_is_answered_by_all_of_its_frames_whatever_stands_beside_it()
         ("dcnn-bilstm", TINY | {"lstm": [4, 4], "dense": 4}),
     ],
 )
-def test_a_network_is_asked_what_it_is_made_for(name: str, architecture: dict[str, Any]) -> None:
+def test_each_network_gets_the_input_it_is_made_for(name: str, architecture: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model: Network = build_network(name, {"classes": len(CLASSES), **architecture}).eval()
     clips = clips_of([3, 2])
-    probs = whole_probs(model, clips, 3, CPU)
+    probs = predict_clips(model, clips, 3, CPU)
     assert probs.shape == (2, len(CLASSES))
     assert probs.sum(axis=1) == pytest.approx(1, abs=1e-5)
     if not model.lstms:
-        assert probs == pytest.approx(last_frame_probs(model, clips, CPU), abs=0.01)  # here in half precision
-    assert whole_probs(model, clips_of([]), 3, CPU).shape == (0, len(CLASSES))
+        assert probs == pytest.approx(
+            predict_last_frames(model, clips, CPU), abs=0.01
+        )  # here in half precision
+    assert predict_clips(model, clips_of([]), 3, CPU).shape == (0, len(CLASSES))
 
 
 def people_of(count: int, of_each: int = 2) -> Clips:
-    """Stills of `count` people, two classes in turn: bright above, or below."""
+    """Return stills of `count` people with two classes in turn: bright above, or bright below."""
     clips = clips_of([1] * (count * of_each))
     labels = np.arange(count * of_each) % 2
     for image, label in zip(clips.frames, labels, strict=True):
@@ -136,33 +136,31 @@ def configured(**fields: Any) -> TrainConfig:
         ({"early_stopping": 5}, 4),
     ],
 )
-def test_what_is_looked_at_in_training_is_neither_learned_from_nor_of_the_fold(
-    fields: dict[str, Any], held_out: int
-) -> None:
+def test_held_out_clips_are_neither_trained_on_nor_in_the_fold(fields: dict[str, Any], held_out: int) -> None:
     data = people_of(24)
     fold = fold_of_first(data, 8)
-    learned_from, held = training_parts(configured(**fields), data, fold)
+    training, held = split_training(configured(**fields), data, fold)
     assert held.sum() == held_out
-    assert (learned_from.astype(int) + held + fold.tested == 1).all()
+    assert (training.astype(int) + held + fold.tested == 1).all()
     assert not set(data.subjects[held]) & set(data.subjects[~held])
 
 
-def test_too_few_to_hold_some_out_is_said() -> None:
-    with pytest.raises(InputError, match="the 6 examples outside fold 1 are too few to hold a tenth"):
-        training_parts(configured(early_stopping=1), people_of(4), fold_of_first(people_of(4), 2))
+def test_too_few_clips_to_hold_out_are_refused() -> None:
+    with pytest.raises(InputError, match="the 6 examples outside fold 1 are too few to hold out a tenth"):
+        split_training(configured(early_stopping=1), people_of(4), fold_of_first(people_of(4), 2))
 
 
-def test_where_an_error_ends_the_run_in_this_process_the_folds_before_it_are_done(tmp_path: Path) -> None:
+def test_error_in_this_process_keeps_the_folds_before_it(tmp_path: Path) -> None:
     data = people_of(6)
     todo = {tmp_path / "a.json": fold_of_first(data, 2), tmp_path / "none" / "b.json": fold_of_first(data, 4)}
-    with pytest.raises(OutputError, match=r"b\.json can't be written"):
-        list(run_folds(configured(), data, todo, ALONE, parallel=1))
-    done = read_fold(tmp_path / "a.json", ALONE, (2, len(CLASSES)))
-    assert (done["trained_on"], done["held_out"], done["epochs"]) == (10, 0, 2)
+    with pytest.raises(OutputError, match=r"cannot write .*b\.json"):
+        list(run_folds(configured(), data, todo, ONE_MODEL, parallel=1))
+    result = read_fold(tmp_path / "a.json", todo[tmp_path / "a.json"], ONE_MODEL, len(CLASSES))
+    assert (result.trained_on, result.held_out, result.epochs) == (10, 0, 2)
 
 
 def tasks() -> list[int]:
-    """Ids of the processes below this one in which a fold is being done."""
+    """Return the ids of the child processes that run a fold."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -174,7 +172,7 @@ def tasks() -> list[int]:
 
 
 def ancestors(entry: Path) -> list[int]:
-    """Ids of the processes above that of a folder of /proc."""
+    """Return the ids of the parents of a process, given its folder in /proc."""
     parents: list[int] = []
     while (parent := int((entry / "stat").read_text().rpartition(")")[2].split()[1])) > 0:
         parents.append(parent)
@@ -191,33 +189,30 @@ def kill_one() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # on a busy machine Ray alone takes minutes to start
-def test_a_fold_whose_process_dies_is_done_again_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
+def test_killed_fold_is_retried_and_failed_fold_stops_no_other(tmp_path: Path) -> None:
     data = people_of(12)
     todo = {tmp_path / f"{seed}.json": fold_of_first(data, 4, seed) for seed in range(3)}
     todo[tmp_path / "none" / "b.json"] = fold_of_first(data, 6)
     lines: list[str] = []
     killer = threading.Thread(target=kill_one)
     killer.start()
-    with pytest.raises(
-        FerBatchError, match=r"^1 of 4 folds could not be done \(b: .*b\.json can't be wri.*\)"
-    ):
-        list(run_folds(configured(epochs=30), data, todo, ALONE, parallel=2, on_line=lines.append))
+    with pytest.raises(FerBatchError, match=r"^1 of 4 folds failed \(b: cannot write .*b\.json.*\)"):
+        list(run_folds(configured(epochs=30), data, todo, ONE_MODEL, parallel=2, on_line=lines.append))
     killer.join()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["0.json", "1.json", "2.json"]
-    assert any(line.endswith(f"its process died; begun anew, 1 of {RETRIES} times") for line in lines)
+    assert any(line.endswith(f"its process died; retry 1 of {MAX_RETRIES}") for line in lines)
     alone = tmp_path / "alone.json"
-    list(run_folds(configured(epochs=30), data, {alone: fold_of_first(data, 4, 1)}, ALONE, parallel=1))
-    here, there = (read_fold(file, ALONE, (4, len(CLASSES))) for file in (alone, tmp_path / "1.json"))
-    assert there["model"] == here["model"]
+    list(run_folds(configured(epochs=30), data, {alone: fold_of_first(data, 4, 1)}, ONE_MODEL, parallel=1))
+    fold = fold_of_first(data, 4, 1)
+    here, there = (read_fold(file, fold, ONE_MODEL, len(CLASSES)) for file in (alone, tmp_path / "1.json"))
+    assert np.array_equal(there.probs["model"], here.probs["model"])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_fold_that_always_takes_its_process_down_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fold_that_always_kills_its_process_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FER_BATCH_FAULT", "file.temporary")  # at its first write
     data = people_of(6)
     todo = {tmp_path / "0.json": fold_of_first(data, 2)}
-    with pytest.raises(FerBatchError, match=f"1 of 1 folds.*its process died {RETRIES + 1} times"):
-        list(run_folds(configured(), data, todo, ALONE, parallel=2))
+    with pytest.raises(FerBatchError, match=f"1 of 1 folds.*its process died {MAX_RETRIES + 1} times"):
+        list(run_folds(configured(), data, todo, ONE_MODEL, parallel=2))

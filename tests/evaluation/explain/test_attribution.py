@@ -1,4 +1,4 @@
-"""Reasons for answers: maps that point to what a network looks at, weights of the frames that it reads."""
+"""Attribution: maps point to the places a network uses, and weights to the frames it reads."""
 
 from typing import Any
 
@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from fer_batch.evaluation.explain.explain import METHODS, explain_face, frame_weights, map_layer
+from fer_batch.evaluation.explain.attribution import (
+    METHODS,
+    attribute_face,
+    find_map_layer,
+    weigh_frames,
+)
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.network import Network
 from fer_batch.model.recognize import Recognizer
@@ -30,7 +35,7 @@ def network(name: str, **architecture: Any) -> Network:
     for layer in made.encoder.modules():
         if isinstance(layer, nn.Conv2d):  # small ones of random weights are dead otherwise
             nn.init.normal_(layer.weight, std=0.6)
-    if name == "cnn-bilstm":  # its LSTMs say nothing before they are trained
+    if name == "cnn-bilstm":  # untrained LSTMs do not change the prediction
         nn.init.normal_(made.context_head.weight)  # type: ignore[arg-type]
     return made
 
@@ -40,7 +45,7 @@ def noise(count: int, seed: int = 0) -> np.ndarray:
 
 
 def brightness() -> Network:
-    """Class 1 is more probable the more bright pixels there are, class 2 the fewer."""
+    """Return a network in which bright pixels raise class 1 and lower class 2."""
     made = network("cnn-bilstm", filters=(2,), depths=(1,), lstm=(2, 2))
     conv, norm = (layer for layer in made.encoder.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d))
     with torch.no_grad():
@@ -54,25 +59,25 @@ def brightness() -> Network:
 
 
 @pytest.mark.parametrize("left", [(4, 30), (30, 10)])
-def test_maps_point_to_the_one_patch_that_an_answer_comes_from(left: tuple[int, int]) -> None:
+def test_maps_point_to_the_patch_that_causes_the_prediction(left: tuple[int, int]) -> None:
     row, column = left
     crop = np.full((1, 48, 48), 60, np.uint8)
     crop[0, row : row + 6, column : column + 6] = 250
-    reasons = explain_face(brightness(), CARD, crop, 0, emotions=[1, 2])
+    attribution = attribute_face(brightness(), CARD, crop, 0, emotions=[1, 2])
     near, far = np.zeros((48, 48), bool), np.ones((48, 48), bool)
     near[row - 2 : row + 8, column - 2 : column + 8] = True
     far[max(row - 8, 0) : row + 14, max(column - 8, 0) : column + 14] = False
     for method in METHODS:
-        of = reasons.maps[method][0]
+        of = attribution.maps[method][0]
         assert near.ravel()[of.argmax()], method
         assert np.abs(of[far]).max() < of.max() / 100, method
-    assert reasons.maps["grad-cam"][1].max() == 0  # nothing speaks for class 2
-    assert near.ravel()[reasons.maps["occlusion"][1].argmin()]
-    assert reasons.frames is None
+    assert attribution.maps["grad-cam"][1].max() == 0  # nothing supports class 2
+    assert near.ravel()[attribution.maps["occlusion"][1].argmin()]
+    assert attribution.frames is None
 
 
-def test_occlusion_points_to_the_one_place_that_is_read() -> None:
-    """Of a random crop: the network reads one place of its map for class 2, and another for class 0."""
+def test_occlusion_points_to_the_only_place_that_is_read() -> None:
+    """The network reads one place of its map for class 2, and another for class 0."""
     made = network("cnn4", filters=(1,), depths=(1,), dense=(2,), dropouts=(0.0, 0.0))
     conv, dense = (layer for layer in made.encoder.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
     with torch.no_grad():
@@ -85,67 +90,67 @@ def test_occlusion_points_to_the_one_place_that_is_read() -> None:
         made.crop_head.weight[2, 0] = made.crop_head.weight[0, 1] = 1
     crop = noise(1)
     crop[0, 9:15, 33:39] = crop[0, 29:35, 7:13] = 255
-    found = explain_face(made, CARD, crop, 0, [2, 0], ["occlusion"]).maps["occlusion"]
+    found = attribute_face(made, CARD, crop, 0, [2, 0], ["occlusion"]).maps["occlusion"]
     for number, (row, column) in enumerate([(5, 17), (15, 4)]):
         down, along = np.unravel_index(found[number].argmax(), (48, 48))
         assert abs(down - 2 * row - 1.5) <= 3 and abs(along - 2 * column - 1.5) <= 3
     assert np.abs(found[:, :, 44:]).max() < 1e-6
-    # Of several emotions at once, each has the map that it has alone.
+    # The maps of several emotions equal those of each emotion alone.
     for number, emotion in enumerate([2, 0]):
-        alone = explain_face(made, CARD, crop, 0, [emotion], ["occlusion"]).maps["occlusion"]
+        alone = attribute_face(made, CARD, crop, 0, [emotion], ["occlusion"]).maps["occlusion"]
         np.testing.assert_allclose(alone[0], found[number], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("steps", [1, 3])
-def test_every_network_has_reasons(name: str, steps: int) -> None:
+def test_every_network_has_an_attribution(name: str, steps: int) -> None:
     made, crops = network(name), noise(steps)
     centre = steps // 2
-    reasons = explain_face(made, CARD, crops, centre)
+    attribution = attribute_face(made, CARD, crops, centre)
     given = torch.tensor(crops).float().div(255).sub(CARD.mean).div(CARD.std)[None, :, None]
     with torch.no_grad():
         logits = made.classify(made.encode(given[0])[None])
         probs = made.smooth_log_probs(logits / CARD.temperature)[0, centre].exp().numpy()
-    np.testing.assert_allclose(reasons.probs, probs, atol=1e-6)
-    assert reasons.emotions == np.argsort(-probs)[:2].tolist()
-    assert reasons.alone == (made.first_phase == "stills" or steps == 1)
-    if not reasons.alone:
-        np.testing.assert_allclose(reasons.crop_probs, reasons.probs, atol=1e-6)
-    assert reasons.crop_probs.sum() == pytest.approx(1, abs=1e-5)
-    assert list(reasons.maps) == list(METHODS)
-    for maps in reasons.maps.values():
+    np.testing.assert_allclose(attribution.probs, probs, atol=1e-6)
+    assert attribution.emotions == np.argsort(-probs)[:2].tolist()
+    assert attribution.crop_only == (made.first_phase == "stills" or steps == 1)
+    if not attribution.crop_only:
+        np.testing.assert_allclose(attribution.crop_probs, attribution.probs, atol=1e-6)
+    assert attribution.crop_probs.sum() == pytest.approx(1, abs=1e-5)
+    assert list(attribution.maps) == list(METHODS)
+    for maps in attribution.maps.values():
         assert (maps.shape, maps.dtype) == ((2, 48, 48), np.float32)
         assert np.isfinite(maps).all()
-    assert reasons.maps["grad-cam"].min() >= 0
-    assert np.abs(reasons.maps["occlusion"]).max() > 0
-    assert (reasons.frames is not None) == (bool(made.lstms) and steps > 1)
-    if reasons.frames is not None:
-        assert reasons.frames.weights.shape == (2, steps)
-        assert np.abs(reasons.frames.error).max() < 1e-3
+    assert attribution.maps["grad-cam"].min() >= 0
+    assert np.abs(attribution.maps["occlusion"]).max() > 0
+    assert (attribution.frames is not None) == (bool(made.lstms) and steps > 1)
+    if attribution.frames is not None:
+        assert attribution.frames.weights.shape == (2, steps)
+        assert np.abs(attribution.frames.error).max() < 1e-3
 
 
-def test_the_map_is_that_of_the_last_convolution_after_its_activation() -> None:
+def test_map_layer_is_the_activation_after_the_last_convolution() -> None:
     encoder = network("cnn-bilstm").encoder
-    layer = map_layer(encoder)
+    layer = find_map_layer(encoder)
     assert isinstance(layer, nn.ReLU)
     assert layer is [module for module in encoder.modules() if isinstance(module, nn.ReLU)][-1]
     resnet = BackboneEncoder("resnet18", 64).eval()
-    assert map_layer(resnet) is resnet.network.layer4  # with the shortcut, before the mean
+    assert find_map_layer(resnet) is resnet.network.layer4  # with the shortcut, before the mean
 
 
-def test_there_is_no_map_where_a_convolution_knows_no_places() -> None:
-    assert map_layer(BackboneEncoder("resnet18", 32).eval()) is None  # 1×1
+def test_encoders_without_places_have_no_map_layer() -> None:
+    assert find_map_layer(BackboneEncoder("resnet18", 32).eval()) is None  # 1×1
     with torch.device("meta"):  # which takes no memory
         vit = BackboneEncoder("vit_b_32")
-    assert map_layer(vit) is None
+    assert find_map_layer(vit) is None
     made = network("cnn-bilstm", backbone="resnet18", size=32, lstm=(2, 2))
-    assert list(explain_face(made, CARD, noise(1), 0).maps) == ["occlusion"]
+    assert list(attribute_face(made, CARD, noise(1), 0).maps) == ["occlusion"]
 
 
 @pytest.mark.parametrize("name", ["cnn-bilstm", "dcnn-bilstm"])
-def test_frames_add_up_to_the_difference_from_grey_ones(name: str) -> None:
+def test_contributions_sum_to_the_difference_from_grey_frames(name: str) -> None:
     made, crops = network(name), noise(5)
-    frames = explain_face(made, CARD, crops, 1, [0, 1, 2], []).frames
+    frames = attribute_face(made, CARD, crops, 1, [0, 1, 2], []).frames
     assert frames is not None
     given = torch.tensor(crops).float().div(255).sub(CARD.mean).div(CARD.std)[:, None]
     with torch.no_grad():
@@ -159,35 +164,35 @@ def test_frames_add_up_to_the_difference_from_grey_ones(name: str) -> None:
     assert (np.sign(frames.weights) == np.sign(frames.contributions)).all()
 
 
-def test_the_frame_that_matters_has_the_weight() -> None:
+def test_decisive_frame_has_the_weight() -> None:
     alone = brightness()
     with torch.no_grad():
         alone.stay_logit.copy_(torch.tensor(1e-6).logit())  # type: ignore[operator]
     crops = noise(7)
-    frames = explain_face(alone, CARD, crops, 2, [1], []).frames
+    frames = attribute_face(alone, CARD, crops, 2, [1], []).frames
     assert frames is not None
-    assert frames.weights[0, 2] > 0.99  # each moment answers for itself
-    # One that is unlike the others, in a network that reads all: only it differs from grey frames.
+    assert frames.weights[0, 2] > 0.99  # each frame decides for itself
+    # In a network that reads all frames, only the frame that differs from grey has weight.
     crops[:] = round(255 * CARD.mean)
     crops[4, :, :20] = 255
-    frames = explain_face(brightness(), CARD, crops, 2, [1, 2], []).frames
+    frames = attribute_face(brightness(), CARD, crops, 2, [1, 2], []).frames
     assert frames is not None
     assert frames.weights[0, 4] > 0.99 and frames.weights[1, 4] < -0.99
 
 
-def test_frames_that_are_all_grey_weigh_nothing() -> None:
+def test_grey_frames_have_no_weight() -> None:
     made = network("cnn-bilstm")
     grey = made.encode(torch.zeros(3, 1, 48, 48)).detach()
-    frames = frame_weights(made, CARD, grey, 1, [0])
+    frames = weigh_frames(made, CARD, grey, 1, [0])
     assert not frames.weights.any() and not frames.error.any()
 
 
-def test_the_answer_is_that_of_analyze_without_flip() -> None:
+def test_prediction_equals_that_of_analyze_without_flip() -> None:
     made, card = load_checkpoint()
     crops, times = noise(17, seed=3), np.arange(17) / card.window_rate_hz
-    reasons = explain_face(made, card, crops, 8, [0], [])
+    attribution = attribute_face(made, card, crops, 8, [0], [])
     answers = Recognizer(device="cpu", flip=False).predict_tracks(
         crops, np.zeros(17, np.int64), times, np.arange(17) == 8
     )
-    np.testing.assert_allclose(reasons.probs, answers[8], atol=0.02)  # which may be in half precision
-    assert reasons.maps == {}
+    np.testing.assert_allclose(attribution.probs, answers[8], atol=0.02)  # which may be in half precision
+    assert attribution.maps == {}

@@ -1,4 +1,4 @@
-"""Faces of pictures and of moments of videos, with what stands in their windows."""
+"""Faces of pictures and of single frames of videos, with their windows."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_batch.evaluation.explain.find import (
-    SETTINGS,
-    faces_of_picture,
-    faces_of_video,
-    files_of,
+from fer_batch.evaluation.explain.faces import (
+    ANALYZE_CONFIG,
+    find_picture_faces,
+    find_video_faces,
     is_picture,
+    list_files,
 )
 from fer_batch.model.weights import Card
 from fer_batch.vision.detect import FaceDetector
@@ -23,23 +23,23 @@ CARD = Card(classes=("a", "b"), architecture={}, window_length=5)
 
 @pytest.fixture(scope="module")
 def detector() -> FaceDetector:
-    return FaceDetector(SETTINGS.min_face, SETTINGS.min_score)
+    return FaceDetector(ANALYZE_CONFIG.min_face, ANALYZE_CONFIG.min_score)
 
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory, sample_frames: list[np.ndarray]) -> Path:
-    """Two faces for 1.6 s."""
+    """Return a video of 1.6 s with two faces."""
     return write_video(tmp_path_factory.mktemp("find") / "two.mp4", sample_frames[:40])
 
 
-def test_a_folder_is_its_pictures_and_videos(tmp_path: Path) -> None:
+def test_folder_lists_its_pictures_and_videos(tmp_path: Path) -> None:
     folder = tmp_path / "faces"
     for name in ("b/deep.JPG", "a.png", "talk.mp4", "notes.txt", ".hidden/c.png", ".d.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
     (tmp_path / "empty").mkdir()
     given = [folder, tmp_path / "empty", tmp_path / "none.png", folder / "notes.txt"]
-    assert list(files_of(given)) == [
+    assert list(list_files(given)) == [
         (folder / "a.png", None),
         (folder / "b" / "deep.JPG", None),
         (folder / "talk.mp4", None),
@@ -47,22 +47,20 @@ def test_a_folder_is_its_pictures_and_videos(tmp_path: Path) -> None:
         (tmp_path / "none.png", "does not exist"),
         (folder / "notes.txt", None),
     ]
-    assert list(files_of([])) == []
+    assert list(list_files([])) == []
     assert [is_picture(path) for path in (folder / "b" / "deep.JPG", folder / "talk.mp4")] == [True, False]
 
 
-def test_faces_of_a_picture_are_cut_as_those_of_videos(
-    tmp_path: Path, detector: FaceDetector, video: Path
-) -> None:
+def test_pictures_and_videos_give_the_same_crops(tmp_path: Path, detector: FaceDetector, video: Path) -> None:
     path = tmp_path / "two.png"
     with av.open(str(video)) as container:
         next(container.decode(video=0)).to_image().save(path)
-    found = faces_of_picture(path, detector, CARD.crop_scale)
+    found = find_picture_faces(path, detector, CARD.crop_scale)
     assert found.problems == []
     assert [face.crops.shape for face in found.faces] == [(1, 48, 48)] * 2
     assert found.faces[0].box is not None and found.faces[1].box is not None
     assert found.faces[0].box[0] < found.faces[1].box[0]  # from the left
-    same = faces_of_video(video, [0.0], detector, CARD)
+    same = find_video_faces(video, [0.0], detector, CARD)
     for still, moving in zip(found.faces, same.faces, strict=True):
         assert still.moment_s is None and moving.moment_s == 0
         np.testing.assert_allclose(still.box, moving.box, atol=0.02)
@@ -74,12 +72,12 @@ def test_faces_of_a_picture_are_cut_as_those_of_videos(
     ("size", "whole", "taken"),
     [((48, 48), False, 1), ((100, 80), False, 1), ((101, 90), False, 0), ((300, 300), True, 1)],
 )
-def test_a_small_picture_is_a_face(
+def test_small_picture_is_a_face(
     tmp_path: Path, detector: FaceDetector, size: tuple[int, int], whole: bool, taken: int
 ) -> None:
     path = tmp_path / "grey.png"
     Image.new("RGB", size, (90, 90, 90)).save(path)
-    found = faces_of_picture(path, detector, CARD.crop_scale, whole)
+    found = find_picture_faces(path, detector, CARD.crop_scale, whole)
     assert len(found.faces) == taken
     assert bool(found.problems) != bool(taken)
     for face in found.faces:
@@ -88,45 +86,45 @@ def test_a_small_picture_is_a_face(
     assert all("--whole" in problem for problem in found.problems)
 
 
-def test_a_picture_that_cannot_hold_a_face_or_be_read(tmp_path: Path, detector: FaceDetector) -> None:
+def test_unusable_pictures_are_refused(tmp_path: Path, detector: FaceDetector) -> None:
     Image.new("L", (4000, 3)).save(tmp_path / "line.png")
     (tmp_path / "text.png").write_text("no picture")
-    for name, said in (("line.png", "has 4000×3 pixels"), ("text.png", "is no picture that can be read")):
-        found = faces_of_picture(tmp_path / name, detector, CARD.crop_scale)
+    for name, problem in (("line.png", "has 4000×3 pixels"), ("text.png", "is not a readable picture")):
+        found = find_picture_faces(tmp_path / name, detector, CARD.crop_scale)
         assert found.faces == []
-        assert said in found.problems[0]
+        assert problem in found.problems[0]
 
 
-def test_a_moment_stands_in_its_window(detector: FaceDetector, video: Path) -> None:
-    found = faces_of_video(video, [0.83, 0.79, 0.0, 99], detector, CARD)
-    assert found.problems == ["has no moment 99 s: it ends at 1.60 s"]
+def test_frame_stands_in_its_window(detector: FaceDetector, video: Path) -> None:
+    found = find_video_faces(video, [0.83, 0.79, 0.0, 99], detector, CARD)
+    assert found.problems == ["has no frame at 99 s: it ends at 1.60 s"]
     assert [face.moment_s for face in found.faces] == pytest.approx([0, 0, 0.8, 0.8])
     first, _, left, right = found.faces
     np.testing.assert_allclose(left.times_s, [0.4, 0.6, 0.8, 1.0, 1.2], atol=1e-6)
     assert (left.centre, first.centre) == (2, 0)
     np.testing.assert_allclose(first.times_s, [0, 0.2, 0.4], atol=1e-6)
     assert left.crops.shape == (5, 48, 48)
-    # A window is of one face: its frames are more like each other than like the other's.
+    # The frames of a window are more similar to each other than to those of the other face.
     frames, other = left.crops.astype(int), right.crops.astype(int)
     assert np.abs(frames - frames[2]).mean() < np.abs(frames - other[2]).mean() / 2
 
 
-def test_without_moments_some_are_looked_for(detector: FaceDetector, video: Path) -> None:
-    found = faces_of_video(video, [], detector, CARD)
+def test_frames_with_faces_are_chosen_without_times(detector: FaceDetector, video: Path) -> None:
+    found = find_video_faces(video, [], detector, CARD)
     assert found.problems == []
     moments = sorted({face.moment_s for face in found.faces if face.moment_s is not None})
     assert len(moments) == 3
     assert len(found.faces) == 6
 
 
-def test_a_video_without_faces_or_without_video(tmp_path: Path, detector: FaceDetector) -> None:
+def test_inputs_without_faces_or_video_are_refused(tmp_path: Path, detector: FaceDetector) -> None:
     black = write_video(tmp_path / "black.mp4", [np.zeros((64, 64, 3), np.uint8)] * 10)
-    assert faces_of_video(black, [], detector, CARD).problems == [
-        "has no face at 15 moments that were tried; name one with --at"
+    assert find_video_faces(black, [], detector, CARD).problems == [
+        "has no face at 15 tried times; give a time with --at"
     ]
-    assert faces_of_video(black, [0.2], detector, CARD).problems == ["has no face at 0.2 s"]
+    assert find_video_faces(black, [0.2], detector, CARD).problems == ["has no face at 0.2 s"]
     text = tmp_path / "notes.txt"
     text.write_text("no video")
-    found = faces_of_video(text, [], detector, CARD)
+    found = find_video_faces(text, [], detector, CARD)
     assert found.faces == []
-    assert "is no picture (.bmp, " in found.problems[0] and "no video that can be read" in found.problems[0]
+    assert "is not a picture (.bmp, " in found.problems[0] and "not a readable video" in found.problems[0]
