@@ -1,4 +1,4 @@
-"""Manifests: lists of videos in a file, with what their owner knows of each."""
+"""Manifests: files that list videos and the user's own columns for them."""
 
 import csv
 import io
@@ -27,87 +27,84 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "double": pa.float64(),
     "string": pa.string(),
 }
-"""What a column of an owner's own may hold; anything else is written as text."""
-NO_NUMBER = r"^[+-]?0\d"
-"""Text that looks like a number and is none: codes with leading zeros."""
-ROWS = 65_536
+"""The types of a user's columns. All other types become text."""
+LEADING_ZERO = r"^[+-]?0\d"
+"""Text that looks like a number but is a code with leading zeros."""
+BATCH_ROWS = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A line of a manifest."""
+    """One video of a manifest."""
 
     path: str
     duration_s: float | None = None
-    """Where it is known, the video need not be opened before it is planned."""
+    """A video of known duration is not opened before it is planned."""
     version: str | None = None
-    """Where it is given, a video is analyzed again when it changes, and not by size and time of the file."""
+    """If given, a video is analyzed again when its version changes, not when the file's size or time does."""
     extra: str | None = None
-    """A JSON object of the owner's own columns."""
+    """JSON object of the user's columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a manifest holds."""
+    """The content of a manifest."""
 
     entries: Iterator[Entry]
     columns: dict[str, str]
-    """The owner's own columns, and which of COLUMN_TYPES each is."""
+    """The user's columns and their types, keys of COLUMN_TYPES."""
     rows_without_path: int
-    """Rows that name no file."""
 
 
 def read_manifest(name: str | Path) -> Manifest:
-    """The videos that a `.txt`, `.csv`, `.parquet` or `.jsonl` file names.
+    """Read the videos of a `.txt`, `.csv`, `.parquet`, `.jsonl` or `.ndjson` file.
 
-    In a `.txt` a path a line, `#` begins a comment; the others have a column `path`, `uri`, `video` or
-    `file`, and may have `duration_s` (or `duration`), `version`, `id` (one for each video) and any others. A
-    column that is named as one of the tables' own is called `manifest_…`. Raises InputError where it can't be
-    read, has no such column, or an id stands for two paths.
+    A `.txt` file has one path per line, and `#` starts a comment. The others have a column `path`, `uri`,
+    `video` or `file`. Optional columns are `duration_s` (or `duration`), `version`, `id` (unique per video)
+    and any others. A column with the name of a table column is renamed to `manifest_…`.
+
+    Raises InputError if the file cannot be read, has no such column, or gives one id to two videos.
     """
     path = str(name)
     if not is_remote(path) and not Path(path).is_file():
         raise InputError(f"the manifest {path} is not a regular file")
     if _suffix(path) == ".txt":
-        lines = _text(path).splitlines()
-        return Manifest(
-            entries=(Entry(path=line.strip()) for line in lines if _names(line)),
-            columns={},
-            rows_without_path=0,
-        )
-    table = _table(path)
-    known = {name.strip().lower(): name for name in reversed(table.column_names)}
+        lines = [line.strip() for line in _read_text(path).splitlines()]
+        paths = [line for line in lines if line and not line.startswith("#")]
+        return Manifest(entries=(Entry(path=line) for line in paths), columns={}, rows_without_path=0)
+    table = _read_table(path)
+    names = {name.strip().lower(): name for name in reversed(table.column_names)}
     column = next((name for name in table.column_names if name.strip().lower() in PATH_COLUMNS), None)
     if column is None:
         raise InputError(f"the manifest {path} has no column named {', '.join(PATH_COLUMNS[:-1])} or file")
-    duration = next((known[name] for name in DURATION_COLUMNS if name in known), None)
-    version = known.get(VERSION_COLUMN)
-    own = _own(path, table.drop_columns([name for name in (column, duration, version) if name]))
-    _check_ids(path, table.column(column), own)
+    duration = next((names[name] for name in DURATION_COLUMNS if name in names), None)
+    version = names.get(VERSION_COLUMN)
+    user_columns = _convert_columns(
+        path, table.drop_columns([name for name in (column, duration, version) if name])
+    )
+    _check_ids(path, table.column(column), user_columns)
+    types = {kind: name for name, kind in COLUMN_TYPES.items()}
     return Manifest(
-        entries=_entries(path, table, column, duration, version, own),
-        rows_without_path=sum(not (name or "").strip() for name in _texts(table, column)),
-        columns={
-            field.name: next(kind for kind, known in COLUMN_TYPES.items() if field.type == known)
-            for field in own.schema
-        },
+        entries=_read_entries(path, table, column, duration, version, user_columns),
+        columns={field.name: types[field.type] for field in user_columns.schema},
+        rows_without_path=sum(not (text or "").strip() for text in _as_text(table, column)),
     )
 
 
 def merge_column_types(one: str, other: str) -> str:
-    """The kind that holds the values of both: whole numbers are numbers, and anything is text."""
+    """Return the column type that holds the values of both types."""
     if one == other:
         return one
     return "double" if {one, other} == {"int64", "double"} else "string"
 
 
 def manifest_values(extra: str | None, columns: Mapping[str, str]) -> dict[str, Any]:
-    """A video's values in its owner's columns, from its `extra`; None where it has none."""
-    said = json.loads(extra) if extra else {}
-    return {name: _as(said.get(name), kind) for name, kind in columns.items()}
+    """Return a video's values of the user's columns, None for missing ones, from its `extra`."""
+    values = json.loads(extra) if extra else {}
+    return {name: _convert_value(values.get(name), kind) for name, kind in columns.items()}
 
 
-def _as(value: Any, kind: str) -> Any:
+def _convert_value(value: Any, kind: str) -> Any:
     if value is None:
         return None
     if kind == "string":
@@ -115,97 +112,88 @@ def _as(value: Any, kind: str) -> Any:
     return float(value) if kind == "double" else value
 
 
-def _names(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith("#")
-
-
 def _suffix(path: str) -> str:
     return PurePosixPath(path).suffix.lower()
 
 
-def _content(path: str) -> bytes:
-    return read_file(path) if is_remote(path) else Path(path).read_bytes()
-
-
-def _text(path: str) -> str:
+def _read_text(path: str) -> str:
     try:
-        text = _content(path).decode("utf-8-sig")
+        content = read_file(path) if is_remote(path) else Path(path).read_bytes()
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the manifest {path} can't be read as UTF-8 text: {error}") from error
     if "\0" in text:
-        raise InputError(f"the manifest {path} can't be read as UTF-8 text: it holds zero bytes")
+        raise InputError(f"the manifest {path} can't be read as UTF-8 text: it contains zero bytes")
     return text
 
 
-def _table(path: str) -> pa.Table:
+def _read_table(path: str) -> pa.Table:
     if _suffix(path) == ".csv":
-        return _csv(path)
+        return _read_csv(path)
     try:
         if _suffix(path) == ".parquet":
             return pq.read_table(pa.py_buffer(read_file(path)) if is_remote(path) else pa.OSFile(path))
-        return _json_lines(path)
+        return _read_json_lines(path)
     except (pa.ArrowException, OSError) as error:
-        said = str(error).strip().split("\n")[0]
-        raise InputError(f"the manifest {path} can't be read: {said}") from error
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"the manifest {path} can't be read: {reason}") from error
 
 
-def _csv(path: str) -> pa.Table:
-    """Columns as whole numbers, numbers, truth values or text, whichever all their values are."""
-    rows = csv.reader(io.StringIO(_text(path), newline=""))
+def _read_csv(path: str) -> pa.Table:
+    """Return columns of whole numbers, numbers or truth values if all their values are, else of text."""
+    rows = csv.reader(io.StringIO(_read_text(path), newline=""))
     names = [name.strip() for name in next(rows, [])]
-    twice = sorted({name for name in names if name and names.count(name) > 1})
-    if twice:
-        raise InputError(f"the manifest {path} has two columns {twice[0]}: name one otherwise")
+    repeated = sorted({name for name in names if name and names.count(name) > 1})
+    if repeated:
+        raise InputError(f"the manifest {path} has two columns {repeated[0]}: rename one of them")
     columns: list[list[str | None]] = [[] for _ in names]
     for row in rows:
         if len(row) > len(names):
             raise InputError(
                 f"the manifest {path} has {len(row)} cells in line {rows.line_num} and {len(names)} columns: "
-                "put a cell with a comma in it in quotes"
+                "put cells with a comma in quotes"
             )
         if row:
             for number, column in enumerate(columns):
                 column.append((row[number].strip() or None) if number < len(row) else None)
     arrays = [pa.array(column, pa.string()) for column in columns]
-    return pa.table({name: _typed(arrays[n]) for n, name in enumerate(names) if name})
+    return pa.table({name: _infer_type(arrays[n]) for n, name in enumerate(names) if name})
 
 
-def _json_lines(path: str) -> pa.Table:
-    """Columns of whatever their values are; text where they are of several kinds."""
+def _read_json_lines(path: str) -> pa.Table:
+    """Return columns of the types of their values, or of text if the types differ."""
     columns: dict[str, list[Any]] = {}
     count = 0
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"the manifest {path} can't be read: line {number}: {error}") from error
-            if not isinstance(row, dict):
-                raise InputError(
-                    f"the manifest {path} has no JSON object in line {number}: one a line is needed"
-                )
-            for name, value in row.items():
-                columns.setdefault(name, []).extend([None] * (count - len(columns[name])))
-                columns[name].append(value)
-            count += 1
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"the manifest {path} can't be read: line {number}: {error}") from error
+        if not isinstance(row, dict):
+            raise InputError(f"the manifest {path} has no JSON object in line {number}: give one per line")
+        for name, value in row.items():
+            columns.setdefault(name, []).extend([None] * (count - len(columns[name])))
+            columns[name].append(value)
+        count += 1
     for values in columns.values():
         values += [None] * (count - len(values))
-    return pa.table({name: _of_any(values) for name, values in columns.items()})
+    return pa.table({name: _to_array(values) for name, values in columns.items()})
 
 
-def _of_any(values: list[Any]) -> pa.Array:
+def _to_array(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array(
-            [v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string()
-        )
+        texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+        return pa.array(texts, pa.string())
 
 
-def _typed(column: pa.Array) -> pa.Array:
-    codes = pc.any(pc.match_substring_regex(column, NO_NUMBER)).as_py()
+def _infer_type(column: pa.Array) -> pa.Array:
+    has_codes = pc.any(pc.match_substring_regex(column, LEADING_ZERO)).as_py()
     for kind in (pa.int64(), pa.float64(), pa.bool_()):
-        if column.null_count == len(column) or codes:
+        if column.null_count == len(column) or has_codes:
             break
         try:
             return column.cast(kind)
@@ -214,23 +202,24 @@ def _typed(column: pa.Array) -> pa.Array:
     return column
 
 
-def _own(path: str, table: pa.Table) -> pa.Table:
-    """The owner's columns, under names and of types that the tables can take."""
+def _convert_columns(path: str, table: pa.Table) -> pa.Table:
+    """Return the user's columns with SQL names and with types of COLUMN_TYPES."""
     columns: dict[str, pa.ChunkedArray] = {}
     for given, column in zip(table.column_names, table.columns, strict=True):
         name = re.sub(r"\W+", "_", given.strip().lower()) or "_"
         if name in RESERVED_COLUMNS or name.startswith("p_"):
             name = f"manifest_{name}"
         if name in columns:
-            raise InputError(f"the manifest {path} has two columns {name}: name one otherwise")
-        columns[name] = _plain(column) if name != ID_COLUMN else _plain(column).cast(pa.string())
+            raise InputError(f"the manifest {path} has two columns {name}: rename one of them")
+        converted = _convert_column(column)
+        columns[name] = converted if name != ID_COLUMN else converted.cast(pa.string())
     return pa.table(columns)
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _convert_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return _plain(column.cast(kind.value_type))
+        return _convert_column(column.cast(kind.value_type))
     if pa.types.is_boolean(kind) or pa.types.is_string(kind):
         return column
     try:
@@ -244,46 +233,50 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return pa.chunked_array([pa.array(texts, pa.string())])
 
 
-def _check_ids(path: str, paths: pa.ChunkedArray, own: pa.Table) -> None:
-    if ID_COLUMN not in own.column_names:
+def _check_ids(path: str, paths: pa.ChunkedArray, user_columns: pa.Table) -> None:
+    if ID_COLUMN not in user_columns.column_names:
         return
-    pairs = pa.table({"id": own.column(ID_COLUMN), "path": paths}).drop_null()
+    pairs = pa.table({"id": user_columns.column(ID_COLUMN), "path": paths}).drop_null()
     counts = pairs.group_by("id").aggregate([("path", "count_distinct")])
-    twice = counts.filter(pc.greater(counts.column("path_count_distinct"), 1)).column("id").to_pylist()
-    if twice:
-        raise InputError(f"the manifest {path} has the id {min(twice)} for several videos; an id is for one")
+    repeated = counts.filter(pc.greater(counts.column("path_count_distinct"), 1)).column("id").to_pylist()
+    if repeated:
+        raise InputError(
+            f"the manifest {path} has the id {min(repeated)} for several videos: give each video its own id"
+        )
 
 
-def _texts(table: pa.Table, column: str | None) -> list[str | None]:
+def _as_text(table: pa.Table, column: str | None) -> list[str | None]:
     return [None] * table.num_rows if column is None else table.column(column).cast(pa.string()).to_pylist()
 
 
-def _known(value: Any) -> bool:
-    """Whether there is a value: what is not a number is none."""
-    return value is not None and value == value  # noqa: PLR0124
-
-
-def _entries(
-    path: str, table: pa.Table, column: str, duration: str | None, version: str | None, own: pa.Table
+def _read_entries(
+    path: str, table: pa.Table, column: str, duration: str | None, version: str | None, user_columns: pa.Table
 ) -> Iterator[Entry]:
-    lengths: list[float | None] = [None] * table.num_rows
+    durations_s: list[float | None] = [None] * table.num_rows
     if duration is not None:
         try:
-            lengths = table.column(duration).cast(pa.float64()).to_pylist()
+            durations_s = table.column(duration).cast(pa.float64()).to_pylist()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise InputError(
                 f"the manifest {path} has no numbers of seconds in {duration}: {error}"
             ) from error
-    extras: Iterator[str | None] = (
-        json.dumps({name: value for name, value in row.items() if _known(value)}, ensure_ascii=False)
-        if own.num_columns
-        else None
-        for batch in (own if own.num_columns else table.select([column])).to_batches(ROWS)
-        for row in batch.to_pylist()
-    )
-    for name, length_s, said, extra in zip(
-        _texts(table, column), lengths, _texts(table, version), extras, strict=True
-    ):
+    texts = _as_text(table, column), durations_s, _as_text(table, version), _format_extras(user_columns)
+    for name, duration_s, version_text, extra in zip(*texts, strict=False):
         if name and name.strip():
-            known = length_s is not None and 0 < length_s < float("inf")
-            yield Entry(path=name.strip(), duration_s=length_s if known else None, version=said, extra=extra)
+            is_known = duration_s is not None and 0 < duration_s < float("inf")
+            yield Entry(
+                path=name.strip(),
+                duration_s=duration_s if is_known else None,
+                version=version_text,
+                extra=extra,
+            )
+
+
+def _format_extras(user_columns: pa.Table) -> Iterator[str | None]:
+    """Yield each row as a JSON object without missing values and NaN; endlessly None without columns."""
+    while not user_columns.num_columns:
+        yield None
+    for batch in user_columns.to_batches(BATCH_ROWS):
+        for row in batch.to_pylist():
+            values = {name: value for name, value in row.items() if value is not None and value == value}  # noqa: PLR0124
+            yield json.dumps(values, ensure_ascii=False)

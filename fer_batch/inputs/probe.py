@@ -1,4 +1,4 @@
-"""A listed file to what its container says: one row of `schema.PROBED_SCHEMA`, whatever is wrong with it."""
+"""Probing: opening listed files to learn what their containers state."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,33 +10,33 @@ from fer_batch.schema import PROBED_SCHEMA
 from fer_batch.video.reader import read_info
 
 
-def probe_videos(sources: pa.Table, done: Callable[[int], None] = lambda files: None) -> pa.Table:
-    """Listed files, rows of `schema.SOURCES_SCHEMA`, to rows of `schema.PROBED_SCHEMA`; `done` is told of
-    each, how many.
+def probe_videos(sources: pa.Table, on_file: Callable[[int], None] = lambda files: None) -> pa.Table:
+    """Open listed files: rows of `schema.SOURCES_SCHEMA` to rows of `schema.PROBED_SCHEMA`.
 
-    A stage of its own, where nothing but the reader of videos is imported: a worker is at it in no time.
+    `on_file` is called after each file with the number of files so far. This module imports nothing but the
+    reader of videos, so that a worker starts at once.
     """
     rows = []
     for source in sources.to_pylist():
         rows.append(probe_video(source))
-        done(len(rows))
+        on_file(len(rows))
     return pa.Table.from_pylist(rows, schema=PROBED_SCHEMA)
 
 
 class Prober:
-    """`probe_videos` as a guarded process is asked for it."""
+    """`probe_videos` as the service of a guarded process."""
 
     def __init__(self) -> None:
         self.heartbeat: Callable[[float], None] = lambda files: None
-        """Called with the number of files that a call has done."""
+        """Called after each file with the number of files of a call so far."""
 
     def probe(self, sources: pa.Table) -> pa.Table:
-        """Rows of `schema.SOURCES_SCHEMA` to rows of `schema.PROBED_SCHEMA`."""
+        """Return `probe_videos` of the sources."""
         return probe_videos(sources, self.heartbeat)
 
 
 def probe_video(source: dict[str, Any]) -> dict[str, Any]:
-    """Open one file; trouble ends in the row's `status` ("no_video" or "failed") and `error`."""
+    """Open one file and return its row. A failure ends in `status` ("no_video" or "failed") and `error`."""
     row = source | {"status": "ok"}
     if source["error"]:
         return row | {"status": "failed"}
@@ -46,11 +46,5 @@ def probe_video(source: dict[str, Any]) -> dict[str, Any]:
         return row | {"status": "no_video", "error": str(error)}
     except DecodeError as error:
         return row | {"status": "failed", "error": str(error)}
-    return row | {
-        "duration_s": info.duration_s,
-        "fps": info.fps,
-        "width": info.width,
-        "height": info.height,
-        "codec": info.codec,
-        "first_pts": info.first_pts,
-    }
+    names = ("duration_s", "fps", "width", "height", "codec", "first_pts")
+    return row | {name: getattr(info, name) for name in names}

@@ -124,7 +124,7 @@ def test_a_csv_that_would_lose_cells_is_refused(tmp_path: Path, text: str, said:
 @pytest.mark.parametrize("text", ["[1]", '[{"path": "a.mp4"}]'])
 def test_lines_that_are_no_objects_are_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "list.jsonl").write_text(text)
-    with pytest.raises(InputError, match="no JSON object in line 1: one a line"):
+    with pytest.raises(InputError, match="no JSON object in line 1: give one per line"):
         read_manifest(tmp_path / "list.jsonl")
 
 

@@ -1,0 +1,186 @@
+"""Rows of `schema.SOURCES_SCHEMA`: the identity, version and size of each named file."""
+
+import functools
+import hashlib
+import itertools
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from fer_batch.errors import DecodeError, InputError
+from fer_batch.inputs.manifest import Entry
+from fer_batch.storage import stores
+from fer_batch.storage.archives import (
+    MEMBER_SEPARATOR,
+    ArchiveMember,
+    list_members,
+    open_seekable,
+    split_member,
+)
+
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, which break lines or command a terminal, and bytes that are not UTF-8."""
+BATCH_FILES = 65_536
+"""Number of files whose stores are queried together."""
+CACHED_INDEXES = 16
+"""Number of archive indexes that stay in memory."""
+MISSING_VERSION = "missing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """The properties of a file by its file system, store or archive."""
+
+    size_bytes: int = 0
+    version: str = MISSING_VERSION
+    """A text that changes when the file does."""
+    offset: int | None = None
+    error: str | None = None
+
+
+Candidate = tuple[Entry, FileFacts | None]
+"""A named file, and its properties if they are known already."""
+
+
+def describe_sources(candidates: Iterator[Candidate]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of `schema.SOURCES_SCHEMA` for files and archive members."""
+    while batch := list(itertools.islice(candidates, BATCH_FILES)):
+        unknown = [
+            entry.path
+            for entry, facts in batch
+            if facts is None
+            and entry.duration_s is None
+            and stores.is_remote(entry.path)
+            and split_member(entry.path) is None
+        ]
+        found = iter(stores.find_files(unknown) if unknown else ())
+        for entry, facts in batch:
+            if facts is not None:
+                yield _to_row(entry, entry.path, facts)
+            elif (parts := split_member(entry.path)) and not os.path.lexists(entry.path):
+                yield _describe_member(entry, *parts)
+            elif not stores.is_remote(entry.path):
+                yield _describe_local(entry)
+            elif entry.duration_s is not None:
+                yield _to_row(entry, entry.path, FileFacts(version=""))
+            else:
+                yield _to_row(entry, entry.path, facts_of_store(next(found)))
+
+
+def facts_of_store(answer: stores.StoreEntry | InputError | None) -> FileFacts:
+    """Return the properties of a store's file, from the answer of `find_files`."""
+    if answer is None:
+        return FileFacts(error="the file does not exist")
+    if isinstance(answer, InputError):
+        return FileFacts(error=str(answer))
+    return FileFacts(size_bytes=answer.size_bytes, version=answer.version)
+
+
+def facts_of_member(member: ArchiveMember) -> FileFacts:
+    """Return the properties of an archive's member."""
+    return FileFacts(
+        size_bytes=member.size_bytes, version=member.version, offset=member.offset, error=member.error
+    )
+
+
+def read_members(archive: str) -> tuple[list[ArchiveMember], str | None]:
+    """Return the members of an archive, and the reason if it cannot be read to its end."""
+    try:
+        with open_seekable(archive) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            return list_members(file, archive, size)
+    except (OSError, DecodeError) as error:
+        return [], getattr(error, "strerror", None) or str(error)
+
+
+@functools.lru_cache(CACHED_INDEXES)
+def read_index(archive: str) -> tuple[dict[str, ArchiveMember], str | None]:
+    """Return `read_members` with the members by name."""
+    members, error = read_members(archive)
+    return {member.name: member for member in members}, error
+
+
+def resolve_uri(name: str) -> str:
+    """Return an address unchanged, and a path as an absolute one without links."""
+    return name if stores.is_remote(name) else _stat_file(name)[0]
+
+
+def clear_caches() -> None:
+    """Forget links and archives, as they may have changed since the last listing."""
+    _resolve_folder.cache_clear()
+    read_index.cache_clear()
+
+
+def _describe_member(entry: Entry, archive: str, name: str) -> dict[str, Any]:
+    archive = resolve_uri(archive)
+    members, error = read_index(archive)
+    if name in members:
+        facts = facts_of_member(members[name])
+    else:
+        facts = FileFacts(error=f"its archive: {error}" if error else "its archive has no such file")
+    return _to_row(entry, f"{archive}{MEMBER_SEPARATOR}{name}", facts)
+
+
+def _describe_local(entry: Entry) -> dict[str, Any]:
+    uri, status, error = _stat_file(entry.path)
+    if status is None:
+        return _to_row(entry, uri, FileFacts(error=error))
+    facts = FileFacts(
+        size_bytes=status.st_size,
+        version=f"{status.st_size} {status.st_mtime_ns}",
+        error=None if stat.S_ISREG(status.st_mode) else "not a regular file",
+    )
+    return _to_row(entry, uri, facts)
+
+
+def _to_row(entry: Entry, uri: str, facts: FileFacts) -> dict[str, Any]:
+    error = facts.error
+    if UNPRINTABLE.search(uri):
+        if stores.is_remote(uri):
+            uri, error = quote(uri, safe=":/!", errors="surrogateescape"), "its name has control characters"
+        else:
+            uri = Path(uri).as_uri()
+    version = MISSING_VERSION
+    if facts.version != MISSING_VERSION:
+        version = _hash(facts.version if entry.version is None else entry.version)
+    return {
+        "video_id": _hash(uri),
+        "version": version,
+        "uri": uri,
+        "size_bytes": facts.size_bytes,
+        "offset": facts.offset,
+        "error": error,
+        "duration_s": entry.duration_s,
+        "extra": entry.extra,
+    }
+
+
+def _stat_file(path: str) -> tuple[str, os.stat_result | None, str | None]:
+    """Return the absolute path without links, the file's status, and the reason if there is none."""
+    folder, name = os.path.split(path)
+    uri = os.path.join(_resolve_folder(folder), name)
+    try:
+        status = os.lstat(uri)
+        if stat.S_ISLNK(status.st_mode) or name in ("", ".", ".."):
+            status = os.stat(uri)
+            uri = os.path.realpath(uri)
+        return uri, status, None
+    except FileNotFoundError:
+        return os.path.abspath(path), None, "the file does not exist"
+    except OSError as error:
+        return os.path.abspath(path), None, str(error.strerror)
+
+
+@functools.lru_cache(4096)
+def _resolve_folder(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
