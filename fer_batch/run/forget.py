@@ -1,176 +1,169 @@
-"""Leaving no trace of a video in a run's folder: not in answers, plan or tables, nor in what they were."""
+"""Remove all traces of a video from the folder of a run: results, plan, tables, and their older versions."""
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import write_deltalake
 
-from fer_batch import faults
 from fer_batch.errors import InputError, OutputError
-from fer_batch.run.finalize import (
-    KEEP_LOG_FILES,
-    finalize,
-    open_current_tables,
-    remove_stale_files,
-    table_schemas,
-)
+from fer_batch.faults import fault_point
+from fer_batch.run.finalize import finalize
 from fer_batch.run.people import drop_videos, read_people, write_people
-from fer_batch.run.plan import own_columns, read_planned_segments, read_planned_videos, read_run
+from fer_batch.run.plan import read_planned_segments, read_planned_videos
+from fer_batch.run.record import SUCCESS_FILE, read_run
 from fer_batch.run.results import list_done_bundles, write_bundle
-from fer_batch.run.snapshot import TABLES, write_snapshot
+from fer_batch.run.snapshot import SNAPSHOT_FILE, TABLES, write_snapshot
+from fer_batch.run.tables import open_current_tables, remove_stale_files, replace_bucket, table_schemas
 from fer_batch.schema import PEOPLE_SCHEMA, RESULTS_SCHEMA, conform_table, pack_bundle
-from fer_batch.storage.atomic import content, remove_tree, source, write_json, write_parquet
-from fer_batch.storage.folder import open_folder
+from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.storage.lease import hold_lease
 
 FORGET_MARKER = ".forget.json"
-"""Names the videos that are being forgotten, from the first step to the last."""
-SHOWN = 10
-"""Candidates that are named where several videos have one name."""
+"""Lists the videos that are being forgotten, from the first step to the last."""
+MAX_LISTED_VIDEOS = 10
+"""Candidates that the error for an ambiguous name lists."""
 
 
-def forget_videos(out: Path, names: Sequence[str]) -> list[str]:
-    """Remove all that `out` holds of these videos, each named by its id, uri or file name; their uris.
+def forget_videos(out: FolderLike, names: Sequence[str]) -> list[str]:
+    """Remove everything that `out` contains about videos, each given by id, uri or file name; return their uris.
 
-    Readers that have the tables open may fail. Killed at any step, it is completed by the next start of
-    itself, of `analyze` or of the command `finalize`. Raises InputError, with nothing changed, where a name
-    is no video's or several videos'; OutputError where `out` holds no run, is in use, or can't be read.
+    Readers that have the tables open may fail. After a kill at any step, the next start of `forget`, `analyze`
+    or `finalize` completes the removal. Raises InputError, with nothing changed, if a name matches no video or
+    several. Raises OutputError if `out` contains no run, is in use, or cannot be read.
     """
-    out = open_folder(out).absolute()
-    read_run(out)
-    with hold_lease(out, "forget"):
-        videos = read_forget_marker(out)
-        known = videos | _planned(out)
-        videos |= {video_id: known[video_id] for video_id in [_find(name, known, out) for name in names]}
+    folder = open_folder(out).absolute()
+    read_run(folder)
+    with hold_lease(folder, "forget"):
+        videos = read_forget_marker(folder)
+        known = videos | _read_planned_uris(folder)
+        found = [_find_video(folder, name, known) for name in names]
+        videos |= {video_id: known[video_id] for video_id in found}
         if videos:
-            write_json(out / FORGET_MARKER, {"videos": videos})
-            faults.fault_point("forget.read_forget_marker")
-            complete_forget(out)
+            folder.write_json(FORGET_MARKER, {"videos": videos})
+            fault_point("forget.marker")
+            complete_forget(folder)
     return sorted(videos.values())
 
 
-def complete_forget(out: Path) -> None:
-    """Do again all steps of a `forget_videos` that has begun, if one has; whoever calls it has the lease."""
-    if not (out / FORGET_MARKER).exists():
+def complete_forget(out: FolderLike) -> None:
+    """Repeat all steps of an unfinished `forget_videos`, if there is one. The caller holds the lease."""
+    folder = open_folder(out)
+    if not folder.exists(FORGET_MARKER):
         return
-    ids = set(read_forget_marker(out))
-    (out / "_SUCCESS.json").unlink(missing_ok=True)
-    for path in [*out.glob(".*.tmp"), *(out / "plan").glob(".*.tmp"), *(out / "results").glob(".*.tmp")]:
-        path.unlink(missing_ok=True)
-    _strip_results(out / "results", ids)
-    faults.fault_point("forget.results")
-    _strip_plan(out / "plan", ids)
-    faults.fault_point("forget.plan")
-    if ids & set(read_people(out).column("video_id").to_pylist()):
-        write_people(out, PEOPLE_SCHEMA.empty_table(), ids)
-    _strip_tables(out, ids)
-    faults.fault_point("forget.tables")
+    video_ids = set(read_forget_marker(folder))
+    folder.remove_file(SUCCESS_FILE)
+    for pattern in (".*.tmp", "plan/.*.tmp", "results/.*.tmp"):
+        for name in folder.find_names(pattern):
+            folder.remove_file(name)
+    _strip_results(folder.subfolder("results"), video_ids)
+    fault_point("forget.results")
+    _strip_plan(folder.subfolder("plan"), video_ids)
+    fault_point("forget.plan")
+    if video_ids & set(read_people(folder).column("video_id").to_pylist()):
+        write_people(folder, PEOPLE_SCHEMA.empty_table(), video_ids)
+    _strip_tables(folder, video_ids)
+    fault_point("forget.tables")
     try:
-        done = list_done_bundles(out / "results")
-        if all(
-            done.issuperset(part.column("bundle_id").to_pylist())
-            for part in read_planned_segments(out, read_planned_videos(out))
-        ):
-            finalize(out)
-        faults.fault_point("forget.finalized")
-    finally:  # whatever is wrong with the others, these are forgotten
-        (out / FORGET_MARKER).unlink()
+        done = list_done_bundles(folder.subfolder("results"))
+        rounds = read_planned_segments(folder, read_planned_videos(folder), ["bundle_id"])
+        if all(done.issuperset(segments.column("bundle_id").to_pylist()) for segments in rounds):
+            finalize(folder)
+        fault_point("forget.finalized")
+    finally:  # these videos are forgotten even if the others cannot be finalized
+        folder.remove_file(FORGET_MARKER)
 
 
-def read_forget_marker(out: Path) -> dict[str, str]:
-    """Ids and uris of the videos that are being forgotten, or were when that was killed."""
+def read_forget_marker(out: FolderLike) -> dict[str, str]:
+    """Return ids and uris of the videos whose removal has started and is not finished."""
     try:
-        return dict(json.loads(content(out / FORGET_MARKER))["videos"])
+        return dict(json.loads(open_folder(out).read_bytes(FORGET_MARKER))["videos"])
     except FileNotFoundError:
         return {}
 
 
-def _planned(out: Path) -> dict[str, str]:
-    """Ids and uris of all videos in `plan/`, also in rounds that a crash left without their second file."""
+def _list_parquet(folder: OutputFolder) -> list[str]:
+    return sorted(name for name in folder.list_names() if name.endswith(".parquet"))
+
+
+def _read_planned_uris(folder: OutputFolder) -> dict[str, str]:
+    """Return ids and uris of all videos in `plan/`, also in rounds that a crash left without a second file."""
+    plan = folder.subfolder("plan")
     known: dict[str, str] = {}
-    for path in (out / "plan").glob("*.parquet"):
-        rows = pq.read_table(source(path), columns=["video_id", "uri"]).to_pydict()
+    for name in _list_parquet(plan):
+        rows = pq.read_table(plan.arrow_source(name), columns=["video_id", "uri"]).to_pydict()
         known |= zip(rows["video_id"], rows["uri"], strict=True)
     return known
 
 
-def _find(name: str, known: dict[str, str], out: Path) -> str:
-    """Id of the video that a name stands for, as in `Timeline.to_pandas`."""
+def _find_video(folder: OutputFolder, name: str, known: dict[str, str]) -> str:
+    """Return the id of the video with this id, uri or file name, as `Timeline` finds it."""
     exact = [video_id for video_id, uri in known.items() if name in (video_id, uri)]
-    found = exact or [video_id for video_id, uri in known.items() if uri.endswith(f"/{name}")]
-    if not found:
+    matches = exact or [video_id for video_id, uri in known.items() if uri.endswith(f"/{name}")]
+    if not matches:
+        query = f'`fer-batch query {folder} "SELECT uri FROM videos"`'
+        raise InputError(f"{folder} has no video {name}; {query} lists its videos")
+    if len(matches) > 1:
+        uris = sorted(known[video_id] for video_id in matches)
+        more = f" and {len(uris) - MAX_LISTED_VIDEOS} more" if len(uris) > MAX_LISTED_VIDEOS else ""
         raise InputError(
-            f'{out} has no video {name}; `fer-batch query {out} "SELECT uri FROM videos"` lists those it has'
+            f"{name} matches {len(uris)} videos: {', '.join(uris[:MAX_LISTED_VIDEOS])}{more}; "
+            "give the whole path of one"
         )
-    if len(found) > 1:
-        uris = sorted(known[video_id] for video_id in found)
-        more = f" and {len(uris) - SHOWN} more" if len(uris) > SHOWN else ""
-        raise InputError(
-            f"{name} is {len(uris)} videos: {', '.join(uris[:SHOWN])}{more}; name one by its whole path"
-        )
-    return found[0]
+    return matches[0]
 
 
-def _strip_results(folder: Path, ids: set[str]) -> None:
-    """Bundles keep their names, so that they stay done, but for those of which nothing is left."""
-    for path in sorted(folder.glob("*.parquet")):
-        try:
-            with path.open("rb") as file:
-                owners = set(pq.read_table(file, columns=["video_id"]).column("video_id").to_pylist())
-                whole = pq.read_table(file, page_checksum_verification=True) if owners & ids else None
-        except (pa.ArrowException, OSError) as error:
-            if getattr(error, "errno", None) is not None:  # of the file system, not of what is in the file
-                raise OutputError(f"{path} can't be read: {error}") from error
-            path.unlink()  # damaged: nobody can say whose it is, and it is to do again anyway
-            continue
-        if owners <= ids:
-            path.unlink()
-        elif whole is not None:
-            write_bundle(
-                folder, pack_bundle(path.stem, conform_table(drop_videos(whole, ids), RESULTS_SCHEMA))
-            )
+def _strip_results(results: OutputFolder, video_ids: set[str]) -> None:
+    """Rewrite the bundles that contain these videos; remove bundles that contain nothing else.
 
-
-def _strip_plan(folder: Path, ids: set[str]) -> None:
-    for path in sorted(folder.glob("*.parquet")):
-        rows = pq.read_table(source(path))
-        rest = drop_videos(rows, ids)
-        if rest.num_rows < rows.num_rows:
-            write_parquet(path, rest)
-
-
-def _strip_tables(out: Path, ids: set[str]) -> None:
-    """Take the rows out of what readers open, and away all files of older states; the log names no values.
-
-    Tables that can't be gone on with go as a whole: finalize writes them anew.
+    A rewritten bundle keeps its name, so it stays done.
     """
-    run = read_run(out)
-    tables = open_current_tables(out, table_schemas(tuple(run["classes"]), own_columns(run)))
+    for name in _list_parquet(results):
+        try:
+            with results.open(name) as file:
+                owners = set(pq.read_table(file, columns=["video_id"]).column("video_id").to_pylist())
+                rows = pq.read_table(file, page_checksum_verification=True) if owners & video_ids else None
+        except (pa.ArrowException, OSError) as error:
+            if getattr(error, "errno", None) is not None:  # an error of the file system, not damaged content
+                raise OutputError(f"Cannot read {results}/{name}: {error}") from error
+            results.remove_file(name)  # it may contain the videos, and has to be processed again anyway
+            continue
+        if owners <= video_ids:
+            results.remove_file(name)
+        elif rows is not None:
+            rest = conform_table(drop_videos(rows, video_ids), RESULTS_SCHEMA)
+            write_bundle(results, pack_bundle(name.removesuffix(".parquet"), rest))
+
+
+def _strip_plan(plan: OutputFolder, video_ids: set[str]) -> None:
+    for name in _list_parquet(plan):
+        rows = pq.read_table(plan.arrow_source(name))
+        rest = drop_videos(rows, video_ids)
+        if rest.num_rows < rows.num_rows:
+            plan.write_parquet(name, rest)
+
+
+def _strip_tables(folder: OutputFolder, video_ids: set[str]) -> None:
+    """Remove the rows from the current tables, and all files of older versions.
+
+    The Delta log contains no values of rows. Tables that cannot be continued are removed; `finalize` writes
+    them again.
+    """
+    run = read_run(folder)
+    tables = open_current_tables(folder, table_schemas(run.classes, run.columns))
     if tables is None:
-        (out / "snapshot.json").unlink(missing_ok=True)
+        folder.remove_file(SNAPSHOT_FILE)
         for name in TABLES:
-            if (out / name).exists():
-                remove_tree(out / name)
+            folder.remove_folder(name)
         return
     for name, table in tables.items():
-        its = pc.field("video_id").isin(sorted(ids))
-        buckets = table.to_pyarrow_dataset().to_table(columns=["bucket"], filter=its).column("bucket")
-        for bucket in sorted(set(buckets.to_pylist())):
-            rows = pa.table(table.to_pyarrow_table(filters=[("bucket", "=", bucket)]))
-            rest = drop_videos(rows, ids)
-            if rest.num_rows < rows.num_rows:
-                write_deltalake(
-                    table,
-                    rest,
-                    mode="overwrite",
-                    predicate=f"bucket = {bucket}",
-                    post_commithook_properties=KEEP_LOG_FILES,
-                )
-        faults.fault_point(f"forget.{name}")
-    write_snapshot(out, tables)
-    faults.fault_point("forget.snapshot")
-    remove_stale_files(out)
+        is_forgotten = pc.field("video_id").isin(sorted(video_ids))
+        rows = table.to_pyarrow_dataset().to_table(columns=["bucket"], filter=is_forgotten)
+        for bucket in sorted(set(rows.column("bucket").to_pylist())):
+            bucket_rows = pa.table(table.to_pyarrow_table(filters=[("bucket", "=", bucket)]))
+            replace_bucket(table, bucket, drop_videos(bucket_rows, video_ids))
+        fault_point(f"forget.{name}")
+    write_snapshot(folder, tables)
+    fault_point("forget.snapshot")
+    remove_stale_files(folder)

@@ -1,34 +1,39 @@
-"""Who a track is, as its owner says: `people.parquet` in a run's folder; nothing of their faces."""
+"""The file `people.parquet` in the folder of a run: which person each track shows, as the user assigns it.
+
+It contains nothing about the faces.
+"""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fer_batch.schema import PEOPLE_SCHEMA, conform_table
-from fer_batch.storage.atomic import source, write_parquet
+from fer_batch.storage.folder import FolderLike, open_folder
 
 PEOPLE_FILE = "people.parquet"
 
 
-def read_people(out: Path) -> pa.Table:
-    """Rows of `schema.PEOPLE_SCHEMA`, none where nobody has said who is who."""
-    if not (out / PEOPLE_FILE).exists():
+def read_people(out: FolderLike) -> pa.Table:
+    """Read the assigned persons, rows of `schema.PEOPLE_SCHEMA`; empty if none are assigned."""
+    folder = open_folder(out)
+    if not folder.exists(PEOPLE_FILE):
         return PEOPLE_SCHEMA.empty_table()
-    return conform_table(pq.read_table(source(out / PEOPLE_FILE)), PEOPLE_SCHEMA)
+    return conform_table(pq.read_table(folder.arrow_source(PEOPLE_FILE)), PEOPLE_SCHEMA)
 
 
-def write_people(out: Path, people: pa.Table, videos: Iterable[str]) -> None:
-    """Replace what is said of these videos (ids) by these rows of `schema.PEOPLE_SCHEMA`; whoever calls
-    has the lease.
+def write_people(out: FolderLike, people: pa.Table, video_ids: Iterable[str]) -> None:
+    """Replace the persons of the given videos by `people`, rows of `schema.PEOPLE_SCHEMA`.
+
+    The caller holds the lease.
     """
-    rest = drop_videos(read_people(out), videos)
-    write_parquet(out / PEOPLE_FILE, pa.concat_tables([rest, people.cast(PEOPLE_SCHEMA)]), step="people")
+    folder = open_folder(out)
+    rest = drop_videos(read_people(folder), video_ids)
+    folder.write_parquet(PEOPLE_FILE, pa.concat_tables([rest, people.cast(PEOPLE_SCHEMA)]), step="people")
 
 
-def drop_videos(rows: pa.Table, videos: Iterable[str]) -> pa.Table:
-    """The rows of other videos than these (ids)."""
-    named = pa.array(sorted(videos), pa.string())
-    return rows.filter(pc.invert(pc.is_in(rows.column("video_id"), named)))
+def drop_videos(rows: pa.Table, video_ids: Iterable[str]) -> pa.Table:
+    """Return the rows of all videos except the given ones."""
+    dropped = pa.array(sorted(video_ids), pa.string())
+    return rows.filter(pc.invert(pc.is_in(rows.column("video_id"), dropped)))

@@ -1,110 +1,88 @@
-"""Which versions of the three tables belong together: `snapshot.json`, replaced whole once all are written.
+"""The snapshot, `snapshot.json`: which versions of the three Delta tables belong together.
 
-Readers open those versions, so they see a state as one `finalize` left it, never a mix of two.
+It is replaced after all three tables are written. Readers open the versions that it names, so they see the
+result of one `finalize` and never a mixture of two.
 """
 
 import contextlib
-import fcntl
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from fer_batch.errors import OutputError
-from fer_batch.storage.atomic import check_path, content, is_in_store, write_json
-from fer_batch.storage.folder import delta_options
+from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 
 TABLES = ("moments", "tracks", "videos")
-"""In the order in which they are written."""
+"""The tables in the order in which they are written."""
+SNAPSHOT_FILE = "snapshot.json"
 
 
-def read_snapshot(out: Path) -> dict[str, int] | None:
-    """The Delta version of each table, None where there is no snapshot that can be read."""
+def read_snapshot(out: FolderLike) -> dict[str, int] | None:
+    """Return the Delta version of each table; None if there is no valid snapshot."""
     try:
-        tables = json.loads(content(out / "snapshot.json"))["tables"]
+        tables = json.loads(open_folder(out).read_bytes(SNAPSHOT_FILE))["tables"]
         return {name: int(tables[name]) for name in TABLES}
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
 
 
-def write_snapshot(out: Path, tables: dict[str, DeltaTable]) -> None:
-    """Make the tables, as they are now, what readers see."""
+def write_snapshot(out: FolderLike, tables: dict[str, DeltaTable]) -> None:
+    """Show the current versions of the tables to readers."""
     versions = {name: tables[name].version() for name in TABLES}
-    write_json(out / "snapshot.json", {"tables": versions}, "snapshot")
+    open_folder(out).write_json(SNAPSHOT_FILE, {"tables": versions}, "snapshot")
 
 
-def open_tables(out: Path) -> dict[str, DeltaTable]:
-    """The three tables in the state that was last completed.
+def open_tables(out: FolderLike) -> dict[str, DeltaTable]:
+    """Open the three tables at the versions of the snapshot.
 
-    Raises OutputError where `out` holds no run, or none that has been finished.
+    Raises OutputError if `out` contains no run, or none that is finished.
     """
-    check_path(out)
-    versions = read_snapshot(out)
-    if versions is None and not _without_snapshots(out):
-        if not out.is_dir():
-            raise OutputError(f"there is no folder {out}")
-        if not (out / "run.json").exists():
-            raise OutputError(f"{out} holds no run of fer-batch (there is no {out / 'run.json'})")
-        raise OutputError(f"the run in {out} is not finished: run `fer-batch analyze` on it again")
+    folder = open_folder(out)
+    folder.check_usable()
+    versions = read_snapshot(folder)
+    if versions is None and not _has_first_schema(folder):
+        if not folder.exists():
+            raise OutputError(f"The folder {folder} does not exist")
+        if not folder.exists("run.json"):
+            raise OutputError(f"{folder} contains no run of fer-batch ({folder}/run.json does not exist)")
+        raise OutputError(f"The run in {folder} is not finished: run `fer-batch analyze` on it again")
     try:
-        return {
-            name: DeltaTable(
-                str(out / name),
-                version=None if versions is None else versions[name],
-                storage_options=delta_options(out),
-            )
-            for name in TABLES
-        }
+        return {name: open_table(folder, name, versions and versions[name]) for name in TABLES}
     except (DeltaError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
         raise OutputError(
-            f"the tables in {out} are not whole, `fer-batch finalize {out}` writes them anew: "
-            + str(error).strip().split("\n")[0]
+            f"The tables in {folder} are damaged; `fer-batch finalize {folder}` writes them again: {reason}"
         ) from error
 
 
-def lock_for_reading(out: Path) -> IO[bytes] | None:
-    """Have the files kept of the state that is opened next, until what is returned is closed.
+def open_table(folder: OutputFolder, name: str, version: int | None = None) -> DeltaTable:
+    """Open one table, by default at its latest version."""
+    return DeltaTable(f"{folder}/{name}", version=version, storage_options=folder.delta_options())
 
-    Readers share a lock on `run.json`. None where there is none to be had: then they take their chance.
+
+def list_table_files(name: str, table: DeltaTable) -> list[str]:
+    """List the Parquet files of a table, relative to the folder of the run."""
+    return [f"{name}/{uri.rsplit(f'/{name}/', 1)[-1]}" for uri in table.file_uris()]
+
+
+def lock_for_reading(out: FolderLike) -> IO[bytes] | None:
+    """Keep the files of the snapshot that is opened next until the returned file is closed.
+
+    Readers share a lock on `run.json`. Returns None without locks; then `finalize` may remove files in use.
     """
-    if is_in_store(out):
-        return None
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context((out / "run.json").open("rb"))
-            fcntl.flock(file, fcntl.LOCK_SH)
-        except OSError:
-            return None
-        stack.pop_all()
-        return file
+    return open_folder(out).share_lock("run.json")
 
 
-@contextlib.contextmanager
-def lock_if_unread(out: Path) -> Iterator[bool]:
-    """Whether nobody holds a state, as far as that can be told; nobody can begin to while the body runs."""
-    if is_in_store(out):
-        yield False
-        return
-    with (out / "run.json").open("r+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
+def lock_if_unread(out: FolderLike) -> contextlib.AbstractContextManager[bool]:
+    """Exclude new readers during the body; gives False if there are readers or it cannot know."""
+    return open_folder(out).try_lock("run.json")
 
 
-def list_table_files(folder: Path, table: DeltaTable) -> list[Path]:
-    """The Parquet files that a table in `folder` consists of."""
-    return [folder / uri.rsplit(f"/{folder.name}/", 1)[-1] for uri in table.file_uris()]
-
-
-def _without_snapshots(out: Path) -> bool:
-    """Whether `out` holds a run from before there were snapshots: what was written last is its state."""
+def _has_first_schema(folder: OutputFolder) -> bool:
+    """Return whether the run has schema 1, which has no snapshots: then the latest versions count."""
     try:
-        return bool(json.loads(content(out / "run.json"))["schema_version"] == 1)
+        return bool(json.loads(folder.read_bytes("run.json"))["schema_version"] == 1)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -1,8 +1,8 @@
-"""The segments of videos back to one timeline each: each segment keeps its core, and tracks are linked across
-the seams.
+"""Stitch the segments of each video into one timeline and link their tracks.
 
-Segments overlap, and looked at the same moments there; tracks that share boxes at those moments are one
-track. All videos of a table are stitched at once: most are a segment or two, and there are millions.
+Each segment answers for its core. Neighbouring segments overlap and sample the same frames there; tracks that
+share boxes in these frames are one track. All videos of a table are stitched together: most have one or two
+segments, and a run may have millions of them.
 """
 
 from dataclasses import dataclass
@@ -14,47 +14,52 @@ import pyarrow.compute as pc
 from fer_batch.schema import FACE_TYPE, MOMENT_TYPE, probability_column, tracks_schema
 from fer_batch.vision.track import compute_iou
 
-SAME_BOX = 0.5
-"""Least intersection over union of a face's boxes as seen by two segments at the same moment."""
+MIN_SAME_FACE_IOU = 0.5
+"""Least IoU of two boxes of the same face in the same frame, found in two segments."""
+TIME_KEYS_PER_S = 1e4
+"""Resolution at which times of two segments are compared."""
+PER_VIDEO_COLUMNS = ("uri", "model_id", "bucket")
+"""Columns of `tracks` with one value for a whole video, which `finalize` adds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timelines:
-    """What is known of some videos, in the tables' columns, by `video_id`."""
+    """The stitched timelines of some videos, ordered by `video_id`."""
 
     tracks: pa.Table
-    """As `schema.tracks_schema`, without the other columns that are the same for a whole video; then by track
-    and time."""
+    """Columns of `schema.tracks_schema` except PER_VIDEO_COLUMNS, ordered by track and time in each video."""
     moments: pa.Table
-    """As `schema.MOMENT_TYPE`, with `video_id`; then by time."""
+    """`video_id` and the fields of `schema.MOMENT_TYPE`, ordered by time in each video."""
 
 
 def stitch_segments(segments: pa.Table, classes: tuple[str, ...]) -> Timelines:
-    """The rows of `schema.RESULTS_SCHEMA` of some videos to their timelines.
+    """Stitch rows of `schema.RESULTS_SCHEMA` into timelines.
 
-    Track ids count from 0 in the order in which faces appear (from left to right where they appear at
-    once), and `frame_index` from the video's first frame, so neither depends on how the video was cut.
+    In each video, track ids count from 0 in the order in which faces appear, from left to right for faces that
+    appear in the same frame. `frame_index` counts from the video's first frame. So neither depends on how the
+    video was cut.
     """
     segments = segments.combine_chunks().sort_by([("video_id", "ascending"), ("index", "ascending")])
     ids = segments.column("video_id").combine_chunks()
-    video = _numbered(ids)
+    video = _number_videos(ids)
     frames = segments.column("frames").to_numpy()
-    before = np.cumsum(frames) - frames
-    offsets = before - before[np.searchsorted(video, video)] if len(video) else before
-    faces = _Faces.of(segments.column("faces"))
-    owner = _link(faces, video)
+    frames_before = np.cumsum(frames) - frames
+    offsets = frames_before - frames_before[np.searchsorted(video, video)] if len(video) else frames_before
+    faces = _Faces.from_lists(segments.column("faces"))
+    owner = _link_tracks(faces, video)
     core = np.flatnonzero(faces.frame_index >= 0)
-    of = faces.segment[core]
-    track = _number(video[of], owner[core], faces.columns["time_s"][core], faces.columns["box_x0"][core])
-    order = np.lexsort((faces.columns["time_s"][core], track, video[of]))
-    core, of = core[order], of[order]
-    # Of the faces in the core alone, in the order of all faces.
+    segment = faces.segment[core]
+    times_s, x0 = faces.columns["time_s"][core], faces.columns["box_x0"][core]
+    track = _number_tracks(video[segment], owner[core], times_s, x0)
+    order = np.lexsort((times_s, track, video[segment]))
+    core, segment = core[order], segment[order]
+    # Only faces in the core have probabilities, so their rows count the core's faces in the original order.
     probs = pc.list_flatten(pc.struct_field(pc.list_flatten(segments.column("faces")), "probs"))
     probs = probs.to_numpy().astype(np.float32, copy=False).reshape(-1, len(classes))[order]
     columns = {name: values[core] for name, values in faces.columns.items()} | {
-        "video_id": ids.take(pa.array(of)),
+        "video_id": ids.take(pa.array(segment)),
         "track_id": track[order],
-        "frame_index": faces.frame_index[core] + offsets[of],
+        "frame_index": faces.frame_index[core] + offsets[segment],
         "emotion": pa.array(classes, pa.string()).take(pa.array(probs.argmax(axis=1))),
         "confidence": probs.max(axis=1, initial=0),
         **{probability_column(name): probs[:, k] for k, name in enumerate(classes)},
@@ -62,34 +67,56 @@ def stitch_segments(segments: pa.Table, classes: tuple[str, ...]) -> Timelines:
     tracks = {
         f.name: pa.chunked_array([pa.array(columns[f.name], f.type)])
         for f in tracks_schema(classes)
-        if f.name not in _PER_VIDEO
+        if f.name not in PER_VIDEO_COLUMNS
     }
-    return Timelines(tracks=pa.table(tracks), moments=_moments(segments, ids, offsets))
+    return Timelines(tracks=pa.table(tracks), moments=_stitch_moments(segments, ids, offsets))
 
 
-_PER_VIDEO = ("uri", "model_id", "bucket")
+def match_segment_tracks(
+    a_times_s: np.ndarray,
+    a_tracks: np.ndarray,
+    a_boxes: np.ndarray,
+    b_times_s: np.ndarray,
+    b_tracks: np.ndarray,
+    b_boxes: np.ndarray,
+) -> list[tuple[int, int]]:
+    """Match the tracks of two overlapping segments, each track at most once.
 
-
-def _numbered(ids: pa.StringArray) -> np.ndarray:
-    """Which video each segment is of, from 0 in order, where those of one follow each other: `(n,) int64`."""
-    other = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
-    return np.cumsum(np.concatenate([[0], other]))[: len(ids)].astype(np.int64)
+    Pairs with the same box in most frames come first. Times are `(n,) float64`, tracks `(n,) int64`, boxes
+    `(n, 4)` as x0, y0, x1, y1.
+    """
+    a_keys = np.round(a_times_s * TIME_KEYS_PER_S).astype(np.int64)
+    b_keys = np.round(b_times_s * TIME_KEYS_PER_S).astype(np.int64)
+    votes: dict[tuple[int, int], int] = {}
+    for key in np.intersect1d(a_keys, b_keys):
+        in_a, in_b = np.flatnonzero(a_keys == key), np.flatnonzero(b_keys == key)
+        iou = compute_iou(a_boxes[in_a], b_boxes[in_b])
+        is_best = iou == iou.max(axis=1, keepdims=True)
+        for i, j in zip(*np.nonzero((iou >= MIN_SAME_FACE_IOU) & is_best), strict=True):
+            pair = int(a_tracks[in_a[i]]), int(b_tracks[in_b[j]])
+            votes[pair] = votes.get(pair, 0) + 1
+    pairs: list[tuple[int, int]] = []
+    for left, right in sorted(votes, key=lambda pair: (-votes[pair], pair)):
+        if all(left != a and right != b for a, b in pairs):
+            pairs.append((left, right))
+    return pairs
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Faces:
-    """The faces of all segments in columns, `(n,)` each but for the boxes."""
+    """The faces of all segments in columns of shape `(n,)`."""
 
     segment: np.ndarray
     first: np.ndarray
-    """Of each segment's faces, and the number of all."""
+    """Position of each segment's first face, and at the end the number of all faces."""
     columns: dict[str, np.ndarray]
     frame_index: np.ndarray
     track: np.ndarray
     boxes: np.ndarray
+    """`(n, 4) float64` as x0, y0, x1, y1."""
 
     @classmethod
-    def of(cls, lists: pa.ChunkedArray) -> "_Faces":
+    def from_lists(cls, lists: pa.ChunkedArray) -> "_Faces":
         lengths = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
         faces = pc.list_flatten(lists)
         columns = {field.name: pc.struct_field(faces, field.name).to_numpy() for field in FACE_TYPE}
@@ -105,73 +132,49 @@ class _Faces:
         )
 
 
-def _link(faces: _Faces, video: np.ndarray) -> np.ndarray:
-    """For each face the owner of its track (any number that is the same for one track, and no other's)."""
+def _number_videos(ids: pa.StringArray) -> np.ndarray:
+    """Number the video of each segment from 0, `(n,) int64`; the segments are sorted by video."""
+    is_other = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    return np.cumsum(np.concatenate([[0], is_other]))[: len(ids)].astype(np.int64)
+
+
+def _link_tracks(faces: _Faces, video: np.ndarray) -> np.ndarray:
+    """Return a number for each face that is equal for all faces of one linked track and unique to it."""
     counts = np.zeros(len(video), np.int64)
     np.maximum.at(counts, faces.segment, faces.track + 1)
     first = np.cumsum(counts) - counts
     parent = np.arange(counts.sum())
 
-    def root(node: int) -> int:
+    def find_root(node: int) -> int:
         while parent[node] != node:
             parent[node] = parent[parent[node]]
             node = int(parent[node])
         return node
 
-    followed = (video[1:] == video[:-1]) & (counts[1:] > 0) & (counts[:-1] > 0)
-    for number in np.flatnonzero(followed).tolist():
+    is_followed = (video[1:] == video[:-1]) & (counts[1:] > 0) & (counts[:-1] > 0)
+    times_s = faces.columns["time_s"]
+    for number in np.flatnonzero(is_followed).tolist():
         a, b = (slice(*faces.first[n : n + 2]) for n in (number, number + 1))
-        times = faces.columns["time_s"]
-        for left, right in match_tracks(
-            times[a], faces.track[a], faces.boxes[a], times[b], faces.track[b], faces.boxes[b]
+        for left, right in match_segment_tracks(
+            times_s[a], faces.track[a], faces.boxes[a], times_s[b], faces.track[b], faces.boxes[b]
         ):
-            parent[root(int(first[number + 1]) + right)] = root(int(first[number]) + left)
-    roots = np.array([root(node) for node in range(len(parent))], np.int64)
+            parent[find_root(int(first[number + 1]) + right)] = find_root(int(first[number]) + left)
+    roots = np.array([find_root(node) for node in range(len(parent))], np.int64)
     return roots[first[faces.segment] + faces.track]
 
 
-def match_tracks(
-    a_times: np.ndarray,
-    a_tracks: np.ndarray,
-    a_boxes: np.ndarray,
-    b_times: np.ndarray,
-    b_tracks: np.ndarray,
-    b_boxes: np.ndarray,
-) -> list[tuple[int, int]]:
-    """Pairs of tracks of two overlapping segments that are one: most moments with the same box first, each
-    track once.
-
-    Times are `(n,) float64` seconds, tracks `(n,) int64`, boxes `(n, 4)` xyxy.
-    """
-    a_keys, b_keys = np.round(a_times * 1e4).astype(np.int64), np.round(b_times * 1e4).astype(np.int64)
-    votes: dict[tuple[int, int], int] = {}
-    for key in np.intersect1d(a_keys, b_keys):
-        in_a, in_b = np.flatnonzero(a_keys == key), np.flatnonzero(b_keys == key)
-        same = compute_iou(a_boxes[in_a], b_boxes[in_b])
-        for i, j in zip(
-            *np.nonzero((same >= SAME_BOX) & (same == same.max(axis=1, keepdims=True))), strict=True
-        ):
-            pair = int(a_tracks[in_a[i]]), int(b_tracks[in_b[j]])
-            votes[pair] = votes.get(pair, 0) + 1
-    pairs: list[tuple[int, int]] = []
-    for left, right in sorted(votes, key=lambda pair: (-votes[pair], pair)):
-        if all(left != a and right != b for a, b in pairs):
-            pairs.append((left, right))
-    return pairs
-
-
-def _number(video: np.ndarray, owner: np.ndarray, times: np.ndarray, x0: np.ndarray) -> np.ndarray:
-    """Owners to ids from 0 for each video, in order of first appearance, then from left to right."""
-    order = np.lexsort((x0, times, video))
+def _number_tracks(video: np.ndarray, owner: np.ndarray, times_s: np.ndarray, x0: np.ndarray) -> np.ndarray:
+    """Number the owners of each video from 0 by their first appearance, then from left to right."""
+    order = np.lexsort((x0, times_s, video))
     owners, first = np.unique(owner[order], return_index=True)
-    appeared = np.argsort(first)
+    by_appearance = np.argsort(first)
     rank = np.empty(len(owners), np.int64)
-    rank[appeared] = np.arange(len(owners))
-    whose = video[order][first[appeared]]
-    return rank[np.searchsorted(owners, owner)] - np.searchsorted(whose, video)
+    rank[by_appearance] = np.arange(len(owners))
+    video_of_rank = video[order][first[by_appearance]]
+    return rank[np.searchsorted(owners, owner)] - np.searchsorted(video_of_rank, video)
 
 
-def _moments(segments: pa.Table, ids: pa.StringArray, offsets: np.ndarray) -> pa.Table:
+def _stitch_moments(segments: pa.Table, ids: pa.StringArray, offsets: np.ndarray) -> pa.Table:
     lists = segments.column("moments")
     lengths = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
     segment = np.repeat(np.arange(len(lengths)), lengths)

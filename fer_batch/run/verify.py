@@ -1,8 +1,7 @@
-"""Whether a run is whole: every input has its row, nothing is lost or there twice, and none left over."""
+"""Verify a run: every input has its row, and no result is missing, repeated or left over."""
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,89 +9,91 @@ import pyarrow.parquet as pq
 
 from fer_batch.errors import OutputError
 from fer_batch.inputs.segments import split_into_bundles
-from fer_batch.run.finalize import check_tables, planned_keys, summarize_run
+from fer_batch.run.checks import check_tables
 from fer_batch.run.forget import read_forget_marker
-from fer_batch.run.plan import own_columns, read_planned_segments, read_planned_videos, read_run
+from fer_batch.run.plan import read_planned_segments, read_planned_videos
+from fer_batch.run.record import SUCCESS_FILE, read_run
 from fer_batch.run.results import list_done_bundles, read_bundle, select_results
 from fer_batch.run.snapshot import open_tables
-from fer_batch.storage.atomic import content, source
+from fer_batch.run.summary import summarize_run
+from fer_batch.run.tables import planned_keys
+from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.storage.lease import describe_lease_holder
 
 
-def verify_run(out: Path) -> list[str]:
-    """What does not add up in `out`, a line each; none where all does. Writes nothing.
+def verify_run(out: FolderLike) -> list[str]:
+    """Describe each inconsistency of the run in `out` in one line; empty for a consistent run.
 
-    Where somebody writes there at the moment, the first line says so: what is missing may be on its way.
-
-    Raises OutputError where `out` holds no run.
+    Nothing is written. If another process writes to `out` at the moment, the first line says so, since it may
+    still write what is missing. Raises OutputError if `out` contains no run.
     """
-    read_run(out)
-    found = [
-        f"{uri} is half forgotten: `fer-batch finalize {out}` completes that"
-        for uri in sorted(read_forget_marker(out).values())
+    folder = open_folder(out)
+    read_run(folder)
+    problems = [
+        f"{uri} is only partly forgotten: `fer-batch finalize {folder}` completes it"
+        for uri in sorted(read_forget_marker(folder).values())
     ]
     try:
-        found += find_differences(out)
-        found = found or list(_wrong_success(out))
+        problems += find_differences(folder)
+        problems = problems or list(_check_success_file(folder))
     except OutputError as error:
-        found.append(str(error))
-    writing = describe_lease_holder(out) if found else None
-    if writing:
-        found.insert(0, f"the run is going on: {writing}; verify it again when it has ended")
-    return [" ".join(line.split()) for line in found]
+        problems.append(str(error))
+    holder = describe_lease_holder(folder) if problems else None
+    if holder:
+        problems.insert(0, f"the run is still in progress: {holder}; verify it again when it has ended")
+    return [" ".join(problem.split()) for problem in problems]
 
 
-def find_differences(out: Path) -> list[str]:
-    """What does not add up in a run, a line each, none where all does: between what was planned, the answers,
-    and the tables as readers see them.
+def find_differences(out: FolderLike) -> list[str]:
+    """Describe the differences between the plan, the results, and the tables as readers see them.
 
-    Raises OutputError where `out` holds no run or its plan can't be read.
+    Raises OutputError if `out` contains no run or its plan cannot be read.
     """
-    run = read_run(out)
-    videos = read_planned_videos(out)
-    known = videos.column("video_id").combine_chunks()
-    results = out / "results"
-    wrong = []
-    left = planned = 0
+    folder = open_folder(out)
+    run = read_run(folder)
+    videos = read_planned_videos(folder)
+    planned_ids = videos.column("video_id").combine_chunks()
+    results = folder.subfolder("results")
+    problems = []
+    pending = planned = 0
     done = list_done_bundles(results)
-    strange = set(done)
-    unplanned = dict(
-        videos.filter(pc.equal(videos.column("status"), "ok")).select(["video_id", "uri"]).to_pandas().values
-    )
-    for segments in read_planned_segments(out, videos, ["segment_id", "bundle_id", "video_id", "segments"]):
+    unplanned_bundles = set(done)
+    readable = videos.filter(pc.equal(videos.column("status"), "ok"))
+    unplanned_videos = dict(readable.select(["video_id", "uri"]).to_pandas().values)
+    columns = ["segment_id", "bundle_id", "video_id", "segments"]
+    for segments in read_planned_segments(folder, videos, columns):
         planned += len(segments)
-        wrong += list(_wrong_plan(unplanned, segments))
-        for bundle_id, mine in split_into_bundles(segments):
+        problems += list(_check_segment_counts(unplanned_videos, segments))
+        for bundle_id, bundle_segments in split_into_bundles(segments):
             if bundle_id not in done:
-                left += len(mine)
+                pending += len(bundle_segments)
                 continue
-            strange.discard(bundle_id)
-            path = results / f"{bundle_id}.parquet"
+            unplanned_bundles.discard(bundle_id)
             try:
-                answers = read_bundle(path, keep_damaged=True)
-                wrong += _strangers(path, answers, known)
-                select_results(mine, answers, results)
+                rows = read_bundle(results, bundle_id, keep_damaged=True)
+                problems += _check_video_ids(results, bundle_id, rows, planned_ids)
+                select_results(results, bundle_segments, rows)
             except OutputError as error:
-                wrong.append(str(error))
-    for name in sorted(strange):
-        path = results / f"{name}.parquet"
+                problems.append(str(error))
+    for bundle_id in sorted(unplanned_bundles):
         try:
-            wrong += _strangers(path, pq.read_table(source(path), columns=["video_id"]), known)
+            rows = pq.read_table(results.arrow_source(f"{bundle_id}.parquet"), columns=["video_id"])
+            problems += _check_video_ids(results, bundle_id, rows, planned_ids)
         except (pa.ArrowException, OSError) as error:
-            wrong.append(f"{path} can't be read ({error}): remove it")
-    wrong += [f"{uri}: 0 of its segments planned" for uri in unplanned.values()]
-    if left:  # then the tables are those of an earlier plan
-        return [f"{left} of {planned} segments are not done: run the same `fer-batch analyze` again", *wrong]
+            problems.append(f"cannot read {results}/{bundle_id}.parquet ({error}): remove it")
+    problems += [f"{uri}: 0 of its segments planned" for uri in unplanned_videos.values()]
+    if pending:  # then the tables belong to an earlier plan
+        advice = "run the same `fer-batch analyze` again"
+        return [f"{pending} of {planned} segments are not done: {advice}", *problems]
     try:
-        tables = open_tables(out)
+        tables = open_tables(folder)
     except OutputError as error:
-        return [*wrong, str(error)]
-    columns = own_columns(run)
-    return [*wrong, *check_tables(out, tables, planned_keys(videos, columns), columns)]
+        return [*problems, str(error)]
+    return [*problems, *check_tables(folder, tables, planned_keys(videos, run.columns), run.columns)]
 
 
-def _wrong_plan(unplanned: dict[str, str], segments: pa.Table) -> Iterator[str]:
-    """Videos of a round whose segments are not all there; takes those that it has out of `unplanned`."""
+def _check_segment_counts(unplanned: dict[str, str], segments: pa.Table) -> Iterator[str]:
+    """Describe videos of a round that lack segments; remove the videos that have some from `unplanned`."""
     counts = segments.group_by("video_id").aggregate([([], "count_all"), ("segments", "max")])
     for row in counts.to_pylist():
         uri = unplanned.pop(row["video_id"], row["video_id"])
@@ -100,25 +101,28 @@ def _wrong_plan(unplanned: dict[str, str], segments: pa.Table) -> Iterator[str]:
             yield f"{uri}: {row['count_all']} of {row['segments_max']} segments planned"
 
 
-def _strangers(path: Path, answers: pa.Table, planned: pa.Array) -> Iterator[str]:
-    """What is in a bundle's file of videos that no plan has."""
-    owners = answers.column("video_id")
-    names = pc.unique(owners.filter(pc.invert(pc.is_in(owners, planned)))).to_pylist()
-    yield from (f"{path} holds {name}, which is not planned" for name in sorted(names))
+def _check_video_ids(
+    results: OutputFolder, bundle_id: str, rows: pa.Table, planned: pa.Array
+) -> Iterator[str]:
+    """Describe results of videos that are not in the plan."""
+    owners = rows.column("video_id")
+    foreign = pc.unique(owners.filter(pc.invert(pc.is_in(owners, planned)))).to_pylist()
+    for video_id in sorted(foreign):
+        yield f"{results}/{bundle_id}.parquet contains {video_id}, which is not planned"
 
 
-def _wrong_success(out: Path) -> Iterator[str]:
-    """Where `_SUCCESS.json` is not what the tables say."""
-    path = out / "_SUCCESS.json"
+def _check_success_file(folder: OutputFolder) -> Iterator[str]:
+    """Describe the differences between `_SUCCESS.json` and the tables."""
+    path = f"{folder}/{SUCCESS_FILE}"
     try:
-        said = json.loads(content(path))
+        totals = json.loads(folder.read_bytes(SUCCESS_FILE))
     except FileNotFoundError:
-        yield f"there is no {path}: run the same `fer-batch analyze` again"
+        yield f"{path} does not exist: run the same `fer-batch analyze` again"
         return
     except (OSError, ValueError) as error:
-        yield f"{path} can't be read: {error}"
+        yield f"cannot read {path}: {error}"
         return
-    summary = summarize_run(out)
+    summary = summarize_run(folder)
     for name, count in (("videos", summary.videos), ("moments", summary.moments), ("faces", summary.faces)):
-        if said.get(name) != count:
-            yield f"{path} says {name}: {said.get(name)}, the tables {count}"
+        if totals.get(name) != count:
+            yield f"{path} has {totals.get(name)} {name}, the tables have {count}"

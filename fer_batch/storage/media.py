@@ -1,4 +1,4 @@
-"""What a name stands for, ready to be read: a file of this machine or of a store, or in an archive there."""
+"""Open what a video's name stands for: a local file, a file in a store, or a member of an archive."""
 
 import io
 import os
@@ -13,50 +13,54 @@ from fer_batch.storage.archives import copy_to_temporary, open_member, open_seek
 from fer_batch.storage.stores import is_remote
 
 HEAD_BYTES = 65_536
+"""Bytes that are searched for the boxes of a fragmented MP4."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MediaFile:
-    """A file, wherever it is."""
+    """A readable media file."""
 
-    place: str | BinaryIO
-    """Its path on this machine, else what to read and seek in."""
+    source: str | BinaryIO
+    """A local path, or a seekable file object."""
     size: int
+    """Size in bytes."""
 
-    def head(self, count: int) -> bytes:
-        """Its first bytes; whoever reads it otherwise goes on where they were."""
-        if isinstance(self.place, str):
-            with Path(self.place).open("rb") as file:
+    def read_head(self, count: int) -> bytes:
+        """Read the first `count` bytes; a file object keeps its position."""
+        if isinstance(self.source, str):
+            with Path(self.source).open("rb") as file:
                 return file.read(count)
-        before = self.place.tell()
-        self.place.seek(0)
-        data = self.place.read(count)
-        self.place.seek(before)
+        position = self.source.tell()
+        self.source.seek(0)
+        data = self.source.read(count)
+        self.source.seek(position)
         return data
 
 
 def open_media(uri: str | Path, offset: int | None = None) -> MediaFile:
-    """What a name stands for: a path or `file://` address, an address of a store, or ARCHIVE!/MEMBER.
+    """Open a path, a `file://` address, an address of a store, or ARCHIVE!/MEMBER.
 
-    `offset` is a member's place in its archive, as it was listed. Raises OSError, and DecodeError where it
-    is none that can be read.
+    `offset` is the listed position of a member in its archive. Raises OSError, or DecodeError for a name that
+    cannot be read.
     """
     name = uri_to_path(uri)
     parts = split_member(name)
     if parts is not None and offset is not None:
-        return _sized(open_member(*parts, offset, read_identity(uri)))
+        return _measure(open_member(*parts, offset, read_identity(uri)))
     if is_remote(name):
-        medium = _sized(open_seekable(name))
-        return _sized(copy_to_temporary(medium.place)) if _fragmented(medium.head(HEAD_BYTES)) else medium
+        file = open_seekable(name)
+        media = _measure(file)
+        return _measure(copy_to_temporary(file)) if _is_fragmented(media.read_head(HEAD_BYTES)) else media
     status = os.stat(name)
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe or a device may wait for ever
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe or a device may block for ever
         raise DecodeError("not a regular file")
-    return MediaFile(place=name, size=status.st_size)
+    return MediaFile(source=name, size=status.st_size)
 
 
 def read_identity(uri: str | Path) -> tuple[Any, ...]:
-    """What tells whether a name still stands for the same file, or the same archive; a file of a store that
-    is open stays the same.
+    """Return a value that changes when the file, or the archive that contains it, is replaced.
+
+    The identity of a file in a store is its address: an open file of a store does not change.
     """
     name = uri_to_path(uri)
     archive = (split_member(name) or (name,))[0]
@@ -70,9 +74,9 @@ def read_identity(uri: str | Path) -> tuple[Any, ...]:
 
 
 def uri_to_path(uri: str | Path) -> str:
-    """The path of a file that is named by it, or by a `file://` address, as names are that no text can hold.
+    """Return the path of a `file://` address, which encodes names that are not valid text; else the name.
 
-    Of its bytes, those that are not text are surrogates, as everywhere in Python.
+    Bytes that are not UTF-8 become surrogates, as in `os.fsdecode`.
     """
     text = str(uri)
     return (
@@ -80,14 +84,16 @@ def uri_to_path(uri: str | Path) -> str:
     )
 
 
-def _fragmented(head: bytes) -> bool:
-    """Whether a file is an MP4 in fragments without an index: FFmpeg reads all of it to find them, and then
-    again, so that it is fetched once instead. Of all other formats each part is read once where it lies.
+def _is_fragmented(head: bytes) -> bool:
+    """Return whether a file is a fragmented MP4 without an index.
+
+    FFmpeg reads all of such a file to find the fragments and then reads it again, so it is fetched once
+    instead. FFmpeg reads each part of all other formats once.
     """
     return head[4:8] == b"ftyp" and b"mvex" in head and b"sidx" not in head
 
 
-def _sized(file: BinaryIO) -> MediaFile:
+def _measure(file: BinaryIO) -> MediaFile:
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    return MediaFile(place=file, size=size)
+    return MediaFile(source=file, size=size)

@@ -1,11 +1,14 @@
-"""Files that are not on this machine: s3://, gs://, hf://, http:// and whatever else fsspec reads.
+"""Files in object stores and on web servers: s3://, gs://, hf://, http:// and whatever else fsspec reads.
 
-Credentials are those that each store's library finds in its standard places; none is ever part of a name.
+Each store's library finds the credentials in its standard places; they are never part of an address.
 """
 
+import contextlib
 import functools
 import io
+import logging
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,155 +16,155 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fer_batch.errors import DecodeError, InputError
-from fer_batch.storage.atomic import warn_if_slow
 
 BLOCK_BYTES = 2 * 2**20
-"""Bytes of a request: some seconds of video. A file's index, at its end or not, costs two more; with requests
-twice as long a minute from the middle of a film read twice as much that nobody wanted."""
-BLOCKS = 16
-"""Held of a file that is being read; the next one is fetched while this one is decoded."""
+"""Size of a read request: some seconds of video. A file's index costs two more requests. Requests of twice the
+size read twice as much unused data for one minute from the middle of a film."""
+CACHED_BLOCKS = 16
+"""Blocks kept of an open file; the next block is fetched while the current one is decoded."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http": "http", "https": "http"}
-"""What fer-batch has to be installed with, by the address's protocol."""
-ASKED_AT_ONCE = 32
-SECRETS = re.compile(
+"""The extra of fer-batch that must be installed for each protocol."""
+MAX_PARALLEL_REQUESTS = 32
+SLOW_ANSWER_S = 5.0
+"""Time after which `warn_if_slow` logs that a store has not answered."""
+SECRET_PARAMETERS = re.compile(
     r"(?i)(^|&)(x-amz-(signature|credential|security-token)|x-goog-signature|signature|sig|access_token|token"
     r"|api_?key|password)="
 )
-"""What an address's query holds when whoever knows the address may read the file."""
-CHANGES = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "Last-Modified", "mtime")
-"""What stores call that which changes when a file does."""
+"""Parameters that let everyone who knows the address read the file."""
+CHANGE_KEYS = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "Last-Modified", "mtime")
+"""Keys under which stores return a value that changes when a file does."""
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreEntry:
-    """A file of a store."""
+    """A file that a store lists."""
 
     uri: str
     size_bytes: int
-    """0 where the store does not say."""
+    """0 if the store does not know the size."""
     version: str
-    """What changes when the file does."""
-
-
-def normalize_protocol(uri: str) -> str:
-    """An address with its protocol as stores know it."""
-    protocol, mark, rest = uri.partition("://")
-    return f"{protocol.lower()}{mark}{rest}"
+    """Changes when the file does."""
 
 
 def is_remote(name: str) -> bool:
-    """Whether a name is an address of a store."""
+    """Return whether a name is the address of a store."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) is not None and not name.startswith("file://")
 
 
+def normalize_protocol(uri: str) -> str:
+    """Return an address with its protocol in lower case."""
+    protocol, separator, rest = uri.partition("://")
+    return f"{protocol.lower()}{separator}{rest}"
+
+
 def correct_address(name: str) -> str | None:
-    """The address that is meant by one with a slash too few, `s3:/bucket`; None of any other name."""
-    found = re.fullmatch(rf"({'|'.join(EXTRAS)}):/?(?!/)(.+)", name, re.IGNORECASE)
-    return f"{found[1].lower()}://{found[2]}" if found else None
+    """Return the intended address for one that lacks a slash (`s3:/bucket`); None for any other name."""
+    match = re.fullmatch(rf"({'|'.join(EXTRAS)}):/?(?!/)(.+)", name, re.IGNORECASE)
+    return f"{match[1].lower()}://{match[2]}" if match else None
 
 
 def check_no_secrets(uri: str) -> None:
-    """Raise InputError for an address that holds a secret, which would be written with the results."""
+    """Raise InputError for an address that contains a secret, which would be stored with the results."""
     parts = urlsplit(uri)
-    if "@" in parts.netloc or SECRETS.search(parts.query):
+    if "@" in parts.netloc or SECRET_PARAMETERS.search(parts.query):
         raise InputError(
-            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} is given with a password or "
-            "signature in its address, which would be written with the results: leave it out, and put the "
-            "store's credentials in their standard places"
+            f"The address {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} contains a password or "
+            "signature, which would be stored with the results: remove it, and put the credentials in the "
+            "standard places of the store's library"
         )
 
 
 def check_bucket(uri: str) -> None:
-    """Raise InputError for an address that names nothing."""
+    """Raise InputError for an address without a bucket or host."""
     protocol, _, rest = uri.partition("://")
     if not rest.partition("/")[0]:
         raise InputError(f"{uri} names no bucket or host: give {protocol}://NAME/…")
 
 
-def find_file(uri: str) -> StoreEntry | None:
-    """A file of a store, None where there is none; raises InputError where the store can't be asked."""
-    with warn_if_slow(uri):
-        return _look_up(uri)
-
-
-def _look_up(uri: str) -> StoreEntry | None:
-    system, path = _system_of(uri)
-    return _asked(uri, lambda: _found(uri, system.info(path)))
-
-
-def find_files(uris: Sequence[str]) -> Iterator[StoreEntry | InputError | None]:
-    """`find_file` of many, some at once, in their order; errors are answers."""
-
-    def one(uri: str) -> StoreEntry | InputError | None:
-        try:
-            return _look_up(uri)
-        except InputError as error:
-            return error
-
-    what = f"{uris[0]} and {len(uris) - 1} more" if len(uris) > 1 else "".join(uris)
-    with warn_if_slow(what), ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
-        yield from threads.map(one, uris)
-
-
-def list_files(uri: str) -> list[StoreEntry]:
-    """All files below an address, or that a glob of a store stands for, in order of their names.
-
-    Empty where there is none. Raises InputError where the store can't be asked.
-    """
-    system, path = _system_of(uri)
-
-    def ask() -> list[StoreEntry]:
-        look = system.glob if is_glob(uri) else system.find
-        entries = look(path, detail=True).values()
-        files = [_found(None, info, system) for info in entries if info.get("type") == "file"]
-        return sorted(files, key=lambda found: found.uri)
-
-    with warn_if_slow(uri):
-        return _asked(uri, ask) or []
-
-
 def is_glob(uri: str) -> bool:
-    """Whether an address is a glob; the query of a web address is none."""
+    """Return whether an address is a glob pattern; the query of a web address is none."""
     return any(mark in uri for mark in "*[") or ("?" in uri and not uri.startswith("http"))
 
 
-def read_file(uri: str) -> bytes:
-    """All of a small file, a manifest. Raises InputError where it can't be read."""
-    system, path = _system_of(uri)
+def find_file(uri: str) -> StoreEntry | None:
+    """Return a store's entry for a file, or None if there is none.
+
+    Raises InputError if the store cannot be read.
+    """
     with warn_if_slow(uri):
-        read = _asked(uri, lambda: bytes(system.cat_file(path)))
-    if read is None:
-        raise InputError(f"there is no file {uri}")
-    return read
+        return _find_file(uri)
+
+
+def _find_file(uri: str) -> StoreEntry | None:
+    filesystem, path = open_filesystem(uri)
+    return _request(uri, lambda: _create_entry(filesystem.info(path), uri))
+
+
+def find_files(uris: Sequence[str]) -> Iterator[StoreEntry | InputError | None]:
+    """Call `find_file` for many addresses in parallel; yield the results or errors in the given order."""
+
+    def find(uri: str) -> StoreEntry | InputError | None:
+        try:
+            return _find_file(uri)
+        except InputError as error:
+            return error
+
+    label = f"{uris[0]} and {len(uris) - 1} more" if len(uris) > 1 else "".join(uris)
+    with warn_if_slow(label), ThreadPoolExecutor(MAX_PARALLEL_REQUESTS) as threads:
+        yield from threads.map(find, uris)
+
+
+def list_files(uri: str) -> list[StoreEntry]:
+    """List all files below an address, or that match a glob pattern, in order of their addresses.
+
+    Raises InputError if the store cannot be read.
+    """
+    filesystem, path = open_filesystem(uri)
+
+    def request() -> list[StoreEntry]:
+        find = filesystem.glob if is_glob(uri) else filesystem.find
+        infos = [info for info in find(path, detail=True).values() if info.get("type") == "file"]
+        entries = [_create_entry(info, filesystem.unstrip_protocol(info["name"])) for info in infos]
+        return sorted(entries, key=lambda entry: entry.uri)
+
+    with warn_if_slow(uri):
+        return _request(uri, request) or []
+
+
+def read_file(uri: str) -> bytes:
+    """Read a small file, such as a manifest. Raises InputError if it cannot be read."""
+    filesystem, path = open_filesystem(uri)
+    with warn_if_slow(uri):
+        content = _request(uri, lambda: bytes(filesystem.cat_file(path)))
+    if content is None:
+        raise InputError(f"There is no file {uri}")
+    return content
 
 
 class StoreFile(io.RawIOBase):
-    """A file of a store to read from, a block at a time, the next one while this one is used.
+    """A file in a store, read in blocks of `BLOCK_BYTES`; the next block is fetched in the background.
 
-    `size` is None where the store does not say, or reads from the beginning only; then it can't be sought
-    in. Trouble is a DecodeError with a reason, whatever the store's library raises.
+    `size` is None, and the file is not seekable, if the store does not give the size or serves no ranges.
+    Every error of the store's library becomes a DecodeError with the reason.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
         try:
-            system, path = _system_of(uri)
+            filesystem, path = open_filesystem(uri)
         except InputError as error:
             raise DecodeError(str(error)) from error
-        self.file = self._told(
-            lambda: system.open(
-                path,
-                "rb",
-                block_size=BLOCK_BYTES,
-                cache_type="background",
-                cache_options={"maxblocks": BLOCKS},
-            )
+        cache = {"cache_type": "background", "cache_options": {"maxblocks": CACHED_BLOCKS}}
+        self.file = self._convert_errors(
+            lambda: filesystem.open(path, "rb", block_size=BLOCK_BYTES, **cache)
         )
         if uri.startswith("http") and self.file.seekable() and not self.file.details.get("partial"):
-            self.file.close()  # the server does not say that it answers for parts of a file
-            self.file = self._told(lambda: system.open(path, "rb", block_size=0))
+            self.file.close()  # the server does not promise to serve ranges
+            self.file = self._convert_errors(lambda: filesystem.open(path, "rb", block_size=0))
         self.size: int | None = self.file.size if self.file.seekable() else None
 
     def readable(self) -> bool:
@@ -170,86 +173,101 @@ class StoreFile(io.RawIOBase):
     def seekable(self) -> bool:
         return self.size is not None
 
-    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
-        return int(self._told(lambda: self.file.seek(place, whence)))
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._convert_errors(lambda: self.file.seek(position, whence)))
 
     def tell(self) -> int:
         return int(self.file.tell())
 
     def readinto(self, buffer: Any) -> int:
-        read = self._told(lambda: self.file.read(len(buffer)))
-        buffer[: len(read)] = read
-        return len(read)
+        data = self._convert_errors(lambda: self.file.read(len(buffer)))
+        buffer[: len(data)] = data
+        return len(data)
 
     def close(self) -> None:
         if not self.closed and hasattr(self, "file"):
             self.file.close()
         super().close()
 
-    def _told(self, act: Callable[[], T]) -> T:
+    def _convert_errors(self, request: Callable[[], T]) -> T:
         try:
-            return act()
+            return request()
         except FileNotFoundError as error:
-            if _missing(self.uri, error):
+            if _is_missing(self.uri, error):
                 raise DecodeError("the file does not exist") from None
-            raise DecodeError(
-                f"the store can't be read: {format_reason(error.__cause__ or error)}"
-            ) from error
+            raise DecodeError(f"cannot read the store: {format_reason(error.__cause__ or error)}") from error
         except MemoryError:
             raise
         except Exception as error:  # each store's library has errors of its own
-            raise DecodeError(f"the store can't be read: {format_reason(error)}") from error
+            raise DecodeError(f"cannot read the store: {format_reason(error)}") from error
 
 
-@functools.cache
-def _system(protocol: str) -> Any:
-    import fsspec
+def open_filesystem(uri: str) -> tuple[Any, str]:
+    """Return the fsspec file system of an address and the path in it.
 
-    # What a store held a while ago is no answer.
-    return fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
-
-
-def _system_of(uri: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it; raises InputError where nothing reads such ones."""
+    Raises InputError if the protocol is unknown or its library is not installed.
+    """
     check_bucket(uri)
     protocol = uri.partition("://")[0].lower()
     try:
-        system = _system(protocol)
+        filesystem = _create_filesystem(protocol)
     except (ImportError, ValueError) as error:
         extra = EXTRAS.get(protocol)
         known = ", ".join(f"{name}://" for name in EXTRAS)
         hint = f"install fer-batch[{extra}] on each machine" if extra else f"allowed are {known}"
-        raise InputError(f"{uri} can't be read: nothing here reads {protocol}://; {hint}") from error
-    return system, system._strip_protocol(uri)
+        raise InputError(f"Cannot read {uri}: no library for {protocol}://; {hint}") from error
+    return filesystem, filesystem._strip_protocol(uri)
 
 
-def _found(uri: str | None, info: dict[str, Any], system: Any = None) -> StoreEntry:
-    changes = next((info[name] for name in CHANGES if info.get(name)), "")
+@contextlib.contextmanager
+def warn_if_slow(name: object) -> Iterator[None]:
+    """Log a warning if the body takes longer than `SLOW_ANSWER_S`.
+
+    The libraries of stores retry for minutes without a message.
+    """
+    timer = threading.Timer(SLOW_ANSWER_S, logger.warning, ("waiting for an answer from %s …", name))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def format_reason(error: BaseException) -> str:
+    """Return an error's message on one line, or its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@functools.cache
+def _create_filesystem(protocol: str) -> Any:
+    import fsspec
+
+    # Cached listings would hide later changes.
+    return fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
+
+
+def _create_entry(info: dict[str, Any], uri: str) -> StoreEntry:
+    change = next((info[key] for key in CHANGE_KEYS if info.get(key)), "")
     size = int(info.get("size") or 0)
-    return StoreEntry(
-        uri=uri or system.unstrip_protocol(info["name"]), size_bytes=size, version=f"{size} {changes}"
-    )
+    return StoreEntry(uri=uri, size_bytes=size, version=f"{size} {change}")
 
 
-def _missing(uri: str, error: FileNotFoundError) -> bool:
-    """Whether it says that there is no such file; on the web it says so of servers that are down too."""
+def _is_missing(uri: str, error: FileNotFoundError) -> bool:
+    """Return whether the file does not exist; fsspec raises the same error for web servers that are down."""
     status = getattr(error.__cause__, "status", None)
     return not uri.startswith("http") or error.__cause__ is None or status in (404, 410)
 
 
-def _asked(uri: str, question: Callable[[], T]) -> T | None:
+def _request(uri: str, request: Callable[[], T]) -> T | None:
+    """Call `request`; return None for a missing file and raise InputError for every other failure."""
     try:
-        return question()
+        return request()
     except FileNotFoundError as error:
-        if _missing(uri, error):
+        if _is_missing(uri, error):
             return None
-        raise InputError(f"{uri} can't be read: {format_reason(error.__cause__ or error)}") from error
+        raise InputError(f"Cannot read {uri}: {format_reason(error.__cause__ or error)}") from error
     except InputError:
         raise
     except Exception as error:  # each store's library has errors of its own
-        raise InputError(f"{uri} can't be read: {format_reason(error)}") from error
-
-
-def format_reason(error: BaseException) -> str:
-    """What an error says, on one line; its kind where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"Cannot read {uri}: {format_reason(error)}") from error
