@@ -1,5 +1,6 @@
-"""The errors that a user can cause, each with a message that says what was given, what is allowed, what to
-do.
+"""The errors that users can cause or correct.
+
+Each message says what was given, what is allowed, and what to do next.
 """
 
 import errno
@@ -8,61 +9,64 @@ from pathlib import Path
 
 
 class FerBatchError(Exception):
-    """Any expected failure: the command line prints its message on one line and exits with 2."""
+    """Base class of all expected errors; the command line prints the message and exits with 2."""
 
 
 class ConfigError(FerBatchError):
-    """An option is out of range, or contradicts another or an earlier run."""
+    """An option is out of range, or contradicts another option or an earlier run."""
 
 
 class InputError(FerBatchError):
-    """An input path, manifest or data set can't be used as given."""
+    """An input path, manifest or data set cannot be used."""
 
 
 class CheckpointError(FerBatchError):
-    """A model file is missing, is not of its kind, or does not match its card."""
+    """A model file is missing, has the wrong type, or does not match its card."""
 
 
 class OutputError(FerBatchError):
-    """An output folder holds something that this run must not touch, or is incomplete."""
+    """An output folder contains something that the run must not change, or is incomplete."""
 
 
 class ResourceError(FerBatchError):
-    """A disk, memory or Ray's object store is used up."""
+    """A disk, the memory or Ray's object store is full."""
 
 
 class QueryError(FerBatchError):
-    """A question to a timeline can't be answered as asked."""
+    """A timeline cannot be queried this way."""
 
 
 class DecodeError(FerBatchError):
-    """A video can't be read at all, or not beyond a moment; ends as that video's status, never as a job's."""
+    """A video cannot be read completely. It becomes the video's status and never ends a job."""
 
 
 class NoVideoError(DecodeError):
-    """A file that opens but holds no video stream."""
+    """A file opens but contains no video stream."""
 
 
-def convert_disk_error(error: BaseException, out: Path) -> ResourceError | None:
-    """The error of a write that found no room, as a user can mend it; None for any other.
+def convert_disk_error(error: BaseException, out: Path | None) -> ResourceError | None:
+    """Convert the error of a write to a full disk into one with advice; None for any other error.
 
-    `out` is the folder that is being written. Libraries in native code tell it by their text alone.
+    `out` is the local folder that is being written to, None for a folder in a store. Native libraries
+    report a full disk by the text of their errors only.
     """
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if not isinstance(out, Path):  # in a store
+    if out is None:
         return None
-    if not full and "No space left on device" not in str(error) and "Disk quota exceeded" not in str(error):
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    texts = ("No space left on device", "Disk quota exceeded")
+    if not is_full and not any(text in str(error) for text in texts):
         return None
     while not out.exists():
         out = out.absolute().parent
     disk = shutil.disk_usage(out)
-    held = sum(path.lstat().st_size for path in out.rglob("*")) if disk.free < disk.total / 20 else 0
-    # The tables of a run take about as much as its results, and stand twice while they are replaced.
+    used = sum(path.lstat().st_size for path in out.rglob("*")) if disk.free < disk.total / 20 else 0
+    # The tables take about as much space as the results, and twice as much while they are replaced.
+    needed = max(2 * used, 10_000_000)
     return ResourceError(
-        f"a disk is full; that of {out} has {_mb(disk.free)} of {_mb(disk.total)} left: make room, "
-        f"there for about {_mb(max(2 * held, 10_000_000))} more, and run the same command again"
+        f"A disk is full; the disk of {out} has {_format_mb(disk.free)} of {_format_mb(disk.total)} left: "
+        f"free about {_format_mb(needed)} there, and run the same command again"
     )
 
 
-def _mb(size: int) -> str:
-    return f"{size / 1e6:.0f} MB"
+def _format_mb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.0f} MB"

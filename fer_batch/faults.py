@@ -1,22 +1,23 @@
-"""Dying on purpose at a named step, so that tests see what a kill there leaves behind."""
+"""Fault points: named steps at which tests kill a process to check what it leaves behind."""
 
 import os
 import signal
 
-_passed: dict[str, int] = {}
+_passes: dict[str, int] = {}
+"""How often this process has passed each fault point."""
 
 
 def fault_point(name: str) -> None:
-    """Kill this process with SIGKILL where FER_BATCH_FAULT is `name`, or `name:N` at its N-th time here; with
-    `name:N:STOP` it hangs instead (SIGSTOP).
+    """Kill this process if the environment variable FER_BATCH_FAULT selects this point; else do nothing.
 
-    For tests only; without that variable it does nothing.
+    The variable is `name`, or `name:N` for the N-th pass. With `name:N:STOP` the process gets SIGSTOP and
+    hangs.
     """
-    wanted = os.environ.get("FER_BATCH_FAULT")
-    if wanted is None:
+    fault = os.environ.get("FER_BATCH_FAULT")
+    if fault is None:
         return
-    where, time, how = (*wanted.split(":"), "", "")[:3]
-    if where == name:
-        _passed[name] = _passed.get(name, 0) + 1
-        if _passed[name] == int(time or 1):
-            os.kill(os.getpid(), signal.Signals[f"SIG{how or 'KILL'}"])
+    wanted_name, wanted_pass, wanted_signal = (*fault.split(":"), "", "")[:3]
+    if wanted_name == name:
+        _passes[name] = _passes.get(name, 0) + 1
+        if _passes[name] == int(wanted_pass or 1):
+            os.kill(os.getpid(), signal.Signals[f"SIG{wanted_signal or 'KILL'}"])

@@ -1,21 +1,19 @@
-"""Every table of the project, written down once. Columns are only ever added, and new ones are nullable.
+"""All tables of the project. Columns are only ever added, and new columns are nullable.
 
-Times are seconds since the video's first presentation timestamp. Ranges are half-open. Boxes are shares of
-the upright frame's width and height.
+Times are seconds since the video's first presentation timestamp. Intervals include their start and exclude
+their end. Boxes are fractions of the upright frame's width and height.
 """
 
 import pyarrow as pa
 
 SCHEMA_VERSION = 4
-"""1: as it was at first. 2: `attempt` in PROBED_SCHEMA_SCHEMA_SCHEMA_SCHEMA and
-VIDEOS_SCHEMA_SCHEMA_SCHEMA_SCHEMA; the tables have a snapshot. 3: `extra` in
-PROBED_SCHEMA_SCHEMA_SCHEMA_SCHEMA, what the container says in RESULTS_SCHEMA_SCHEMA_SCHEMA_SCHEMA; a plan
-may lack `first_pts`. 4: `offset` in PROBED_SCHEMA_SCHEMA_SCHEMA_SCHEMA and
-PLAN_SCHEMA_SCHEMA_SCHEMA_SCHEMA, `bucket` in PROBED_SCHEMA.
-"""
+"""1: the first version.
+2: adds `attempt` to PROBED_SCHEMA and VIDEOS_SCHEMA, and a snapshot to the tables.
+3: adds `extra` to PROBED_SCHEMA and CONTAINER_COLUMNS to RESULTS_SCHEMA; `first_pts` may be null in a plan.
+4: adds `offset` to PROBED_SCHEMA and PLAN_SCHEMA, and `bucket` to PROBED_SCHEMA."""
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-"""The classes of the packaged model. Another checkpoint's card may name others."""
+"""The classes of the packaged model. The card of another checkpoint may have other classes."""
 
 VIDEO_STATUSES = ("ok", "no_faces", "no_video", "partial", "failed")
 
@@ -36,15 +34,16 @@ SOURCES_SCHEMA = pa.schema(
         extra=pa.string(),
     )
 )
-"""One input video, before anything of it is read.
+"""A listed video of which nothing has been read.
 
-`video_id`: 16 hex digits, a hash of the uri: the same file has the same id in every run. `version`: 16 hex
-digits, a hash of size and modification time, or of what a manifest says. `uri`: absolute path, links
-resolved; one that is not UTF-8 or has control characters (line breaks) in it is a `file://` address, with
-those and all else but plain letters and digits as %XX; a store's address is as it was given, and a member of
-an archive is ARCHIVE!/MEMBER, with `offset`, the place of its header there in bytes. `error`: why it can't be
-read, where that shows already. `duration_s` and `extra` (a JSON object of its owner's columns) are what a
-manifest says, or null."""
+`video_id`: 16 hexadecimal digits, a hash of the uri. The same file has the same id in every run.
+`version`: 16 hexadecimal digits, a hash of size and modification time, or of a manifest's value.
+`uri`: an absolute path with links resolved, the address in a store as given, or ARCHIVE!/MEMBER. A path
+that is not UTF-8 or contains control characters is a `file://` address in which all but plain letters and
+digits are %XX.
+`offset`: position of a member's header in its archive, in bytes.
+`error`: the reason why the video cannot be read, if it is known.
+`duration_s` and `extra` (a JSON object of the other columns): values of a manifest, or null."""
 
 PROBED_SCHEMA = pa.schema(
     _fields(
@@ -67,11 +66,14 @@ PROBED_SCHEMA = pa.schema(
         bucket=pa.int32(),
     )
 )
-"""One input as probed: `status` is "ok" where it has a video stream to read, else "no_video" or "failed".
-`attempt` counts how often the same version has been planned again; null is 0. Where a manifest said how long
-it is, it was not opened: `fps`, `width`, `height`, `codec` and `first_pts` are null. `round` names the part
-of the plan that has its segments, where that is an earlier one. `bucket` is the part of the tables that its
-rows are in, null before the plan has it."""
+"""A probed video.
+
+`status`: "ok" for a file with a video stream, else "no_video" or "failed".
+`attempt`: number of times that the same version was planned again; null means 0.
+`fps`, `width`, `height`, `codec`, `first_pts`: null if a manifest gave the duration, so the file was
+not opened.
+`round`: the earlier planning round that contains the segments, if there is one.
+`bucket`: the partition of the tables that contains the video's rows; null before the video is planned."""
 
 _NOT_IN_VIDEOS = ("first_pts", "status", "error", "attempt", "extra", "round", "offset", "bucket")
 
@@ -89,7 +91,7 @@ VIDEOS_SCHEMA = pa.schema(
         attempt=pa.int32(),
     )
 )
-"""One input and how it ended."""
+"""The table `videos`: an input and the outcome of its analysis."""
 
 PLAN_SCHEMA = pa.schema(
     _fields(
@@ -108,10 +110,11 @@ PLAN_SCHEMA = pa.schema(
         offset=pa.int64(),
     )
 )
-"""One segment to do. The last of a video (`index = segments - 1`) is read to the end of the file, whatever
-`end_s`."""
+"""A planned segment. The last one of a video (`index = segments - 1`) is read to the end of the file and
+ignores `end_s`."""
 
 MOMENT_TYPE = pa.struct(_fields(time_s=pa.float64(), frame_index=pa.int64(), faces=pa.int16()))
+"""A sampled frame with its number of faces."""
 
 FACE_TYPE = pa.struct(
     _fields(
@@ -129,15 +132,17 @@ FACE_TYPE = pa.struct(
         yaw=pa.float32(),
     )
 )
-"""A face at a moment, as vision leaves it. `frame_index` counts from the first frame of the segment's core
-and is -1 outside it; `track` counts from 0 within the segment."""
+"""A face in a sampled frame, before recognition.
 
-_SEGMENT = [
-    *[
-        f
-        for f in PLAN_SCHEMA
-        if f.name in ("segment_id", "video_id", "version", "index", "core_start_s", "core_end_s")
-    ],
+`frame_index` counts from the first frame of the segment's core and is -1 outside the core. `track` counts
+from 0 in the segment."""
+
+CONTAINER_COLUMNS = ("duration_s", "fps", "width", "height", "codec")
+"""Properties of the container, read with the first segment if the video was not probed."""
+
+_SEGMENT_COLUMNS = ("segment_id", "video_id", "version", "index", "core_start_s", "core_end_s")
+_SEGMENT_FIELDS = [
+    *[f for f in PLAN_SCHEMA if f.name in _SEGMENT_COLUMNS],
     *_fields(
         status=pa.string(),
         error=pa.string(),
@@ -151,35 +156,35 @@ _SEGMENT = [
         codec=pa.string(),
     ),
 ]
-_TIMINGS = _fields(decode_s=pa.float64(), detect_s=pa.float64(), crop_s=pa.float64())
+_VISION_TIMINGS = _fields(decode_s=pa.float64(), detect_s=pa.float64(), crop_s=pa.float64())
 
-CONTAINER_COLUMNS = ("duration_s", "fps", "width", "height", "codec")
-"""What a video's container says, where that was not asked before it was looked at."""
-
-FACES_SCHEMA = pa.schema([*_SEGMENT, *_fields(faces=pa.list_(FACE_TYPE), crops=pa.large_binary()), *_TIMINGS])
-"""A segment's faces with their crops, `(len(faces), 48, 48) uint8` grey, as they cross from vision to the
-model."""
+FACES_SCHEMA = pa.schema(
+    [*_SEGMENT_FIELDS, *_fields(faces=pa.list_(FACE_TYPE), crops=pa.large_binary()), *_VISION_TIMINGS]
+)
+"""The faces of a segment and their crops, `(len(faces), 48, 48) uint8` grey, as the vision stage returns "
+"them."""
 
 RESULTS_SCHEMA = pa.schema(
     [
-        *_SEGMENT,
+        *_SEGMENT_FIELDS,
         *_fields(
             faces=pa.list_(pa.struct([*FACE_TYPE, pa.field("probs", pa.list_(pa.float32()))])),
             model_id=pa.string(),
         ),
-        *_TIMINGS,
+        *_VISION_TIMINGS,
         *_fields(recognize_s=pa.float64()),
     ]
 )
-"""A segment's answer. `status` is "ok", "partial" or "failed"; faces outside the core have empty `probs`:
-they serve to link tracks across the seams."""
+"""The result of a segment. `status` is "ok", "partial" or "failed".
+
+Faces outside the core have empty `probs`; they link the tracks of neighbouring segments."""
 
 MOMENTS_SCHEMA = pa.schema(
     _fields(
         video_id=pa.string(), time_s=pa.float64(), frame_index=pa.int64(), faces=pa.int16(), bucket=pa.int32()
     )
 )
-"""A moment that was looked at, with the number of faces found: "no face" and "not looked at" differ."""
+"""The table `moments`: a sampled frame with its number of faces, also 0. Other frames were not sampled."""
 
 PEOPLE_SCHEMA = pa.schema(
     _fields(
@@ -190,21 +195,41 @@ PEOPLE_SCHEMA = pa.schema(
         person=pa.string(),
     )
 )
-"""Who a track is. It holds for this version and attempt of the video alone: its next analysis may number
-tracks otherwise."""
+"""The person that a track shows. It is valid for this version and attempt of the video only: another
+analysis may number the tracks differently."""
 
-
-_TRACK = _fields(video_id=pa.string(), uri=pa.string(), track_id=pa.int32())
-_ANSWER = _fields(emotion=pa.string(), confidence=pa.float32())
+_TRACK_FIELDS = _fields(video_id=pa.string(), uri=pa.string(), track_id=pa.int32())
+_PREDICTION_FIELDS = _fields(emotion=pa.string(), confidence=pa.float32())
 
 RESERVED_COLUMNS = frozenset(
-    f.name for f in (*VIDEOS_SCHEMA, *MOMENTS_SCHEMA, *FACE_TYPE, *_TRACK, *_ANSWER)
+    f.name for f in (*VIDEOS_SCHEMA, *MOMENTS_SCHEMA, *FACE_TYPE, *_TRACK_FIELDS, *_PREDICTION_FIELDS)
 ) | {"model_id"}
-"""Names that no column of a manifest's owner has in the tables."""
+"""Names that a manifest's own columns cannot have in the tables."""
+
+
+def tracks_schema(classes: tuple[str, ...]) -> pa.Schema:
+    """Return the schema of the table `tracks` (a face in a sampled frame) for a model's classes."""
+    return pa.schema(
+        [
+            *_TRACK_FIELDS,
+            *[f for f in FACE_TYPE if f.name != "track"],
+            *_PREDICTION_FIELDS,
+            *[pa.field(probability_column(name), pa.float32()) for name in classes],
+            *_fields(model_id=pa.string(), bucket=pa.int32()),
+        ]
+    )
+
+
+def probability_column(name: str) -> str:
+    """Return the column of a class's probability: `p_` and the name in lower case.
+
+    All characters except letters and digits become "_".
+    """
+    return "p_" + "".join(c if c.isalnum() else "_" for c in name.lower())
 
 
 def conform_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table as an earlier version wrote it in the columns of `schema`: those it lacks are null."""
+    """Convert a table of an earlier schema version to `schema`; columns that it lacks are null."""
     if table.schema.equals(schema):
         return table.replace_schema_metadata(None)
     columns = [
@@ -215,14 +240,17 @@ def conform_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def bundle_schema(rows: pa.Schema) -> pa.Schema:
-    """What crosses between stages: a row a bundle, its segments a list of structs."""
+    """Return the schema of a table with one bundle per row, whose rows are a list of structs.
+
+    Such tables cross between the stages of the pipeline.
+    """
     return pa.schema(
         [pa.field("bundle_id", pa.string()), pa.field("segments", pa.list_(pa.struct(list(rows))))]
     )
 
 
 def pack_bundle(bundle_id: str, rows: pa.Table) -> pa.Table:
-    """The rows of one bundle as a table of one row."""
+    """Pack the rows of one bundle into a table of one row, see `bundle_schema`."""
     struct = rows.combine_chunks().to_struct_array()
     if isinstance(struct, pa.ChunkedArray):
         struct = struct.combine_chunks()
@@ -231,29 +259,9 @@ def pack_bundle(bundle_id: str, rows: pa.Table) -> pa.Table:
     return pa.table([pa.array([bundle_id]), segments.cast(schema.field("segments").type)], schema=schema)
 
 
-def unpack_bundles(bundle: pa.Table, rows: pa.Schema) -> pa.Table:
-    """The rows of all bundles in a table of bundles."""
+def unpack_bundles(bundles: pa.Table, rows: pa.Schema) -> pa.Table:
+    """Unpack all rows, of the schema `rows`, of a table of bundles."""
     segments = pa.chunked_array(
-        [chunk.flatten() for chunk in bundle.column("segments").chunks], type=pa.struct(list(rows))
+        [chunk.flatten() for chunk in bundles.column("segments").chunks], type=pa.struct(list(rows))
     )
     return pa.Table.from_struct_array(segments).cast(rows)
-
-
-def probability_column(name: str) -> str:
-    """Column of a class's probability: `p_` and its name, in lower case, with _ for all but letters and
-    digits.
-    """
-    return "p_" + "".join(c if c.isalnum() else "_" for c in name.lower())
-
-
-def tracks_schema(classes: tuple[str, ...]) -> pa.Schema:
-    """A face at a moment, as people query it, for a model of these classes."""
-    return pa.schema(
-        [
-            *_TRACK,
-            *[f for f in FACE_TYPE if f.name != "track"],
-            *_ANSWER,
-            *[pa.field(probability_column(name), pa.float32()) for name in classes],
-            *_fields(model_id=pa.string(), bucket=pa.int32()),
-        ]
-    )

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -20,10 +20,10 @@ from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import (
     MIN_BUCKET_SHARE_S,
     add_planning_round,
-    create_run,
     read_planned_segments,
     read_planned_videos,
 )
+from fer_batch.run.record import create_run
 from fer_batch.run.results import write_bundle
 from fer_batch.run.snapshot import TABLES, write_snapshot
 from fer_batch.schema import (
@@ -36,9 +36,12 @@ from fer_batch.schema import (
     probability_column,
     tracks_schema,
 )
+from fer_batch.storage.folder import FolderLike, open_folder
 from fer_batch.timeline.store import open_timeline
 
 CARD = Card(classes=EMOTIONS, architecture={}, sha256="0123456789ab" + "0" * 52)
+
+Folder = TypeVar("Folder", bound=FolderLike)
 
 Tracks = Sequence[Sequence[str]]
 """The emotion of each face of a video at moments 0.2 s apart, from 0 on; None for a video that failed."""
@@ -88,7 +91,7 @@ def answer(segment: dict[str, Any], tracks: Tracks) -> dict[str, Any]:
 
 
 def plan_videos(
-    out: Path, videos: Mapping[str, Tracks | None], version: str = "1", attempt: int = 0
+    out: FolderLike, videos: Mapping[str, Tracks | None], version: str = "1", attempt: int = 0
 ) -> pa.Table:
     """Another round of a run; its segments."""
     known = {row["video_id"]: row["bucket"] for row in read_planned_videos(out).to_pylist()}
@@ -104,39 +107,40 @@ def plan_videos(
     return plan
 
 
-def read_plan(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def read_plan(out: FolderLike) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All planned videos, and their segments."""
     videos = read_planned_videos(out)
     segments = [row for part in read_planned_segments(out, videos) for row in part.to_pylist()]
     return videos.to_pylist(), segments
 
 
-def answer_videos(out: Path, plan: pa.Table, videos: Mapping[str, Tracks | None]) -> None:
+def answer_videos(out: FolderLike, plan: pa.Table, videos: Mapping[str, Tracks | None]) -> None:
     """The results of planned segments, a file a bundle."""
-    (out / "results").mkdir(exist_ok=True)
+    results = open_folder(out).subfolder("results")
+    results.create()
     for bundle_id in dict.fromkeys(plan["bundle_id"].to_pylist()):
         segments = [row for row in plan.to_pylist() if row["bundle_id"] == bundle_id]
         answers = [answer(segment, videos[segment["uri"]] or []) for segment in segments]
-        write_bundle(
-            out / "results", pack_bundle(bundle_id, pa.Table.from_pylist(answers, schema=RESULTS_SCHEMA))
-        )
+        write_bundle(results, pack_bundle(bundle_id, pa.Table.from_pylist(answers, schema=RESULTS_SCHEMA)))
 
 
-def add_videos(out: Path, videos: Mapping[str, Tracks | None], version: str = "1", attempt: int = 0) -> None:
+def add_videos(
+    out: FolderLike, videos: Mapping[str, Tracks | None], version: str = "1", attempt: int = 0
+) -> None:
     """Another round of a run, finished: the plan, the answers, the tables."""
     answer_videos(out, plan_videos(out, videos, version, attempt), videos)
     finalize(out)
 
 
-def write_run(out: Path, videos: Mapping[str, Tracks | None], in_bucket: int = 10_000) -> Path:
+def write_run(out: Folder, videos: Mapping[str, Tracks | None], in_bucket: int = 10_000) -> Folder:
     """A finished run of these videos, by their uri; so many in a bucket."""
-    out.mkdir(parents=True)
+    open_folder(out).create()
     create_run(out, AnalyzeConfig(), CARD, bucket_s=in_bucket * MIN_BUCKET_SHARE_S)
     add_videos(out, videos)
     return out
 
 
-def rows_of(out: Path) -> dict[str, pd.DataFrame]:
+def rows_of(out: FolderLike) -> dict[str, pd.DataFrame]:
     """All rows of the three tables, as readers see them, in a fixed order."""
     keys = {"tracks": "video_id, track_id, time_s", "moments": "video_id, time_s", "videos": "video_id"}
     timeline = open_timeline(out)

@@ -120,7 +120,7 @@ def store(_servers: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """An empty bucket, in the environment as users name a store of their own."""
     for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": _servers.url}).items():
         monkeypatch.setenv(name, value)
-    stores._system.cache_clear()
+    stores._create_filesystem.cache_clear()
     client().create_bucket(Bucket=BUCKET)
     _servers.fail, _servers.every = "", 1
     _servers.answers.clear()
@@ -128,4 +128,4 @@ def store(_servers: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     _servers.fail = ""
     for item in client().list_objects_v2(Bucket=BUCKET).get("Contents", []):
         client().delete_object(Bucket=BUCKET, Key=item["Key"])
-    stores._system.cache_clear()
+    stores._create_filesystem.cache_clear()

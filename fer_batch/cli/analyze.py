@@ -17,7 +17,8 @@ from fer_batch.storage.folder import open_folder
 if TYPE_CHECKING:
     from fer_batch.inputs.listing import Listing
     from fer_batch.pipeline.analyze import Progress
-    from fer_batch.run.finalize import RunSummary
+    from fer_batch.run.summary import RunSummary
+    from fer_batch.storage.folder import OutputFolder
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "two_faces.mp4"
 DEFAULTS = AnalyzeConfig()
@@ -202,14 +203,14 @@ def run_finalize(options: argparse.Namespace) -> int:
     """Run the command `finalize`."""
     from fer_batch.run.finalize import finalize
     from fer_batch.run.forget import complete_forget
-    from fer_batch.run.plan import read_run
+    from fer_batch.run.record import read_run
     from fer_batch.storage.lease import hold_lease
 
     out = options.out.absolute()
     read_run(out)  # so that no folder is made where there is none
     with hold_lease(out, "finalize"):
         complete_forget(out)
-        _print_summary(finalize(out, anew=True), options.out)
+        _print_summary(finalize(out, rewrite_all=True), options.out)
     return 0
 
 
@@ -222,13 +223,13 @@ def run_demo(options: argparse.Namespace) -> int:
     timeline = open_timeline(options.out)
     print("\nTwo faces, 10 seconds, from left to right (one leaves and comes back):")
     print("\n".join(format_ribbons(timeline.to_pandas(), width=72)))
-    print(f"\nThe tracks are in {options.out / 'tracks'}. Ask, for example:")
+    print(f"\nThe tracks are in {options.out}/tracks. Ask, for example:")
     print(f'  fer-batch query {options.out} "SELECT emotion, count(*) FROM tracks GROUP BY 1"')
     return 0
 
 
 def _analyze(
-    videos: list[str], out: Path, config: AnalyzeConfig, limits: Limits, options: argparse.Namespace
+    videos: list[str], out: "OutputFolder", config: AnalyzeConfig, limits: Limits, options: argparse.Namespace
 ) -> None:
     from fer_batch.pipeline.analyze import analyze
 
@@ -288,7 +289,7 @@ class _ProgressLine:
             print(self.over + self.text, file=sys.stderr, flush=True)
 
 
-def _print_summary(summary: "RunSummary", out: Path) -> None:
+def _print_summary(summary: "RunSummary", out: "OutputFolder") -> None:
     console = Console(highlight=False)
     table = Table(title=f"{out}", title_justify="left", title_style="bold", show_header=False)
     table.add_column()
@@ -297,16 +298,16 @@ def _print_summary(summary: "RunSummary", out: Path) -> None:
     for status in VIDEO_STATUSES:
         if status in summary.videos:
             table.add_row(f"  {status}", str(summary.videos[status]))
-    table.add_row("hours of video", f"{summary.seconds / 3600:.3f}")
+    table.add_row("hours of video", f"{summary.video_s / 3600:.3f}")
     table.add_row("moments looked at", str(summary.moments))
     table.add_row("faces", str(summary.faces))
     table.add_row("tracks", str(summary.tracks))
     console.print(table)
-    for uri, status, error in summary.trouble[:20]:
-        console.print(f"  {status}: {uri}: {error}", markup=False, soft_wrap=True)
-    if len(summary.trouble) > 20:
+    for failure in summary.failures[:20]:
+        console.print(f"  {failure.status}: {failure.uri}: {failure.error}", markup=False, soft_wrap=True)
+    if len(summary.failures) > 20:
         console.print(
-            f"  … and {len(summary.trouble) - 20} more: "
+            f"  … and {len(summary.failures) - 20} more: "
             "SELECT uri, status, error FROM videos WHERE error IS NOT NULL"
         )
 

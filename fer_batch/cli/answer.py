@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fer_batch.errors import OutputError, QueryError
-from fer_batch.storage.folder import check_outside_run, parse_file_path
+from fer_batch.storage.folder import check_outside_run
+from fer_batch.storage.paths import parse_file_path
 
 if TYPE_CHECKING:
     import duckdb

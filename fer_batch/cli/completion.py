@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fer_batch.storage.folder import open_folder, parse_file_path
+from fer_batch.storage.folder import open_folder
+from fer_batch.storage.paths import parse_file_path
 
 SHELLS = ("bash", "zsh", "tcsh")
 FOLDERS = {"OUT", "RUN", "DIR", "REPORT"}

@@ -109,7 +109,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     """Run the command `evaluate`."""
     from fer_batch.evaluation.compare import compare
     from fer_batch.evaluation.evaluate import evaluate
-    from fer_batch.storage.folder import check_folder
+    from fer_batch.storage.paths import check_folder
 
     check_folder(options.out)
     checkpoints = [None if name == "default" else Path(name) for name in options.checkpoint or ["default"]]

@@ -57,7 +57,7 @@ def run_explore(options: argparse.Namespace) -> int:
     """Run the command `explore`."""
     from fer_batch.data.explore.explore import explore
     from fer_batch.data.explore.report import write_exploration
-    from fer_batch.storage.folder import check_folder
+    from fer_batch.storage.paths import check_folder
 
     data = [*options.sets, *options.data]
     if not data:

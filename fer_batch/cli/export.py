@@ -5,7 +5,8 @@ from typing import Any
 
 from fer_batch.cli.export_model import is_of_a_model, run_export_model
 from fer_batch.cli.train import named_path
-from fer_batch.storage.folder import open_folder, parse_file_path
+from fer_batch.storage.folder import open_folder
+from fer_batch.storage.paths import parse_file_path
 
 FORMATS = ("csv", "jsonl", "vtt", "eaf", "textgrid", "xlsx")
 ENTRIES = {

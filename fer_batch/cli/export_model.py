@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from fer_batch.cli.analyze import SAMPLE
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError
-from fer_batch.storage.atomic import is_in_store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +18,8 @@ def is_of_a_model(options: argparse.Namespace) -> bool:
     """Whether `export` is asked for a network, by where it goes; raises ConfigError where its source says
     something else.
     """
-    out, packaged, stored = options.out, str(options.out) == "default", is_in_store(options.out)
-    is_run = not stored and (out / "run.json").exists()
+    out, packaged = options.out.path, str(options.out) == "default"
+    is_run = out is not None and (out / "run.json").exists()
     if options.format == "onnx" or options.output.suffix.lower() == ".onnx":
         if is_run and not packaged:
             raise ConfigError(
@@ -28,7 +27,7 @@ def is_of_a_model(options: argparse.Namespace) -> bool:
                 "training run, or default"
             )
         return True
-    is_checkpoint = not stored and (out.suffix == ".safetensors" or (out / "model.safetensors").exists())
+    is_checkpoint = out is not None and (out.suffix == ".safetensors" or (out / "model.safetensors").exists())
     if (packaged or is_checkpoint) and not is_run:
         raise ConfigError(f"-o is {options.output}; a checkpoint is exported to a file that ends in .onnx")
     if options.int8 or options.data:
@@ -42,12 +41,12 @@ def run_export_model(options: argparse.Namespace) -> int:
         raise ConfigError(f"{options.output} is a file of onnx, not of {options.format}")
     if options.videos or options.threshold or options.min_s:
         raise ConfigError("VIDEO, --threshold and --min-s are for runs of `analyze`, not for checkpoints")
-    if is_in_store(options.out):
+    if options.out.path is None:
         raise ConfigError(f"{options.out} is in a store; checkpoints are read from this machine alone")
     from fer_batch.evaluation.export import export_model
 
     summary = export_model(
-        None if str(options.out) == "default" else options.out,
+        None if str(options.out) == "default" else options.out.path,
         options.output,
         crops=_sample_crops,
         data=options.data or (),

@@ -43,6 +43,6 @@ def run_forget(options: argparse.Namespace) -> int:
     print(
         "`analyze` would look at it again where it finds it: remove the file, or leave it out of the inputs"
     )
-    if not (options.out / "_SUCCESS.json").exists():
+    if not options.out.exists("_SUCCESS.json"):
         print(f"the run in {options.out} is not finished: run `fer-batch analyze` on it again")
     return 0

@@ -108,10 +108,16 @@ def _command(arguments: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        full = convert_disk_error(error, getattr(options, "out", Path()))
+        full = convert_disk_error(error, _output_path(options))
         if full is None:
             raise
         return _told(full)
+
+
+def _output_path(options: argparse.Namespace) -> Path | None:
+    """Return the local folder that a command writes to, None for a folder in a store."""
+    out = getattr(options, "out", None) or Path()
+    return out if isinstance(out, Path) else getattr(out, "path", None)
 
 
 def _told(error: FerBatchError) -> int:

@@ -3,7 +3,8 @@
 import argparse
 from typing import Any
 
-from fer_batch.storage.folder import open_folder, parse_file_path
+from fer_batch.storage.folder import open_folder
+from fer_batch.storage.paths import parse_file_path
 
 EXAMPLES = """\
 examples:

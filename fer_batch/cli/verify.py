@@ -36,7 +36,7 @@ def add_commands(commands: Any) -> None:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Run the command `verify_run`."""
-    from fer_batch.run.finalize import summarize_run
+    from fer_batch.run.summary import summarize_run
     from fer_batch.run.verify import verify_run
 
     found = verify_run(options.out.absolute())

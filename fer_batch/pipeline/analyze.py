@@ -34,24 +34,29 @@ from fer_batch.pipeline.guard import GuardedProbe
 from fer_batch.pipeline.placement import place
 from fer_batch.pipeline.progress import gauged
 from fer_batch.pipeline.workers import Recognizing, Worker
-from fer_batch.run.finalize import RunSummary, failed_videos, finalize
+from fer_batch.run.finalize import finalize
 from fer_batch.run.forget import complete_forget
 from fer_batch.run.plan import (
-    add_manifest_columns,
     add_planning_round,
     changed_metadata,
-    create_run,
-    load_matching_run,
     read_planned_segments,
     read_planned_videos,
-    remove_leftovers,
-    remove_run,
     select_sources_to_plan,
 )
+from fer_batch.run.record import (
+    SUCCESS_FILE,
+    RunRecord,
+    add_manifest_columns,
+    create_run,
+    load_matching_run,
+    remove_leftovers,
+    remove_run,
+)
 from fer_batch.run.results import list_done_bundles, read_face_count, remove_damaged_bundles, write_bundle
+from fer_batch.run.summary import RunSummary, failed_videos
 from fer_batch.runtime import call_periodically, ray_session
 from fer_batch.schema import PLAN_SCHEMA, PROBED_SCHEMA, RESULTS_SCHEMA, pack_bundle, unpack_bundles
-from fer_batch.storage.folder import open_folder
+from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.storage.lease import hold_lease
 
 PROBES_PER_TASK = 32
@@ -96,7 +101,7 @@ class Progress:
 
 def analyze(
     inputs: Sequence[str],
-    out: str | Path,
+    out: FolderLike,
     config: AnalyzeConfig | None = None,
     *,
     limits: Limits | None = None,
@@ -137,31 +142,31 @@ def analyze(
             on_progress = gauged(out, on_progress)
             workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
             extend_plan(out, listing, run, again, config, card, limits, workers)
-            meter = _Meter(out / "results", on_progress)
+            meter = _Meter(out.subfolder("results"), on_progress)
             for todo in pending_segments(out, meter):
-                (out / "_SUCCESS.json").unlink(missing_ok=True)
+                out.remove_file(SUCCESS_FILE)
                 meter.begin(todo)
                 with call_periodically(meter.look, interval_s=meter.every_s):
-                    run_bundles(todo, out / "results", config, card, checkpoint, limits)
+                    run_bundles(todo, out.subfolder("results"), config, card, checkpoint, limits)
             return finalize(out)
 
 
-def is_finished(out: Path, listing: Listing, again: pa.Table) -> bool:
+def is_finished(out: OutputFolder, listing: Listing, again: pa.Table) -> bool:
     """Whether a run has ended, and nothing of what is listed is to plan, and nothing of its plan to do."""
-    if not (out / "_SUCCESS.json").exists():
+    if not out.exists(SUCCESS_FILE):
         return False
     known = read_planned_videos(out)
     if len(select_sources_to_plan(listing.sources, known, again)) or len(
         changed_metadata(listing.sources, known)
     ):
         return False
-    return next(pending_segments(out, _Meter(out / "results", lambda progress: None)), None) is None
+    return next(pending_segments(out, _Meter(out.subfolder("results"), lambda progress: None)), None) is None
 
 
 def extend_plan(
-    out: Path,
+    out: FolderLike,
     listing: Listing,
-    run: dict[str, Any] | None,
+    run: RunRecord | None,
     again: pa.Table,
     config: AnalyzeConfig,
     card: Card,
@@ -200,13 +205,13 @@ def rounds(sources: pa.Table, segment_s: float) -> Iterator[pa.Table]:
         yield sources.slice(first, end - first)
 
 
-def pending_segments(out: Path, meter: "_Meter") -> Iterator[pa.Table]:
+def pending_segments(out: OutputFolder, meter: "_Meter") -> Iterator[pa.Table]:
     """Planned segments that are not done, round by round; `meter` expects them all before the first."""
-    results = out / "results"
-    results.mkdir(exist_ok=True)
+    results = out.subfolder("results")
+    results.create()
     remove_leftovers(out)
     videos = read_planned_videos(out)
-    if not (out / "_SUCCESS.json").exists():
+    if not out.exists(SUCCESS_FILE):
         names = [
             pc.unique(part.column("bundle_id")) for part in read_planned_segments(out, videos, ["bundle_id"])
         ]
@@ -228,7 +233,7 @@ def pending_segments(out: Path, meter: "_Meter") -> Iterator[pa.Table]:
 
 def run_bundles(
     plan: pa.Table,
-    results: Path,
+    results: OutputFolder,
     config: AnalyzeConfig,
     card: Card,
     checkpoint: Path | None,
@@ -257,7 +262,7 @@ def run_bundles(
 
 def _through_stages(
     work: list[pa.Table],
-    results: Path,
+    results: OutputFolder,
     config: AnalyzeConfig,
     card: Card,
     checkpoint: Path | None,
@@ -371,7 +376,7 @@ def _length_s(bundle: pa.Table) -> float:
 class _Meter:
     """How far a run has come, by the files in `results`; told to `report` by each `look`."""
 
-    def __init__(self, results: Path, report: Callable[[Progress], None]) -> None:
+    def __init__(self, results: OutputFolder, report: Callable[[Progress], None]) -> None:
         self.results, self.report = results, report
         self.began = time.monotonic()
         self.every_s = 0.5

@@ -105,7 +105,7 @@ def decode_bare(path: str | Path, offset: int | None = None) -> StageTimer:
     analysis.
     """
     timer = StageTimer()
-    with av.open(open_media(path, offset).place, mode="r") as container, suppress(av.FFmpegError):
+    with av.open(open_media(path, offset).source, mode="r") as container, suppress(av.FFmpegError):
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for packet in container.demux(stream):

@@ -1,13 +1,13 @@
 """Progress as metrics, for Ray's dashboard and whatever else scrapes the cluster."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ray.util.metrics import Gauge
 
 if TYPE_CHECKING:
     from fer_batch.pipeline.analyze import Progress
+    from fer_batch.storage.folder import OutputFolder
 
 GAUGES = {
     "videos": ("fer_batch_videos", "videos of the run"),
@@ -19,7 +19,7 @@ GAUGES = {
 """Fields of `Progress`, and the metrics that tell them; Ray puts `ray_` before each name."""
 
 
-def gauged(out: Path, report: "Callable[[Progress], None]") -> "Callable[[Progress], None]":
+def gauged(out: "OutputFolder", report: "Callable[[Progress], None]") -> "Callable[[Progress], None]":
     """Also keep gauges of what is reported, tagged with the output folder; while Ray is connected."""
     tags = {"out": str(out).encode("ascii", "backslashreplace").decode()}  # Ray takes nothing else
     gauges = {field: Gauge(name, text, tag_keys=("out",)) for field, (name, text) in GAUGES.items()}

@@ -11,6 +11,7 @@ from fer_batch.config import Limits
 from fer_batch.pipeline.child import BrokenWorkerError
 from fer_batch.pipeline.guard import GuardedStage
 from fer_batch.run.results import process_bundles
+from fer_batch.storage.folder import OutputFolder
 
 
 class Worker(GuardedStage):
@@ -21,7 +22,7 @@ class Worker(GuardedStage):
     """
 
     def __init__(
-        self, name: str, arguments: tuple[Any, ...], limits: Limits, results: Path | None = None
+        self, name: str, arguments: tuple[Any, ...], limits: Limits, results: OutputFolder | None = None
     ) -> None:
         super().__init__(name, arguments, limits)
         self.results = results
@@ -38,7 +39,7 @@ class Worker(GuardedStage):
 class Recognizing:
     """A worker that recognizes faces that others have found, and writes the results."""
 
-    def __init__(self, checkpoint: Path | None, flip: bool, results: Path) -> None:
+    def __init__(self, checkpoint: Path | None, flip: bool, results: OutputFolder) -> None:
         from fer_batch.pipeline.stages import RecognizeStage
 
         self.stage, self.results = RecognizeStage(checkpoint, flip), results

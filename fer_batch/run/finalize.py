@@ -179,7 +179,7 @@ def _build_bucket(
 def _describe_outcome(
     video: Mapping[str, Any], results: Mapping[str, list[Any]], has_faces: bool
 ) -> dict[str, Any]:
-    """Return the columns of `videos` that follow from the probe and from the results, in order, of a video."""
+    """Return the columns of `videos` that follow from a video's probe and its results, in order."""
     status, error = video["status"], video["error"]
     if status == "ok":
         statuses = set(results["status"])

@@ -27,11 +27,13 @@ MAX_LISTED_VIDEOS = 10
 
 
 def forget_videos(out: FolderLike, names: Sequence[str]) -> list[str]:
-    """Remove everything that `out` contains about videos, each given by id, uri or file name; return their uris.
+    """Remove everything that `out` contains about videos; return their uris.
 
-    Readers that have the tables open may fail. After a kill at any step, the next start of `forget`, `analyze`
-    or `finalize` completes the removal. Raises InputError, with nothing changed, if a name matches no video or
-    several. Raises OutputError if `out` contains no run, is in use, or cannot be read.
+    Each video is given by its id, uri or file name.
+
+    Readers that have the tables open may fail. After a kill at any step, the next start of `forget`,
+    `analyze` or `finalize` completes the removal. Raises InputError, with nothing changed, if a name
+    matches no video or several. Raises OutputError if `out` contains no run, is in use, or cannot be read.
     """
     folder = open_folder(out).absolute()
     read_run(folder)
@@ -88,7 +90,7 @@ def _list_parquet(folder: OutputFolder) -> list[str]:
 
 
 def _read_planned_uris(folder: OutputFolder) -> dict[str, str]:
-    """Return ids and uris of all videos in `plan/`, also in rounds that a crash left without a second file."""
+    """Return ids and uris of all videos in `plan/`, including rounds without a second file."""
     plan = folder.subfolder("plan")
     known: dict[str, str] = {}
     for name in _list_parquet(plan):

@@ -133,8 +133,8 @@ def _assign_buckets(
 ) -> tuple[pa.Table, float]:
     """Give each new video a bucket; also return the total seconds of video in all buckets.
 
-    Buckets are filled in the order of planning. So the videos of a bundle are in one or two buckets, and later
-    videos do not change earlier buckets. `last` is the name of the previous round.
+    Buckets are filled in the order of planning. So the videos of a bundle are in one or two buckets, and
+    later videos do not change earlier buckets. `last` is the name of the previous round.
     """
     metadata = (pq.read_schema(plan.arrow_source(last)).metadata or {}) if last else {}
     filled_s = float(metadata.get(FILLED_KEY, 0))

@@ -62,7 +62,9 @@ class RunRecord:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "RunRecord":
         """Read the content of `run.json`; columns of unknown types are ignored."""
-        columns = {str(name): kind for name, kind in content.get("columns", {}).items() if kind in COLUMN_TYPES}
+        columns = {
+            str(name): kind for name, kind in content.get("columns", {}).items() if kind in COLUMN_TYPES
+        }
         known = {name: value for name, value in content.items() if name in cls.__dataclass_fields__}
         return cls(**known | {"classes": tuple(content["classes"]), "columns": columns})
 
@@ -76,8 +78,8 @@ def read_run(out: FolderLike) -> RunRecord:
             raise ValueError("it is not the record of a fer-batch run")
         if content["schema_version"] > SCHEMA_VERSION:
             raise OutputError(
-                f"The run in {folder} was made by a newer fer-batch (schema {content['schema_version']}, this "
-                f"version reads {SCHEMA_VERSION}): upgrade fer-batch, or give another folder"
+                f"The run in {folder} was made by a newer fer-batch (schema {content['schema_version']}, "
+                f"this version reads {SCHEMA_VERSION}): upgrade fer-batch, or give another folder"
             )
         return RunRecord.from_dict(content)
     except FileNotFoundError:
@@ -88,9 +90,7 @@ def read_run(out: FolderLike) -> RunRecord:
         raise OutputError(f"Cannot read {folder}/{RECORD_FILE}: {error}") from error
 
 
-def create_run(
-    out: FolderLike, config: AnalyzeConfig, card: "Card", bucket_s: float = BUCKET_S
-) -> RunRecord:
+def create_run(out: FolderLike, config: AnalyzeConfig, card: "Card", bucket_s: float = BUCKET_S) -> RunRecord:
     """Write the record of a new run in `out`."""
     run = RunRecord(
         schema_version=SCHEMA_VERSION,
@@ -118,9 +118,7 @@ def add_manifest_columns(out: FolderLike, columns: Mapping[str, str]) -> None:
     """
     folder = open_folder(out)
     run = read_run(folder)
-    merged = {
-        name: merge_column_types(run.columns.get(name, kind), kind) for name, kind in columns.items()
-    }
+    merged = {name: merge_column_types(run.columns.get(name, kind), kind) for name, kind in columns.items()}
     # Schema 1 has no snapshots: its number has to stay until the tables are written again.
     schema_version = SCHEMA_VERSION if run.schema_version > 1 else 1
     upgraded = replace(run, columns=run.columns | merged, schema_version=schema_version)
@@ -155,11 +153,14 @@ def load_matching_run(
         return None
     if is_half_removed:
         raise OutputError(
-            f"{folder} contains a run whose removal was interrupted: give --overwrite again, or give another --out"
+            f"{folder} contains a run whose removal was interrupted: give --overwrite again, or give another "
+            "--out"
         )
     if not has_run:
         if any(not name.startswith(".") for name in folder.list_names()):
-            raise OutputError(f"{folder} contains other files than a run of fer-batch; give a new or empty folder")
+            raise OutputError(
+                f"{folder} contains other files than a run of fer-batch; give a new or empty folder"
+            )
         return None
     run = read_run(folder)
     # A setting that the record lacks did not exist: faces were neither mirrored nor limited in number.

@@ -76,7 +76,7 @@ def read_face_count(results: FolderLike, bundle_id: str) -> int:
 
 
 def read_results(results: FolderLike, segments: pa.Table) -> pa.Table:
-    """Read the results of planned segments (rows of `schema.PLAN_SCHEMA`): one row of RESULTS_SCHEMA for each.
+    """Read one row of RESULTS_SCHEMA for each of the planned segments, rows of PLAN_SCHEMA.
 
     Raises OutputError if a segment has no result or a file cannot be read; a damaged file is removed, so that
     its bundle is processed again.

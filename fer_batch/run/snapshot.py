@@ -49,7 +49,7 @@ def open_tables(out: FolderLike) -> dict[str, DeltaTable]:
             raise OutputError(f"{folder} contains no run of fer-batch ({folder}/run.json does not exist)")
         raise OutputError(f"The run in {folder} is not finished: run `fer-batch analyze` on it again")
     try:
-        return {name: open_table(folder, name, versions and versions[name]) for name in TABLES}
+        return {name: open_table(folder, name, versions[name] if versions else None) for name in TABLES}
     except (DeltaError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise OutputError(

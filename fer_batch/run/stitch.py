@@ -35,9 +35,9 @@ class Timelines:
 def stitch_segments(segments: pa.Table, classes: tuple[str, ...]) -> Timelines:
     """Stitch rows of `schema.RESULTS_SCHEMA` into timelines.
 
-    In each video, track ids count from 0 in the order in which faces appear, from left to right for faces that
-    appear in the same frame. `frame_index` counts from the video's first frame. So neither depends on how the
-    video was cut.
+    In each video, track ids count from 0 in the order in which faces appear, from left to right for faces
+    that appear in the same frame. `frame_index` counts from the video's first frame. So neither depends on
+    how the video was cut.
     """
     segments = segments.combine_chunks().sort_by([("video_id", "ascending"), ("index", "ascending")])
     ids = segments.column("video_id").combine_chunks()

@@ -60,9 +60,7 @@ def summarize_run(out: FolderLike) -> RunSummary:
         moments=pc.sum(videos.column("moments")).as_py() or 0,
         faces=sum(pq.read_metadata(folder.arrow_source(name)).num_rows for name in track_files),
         tracks=pc.sum(videos.column("tracks")).as_py() or 0,
-        failures=tuple(
-            VideoFailure(**row) for row in failed.select(["uri", "status", "error"]).to_pylist()
-        ),
+        failures=tuple(VideoFailure(**row) for row in failed.select(["uri", "status", "error"]).to_pylist()),
     )
 
 

@@ -48,8 +48,8 @@ def open_current_tables(
 ) -> dict[str, DeltaTable] | None:
     """Open the tables for writing, restored to the versions of the snapshot.
 
-    All files that the snapshot does not need are removed. Returns None if the tables are missing or damaged or
-    have other columns.
+    All files that the snapshot does not need are removed. Returns None if the tables are missing or
+    damaged or have other columns.
     """
     if read_snapshot(folder) is None:
         return None

@@ -32,7 +32,15 @@ ZIP_LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Local header of a zip member: signature, length of name, length of extra field (APPNOTE.TXT, 4.3.7)."""
 ARCHIVE_CHANGED = "its archive has changed since it was listed: run the same command again"
 TOO_LARGE = f"it unpacks to more than {MAX_UNPACK_RATIO} times its size, which no video does"
-DAMAGE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, struct.error)
+DAMAGE_ERRORS = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +74,8 @@ def list_members(file: BinaryIO, name: str, size: int) -> tuple[list[ArchiveMemb
     """List the files in an archive of `size` bytes, and describe its damage if there is some.
 
     Of several members with the same name, the last one counts. Unsafe members are listed with an `error`:
-    names that lead out of the archive, links, devices, encrypted members, and members that unpack to more than
-    `MAX_UNPACK_RATIO` times their size.
+    names that lead out of the archive, links, devices, encrypted members, and members that unpack to more
+    than `MAX_UNPACK_RATIO` times their size.
     """
     members: dict[str, ArchiveMember] = {}
     iterate = _iterate_zip if name.lower().endswith(".zip") else _iterate_tar
@@ -133,8 +141,8 @@ def copy_to_temporary(file: Any, size: int | None = None) -> BinaryIO:
             missing -= len(data)
     if missing > limit or (missing == 0 and size is None):
         raise DecodeError(
-            f"it must be unpacked and is larger than {limit / 1e9:.1f} GB, the smaller of half the free space in "
-            f"{tempfile.gettempdir()} (TMPDIR) and {MAX_COPY_BYTES / 1e9:.0f} GB"
+            f"it must be unpacked and is larger than {limit / 1e9:.1f} GB, the smaller of half the free "
+            f"space in {tempfile.gettempdir()} (TMPDIR) and {MAX_COPY_BYTES / 1e9:.0f} GB"
         )
     if size is not None and missing:
         raise EOFError(f"it ends {missing} bytes early")

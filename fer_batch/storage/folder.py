@@ -433,7 +433,9 @@ def _check_address(address: str) -> str:
         allowed = " and ".join(f"{name}://" for name in WRITABLE_PROTOCOLS)
         raise OutputError(f"Cannot write to {address}: allowed are folders, and addresses with {allowed}")
     if find_spec(WRITABLE_PROTOCOLS[protocol]) is None:
-        raise OutputError(f"Cannot reach {address}: install fer-batch[{stores.EXTRAS[protocol]}] on each machine")
+        raise OutputError(
+            f"Cannot reach {address}: install fer-batch[{stores.EXTRAS[protocol]}] on each machine"
+        )
     rest = rest.rstrip("/")
     forbidden = sorted(mark for mark in FORBIDDEN_IN_ADDRESS if mark in rest)
     if forbidden or not rest.isprintable():
@@ -442,5 +444,7 @@ def _check_address(address: str) -> str:
             "give another folder"
         )
     if not {"", ".", ".."}.isdisjoint(rest.split("/")):
-        raise OutputError(f"{address} has an empty part, . or .. in its path, which stores do not know: remove it")
+        raise OutputError(
+            f"{address} has an empty part, . or .. in its path, which stores do not know: remove it"
+        )
     return f"{protocol}://{rest}"

@@ -91,9 +91,7 @@ def _lock_file(path: Path) -> int:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(
-                f"Cannot create {path.parent}: {error.strerror}; give another --out"
-            ) from error
+            raise OutputError(f"Cannot create {path.parent}: {error.strerror}; give another --out") from error
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
@@ -114,8 +112,8 @@ def _lock_file(path: Path) -> int:
             if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
                 path.unlink(missing_ok=True)
                 raise OutputError(
-                    f"The file system of {path.parent} has no locks (flock: {error.strerror}), so two runs could "
-                    "write there at the same time; give a folder on a file system with locks"
+                    f"The file system of {path.parent} has no locks (flock: {error.strerror}), so two runs "
+                    "could write there at the same time; give a folder on a file system with locks"
                 ) from error
             raise
         os.close(descriptor)

@@ -43,6 +43,6 @@ def describe_holder(folder: OutputFolder, name: str) -> str:
 def lease_error(folder: OutputFolder, name: str) -> OutputError:
     """Return the error for a lease that another run holds."""
     return OutputError(
-        f"{folder} is in use: {describe_holder(folder, name)}; wait until it ends, or stop it, and run the same "
-        "command again"
+        f"{folder} is in use: {describe_holder(folder, name)}; wait until it ends, or stop it, and run the "
+        "same command again"
     )

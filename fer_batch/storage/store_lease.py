@@ -89,7 +89,8 @@ def _acquire(folder: StoreFolder, content: dict[str, Any]) -> str:
             continue
         except OSError as error:
             raise OutputError(
-                f"Cannot write to {folder}: {error}; use credentials that may write there, or give another --out"
+                f"Cannot write to {folder}: {error}; use credentials that may write there, or give another "
+                "--out"
             ) from error
         if _list_leases(folder) - before - {name}:  # another run came when the last lease had just ended
             folder.remove_file(name)
@@ -124,9 +125,7 @@ def _wait_until_free(folder: StoreFolder, name: str) -> bool:
     return True
 
 
-def _send_heartbeats(
-    folder: StoreFolder, name: str, content: dict[str, Any], ended: threading.Event
-) -> None:
+def _send_heartbeats(folder: StoreFolder, name: str, content: dict[str, Any], ended: threading.Event) -> None:
     """Rewrite the lease until `ended` is set; end the process if another run may hold the lease."""
     last_success, beat = time.monotonic(), 0
     while not ended.wait(HEARTBEAT_S):

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 from fer_batch.errors import DecodeError, InputError
 
 BLOCK_BYTES = 2 * 2**20
-"""Size of a read request: some seconds of video. A file's index costs two more requests. Requests of twice the
-size read twice as much unused data for one minute from the middle of a film."""
+"""Size of a read request: some seconds of video. A file's index costs two more requests. Requests of twice
+the size read twice as much unused data for one minute from the middle of a film."""
 CACHED_BLOCKS = 16
 """Blocks kept of an open file; the next block is fetched while the current one is decoded."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http": "http", "https": "http"}
@@ -32,7 +32,16 @@ SECRET_PARAMETERS = re.compile(
     r"|api_?key|password)="
 )
 """Parameters that let everyone who knows the address read the file."""
-CHANGE_KEYS = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "Last-Modified", "mtime")
+CHANGE_KEYS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "blob_id",
+    "LastModified",
+    "last_modified",
+    "Last-Modified",
+    "mtime",
+)
 """Keys under which stores return a value that changes when a file does."""
 
 T = TypeVar("T")
@@ -72,8 +81,8 @@ def check_no_secrets(uri: str) -> None:
     parts = urlsplit(uri)
     if "@" in parts.netloc or SECRET_PARAMETERS.search(parts.query):
         raise InputError(
-            f"The address {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} contains a password or "
-            "signature, which would be stored with the results: remove it, and put the credentials in the "
+            f"The address {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} contains a password "
+            "or signature, which would be stored with the results: remove it, and put the credentials in the "
             "standard places of the store's library"
         )
 
@@ -159,9 +168,7 @@ class StoreFile(io.RawIOBase):
         except InputError as error:
             raise DecodeError(str(error)) from error
         cache = {"cache_type": "background", "cache_options": {"maxblocks": CACHED_BLOCKS}}
-        self.file = self._convert_errors(
-            lambda: filesystem.open(path, "rb", block_size=BLOCK_BYTES, **cache)
-        )
+        self.file = self._convert_errors(lambda: filesystem.open(path, "rb", block_size=BLOCK_BYTES, **cache))
         if uri.startswith("http") and self.file.seekable() and not self.file.details.get("partial"):
             self.file.close()  # the server does not promise to serve ranges
             self.file = self._convert_errors(lambda: filesystem.open(path, "rb", block_size=0))

@@ -13,7 +13,7 @@ import pyarrow.csv
 from fer_batch.errors import InputError
 from fer_batch.run.people import write_people
 from fer_batch.schema import PEOPLE_SCHEMA
-from fer_batch.storage.folder import open_folder
+from fer_batch.storage.folder import FolderLike, open_folder
 from fer_batch.storage.lease import hold_lease
 from fer_batch.timeline.store import Timeline, open_timeline
 
@@ -22,7 +22,7 @@ COLUMNS = {"video": ("video", "video_id", "uri"), "track_id": ("track_id", "trac
 SHOWN = 5
 
 
-def assign_from_csv(out: str | Path, path: Path) -> pa.Table:
+def assign_from_csv(out: FolderLike, path: Path) -> pa.Table:
     """Name tracks by a CSV file with the columns `video` (id, uri or file name), `track_id` and `person`.
 
     What was said before of the videos that it names is replaced; a row without a person says nothing of its
@@ -56,7 +56,7 @@ def assign_from_csv(out: str | Path, path: Path) -> pa.Table:
 
 
 def assign_by_position(
-    out: str | Path, persons: Sequence[str], videos: Sequence[str] = (), max_faces: int | None = None
+    out: FolderLike, persons: Sequence[str], videos: Sequence[str] = (), max_faces: int | None = None
 ) -> pa.Table:
     """Name tracks by where they are in the picture: `persons` from its left to its right.
 
@@ -107,7 +107,7 @@ def assign_by_position(
     return _assign(out, chosen)
 
 
-def _assign(out: str | Path, chosen: Callable[[Timeline], tuple[list[str], pa.Table]]) -> pa.Table:
+def _assign(out: FolderLike, chosen: Callable[[Timeline], tuple[list[str], pa.Table]]) -> pa.Table:
     """Write whom `chosen` names (columns video_id, track_id and person) in the videos that it names."""
     folder = open_folder(out).absolute()
     open_timeline(folder)  # a folder without a run is left as it is

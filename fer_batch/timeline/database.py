@@ -10,11 +10,10 @@ from deltalake import DeltaTable
 
 from fer_batch.errors import OutputError, QueryError
 from fer_batch.run.people import read_people
-from fer_batch.run.plan import read_run
+from fer_batch.run.record import read_run
 from fer_batch.run.snapshot import list_table_files, lock_for_reading, open_tables
 from fer_batch.schema import VIDEOS_SCHEMA
-from fer_batch.storage.atomic import is_in_store
-from fer_batch.storage.folder import open_folder
+from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.timeline.sql import STEP_S, quote_text
 from fer_batch.timeline.views import episodes_sql, summary_sql
 
@@ -40,14 +39,14 @@ class Database:
     object lives, until the second `finalize` after the opening.
     """
 
-    out: Path
+    out: OutputFolder
     """The run folder."""
     classes: tuple[str, ...]
     """The names of the emotions, in the order of the `p_…` columns."""
     manifest_columns: list[str]
     """The names of the columns that manifests of the run's videos added."""
 
-    def __init__(self, out: str | Path) -> None:
+    def __init__(self, out: FolderLike) -> None:
         self.out = open_folder(out).absolute()
         self._connection = duckdb.connect(":memory:")
         self._lock = lock_for_reading(self.out)
@@ -56,7 +55,7 @@ class Database:
             names = [f.name for f in pa.schema(tables["videos"].schema().to_arrow())]
             added = [name for name in names if name not in VIDEOS_SCHEMA.names]
             self.manifest_columns = list(_view_names(added).values())
-            self.classes = tuple(read_run(self.out)["classes"])
+            self.classes = read_run(self.out).classes
             sources = {name: self._open_source(name, tables[name]) for name in _PERSONS_SQL}
             self._connection.register("people", self._read_people(sources["videos"]))
             for name, source in sources.items():
@@ -128,8 +127,8 @@ class Database:
 
     def _open_source(self, name: str, table: DeltaTable) -> str:
         """Return what SQL reads a Delta table from, and allow DuckDB to read its files."""
-        files = [str(path) for path in list_table_files(self.out / name, table)]
-        if is_in_store(self.out) or not files:
+        files = [f"{self.out}/{file}" for file in list_table_files(name, table)]
+        if self.out.path is None or not files:
             self._connection.register(f"{name}_stored", table.to_pyarrow_dataset())
             return f"{name}_stored"
         row = self._connection.execute("SELECT current_setting('allowed_paths')").fetchone()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 import duckdb
 import pyarrow as pa
 
+from fer_batch.storage.folder import FolderLike
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.queries import (
     baseline,
@@ -252,7 +253,7 @@ class Timeline(Database):
         return write_report(self, video, Path(target))
 
 
-def open_timeline(out: str | Path) -> Timeline:
+def open_timeline(out: FolderLike) -> Timeline:
     """Open the timeline in a run folder that `fer-batch analyze --out OUT` has written.
 
     Raises OutputError if `out` holds no finished run.

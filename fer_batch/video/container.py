@@ -107,7 +107,7 @@ def ends_inside_element(media: MediaFile, container_format: str) -> bool:
 
     FFmpeg does not report either. MPEG-TS states no duration, and Matroska's parts may be of unknown size.
     """
-    size, head = media.size, media.head(8192)
+    size, head = media.size, media.read_head(8192)
     if container_format == "mpegts":
         for packet, lead in ((188, 0), (192, 4), (204, 0)):
             for first in range(lead, packet + lead):
@@ -130,10 +130,10 @@ def describe_error(error: Exception) -> str:
 
 
 def _open_av(media: MediaFile) -> av.container.InputContainer:
-    if isinstance(media.place, str):
-        file: Any = f"file:{media.place}"
+    if isinstance(media.source, str):
+        file: Any = f"file:{media.source}"
     else:
-        file = media.place
+        file = media.source
         file.seek(0)
     return av.open(
         file,

@@ -32,7 +32,8 @@ from fer_batch.inputs.segments import split_into_bundles
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.analyze import _Meter, extend_plan, pending_segments
 from fer_batch.run.finalize import finalize
-from fer_batch.run.plan import read_planned_segments, read_planned_videos, read_run
+from fer_batch.run.plan import read_planned_segments, read_planned_videos
+from fer_batch.run.record import read_run
 from fer_batch.run.verify import verify_run
 from fer_batch.schema import EMOTIONS, FACE_TYPE, MOMENT_TYPE, PROBED_SCHEMA, RESULTS_SCHEMA, conform_table
 

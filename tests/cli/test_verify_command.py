@@ -111,21 +111,21 @@ def miscount(out: Path) -> None:
 
 
 DAMAGE: list[tuple[Callable[[Path], object], str]] = [
-    (lambda out: (out / "_SUCCESS.json").unlink(), "there is no "),
-    (lambda out: (out / "_SUCCESS.json").write_text("{"), "_SUCCESS.json can't be read"),
-    (miscount, "says faces: 16, the tables 15"),
+    (lambda out: (out / "_SUCCESS.json").unlink(), " does not exist"),
+    (lambda out: (out / "_SUCCESS.json").write_text("{"), "_SUCCESS.json: "),
+    (miscount, "has 16 faces, the tables have 15"),
     (lose_a_bundle, "6 of 7 segments are not done"),
     (tear, "is damaged"),
     (flip_a_bit, "is damaged"),
-    (lose_a_segment, "5 answers to 6 segments"),
-    (leave_a_strangers_answer, "holds gone, which is not planned"),
-    (leave_rubbish, "rubbish.parquet can't be read"),
-    (lambda out: rewrite(out, "tracks", lambda rows: rows.slice(1)), "faces, by moments"),
+    (lose_a_segment, "5 results for 6 segments"),
+    (leave_a_strangers_answer, "contains gone, which is not planned"),
+    (leave_rubbish, "rubbish.parquet ("),
+    (lambda out: rewrite(out, "tracks", lambda rows: rows.slice(1)), "rows in tracks, expected"),
     (
         lambda out: rewrite(out, "tracks", lambda rows: pa.concat_tables([rows, rows.slice(0, 1)])),
-        "faces twice",
+        "repeated rows in tracks",
     ),
-    (lambda out: rewrite(out, "moments", lambda rows: rows.slice(1)), "moments, not"),
+    (lambda out: rewrite(out, "moments", lambda rows: rows.slice(1)), "rows in moments, expected"),
     (lambda out: rewrite(out, "videos", lambda rows: rows.slice(1)), "0 rows in videos"),
     (
         lambda out: rewrite(out, "videos", lambda rows: pa.concat_tables([rows, rows.slice(0, 1)])),
@@ -135,11 +135,11 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
         lambda out: rewrite(out, "videos", lambda rows: rows.filter(pc.field("status") != "failed")),
         "broken.mp4: 0 rows in videos",
     ),
-    (lambda out: shutil.rmtree(out / "tracks"), "writes them anew"),
-    (lambda out: next((out / "tracks").glob("bucket=*/*.parquet")).unlink(), "can't be read"),
-    (lambda out: next((out / "plan").glob("*.videos.parquet")).write_bytes(b""), "the plan in"),
+    (lambda out: shutil.rmtree(out / "tracks"), "writes them again"),
+    (lambda out: next((out / "tracks").glob("bucket=*/*.parquet")).unlink(), "cannot read bucket"),
+    (lambda out: next((out / "plan").glob("*.videos.parquet")).write_bytes(b""), "Cannot read the plan in"),
     (lambda out: plan_videos(out, LATER), "1 of 8 segments are not done: run the same"),
-    (lambda out: kill_at("forget.results", main, ["forget", str(out), "old.mkv"]), "half forgotten"),
+    (lambda out: kill_at("forget.results", main, ["forget", str(out), "old.mkv"]), "partly forgotten"),
 ]
 
 
@@ -166,7 +166,7 @@ def test_a_run_that_is_going_on_can_be_verified(out: Path, capsys: pytest.Captur
         assert verify(out) == 1
     assert verify(out) == 1
     during, said, after = capsys.readouterr().out.splitlines()[-3:]
-    assert during.startswith("the run is going on: `fer-batch analyze` writes there since ")
+    assert during.startswith("the run is still in progress: `fer-batch analyze` has written there since ")
     assert said == after == ("1 of 8 segments are not done: run the same `fer-batch analyze` again")
 
 

@@ -102,7 +102,7 @@ def test_finalize_killed_at_each_step(undisturbed: Path, copied: Path, standing:
     command = ["finalize", str(copied)]
     if standing:
         succeeds(command, Marked())
-    for step in (*(["finalize.remove_stale_files"] if standing else []), *TABLE_STEPS):
+    for step in (*(["finalize.stale_files"] if standing else []), *TABLE_STEPS):
         if not standing:
             without_tables(copied)
         kill_at(step, main, command)

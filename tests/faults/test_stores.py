@@ -33,14 +33,14 @@ def in_a_store(copied: Path, store: Store) -> Iterator[str]:
 def assert_whole(out: str, undisturbed: Path) -> None:
     assert_same_run(open_folder(out), undisturbed)
     assert verify_run(open_folder(out)) == []
-    assert not list(open_folder(out).glob(".lease*"))
+    assert not open_folder(out).find_names(".lease*")
 
 
 def test_finalize_killed_at_each_step_in_a_store(undisturbed: Path, in_a_store: str) -> None:
     """The tables that stand are seen all the while."""
     command = ["finalize", in_a_store]
     assert Marked().run(command).returncode == 0
-    for step in ("finalize.remove_stale_files", *TABLE_STEPS):
+    for step in ("finalize.stale_files", *TABLE_STEPS):
         if ":" in step:  # of another bucket, and there is one
             continue
         kill_at(step, main, command)
@@ -62,8 +62,8 @@ def test_a_run_into_a_store_that_fails_is_killed_and_goes_on(
     ended = driver.run(command, "plan.segments")
     assert ended.returncode == KILLED, ended.stderr
     process = driver.start(["-m", "fer_batch.cli.main", *command], stderr=subprocess.DEVNULL)
-    results = open_folder(out) / "results"
-    assert wait_for(lambda: len(list(results.glob("*.parquet"))) > 2, process)
+    results = open_folder(out).subfolder("results")
+    assert wait_for(lambda: len(results.find_names("*.parquet")) > 2, process)
     process.kill()
     process.wait()
     driver.kill()

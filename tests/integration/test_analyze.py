@@ -19,9 +19,11 @@ from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.recognize import check_checkpoint
 from fer_batch.pipeline.analyze import analyze
 from fer_batch.pipeline.stages import AnalyzeStage
-from fer_batch.run.finalize import RunSummary, finalize
-from fer_batch.run.plan import add_planning_round, create_run
+from fer_batch.run.finalize import finalize
+from fer_batch.run.plan import add_planning_round
+from fer_batch.run.record import create_run
 from fer_batch.run.results import write_bundle
+from fer_batch.run.summary import RunSummary
 from fer_batch.runtime import ray_session
 from fer_batch.schema import pack_bundle
 from fer_batch.timeline.store import open_timeline
@@ -109,7 +111,7 @@ def test_ray_gives_the_rows_of_the_plain_composition_fresh_and_resumed(
         assert analyze([str(videos)], out, QUICK) == summary
     assert_same_run(out, undisturbed)
     assert summary.videos == {"ok": 2, "failed": 1}
-    assert [(Path(uri).name, status) for uri, status, _ in summary.trouble] == [("c.mp4", "failed")]
+    assert [(Path(failure.uri).name, failure.status) for failure in summary.failures] == [("c.mp4", "failed")]
     assert (out / "_SUCCESS.json").exists()
     assert len(pd.read_parquet(out / "tracks")) == summary.faces
 
@@ -129,7 +131,7 @@ def test_finalize_refuses_an_unfinished_run_and_rebuilds_a_finished_one(
     result = next((out / "results").iterdir())
     result.write_bytes(b"not Parquet")
     with pytest.raises(OutputError, match=result.name):
-        finalize(out, anew=True)
+        finalize(out, rewrite_all=True)
     with pytest.raises(OutputError, match="not done"):
         finalize(out)
 

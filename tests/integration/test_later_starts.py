@@ -9,7 +9,7 @@ import pytest
 from fer_batch.config import AnalyzeConfig
 from fer_batch.pipeline import analyze as analyze_module
 from fer_batch.pipeline.analyze import analyze
-from fer_batch.run.plan import read_run
+from fer_batch.run.record import read_run
 from fer_batch.runtime import ray_session
 from tests.integration.test_analyze import QUICK, rows
 
@@ -86,5 +86,5 @@ def test_what_failed_is_tried_again_when_asked_to_and_a_run_gives_way_by_name(
     assert attempts() == [1]
     assert attempts(retry_failed=True) == [2]
     assert attempts(overwrite=True) == [0]
-    assert read_run(out)["settings"]["fps"] == 7.0
+    assert read_run(out).settings["fps"] == 7.0
     assert len(list((out / "plan").iterdir())) == 2

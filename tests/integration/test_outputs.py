@@ -50,7 +50,7 @@ def test_a_run_in_a_store_is_that_in_a_folder(in_a_store: Path, in_a_folder: Pat
     here = open_timeline(in_a_folder).to_pandas("a.mp4")
     pd.testing.assert_frame_equal(open_timeline(OUT).to_pandas("a.mp4"), here)
     pd.testing.assert_frame_equal(open_timeline(OUT).videos(), open_timeline(in_a_folder).videos())
-    assert finalize(in_a_store, anew=True) == finalize(in_a_folder, anew=True)
+    assert finalize(in_a_store, rewrite_all=True) == finalize(in_a_folder, rewrite_all=True)
     assert_same_run(in_a_store, in_a_folder)
 
 

@@ -9,7 +9,8 @@ from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.inputs.listing import list_videos
 from fer_batch.pipeline import analyze
 from fer_batch.pipeline.analyze import extend_plan, is_finished
-from fer_batch.run.plan import read_planned_segments, read_planned_videos, read_run
+from fer_batch.run.plan import read_planned_segments, read_planned_videos
+from fer_batch.run.record import read_run
 from fer_batch.schema import PROBED_SCHEMA, SOURCES_SCHEMA
 from tests.runs import CARD
 

@@ -12,16 +12,12 @@ from deltalake import DeltaTable
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
 from fer_batch.model.weights import load_checkpoint
-from fer_batch.run.finalize import failed_videos, finalize
-from fer_batch.run.plan import (
-    add_manifest_columns,
-    load_matching_run,
-    read_planned_videos,
-    read_run,
-    select_sources_to_plan,
-)
+from fer_batch.run.finalize import finalize
+from fer_batch.run.plan import read_planned_videos, select_sources_to_plan
+from fer_batch.run.record import add_manifest_columns, load_matching_run, read_run
 from fer_batch.run.results import write_bundle
 from fer_batch.run.snapshot import TABLES, list_table_files, open_tables, write_snapshot
+from fer_batch.run.summary import failed_videos
 from fer_batch.run.verify import find_differences
 from fer_batch.schema import RESULTS_SCHEMA, SCHEMA_VERSION, SOURCES_SCHEMA, pack_bundle
 from fer_batch.timeline.store import open_timeline
@@ -90,7 +86,7 @@ def buckets(out: Path, videos: Iterable[str]) -> set[int]:
 
 def seen_files(out: Path) -> set[Path]:
     tables = open_tables(out)
-    return {path.relative_to(out) for name in TABLES for path in list_table_files(out / name, tables[name])}
+    return {Path(file) for name in TABLES for file in list_table_files(name, tables[name])}
 
 
 def test_there_is_something_to_lose(old: Path, new: Path) -> None:
@@ -101,7 +97,7 @@ def test_there_is_something_to_lose(old: Path, new: Path) -> None:
 
 
 BEFORE_THE_SNAPSHOT = [
-    "finalize.remove_stale_files",
+    "finalize.stale_files",
     *[f"finalize.{name}:{time}" for name in TABLES for time in (1, 2)],
     "snapshot.temporary",
 ]
@@ -233,7 +229,7 @@ def test_tables_that_do_not_add_up_are_not_shown(out: Path, old: Path, new: Path
     write_bundle(
         out / "results", pack_bundle(path.stem, pq.read_table(path).from_pylist(rows, schema=RESULTS_SCHEMA))
     )
-    with pytest.raises(OutputError, match=r"don't add up: .*faces, by moments, not"):
+    with pytest.raises(OutputError, match=r"are inconsistent: .*rows in tracks, expected"):
         finalize(out)
     assert same_rows(rows_of(out), rows_of(old))
     assert not (out / "_SUCCESS.json").exists()
@@ -285,7 +281,7 @@ def twice(table: str) -> Callable[[Path], None]:
 
 
 def no_file(out: Path) -> None:
-    next(iter(list_table_files(out / "tracks", open_tables(out)["tracks"]))).unlink()
+    (out / list_table_files("tracks", open_tables(out)["tracks"])[0]).unlink()
 
 
 def no_plan_of_a_video(out: Path) -> None:
@@ -310,17 +306,17 @@ def no_snapshot(out: Path) -> None:
         (no_result, "segments are not done"),
         (torn_result, "is damaged"),
         (flipped_result, "is damaged"),
-        (short_result, "answers to"),
+        (short_result, "results for"),
         (delete("videos", "uri = '/talks/empty.mp4'"), "empty.mp4: 0 rows in videos"),
         (delete("videos", "uri = '/talks/one.mp4'"), "none in videos"),
-        (delete("moments", "time_s > 0.7"), "4 moments, not 5"),
-        (delete("tracks", "track_id = 1"), "1 tracks, not 2"),
-        (delete("tracks", "track_id = 1"), "3 faces, by moments, not 5"),
+        (delete("moments", "time_s > 0.7"), "4 rows in moments, expected 5"),
+        (delete("tracks", "track_id = 1"), "1 tracks, expected 2"),
+        (delete("tracks", "track_id = 1"), "3 rows in tracks, expected 5"),
         (twice("videos"), "2 rows in videos"),
-        (twice("moments"), "1 moments twice, not 0"),
-        (twice("tracks"), "1 faces twice, not 0"),
-        (no_file, "can't be read"),
-        (no_plan_of_a_video, "broken.mp4: a row in videos, though it was not planned"),
+        (twice("moments"), "1 repeated rows in moments, expected 0"),
+        (twice("tracks"), "1 repeated rows in tracks, expected 0"),
+        (no_file, "cannot read bucket"),
+        (no_plan_of_a_video, "broken.mp4: a row in videos, but not in the plan"),
         (no_segment, "0 of its segments planned"),
         (no_snapshot, "not finished"),
     ],
@@ -365,7 +361,7 @@ def test_damaged_results_are_to_do_again(done: Path, damage: Callable[[Path], No
     before = set((done / "results").iterdir())
     damage(done)
     with pytest.raises(OutputError, match=r"was damaged and has been removed: run `fer-batch analyze` again"):
-        finalize(done, anew=True)
+        finalize(done, rewrite_all=True)
     assert len(before - set((done / "results").iterdir())) == 1
     with pytest.raises(OutputError, match="are not done: run `fer-batch analyze` on it again"):
         finalize(done)
@@ -389,7 +385,7 @@ def test_a_run_of_an_older_schema_opens_and_is_gone_on_with(tmp_path: Path, sche
     assert find_differences(out) == []
     config = AnalyzeConfig(min_face=0.15, segment_s=4.0, bundle_s=8.0)
     assert load_matching_run(out, config, load_checkpoint(None)[1]) == read_run(out)
-    finalize(out, anew=True)
+    finalize(out, rewrite_all=True)
     after = rows_of(out)
     assert after["videos"]["attempt"].tolist() == [0, 0]
     after["videos"] = after["videos"][before["videos"].columns]
@@ -399,7 +395,7 @@ def test_a_run_of_an_older_schema_opens_and_is_gone_on_with(tmp_path: Path, sche
     add_videos(out, {"/talks/new.mp4": [["fear"] * 5]})
     assert len(rows_of(out)["videos"]) == 3
     assert rows_of(out)["tracks"]["who"].isna().all()
-    assert read_run(out)["schema_version"] == SCHEMA_VERSION
+    assert read_run(out).schema_version == SCHEMA_VERSION
     assert find_differences(out) == []
 
 
@@ -426,5 +422,5 @@ def test_a_run_of_a_newer_schema_is_left_alone(done: Path) -> None:
     run = json.loads((done / "run.json").read_text())
     (done / "run.json").write_text(json.dumps(run | {"schema_version": 99}))
     for go_on in (read_run, finalize, find_differences):
-        with pytest.raises(OutputError, match=r"of a newer fer-batch .*install that one"):
+        with pytest.raises(OutputError, match=r"by a newer fer-batch .*upgrade"):
             go_on(done)

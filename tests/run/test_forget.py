@@ -113,7 +113,7 @@ def test_a_video_is_named_by_its_uri_its_files_name_or_its_id(name: str, out: Pa
         (["nothing.mp4"], "has no video nothing.mp4"),
         (["t's.mp4"], "has no video"),
         (["%.mp4"], "has no video"),
-        (["wow!.mp4"], "/talks/old/wow!.mp4, /talks/wow!.mp4; name one"),
+        (["wow!.mp4"], "/talks/old/wow!.mp4, /talks/wow!.mp4; give the whole path of one"),
         (["it's.mp4", "nothing.mp4"], "has no video nothing.mp4"),
     ],
 )
@@ -253,7 +253,7 @@ def test_of_a_finalize_that_was_killed_readers_keep_the_state_before(out: Path, 
 
 STEPS = [
     "file.temporary",
-    "forget.read_forget_marker",
+    "forget.marker",
     "results.temporary",
     "results.renamed",
     "forget.results",
@@ -265,7 +265,7 @@ STEPS = [
     "forget.videos",
     "snapshot.temporary",
     "forget.snapshot",
-    "finalize.remove_stale_files",
+    "finalize.stale_files",
     "forget.tables",
     "finalize.success",
     "forget.finalized",

@@ -15,18 +15,22 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError, OutputError
 from fer_batch.run.people import write_people
 from fer_batch.run.plan import (
-    BUCKET_S,
     MIN_BUCKET_SHARE_S,
-    PARTS,
     add_planning_round,
     changed_metadata,
+    read_planned_videos,
+    select_sources_to_plan,
+)
+from fer_batch.run.record import (
+    BUCKET_S,
+    RUN_FILES,
+    RUN_FOLDERS,
+    RunRecord,
     create_run,
     load_matching_run,
-    read_planned_videos,
     read_run,
     remove_leftovers,
     remove_run,
-    select_sources_to_plan,
 )
 from fer_batch.run.verify import find_differences
 from fer_batch.schema import PEOPLE_SCHEMA, PLAN_SCHEMA, PROBED_SCHEMA, SOURCES_SCHEMA
@@ -55,7 +59,7 @@ def test_a_run_from_before_faces_were_mirrored_goes_on_without(tmp_path: Path, m
     for name in missing:
         del run["settings"][name]
     record.write_text(json.dumps(run))
-    assert load_matching_run(tmp_path, AnalyzeConfig(flip=False), CARD) == run
+    assert load_matching_run(tmp_path, AnalyzeConfig(flip=False), CARD) == RunRecord.from_dict(run)
     with pytest.raises(ConfigError, match="flip was False, is True"):
         load_matching_run(tmp_path, AnalyzeConfig(), CARD)
 
@@ -118,7 +122,7 @@ def test_a_torn_plan_says_what_to_do(tmp_path: Path, name: str) -> None:
     plan_videos(tmp_path, VIDEOS)
     path = tmp_path / "plan" / name
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(OutputError, match=r"can't be read.*--overwrite"):
+    with pytest.raises(OutputError, match=r"Cannot read.*--overwrite"):
         read_plan(tmp_path)
 
 
@@ -213,11 +217,11 @@ def a_run_and_a_note(out: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (a_note, "something else than a run"),
-        (tables_alone, "something else than a run"),
-        (another_record, "can't be read: it is not a run of fer-batch"),
-        (a_torn_record, "run.json can't be read"),
-        (a_run_and_a_note, "holds more than a run: notes.txt"),
+        (a_note, "other files than a run"),
+        (tables_alone, "other files than a run"),
+        (another_record, "Cannot read .*: it is not the record of a fer-batch run"),
+        (a_torn_record, "Cannot read .*run.json"),
+        (a_run_and_a_note, "other files than the run: notes.txt"),
     ],
 )
 def test_overwrite_touches_nothing_but_a_run(
@@ -248,7 +252,7 @@ def test_a_run_of_other_settings_gives_way_to_overwrite(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="fps was"):
         load_matching_run(out, OTHER, CARD)
     assert load_matching_run(out, OTHER, CARD, overwrite=True) is None
-    assert set(PARTS) == {path.name for path in out.iterdir() if path.name[0] != "."}
+    assert {*RUN_FILES, *RUN_FOLDERS} == {path.name for path in out.iterdir() if path.name[0] != "."}
     remove_run(out)
     assert not [path for path in out.iterdir() if path.name[0] != "."]
     assert (out / ".lease").read_text() == "held"
@@ -258,7 +262,7 @@ def test_a_run_of_other_settings_gives_way_to_overwrite(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", ["overwrite.begun", *[f"overwrite.removed:{n + 1}" for n in range(len(PARTS))]]
+    "fault", ["overwrite.begun", *[f"overwrite.removed:{n + 1}" for n in range(len(RUN_FILES + RUN_FOLDERS))]]
 )
 def test_killed_while_it_is_removed_a_run_is_never_mixed_with_another(tmp_path: Path, fault: str) -> None:
     out = write_run(tmp_path / "out", VIDEOS)
@@ -268,7 +272,7 @@ def test_killed_while_it_is_removed_a_run_is_never_mixed_with_another(tmp_path: 
         with pytest.raises(OutputError, match="give --overwrite again"):
             load_matching_run(out, overwritten, CARD)
         assert load_matching_run(out, overwritten, CARD, overwrite=True) is None
-    with pytest.raises(OutputError, match="holds no run"):
+    with pytest.raises(OutputError, match="contains no run"):
         read_run(out)
     remove_run(out)
     assert not list(out.iterdir())
@@ -301,7 +305,7 @@ def test_a_long_video_leaves_the_rest_of_a_bucket_to_none(tmp_path: Path) -> Non
 
 def test_a_run_whose_buckets_are_hashes_keeps_them_and_gets_others(tmp_path: Path) -> None:
     first = {f"/{number}.mp4": None for number in range(20)}
-    run = create_run(tmp_path, AnalyzeConfig(), CARD)
+    run = create_run(tmp_path, AnalyzeConfig(), CARD).to_dict()
     (tmp_path / "run.json").write_text(json.dumps(run | {"schema_version": 3, "buckets": 4}))
     plan_videos(tmp_path, first)
     (path,) = (tmp_path / "plan").glob("*.videos.parquet")
@@ -314,8 +318,8 @@ def test_a_run_whose_buckets_are_hashes_keeps_them_and_gets_others(tmp_path: Pat
 
 
 def test_what_a_run_says_of_itself_must_be_there(tmp_path: Path) -> None:
-    run: dict[str, Any] = create_run(tmp_path, AnalyzeConfig(), CARD)
+    run = create_run(tmp_path, AnalyzeConfig(), CARD).to_dict()
     for name in ("schema_version", "settings", "classes"):
         (tmp_path / "run.json").write_text(json.dumps({k: v for k, v in run.items() if k != name}))
-        with pytest.raises(OutputError, match="not a run of fer-batch"):
+        with pytest.raises(OutputError, match="not the record of a fer-batch run"):
             read_run(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
-from fer_batch.run.plan import create_run, remove_leftovers
+from fer_batch.run.record import create_run, remove_leftovers
 from fer_batch.run.results import (
     list_done_bundles,
     process_bundles,
@@ -61,7 +61,7 @@ def test_answers_to_what_was_planned_before_do_not_count(out: Path) -> None:
     answer_videos(out, plan_videos(out, VIDEOS), VIDEOS)
     later: dict[str, Tracks | None] = {"/a.mp4": [["fear"]]}
     plan = plan_videos(out, later, attempt=1)
-    with pytest.raises(OutputError, match="can't be read"):
+    with pytest.raises(OutputError, match="Cannot read"):
         read_results(out / "results", plan)
     answer_videos(out, plan, later)
     assert len(list_done_bundles(out / "results")) == 2
@@ -169,7 +169,7 @@ def test_what_is_damaged_within_is_noticed_when_it_is_read(out: Path, column: st
     path.write_bytes(content)
     remove_damaged_bundles(out / "results", [path.stem])
     with pytest.raises(OutputError, match=r"damaged.* run `fer-batch analyze` again"):
-        read_bundle(path, keep_damaged=keep)
+        read_bundle(out / "results", path.stem, keep_damaged=keep)
     assert path.exists() == keep
 
 
@@ -185,7 +185,7 @@ def test_a_file_that_can_not_be_opened_is_not_taken_for_a_damaged_one(
         lambda: remove_damaged_bundles(out / "results", [path.stem]),
         lambda: read_results(out / "results", plan),
     ):
-        with pytest.raises(OutputError, match="can't be read"):
+        with pytest.raises(OutputError, match="Cannot read"):
             look()
     assert path.is_dir()
     shutil.rmtree(path)
@@ -195,7 +195,7 @@ def test_a_file_that_can_not_be_opened_is_not_taken_for_a_damaged_one(
         raise PermissionError("Access Denied")  # as a store's library says it, without a number
 
     monkeypatch.setattr(Path, "open", refuses)
-    with pytest.raises(OutputError, match="can't be read: Access Denied"):
+    with pytest.raises(OutputError, match=r"Cannot read .*: Access Denied"):
         remove_damaged_bundles(out / "results", [path.stem])
     assert path.exists()
 
@@ -206,5 +206,5 @@ def test_a_segment_without_an_answer_is_named(out: Path) -> None:
     (path,) = (out / "results").iterdir()
     pq.write_table(pq.read_table(path).slice(1), path)
     lost = plan.column("segment_id")[0].as_py()
-    with pytest.raises(OutputError, match=f"1 answers to 2 segments, none to {lost}"):
+    with pytest.raises(OutputError, match=f"1 results for 2 segments, none for {lost}"):
         read_results(out / "results", plan)

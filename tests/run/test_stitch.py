@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.inputs.segments import compute_padding
-from fer_batch.run.stitch import Timelines, match_tracks, stitch_segments
+from fer_batch.run.stitch import Timelines, match_segment_tracks, stitch_segments
 from fer_batch.schema import EMOTIONS, RESULTS_SCHEMA, probability_column
 
 STEP_S = 0.2
@@ -272,4 +272,4 @@ def test_tracks_that_share_boxes_are_one_and_each_is_used_once(
         tracks = np.array([f[1] for f in faces], np.int64)
         boxes = np.array([[f[2], 0.1, f[2] + 0.2, 0.5] for f in faces], np.float64).reshape(-1, 4)
         columns += [times, tracks, boxes]
-    assert sorted(match_tracks(*columns)) == pairs
+    assert sorted(match_segment_tracks(*columns)) == pairs

@@ -226,7 +226,7 @@ def test_damage_in_a_packed_member_is_told(tmp_path: Path) -> None:
     whole = bytearray(path.read_bytes())
     whole[place + 1_000_000] ^= 0xFF
     path.write_bytes(whole)
-    with pytest.raises(DecodeError, match="can't be read from its archive"):
+    with pytest.raises(DecodeError, match="cannot read it from its archive"):
         opened(path, "clips/one.mp4", place)
 
 

@@ -12,10 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fer_batch.errors import OutputError
 from fer_batch.storage.atomic import (
-    LEFT_S,
-    check_path,
+    FOREIGN_FILE_MAX_AGE_S,
     remove_temporary_files,
     write_bytes,
     write_json,
@@ -78,7 +76,7 @@ def test_a_flipped_bit_of_a_table_is_noticed(tmp_path: Path) -> None:
         pq.read_table(path, page_checksum_verification=True)
 
 
-OLD, YOUNG = LEFT_S + 60, LEFT_S - 60
+OLD, YOUNG = FOREIGN_FILE_MAX_AGE_S + 60, FOREIGN_FILE_MAX_AGE_S - 60
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +118,3 @@ def test_other_files_stay(tmp_path: Path, name: str) -> None:
     remove_temporary_files(tmp_path)
     remove_temporary_files(tmp_path / "nowhere")
     assert (tmp_path / name).exists()
-
-
-@pytest.mark.parametrize("out", ["s3://bucket/results", "/work/gs:/bucket/results"])
-def test_an_address_is_no_output_folder(out: str) -> None:
-    with pytest.raises(OutputError, match="made of an address"):
-        check_path(Path(out))
-    check_path(Path("/data/odd:name/results:"))

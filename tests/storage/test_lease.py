@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from fer_batch.errors import OutputError
-from fer_batch.storage import lease as leases
+from fer_batch.storage import store_lease
 from fer_batch.storage.folder import open_folder
 from fer_batch.storage.lease import hold_lease
 from tests.s3 import Store
@@ -270,10 +270,11 @@ def test_a_folder_that_can_not_be_written_to_is_one_line(out: str) -> None:
 
 HOLD_STORE = """
 import sys, time
-from fer_batch.storage import lease as leases
+from fer_batch.storage import store_lease
 from fer_batch.storage.folder import open_folder
-leases.BEAT_S, leases.GONE_S = 0.2, 4.0
-with leases.hold_lease(open_folder(sys.argv[1]), "analyze"):
+from fer_batch.storage.lease import hold_lease
+store_lease.HEARTBEAT_S, store_lease.LEASE_TIMEOUT_S = 0.2, 4.0
+with hold_lease(open_folder(sys.argv[1]), "analyze"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -283,12 +284,12 @@ IN_STORE = "s3://archive/out"
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who gives no sign of life for four seconds is gone."""
-    monkeypatch.setattr(leases, "BEAT_S", 0.2)
-    monkeypatch.setattr(leases, "GONE_S", 4.0)
+    monkeypatch.setattr(store_lease, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(store_lease, "LEASE_TIMEOUT_S", 4.0)
 
 
 def in_store() -> list[str]:
-    return [path.name for path in open_folder(IN_STORE).glob(".lease*")]
+    return open_folder(IN_STORE).find_names(".lease*")
 
 
 def test_a_lease_in_a_store_is_one_runs_and_leaves_nothing_behind(store: Store, quick: None) -> None:
@@ -311,23 +312,23 @@ def test_the_lease_in_a_store_of_a_killed_run_is_free_at_once_here(store: Store)
         process.wait()
         began = time.monotonic()
         with hold_lease(open_folder(IN_STORE), "analyze"):
-            assert time.monotonic() - began < leases.GONE_S / 2
+            assert time.monotonic() - began < store_lease.LEASE_TIMEOUT_S / 2
             assert in_store() == [".lease.000002"]
     assert in_store() == []
 
 
 @pytest.mark.usefixtures("quick")
 def test_the_lease_in_a_store_of_another_host_is_taken_where_that_gives_no_sign_of_life(
-    store: Store, capsys: pytest.CaptureFixture[str]
+    store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.put(
         "out/.lease.000007", json.dumps({"host": "h", "pid": 1, "command": "analyze", "since": "s"}).encode()
     )
     began = time.monotonic()
     with hold_lease(open_folder(IN_STORE), "analyze"):
-        assert time.monotonic() - began > leases.GONE_S
+        assert time.monotonic() - began > store_lease.LEASE_TIMEOUT_S
         assert in_store() == [".lease.000008"]
-    assert "waiting 4 s for a sign of life" in capsys.readouterr().err
+    assert "waiting 4 s for its next heartbeat" in caplog.text
 
 
 def test_who_was_suspended_until_another_took_the_lease_in_a_store_ends(store: Store) -> None:

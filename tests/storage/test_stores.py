@@ -6,6 +6,7 @@ import math
 import os
 import re
 import threading
+import time
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -76,7 +77,7 @@ def test_a_store_is_listed_and_asked(store: Store) -> None:
     assert before is not None
     assert before.size_bytes == len("films/a.mp4")
     assert before in list_files("s3://archive/films")
-    stores._system("s3").invalidate_cache()
+    stores._create_filesystem("s3").invalidate_cache()
     store.put("films/a.mp4", b"films/b.mp4")
     after = find_file("s3://archive/films/a.mp4")
     assert after is not None
@@ -89,12 +90,12 @@ def test_what_a_store_gets_wrong_now_and_then_changes_no_byte(fail: str, store: 
     uri = store.put("a.bin", content)
     store.fail, store.every = fail, 3
     medium = open_media(uri)
-    assert not isinstance(medium.place, str)
+    assert not isinstance(medium.source, str)
     assert medium.size == len(content)
-    assert medium.head(100) == content[:100]
-    assert medium.place.read() == content
-    assert medium.place.seek(-5, os.SEEK_END) == len(content) - 5
-    assert medium.place.read() == content[-5:]
+    assert medium.read_head(100) == content[:100]
+    assert medium.source.read() == content
+    assert medium.source.seek(-5, os.SEEK_END) == len(content) - 5
+    assert medium.source.read() == content[-5:]
 
 
 def test_a_file_of_a_store_gives_the_frames_of_the_file(sample: Path, store: Store) -> None:
@@ -115,7 +116,7 @@ def test_a_store_that_goes_away_is_the_reason(
     with pytest.raises(DecodeError, match="the file does not exist"):
         read_info("s3://archive/none.mp4")
     store.fail = "down"
-    with pytest.raises(DecodeError, match="the store can't be read") as told:
+    with pytest.raises(DecodeError, match="cannot read the store") as told:
         read_info(uri)
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in str(told.value)
 
@@ -162,19 +163,19 @@ def test_a_web_server_is_read_whether_it_has_ranges_or_not(
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
         medium = open_media(f"{url}/a.bin")
-        assert not isinstance(medium.place, str)
-        assert (medium.size, medium.place.read()) == (len(content), content)
-        assert medium.place.seek(-3, os.SEEK_END) == len(content) - 3
-        assert medium.place.read() == content[-3:]
+        assert not isinstance(medium.source, str)
+        assert (medium.size, medium.source.read()) == (len(content), content)
+        assert medium.source.seek(-3, os.SEEK_END) == len(content) - 3
+        assert medium.source.read() == content[-3:]
         assert read_info(f"{url}/a.mp4") == read_info(sample)
         found = find_file(f"{url}/a.mp4")
         assert found is not None
         assert found.size_bytes == sample.stat().st_size
         assert find_file(f"{url}/none.mp4") is None
         server.shutdown()
-    with pytest.raises(InputError, match="can't be read"):
+    with pytest.raises(InputError, match="Cannot read"):
         find_file(f"{url}/a.mp4")
-    with pytest.raises(DecodeError, match="the store can't be read"):
+    with pytest.raises(DecodeError, match="cannot read the store"):
         read_info(f"{url}/a.mp4")
 
 
@@ -188,3 +189,16 @@ def test_each_byte_of_a_film_is_asked_for_once(store: Store, sample: Path) -> No
     assert sum(1 for _ in SegmentReader(Segment.whole(uri), 1.0)) > 5
     assert store.answers["GET"] <= math.ceil(len(content) / BLOCK_BYTES) + 2
     assert store.answers["bytes"] <= len(content) + 2 * BLOCK_BYTES
+
+
+def test_slow_answer_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(stores, "SLOW_ANSWER_S", 0.05)
+    with stores.warn_if_slow("s3://bucket/out"):
+        time.sleep(0.3)
+    assert caplog.messages == ["waiting for an answer from s3://bucket/out …"]
+    caplog.clear()
+    monkeypatch.setattr(stores, "SLOW_ANSWER_S", 0.2)
+    with stores.warn_if_slow("s3://bucket/out"):
+        pass
+    time.sleep(0.4)
+    assert caplog.messages == []

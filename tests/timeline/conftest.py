@@ -20,7 +20,8 @@ from deltalake import DeltaTable, write_deltalake
 from fer_batch.config import AnalyzeConfig
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.run.finalize import finalize
-from fer_batch.run.plan import add_planning_round, create_run
+from fer_batch.run.plan import add_planning_round
+from fer_batch.run.record import create_run
 from fer_batch.run.results import write_bundle
 from fer_batch.run.snapshot import write_snapshot
 from fer_batch.schema import (

@@ -114,7 +114,7 @@ def test_a_list_that_cannot_be_used_changes_nothing(
 def test_no_list_and_no_run(out: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no file"):
         assign_from_csv(out, tmp_path / "gone.csv")
-    with pytest.raises(OutputError, match="there is no folder"):
+    with pytest.raises(OutputError, match="does not exist"):
         assign_by_position(tmp_path / "gone", ["Ann"])
     assert not (tmp_path / "gone").exists()
 

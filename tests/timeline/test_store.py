@@ -13,7 +13,7 @@ import fer_batch
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError, QueryError
 from fer_batch.run.finalize import finalize
-from fer_batch.run.plan import create_run, load_matching_run
+from fer_batch.run.record import create_run, load_matching_run
 from fer_batch.run.snapshot import TABLES
 from fer_batch.schema import EMOTIONS, tracks_schema
 from fer_batch.timeline.store import Timeline, open_timeline
@@ -357,7 +357,7 @@ def test_a_reader_keeps_its_state_while_the_tables_are_written_anew(tmp_path: Pa
         columns = ", ".join(before[name].columns)
         again = reader.sql(f"SELECT {columns} FROM {name} ORDER BY ALL").df()
         assert again.equals(before[name].sort_values(list(before[name].columns)).reset_index(drop=True))
-    finalize(out, anew=True)
+    finalize(out, rewrite_all=True)
     assert same_rows(rows_of(out), finalized)
 
 
@@ -365,11 +365,11 @@ def test_the_files_are_the_rows_unless_somebody_still_reads_what_was_replaced(tm
     """For those who read a table by its folder."""
     out = write_run(tmp_path / "run", {OFF: VIDEOS[OFF]})
     reader = open_timeline(out)
-    finalize(out, anew=True)
+    finalize(out, rewrite_all=True)
     count = len(reader.to_pandas())
     assert len(pd.read_parquet(out / "tracks")) == 2 * count
     del reader
-    finalize(out, anew=True)
+    finalize(out, rewrite_all=True)
     assert len(pd.read_parquet(out / "tracks")) == count > 0
 
 
@@ -392,5 +392,5 @@ def test_a_file_that_is_gone_is_told_with_what_to_do(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(OutputError, match=r"`fer-batch finalize .*` writes them again"):
         open_timeline(out)
-    finalize(out, anew=True)
+    finalize(out, rewrite_all=True)
     assert len(open_timeline(out).to_pandas()) == 5

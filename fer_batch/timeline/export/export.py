@@ -17,8 +17,9 @@ import pyarrow.csv as pa_csv
 
 from fer_batch.errors import ConfigError, OutputError, QueryError
 from fer_batch.storage.atomic import replace_file
-from fer_batch.storage.folder import check_outside_run, convert_store_error, parse_file_path
+from fer_batch.storage.folder import check_outside_run
 from fer_batch.storage.media import uri_to_path
+from fer_batch.storage.paths import parse_file_path
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.export.annotations import (
     Annotated,
@@ -115,7 +116,7 @@ def export(
             yield ExportedFile(path, entries, _trouble(video))
     except OSError as error:
         said = f"{target} can't be written: {error.strerror or error}"
-        raise convert_store_error(error, timeline.out) or OutputError(said) from error
+        raise timeline.out.convert_error(error) or OutputError(said) from error
     except duckdb.Error as error:
         raise QueryError(str(error).strip().split("\n")[0]) from error
 

@@ -3,7 +3,6 @@
 import functools
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from fer_batch.run.people import PEOPLE_FILE
 from fer_batch.run.plan import read_planned_videos
 from fer_batch.run.snapshot import read_snapshot
+from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.timeline.names import file_name
 from fer_batch.timeline.store import open_timeline
 from fer_batch.timeline.viewer.payload import NO_EMOTION, class_numbers, pack_video
@@ -41,9 +41,9 @@ class Catalogue:
     Raises OutputError where `out` holds no finished run.
     """
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.state = _state(out)  # first: if it moves meanwhile, that is seen later
+    def __init__(self, out: FolderLike) -> None:
+        self.out = open_folder(out)
+        self.state = _state(self.out)  # first: if it moves meanwhile, that is seen later
         self._timeline = open_timeline(out)
         self._lock = threading.Lock()  # a connection answers one question at a time
         self.classes = self._timeline.classes
@@ -166,10 +166,6 @@ class Catalogue:
             return self._timeline.sql(question, values).to_arrow_table()
 
 
-def _state(out: Path) -> Any:
-    """What changes when the tables do, or who is who."""
-    try:
-        said = (out / PEOPLE_FILE).stat().st_mtime
-    except (FileNotFoundError, NotADirectoryError):
-        said = None
-    return read_snapshot(out), said
+def _state(out: OutputFolder) -> object:
+    """Return a value that changes when the tables or the assigned persons do."""
+    return read_snapshot(out), out.read_change_mark(PEOPLE_FILE)

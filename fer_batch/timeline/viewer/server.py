@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus
-from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
@@ -26,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fer_batch.errors import FerBatchError, OutputError
 from fer_batch.plotting import pick_colour, pick_text_colour
 from fer_batch.storage.archives import split_member
+from fer_batch.storage.folder import FolderLike
 from fer_batch.storage.media import MediaFile, open_media, read_identity
 from fer_batch.timeline.names import file_name
 from fer_batch.timeline.viewer.catalogue import Catalogue
@@ -67,7 +67,7 @@ OPEN = 16
 """Videos that stay open: one that lies packed in an archive is unpacked once."""
 
 
-def create_app(out: Path) -> Starlette:
+def create_app(out: FolderLike) -> Starlette:
     """The pages of the run in `out`; raises OutputError where there is none that is finished."""
     current = _Current(out)
 
@@ -140,9 +140,9 @@ def create_app(out: Path) -> Starlette:
         except (OSError, FerBatchError) as error:
             raise HTTPException(HTTPStatus.NOT_FOUND, _reason(error)) from error
         kind = _kind(row["uri"])
-        if isinstance(medium.place, str):
-            return FileResponse(medium.place, media_type=kind)
-        return _part(medium.place, lock, medium.size, {"Content-Type": kind}, request)
+        if isinstance(medium.source, str):
+            return FileResponse(medium.source, media_type=kind)
+        return _part(medium.source, lock, medium.size, {"Content-Type": kind}, request)
 
     async def refused(request: Request, error: Exception) -> Response:
         return Response(_reason(error), HTTPStatus.SERVICE_UNAVAILABLE, media_type="text/plain")
@@ -168,7 +168,7 @@ def create_app(out: Path) -> Starlette:
     )
 
 
-def serve(out: Path, port: int) -> int:
+def serve(out: FolderLike, port: int) -> int:
     """Answer browsers on this machine until a signal comes; 128 and its number.
 
     `port` 0 is any that is free. Raises OutputError where it is not, or there is no finished run.
@@ -201,7 +201,7 @@ def serve(out: Path, port: int) -> int:
 class _Current:
     """The run's tables as they were last completed, opened anew when they have been written anew."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: FolderLike) -> None:
         self._catalogue = Catalogue(out)
         self._lock = threading.Lock()
 

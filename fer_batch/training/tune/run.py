@@ -12,6 +12,7 @@ restore is not used: its snapshots are seconds old, and after a kill it repeated
 import dataclasses
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from fer_batch.errors import ConfigError, OutputError
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.weights import read_card
 from fer_batch.runtime import ray_session
-from fer_batch.storage.atomic import remove_temporary_files, remove_tree, write_json
+from fer_batch.storage.atomic import remove_temporary_files, write_json
 from fer_batch.storage.lease import hold_lease
 from fer_batch.training.history import selected_epoch
 from fer_batch.training.loop import train_network
@@ -154,7 +155,7 @@ def _run_trials(recorder: TrialRecorder, data: Clips, parallel: int | None, verb
     )
     scratch = out / "ray"
     if scratch.exists():
-        remove_tree(scratch)
+        shutil.rmtree(scratch)
     os.environ |= {} if verbose else QUIET
     trainable = ray.tune.with_parameters(
         run_trial,
@@ -180,7 +181,7 @@ def _run_trials(recorder: TrialRecorder, data: Clips, parallel: int | None, verb
             verbose=2 if verbose else 0,
         ),
     ).fit()
-    remove_tree(scratch)
+    shutil.rmtree(scratch)
 
 
 def _load_data(config: TrainConfig, out: Path, on_progress: OnProgress) -> Clips:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from fer_batch.errors import ConfigError, FerBatchError, OutputError, QueryError
-from fer_batch.run.plan import add_manifest_columns
+from fer_batch.run.record import add_manifest_columns
 from fer_batch.storage.folder import open_folder
 from fer_batch.timeline.assign import assign_from_csv
 from fer_batch.timeline.export import export as module

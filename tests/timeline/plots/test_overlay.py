@@ -16,7 +16,8 @@ from fer_batch.errors import DecodeError, FerBatchError, InputError, OutputError
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.plotting import pick_colour
 from fer_batch.run.finalize import finalize
-from fer_batch.run.plan import add_planning_round, create_run
+from fer_batch.run.plan import add_planning_round
+from fer_batch.run.record import create_run
 from fer_batch.run.results import write_bundle
 from fer_batch.schema import EMOTIONS, PROBED_SCHEMA, RESULTS_SCHEMA, pack_bundle
 from fer_batch.storage.archives import list_members

@@ -16,7 +16,7 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import QueryError
 from fer_batch.plotting import SCREEN_DPI, pick_colour, save_figure
 from fer_batch.run.finalize import finalize
-from fer_batch.run.plan import create_run
+from fer_batch.run.record import create_run
 from fer_batch.run.results import write_bundle
 from fer_batch.schema import EMOTIONS, RESULTS_SCHEMA, pack_bundle
 from fer_batch.timeline.assign import assign_from_csv

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.errors import QueryError
-from fer_batch.run.plan import add_manifest_columns
+from fer_batch.run.record import add_manifest_columns
 from fer_batch.schema import EMOTIONS
 from fer_batch.timeline.assign import assign_by_position
 from fer_batch.timeline.store import Timeline, open_timeline

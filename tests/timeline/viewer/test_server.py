@@ -20,7 +20,8 @@ from fer_batch.errors import OutputError
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.run.finalize import finalize
-from fer_batch.run.plan import add_planning_round, create_run
+from fer_batch.run.plan import add_planning_round
+from fer_batch.run.record import create_run
 from fer_batch.schema import EMOTIONS, PROBED_SCHEMA, conform_table
 from fer_batch.timeline.viewer.server import create_app
 from tests.runs import CARD, Tracks, add_videos, answer_videos, video_id, write_run
