@@ -1,4 +1,4 @@
-"""Small networks of each kind, and the ONNX graphs that were made of them, once for all tests."""
+"""Small networks of each kind and their ONNX graphs, which all tests share."""
 
 import functools
 from pathlib import Path
@@ -25,13 +25,15 @@ MODELS = {
     "dcnn-bilstm": ("dcnn-bilstm", BLOCKS | {"lstm": [6, 4], "dense": 5}, 3),
     "resnet18": ("cnn-bilstm", {"classes": 3, "backbone": "resnet18", "size": 32, "lstm": [6, 4]}, 3),
 }
-"""Network, architecture and window length by a name."""
+"""Network, architecture and window length of each kind."""
 
 
 @functools.cache
-def network_of(kind: str) -> tuple[Network, Card]:
-    """Random weights, as a checkpoint keeps them (in half precision), whose answers differ from crop to crop,
-    also by what the neighbours are.
+def make_network(kind: str) -> tuple[Network, Card]:
+    """Return a network and its card.
+
+    The weights are random, in half precision like those of a checkpoint. The predictions differ between
+    crops, and depend on their neighbours.
     """
     name, architecture, steps = MODELS[kind]
     torch.manual_seed(0)
@@ -52,15 +54,15 @@ def network_of(kind: str) -> tuple[Network, Card]:
 
 
 @functools.cache
-def exported(kind: str) -> ExportedNetwork:
-    return export_network(*network_of(kind))
+def export_kind(kind: str) -> ExportedNetwork:
+    return export_network(*make_network(kind))
 
 
 @functools.cache
-def file_of(kind: str) -> bytes:
-    return join_graphs(exported(kind))
+def export_file(kind: str) -> bytes:
+    return join_graphs(export_kind(kind))
 
 
 def write_checkpoint(path: Path, kind: str) -> Card:
-    """The network as training saves it."""
-    return save_checkpoint(path, *network_of(kind))
+    """Save the network as training does."""
+    return save_checkpoint(path, *make_network(kind))

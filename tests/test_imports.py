@@ -30,7 +30,7 @@ EDGES = {
     "storage": BASE,
     "video": BASE | {"storage"},
     "vision": BASE | {"storage", "video"},
-    "model": BASE | {"storage"},
+    "model": BASE | {"storage", "video", "vision"},
     "inputs": BASE | {"storage", "video"},
     "run": BASE | {"storage", "video", "vision", "model", "inputs"},
     "pipeline": BASE | BELOW_PIPELINE,

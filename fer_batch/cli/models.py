@@ -55,8 +55,8 @@ def run_models(options: argparse.Namespace) -> int:
             recipe.name,
             recipe.reads,
             str(len(config.classes)),
-            f"{costs['parameters']:,}",
-            f"{costs['multiply_adds'] / 1e6:,.0f} M",
+            f"{costs.parameters:,}",
+            f"{costs.multiply_adds / 1e6:,.0f} M",
         )
         settings = ", ".join(f"{key.replace('_', ' ')} {getattr(config, key)}" for key in LISTED_SETTINGS)
         lines += [recipe.name, f"  {recipe.layers}", f"  {', '.join(config.classes)}", f"  {settings}"]

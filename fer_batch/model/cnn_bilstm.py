@@ -1,10 +1,9 @@
-"""The recognizer: a CNN that embeds each face crop, and two bidirectional LSTMs that read the embeddings in
-order.
+"""The default recognizer: a CNN that encodes crops, two bidirectional LSTMs, and a smoothing chain.
 
 The encoder is a VGG-style network with batch norm, as is common on FER2013 (compare Khaireddin & Chen 2021,
-arXiv:2105.03588), at a fraction of its usual width. The emotion head answers per moment: the
-sum of what the moment's own crop says and what the LSTMs add from its neighbours. Since an expression lasts
-longer than a moment, the moments between which nothing changes then answer together.
+arXiv:2105.03588), at a fraction of the usual width. The logits of a frame are the sum of a head on its own
+crop and a head on the LSTMs' output. An expression lasts longer than a frame, so the probabilities of frames
+between which it probably does not change are then averaged.
 """
 
 import math
@@ -16,16 +15,16 @@ from torch import Tensor, nn
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.network import CropEncoder, Network
 
-STAY = 0.9
-"""Chance, before training, that an expression is the same a moment later."""
+INITIAL_STAY_PROBABILITY = 0.9
+"""Probability, before training, that an expression is unchanged one frame later."""
 
 
 class Encoder(CropEncoder):
-    """Crops to embeddings: `(N, 1, 48, 48)` float, normalised, to `(N, filters[-1])` float.
+    """Blocks of 3×3 convolutions with batch norm.
 
-    Each block is `depths[i]` convolutions 3×3 of `filters[i]` channels, and halves the map at its end. With
-    `fold` = 2 the crop enters as 24×24 pixels of 4 channels: the convolutions at full size are the least of
-    the arithmetic, and half of the time, since they move the most memory.
+    Block i has `depths[i]` convolutions of `filters[i]` channels, and halves the map at its end. With `fold`
+    = 2 the crop enters as 24×24 pixels of 4 channels. The convolutions at full size have the smallest share
+    of the arithmetic but half of the time, because they move the most memory.
     """
 
     def __init__(
@@ -47,18 +46,19 @@ class Encoder(CropEncoder):
         self.width = channels
 
     def forward(self, crops: Tensor) -> Tensor:
-        if crops.shape[0] == 0:  # which PixelUnshuffle would leave unfolded
+        """Encode normalized crops `(N, 1, 48, 48)` to `(N, filters[-1])`."""
+        if crops.shape[0] == 0:  # PixelUnshuffle does not fold an empty batch
             return crops.new_zeros(0, self.width)
         maps = self.blocks(crops)  # (N, D, 3, 3)
         return maps.mean(dim=(2, 3))  # (N, D)
 
 
 class CnnBiLstm(Network):
-    """Sequences of face crops to emotion logits, one answer per moment.
+    """Classify each frame of sequences of face crops.
 
-    Parameters: `classes` (how many emotions), `filters`, `depths` and `fold` (of the encoder), `lstm` (units
-    per direction of the two layers), `dropout` (before the heads, in training), `backbone` and `size` (see
-    `BackboneEncoder`; then that is the encoder).
+    `filters`, `depths` and `fold` describe the `Encoder`. `backbone` and `size` replace it by a
+    `BackboneEncoder`. `lstm` has the units per direction of both LSTMs. `dropout` is applied before the
+    heads, in training.
     """
 
     def __init__(
@@ -80,40 +80,43 @@ class CnnBiLstm(Network):
         self.dropout = nn.Dropout(dropout)
         self.crop_head = nn.Linear(self.width, classes)
         self.context_head = nn.Linear(2 * second, classes)
-        nn.init.zeros_(self.context_head.weight)  # untrained LSTMs add nothing to what the crop says
+        nn.init.zeros_(self.context_head.weight)  # untrained LSTMs do not change the logits of a crop
         nn.init.zeros_(self.context_head.bias)
-        # Not Tensor.logit: on the meta device it imports torch's compiler, a second for each worker.
-        self.stay = nn.Parameter(torch.tensor(math.log(STAY / (1 - STAY))))
+        # Tensor.logit on the meta device would import torch's compiler, one second for each worker.
+        stay_logit = math.log(INITIAL_STAY_PROBABILITY / (1 - INITIAL_STAY_PROBABILITY))
+        self.stay = nn.Parameter(torch.tensor(stay_logit))
 
     @property
     def stay_logit(self) -> nn.Parameter:
-        """Logit of the chance that an expression does not change in one step; "stay" in checkpoint files."""
+        """Logit of the probability that an expression is unchanged one frame later; "stay" in checkpoints."""
         return self.stay
 
     @property
     def lstms(self) -> list[nn.LSTM]:
-        """As in `Network`."""
+        """Both LSTMs."""
         return [self.lstm1, self.lstm2]
 
     def classify_crops(self, embeddings: Tensor) -> Tensor:
-        """As in `Network`."""
+        """Classify each embedding without its neighbours, as in `Network`."""
         return self.crop_head(self.dropout(embeddings))
 
     def classify_with_context(self, embeddings: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
-        """As in `Network`: what the crop says itself, and what its neighbours add."""
+        """Add the logits of the context to those of the crops, as in `Network`."""
         return self.crop_head(embeddings) + self.context_head(self.dropout(context))
 
     def smooth_log_probs(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """`(B, T, classes)` logits, each moment on its own, to `(B, T, classes)` log probabilities in view of
-        the whole sequence. Of a sequence of one, the log softmax. `lengths` as in `classify`.
+        """Average the probabilities of frames between which the expression probably does not change.
 
-        A moment's answer is the mean of all moments' probabilities, weighted by the chance that the
-        expression does not change between the two. That chance comes from the forward-backward algorithm on a
-        chain whose states are the classes: from a moment to the next an expression stays with a learned
-        chance, or becomes any other (Rabiner 1989, doi:10.1109/5.18626); over more steps the chances are
-        multiplied.
-        The chain's own marginals would be as right and far too sure: they take each look at the same
-        face for a new witness.
+        `logits` and the result are `(B, T, classes)`, `lengths` is as in `classify`. A sequence of one frame
+        gives the log softmax.
+
+        The weight of one frame for another is the probability that the expression is unchanged between them.
+        The forward-backward algorithm (Rabiner 1989, doi:10.1109/5.18626) computes it for neighbours, on a
+        chain whose states are the classes: from one frame to the next, an expression stays with a learned
+        probability, or changes to any other. Over several frames the probabilities are multiplied.
+
+        The chain's own marginals would be as accurate but far too confident, because they treat each frame of
+        the same face as independent evidence.
         """
         steps, classes = logits.shape[1:]
         probs = torch.softmax(logits, dim=2)
@@ -121,25 +124,25 @@ class CnnBiLstm(Network):
             padding = (torch.arange(steps, device=lengths.device)[None] >= lengths[:, None]).to(probs.device)
             probs = torch.where(padding[:, :, None], 1 / classes, probs)
         stay = torch.sigmoid(self.stay_logit)
-        other = (1 - stay) / (classes - 1)
-        forward = [probs[:, 0]]  # (B, classes) each: given what came so far
+        change = (1 - stay) / (classes - 1)
+        forward = [probs[:, 0]]  # (B, classes) each, given the frames up to it
         for step in range(1, steps):
-            seen = probs[:, step] * ((stay - other) * forward[-1] + other)
-            forward.append(seen / seen.sum(dim=1, keepdim=True))
+            joint = probs[:, step] * ((stay - change) * forward[-1] + change)
+            forward.append(joint / joint.sum(dim=1, keepdim=True))
         backward = torch.ones_like(probs[:, 0])
-        held = []  # (B,) each: the chance that nothing changes from a moment to the next, given everything
+        reversed_unchanged = []  # (B,) each: probability of no change to the next frame, given all frames
         for step in range(steps - 1, 0, -1):
-            after = probs[:, step] * backward
-            either = (stay - other) * after + other * after.sum(dim=1, keepdim=True)
-            held.append(
-                stay * (forward[step - 1] * after).sum(dim=1) / (forward[step - 1] * either).sum(dim=1)
+            later = probs[:, step] * backward
+            total = (stay - change) * later + change * later.sum(dim=1, keepdim=True)
+            reversed_unchanged.append(
+                stay * (forward[step - 1] * later).sum(dim=1) / (forward[step - 1] * total).sum(dim=1)
             )
-            backward = either / either.sum(dim=1, keepdim=True)
-        unchanged = torch.stack([torch.ones_like(probs[:, 0, 0]), *held[::-1]], dim=1)  # (B, T)
+            backward = total / total.sum(dim=1, keepdim=True)
+        unchanged = torch.stack([torch.ones_like(probs[:, 0, 0]), *reversed_unchanged[::-1]], dim=1)  # (B, T)
         if lengths is not None:
             unchanged = torch.where(padding, 0, unchanged)
-        reach = unchanged.clamp(min=1e-9).log().cumsum(dim=1)  # (B, T)
-        weights = torch.exp(-(reach[:, :, None] - reach[:, None, :]).abs())  # (B, T, T)
-        # Not by a matrix product: some processors' round by where in the batch a window stands.
+        log_unchanged = unchanged.clamp(min=1e-9).log().cumsum(dim=1)  # (B, T)
+        weights = torch.exp(-(log_unchanged[:, :, None] - log_unchanged[:, None, :]).abs())  # (B, T, T)
+        # A matrix product would round differently on some CPUs, by the window's position in the batch.
         mean = (weights[:, :, :, None] * probs[:, None]).sum(dim=2) / weights.sum(dim=2, keepdim=True)
         return mean.clamp(min=1e-9).log()

@@ -1,6 +1,7 @@
-"""What a network costs: its parameters, and its multiply-adds for an answer."""
+"""Count the parameters of a network, and its multiply-adds per prediction."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,32 +13,40 @@ from fer_batch.model.network import CROP_SIZE
 from fer_batch.model.registry import build_network
 
 
-def measure_cost(network: str, architecture: dict[str, Any], window: int) -> dict[str, int]:
-    """Of the network of that name: `parameters`, and `multiply_adds` for an answer to a moment of a track:
-    one crop encoded, and its window of `window` embeddings read.
+@dataclass(frozen=True, kw_only=True)
+class NetworkCost:
+    """Size of a network and work per prediction."""
+
+    parameters: int
+    multiply_adds: int
+    """Multiply-adds to encode one crop and to classify its window."""
+
+
+def measure_cost(network: str, architecture: dict[str, Any], window: int) -> NetworkCost:
+    """Measure the network of that name with windows of `window` embeddings.
 
     Convolutions, matrix products and LSTMs are counted, without biases and activations.
     """
     built = build_network(network, architecture).eval()
-    crop = _counted(built, built.encode, torch.zeros(1, 1, CROP_SIZE, CROP_SIZE))
-    read = _counted(built, built.classify, torch.zeros(1, window, built.width))
-    return {"parameters": sum(p.numel() for p in built.parameters()), "multiply_adds": crop + read}
+    crop = _count_multiply_adds(built, built.encode, torch.zeros(1, 1, CROP_SIZE, CROP_SIZE))
+    context = _count_multiply_adds(built, built.classify, torch.zeros(1, window, built.width))
+    return NetworkCost(parameters=sum(p.numel() for p in built.parameters()), multiply_adds=crop + context)
 
 
 @torch.no_grad()
-def _counted(network: nn.Module, step: Callable[[Tensor], Tensor], given: Tensor) -> int:
+def _count_multiply_adds(network: nn.Module, step: Callable[[Tensor], Tensor], inputs: Tensor) -> int:
     in_lstms = 0
 
-    def count(lstm: nn.Module, inputs: tuple[Any, ...], _: Any) -> None:  # which FlopCounterMode passes over
+    def count_lstm(lstm: nn.Module, args: tuple[Any, ...], _: Any) -> None:  # FlopCounterMode skips LSTMs
         nonlocal in_lstms
         assert isinstance(lstm, nn.LSTM)
-        read = inputs[0].data if isinstance(inputs[0], PackedSequence) else inputs[0]
+        values = args[0].data if isinstance(args[0], PackedSequence) else args[0]
         weights = sum(p.numel() for name, p in lstm.named_parameters() if "weight" in name)
-        in_lstms += weights * (read.numel() // lstm.input_size)
+        in_lstms += weights * (values.numel() // lstm.input_size)
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.LSTM)]
+    hooks = [m.register_forward_hook(count_lstm) for m in network.modules() if isinstance(m, nn.LSTM)]
     with FlopCounterMode(display=False) as counter:
-        step(given)
+        step(inputs)
     for hook in hooks:
         hook.remove()
     return counter.get_total_flops() // 2 + in_lstms

@@ -1,7 +1,6 @@
-"""Published recognizers, as networks that train and answer like the default one.
+"""Published recognizers, as networks that train and predict like the default one.
 
-Each is what its description says, layer by layer; its training settings are in `model/recipes/`. All read
-grey crops of 48×48.
+Each network follows its published description layer by layer. Its training settings are in `model/recipes/`.
 """
 
 from collections.abc import Sequence
@@ -13,20 +12,20 @@ from fer_batch.config import BLOCKS
 from fer_batch.model.network import CROP_SIZE, CropEncoder, Network
 
 
-class Features(CropEncoder):
-    """Layers one after another."""
+class SequentialEncoder(CropEncoder):
+    """An encoder of layers in sequence."""
 
     def __init__(self, layers: Sequence[nn.Module], width: int) -> None:
         super().__init__()
         self.layers, self.width = nn.Sequential(*layers), width
 
     def forward(self, crops: Tensor) -> Tensor:
-        """As in `CropEncoder`."""
+        """Encode normalized crops `(N, 1, 48, 48)` to `(N, width)`."""
         return self.layers(crops)
 
 
 class Cnn4(Network):
-    """Four convolutions 3×3 without padding, and two dense layers: 48 → 46 → 23 → 21 → 10 → 8 → 4 → 2 → 1.
+    """Four 3×3 convolutions without padding, and two dense layers: 48 → 46 → 23 → 21 → 10 → 8 → 4 → 2 → 1.
 
     `dropouts` follow the pools and the dense layers, in order.
     """
@@ -40,16 +39,16 @@ class Cnn4(Network):
         dropouts: Sequence[float] = (0.4, 0.4, 0.4, 0.4, 0.4, 0.3),
     ) -> None:
         super().__init__()
-        layers, flat = _blocks(filters, depths, dropouts, padding=0, norm=False)
-        layers += [nn.Flatten(), *_dense(flat, dense, dropouts[len(filters) :], norm=False)]
-        self.encoder = Features(layers, dense[-1])
+        layers, flat = _conv_blocks(filters, depths, dropouts, padding=0, norm=False)
+        layers += [nn.Flatten(), *_dense_layers(flat, dense, dropouts[len(filters) :], norm=False)]
+        self.encoder = SequentialEncoder(layers, dense[-1])
         self.crop_head = nn.Linear(self.width, classes)
 
 
 class Cnn4Bn(Network):
     """Four blocks of convolutions with batch norm, and two dense layers with batch norm.
 
-    With `depths` (2, 2, 3, 2) it has the 10.5 million parameters of the published one.
+    With `depths` (2, 2, 3, 2) it has the 10.5 million parameters of the published network.
     """
 
     def __init__(
@@ -61,17 +60,14 @@ class Cnn4Bn(Network):
         dropouts: Sequence[float] = (0.25, 0.3, 0.4, 0.5, 0.5, 0.5),
     ) -> None:
         super().__init__()
-        layers, flat = _blocks(filters, depths, dropouts)
-        layers += [nn.Flatten(), *_dense(flat, dense, dropouts[len(filters) :])]
-        self.encoder = Features(layers, dense[-1])
+        layers, flat = _conv_blocks(filters, depths, dropouts)
+        layers += [nn.Flatten(), *_dense_layers(flat, dense, dropouts[len(filters) :])]
+        self.encoder = SequentialEncoder(layers, dense[-1])
         self.crop_head = nn.Linear(self.width, classes)
 
 
 class CnnLstm(Network):
-    """Four blocks of convolutions, whose map of 3×3 is read place by place, row after row, by two LSTMs.
-
-    It is a network of stills: what the LSTMs read is one picture.
-    """
+    """Four blocks of convolutions; two LSTMs read the 3×3 map of a crop cell by cell, row after row."""
 
     def __init__(
         self,
@@ -82,17 +78,16 @@ class CnnLstm(Network):
         dropouts: Sequence[float] = (0.25, 0.3, 0.4, 0.5),
     ) -> None:
         super().__init__()
-        layers, _ = _blocks(filters, depths, dropouts)
-        self.encoder = Features([*layers, _ReadMap(filters[-1], lstm)], lstm[-1])
+        layers, _ = _conv_blocks(filters, depths, dropouts)
+        self.encoder = SequentialEncoder([*layers, _MapLstm(filters[-1], lstm)], lstm[-1])
         self.crop_head = nn.Linear(self.width, classes)
 
 
 class DcnnBiLstm(Network):
-    """Sequences of crops to one answer for the whole of each: a deep CNN for each frame, two bidirectional
-    LSTMs over the frames, and a dense layer.
+    """Classify each sequence as a whole: a deep CNN per frame, two bidirectional LSTMs, and a dense layer.
 
-    In a window, all moments have that answer. `dropouts` follow the four pairs of convolutions, the two LSTMs
-    and the dense layer.
+    All frames of a window have the same logits. `dropouts` follow the four pairs of convolutions, the two
+    LSTMs and the dense layer.
     """
 
     first_phase = "clips"
@@ -107,9 +102,9 @@ class DcnnBiLstm(Network):
         dropouts: Sequence[float] = (0.4, 0.4, 0.4, 0.45, 0.35, 0.45, 0.7),
     ) -> None:
         super().__init__()
-        layers, _ = _blocks(filters, depths, dropouts, activation=nn.ELU)
+        layers, _ = _conv_blocks(filters, depths, dropouts, activation=nn.ELU)
         layers += [nn.AdaptiveMaxPool2d(1), nn.Flatten()]
-        self.encoder = Features(layers, filters[-1])
+        self.encoder = SequentialEncoder(layers, filters[-1])
         first, second = lstm
         self.lstm1 = nn.LSTM(self.width, first, batch_first=True, bidirectional=True)
         self.lstm2 = nn.LSTM(2 * first, second, batch_first=True, bidirectional=True)
@@ -120,24 +115,24 @@ class DcnnBiLstm(Network):
 
     @property
     def lstms(self) -> list[nn.LSTM]:
-        """As in `Network`."""
+        """Both LSTMs."""
         return [self.lstm1, self.lstm2]
 
     def classify_crops(self, embeddings: Tensor) -> Tensor:
-        """As in `Network`: each crop as a sequence of one."""
+        """Classify each crop as a sequence of one frame, as in `Network`."""
         return self.classify(embeddings[:, None])[:, 0]
 
     def classify_with_context(self, embeddings: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
-        """As in `Network`; each direction of the LSTMs says what it has read when it is through."""
+        """Classify a sequence by the last output of each direction, as in `Network`."""
         units = context.shape[2] // 2
         last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, units)
-        read = torch.cat([context[:, :, :units].gather(1, last)[:, 0], context[:, 0, units:]], dim=1)
-        logits = self.crop_head(self.dense(read))  # (B, classes)
+        ends = torch.cat([context[:, :, :units].gather(1, last)[:, 0], context[:, 0, units:]], dim=1)
+        logits = self.crop_head(self.dense(ends))  # (B, classes)
         return logits[:, None].expand(-1, embeddings.shape[1], -1)  # (B, T, classes)
 
 
-class _ReadMap(nn.Module):
-    """`(N, C, H, W)` maps to `(N, lstm[-1])`: LSTMs over the places, and the last one's last output."""
+class _MapLstm(nn.Module):
+    """Read maps `(N, C, H, W)` cell by cell; returns the last output `(N, lstm[-1])`."""
 
     def __init__(self, channels: int, lstm: Sequence[int]) -> None:
         super().__init__()
@@ -145,11 +140,11 @@ class _ReadMap(nn.Module):
         self.lstm2 = nn.LSTM(lstm[0], lstm[1], batch_first=True)
 
     def forward(self, maps: Tensor) -> Tensor:
-        places = maps.flatten(2).transpose(1, 2)  # (N, H·W, C)
-        return self.lstm2(self.lstm1(places)[0])[0][:, -1]  # (N, lstm[1])
+        cells = maps.flatten(2).transpose(1, 2)  # (N, H·W, C)
+        return self.lstm2(self.lstm1(cells)[0])[0][:, -1]  # (N, lstm[1])
 
 
-def _blocks(
+def _conv_blocks(
     filters: Sequence[int],
     depths: Sequence[int],
     dropouts: Sequence[float],
@@ -158,9 +153,7 @@ def _blocks(
     norm: bool = True,
     activation: type[nn.Module] = nn.ReLU,
 ) -> tuple[list[nn.Module], int]:
-    """Blocks of convolutions 3×3, each with a max-pool and a dropout at its end, and how many values they
-    make of a crop.
-    """
+    """Return blocks of convolutions with max pooling and dropout, and the number of output values."""
     layers: list[nn.Module] = []
     channels, side = 1, CROP_SIZE
     for width, depth, dropout in zip(filters, depths, dropouts, strict=False):
@@ -174,13 +167,13 @@ def _blocks(
     return layers, channels * side * side
 
 
-def _dense(
-    given: int, widths: Sequence[int], dropouts: Sequence[float], *, norm: bool = True
+def _dense_layers(
+    inputs: int, widths: Sequence[int], dropouts: Sequence[float], *, norm: bool = True
 ) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for width, dropout in zip(widths, dropouts, strict=True):
-        layers.append(nn.Linear(given, width))
+        layers.append(nn.Linear(inputs, width))
         layers += [nn.BatchNorm1d(width)] if norm else []
         layers += [nn.ReLU(), nn.Dropout(dropout)]
-        given = width
+        inputs = width
     return layers

@@ -145,6 +145,6 @@ def test_only_where_a_model_answers_an_exported_one_is_taken(
     words = ["--data", "folder=faces", "--init", target / "model.onnx", "--out", target / "run"]
     assert run("train", *words) == 2
     heard = capfd.readouterr().err
-    assert "model.onnx is an exported network, for answers alone" in heard
+    assert "model.onnx is an exported network, which can only predict" in heard
     assert heard.count("\n") == 1
     assert not (target / "run").exists()

@@ -69,7 +69,10 @@ def refused(capfd: pytest.CaptureFixture[str], *words: str) -> str:
         ([*DATA, "--network", "cnn4", "--backbone", "resnet18"], "--backbone is resnet18"),
         ([*DATA, "--backbone", "alexnet"], "alexnet"),
         ([*DATA, "--backbone-weights", "x.safetensors"], "weights of a --backbone"),
-        ([*DATA, "--backbone", "resnet18", "--backbone-weights", "x.pth"], "x.pth is no .safetensors file"),
+        (
+            [*DATA, "--backbone", "resnet18", "--backbone-weights", "x.pth"],
+            "--backbone-weights must be a .safetensors file, got x.pth",
+        ),
         ([*DATA, "--backbone", "resnet18", "--backbone-weights", "x.safetensors"], "No such file"),
         ([*DATA, "--backbone-size", "-1"], "--backbone-size is -1"),
         ([*DATA, "--colour", "blue"], "--colour"),

@@ -1,4 +1,4 @@
-"""The recognizer in use: probabilities that don't depend on which other faces are asked about."""
+"""Predictions for images and for tracked faces."""
 
 import dataclasses
 import json
@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from fer_batch.data.datasets import load_dataset
-from fer_batch.model.recognize import BATCH, Recognizer
+from fer_batch.model.recognize import BATCH_SIZE, Recognizer
 from fer_batch.model.weights import DEFAULT_CHECKPOINT
 from fer_batch.schema import EMOTIONS
 
 FACES = 80
-"""More than fill a batch."""
+"""More than a batch."""
 
 
 @pytest.fixture(scope="module")
@@ -31,106 +31,108 @@ def crops() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def tracks() -> np.ndarray:
-    """Five tracks, of 1 to some 30 faces, mixed."""
+    """Five tracks of 1 to 33 faces, in random order."""
     return np.random.default_rng(1).permutation(np.repeat([0, 3, 4, 7, 9], [1, 4, 15, 27, 33]))
 
 
 @pytest.fixture(scope="module")
 def times() -> np.ndarray:
-    """Seconds, some with gaps, some closer than a place of a window."""
+    """Seconds; some have gaps, some are closer than the slots of a window."""
     return np.cumsum(np.random.default_rng(2).choice([0.04, 0.2, 0.4, 3.0], FACES, p=[0.4, 0.4, 0.1, 0.1]))
 
 
 @pytest.fixture(scope="module")
-def answers(recognizer: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray) -> np.ndarray:
+def probs(recognizer: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray) -> np.ndarray:
     return recognizer.predict_tracks(crops, tracks, times, np.ones(FACES, bool))
 
 
-def test_no_faces_have_no_answers(recognizer: Recognizer) -> None:
+@pytest.mark.parametrize("flip", [False, True])
+def test_no_faces_give_no_predictions(flip: bool) -> None:
     none = np.zeros(0)
-    answers = recognizer.predict_tracks(
+    recognizer = Recognizer(device="cpu", flip=flip)
+    probs = recognizer.predict_tracks(
         np.zeros((0, 48, 48), np.uint8), none.astype(np.int64), none, none.astype(bool)
     )
-    assert answers.shape == (0, len(EMOTIONS))
-    assert answers.dtype == np.float32
+    assert probs.shape == (0, len(EMOTIONS))
+    assert probs.dtype == np.float32
     assert recognizer.encode(np.zeros((0, 48, 48), np.uint8)).shape == (0, recognizer.encoder.width)
 
 
-def test_probabilities_are_of_sum_1(answers: np.ndarray) -> None:
-    assert BATCH["cpu"] < FACES
-    assert answers.shape == (FACES, len(EMOTIONS))
-    assert answers.dtype == np.float32
-    assert (answers >= 0).all()
-    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5)
-    assert len(np.unique(answers, axis=0)) == FACES
+def test_probabilities_sum_to_1(probs: np.ndarray) -> None:
+    assert BATCH_SIZE["cpu"] < FACES
+    assert probs.shape == (FACES, len(EMOTIONS))
+    assert probs.dtype == np.float32
+    assert (probs >= 0).all()
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-5)
+    assert len(np.unique(probs, axis=0)) == FACES
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_faces_that_are_not_wanted_have_rows_of_nan(
+def test_faces_that_are_not_selected_have_rows_of_nan(
     recognizer: Recognizer,
     crops: np.ndarray,
     tracks: np.ndarray,
     times: np.ndarray,
-    answers: np.ndarray,
+    probs: np.ndarray,
     share: float,
 ) -> None:
-    wanted = np.random.default_rng(3).random(FACES) < share
-    some = recognizer.predict_tracks(crops, tracks, times, wanted)
-    assert np.isnan(some[~wanted]).all()
-    assert np.array_equal(some[wanted], answers[wanted])
+    selected = np.random.default_rng(3).random(FACES) < share
+    some = recognizer.predict_tracks(crops, tracks, times, selected)
+    assert np.isnan(some[~selected]).all()
+    assert np.array_equal(some[selected], probs[selected])
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_order_of_faces_does_not_matter(
+def test_order_of_faces_does_not_matter(
     recognizer: Recognizer,
     crops: np.ndarray,
     tracks: np.ndarray,
     times: np.ndarray,
-    answers: np.ndarray,
+    probs: np.ndarray,
     seed: int,
 ) -> None:
     order = np.random.default_rng(seed).permutation(FACES)
     again = recognizer.predict_tracks(crops[order], tracks[order], times[order], np.ones(FACES, bool))
-    assert np.array_equal(again, answers[order])
+    assert np.array_equal(again, probs[order])
 
 
-def test_a_track_is_answered_alike_in_any_company(
-    recognizer: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, answers: np.ndarray
+def test_track_does_not_depend_on_other_tracks_in_the_call(
+    recognizer: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, probs: np.ndarray
 ) -> None:
     unequal = []
     for track in np.unique(tracks):
         mine = tracks == track
         alone = recognizer.predict_tracks(crops[mine], tracks[mine], times[mine], np.ones(mine.sum(), bool))
-        if not np.array_equal(alone, answers[mine]):
-            unequal.append((int(track), float(np.abs(alone - answers[mine]).max())))
+        if not np.array_equal(alone, probs[mine]):
+            unequal.append((int(track), float(np.abs(alone - probs[mine]).max())))
     assert not unequal
 
 
-def test_one_wanted_face_is_answered_as_among_all(
-    recognizer: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, answers: np.ndarray
+def test_face_does_not_depend_on_the_selected_faces(
+    recognizer: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, probs: np.ndarray
 ) -> None:
     unequal = []
     for face in range(0, FACES, 6):
-        wanted = np.arange(FACES) == face
-        if not np.array_equal(recognizer.predict_tracks(crops, tracks, times, wanted)[face], answers[face]):
+        selected = np.arange(FACES) == face
+        if not np.array_equal(recognizer.predict_tracks(crops, tracks, times, selected)[face], probs[face]):
             unequal.append(face)
     assert not unequal
 
 
-def test_an_embedding_does_not_depend_on_its_batch(recognizer: Recognizer, crops: np.ndarray) -> None:
+def test_embedding_does_not_depend_on_its_batch(recognizer: Recognizer, crops: np.ndarray) -> None:
     together = recognizer.encode(crops)
     for first, last in ((0, 1), (5, 6), (40, 80), (17, 49)):
         assert torch.equal(recognizer.encode(crops[first:last]), together[first:last])
 
 
-def test_tracks_do_not_hear_of_each_other(
-    recognizer: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, answers: np.ndarray
+def test_content_of_other_tracks_does_not_matter(
+    recognizer: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, probs: np.ndarray
 ) -> None:
     mine = tracks == 9
     changed = np.where(mine[:, None, None], crops, 255 - crops)
     again = recognizer.predict_tracks(changed, tracks, times, np.ones(FACES, bool))
-    assert np.array_equal(again[mine], answers[mine])
-    assert (again[~mine] != answers[~mine]).any(axis=1).all()
+    assert np.array_equal(again[mine], probs[mine])
+    assert (again[~mine] != probs[~mine]).any(axis=1).all()
 
 
 @pytest.fixture(scope="module")
@@ -138,14 +140,7 @@ def flipping() -> Recognizer:
     return Recognizer(device="cpu", flip=True)
 
 
-def test_without_faces_there_is_nothing_to_mirror(flipping: Recognizer) -> None:
-    none = np.zeros(0)
-    crops = np.zeros((0, 48, 48), np.uint8)
-    answers = flipping.predict_tracks(crops, none.astype(np.int64), none, none.astype(bool))
-    assert answers.shape == (0, len(EMOTIONS))
-
-
-def test_flip_is_the_mean_of_what_the_crop_head_says_to_a_face_and_to_its_mirror_image(
+def test_flip_averages_the_logits_of_a_crop_and_its_mirror_image(
     crops: np.ndarray, times: np.ndarray
 ) -> None:
     every, alone = np.ones(FACES, bool), np.arange(FACES)
@@ -155,35 +150,35 @@ def test_flip_is_the_mean_of_what_the_crop_head_says_to_a_face_and_to_its_mirror
         one.reader.network.context_head.bias.data.zero_()
     flipped = flipping.predict_tracks(crops, alone, times, every)
     views = [recognizer.predict_tracks(seen, alone, times, every) for seen in (crops, crops[:, :, ::-1])]
-    # softmax of mean logits: the geometric mean of the probabilities, made of sum 1
+    # the softmax of mean logits is the normalized geometric mean of the probabilities
     mean = np.sqrt(views[0].astype(np.float64) * views[1])
     np.testing.assert_allclose(flipped, mean / mean.sum(axis=1, keepdims=True), atol=1e-5)
     assert np.abs(flipped - views[0]).max() > 1e-3
 
 
-def test_with_flip_a_face_and_its_mirror_image_are_answered_alike(
+def test_mirrored_crops_have_equal_predictions_with_flip(
     flipping: Recognizer, crops: np.ndarray, tracks: np.ndarray, times: np.ndarray
 ) -> None:
     every = np.ones(FACES, bool)
-    answers = flipping.predict_tracks(crops, tracks, times, every)
-    assert np.array_equal(flipping.predict_tracks(crops[:, :, ::-1], tracks, times, every), answers)
+    probs = flipping.predict_tracks(crops, tracks, times, every)
+    assert np.array_equal(flipping.predict_tracks(crops[:, :, ::-1], tracks, times, every), probs)
 
 
 @pytest.mark.parametrize(("flip", "temperature"), [(True, 1.0), (False, 1.7), (True, 1.7)])
-def test_flipped_and_tempered_answers_do_not_depend_on_company(
+def test_flip_and_temperature_keep_tracks_independent(
     crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, flip: bool, temperature: float
 ) -> None:
     recognizer = Recognizer(device="cpu", flip=flip)
     recognizer.card = dataclasses.replace(recognizer.card, temperature=temperature)
-    answers = recognizer.predict_tracks(crops, tracks, times, np.ones(FACES, bool))
+    probs = recognizer.predict_tracks(crops, tracks, times, np.ones(FACES, bool))
     for track in np.unique(tracks):
         mine = tracks == track
         alone = recognizer.predict_tracks(crops[mine], tracks[mine], times[mine], np.ones(mine.sum(), bool))
-        assert np.array_equal(alone, answers[mine])
+        assert np.array_equal(alone, probs[mine])
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_the_temperature_of_the_card_divides_the_logits(
+def test_temperature_of_the_card_divides_the_logits(
     tmp_path: Path,
     crops: np.ndarray,
     times: np.ndarray,
@@ -194,18 +189,18 @@ def test_the_temperature_of_the_card_divides_the_logits(
     card = json.loads(DEFAULT_CHECKPOINT.with_suffix(".json").read_text())
     card["temperature"] = temperature * card.get("temperature", 1.0)
     path.with_suffix(".json").write_text(json.dumps(card))
-    alone, wanted = np.arange(FACES), np.ones(FACES, bool)  # each a window of one
-    plain = Recognizer(device="cpu").predict_tracks(crops, alone, times, wanted)
-    tempered = Recognizer(path, device="cpu").predict_tracks(crops, alone, times, wanted)
+    alone, selected = np.arange(FACES), np.ones(FACES, bool)  # windows of one frame
+    plain = Recognizer(device="cpu").predict_tracks(crops, alone, times, selected)
+    tempered = Recognizer(path, device="cpu").predict_tracks(crops, alone, times, selected)
     expected = plain.astype(np.float64) ** (1 / temperature)
     np.testing.assert_allclose(tempered, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
     assert np.array_equal(tempered.argmax(axis=1), plain.argmax(axis=1))
 
 
-def test_in_single_precision_it_says_what_the_trained_model_says(
+def test_float32_inference_equals_the_trained_model(
     monkeypatch: pytest.MonkeyPatch, crops: np.ndarray
 ) -> None:
-    monkeypatch.setattr("fer_batch.model.recognize._bf16_pays", lambda device: False)
+    monkeypatch.setattr("fer_batch.model.recognize.choose_dtype", lambda device: torch.float32)
     recognizer = Recognizer(device="cpu", flip=False)
     model, card = recognizer.reader.network, recognizer.card
     images = (torch.from_numpy(crops)[:, None] / 255 - card.mean) / card.std
@@ -220,7 +215,7 @@ def test_in_single_precision_it_says_what_the_trained_model_says(
         torch.testing.assert_close(mine[:length], its[:length], atol=1e-4, rtol=1e-4)
 
 
-def test_where_the_time_went_is_known(
+def test_timer_has_the_time_of_both_stages(
     crops: np.ndarray, tracks: np.ndarray, times: np.ndarray, recognizer: Recognizer
 ) -> None:
     before = dict(recognizer.timer.cpu_s)
@@ -229,12 +224,12 @@ def test_where_the_time_went_is_known(
     assert all(seconds > before.get(stage, 0) for stage, seconds in recognizer.timer.cpu_s.items())
 
 
-def test_read_only_crops_are_fine(recognizer: Recognizer, crops: np.ndarray) -> None:
+def test_read_only_crops_are_accepted(recognizer: Recognizer, crops: np.ndarray) -> None:
     frozen = np.frombuffer(crops[:2].tobytes(), np.uint8).reshape(-1, 48, 48)
     assert torch.equal(recognizer.encode(frozen), recognizer.encode(crops[:2]))
 
 
-def test_the_packaged_model_reads_the_faces_of_public_test(
+def test_packaged_model_has_its_accuracy_on_public_test(
     shared: Path, tmp_path: Path, recognizer: Recognizer
 ) -> None:
     held_out = pq.read_table(
@@ -246,7 +241,5 @@ def test_the_packaged_model_reads_the_faces_of_public_test(
     stills, _ = load_dataset("fer2013", tmp_path / "public_test.parquet", for_training=False)
     count = len(stills)
     assert count == 3589
-    answers = recognizer.predict_tracks(
-        stills.frames, np.arange(count), np.zeros(count), np.ones(count, bool)
-    )
-    assert np.mean(answers.argmax(axis=1) == stills.labels) >= 0.64
+    probs = recognizer.predict_tracks(stills.frames, np.arange(count), np.zeros(count), np.ones(count, bool))
+    assert np.mean(probs.argmax(axis=1) == stills.labels) >= 0.64

@@ -1,4 +1,4 @@
-"""Windows: every moment has one, stands in its middle, and hears only of its neighbours in time."""
+"""Windows of the frames of a track, resampled to a fixed rate."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ LENGTHS = st.integers(0, 7).map(lambda half: 2 * half + 1)
 
 @st.composite
 def irregular_times(draw: st.DrawFn) -> np.ndarray:
-    """Rising seconds with steps from a millisecond to several seconds, as of phones and of lost faces."""
+    """Increasing seconds with steps from 1 ms to 9 s, as in phone videos and after lost faces."""
     first = draw(st.integers(0, 100_000))
     steps_ms = draw(
         st.lists(st.one_of(st.integers(1, 60), st.integers(60, 500), st.integers(500, 9000)), max_size=40)
@@ -23,20 +23,20 @@ def irregular_times(draw: st.DrawFn) -> np.ndarray:
     return np.cumsum([first, *steps_ms]) / 1000
 
 
-def window_of(moment: int, times: np.ndarray, rate_hz: float, length: int) -> tuple[list[int], int]:
-    """One window place by place, and where in it the moment stands."""
+def build_reference(frame: int, times: np.ndarray, rate_hz: float, length: int) -> tuple[list[int], int]:
+    """Build one window slot by slot; returns it and the position of its frame."""
     indices, centre = [], 0
     for step in range(-(length // 2), length // 2 + 1):
-        place = times[moment] + step / rate_hz
-        nearest = moment if step == 0 else int(np.argmin(np.abs(times - place)))
-        if abs(times[nearest] - place) <= 0.6 / rate_hz:
+        slot = times[frame] + step / rate_hz
+        nearest = frame if step == 0 else int(np.argmin(np.abs(times - slot)))
+        if abs(times[nearest] - slot) <= 0.6 / rate_hz:
             centre = len(indices) if step == 0 else centre
             indices.append(nearest)
     return indices, centre
 
 
 @pytest.mark.parametrize("length", [1, 9])
-def test_no_moments_have_no_windows(length: int) -> None:
+def test_no_frames_give_no_windows(length: int) -> None:
     indices, lengths, centres = build_windows(np.zeros(0), 5.0, length)
     assert indices.shape == (0, length)
     assert lengths.shape == centres.shape == (0,)
@@ -44,7 +44,7 @@ def test_no_moments_have_no_windows(length: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "rate_hz", "length", "moment", "indices", "centre"),
+    ("times", "rate_hz", "length", "frame", "indices", "centre"),
     [
         ([3.0], 5.0, 9, 0, [0], 0),
         (np.arange(20) / 5, 5.0, 9, 10, [6, 7, 8, 9, 10, 11, 12, 13, 14], 4),
@@ -69,28 +69,26 @@ def test_no_moments_have_no_windows(length: int) -> None:
     ],
 )
 def test_known_windows(
-    times: list[float], rate_hz: float, length: int, moment: int, indices: list[int], centre: int
+    times: list[float], rate_hz: float, length: int, frame: int, indices: list[int], centre: int
 ) -> None:
-    made, lengths, centres = build_windows(np.asarray(times), rate_hz, length)
-    assert made[moment].tolist() == indices + [-1] * (length - len(indices))
-    assert lengths[moment] == len(indices)
-    assert centres[moment] == centre
+    windows, lengths, centres = build_windows(np.asarray(times), rate_hz, length)
+    assert windows[frame].tolist() == indices + [-1] * (length - len(indices))
+    assert lengths[frame] == len(indices)
+    assert centres[frame] == centre
 
 
 @given(irregular_times(), RATES_HZ, LENGTHS)
-def test_every_moment_has_one_window_and_stands_once_at_its_centre(
-    times: np.ndarray, rate_hz: float, length: int
-) -> None:
+def test_every_frame_has_one_window_and_is_in_it_once(times: np.ndarray, rate_hz: float, length: int) -> None:
     indices, lengths, centres = build_windows(times, rate_hz, length)
-    moments = np.arange(len(times))
+    frames = np.arange(len(times))
     assert indices.shape == (len(times), length)
-    assert (indices[moments, centres] == moments).all()
-    assert ((indices == moments[:, None]).sum(axis=1) == 1).all()
+    assert (indices[frames, centres] == frames).all()
+    assert ((indices == frames[:, None]).sum(axis=1) == 1).all()
     assert ((lengths >= 1) & (lengths <= length) & (centres < lengths)).all()
 
 
 @given(irregular_times(), RATES_HZ, LENGTHS)
-def test_windows_are_left_aligned_and_rise(times: np.ndarray, rate_hz: float, length: int) -> None:
+def test_windows_are_left_aligned_and_increasing(times: np.ndarray, rate_hz: float, length: int) -> None:
     indices, lengths, _ = build_windows(times, rate_hz, length)
     for row, count in zip(indices, lengths, strict=True):
         assert (row[:count] >= 0).all()
@@ -99,7 +97,9 @@ def test_windows_are_left_aligned_and_rise(times: np.ndarray, rate_hz: float, le
 
 
 @given(irregular_times(), RATES_HZ, LENGTHS)
-def test_no_window_reaches_further_than_the_card_says(times: np.ndarray, rate_hz: float, length: int) -> None:
+def test_windows_stay_within_the_half_window_of_the_card(
+    times: np.ndarray, rate_hz: float, length: int
+) -> None:
     card = Card(classes=EMOTIONS, architecture={}, window_rate_hz=rate_hz, window_length=length)
     indices, _, _ = build_windows(times, rate_hz, length)
     distance = np.where(indices >= 0, np.abs(times[np.maximum(indices, 0)] - times[:, None]), 0)
@@ -107,31 +107,31 @@ def test_no_window_reaches_further_than_the_card_says(times: np.ndarray, rate_hz
 
 
 @given(irregular_times(), RATES_HZ, LENGTHS)
-def test_each_place_holds_the_moment_nearest_to_it(times: np.ndarray, rate_hz: float, length: int) -> None:
+def test_each_slot_has_the_nearest_frame(times: np.ndarray, rate_hz: float, length: int) -> None:
     indices, lengths, centres = build_windows(times, rate_hz, length)
-    for moment in range(len(times)):
-        expected, centre = window_of(moment, times, rate_hz, length)
-        assert indices[moment, : lengths[moment]].tolist() == expected
-        assert centres[moment] == centre
+    for frame in range(len(times)):
+        expected, centre = build_reference(frame, times, rate_hz, length)
+        assert indices[frame, : lengths[frame]].tolist() == expected
+        assert centres[frame] == centre
 
 
 @given(irregular_times(), RATES_HZ, LENGTHS, st.data())
-def test_windows_depend_only_on_what_is_near(
+def test_windows_depend_only_on_near_frames(
     times: np.ndarray, rate_hz: float, length: int, data: st.DataObject
 ) -> None:
-    moment = data.draw(st.integers(0, len(times) - 1))
+    frame = data.draw(st.integers(0, len(times) - 1))
     reach_s = (length // 2 + 1.2) / rate_hz
-    near = np.flatnonzero(np.abs(times - times[moment]) <= reach_s)
+    near = np.flatnonzero(np.abs(times - times[frame]) <= reach_s)
     whole, lengths, _ = build_windows(times, rate_hz, length)
     part, part_lengths, _ = build_windows(times[near], rate_hz, length)
-    here = moment - near[0]
-    assert lengths[moment] == part_lengths[here]
-    count = lengths[moment]
-    assert (whole[moment, :count] == part[here, :count] + near[0]).all()
+    here = frame - near[0]
+    assert lengths[frame] == part_lengths[here]
+    count = lengths[frame]
+    assert (whole[frame, :count] == part[here, :count] + near[0]).all()
 
 
 @given(st.integers(1, 60), st.integers(0, 5), st.sampled_from([5.0, 10.0, 15.0, 25.0, 30.0]))
-def test_on_a_regular_grid_no_moment_stands_twice(count: int, half: int, fps: float) -> None:
+def test_regular_grid_repeats_no_frame(count: int, half: int, fps: float) -> None:
     indices, lengths, _ = build_windows(np.arange(count) / fps, 5.0, 2 * half + 1)
-    for row, held in zip(indices, lengths, strict=True):
-        assert (np.diff(row[:held]) > 0).all()
+    for row, filled in zip(indices, lengths, strict=True):
+        assert (np.diff(row[:filled]) > 0).all()

@@ -1,10 +1,10 @@
-"""A checkpoint as one ONNX file, for programs without PyTorch: from grey crops to probabilities.
+"""Export a checkpoint as one ONNX file, from grey crops to probabilities, for programs without PyTorch.
 
-    crops (N, T, 48, 48) ─normalise─▶ encoder ─▶ embeddings ─▶ reader ─▶ probabilities (N, T, C)
+    crops (N, T, 48, 48) ─normalize─▶ encoder ─▶ embeddings ─▶ reader ─▶ probabilities (N, T, C)
     lengths (N,) ────────────────────────────────────────────────┘
 
-The encoder and the reader are exported apart and joined, so that `model.onnx.network` can cut there again and
-encode each crop of a track once.
+The encoder and the reader are exported separately and joined. So `model.onnx.network` can separate them again
+and encode each crop of a track once.
 """
 
 import dataclasses
@@ -33,75 +33,75 @@ from onnxscript import opset18
 from torch import nn
 
 from fer_batch.errors import CheckpointError
+from fer_batch.model.inference import WindowReader
 from fer_batch.model.network import CROP_SIZE, Network
 from fer_batch.model.onnx.network import (
-    CARD,
-    DIGEST,
+    CARD_KEY,
+    DIGEST_KEY,
     EMBEDDINGS,
     ENCODER,
     LENGTHS,
     LOG_PROBABILITIES,
-    NORMALISED,
+    NORMALIZED,
     READER,
     WINDOWS,
-    digest,
+    compute_digest,
 )
-from fer_batch.model.recognize import WindowReader
 from fer_batch.model.weights import Card
 
 OPSET, IR_VERSION = 18, 8
-"""Of the exported graphs. Older runtimes read this version of the format, newer ones all."""
+"""Versions of the exported graphs. Even older runtimes read this version of the format."""
 TOLERANCE = 1e-4
-"""How far a probability may be from what PyTorch says."""
-COMPARED = 128
-"""Crops in the windows that are compared, at least; and a window of each length."""
+"""Largest difference of a probability from PyTorch's."""
+MIN_COMPARED_CROPS = 128
+"""Least crops in the compared windows, which have at least one window of each length."""
 CALIBRATION_CROPS = 512
-"""Crops by which the ranges of an int8 encoder are set: of the packaged one, twice as many were no better."""
-BATCH = 32
+"""Crops that set the ranges of an int8 encoder. Twice as many were no better for the packaged one."""
+CALIBRATION_BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedNetwork:
-    """A network as two graphs, each a model of its own, and what it says of itself."""
+    """A network as two graphs, each a separate model, and its card."""
 
     encoder: onnx.ModelProto
     """`normalised` `(M, 1, 48, 48)` to `embeddings` `(M, D)`, float32."""
     reader: onnx.ModelProto
     """`windows` `(N, T, D)` float32 and `lengths` `(N,)` int64 to `log_probabilities` `(N, T, C)`."""
     card: Card
-    arithmetic: str = "float32"
+    precision: str = "float32"
 
 
 def export_network(network: Network, card: Card) -> ExportedNetwork:
-    """A network, as it is loaded from its checkpoint, as ONNX graphs in single precision."""
+    """Export a network, as loaded from its checkpoint, in single precision."""
     steps = card.window_length
     crops = torch.zeros(4, 1, CROP_SIZE, CROP_SIZE)
     windows = torch.zeros(4, steps, network.width)
     lengths = torch.arange(4) % steps + 1
     reader = WindowReader(network, card.temperature).eval()
     return ExportedNetwork(
-        encoder=_graph(network.encoder, {"normalised": crops}, "embeddings"),
-        reader=_graph(reader, {"windows": windows, "lengths": lengths}, "log_probabilities"),
+        encoder=_export_module(network.encoder, {"normalised": crops}, "embeddings"),
+        reader=_export_module(reader, {"windows": windows, "lengths": lengths}, "log_probabilities"),
         card=card,
     )
 
 
 def quantize_encoder(exported: ExportedNetwork, crops: np.ndarray) -> ExportedNetwork:
-    """The same with an encoder in int8: convolutions and matrix products, with a scale for each channel of
-    their weights, and for each map a range from `(n, 48, 48) uint8` grey crops like those to come (see
-    CALIBRATION_CROPS).
+    """Quantize the encoder's convolutions and matrix products to int8.
 
-    The reader stays as it is: it is a small part of the arithmetic, and its LSTMs have no such operator.
+    Weights have one scale per channel. The range of each map comes from `crops`, typical `(n, 48, 48) uint8`
+    grey crops, see `CALIBRATION_CROPS`. The reader keeps its precision: it is a small part of the arithmetic,
+    and int8 has no LSTM operator.
     """
     model = onnx.ModelProto()
     model.CopyFrom(exported.encoder)
-    helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})  # batch norms are fused
+    helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})  # batch norms are merged
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "encoder.onnx"
         quantize_static(
             model,
             target,
-            _Calibration(normalize_crops(crops, exported.card)),
+            _CalibrationCrops(normalize_crops(crops, exported.card)),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -109,19 +109,20 @@ def quantize_encoder(exported: ExportedNetwork, crops: np.ndarray) -> ExportedNe
             calibrate_method=CalibrationMethod.MinMax,
         )
         encoder = onnx.load_model(target)
-    return dataclasses.replace(exported, encoder=encoder, arithmetic="int8, the LSTMs float32")
+    return dataclasses.replace(exported, encoder=encoder, precision="int8, the LSTMs float32")
 
 
 def join_graphs(exported: ExportedNetwork) -> bytes:
-    """One self-contained file: `crops` `(N, T, 48, 48) float32`, grey values 0 to 255, and `lengths` `(N,)
-    int64`, how many of each window's T steps are there, to `probabilities` `(N, T, C) float32`.
+    """Join both graphs to the content of one self-contained file.
 
-    T is the card's window_length. Of a window (see `model.window`) the answer to take is that at the place of
-    the moment it was made for; those beyond its length are meaningless.
+    Its inputs are `crops` `(N, T, 48, 48) float32`, grey values 0 to 255, and `lengths` `(N,) int64`, the
+    number of valid steps of each window. Its output is `probabilities` `(N, T, C) float32`. T is the card's
+    window_length. The prediction of a window (see `model.window`) is at the position of its own frame; rows
+    beyond its length are meaningless.
     """
     card = exported.card
     steps, classes = card.window_length, len(card.classes)
-    encoder, reader = _named(exported.encoder, ENCODER), _named(exported.reader, READER)
+    encoder, reader = _prefix_names(exported.encoder, ENCODER), _prefix_names(exported.reader, READER)
     width = reader.input[0].type.tensor_type.shape.dim[2].dim_value
     constants: dict[str, np.ndarray] = {
         "each": np.array([-1, 1, CROP_SIZE, CROP_SIZE], np.int64),
@@ -134,7 +135,7 @@ def join_graphs(exported: ExportedNetwork) -> bytes:
         helper.make_node("Reshape", ["crops", "each"], ["grey"]),
         helper.make_node("Div", ["grey", "white"], ["shares"]),
         helper.make_node("Sub", ["shares", "mean"], ["centred"]),
-        helper.make_node("Div", ["centred", "std"], [NORMALISED]),
+        helper.make_node("Div", ["centred", "std"], [NORMALIZED]),
         *encoder.node,
         helper.make_node("Reshape", [EMBEDDINGS, "windowed"], [WINDOWS]),
         helper.make_node("Identity", ["lengths"], [LENGTHS]),
@@ -159,124 +160,127 @@ def join_graphs(exported: ExportedNetwork) -> bytes:
         graph,
         producer_name="fer_batch",
         opset_imports=[helper.make_opsetid("", OPSET)],
-        doc_string=_description(exported),
+        doc_string=_describe(exported),
     )
     model.ir_version = IR_VERSION
-    notes = {CARD: json.dumps(dataclasses.asdict(card), ensure_ascii=False), DIGEST: digest(model)}
-    helper.set_model_props(model, notes)
+    metadata = {
+        CARD_KEY: json.dumps(dataclasses.asdict(card), ensure_ascii=False),
+        DIGEST_KEY: compute_digest(model),
+    }
+    helper.set_model_props(model, metadata)
     return model.SerializeToString(deterministic=True)
 
 
+def check_against_torch(model: bytes, network: Network, card: Card, crops: np.ndarray) -> float:
+    """Return `measure_difference` on random crops and on real `crops`.
+
+    Raises CheckpointError if it is above `TOLERANCE`.
+    """
+    random = np.random.default_rng(0).integers(0, 256, (MIN_COMPARED_CROPS, CROP_SIZE, CROP_SIZE), np.uint8)
+    difference = max(measure_difference(model, network, card, some) for some in (random, crops))
+    if not difference <= TOLERANCE:  # also for NaN
+        raise CheckpointError(
+            f"The probabilities of onnxruntime differ from PyTorch's by up to {difference:.2g}; allowed is "
+            f"{TOLERANCE:g}. This checkpoint cannot be exported with these versions of torch and onnxruntime"
+        )
+    return difference
+
+
 def measure_difference(model: bytes, network: Network, card: Card, crops: np.ndarray) -> float:
-    """How far any probability of an exported file, as onnxruntime runs it, is from PyTorch's in single
-    precision, over windows of every length made of `(n, 48, 48) uint8` grey crops.
+    """Return the largest difference of a probability between onnxruntime and PyTorch in single precision.
+
+    The windows have every length and consist of `(n, 48, 48) uint8` grey crops.
     """
     steps = card.window_length
-    count = max(steps, math.ceil(COMPARED / steps))
+    count = max(steps, math.ceil(MIN_COMPARED_CROPS / steps))
     index = (np.arange(count)[:, None] * steps + np.arange(steps)) % len(crops)  # (count, T)
     lengths = np.arange(count) % steps + 1
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    given = crops[index].astype(np.float32)
-    answers = [
-        session.run(["probabilities"], {"crops": given[part], "lengths": lengths[part]})[0]
-        for part in (slice(0, 1), slice(1, None))  # any number of windows is allowed
+    windows = crops[index].astype(np.float32)
+    probs = [
+        session.run(["probabilities"], {"crops": windows[part], "lengths": lengths[part]})[0]
+        for part in (slice(0, 1), slice(1, None))  # two batch sizes
     ]
     with torch.inference_mode():
-        used, place = np.unique(index, return_inverse=True)
+        used, position = np.unique(index, return_inverse=True)
         embeddings = network.encode(torch.from_numpy(normalize_crops(crops[used], card)))
-        windows = embeddings[torch.from_numpy(place.reshape(index.shape))]  # (count, T, D)
+        embedded = embeddings[torch.from_numpy(position.reshape(index.shape))]  # (count, T, D)
         length = torch.from_numpy(lengths)
-        logits = network.classify(windows, length) / card.temperature
+        logits = network.classify(embedded, length) / card.temperature
         expected = network.smooth_log_probs(logits, length).exp().numpy()
-    there = np.arange(steps) < lengths[:, None]
-    return float(np.abs(np.concatenate(answers) - expected)[there].max())
-
-
-def check_against_torch(model: bytes, network: Network, card: Card, crops: np.ndarray) -> float:
-    """`measure_difference` on random crops and on `crops`, real ones; raises CheckpointError where it is
-    above TOLERANCE.
-    """
-    random = np.random.default_rng(0).integers(0, 256, (COMPARED, CROP_SIZE, CROP_SIZE), np.uint8)
-    found = max(measure_difference(model, network, card, some) for some in (random, crops))
-    if not found <= TOLERANCE:
-        raise CheckpointError(
-            f"onnxruntime's probabilities differ from PyTorch's by up to {found:.2g}, and allowed is "
-            f"{TOLERANCE:g}: this checkpoint can't be exported with these versions of torch and onnxruntime"
-        )
-    return found
+    valid = np.arange(steps) < lengths[:, None]
+    return float(np.abs(np.concatenate(probs) - expected)[valid].max())
 
 
 def normalize_crops(crops: np.ndarray, card: Card) -> np.ndarray:
-    """`(n, 48, 48) uint8` grey crops to `(n, 1, 48, 48) float32`, as an encoder reads them."""
+    """Convert grey crops `(n, 48, 48) uint8` to an encoder's input `(n, 1, 48, 48) float32`."""
     return ((crops.astype(np.float32) / 255 - np.float32(card.mean)) / np.float32(card.std))[:, None]
 
 
-class _Calibration(CalibrationDataReader):
+class _CalibrationCrops(CalibrationDataReader):
     def __init__(self, crops: np.ndarray) -> None:
-        self.batches = iter(np.array_split(crops, math.ceil(len(crops) / BATCH)))
+        self.batches = iter(np.array_split(crops, math.ceil(len(crops) / CALIBRATION_BATCH)))
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self.batches, None)
         return None if batch is None else {"normalised": batch}
 
 
-def _graph(module: nn.Module, given: dict[str, torch.Tensor], made: str) -> onnx.ModelProto:
-    """A module as a graph, for any number of examples."""
-    some = torch.export.Dim("N", min=1)
-    ours: dict[Callable[..., Any], Callable[..., Any]] = {
-        torch.ops.aten.sum.dim_IntList: _sum,
-        torch.ops.aten.mean.dim: _mean,
+def _export_module(module: nn.Module, inputs: dict[str, torch.Tensor], output: str) -> onnx.ModelProto:
+    """Export a module for any number of examples."""
+    any_number = torch.export.Dim("N", min=1)
+    translations: dict[Callable[..., Any], Callable[..., Any]] = {
+        torch.ops.aten.sum.dim_IntList: _translate_sum,
+        torch.ops.aten.mean.dim: _translate_mean,
     }
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch's exporter, about itself
+        warnings.simplefilter("ignore")  # torch's exporter warns about itself
         program = torch.onnx.export(
             module,
-            tuple(given.values()),
+            tuple(inputs.values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=list(given),
-            output_names=[made],
-            dynamic_shapes=tuple({0: some} for _ in given),
-            custom_translation_table=ours,
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=tuple({0: any_number} for _ in inputs),
+            custom_translation_table=translations,
             verbose=False,
         )
     assert program is not None
     return program.model_proto
 
 
-def _sum(values: Any, dim: Sequence[int], keepdim: bool = False, dtype: int | None = None) -> Any:
-    """A sum over the last dimension as one of its parts.
+def _translate_sum(values: Any, dim: Sequence[int], keepdim: bool = False, dtype: int | None = None) -> Any:
+    """Translate a sum over the last dimension to a sum of slices.
 
-    onnxruntime's own sum of a row adds in an order that depends on how the row lies in memory: a window's
-    answer would depend on where in its batch it stands.
+    onnxruntime's ReduceSum adds in an order that depends on the memory layout, so the prediction of a window
+    would depend on its position in the batch.
     """
     (axis,) = (d % len(values.shape) for d in dim)
     if axis != len(values.shape) - 1:
-        return opset18.ReduceSum(values, _ints(axis), keepdims=int(keepdim))
+        return opset18.ReduceSum(values, _int_constant(axis), keepdims=int(keepdim))
     count = values.shape[axis]
-    parts = opset18.Split(values, axis=axis, num_outputs=count) if count > 1 else [values]
-    total = opset18.Sum(*parts)
-    return total if keepdim else opset18.Squeeze(total, _ints(axis))
+    slices = opset18.Split(values, axis=axis, num_outputs=count) if count > 1 else [values]
+    total = opset18.Sum(*slices)
+    return total if keepdim else opset18.Squeeze(total, _int_constant(axis))
 
 
-def _mean(values: Any, dim: Sequence[int], keepdim: bool = False, dtype: int | None = None) -> Any:
-    """The mean of each map, for the same reason by a pool."""
+def _translate_mean(values: Any, dim: Sequence[int], keepdim: bool = False, dtype: int | None = None) -> Any:
+    """Translate the mean of each map to a pool, for the same reason."""
     assert sorted(d % 4 for d in dim) == [2, 3], f"mean over {dim}"
     mean = opset18.GlobalAveragePool(values)
-    return mean if keepdim else opset18.Squeeze(mean, _ints(2, 3))
+    return mean if keepdim else opset18.Squeeze(mean, _int_constant(2, 3))
 
 
-def _ints(*values: int) -> Any:
+def _int_constant(*values: int) -> Any:
     return opset18.Constant(value_ints=list(values))
 
 
-def _named(model: onnx.ModelProto, prefix: str) -> onnx.GraphProto:
-    """A model's graph with names that are in no other, and without what the exporter notes on its nodes, the
-    paths of this machine's files among it.
-    """
+def _prefix_names(model: onnx.ModelProto, prefix: str) -> onnx.GraphProto:
+    """Return a model's graph with unique names and without the exporter's notes, which include file paths."""
     graph = onnx.compose.add_prefix_graph(model.graph, prefix)
-    for number, node in enumerate(graph.node):
-        node.name = f"{prefix}{node.op_type}_{number}"
+    for index, node in enumerate(graph.node):
+        node.name = f"{prefix}{node.op_type}_{index}"
         node.ClearField("doc_string")
         node.ClearField("metadata_props")
     for value in graph.initializer:
@@ -285,12 +289,12 @@ def _named(model: onnx.ModelProto, prefix: str) -> onnx.GraphProto:
     return graph
 
 
-def _description(exported: ExportedNetwork) -> str:
+def _describe(exported: ExportedNetwork) -> str:
     card = exported.card
     return (
-        f"{card.model_id}, {exported.arithmetic}. Grey face crops (squares of {card.crop_scale:g} of a face "
-        "box's height, 48x48, values 0 to 255) to the probability of each expression: "
-        f"{', '.join(card.classes)}. A window is of up to {card.window_length} moments of a face, "
-        f"{card.window_rate_hz:g} a second, around one moment, of which the first `lengths` are there; take "
-        f"the answer at that moment's own place.\n{card.uses}\nLicence: {card.licence}"
+        f"{card.model_id}, {exported.precision}. Input: grey face crops of 48x48 pixels, values 0 to 255, "
+        f"cut as squares of {card.crop_scale:g} times the height of the face box. Output: the probabilities "
+        f"of {', '.join(card.classes)}. A window has up to {card.window_length} frames of one face, "
+        f"{card.window_rate_hz:g} per second, around one frame; the first `lengths` frames are valid. Use "
+        f"the prediction at the position of that frame.\n{card.uses}\nLicence: {card.licence}"
     )

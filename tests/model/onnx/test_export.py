@@ -1,4 +1,4 @@
-"""Exported files: they say what PyTorch says, to anybody, and what does not is never written."""
+"""Export to ONNX: equality with PyTorch, metadata and int8."""
 
 import copy
 
@@ -17,8 +17,8 @@ from fer_batch.model.onnx.export import (
     measure_difference,
     quantize_encoder,
 )
-from fer_batch.model.onnx.network import CARD
-from tests.onnx_models import CLASSES, MODELS, exported, file_of, network_of
+from fer_batch.model.onnx.network import CARD_KEY
+from tests.onnx_models import CLASSES, MODELS, export_file, export_kind, make_network
 
 SLOW = [kind for kind in MODELS if kind not in ("cnn-bilstm", "cnn4")]
 
@@ -27,7 +27,7 @@ def random_crops(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 48, 48), np.uint8)
 
 
-def answers_of(model: bytes, crops: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def run_onnx(model: bytes, crops: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     return session.run(None, {"crops": crops.astype(np.float32), "lengths": lengths})[0]
 
@@ -35,10 +35,10 @@ def answers_of(model: bytes, crops: np.ndarray, lengths: np.ndarray) -> np.ndarr
 @pytest.mark.parametrize(
     "kind", ["cnn4", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("cnn-bilstm", *SLOW))]
 )
-def test_any_runtime_gets_the_answers_of_pytorch(kind: str) -> None:
-    network, card = network_of(kind)
-    assert check_against_torch(file_of(kind), network, card, random_crops(50, 1)) <= TOLERANCE / 10
-    model = onnx.load_model_from_string(file_of(kind))
+def test_any_runtime_gets_the_run_onnx_pytorch(kind: str) -> None:
+    network, card = make_network(kind)
+    assert check_against_torch(export_file(kind), network, card, random_crops(50, 1)) <= TOLERANCE / 10
+    model = onnx.load_model_from_string(export_file(kind))
     onnx.checker.check_model(model, full_check=True)
     assert {node.domain for node in model.graph.node} == {""}
     shapes = {
@@ -51,63 +51,63 @@ def test_any_runtime_gets_the_answers_of_pytorch(kind: str) -> None:
     }  # fmt: skip
 
 
-def test_a_file_says_what_it_is_for_and_nothing_of_the_machine_that_made_it() -> None:
-    model = onnx.load_model_from_string(file_of("cnn-bilstm"))
+def test_file_describes_its_use_and_contains_no_paths() -> None:
+    model = onnx.load_model_from_string(export_file("cnn-bilstm"))
     assert "work" in model.doc_string and "calm, cross, glad" in model.doc_string
-    assert CARD in {entry.key for entry in model.metadata_props}
-    assert b".py" not in file_of("cnn-bilstm")
+    assert CARD_KEY in {entry.key for entry in model.metadata_props}
+    assert b".py" not in export_file("cnn-bilstm")
 
 
 @pytest.mark.slow
-def test_the_same_network_becomes_the_same_file() -> None:
-    assert join_graphs(export_network(*network_of("cnn4"))) == file_of("cnn4")
+def test_export_is_reproducible() -> None:
+    assert join_graphs(export_network(*make_network("cnn4"))) == export_file("cnn4")
 
 
-def test_what_stands_beyond_a_window_changes_nothing_in_it() -> None:
+def test_padding_of_a_window_does_not_matter() -> None:
     crops, lengths = random_crops(12).reshape(4, 3, 48, 48), np.array([1, 2, 2, 3])
     changed = crops.copy()
     changed[np.arange(3) >= lengths[:, None]] = 0
-    answers = answers_of(file_of("cnn-bilstm"), crops, lengths)
+    probs = run_onnx(export_file("cnn-bilstm"), crops, lengths)
     there = np.arange(3) < lengths[:, None]
-    np.testing.assert_allclose(answers[there].sum(axis=1), 1, atol=1e-5)
-    again = answers_of(file_of("cnn-bilstm"), changed, lengths)
-    assert np.array_equal(again[there], answers[there])
-    assert not np.array_equal(answers_of(file_of("cnn-bilstm"), crops, lengths * 0 + 3), answers)
+    np.testing.assert_allclose(probs[there].sum(axis=1), 1, atol=1e-5)
+    again = run_onnx(export_file("cnn-bilstm"), changed, lengths)
+    assert np.array_equal(again[there], probs[there])
+    assert not np.array_equal(run_onnx(export_file("cnn-bilstm"), crops, lengths * 0 + 3), probs)
 
 
-def test_neighbours_are_heard() -> None:
+def test_neighbours_matter() -> None:
     crops, lengths = random_crops(3)[None], np.array([3])
     changed = crops.copy()
     changed[0, 2] = 255 - changed[0, 2]
-    one, other = (answers_of(file_of("cnn-bilstm"), given, lengths)[0, 0] for given in (crops, changed))
+    one, other = (run_onnx(export_file("cnn-bilstm"), given, lengths)[0, 0] for given in (crops, changed))
     assert np.abs(one - other).max() > 1e-4
 
 
 @pytest.mark.parametrize("part", ["encoder", "lstm2", "context_head", "stay"])
-def test_a_file_that_answers_otherwise_is_refused(part: str) -> None:
-    network, card = copy.deepcopy(network_of("cnn-bilstm")[0]), network_of("cnn-bilstm")[1]
+def test_different_probabilities_raise_checkpoint_error(part: str) -> None:
+    network, card = copy.deepcopy(make_network("cnn-bilstm")[0]), make_network("cnn-bilstm")[1]
     weights = next(values for name, values in network.named_parameters() if name.startswith(part))
     weights.data.view(-1)[0] += 1
     with pytest.raises(CheckpointError, match="differ from PyTorch's by up to"):
-        check_against_torch(file_of("cnn-bilstm"), network, card, random_crops(20, 1))
+        check_against_torch(export_file("cnn-bilstm"), network, card, random_crops(20, 1))
 
 
-def test_answers_that_are_no_numbers_are_refused() -> None:
-    network, card = copy.deepcopy(network_of("cnn4")[0]), network_of("cnn4")[1]
+def test_nan_raises_checkpoint_error() -> None:
+    network, card = copy.deepcopy(make_network("cnn4")[0]), make_network("cnn4")[1]
     with torch.no_grad():
         network.crop_head.bias[0] = torch.nan
     with pytest.raises(CheckpointError, match="nan"):
-        check_against_torch(file_of("cnn4"), network, card, random_crops(20, 1))
+        check_against_torch(export_file("cnn4"), network, card, random_crops(20, 1))
 
 
 @pytest.mark.parametrize("kind", ["cnn-bilstm", "cnn4"])
-def test_int8_says_about_the_same(kind: str) -> None:
-    network, card = network_of(kind)
-    small = quantize_encoder(exported(kind), random_crops(40, 2))
+def test_int8_is_close_to_pytorch(kind: str) -> None:
+    network, card = make_network(kind)
+    small = quantize_encoder(export_kind(kind), random_crops(40, 2))
     model = join_graphs(small)
     loaded = onnx.load_model_from_string(model)
     assert {node.domain for node in loaded.graph.node} == {""}
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in loaded.graph.node}
     assert onnx.TensorProto.INT8 in {value.data_type for value in loaded.graph.initializer}
-    assert small.reader == exported(kind).reader
+    assert small.reader == export_kind(kind).reader
     assert 1e-6 < measure_difference(model, network, card, random_crops(40, 3)) < 0.2

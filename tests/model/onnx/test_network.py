@@ -1,4 +1,4 @@
-"""Exported networks in use: they answer as the checkpoint does, and any other file is refused in a line."""
+"""Exported networks: equality with their checkpoint, and errors of unusable files."""
 
 import dataclasses
 import functools
@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from fer_batch.errors import CheckpointError
 from fer_batch.model.onnx.export import join_graphs, quantize_encoder
-from fer_batch.model.onnx.network import CARD, DIGEST, digest, open_onnx, read_onnx
-from fer_batch.model.recognize import BATCH, Recognizer, check_checkpoint
+from fer_batch.model.onnx.network import CARD_KEY, DIGEST_KEY, compute_digest, open_onnx, read_onnx
+from fer_batch.model.recognize import BATCH_SIZE, Recognizer, check_checkpoint
 from fer_batch.model.weights import load_checkpoint, read_card
-from tests.onnx_models import CLASSES, MODELS, exported, file_of, network_of, write_checkpoint
+from tests.onnx_models import CLASSES, MODELS, export_file, export_kind, make_network, write_checkpoint
 
 FACES = 80
-"""More than fill a batch."""
+"""More than a batch."""
 KINDS = ("cnn-bilstm", "int8", "cnn4")
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in MODELS if kind not in KINDS]
 
@@ -36,7 +37,7 @@ def tracks() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def times() -> np.ndarray:
-    """Seconds, some with gaps, some closer than a place of a window."""
+    """Seconds; some have gaps, some are closer than the slots of a window."""
     return np.cumsum(np.random.default_rng(2).choice([0.04, 0.2, 0.4, 3.0], FACES, p=[0.4, 0.4, 0.1, 0.1]))
 
 
@@ -49,25 +50,25 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         path = folder / f"{kind}.onnx"
         if kind == "int8":
             some = np.random.default_rng(3).integers(0, 256, (40, 48, 48))
-            path.write_bytes(join_graphs(quantize_encoder(exported("cnn-bilstm"), some)))
+            path.write_bytes(join_graphs(quantize_encoder(export_kind("cnn-bilstm"), some)))
         else:
-            path.write_bytes(file_of(kind))
+            path.write_bytes(export_file(kind))
         return path
 
     return write
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_faces_have_no_answers(kind: str, files: Callable[[str], Path], crops: np.ndarray) -> None:
+def test_no_faces_give_no_predictions(kind: str, files: Callable[[str], Path], crops: np.ndarray) -> None:
     none = np.zeros(0)
     recognizer = Recognizer(files(kind), "cpu")
-    answers = recognizer.predict_tracks(crops[:0], none.astype(np.int64), none, none.astype(bool))
-    assert answers.shape == (0, len(CLASSES))
+    probs = recognizer.predict_tracks(crops[:0], none.astype(np.int64), none, none.astype(bool))
+    assert probs.shape == (0, len(CLASSES))
     assert recognizer.encode(crops[:0]).shape == (0, recognizer.encoder.width)
 
 
 @pytest.mark.parametrize(("kind", "flip"), [("cnn-bilstm", True), ("cnn-bilstm", False), ("cnn4", True)])
-def test_it_answers_as_the_checkpoint_does(
+def test_predictions_equal_those_of_the_checkpoint(
     kind: str,
     flip: bool,
     files: Callable[[str], Path],
@@ -77,7 +78,7 @@ def test_it_answers_as_the_checkpoint_does(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fer_batch.model.recognize._bf16_pays", lambda device: False)
+    monkeypatch.setattr("fer_batch.model.recognize.choose_dtype", lambda device: torch.float32)
     write_checkpoint(tmp_path / "model.safetensors", kind)
     wanted = np.random.default_rng(4).random(FACES) < 0.8
     ours, theirs = (
@@ -91,7 +92,7 @@ def test_it_answers_as_the_checkpoint_does(
 
 @pytest.mark.parametrize("kind", [*KINDS, *SLOW])
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_track_is_answered_alike_in_any_company(
+def test_predictions_do_not_depend_on_the_batch(
     kind: str,
     flip: bool,
     files: Callable[[str], Path],
@@ -99,36 +100,38 @@ def test_a_track_is_answered_alike_in_any_company(
     tracks: np.ndarray,
     times: np.ndarray,
 ) -> None:
-    assert BATCH["cpu"] < FACES
+    assert BATCH_SIZE["cpu"] < FACES
     recognizer = Recognizer(files(kind), "cpu", flip)
     every = np.ones(FACES, bool)
-    answers = recognizer.predict_tracks(crops, tracks, times, every)
+    probs = recognizer.predict_tracks(crops, tracks, times, every)
     unequal = []
     for track in np.unique(tracks):
         mine = tracks == track
         alone = recognizer.predict_tracks(crops[mine], tracks[mine], times[mine], every[mine])
-        if not np.array_equal(alone, answers[mine]):
+        if not np.array_equal(alone, probs[mine]):
             unequal.append(int(track))
     assert not unequal
     order = np.random.default_rng(5).permutation(FACES)
     again = recognizer.predict_tracks(crops[order], tracks[order], times[order], every)
-    assert np.array_equal(again, answers[order])
+    assert np.array_equal(again, probs[order])
     for face in range(0, FACES, 9):
         one = recognizer.predict_tracks(crops, tracks, times, np.arange(FACES) == face)[face]
-        assert np.array_equal(one, answers[face])
+        assert np.array_equal(one, probs[face])
 
 
-def test_it_is_another_model_with_the_same_card(files: Callable[[str], Path]) -> None:
-    card = network_of("cnn-bilstm")[1]
+def test_exported_files_have_the_card_and_their_own_model_id(files: Callable[[str], Path]) -> None:
+    card = make_network("cnn-bilstm")[1]
     cards = [Recognizer(files(kind), "cpu").card for kind in KINDS[:2]]
     assert [check_checkpoint(files(kind)) for kind in KINDS[:2]] == cards
     assert [dataclasses.replace(one, sha256="") for one in cards] == [card] * 2
-    assert cards[0].sha256 == hashlib.sha256(file_of("cnn-bilstm")).hexdigest()
+    assert cards[0].sha256 == hashlib.sha256(export_file("cnn-bilstm")).hexdigest()
     assert len({one.model_id for one in [*cards, card]}) == 3
 
 
 @pytest.mark.parametrize("load", [load_checkpoint, read_card])
-def test_it_is_no_start_for_training(load: Callable[[Path], object], files: Callable[[str], Path]) -> None:
+def test_exported_network_is_not_a_checkpoint(
+    load: Callable[[Path], object], files: Callable[[str], Path]
+) -> None:
     with pytest.raises(
         CheckpointError, match=r"cnn-bilstm.onnx is an exported network.*a \.safetensors file"
     ):
@@ -174,78 +177,78 @@ def with_other_weights(model: onnx.ModelProto) -> None:
 
 def with_an_unknown_operator(model: onnx.ModelProto) -> None:
     model.graph.node[6].op_type = "Nonsense"
-    note(model, DIGEST, digest(model))
+    set_metadata(model, DIGEST_KEY, compute_digest(model))
 
 
 def without_an_encoder(model: onnx.ModelProto) -> None:
     for node in list(model.graph.node):
         if node.name.startswith("encoder/"):
             model.graph.node.remove(node)
-    note(model, DIGEST, digest(model))
+    set_metadata(model, DIGEST_KEY, compute_digest(model))
 
 
 def with_more_classes(model: onnx.ModelProto) -> None:
-    card = json.loads(next(entry.value for entry in model.metadata_props if entry.key == CARD))
-    note(model, CARD, json.dumps(card | {"classes": ["a", "b", "c", "d"]}))
+    card = json.loads(next(entry.value for entry in model.metadata_props if entry.key == CARD_KEY))
+    set_metadata(model, CARD_KEY, json.dumps(card | {"classes": ["a", "b", "c", "d"]}))
 
 
 def with_half_a_card(model: onnx.ModelProto) -> None:
-    note(model, CARD, '{"classes": ["a", "b"]')
+    set_metadata(model, CARD_KEY, '{"classes": ["a", "b"]')
 
 
 def with_a_card_of_another_version(model: onnx.ModelProto) -> None:
-    note(model, CARD, '{"classes": ["a", "b"], "architecture": {}, "colour": "red"}')
+    set_metadata(model, CARD_KEY, '{"classes": ["a", "b"], "architecture": {}, "colour": "red"}')
 
 
-def note(model: onnx.ModelProto, key: str, value: str) -> None:
+def set_metadata(model: onnx.ModelProto, key: str, value: str) -> None:
     next(entry for entry in model.metadata_props if entry.key == key).value = value
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (without_card, "has no card"),
-        (with_weights_elsewhere, "names other files"),
-        (with_a_constant_elsewhere, "names other files"),
+        (with_weights_elsewhere, "refers to other files"),
+        (with_a_constant_elsewhere, "refers to other files"),
         (with_operators_of_others, "com.microsoft"),
         (with_functions, "functions"),
-        (with_other_weights, "damaged, or was changed"),
-        (with_an_unknown_operator, "can't be run"),
-        (without_an_encoder, "can't be run"),
-        (with_more_classes, "not (1, 3, 4) as its card says"),
-        (with_half_a_card, "has a card that this version can't read"),
-        (with_a_card_of_another_version, "has a card that this version can't read"),
+        (with_other_weights, "was damaged or changed"),
+        (with_an_unknown_operator, "onnxruntime cannot run"),
+        (without_an_encoder, "onnxruntime cannot run"),
+        (with_more_classes, "its card says (1, 3, 4)"),
+        (with_half_a_card, "Cannot read the card"),
+        (with_a_card_of_another_version, "Cannot read the card"),
     ],
 )
-def test_a_file_that_is_not_as_it_was_exported_is_refused(change: Change, said: str, tmp_path: Path) -> None:
-    model = onnx.load_model_from_string(file_of("cnn-bilstm"))
+def test_changed_file_raises_checkpoint_error(change: Change, message: str, tmp_path: Path) -> None:
+    model = onnx.load_model_from_string(export_file("cnn-bilstm"))
     change(model)
     path = tmp_path / "model.onnx"
     path.write_bytes(model.SerializeToString())
     with pytest.raises(CheckpointError) as raised:
         open_onnx(path)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "has no card"),
-        (b"PK\x03\x04 something else altogether", "no ONNX file, or a damaged one"),
-        (lambda: file_of("cnn-bilstm")[:-100], "model.onnx"),
-        (lambda: file_of("cnn-bilstm")[:5000], "no ONNX file, or a damaged one"),
-        (None, "can't be read: No such file"),
+        (b"PK\x03\x04 something else altogether", "is not an ONNX file, or is damaged"),
+        (lambda: export_file("cnn-bilstm")[:-100], "model.onnx"),
+        (lambda: export_file("cnn-bilstm")[:5000], "is not an ONNX file, or is damaged"),
+        (None, "Cannot read "),
     ],
-    ids=["empty", "another", "cut", "cut short", "missing"],
+    ids=["empty", "other format", "cut", "cut short", "missing"],
 )
-def test_a_file_that_is_none_is_refused(
-    content: bytes | Callable[[], bytes] | None, said: str, tmp_path: Path
+def test_other_file_raises_checkpoint_error(
+    content: bytes | Callable[[], bytes] | None, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.onnx"
     if content is not None:
         path.write_bytes(content() if callable(content) else content)
     with pytest.raises(CheckpointError) as raised:
         read_onnx(path)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
