@@ -1,4 +1,4 @@
-"""Optimizers and schedules: each takes its steps, and a phase that is resumed takes the same ones."""
+"""Optimizers and schedules, and resuming them."""
 
 import io
 import math
@@ -12,11 +12,11 @@ from fer_batch.config import OPTIMIZERS, SCHEDULES, TrainConfig
 from fer_batch.training.optimize import PhaseOptimizer
 
 
-def parameter() -> nn.Parameter:
+def make_parameter() -> nn.Parameter:
     return nn.Parameter(torch.tensor([3.0, -2.0, 0.5]))
 
 
-def stepping(
+def make_optimizer(
     point: nn.Parameter, *, total_steps: int = 20, optimizer: str = "sgd", lr: float = 0.1, **options: Any
 ) -> PhaseOptimizer:
     config = TrainConfig(data=(("fer2013", "fer2013.csv"),), **options)
@@ -25,31 +25,31 @@ def stepping(
     )
 
 
-def rates(stepper: PhaseOptimizer, point: nn.Parameter, steps: int) -> list[float]:
-    """Take steps towards 0; the learning rate of each."""
+def take_steps(phase: PhaseOptimizer, point: nn.Parameter, steps: int) -> list[float]:
+    """Take steps towards 0, and return the learning rate of each."""
     taken = []
     for _ in range(steps):
-        taken.append(stepper.lr)
-        stepper.step(point.square().sum())
+        taken.append(phase.lr)
+        phase.step(point.square().sum())
     return taken
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_each_optimizer_goes_down_along_each_schedule(optimizer: str, schedule: str) -> None:
-    point = parameter()
+def test_each_phasereduces_the_loss_with_each_schedule(optimizer: str, schedule: str) -> None:
+    point = make_parameter()
     start = point.square().sum().item()
-    stepper = stepping(point, optimizer=optimizer, schedule=schedule)
-    rates(stepper, point, 20)
-    assert stepper.taken == 20
+    phase = make_optimizer(point, optimizer=optimizer, schedule=schedule)
+    take_steps(phase, point, 20)
+    assert phase.steps_taken == 20
     assert point.square().sum() < 0.9 * start
 
 
-def test_optimizers_step_in_their_own_ways() -> None:
+def test_optimizers_take_different_steps() -> None:
     ends = []
     for optimizer in OPTIMIZERS:
-        point = parameter()
-        stepper = PhaseOptimizer(
+        point = make_parameter()
+        phase = PhaseOptimizer(
             TrainConfig(data=(("a", "b"),)),
             [point],
             optimizer=optimizer,
@@ -57,23 +57,23 @@ def test_optimizers_step_in_their_own_ways() -> None:
             weight_decay=0.1,
             total_steps=9,
         )
-        rates(stepper, point, 9)
+        take_steps(phase, point, 9)
         ends.append(tuple(point.tolist()))
     assert len(set(ends)) == len(OPTIMIZERS)
 
 
 @pytest.mark.parametrize("steps", [*range(1, 9), 50])
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_phase_of_any_length_has_a_learning_rate_for_each_step(schedule: str, steps: int) -> None:
-    point = parameter()
-    taken = rates(stepping(point, total_steps=steps, schedule=schedule), point, steps)
+def test_schedules_work_for_phases_of_any_length(schedule: str, steps: int) -> None:
+    point = make_parameter()
+    taken = take_steps(make_optimizer(point, total_steps=steps, schedule=schedule), point, steps)
     assert len(taken) == steps
     assert all(0 < lr <= 0.1 for lr in taken)
 
 
-def test_onecycle_rises_for_a_fifth_and_falls_to_next_to_nothing() -> None:
-    point = parameter()
-    taken = rates(stepping(point, total_steps=100), point, 100)
+def test_onecycle_rises_for_a_fifth_of_the_steps_and_falls_to_almost_0() -> None:
+    point = make_parameter()
+    taken = take_steps(make_optimizer(point, total_steps=100), point, 100)
     top = taken.index(max(taken))
     assert 17 <= top <= 21
     assert taken[top] == pytest.approx(0.1, rel=0.01)
@@ -83,21 +83,21 @@ def test_onecycle_rises_for_a_fifth_and_falls_to_next_to_nothing() -> None:
     assert taken[-1] < 0.001 * taken[top]
 
 
-def test_cosine_falls_from_the_highest_to_the_lowest() -> None:
-    point = parameter()
-    taken = rates(stepping(point, total_steps=100, schedule="cosine", min_lr=0.01), point, 100)
+def test_cosine_falls_to_the_lowest_learning_rate() -> None:
+    point = make_parameter()
+    taken = take_steps(make_optimizer(point, total_steps=100, schedule="cosine", min_lr=0.01), point, 100)
     wanted = [0.01 + 0.09 * (1 + math.cos(math.pi * step / 101)) / 2 for step in range(100)]
     assert taken == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
-def test_only_plateau_heeds_how_good_an_epoch_was(schedule: str) -> None:
-    point = parameter()
-    stepper = stepping(point, schedule=schedule, plateau_patience=0)
-    before = stepper.lr
+def test_other_schedules_than_plateau_ignore_the_accuracy(schedule: str) -> None:
+    point = make_parameter()
+    phase = make_optimizer(point, schedule=schedule, plateau_patience=0)
+    before = phase.lr
     for _ in range(4):
-        stepper.epoch_done(0.1)
-    assert stepper.lr == before
+        phase.end_epoch(0.1)
+    assert phase.lr == before
 
 
 @pytest.mark.parametrize(
@@ -110,50 +110,50 @@ def test_only_plateau_heeds_how_good_an_epoch_was(schedule: str) -> None:
         ([0.5, 0.4, 0.6, 0.5, 0.5], 1, [0.1, 0.1, 0.1, 0.1, 0.05]),
         ([0.5] * 7, 0, [0.1, 0.05, 0.025, 0.02, 0.02, 0.02, 0.02]),
     ],
-    ids=["no epochs", "better each time", "at once", "after patience", "patience anew", "to the lowest"],
+    ids=["no epochs", "always better", "no patience", "patience", "patience restarts", "lowest rate"],
 )
-def test_plateau_lowers_by_its_factor_after_its_patience(
+def test_plateau_lowers_the_learning_rate_after_its_patience(
     scores: list[float], patience: int, rates: list[float]
 ) -> None:
-    stepper = stepping(parameter(), schedule="plateau", plateau_patience=patience, min_lr=0.02)
+    phase = make_optimizer(make_parameter(), schedule="plateau", plateau_patience=patience, min_lr=0.02)
     after = []
     for score in scores:
-        stepper.epoch_done(score)
-        after.append(stepper.lr)
+        phase.end_epoch(score)
+        after.append(phase.lr)
     assert after == pytest.approx(rates)
 
 
-def test_a_step_is_no_longer_than_the_clipped_gradient() -> None:
+def test_the_norm_of_the_gradient_is_clipped() -> None:
     for clip, moved in ((1e-3, 1e-4), (1e9, 0.1 * 2e6)):
         point = nn.Parameter(torch.tensor([1e6]))
-        stepper = stepping(point, schedule="plateau", grad_clip=clip)
-        rates(stepper, point, 1)
+        phase = make_optimizer(point, schedule="plateau", grad_clip=clip)
+        take_steps(phase, point, 1)
         momentum = 1.9  # Nesterov's first step
         assert 1e6 - point.item() == pytest.approx(momentum * moved, rel=1e-2, abs=0.07)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_what_is_resumed_takes_the_same_steps(optimizer: str, schedule: str) -> None:
-    def epochs(stepper: PhaseOptimizer, point: nn.Parameter, scores: list[float]) -> list[float]:
+def test_a_resumed_phase_takes_the_same_steps(optimizer: str, schedule: str) -> None:
+    def epochs(phase: PhaseOptimizer, point: nn.Parameter, scores: list[float]) -> list[float]:
         taken = []
         for score in scores:
-            taken += rates(stepper, point, 3)
-            stepper.epoch_done(score)
+            taken += take_steps(phase, point, 3)
+            phase.end_epoch(score)
         return taken
 
     options: dict[str, Any] = {"optimizer": optimizer, "schedule": schedule, "plateau_patience": 1}
-    whole = parameter()
-    undisturbed = stepping(whole, **options)
-    epochs(undisturbed, whole, [0.5, 0.4])
+    whole = make_parameter()
+    uninterrupted = make_optimizer(whole, **options)
+    epochs(uninterrupted, whole, [0.5, 0.4])
     file = io.BytesIO()
-    torch.save({"point": whole.detach(), "stepper": undisturbed.state_dict()}, file)
-    wanted = epochs(undisturbed, whole, [0.4, 0.4, 0.4])
+    torch.save({"point": whole.detach(), "phase": uninterrupted.state_dict()}, file)
+    wanted = epochs(uninterrupted, whole, [0.4, 0.4, 0.4])
     file.seek(0)
     state = torch.load(file, weights_only=True)
     resumed = nn.Parameter(state["point"])
-    stepper = stepping(resumed, **options)
-    stepper.load_state_dict(state["stepper"])
-    assert stepper.taken == 6
-    assert epochs(stepper, resumed, [0.4, 0.4, 0.4]) == wanted
+    phase = make_optimizer(resumed, **options)
+    phase.load_state_dict(state["phase"])
+    assert phase.steps_taken == 6
+    assert epochs(phase, resumed, [0.4, 0.4, 0.4]) == wanted
     assert torch.equal(resumed, whole)
