@@ -132,7 +132,8 @@ def _print_result(result: dict[str, Any], options: argparse.Namespace) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     several, models = "leak" in result, result["settings"]["models"]
     parts = {by: result[by] for by in ("random", "subject")} if several else {options.by: result}
-    titles = {name: TITLES.get(name, options.recipe or "the model") for name in models}
+    recipe = options.recipe or ""
+    titles = {name: TITLES.get(name, "the model" if recipe.endswith(".toml") else recipe) for name in models}
     names = " and ".join("CK+48" if name == "ck48" else name for name in dict(options.data))
     people = f" of {result['subjects']} people" if result["subjects"] else ""
     console.print(

@@ -111,7 +111,7 @@ def test_a_finished_study_is_a_table_best_first_with_pictures(
     assert len(list(csv.DictReader((study / "trials.csv").read_text().splitlines()))) == 4
     assert 'imbalance = "focal"' in (study / "best.toml").read_text()
     assert tune(*words, "--lr", "0.2") == 2
-    assert "(lr was 0.1, is 0.2): name another --out" in capsys.readouterr().err
+    assert "(lr was 0.1, is 0.2); give another --out" in capsys.readouterr().err
 
 
 def test_the_help_has_examples_and_the_options_of_train(capsys: pytest.CaptureFixture[str]) -> None:
