@@ -81,7 +81,7 @@ def add_commands(commands: Any) -> None:
 def run_tune(options: argparse.Namespace) -> int:
     """Run the command `tune`."""
     config = train_config(options)
-    from fer_batch.training.tune.plots import write_pictures
+    from fer_batch.training.tune.plots import write_plots
     from fer_batch.training.tune.run import tune
 
     found = tune(
@@ -95,7 +95,7 @@ def run_tune(options: argparse.Namespace) -> int:
         insecure=options.insecure,
         verbose=options.verbose,
     )
-    pictures = write_pictures(options.out, found)
+    pictures = write_plots(options.out, found)
     _print_trials(found, options.out, pictures)
     return 0
 

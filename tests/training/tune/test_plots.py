@@ -1,21 +1,15 @@
-"""Pictures of a study, also of one that has hardly a trial."""
+"""Plots of a study, also of one with few trials."""
 
-import dataclasses
-import io
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
+from matplotlib import pyplot as plt
 from PIL import Image
 
 from fer_batch.errors import OutputError
-from fer_batch.training.tune.plots import (
-    curves_plot,
-    history_plot,
-    importance_plot,
-    parameters_plot,
-    write_pictures,
-)
+from fer_batch.training.tune.plots import build_study, write_plots
 from fer_batch.training.tune.study import StudySummary, TrialResult
 from tests.training.examples import make_history
 
@@ -27,6 +21,12 @@ def trial(number: int, *accuracies: float, **changes: Any) -> TrialResult:
     return TrialResult(trial=number, history=make_history(*accuracies), **row | changes)
 
 
+def summary(trials: list[TrialResult], **importance: float) -> StudySummary:
+    return StudySummary(
+        trials=trials, settings={"metric": "accuracy"}, best=trials[-1], importance=importance
+    )
+
+
 ONE = [trial(1, 0.3)]
 ALL = [
     trial(1, 0.3, 0.4),
@@ -35,34 +35,42 @@ ALL = [
     trial(4, 0.2, 0.5, imbalance="balanced-sampling"),
 ]
 FIXED = [trial(1, 0.3, width=None, dropout=None), trial(2, 0.4, lr=0.2, width=None, dropout=None)]
+NAMES = ["history.png", "parameters.png", "curves.png"]
 
 
-@pytest.mark.parametrize(("trials", "best"), [(ONE, 1), (ALL, 4), (FIXED, 2)], ids=["one", "all", "fixed"])
-def test_plots_are_pictures_of_300_dots_an_inch(trials: list[TrialResult], best: int) -> None:
-    for content in (
-        history_plot(trials, "accuracy"),
-        parameters_plot(trials, "accuracy"),
-        curves_plot(trials, "accuracy", best),
-    ):
-        with Image.open(io.BytesIO(content)) as picture:
+@pytest.mark.parametrize("trials", [ONE, ALL, FIXED], ids=["one", "all", "fixed"])
+def test_plots_have_300_dots_per_inch_and_leave_pyplot_unchanged(
+    trials: list[TrialResult], tmp_path: Path
+) -> None:
+    before = dict(matplotlib.rcParams)
+    assert write_plots(tmp_path, summary(trials)) == NAMES
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(NAMES)
+    for name in NAMES:
+        with Image.open(tmp_path / name) as picture:
             assert picture.format == "PNG"
             assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    assert dict(matplotlib.rcParams) == before
+    assert not plt.get_fignums()
 
 
-def test_fewer_parameters_are_fewer_panels() -> None:
-    sizes = [Image.open(io.BytesIO(parameters_plot(trials, "accuracy"))).size for trials in (ALL, FIXED)]
-    assert sizes[1][0] == sizes[0][0]
-    assert sizes[1][1] < sizes[0][1]
+def test_trials_keep_their_numbers_and_results() -> None:
+    trials = build_study(summary(ALL)).trials
+    assert [(t.number, t.values) for t in trials[1:]] == [(1, [0.4]), (2, [0.1]), (3, None), (4, [0.5])]
+    assert trials[4].intermediate_values == {1: 0.2, 2: 0.5}
+    assert trials[2].params["lr"] == 0.01
 
 
-@pytest.mark.parametrize("importance", [{"lr": 1.0}, {"lr": 0.7, "imbalance": 0.3, "width": 0.0}])
-def test_importance_is_a_picture(importance: dict[str, float]) -> None:
-    assert importance_plot(importance).startswith(b"\x89PNG")
+def test_fewer_parameters_have_fewer_panels(tmp_path: Path) -> None:
+    widths = []
+    for trials in (ALL, FIXED):
+        write_plots(tmp_path, summary(trials))
+        with Image.open(tmp_path / "parameters.png") as picture:
+            widths.append(picture.width)
+    assert widths[1] < widths[0]
 
 
-def test_a_picture_is_written_of_all_that_is_known(tmp_path: Path) -> None:
-    found = StudySummary(trials=ONE, settings={"metric": "accuracy"}, best=ONE[0], importance={})
-    assert write_pictures(tmp_path, found) == ["history.png", "parameters.png", "curves.png"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "history.png", "parameters.png"]
-    with pytest.raises(OutputError, match="can't be written to"):
-        write_pictures(tmp_path / "gone", dataclasses.replace(found, importance={"lr": 1.0}))
+def test_known_importance_is_plotted(tmp_path: Path) -> None:
+    names = write_plots(tmp_path, summary(ALL, lr=0.7, imbalance=0.3, width=0.0))
+    assert names == [*NAMES, "importance.png"]
+    with pytest.raises(OutputError, match="cannot write"):
+        write_plots(tmp_path / "missing", summary(ONE))
