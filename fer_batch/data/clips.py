@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fer_batch.data.images import CROP_SIZE, LabelledExample
+from fer_batch.data.images import LabelledExample
 from fer_batch.data.labels import normalize_label
+from fer_batch.vision.crop import CROP_SIZE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """Labelled images from files, bytes and Parquet tables, decoded to grey 48×48 pixels."""
 
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,15 +9,14 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from fer_batch.errors import InputError
-from fer_batch.vision.crop import CROP_SIZE
+from fer_batch.vision.images import load_image, scale_to_crop
 
 IMAGE_SUFFIXES = frozenset(
     [".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
 )
-SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 MAX_LISTED_NAMES = 8
 Metadata = TypeVar("Metadata")
 
@@ -71,22 +69,14 @@ def read_images(
 def read_image(source: Path | bytes) -> np.ndarray | None:
     """Decode an image to `(48, 48) uint8` grey, upright; returns None if it cannot be read."""
     image = open_image(source, "L")
-    if image is None:
-        return None
-    if image.size != (CROP_SIZE, CROP_SIZE):
-        image = image.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.LANCZOS)
-    return np.asarray(image)
+    return None if image is None else scale_to_crop(image)
 
 
 def open_image(source: Path | bytes, mode: str) -> Image.Image | None:
     """Decode an image, upright, in Pillow's mode "L" or "RGB"; returns None if it cannot be read."""
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in SIXTEEN_BIT_MODES:  # Pillow's own conversion clips 16-bit values at 255
-                image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-            return image.convert(mode)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
+        return load_image(source, mode)
+    except InputError:
         return None
 
 

@@ -6,7 +6,6 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from fer_batch.model.inference import WindowReader, choose_dtype, optimize_encoder, pad_batch
@@ -18,7 +17,7 @@ from fer_batch.timing import StageTimer
 from fer_batch.video.planes import Picture
 from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detections import Face
-from fer_batch.vision.images import ImageInput, load_image
+from fer_batch.vision.images import ImageInput, load_image, scale_to_crop
 
 BATCH_SIZE = {"cpu": 32, "cuda": 512}
 """Images, or windows, per batch. Smaller batches are padded: a matrix product of another shape rounds
@@ -76,7 +75,7 @@ class Recognizer:
         """
         if isinstance(crops, ImageInput):
             return self.predict([crops])[0]
-        return self._predict_crops([_scale_to_crop(load_image(crop, "L")) for crop in crops])
+        return self._predict_crops([scale_to_crop(load_image(crop, "L")) for crop in crops])
 
     @overload
     def predict_faces(self, images: ImageInput, faces: Sequence[Face]) -> list[Prediction]: ...
@@ -188,9 +187,3 @@ def check_checkpoint(checkpoint: Path | None = None) -> Card:
 
         return open_onnx(checkpoint)[2]
     return load_checkpoint(checkpoint)[1]
-
-
-def _scale_to_crop(image: Image.Image) -> np.ndarray:
-    """Scale a grey image to a crop, as the images of training are scaled."""
-    size = (CROP_SIZE, CROP_SIZE)
-    return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.LANCZOS))

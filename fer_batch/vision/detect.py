@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError
+from fer_batch.video.container import MAX_ASPECT_RATIO
 from fer_batch.video.planes import Picture
 from fer_batch.vision.detections import NO_FACES, Detections, Face
 from fer_batch.vision.images import ImageInput, load_image
@@ -46,8 +47,6 @@ SMALL_LEVEL_PX = 8192
 """Pixels below which a level of the pyramid needs `MIN_BATCH_IMAGES` too (measured on AMD: about 7,000)."""
 IMAGES_AT_ONCE = 8
 """Images that `detect` holds in memory."""
-MAX_ASPECT_RATIO = 32
-"""An image with longer sides has no faces for `detect`: it would be enlarged a hundredfold."""
 
 
 class FaceDetector:
@@ -88,7 +87,8 @@ class FaceDetector:
         """Detect the faces of one image, or of each image of a list, from left to right.
 
         An image is a path, the bytes of a file, a PIL image, or a uint8 array of shape `(H, W)` or
-        `(H, W, 3)` (RGB). Raises InputError for anything else and for a file that is not a readable image.
+        `(H, W, 3)` (RGB). Raises InputError for anything else and for a file that is not a readable image. An
+        image whose sides differ by more than `MAX_ASPECT_RATIO` has no faces.
 
             detector = FaceDetector()
             for face in detector.detect("group.jpg"):

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_batch.errors import InputError
+from fer_batch.vision.crop import CROP_SIZE
 
 ImageInput = str | Path | bytes | Image.Image | np.ndarray
 """A file, the content of a file, a PIL image, or an `(H, W)` grey or `(H, W, 3)` RGB uint8 array."""
@@ -32,6 +33,12 @@ def load_image(image: ImageInput, mode: str) -> Image.Image:
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         name = "the image" if isinstance(image, bytes) else image
         raise InputError(f"Cannot read {name}: {error}") from error
+
+
+def scale_to_crop(image: Image.Image) -> np.ndarray:
+    """Scale a grey image of one face to a `(48, 48) uint8` crop."""
+    size = (CROP_SIZE, CROP_SIZE)
+    return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.LANCZOS))
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
