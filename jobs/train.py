@@ -1,10 +1,35 @@
-"""`fer-batch train` as the entry point of a Ray job: `ray job submit --working-dir . -- python
-jobs/train.py …`.
+"""Train a model as a Ray job.
+
+    ray job submit --working-dir . -- python jobs/train.py fer2013=PATH --recipe default --out OUT
+
+A job that is submitted again with the same OUT continues after the last finished epoch.
 """
 
-import sys
+import argparse
 
-from fer_batch.cli.main import main
+import fer_batch
+
+parser = argparse.ArgumentParser(description="Train a model on labelled faces.")
+parser.add_argument("data", nargs="+", metavar="NAME=PATH", help="data sets, for example fer2013=FILE")
+parser.add_argument("--out", required=True, help="folder of the training run")
+parser.add_argument("--recipe", default="default", help="a packaged recipe or a TOML file")
+parser.add_argument("--workers", type=int, default=1, help="processes that train together (default: 1)")
+parser.add_argument("--insecure", action="store_true", help="accept a cluster that requires no token")
+
+
+def main() -> None:
+    args = parser.parse_args()
+    try:
+        settings = fer_batch.read_recipe(args.recipe).settings
+        data = [tuple(word.split("=", 1)) for word in args.data]
+        config = fer_batch.TrainConfig.from_dict({**settings, "data": data, "workers": args.workers})
+        summary = fer_batch.train(
+            config, args.out, insecure=args.insecure, on_progress=lambda message: print(message.text)
+        )
+    except fer_batch.FerBatchError as error:
+        parser.error(str(error))
+    print(summary)
+
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    main()

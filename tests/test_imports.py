@@ -1,10 +1,11 @@
-"""Imports point one way, each heavy library comes in at one place, and `import fer_batch` stays light."""
+"""Imports have one direction and no circles; heavy libraries have one place; `import fer_batch` is light."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,10 @@ PACKAGE = Path(fer_batch.__path__[0])
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 BASE = {"config", "errors", "faults", "fields", "plotting", "schema", "timing"}
-"""Modules that every part may use."""
+"""Modules that every part may import."""
 BELOW_PIPELINE = {"storage", "video", "vision", "model", "inputs", "run", "runtime"}
 EDGES = {
-    "__init__": {"timeline"},
+    "__init__": BASE | BELOW_PIPELINE | {"pipeline", "training", "evaluation", "timeline"},
     "errors": set(),
     "faults": set(),
     "timing": set(),
@@ -26,14 +27,15 @@ EDGES = {
     "plotting": {"errors"},
     "config": {"errors", "fields"},
     "fields": {"errors"},
-    "runtime": {"errors"},
+    "ray_internals": set(),
+    "runtime": {"errors", "ray_internals"},
     "storage": BASE,
     "video": BASE | {"storage"},
     "vision": BASE | {"storage", "video"},
     "model": BASE | {"storage", "video", "vision"},
     "inputs": BASE | {"storage", "video"},
     "run": BASE | {"storage", "video", "vision", "model", "inputs"},
-    "pipeline": BASE | BELOW_PIPELINE,
+    "pipeline": BASE | BELOW_PIPELINE | {"ray_internals"},
     "data": BASE | BELOW_PIPELINE,
     "training": BASE | BELOW_PIPELINE | {"data"},
     "evaluation": BASE | BELOW_PIPELINE | {"data", "training"},
@@ -42,7 +44,7 @@ EDGES = {
     "sample": set(),
     "docs": set(),
 }
-"""What a part may import of the package. A part may always import itself."""
+"""The parts that each part may import, besides itself."""
 
 PLACES = {
     "fsspec": ["storage/stores.py"],
@@ -83,9 +85,16 @@ PLACES = {
 LIGHT = set(sys.stdlib_module_names) | {"fer_batch", "pyarrow"}
 
 
-def imported(source: str) -> Iterator[str]:
-    """Every module that a source names: imports anywhere in it, and what it reads off `ray`."""
-    for node in ast.walk(ast.parse(source)):
+def find_imports(source: str, type_checking: bool = True) -> Iterator[str]:
+    """Yield every module that a source imports anywhere, or uses as an attribute of `ray`.
+
+    `type_checking` includes the imports under `if TYPE_CHECKING:`.
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if not type_checking and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -96,11 +105,11 @@ def imported(source: str) -> Iterator[str]:
 
 
 def modules_of(file: str) -> set[str]:
-    return set(imported((PACKAGE / file).read_text()))
+    return set(find_imports((PACKAGE / file).read_text()))
 
 
 def part_of(name: str) -> str:
-    """The part of the package that a file, or a module's full name, belongs to."""
+    """Return the part of the package of a file, or of a module by its full name."""
     if name.endswith(".py"):
         return name.split("/", maxsplit=1)[0].removesuffix(".py")
     words = name.split(".")
@@ -123,24 +132,32 @@ def belongs(module: str, library: str) -> bool:
         ("if TYPE_CHECKING:\n    import pandas as pd", {"pandas"}),
     ],
 )
-def test_imports_are_seen_wherever_they_stand(source: str, modules: set[str]) -> None:
-    assert set(imported(source)) == modules
+def test_imports_are_found_everywhere(source: str, modules: set[str]) -> None:
+    assert set(find_imports(source)) == modules
 
 
-def test_every_part_is_in_the_table() -> None:
+def test_table_has_every_part() -> None:
     assert {part_of(file) for file in FILES} == EDGES.keys()
 
 
-def test_the_table_points_one_way() -> None:
-    settled: set[str] = set()
-    while left := EDGES.keys() - settled:
-        free = {part for part in left if EDGES[part] <= settled}
-        assert free, f"these import each other: {sorted(left)}"
-        settled |= free
+def test_table_has_no_circles() -> None:
+    TopologicalSorter(EDGES).prepare()
+
+
+def test_modules_have_no_import_circles() -> None:
+    names = {file: f"fer_batch.{file.removesuffix('.py').replace('/', '.')}" for file in FILES}
+    names = {file: name.removesuffix(".__init__") for file, name in names.items()}
+    modules = set(names.values()) - {"fer_batch"}
+    graph = {}
+    for file, name in names.items():
+        imports = set(find_imports((PACKAGE / file).read_text(), type_checking=False))
+        imports |= {module.rpartition(".")[0] for module in imports - modules}
+        graph[name] = imports & modules - {name}
+    TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_part_imports_only_the_parts_before_it(file: str) -> None:
+def test_part_imports_only_allowed_parts(file: str) -> None:
     part = part_of(file)
     wrong = [
         module
@@ -151,7 +168,7 @@ def test_a_part_imports_only_the_parts_before_it(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_library_comes_in_only_at_its_place(file: str) -> None:
+def test_library_is_imported_only_at_its_place(file: str) -> None:
     wrong = [
         (module, places)
         for module in sorted(modules_of(file))
@@ -162,39 +179,60 @@ def test_a_library_comes_in_only_at_its_place(file: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(BASE))
-def test_what_every_part_uses_imports_nothing_heavy(name: str) -> None:
+def test_base_module_imports_nothing_heavy(name: str) -> None:
     in_functions = {"matplotlib"} if name == "plotting" else set()
     assert {module.split(".")[0] for module in modules_of(f"{name}.py")} <= LIGHT | in_functions
 
 
 @pytest.mark.parametrize("part", ["storage", "video", "vision", "model", "inputs", "timeline"])
-def test_ray_stays_out_of(part: str) -> None:
+def test_part_does_not_import_ray(part: str) -> None:
     files = [file for file in FILES if part_of(file) == part]
     assert files
     assert not [m for file in files for m in modules_of(file) if belongs(m, "ray")]
 
 
-def test_jobs_only_call_the_command_line() -> None:
-    jobs = sorted((PACKAGE.parent / "jobs").glob("*.py"))
-    assert jobs
-    for job in jobs:
-        source = job.read_text()
-        assert set(imported(source)) == {"sys", "fer_batch.cli.main.main"}
-        assert len(source.splitlines()) <= 40
+def test_only_ray_internals_imports_private_names_of_ray() -> None:
+    private = {
+        file
+        for file in FILES
+        for module in modules_of(file)
+        if belongs(module, "ray") and any(word.startswith("_") for word in module.split("."))
+    }
+    assert private == {"ray_internals.py"}
+
+
+def test_jobs_are_short_and_use_only_the_public_api() -> None:
+    jobs = {path.name: path.read_text() for path in (PACKAGE.parent / "jobs").glob("*.py")}
+    assert jobs.keys() == {"analyze.py", "evaluate.py", "finalize.py", "train.py", "tune.py"}
+    for name, source in jobs.items():
+        assert len(source.splitlines()) <= 40, name
+        modules = {module for module in find_imports(source) if belongs(module, "fer_batch")}
+        assert modules == {"fer_batch"}, name
+        attributes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+        names = {node.attr for node in attributes if ast.unparse(node.value) == "fer_batch"}
+        assert names <= set(fer_batch.__all__), name
+
+
+def test_public_names_are_importable_and_listed() -> None:
+    for name in fer_batch.__all__:
+        assert getattr(fer_batch, name) is not None
+    assert set(fer_batch.__all__) <= set(dir(fer_batch))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = fer_batch.no_such_name
 
 
 @pytest.mark.parametrize(
     "module",
     ["fer_batch", "fer_batch.cli.main", "fer_batch.schema", "fer_batch.config", "fer_batch.plotting"],
 )
-def test_importing_it_brings_in_neither_torch_nor_ray(module: str) -> None:
+def test_import_loads_no_heavy_library(module: str) -> None:
     script = f"import sys, {module}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     heavy = {"torch", "ray", "av", "duckdb", "deltalake", "pandas", "onnx", "onnxruntime", "matplotlib"}
     assert not heavy & set(loaded.split())
 
 
-def test_asking_a_timeline_brings_in_neither_torch_nor_ray() -> None:
+def test_viewer_imports_neither_torch_nor_ray() -> None:
     code = "import fer_batch.timeline.viewer.server, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"torch", "ray"} & set(loaded.split())

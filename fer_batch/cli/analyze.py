@@ -16,7 +16,7 @@ from fer_batch.storage.folder import open_folder
 
 if TYPE_CHECKING:
     from fer_batch.inputs.listing import Listing
-    from fer_batch.pipeline.analyze import Progress
+    from fer_batch.pipeline.progress import Progress
     from fer_batch.run.summary import RunSummary
     from fer_batch.storage.folder import OutputFolder
 

@@ -1,4 +1,4 @@
-"""Where the stages of a run go: how many workers there are, and which share of a GPU each takes."""
+"""Decide where the stages run: the number of workers, and their shares of a GPU."""
 
 import math
 import subprocess
@@ -10,79 +10,82 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 FACES_GB, RECOGNIZE_GB = 2.0, 3.0
-"""Memory of a GPU that each worker takes, with what CUDA itself loads: worked out from their batches, with
-room to spare, and not measured."""
-GPU_GB = 16.0
-"""Memory of a GPU where nothing says how much it has."""
-ASK_S = 60.0
-"""For so long nodes are asked for it."""
+"""GPU memory of a worker of each stage, with CUDA itself. Computed from their batches with a margin, not
+measured."""
+ASSUMED_GPU_GB = 16.0
+"""Memory of a GPU whose size is unknown."""
+QUERY_TIMEOUT_S = 60.0
+"""Time limit for asking the nodes for the memory of their GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Workers to begin with, and their shares of a GPU."""
+    """The initial number of workers of each stage, and the share of a GPU of each worker."""
 
     faces: int
-    """That look for faces, each on a CPU; without `recognizers` they recognize as well."""
+    """Workers that find faces, each on one CPU. Without `recognizers` they also recognize them."""
     faces_gpu: float
     recognizers: int
-    recognize_gpu: float
+    recognizers_gpu: float
 
 
-def placement(nodes: Sequence[Mapping[str, float]], gpu_gb: float = GPU_GB) -> Placement:
-    """What fits nodes with these logical resources ("CPU", "GPU"), of whose GPUs the smallest has `gpu_gb`.
+def place_stages() -> Placement:
+    """Place the stages on the nodes that the connected Ray has now."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    gpu_nodes = [node["NodeID"] for node in nodes if node["Resources"].get("GPU", 0) >= 1]
+    return plan_placement([node["Resources"] for node in nodes], _smallest_gpu_gb(gpu_nodes))
 
-    Without a GPU one stage does all on the CPUs. With any, faces are recognized on the GPUs. They are looked
-    for there too where every node that has CPUs has a GPU, else on the CPUs of all nodes, so that none idles.
+
+def plan_placement(nodes: Sequence[Mapping[str, float]], gpu_gb: float = ASSUMED_GPU_GB) -> Placement:
+    """Place the stages on nodes with these logical resources ("CPU", "GPU").
+
+    `gpu_gb` is the memory of the smallest GPU. Without a GPU, one stage runs on all CPUs. With GPUs, they
+    recognize the faces. They also find them if each node with CPUs has a GPU; otherwise all CPUs find faces,
+    so that no node is idle.
     """
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     gpus = [int(node.get("GPU", 0)) for node in nodes]
     if not any(gpus):
-        return Placement(faces=max(1, sum(cpus)), faces_gpu=0, recognizers=0, recognize_gpu=0)
-    faces_gpu, recognize_gpu = _share(FACES_GB, gpu_gb), _share(RECOGNIZE_GB, gpu_gb)
-    beside = math.floor((1 - recognize_gpu) / faces_gpu)
+        return Placement(faces=max(1, sum(cpus)), faces_gpu=0, recognizers=0, recognizers_gpu=0)
+    faces_gpu, recognizers_gpu = _gpu_share(FACES_GB, gpu_gb), _gpu_share(RECOGNIZE_GB, gpu_gb)
+    faces_per_gpu = math.floor((1 - recognizers_gpu) / faces_gpu)
     pairs = list(zip(cpus, gpus, strict=True))
-    if beside and all(gpu for cpu, gpu in pairs if cpu):
-        faces = sum(min(cpu, beside * gpu) for cpu, gpu in pairs)
+    if faces_per_gpu and all(gpu for cpu, gpu in pairs if cpu):
+        faces = sum(min(cpu, faces_per_gpu * gpu) for cpu, gpu in pairs)
     else:
         faces, faces_gpu = sum(cpus), 0.0
     return Placement(
-        faces=max(1, faces), faces_gpu=faces_gpu, recognizers=sum(gpus), recognize_gpu=recognize_gpu
+        faces=max(1, faces), faces_gpu=faces_gpu, recognizers=sum(gpus), recognizers_gpu=recognizers_gpu
     )
 
 
-def _share(needed_gb: float, gpu_gb: float) -> float:
-    """Of a GPU, at most all of it; Ray counts in ten thousandths."""
+def _gpu_share(needed_gb: float, gpu_gb: float) -> float:
+    """Return the share of a GPU, at most 1, rounded up because Ray counts in steps of 0.0001."""
     return min(1.0, math.ceil(needed_gb / gpu_gb * 1000) / 1000)
 
 
-def place() -> Placement:
-    """That of the nodes which the Ray that is connected has now."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    with_gpu = [node["NodeID"] for node in nodes if node["Resources"].get("GPU", 0) >= 1]
-    return placement([node["Resources"] for node in nodes], _smallest_gpu_gb(with_gpu))
-
-
 def _smallest_gpu_gb(node_ids: Sequence[str]) -> float:
-    """Memory of the smallest GPU of these nodes; GPU_GB where none says how much it has."""
-    asked = [
-        ray.remote(num_cpus=0, max_retries=0)(_gpus_gb)
+    """Return the memory of the smallest GPU of these nodes, ASSUMED_GPU_GB if no node reports it."""
+    tasks = [
+        ray.remote(num_cpus=0, max_retries=0)(_read_gpus_gb)
         .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False))
         .remote()
         for node_id in node_ids
     ]
     try:
-        found: list[list[float]] = ray.get(asked, timeout=ASK_S)
-    except (GetTimeoutError, RayError):  # a node that has just gone
-        return GPU_GB
-    return min((gb for each in found for gb in each), default=GPU_GB)
+        nodes_gb: list[list[float]] = ray.get(tasks, timeout=QUERY_TIMEOUT_S)
+    except (GetTimeoutError, RayError):  # a node may have left
+        return ASSUMED_GPU_GB
+    return min((gb for node_gb in nodes_gb for gb in node_gb), default=ASSUMED_GPU_GB)
 
 
-def _gpus_gb() -> list[float]:
-    """Memory of the GPUs of this host that NVIDIA's driver knows."""
+def _read_gpus_gb() -> list[float]:
+    """Read the memory of this node's GPUs from NVIDIA's driver."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=ASK_S / 2).stdout
-        return [float(line) * 2**20 / 1e9 for line in said.splitlines()]
+        ended = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=QUERY_TIMEOUT_S / 2
+        )
+        return [float(line) * 2**20 / 1e9 for line in ended.stdout.splitlines()]
     except (OSError, ValueError, subprocess.SubprocessError):
         return []

@@ -1,6 +1,4 @@
-"""The pipeline's stages: callables from Arrow table to Arrow table, each a bundle to a bundle. Nothing of
-Ray here.
-"""
+"""The stages of the pipeline: callables from one Arrow table of bundles to another. They do not use Ray."""
 
 import itertools
 import time
@@ -32,142 +30,141 @@ from fer_batch.vision.faces import extract_faces
 
 
 class FacesStage:
-    """Planned segments to faces and crops: `bundle_schema(PLAN_SCHEMA)` to `bundle_schema(FACES_SCHEMA)`,
-    on the CPU or a share of a GPU, which it has if there is one, unless `gpu` is False. With `ahead`, a
-    second thread decodes up to so many moments ahead of the detector.
+    """Decode segments, detect and track their faces, and crop them.
+
+    It maps `bundle_schema(PLAN_SCHEMA)` to `bundle_schema(FACES_SCHEMA)`, on the worker's GPU if there is one
+    and `gpu` is True. With `prefetch`, a second thread decodes up to that number of sampled frames ahead.
     """
 
-    def __init__(self, config: AnalyzeConfig, crop_scale: float, ahead: int = 0, gpu: bool = True) -> None:
-        self.config, self.crop_scale, self.ahead = config, crop_scale, ahead
-        self.detector = FaceDetector(config.min_face, config.min_score, _device(gpu))
+    def __init__(self, config: AnalyzeConfig, crop_scale: float, prefetch: int = 0, gpu: bool = True) -> None:
+        self.config, self.crop_scale, self.prefetch = config, crop_scale, prefetch
+        self.detector = FaceDetector(config.min_face, config.min_score, _select_device(gpu))
         self.timer = StageTimer()
-        """Of all that it has done: "decode", "detect", "track" and "crop"."""
+        """Total time of "decode", "detect", "track" and "crop"."""
         self.heartbeat: Callable[[float], None] = lambda time_s: None
-        """Called with the time of each moment that was decoded."""
+        """Callback that receives the time of each sampled frame after it is decoded."""
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
-        return _segments_through(
-            bundles, PLAN_SCHEMA, FACES_SCHEMA, lambda segments: [self._faces(s) for s in segments]
+        return _map_segments(
+            bundles, PLAN_SCHEMA, FACES_SCHEMA, lambda segments: [self._faces_row(s) for s in segments]
         )
 
     def extract_faces(self, segment: dict[str, Any]) -> pa.Table:
-        """One planned segment, a row of PLAN_SCHEMA, to a row of FACES."""
-        return pa.Table.from_pylist([self._faces(segment)], schema=FACES_SCHEMA)
+        """Map one segment, a row of PLAN_SCHEMA, to a table with one row of FACES_SCHEMA."""
+        return pa.Table.from_pylist([self._faces_row(segment)], schema=FACES_SCHEMA)
 
-    def _faces(self, segment: dict[str, Any]) -> dict[str, Any]:
-        seen = extract_faces(
+    def _faces_row(self, segment: dict[str, Any]) -> dict[str, Any]:
+        faces = extract_faces(
             Segment.from_row(segment),
             self.config,
             self.detector,
             self.crop_scale,
-            self.ahead,
+            self.prefetch,
             self.heartbeat,
         )
-        self.timer.add(seen.timer)
+        self.timer.add(faces.timer)
         return {
             **{name: segment[name] for name in FACES_SCHEMA.names if name in segment},
-            "status": seen.status,
-            "error": seen.error,
-            "read_s": seen.read_s,
-            "frames": seen.frames,
-            "moments": [moment.to_dict() for moment in seen.moments],
-            "faces": [face.to_dict() for face in seen.faces],
-            "crops": seen.crops.tobytes(),
-            "decode_s": seen.timer.wall_s["decode"],
-            "detect_s": seen.timer.wall_s["detect"] + seen.timer.wall_s["track"],
-            "crop_s": seen.timer.wall_s["crop"],
-            **{name: getattr(seen.info, name, None) for name in CONTAINER_COLUMNS},
+            "status": faces.status,
+            "error": faces.error,
+            "read_s": faces.read_s,
+            "frames": faces.frames,
+            "moments": [moment.to_dict() for moment in faces.moments],
+            "faces": [face.to_dict() for face in faces.faces],
+            "crops": faces.crops.tobytes(),
+            "decode_s": faces.timer.wall_s["decode"],
+            "detect_s": faces.timer.wall_s["detect"] + faces.timer.wall_s["track"],
+            "crop_s": faces.timer.wall_s["crop"],
+            **{name: getattr(faces.info, name, None) for name in CONTAINER_COLUMNS},
         }
 
 
 class RecognizeStage:
-    """Faces and crops to answers: `bundle_schema(FACES_SCHEMA)` to `bundle_schema(RESULTS_SCHEMA)`, on the
-    CPU or a share of a GPU.
+    """Encode the crops of faces and classify each face.
 
-    All segments that come together, of however many videos, share the batches of the model.
+    It maps `bundle_schema(FACES_SCHEMA)` to `bundle_schema(RESULTS_SCHEMA)`, on the worker's GPU if there is
+    one. The segments of one call share the model's batches, which does not change any prediction.
     """
 
     def __init__(self, checkpoint: Path | None, flip: bool) -> None:
-        self.recognizer = Recognizer(checkpoint, _device(), flip)
+        self.recognizer = Recognizer(checkpoint, _select_device(), flip)
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
-        return _segments_through(bundles, FACES_SCHEMA, RESULTS_SCHEMA, self._answers)
+        return _map_segments(bundles, FACES_SCHEMA, RESULTS_SCHEMA, self._results_rows)
 
-    def _answers(self, segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _results_rows(self, segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
         began = time.perf_counter()
-        crops = np.frombuffer(b"".join(s.pop("crops") for s in segments), np.uint8)
+        crops = np.frombuffer(b"".join(segment.pop("crops") for segment in segments), np.uint8)
         faces = [face for segment in segments for face in segment["faces"]]
         counts = np.array([len(segment["faces"]) for segment in segments], np.int64)
-        times = np.array([face["time_s"] for face in faces], np.float64)
+        times_s = np.array([face["time_s"] for face in faces], np.float64)
         in_core = np.array([face["frame_index"] >= 0 for face in faces], bool)
         probs = self.recognizer.predict_tracks(
-            crops.reshape(-1, CROP_SIZE, CROP_SIZE), _tracks_apart(faces, counts), times, in_core
+            crops.reshape(-1, CROP_SIZE, CROP_SIZE), _number_tracks(faces, counts), times_s, in_core
         )
-        for face, inside, values in zip(faces, in_core.tolist(), probs.tolist(), strict=True):
-            face["probs"] = values if inside else []
-        recognize_s = (time.perf_counter() - began) * counts / max(counts.sum(), 1)
-        answer = {"model_id": self.recognizer.card.model_id}
+        for face, is_in_core, face_probs in zip(faces, in_core.tolist(), probs.tolist(), strict=True):
+            face["probs"] = face_probs if is_in_core else []
+        shares_s = (time.perf_counter() - began) * counts / max(counts.sum(), 1)
+        model_id = self.recognizer.card.model_id
         return [
-            {**segment, **answer, "recognize_s": share}
-            for segment, share in zip(segments, recognize_s.tolist(), strict=True)
+            {**segment, "model_id": model_id, "recognize_s": share_s}
+            for segment, share_s in zip(segments, shares_s.tolist(), strict=True)
         ]
 
 
 class AnalyzeStage:
-    """From files to answers in one process, so that nothing but answers crosses: what runs where there is
-    no GPU.
+    """Both stages in one process, so that no crops cross between processes: `bundle_schema(PLAN_SCHEMA)` to
+    `bundle_schema(RESULTS_SCHEMA)`.
     """
 
     def __init__(
-        self, config: AnalyzeConfig, crop_scale: float, checkpoint: Path | None, ahead: int = 0
+        self, config: AnalyzeConfig, crop_scale: float, checkpoint: Path | None, prefetch: int = 0
     ) -> None:
-        self.faces = FacesStage(config, crop_scale, ahead)
+        self.faces = FacesStage(config, crop_scale, prefetch)
         self.recognize = RecognizeStage(checkpoint, config.flip)
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return self.recognize(self.faces(bundles))
 
     def extract_faces(self, segment: dict[str, Any]) -> pa.Table:
-        """As `FacesStage.extract_faces`."""
+        """Run `FacesStage.extract_faces`."""
         return self.faces.extract_faces(segment)
 
     @property
     def heartbeat(self) -> Callable[[float], None]:
-        """As that of `FacesStage`."""
+        """The callback of the FacesStage."""
         return self.faces.heartbeat
 
     @heartbeat.setter
-    def heartbeat(self, sign: Callable[[float], None]) -> None:
-        self.faces.heartbeat = sign
+    def heartbeat(self, callback: Callable[[float], None]) -> None:
+        self.faces.heartbeat = callback
 
 
-def _tracks_apart(faces: list[dict[str, Any]], counts: np.ndarray) -> np.ndarray:
-    """Track numbers `(n,) int64` of the faces of segments, `counts` each, that no two segments share."""
+def _number_tracks(faces: list[dict[str, Any]], counts: np.ndarray) -> np.ndarray:
+    """Return track numbers `(n,) int64` that are unique across segments, which have `counts` faces each."""
     segment = np.repeat(np.arange(len(counts)), counts)
     track = np.array([face["track"] for face in faces], np.int64)
     return segment * (track.max(initial=0) + 1) + track
 
 
-def _segments_through(
+def _map_segments(
     bundles: pa.Table,
-    given: pa.Schema,
-    made: pa.Schema,
-    work: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+    input_schema: pa.Schema,
+    output_schema: pa.Schema,
+    function: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
 ) -> pa.Table:
-    """The segments of all bundles through `work`, a row a segment, and back into their bundles."""
-    rows = iter(work(unpack_bundles(bundles, given).to_pylist()))
+    """Apply a function to the rows of all segments of all bundles, and pack the rows into bundles again."""
+    rows = iter(function(unpack_bundles(bundles, input_schema).to_pylist()))
     counts = pc.list_value_length(bundles.column("segments")).to_pylist()
-    parts = [
-        pack_bundle(bundle_id, pa.Table.from_pylist(list(itertools.islice(rows, count)), schema=made))
-        for bundle_id, count in zip(bundles.column("bundle_id").to_pylist(), counts, strict=True)
-    ]
-    return pa.concat_tables([bundle_schema(made).empty_table(), *parts])
+    tables = [bundle_schema(output_schema).empty_table()]
+    for bundle_id, count in zip(bundles.column("bundle_id").to_pylist(), counts, strict=True):
+        segments = pa.Table.from_pylist(list(itertools.islice(rows, count)), schema=output_schema)
+        tables.append(pack_bundle(bundle_id, segments))
+    return pa.concat_tables(tables)
 
 
-def _device(gpu: bool = True) -> str:
-    """The GPU that Ray gave this worker, else the CPU, on one thread: workers share the cores between
-    them.
-    """
+def _select_device(gpu: bool = True) -> str:
+    """Return "cuda" if allowed and present, else "cpu" with one thread, because workers share the cores."""
     if gpu and torch.cuda.is_available():
         return "cuda"
     torch.set_num_threads(1)

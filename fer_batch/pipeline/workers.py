@@ -1,7 +1,7 @@
-"""What Ray's workers run. Each of them imports this: nothing of torch, which is for their children."""
+"""The classes that Ray's workers run. They do not import torch: their child processes do."""
 
+import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from fer_batch.pipeline.guard import GuardedStage
 from fer_batch.run.results import process_bundles
 from fer_batch.storage.folder import OutputFolder
 
+logger = logging.getLogger(__name__)
 
-class Worker(GuardedStage):
-    """One that dies where it can't have a guarded process, as Ray tells exceptions of workers no further.
 
-    Ray starts another. Given a folder, it writes its results there itself and hands on their ids alone: tasks
-    of Ray that write cost a process each, where a node has fewer CPUs than workers and tasks.
+class GuardedWorker(GuardedStage):
+    """A guarded stage that ends its Ray worker where no child process can work; Ray starts another worker.
+
+    With `results`, it writes the result files to that folder and returns only the ids of the bundles. A write
+    task of Ray Data would need a process of its own on each node.
     """
 
     def __init__(
@@ -28,16 +30,20 @@ class Worker(GuardedStage):
         self.results = results
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
-        look = super().__call__
+        run_stage = super().__call__
         try:
-            return look(bundles) if self.results is None else process_bundles(self.results, bundles, look)
-        except BrokenWorkerError as error:
-            print(error, file=sys.stderr, flush=True)
+            return (
+                run_stage(bundles)
+                if self.results is None
+                else process_bundles(self.results, bundles, run_stage)
+            )
+        except BrokenWorkerError as error:  # Ray Data would end the run on an exception
+            logger.error("%s", error)
             os._exit(1)
 
 
-class Recognizing:
-    """A worker that recognizes faces that others have found, and writes the results."""
+class RecognizeWorker:
+    """A worker that recognizes the faces that other workers found, and writes the result files."""
 
     def __init__(self, checkpoint: Path | None, flip: bool, results: OutputFolder) -> None:
         from fer_batch.pipeline.stages import RecognizeStage

@@ -30,12 +30,14 @@ from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.segments import split_into_bundles
 from fer_batch.model.weights import load_checkpoint
-from fer_batch.pipeline.analyze import _Meter, extend_plan, pending_segments
+from fer_batch.pipeline.analyze import extend_plan, pending_segments
+from fer_batch.pipeline.dataflow import RunSettings
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import read_planned_segments, read_planned_videos
-from fer_batch.run.record import read_run
+from fer_batch.run.results import list_done_bundles
 from fer_batch.run.verify import verify_run
 from fer_batch.schema import EMOTIONS, FACE_TYPE, MOMENT_TYPE, PROBED_SCHEMA, RESULTS_SCHEMA, conform_table
+from fer_batch.storage.folder import open_folder
 
 CONFIG = AnalyzeConfig()
 WORKERS = 1600
@@ -78,9 +80,15 @@ def plan(folder: Path) -> None:
     """Listing included, as it can't be had without."""
     out = folder / "out"
     out.mkdir()
-    card = load_checkpoint(None)[1]
     listing = list_videos([str(folder / "list.parquet")])
-    extend_plan(out, listing, None, PROBED_SCHEMA.empty_table(), CONFIG, card, Limits(), WORKERS)
+    extend_plan(open_folder(out), listing, PROBED_SCHEMA.empty_table(), settings(out), WORKERS, is_new=True)
+
+
+def settings(out: Path) -> RunSettings:
+    card = load_checkpoint(None)[1]
+    return RunSettings(
+        results=open_folder(out / "results"), config=CONFIG, card=card, checkpoint=None, limits=Limits()
+    )
 
 
 def answer(folder: Path) -> None:
@@ -142,9 +150,8 @@ def resume(folder: Path) -> None:
     """The same command again, when all is done."""
     out = folder / "out"
     listing = list_videos([str(folder / "list.parquet")])
-    card = load_checkpoint(None)[1]
-    extend_plan(out, listing, read_run(out), PROBED_SCHEMA.empty_table(), CONFIG, card, Limits(), WORKERS)
-    assert not list(pending_segments(out, _Meter(out / "results", lambda progress: None)))
+    extend_plan(open_folder(out), listing, PROBED_SCHEMA.empty_table(), settings(out), WORKERS, is_new=False)
+    assert not list(pending_segments(open_folder(out), list_done_bundles(out / "results")))
     finalize(out)
 
 

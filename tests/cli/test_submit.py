@@ -111,7 +111,7 @@ def test_what_can_run_is_sent_and_a_dead_address_is_one_line_at_once(
     words: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     began = time.monotonic()
-    assert "http://127.0.0.1:1 can't be reached: nobody answers there" in refused(capfd, *words, *NOWHERE)
+    assert "Cannot reach the dashboard at http://127.0.0.1:1" in refused(capfd, *words, *NOWHERE)
     assert time.monotonic() - began < 60
 
 
@@ -121,8 +121,8 @@ def test_the_address_may_stand_in_the_environment(
 ) -> None:
     assert "give the cluster's dashboard: --address http://HOST:8265" in refused(capfd, "stop", "x")
     monkeypatch.setenv(name, "http://127.0.0.1:2")
-    assert "http://127.0.0.1:2 can't be reached" in refused(capfd, "stop", "x")
-    assert "http://127.0.0.1:1 can't be reached" in refused(capfd, "stop", "x", *NOWHERE)
+    assert "Cannot reach the dashboard at http://127.0.0.1:2" in refused(capfd, "stop", "x")
+    assert "Cannot reach the dashboard at http://127.0.0.1:1" in refused(capfd, "stop", "x", *NOWHERE)
 
 
 @pytest.mark.parametrize("address", ["auto", "head:6379", "ray://head:10001", "os://x", "/head"])
@@ -153,17 +153,17 @@ def web_server() -> Iterator[int]:
 def test_another_server_is_no_dashboard(capfd: pytest.CaptureFixture[str]) -> None:
     with web_server() as port:
         said = refused(capfd, "stop", "x", "--address", f"http://127.0.0.1:{port}/")
-    assert f"what answers at http://127.0.0.1:{port} is no dashboard of Ray" in said
+    assert f"The server at http://127.0.0.1:{port} is not a dashboard of Ray" in said
 
 
 def test_a_server_that_says_nothing_is_given_up(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submit, "FIRST_S", (5, 1))
+    monkeypatch.setattr(submit, "REQUEST_TIMEOUT_S", (5, 1))
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         said = refused(capfd, "stop", "x", "--address", f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert "no answer in time" in said
+    assert "no response in time" in said
     assert time.monotonic() - began < 60
 
 

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 CLIPS = 32
 SLOW = ["--fps", "25", "--detect-every", "0.04", "--segment", "2", "--bundle", "2"]
 """Seconds a clip, so that there is work left when nodes have come."""
-RECOGNIZES = "ray::MapWorker(MapBatches(Recognizing))"
+RECOGNIZES = "ray::MapWorker(MapBatches(RecognizeWorker))"
 AUTOSCALER = {
     "RAY_FAKE_CLUSTER": "1",
     "RAY_enable_autoscaler_v2": "1",

@@ -1,86 +1,93 @@
-"""What of the main job needs no Ray: how the plan grows."""
+"""Planning of a run, without Ray."""
 
 from pathlib import Path
 
-import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.config import AnalyzeConfig, Limits
-from fer_batch.inputs.listing import list_videos
+from fer_batch.inputs.listing import Listing, list_videos
 from fer_batch.pipeline import analyze
 from fer_batch.pipeline.analyze import extend_plan, is_finished
+from fer_batch.pipeline.dataflow import RunSettings
 from fer_batch.run.plan import read_planned_segments, read_planned_videos
-from fer_batch.run.record import read_run
-from fer_batch.schema import PROBED_SCHEMA, SOURCES_SCHEMA
+from fer_batch.schema import PROBED_SCHEMA
+from fer_batch.storage.folder import open_folder
 from tests.runs import CARD
 
-
-def plan(folder: Path, version: str, who: str) -> None:
-    """Plan a video of a told length, as the manifest now describes it."""
-    out = folder / "out"
-    (folder / "list.csv").write_text(f"path,duration_s,version,who\nfilm.mp4,90,{version},{who}\n")
-    listing = list_videos([str(folder / "list.csv")])
-    run = read_run(out) if (out / "run.json").exists() else None
-    extend_plan(out, listing, run, PROBED_SCHEMA.empty_table(), AnalyzeConfig(), CARD, Limits(), 1)
+NO_VIDEOS = PROBED_SCHEMA.empty_table()
 
 
-def test_a_video_that_changes_with_what_is_said_of_it_is_planned_as_it_is_now(tmp_path: Path) -> None:
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
     (tmp_path / "film.mp4").touch()
     (tmp_path / "out").mkdir()
-    plan(tmp_path, "v1", "Ann")
-    (before,) = read_planned_videos(tmp_path / "out").to_pylist()
-    plan(tmp_path, "v2", "Bo")
-    videos = read_planned_videos(tmp_path / "out")
+    return tmp_path / "out"
+
+
+def list_film(out: Path, version: str, person: str) -> Listing:
+    """List a video of 90 s whose manifest has these values."""
+    manifest = out.parent / "list.csv"
+    manifest.write_text(f"path,duration_s,version,who\nfilm.mp4,90,{version},{person}\n")
+    return list_videos([str(manifest)])
+
+
+def plan(out: Path, listing: Listing) -> None:
+    folder, config = open_folder(out), AnalyzeConfig()
+    results = folder.subfolder("results")
+    settings = RunSettings(results=results, config=config, card=CARD, checkpoint=None, limits=Limits())
+    extend_plan(folder, listing, NO_VIDEOS, settings, workers=1, is_new=not folder.exists("run.json"))
+
+
+def test_changed_video_with_changed_metadata_is_planned_once_more(out: Path) -> None:
+    plan(out, list_film(out, "v1", "Ann"))
+    (before,) = read_planned_videos(out).to_pylist()
+    plan(out, list_film(out, "v2", "Bo"))
+    videos = read_planned_videos(out)
     (after,) = videos.to_pylist()
     assert after["version"] != before["version"]
     assert after["extra"] == '{"who": "Bo"}'
-    assert [
-        s["version"] for part in read_planned_segments(tmp_path / "out", videos) for s in part.to_pylist()
-    ] == [after["version"]] * 2
+    segments = [row for part in read_planned_segments(out, videos) for row in part.to_pylist()]
+    assert [segment["version"] for segment in segments] == [after["version"]] * 2
 
 
-def test_a_run_is_finished_when_it_has_ended_and_nothing_is_to_plan_or_left(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    (tmp_path / "film.mp4").touch()
-    out.mkdir()
-    plan(tmp_path, "v1", "Ann")
-    listing = list_videos([str(tmp_path / "list.csv")])
-    none = PROBED_SCHEMA.empty_table()
-    bundles = {
-        row["bundle_id"]
-        for part in read_planned_segments(out, read_planned_videos(out))
-        for row in part.to_pylist()
-    }
-    assert not is_finished(out, listing, none)
+def test_run_is_finished_when_nothing_is_left_to_plan_or_process(out: Path) -> None:
+    folder = open_folder(out)
+    listing = list_film(out, "v1", "Ann")
+    plan(out, listing)
+    videos = read_planned_videos(out)
+    bundles = {row["bundle_id"] for part in read_planned_segments(out, videos) for row in part.to_pylist()}
+    assert not is_finished(folder, listing, NO_VIDEOS)
     (out / "_SUCCESS.json").touch()
-    assert not is_finished(out, listing, none), "killed after it was planned"
-    (out / "results").mkdir(exist_ok=True)
+    assert not is_finished(folder, listing, NO_VIDEOS), "the planned bundles have no results"
+    (out / "results").mkdir()
     for name in bundles:
         (out / "results" / f"{name}.parquet").touch()
-    assert is_finished(out, listing, none)
-    assert not is_finished(out, listing, read_planned_videos(out)), "what failed is to be tried again"
-    for version, who in (("v2", "Ann"), ("v1", "Bo")):
-        (tmp_path / "list.csv").write_text(f"path,duration_s,version,who\nfilm.mp4,90,{version},{who}\n")
-        assert not is_finished(out, list_videos([str(tmp_path / "list.csv")]), none)
+    assert is_finished(folder, listing, NO_VIDEOS)
+    assert not is_finished(folder, listing, videos), "failed videos are to be retried"
+    assert not is_finished(folder, list_film(out, "v2", "Ann"), NO_VIDEOS), "the video has changed"
+    assert not is_finished(folder, list_film(out, "v1", "Bo"), NO_VIDEOS), "the metadata has changed"
     (out / "_SUCCESS.json").unlink()
-    assert not is_finished(out, listing, none)
+    assert not is_finished(folder, listing, NO_VIDEOS)
 
 
 @pytest.mark.parametrize(
     ("lengths_s", "sizes"),
     [
-        ([], []),
-        ([60.0], [1]),
-        ([6.0] * 9, [4, 4, 1]),
-        ([None] * 3, [1, 1, 1]),
-        ([60.0, 180.0, 60.0, 6.0, 1e12, 6.0, 6.0], [2, 3, 2]),
+        ([60], [1]),
+        ([6] * 9, [4, 4, 1]),
+        ([60, 180, 60, 6, 600_000, 6, 6], [2, 3, 2]),
     ],
 )
-def test_rounds_hold_about_as_many_segments(
-    lengths_s: list[float | None], sizes: list[int], monkeypatch: pytest.MonkeyPatch
+def test_rounds_have_about_the_same_number_of_segments(
+    out: Path, lengths_s: list[float], sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analyze, "ROUND", 4)
-    rows = [{"video_id": str(n), "duration_s": length_s} for n, length_s in enumerate(lengths_s)]
-    parts = list(analyze.rounds(pa.Table.from_pylist(rows, schema=SOURCES_SCHEMA), segment_s=60.0))
-    assert [len(part) for part in parts] == sizes
-    assert [name for part in parts for name in part["video_id"].to_pylist()] == [r["video_id"] for r in rows]
+    monkeypatch.setattr(analyze, "SEGMENTS_PER_ROUND", 4)
+    lines = ["path,duration_s"]
+    for number, length_s in enumerate(lengths_s):
+        (out.parent / f"{number}.mp4").touch()
+        lines.append(f"{number}.mp4,{length_s}")
+    (out.parent / "list.csv").write_text("\n".join(lines) + "\n")
+    plan(out, list_videos([str(out.parent / "list.csv")]))
+    rounds = [pq.read_table(path) for path in sorted((out / "plan").glob("*.videos.parquet"))]
+    assert [len(videos) for videos in rounds] == sizes

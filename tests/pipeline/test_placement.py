@@ -2,7 +2,7 @@
 
 import pytest
 
-from fer_batch.pipeline.placement import GPU_GB, placement
+from fer_batch.pipeline.placement import ASSUMED_GPU_GB, plan_placement
 
 CPU_NODE, GPU_NODE, HEAD = {"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}, {"memory": 8e9}
 
@@ -22,9 +22,9 @@ CPU_NODE, GPU_NODE, HEAD = {"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}, {"memory": 8e
     ],
 )
 def test_where_stages_go(nodes: list[dict[str, float]], faces: int, on_gpus: bool, recognizers: int) -> None:
-    found = placement(nodes)
+    found = plan_placement(nodes)
     assert (found.faces, found.faces_gpu > 0, found.recognizers) == (faces, on_gpus, recognizers)
-    assert (found.recognize_gpu > 0) == (recognizers > 0)
+    assert (found.recognizers_gpu > 0) == (recognizers > 0)
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,14 @@ def test_where_stages_go(nodes: list[dict[str, float]], faces: int, on_gpus: boo
     [
         pytest.param(2.0, 0, id="too small for a model"),
         pytest.param(4.0, 0, id="for recognition alone"),
-        pytest.param(GPU_GB, 6, id="nothing known"),
+        pytest.param(ASSUMED_GPU_GB, 6, id="nothing known"),
         pytest.param(24.0, 10, id="24 GB"),
         pytest.param(80.0, 38, id="80 GB"),
     ],
 )
 def test_shares_of_a_gpu_by_its_memory(gpu_gb: float, faces: int) -> None:
-    found = placement([{"CPU": 64.0, "GPU": 1.0}], gpu_gb)
+    found = plan_placement([{"CPU": 64.0, "GPU": 1.0}], gpu_gb)
     assert found.faces == (faces or 64)
     assert (found.faces_gpu > 0) == (faces > 0)
-    assert faces * found.faces_gpu + found.recognize_gpu <= 1
-    assert found.recognize_gpu <= 1
+    assert faces * found.faces_gpu + found.recognizers_gpu <= 1
+    assert found.recognizers_gpu <= 1

@@ -1,0 +1,73 @@
+"""Ray's internals, where Ray has no public interface for a need of fer_batch.
+
+This is the only module that imports private names of Ray. `tests/test_runtime.py` and `tests/cluster` test
+its functions on real clusters, so they fail if a release of Ray changes one.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from ray._private import ray_constants, services
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
+from ray.exceptions import AuthenticationError
+
+QUERY_TIMEOUT_S = 10
+
+
+def set_auth_mode(mode: str | None) -> None:
+    """Set RAY_AUTH_MODE to "token" or "disabled", or unset it, for this process.
+
+    Ray reads the variable once per process, but a process may open several sessions.
+    """
+    os.environ.pop("RAY_AUTH_MODE", None)
+    if mode is not None:
+        os.environ["RAY_AUTH_MODE"] = mode
+    Config.initialize("")  # before the cache is reset: a thread of an earlier session may read the token
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def has_token() -> bool:
+    """Return whether the environment or ~/.ray/auth_token has a token.
+
+    Raises AuthenticationError where the file that RAY_AUTH_TOKEN_PATH names cannot be read.
+    """
+    AuthenticationTokenLoader.instance().reset_cache()
+    return bool(AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
+
+
+def get_token_header() -> dict[str, str]:
+    """Return the HTTP header with the token, whatever RAY_AUTH_MODE is."""
+    return dict(AuthenticationTokenLoader.instance().get_token_for_http_header())
+
+
+def is_admitted(gcs: str) -> bool:
+    """Return whether Ray's control plane at `HOST:PORT` accepts the current token, or none if none is set.
+
+    `ray.init` only has an exception for this after it has connected and retried.
+    """
+    try:
+        GcsClient(address=gcs).internal_kv_get(b"", namespace=b"", timeout=QUERY_TIMEOUT_S)
+    except AuthenticationError:
+        return False
+    return True
+
+
+def resolve_address(address: str) -> str:
+    """Return the HOST:PORT of an address that `ray.init` accepts, such as "auto"."""
+    return str(services.canonicalize_bootstrap_address(address))
+
+
+@contextlib.contextmanager
+def listen_on_loopback() -> Iterator[None]:
+    """Let a Ray that starts in the body listen only on the loopback interface.
+
+    Ray replaces 127.0.0.1 by the host's address wherever it supports clusters, and then all of its processes
+    except the dashboard listen on every interface.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
