@@ -82,6 +82,8 @@ PLACES = {
     "onnxscript": ["model/onnx/*.py"],
 }
 """The only files that may import a library."""
+LAZY_CIRCLES = {"fer_batch.evaluation.evaluate": {"fer_batch.evaluation.report"}}
+"""Imports in a method that may close a circle: it writes its object with a module that needs the class."""
 LIGHT = set(sys.stdlib_module_names) | {"fer_batch", "pyarrow"}
 
 
@@ -152,7 +154,7 @@ def test_modules_have_no_import_circles() -> None:
     for file, name in names.items():
         imports = set(find_imports((PACKAGE / file).read_text(), type_checking=False))
         imports |= {module.rpartition(".")[0] for module in imports - modules}
-        graph[name] = imports & modules - {name}
+        graph[name] = imports & modules - {name} - LAZY_CIRCLES.get(name, set())
     TopologicalSorter(graph).prepare()
 
 
