@@ -115,6 +115,7 @@ BLOCKS = {
 DROPOUTS = {"cnn4": 2, "cnn4bn": 2, "cnn-lstm": 0, "dcnn-bilstm": 3}
 """Number of dropout layers after the blocks of each network other than the CNN-BiLSTM."""
 CROP_SIZE_PX = 48
+"""Side of a face crop."""
 
 NETWORK = Topic("Network")
 LENGTH = Topic("Length of the training")

@@ -78,14 +78,14 @@ def _sample_crops(crop_scale: float) -> "np.ndarray":
     """The faces of the packaged sample video, `(n, 48, 48) uint8`."""
     import numpy as np
 
+    from fer_batch.config import CROP_SIZE_PX
     from fer_batch.inputs.listing import list_videos
     from fer_batch.inputs.probe import probe_videos
     from fer_batch.inputs.segments import plan_segments
     from fer_batch.pipeline.stages import FacesStage
-    from fer_batch.vision.crop import CROP_SIZE
 
     config = AnalyzeConfig()
     plan = plan_segments(probe_videos(list_videos([str(SAMPLE)]).sources), config, 0.0, "", 1)
     stage = FacesStage(config, crop_scale, gpu=False)
     seen = b"".join(stage.extract_faces(segment).column("crops")[0].as_py() for segment in plan.to_pylist())
-    return np.frombuffer(seen, np.uint8).reshape(-1, CROP_SIZE, CROP_SIZE)
+    return np.frombuffer(seen, np.uint8).reshape(-1, CROP_SIZE_PX, CROP_SIZE_PX)

@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.data.clips import Clips
 from fer_batch.data.labels import check_classes, normalize_label
 from fer_batch.errors import InputError
 from fer_batch.storage.atomic import write_json
-from fer_batch.vision.crop import CROP_SIZE
 
 CLIP_SCHEMA = pa.schema(
     [
@@ -103,7 +103,7 @@ def load_clips(folder: Path, split: str, classes: Sequence[str] | None = None) -
     count = len(table)
     frames = np.frombuffer(b"".join(table["frames"].to_pylist()), np.uint8)
     return Clips(
-        frames=frames.reshape(-1, CROP_SIZE, CROP_SIZE),
+        frames=frames.reshape(-1, CROP_SIZE_PX, CROP_SIZE_PX),
         starts=np.concatenate([[0], np.cumsum(table["steps"].to_numpy())]).astype(np.int64),
         labels=table["label"].to_numpy().astype(np.int64),
         splits=np.full(count, split),

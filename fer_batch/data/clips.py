@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.data.images import LabelledExample
 from fer_batch.data.labels import normalize_label
-from fer_batch.vision.crop import CROP_SIZE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def stack_examples(rows: Sequence[LabelledExample], classes: Sequence[str]) -> C
     for number, row in enumerate(rows):
         _add_votes(votes[number], row.votes or {}, index)
     sums = votes.sum(axis=1, keepdims=True)
-    frames = [row.images for row in rows] or [np.zeros((0, CROP_SIZE, CROP_SIZE), np.uint8)]
+    frames = [row.images for row in rows] or [np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8)]
     return Clips(
         frames=np.concatenate(frames),
         starts=np.cumsum([0] + [len(row.images) for row in rows]).astype(np.int64),

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.data.folders import read_folder
 from fer_batch.data.images import LabelledExample, read_image_table, read_images
 from fer_batch.data.labels import SPLIT_SYNONYMS, normalize_label
 from fer_batch.errors import InputError
-from fer_batch.vision.crop import CROP_SIZE
 
 CSV_CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The classes by their numbers in the original CSV."""
@@ -68,17 +68,17 @@ def _read_pixels(option: str, path: Path) -> list[LabelledExample]:
         line = row + 2
         try:
             values = np.array(str(text).split(), np.int64)
-            if values.size != CROP_SIZE * CROP_SIZE or values.min() < 0 or values.max() > 255:
+            if values.size != CROP_SIZE_PX * CROP_SIZE_PX or values.min() < 0 or values.max() > 255:
                 raise ValueError("pixels")
             label = CSV_CLASSES[range(len(CSV_CLASSES)).index(emotion)]
         except (ValueError, OverflowError):
             raise InputError(
-                f"{option}: line {line}: expected an emotion of 0–6 and {CROP_SIZE * CROP_SIZE} pixels of "
+                f"{option}: line {line}: expected an emotion of 0–6 and {CROP_SIZE_PX**2} pixels of "
                 f"0–255, found {emotion!r} and {len(str(text).split())} pixels"
             ) from None
         examples.append(
             LabelledExample(
-                images=values.reshape(1, CROP_SIZE, CROP_SIZE).astype(np.uint8),
+                images=values.reshape(1, CROP_SIZE_PX, CROP_SIZE_PX).astype(np.uint8),
                 label=label,
                 split=_parse_split(option, usage),
                 votes=votes[row] if votes else None,

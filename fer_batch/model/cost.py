@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer_batch.model.network import CROP_SIZE
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.model.registry import build_network
 
 
@@ -28,7 +28,7 @@ def measure_cost(network: str, architecture: dict[str, Any], window: int) -> Net
     Convolutions, matrix products and LSTMs are counted, without biases and activations.
     """
     built = build_network(network, architecture).eval()
-    crop = _count_multiply_adds(built, built.encode, torch.zeros(1, 1, CROP_SIZE, CROP_SIZE))
+    crop = _count_multiply_adds(built, built.encode, torch.zeros(1, 1, CROP_SIZE_PX, CROP_SIZE_PX))
     context = _count_multiply_adds(built, built.classify, torch.zeros(1, window, built.width))
     return NetworkCost(parameters=sum(p.numel() for p in built.parameters()), multiply_adds=crop + context)
 

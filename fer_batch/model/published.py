@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fer_batch.config import BLOCKS
-from fer_batch.model.network import CROP_SIZE, CropEncoder, Network
+from fer_batch.config import BLOCKS, CROP_SIZE_PX
+from fer_batch.model.network import CropEncoder, Network
 
 
 class SequentialEncoder(CropEncoder):
@@ -155,7 +155,7 @@ def _conv_blocks(
 ) -> tuple[list[nn.Module], int]:
     """Return blocks of convolutions with max pooling and dropout, and the number of output values."""
     layers: list[nn.Module] = []
-    channels, side = 1, CROP_SIZE
+    channels, side = 1, CROP_SIZE_PX
     for width, depth, dropout in zip(filters, depths, dropouts, strict=False):
         for _ in range(depth):
             layers.append(nn.Conv2d(channels, width, 3, padding=padding))

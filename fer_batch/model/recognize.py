@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.model.inference import WindowReader, choose_dtype, optimize_encoder, pad_batch
-from fer_batch.model.network import CROP_SIZE, CropEncoder
+from fer_batch.model.network import CropEncoder
 from fer_batch.model.predictions import Prediction
 from fer_batch.model.weights import Card, is_onnx_path, load_checkpoint
 from fer_batch.model.window import build_windows
@@ -156,7 +157,7 @@ class Recognizer:
 
     def _predict_crops(self, crops: list[np.ndarray]) -> list[Prediction]:
         """Predict each crop `(48, 48) uint8` as a track of one frame."""
-        stacked = np.stack(crops) if crops else np.zeros((0, CROP_SIZE, CROP_SIZE), np.uint8)
+        stacked = np.stack(crops) if crops else np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8)
         count = len(stacked)
         probs = self.predict_tracks(stacked, np.arange(count), np.zeros(count), np.ones(count, bool))
         return [Prediction.from_probs(self.card.classes, row) for row in probs.tolist()]

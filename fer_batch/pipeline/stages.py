@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from fer_batch.config import AnalyzeConfig
+from fer_batch.config import CROP_SIZE_PX, AnalyzeConfig
 from fer_batch.model.recognize import Recognizer
 from fer_batch.schema import (
     CONTAINER_COLUMNS,
@@ -24,7 +24,6 @@ from fer_batch.schema import (
 )
 from fer_batch.timing import StageTimer
 from fer_batch.video.segment import Segment
-from fer_batch.vision.crop import CROP_SIZE
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import extract_faces
 
@@ -100,7 +99,7 @@ class RecognizeStage:
         times_s = np.array([face["time_s"] for face in faces], np.float64)
         in_core = np.array([face["frame_index"] >= 0 for face in faces], bool)
         probs = self.recognizer.predict_tracks(
-            crops.reshape(-1, CROP_SIZE, CROP_SIZE), _number_tracks(faces, counts), times_s, in_core
+            crops.reshape(-1, CROP_SIZE_PX, CROP_SIZE_PX), _number_tracks(faces, counts), times_s, in_core
         )
         for face, is_in_core, face_probs in zip(faces, in_core.tolist(), probs.tolist(), strict=True):
             face["probs"] = face_probs if is_in_core else []

@@ -9,7 +9,7 @@ import numpy as np
 import ray.data
 import ray.train
 
-from fer_batch.config import TrainConfig
+from fer_batch.config import CROP_SIZE_PX, TrainConfig
 from fer_batch.data.clip_files import count_clips, load_clips, stream_clips
 from fer_batch.data.clips import Clips, concatenate_clips, count_classes, empty_clips
 from fer_batch.data.datasets import load_datasets
@@ -18,7 +18,6 @@ from fer_batch.data.videos import ClipSettings, ExtractionSummary, extract_clips
 from fer_batch.errors import ConfigError, InputError
 from fer_batch.model.weights import Card, read_card
 from fer_batch.training.batches import ClipStream, StreamedBatch
-from fer_batch.vision.crop import CROP_SIZE
 
 MIN_CALIBRATION_CLIPS = 50
 """With fewer clips the temperature would depend on chance, so that it stays at 1."""
@@ -178,9 +177,9 @@ def decode_batch(rows: dict[str, np.ndarray]) -> StreamedBatch:
     T is the length of the longest clip. Shorter clips are padded with frames of 0 and labels of -1.
     """
     lengths = rows["steps"].astype(np.int64)
-    frames = np.zeros((len(lengths), lengths.max(initial=0), CROP_SIZE, CROP_SIZE), np.uint8)
+    frames = np.zeros((len(lengths), lengths.max(initial=0), CROP_SIZE_PX, CROP_SIZE_PX), np.uint8)
     for clip, content, steps in zip(frames, rows["frames"], lengths, strict=True):
-        clip[:steps] = np.frombuffer(content, np.uint8).reshape(steps, CROP_SIZE, CROP_SIZE)
+        clip[:steps] = np.frombuffer(content, np.uint8).reshape(steps, CROP_SIZE_PX, CROP_SIZE_PX)
     known = np.arange(frames.shape[1])[None] < lengths[:, None]
     return frames, np.where(known, rows["label"].astype(np.int64)[:, None], -1)
 

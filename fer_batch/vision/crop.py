@@ -3,9 +3,9 @@
 import numpy as np
 from PIL import Image
 
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.video.planes import Picture
 
-CROP_SIZE = 48
 REDUCING_GAP = 2.0
 """A larger face is first shrunk by a whole number to this multiple of the crop. The loss is invisible."""
 
@@ -17,7 +17,7 @@ def crop_faces(picture: Picture, boxes: np.ndarray, scale: float, pixel_aspect: 
     width of a pixel over its height; the square is square on the screen. Outside the frame, its edge is
     repeated.
     """
-    crops = np.empty((len(boxes), CROP_SIZE, CROP_SIZE), np.uint8)
+    crops = np.empty((len(boxes), CROP_SIZE_PX, CROP_SIZE_PX), np.uint8)
     for index, (x0, y0, x1, y1) in enumerate(np.asarray(boxes, np.float64)):
         half_height = max(scale * (y1 - y0) / 2, 0.5)
         half_width = half_height / pixel_aspect
@@ -38,5 +38,5 @@ def _crop(picture: Picture, x0: float, y0: float, x1: float, y1: float) -> np.nd
         region = Image.fromarray(np.pad(np.asarray(region), padding, mode="edge"))
     x, y = left if left < columns.start else columns.start, top if top < rows.start else rows.start
     box = (max(x0 - x, 0), max(y0 - y, 0), min(x1 - x, region.width), min(y1 - y, region.height))
-    crop = region.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.BILINEAR, box, REDUCING_GAP)
+    crop = region.resize((CROP_SIZE_PX, CROP_SIZE_PX), Image.Resampling.BILINEAR, box, REDUCING_GAP)
     return picture.to_grey(crop)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_batch.config import AnalyzeConfig
+from fer_batch.config import CROP_SIZE_PX, AnalyzeConfig
 from fer_batch.errors import DecodeError, NoVideoError
 from fer_batch.faults import fault_point
 from fer_batch.timing import StageTimer
@@ -15,7 +15,7 @@ from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.planes import Frame
 from fer_batch.video.reader import SegmentReader
 from fer_batch.video.segment import Segment
-from fer_batch.vision.crop import CROP_SIZE, crop_faces
+from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.detections import Detections
 from fer_batch.vision.quality import estimate_roll_deg, estimate_yaw, measure_sharpness
@@ -108,7 +108,7 @@ def extract_faces(
     report = reader.report
     moments: list[Moment] = []
     faces: list[TrackedFace] = []
-    crops = [np.zeros((0, CROP_SIZE, CROP_SIZE), np.uint8)]
+    crops = [np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8)]
     timer = StageTimer()
     info = None
     empty_status = "failed"

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.errors import InputError
-from fer_batch.vision.crop import CROP_SIZE
 
 ImageInput = str | Path | bytes | Image.Image | np.ndarray
 """A file, the content of a file, a PIL image, or an `(H, W)` grey or `(H, W, 3)` RGB uint8 array."""
@@ -37,7 +37,7 @@ def load_image(image: ImageInput, mode: str) -> Image.Image:
 
 def scale_to_crop(image: Image.Image) -> np.ndarray:
     """Scale a grey image of one face to a `(48, 48) uint8` crop."""
-    size = (CROP_SIZE, CROP_SIZE)
+    size = (CROP_SIZE_PX, CROP_SIZE_PX)
     return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.LANCZOS))
 
 

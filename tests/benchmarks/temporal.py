@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fer_batch.config import AnalyzeConfig
+from fer_batch.config import CROP_SIZE_PX, AnalyzeConfig
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
@@ -28,7 +28,6 @@ from fer_batch.model.weights import load_checkpoint
 from fer_batch.model.window import build_windows
 from fer_batch.pipeline.stages import FacesStage
 from fer_batch.schema import EMOTIONS, FACES_SCHEMA, pack_bundle, unpack_bundles
-from fer_batch.vision.crop import CROP_SIZE
 
 HOLD_S = 2.0
 """How long a face holds an expression in the videos."""
@@ -65,7 +64,7 @@ def find_faces(folder: Path, crop_scale: float) -> Faces:
         found = [face for row in rows for face in row["faces"]]
         crops = np.frombuffer(b"".join(row["crops"] for row in rows), np.uint8)
         part: Faces = {
-            "crops": crops.reshape(-1, CROP_SIZE, CROP_SIZE),
+            "crops": crops.reshape(-1, CROP_SIZE_PX, CROP_SIZE_PX),
             "tracks": np.array([f["track"] for f in found], np.int64) + tracks,
             "times": np.array([f["time_s"] for f in found], np.float64),
             "video": np.full(len(found), len(names) - 1),

@@ -7,10 +7,10 @@ import safetensors.torch
 import torch
 from torchvision.models import get_model
 
-from fer_batch.config import BACKBONES
+from fer_batch.config import BACKBONES, CROP_SIZE_PX
 from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.model.backbone import BackboneEncoder
-from fer_batch.model.network import CROP_SIZE, GREY_MEAN, GREY_STD
+from fer_batch.model.network import GREY_MEAN, GREY_STD
 from fer_batch.model.registry import build_network
 from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
 
@@ -33,7 +33,7 @@ def test_pretrained_weights_give_the_features_of_their_network(name: str, width:
     safetensors.torch.save_file(network.state_dict(), tmp_path / "network.safetensors")
     encoder = BackboneEncoder(name, 64).eval()
     encoder.load_pretrained(tmp_path / "network.safetensors")
-    grey = torch.rand(2, 1, CROP_SIZE, CROP_SIZE)
+    grey = torch.rand(2, 1, CROP_SIZE_PX, CROP_SIZE_PX)
     sized = torch.nn.functional.interpolate(grey, (64, 64), mode="bilinear", align_corners=False)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     head = network.fc if name == "resnet18" else network.classifier
@@ -46,7 +46,7 @@ def test_pretrained_weights_give_the_features_of_their_network(name: str, width:
 def test_transformer_returns_an_embedding() -> None:
     encoder = BackboneEncoder("vit_b_32", 64).eval()
     with torch.inference_mode():
-        assert encoder(torch.zeros(1, 1, CROP_SIZE, CROP_SIZE)).shape == (1, 768)
+        assert encoder(torch.zeros(1, 1, CROP_SIZE_PX, CROP_SIZE_PX)).shape == (1, 768)
 
 
 @pytest.mark.parametrize("case", ["missing", "pickled", "damaged", "another network"])
@@ -69,6 +69,6 @@ def test_network_with_a_backbone_survives_saving_and_loading(tmp_path: Path) -> 
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, network, Card(classes=("a", "b"), architecture=architecture))
     loaded = load_checkpoint(path)[0]
-    crops = torch.randn(1, 2, 1, CROP_SIZE, CROP_SIZE)
+    crops = torch.randn(1, 2, 1, CROP_SIZE_PX, CROP_SIZE_PX)
     with torch.inference_mode():
         torch.testing.assert_close(loaded(crops), network(crops), atol=1e-2, rtol=0)

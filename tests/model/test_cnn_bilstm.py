@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.model.cnn_bilstm import CnnBiLstm, Encoder
-from fer_batch.model.network import CROP_SIZE
 
 SMALL = (8, 8, 8, 8)
 
@@ -22,7 +22,7 @@ def make_network(seed: int = 0, **options: object) -> CnnBiLstm:
 
 def make_crops(batch: int, steps: int, seed: int = 1) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, steps, 1, CROP_SIZE, CROP_SIZE, generator=generator)
+    return torch.randn(batch, steps, 1, CROP_SIZE_PX, CROP_SIZE_PX, generator=generator)
 
 
 def make_network_with_context(**options: object) -> CnnBiLstm:
@@ -49,11 +49,11 @@ def test_encoder_returns_one_embedding_per_crop(
 ) -> None:
     encoder = Encoder(filters, depths, fold).eval()
     assert encoder.width == filters[-1]
-    assert encoder(torch.zeros(count, 1, CROP_SIZE, CROP_SIZE)).shape == (count, filters[-1])
+    assert encoder(torch.zeros(count, 1, CROP_SIZE_PX, CROP_SIZE_PX)).shape == (count, filters[-1])
 
 
 def test_encoder_accepts_an_empty_batch() -> None:
-    assert Encoder((8, 16), (1, 1)).eval()(torch.zeros(0, 1, CROP_SIZE, CROP_SIZE)).shape == (0, 16)
+    assert Encoder((8, 16), (1, 1)).eval()(torch.zeros(0, 1, CROP_SIZE_PX, CROP_SIZE_PX)).shape == (0, 16)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_default_encoder_needs_117_million_multiply_adds_per_crop() -> None:
     for layer in encoder.modules():
         if isinstance(layer, nn.Conv2d):
             layer.register_forward_hook(count)
-    encoder(torch.zeros(1, 1, CROP_SIZE, CROP_SIZE))
+    encoder(torch.zeros(1, 1, CROP_SIZE_PX, CROP_SIZE_PX))
     assert len(counted) == 8
     assert round(sum(counted) / 1e6) == 117
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from fer_batch.config import BLOCKS, DROPOUTS, TrainConfig
+from fer_batch.config import BLOCKS, CROP_SIZE_PX, DROPOUTS, TrainConfig
 from fer_batch.config import NETWORKS as NAMES
 from fer_batch.model.cost import NetworkCost, measure_cost
-from fer_batch.model.network import CROP_SIZE, Network
+from fer_batch.model.network import Network
 from fer_batch.model.published import Cnn4, Cnn4Bn, CnnLstm, DcnnBiLstm
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.registry import NETWORKS, build_network
@@ -39,7 +39,7 @@ def trace_shapes(network: Network, kind: type[nn.Module]) -> list[tuple[int, ...
         for layer in network.modules()
         if isinstance(layer, kind)
     ]
-    network.eval()(torch.zeros(1, 1, 1, CROP_SIZE, CROP_SIZE))
+    network.eval()(torch.zeros(1, 1, 1, CROP_SIZE_PX, CROP_SIZE_PX))
     for hook in hooks:
         hook.remove()
     return seen
@@ -133,7 +133,7 @@ def test_dcnn_bilstm_has_the_published_layers() -> None:
 @pytest.mark.parametrize(("batch", "steps"), [(1, 1), (2, 1), (2, 3)])
 def test_every_network_returns_a_distribution_per_frame(name: str, batch: int, steps: int) -> None:
     network = make_small(name)
-    crops = torch.randn(batch, steps, 1, CROP_SIZE, CROP_SIZE)
+    crops = torch.randn(batch, steps, 1, CROP_SIZE_PX, CROP_SIZE_PX)
     with torch.inference_mode():
         probs = network(crops).exp()
     assert probs.shape == (batch, steps, network.classes)
@@ -145,8 +145,8 @@ def test_every_network_returns_a_distribution_per_frame(name: str, batch: int, s
 @pytest.mark.parametrize("name", NAMES)
 def test_padding_does_not_matter(name: str) -> None:
     network = make_small(name)
-    crops = torch.randn(2, 4, 1, CROP_SIZE, CROP_SIZE)
-    other = torch.cat([crops[:, :2], torch.randn(2, 2, 1, CROP_SIZE, CROP_SIZE)], dim=1)
+    crops = torch.randn(2, 4, 1, CROP_SIZE_PX, CROP_SIZE_PX)
+    other = torch.cat([crops[:, :2], torch.randn(2, 2, 1, CROP_SIZE_PX, CROP_SIZE_PX)], dim=1)
     lengths = torch.tensor([2, 2])
     with torch.inference_mode():
         probs = [network(given, lengths)[:, :2] for given in (crops, other)]
@@ -156,7 +156,7 @@ def test_padding_does_not_matter(name: str) -> None:
 @pytest.mark.parametrize("name", ["cnn4", "cnn4bn", "cnn-lstm"])
 def test_networks_of_stills_classify_each_frame_by_itself(name: str) -> None:
     network = make_small(name)
-    crops = torch.randn(1, 3, 1, CROP_SIZE, CROP_SIZE)
+    crops = torch.randn(1, 3, 1, CROP_SIZE_PX, CROP_SIZE_PX)
     with torch.inference_mode():
         together, alone = network(crops), network(crops.transpose(0, 1)).transpose(0, 1)
     torch.testing.assert_close(together, alone)
@@ -164,7 +164,7 @@ def test_networks_of_stills_classify_each_frame_by_itself(name: str) -> None:
 
 def test_networks_of_clips_classify_the_ordered_sequence() -> None:
     network = make_small("dcnn-bilstm")
-    crops = torch.randn(1, 3, 1, CROP_SIZE, CROP_SIZE)
+    crops = torch.randn(1, 3, 1, CROP_SIZE_PX, CROP_SIZE_PX)
     with torch.inference_mode():
         probs, turned = network(crops), network(crops.flip(1))
     assert torch.equal(probs[:, 0], probs[:, 2])
@@ -188,7 +188,7 @@ def test_recognizer_of_a_saved_network_equals_the_network(
     assert save_checkpoint(path, make_small(name), card).model_id.startswith(f"{name}-")
     network, _ = load_checkpoint(path)
     recognizer = Recognizer(path, device="cpu", flip=False)
-    crops = np.random.default_rng(0).integers(0, 256, (4, CROP_SIZE, CROP_SIZE), dtype=np.uint8)
+    crops = np.random.default_rng(0).integers(0, 256, (4, CROP_SIZE_PX, CROP_SIZE_PX), dtype=np.uint8)
     times = np.arange(4) / 5
     probs = recognizer.predict_tracks(crops, np.zeros(4, int), times, np.ones(4, bool))
     given = (torch.from_numpy(crops)[None, :, None] / 255 - card.mean) / card.std

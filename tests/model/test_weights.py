@@ -14,9 +14,9 @@ import pytest
 import safetensors.torch
 import torch
 
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.errors import CheckpointError
 from fer_batch.model.cnn_bilstm import CnnBiLstm
-from fer_batch.model.network import CROP_SIZE
 from fer_batch.model.weights import Card, load_checkpoint, read_card, save_checkpoint
 from fer_batch.schema import EMOTIONS
 
@@ -51,7 +51,7 @@ def test_loaded_checkpoint_equals_the_saved_one(tmp_path: Path) -> None:
     assert card.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert re.fullmatch(r"cnn-bilstm-[0-9a-f]{12}", card.model_id)
     assert not loaded.training
-    crops = torch.randn(2, 3, 1, CROP_SIZE, CROP_SIZE)
+    crops = torch.randn(2, 3, 1, CROP_SIZE_PX, CROP_SIZE_PX)
     torch.testing.assert_close(loaded(crops), network(crops), atol=1e-2, rtol=0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
 
@@ -113,7 +113,7 @@ def test_default_is_the_packaged_checkpoint() -> None:
     network, card = load_checkpoint()
     assert card.classes == EMOTIONS
     assert all(value.isfinite().all() for value in network.state_dict().values())
-    assert network(torch.zeros(1, 1, 1, CROP_SIZE, CROP_SIZE)).shape == (1, 1, len(EMOTIONS))
+    assert network(torch.zeros(1, 1, 1, CROP_SIZE_PX, CROP_SIZE_PX)).shape == (1, 1, len(EMOTIONS))
 
 
 @pytest.mark.parametrize(("length", "rate_hz", "half_s"), [(1, 5.0, 0.0), (9, 5.0, 0.8), (5, 10.0, 0.2)])

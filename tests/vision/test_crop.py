@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.video.planes import Picture, yuv_to_rgb_matrix
 from fer_batch.video.reader import SegmentReader
 from fer_batch.video.segment import Segment
-from fer_batch.vision.crop import CROP_SIZE, crop_faces
+from fer_batch.vision.crop import crop_faces
 
 
 def crop_rgb_faces(
@@ -33,7 +34,7 @@ def make_square(x: float, y: float, side: float) -> list[float]:
 @pytest.mark.parametrize("boxes", [np.zeros((0, 4)), np.zeros((0, 4), np.float32), []])
 def test_no_boxes_give_no_crops(boxes: np.ndarray) -> None:
     crops = crop_rgb_faces(make_gradient(), boxes, 0.96)
-    assert crops.shape == (0, CROP_SIZE, CROP_SIZE)
+    assert crops.shape == (0, CROP_SIZE_PX, CROP_SIZE_PX)
     assert crops.dtype == np.uint8
 
 
@@ -64,7 +65,7 @@ def test_crop_is_centred_and_sized_by_the_height_of_its_box(scale: float) -> Non
     middle = crop[:, 23:25].mean()
     assert middle == pytest.approx(95 - 0.5, abs=0.75)
     slope = (crop[:, -8:].mean() - crop[:, :8].mean()) / 40
-    assert slope == pytest.approx(side / CROP_SIZE, rel=0.05)
+    assert slope == pytest.approx(side / CROP_SIZE_PX, rel=0.05)
 
 
 @pytest.mark.parametrize("pixel_aspect", [0.5, 1.0, 4 / 3, 2.0])
@@ -73,7 +74,7 @@ def test_crop_is_square_on_the_screen(pixel_aspect: float) -> None:
         float
     )
     slope = (crop[:, -8:].mean() - crop[:, :8].mean()) / 40
-    assert slope == pytest.approx(60 / pixel_aspect / CROP_SIZE, rel=0.05)
+    assert slope == pytest.approx(60 / pixel_aspect / CROP_SIZE_PX, rel=0.05)
 
 
 def test_anamorphic_picture_gives_the_crop_of_the_displayed_picture(sample_frames: list[np.ndarray]) -> None:
@@ -114,7 +115,7 @@ def test_grey_is_luma() -> None:
 )
 def test_box_outside_the_frame_repeats_the_nearest_edge(box: list[float], expected: int) -> None:
     crop = crop_rgb_faces(make_gradient(), np.array([box]), 1.0)[0]
-    assert crop.shape == (CROP_SIZE, CROP_SIZE)
+    assert crop.shape == (CROP_SIZE_PX, CROP_SIZE_PX)
     assert (crop == expected).all()
 
 
@@ -154,7 +155,7 @@ def test_crop_of_any_box_stays_within_the_grey_range_of_the_frame(
     image = np.random.default_rng(shape).integers(50, 200, (*shape, 3), dtype=np.uint8)
     box = np.array([[*corner, corner[0] + sides[0], corner[1] + sides[1]]])
     crops = crop_rgb_faces(image, box, scale, pixel_aspect)
-    assert crops.shape == (1, CROP_SIZE, CROP_SIZE)
+    assert crops.shape == (1, CROP_SIZE_PX, CROP_SIZE_PX)
     grey = np.asarray(Picture.from_rgb(image).y)
     assert grey.min() <= crops.min() <= crops.max() <= grey.max()
 
@@ -165,10 +166,10 @@ def test_crop_shows_the_content_of_its_box(x: float, y: float, side: float) -> N
     rows, columns = np.indices((120, 200))
     image = np.repeat((rows * 0.6 + columns * 0.8)[..., None], 3, axis=2).astype(np.uint8)
     crop = crop_rgb_faces(image, np.array([make_square(x, y, side)]), 1.0)[0].astype(float)
-    centres = (np.arange(CROP_SIZE) + 0.5) / CROP_SIZE * side - side / 2
+    centres = (np.arange(CROP_SIZE_PX) + 0.5) / CROP_SIZE_PX * side - side / 2
     at_y, at_x = np.clip(y + centres - 0.5, 0, 119), np.clip(x + centres - 0.5, 0, 199)
     expected = at_y[:, None] * 0.6 + at_x[None] * 0.8
-    assert np.abs(crop - expected).max() < 0.5 * side / CROP_SIZE + 2.5
+    assert np.abs(crop - expected).max() < 0.5 * side / CROP_SIZE_PX + 2.5
 
 
 def test_limited_range_is_expanded_to_full_grey_range() -> None:

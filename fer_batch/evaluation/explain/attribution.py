@@ -13,7 +13,8 @@ import torch
 from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Occlusion
 from torch import Tensor, nn
 
-from fer_batch.model.network import CROP_SIZE, CropEncoder, Network
+from fer_batch.config import CROP_SIZE_PX
+from fer_batch.model.network import CropEncoder, Network
 from fer_batch.model.weights import Card
 
 METHODS = ("grad-cam", "occlusion")
@@ -136,7 +137,7 @@ def find_map_layer(encoder: CropEncoder) -> nn.Module | None:
     hooks = [module.register_forward_hook(record) for module in encoder.modules()]
     try:
         with torch.no_grad():
-            encoder(torch.zeros(1, 1, CROP_SIZE, CROP_SIZE))
+            encoder(torch.zeros(1, 1, CROP_SIZE_PX, CROP_SIZE_PX))
     finally:
         for hook in hooks:
             hook.remove()
@@ -156,7 +157,7 @@ def grad_cam(logits: Callable[[Tensor], Tensor], layer: nn.Module, crop: Tensor,
     al. (2017), arXiv:1610.02391.
     """
     coarse = LayerGradCam(logits, layer).attribute(crop, target=emotion, relu_attributions=True)
-    fine = LayerAttribution.interpolate(coarse, (CROP_SIZE, CROP_SIZE), "bilinear")
+    fine = LayerAttribution.interpolate(coarse, (CROP_SIZE_PX, CROP_SIZE_PX), "bilinear")
     return fine[0, 0].detach().numpy()
 
 
@@ -191,7 +192,7 @@ def weigh_frames(
     path may lead through embeddings instead of pixels.
     """
     with torch.no_grad():
-        grey = network.encode(torch.zeros(1, 1, CROP_SIZE, CROP_SIZE)).float()  # (1, D)
+        grey = network.encode(torch.zeros(1, 1, CROP_SIZE_PX, CROP_SIZE_PX)).float()  # (1, D)
     baseline = grey.expand(len(embeddings), -1)
 
     def log_probs(windows: Tensor) -> Tensor:  # (N, T, D) to (N, classes)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fer_batch.model.network import CROP_SIZE
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.plotting import BLUE, GREY, INK, RED, hide_frame, new_figure
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ def plot_frames(
     strip = add_axes(height_in - TOP_IN - FRAME_IN, FRAME_IN)
     strip.set_axis_off()
     for position, crop in enumerate(crops):
-        extent = (position - 0.47, position + 0.47, CROP_SIZE, 0)
+        extent = (position - 0.47, position + 0.47, CROP_SIZE_PX, 0)
         strip.imshow(crop, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
-    strip.set(xlim=strip.get_xlim(), ylim=(CROP_SIZE, 0))
+    strip.set(xlim=strip.get_xlim(), ylim=(CROP_SIZE_PX, 0))
     lowest, highest = min(float(weights.min()), 0), max(float(weights.max()), 0)
     margin = max(highest - lowest, 1e-9) / 20
     ticks = [f"{offset_s:+.1f}".replace("-", "−") for offset_s in offsets_s]

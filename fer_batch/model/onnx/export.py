@@ -32,9 +32,10 @@ from onnxruntime.quantization import (
 from onnxscript import opset18
 from torch import nn
 
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.errors import CheckpointError
 from fer_batch.model.inference import WindowReader
-from fer_batch.model.network import CROP_SIZE, Network
+from fer_batch.model.network import Network
 from fer_batch.model.onnx.network import (
     CARD_KEY,
     DIGEST_KEY,
@@ -75,7 +76,7 @@ class ExportedNetwork:
 def export_network(network: Network, card: Card) -> ExportedNetwork:
     """Export a network, as loaded from its checkpoint, in single precision."""
     steps = card.window_length
-    crops = torch.zeros(4, 1, CROP_SIZE, CROP_SIZE)
+    crops = torch.zeros(4, 1, CROP_SIZE_PX, CROP_SIZE_PX)
     windows = torch.zeros(4, steps, network.width)
     lengths = torch.arange(4) % steps + 1
     reader = WindowReader(network, card.temperature).eval()
@@ -125,7 +126,7 @@ def join_graphs(exported: ExportedNetwork) -> bytes:
     encoder, reader = _prefix_names(exported.encoder, ENCODER), _prefix_names(exported.reader, READER)
     width = reader.input[0].type.tensor_type.shape.dim[2].dim_value
     constants: dict[str, np.ndarray] = {
-        "each": np.array([-1, 1, CROP_SIZE, CROP_SIZE], np.int64),
+        "each": np.array([-1, 1, CROP_SIZE_PX, CROP_SIZE_PX], np.int64),
         "windowed": np.array([-1, steps, width], np.int64),
         "white": np.array(255, np.float32),
         "mean": np.array(card.mean, np.float32),
@@ -146,7 +147,9 @@ def join_graphs(exported: ExportedNetwork) -> bytes:
         nodes,
         card.network,
         [
-            helper.make_tensor_value_info("crops", TensorProto.FLOAT, ["N", steps, CROP_SIZE, CROP_SIZE]),
+            helper.make_tensor_value_info(
+                "crops", TensorProto.FLOAT, ["N", steps, CROP_SIZE_PX, CROP_SIZE_PX]
+            ),
             helper.make_tensor_value_info("lengths", TensorProto.INT64, ["N"]),
         ],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", steps, classes])],
@@ -176,7 +179,9 @@ def check_against_torch(model: bytes, network: Network, card: Card, crops: np.nd
 
     Raises CheckpointError if it is above `TOLERANCE`.
     """
-    random = np.random.default_rng(0).integers(0, 256, (MIN_COMPARED_CROPS, CROP_SIZE, CROP_SIZE), np.uint8)
+    random = np.random.default_rng(0).integers(
+        0, 256, (MIN_COMPARED_CROPS, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8
+    )
     difference = max(measure_difference(model, network, card, some) for some in (random, crops))
     if not difference <= TOLERANCE:  # also for NaN
         raise CheckpointError(

@@ -14,8 +14,9 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.errors import CheckpointError
-from fer_batch.model.network import CROP_SIZE, CropEncoder
+from fer_batch.model.network import CropEncoder
 from fer_batch.model.weights import Card, parse_card
 
 CARD_KEY, DIGEST_KEY = "fer_batch_card", "fer_batch_graph_sha256"
@@ -35,7 +36,7 @@ class OnnxEncoder(CropEncoder):
         super().__init__()
         self.session = session
         self.device = "cuda" if PROVIDERS["cuda"] in session.get_providers() else "cpu"
-        self.width = self(torch.zeros(1, 1, CROP_SIZE, CROP_SIZE)).shape[1]
+        self.width = self(torch.zeros(1, 1, CROP_SIZE_PX, CROP_SIZE_PX)).shape[1]
 
     def forward(self, crops: Tensor) -> Tensor:
         """Encode normalized crops `(N, 1, 48, 48)` on the CPU to `(N, D)`."""
@@ -124,7 +125,7 @@ def compute_digest(model: onnx.ModelProto) -> str:
 
 def extract_encoder(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the part of a model from normalized crops to embeddings."""
-    return _extract_part(model, ENCODER, {NORMALIZED: (1, CROP_SIZE, CROP_SIZE)}, EMBEDDINGS)
+    return _extract_part(model, ENCODER, {NORMALIZED: (1, CROP_SIZE_PX, CROP_SIZE_PX)}, EMBEDDINGS)
 
 
 def _extract_reader(model: onnx.ModelProto, steps: int, width: int) -> onnx.ModelProto:
