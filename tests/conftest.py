@@ -1,4 +1,4 @@
-"""What tests share: the packaged sample, videos made from it, and the data sets where they are at hand."""
+"""Shared by all tests: the packaged sample, videos made from it, and the data sets beside the project."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -17,9 +17,9 @@ from tests.s3 import _servers, store  # noqa: F401
 SAMPLE = Path(fer_batch.sample.__path__[0]) / "two_faces.mp4"
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
-# A run must not fail by what the change did not touch; HYPOTHESIS_PROFILE=default looks for other cases.
-settings.register_profile("same cases", derandomize=True)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same cases"))
+# Fixed cases keep unrelated failures out of a run; HYPOTHESIS_PROFILE=default generates new ones.
+settings.register_profile("fixed cases", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed cases"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,22 +29,22 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def sample() -> Path:
-    """Two faces, 10 s, 640×360, 25 frames a second, h264 in mp4."""
+    """Return the path of the sample: two faces, 10 s, 640×360, 25 frames per second, h264 in mp4."""
     return SAMPLE
 
 
 @pytest.fixture(scope="session")
 def sample_frames() -> list[np.ndarray]:
-    """All 250 frames of the sample, `(360, 640, 3) uint8` RGB."""
+    """Return all 250 frames of the sample, `(360, 640, 3) uint8` RGB."""
     with av.open(str(SAMPLE)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of data and media that is not part of the project."""
+    """Return the folder of data sets and media, which is not part of the project."""
     if not SHARED.is_dir():
-        pytest.skip("../shared, with the data sets and media for tests, is not here")
+        pytest.skip("the folder ../shared with data sets and media does not exist")
     return SHARED
 
 
@@ -53,13 +53,14 @@ def write_video(
     frames: Iterator[np.ndarray] | list[np.ndarray],
     fps: int = 25,
     codec: str = "libx264",
+    pixels: str = "yuv420p",
     times_s: list[float] | None = None,
     **options: str,
 ) -> Path:
-    """Encode `(H, W, 3) uint8` frames; `times_s` gives each its own time (to the millisecond)."""
+    """Encode `(H, W, 3) uint8` frames. `times_s` are their times, rounded to milliseconds."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps)
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixels
         stream.options = {"preset": "ultrafast", "crf": "20", **options} if codec == "libx264" else options
         for number, image in enumerate(frames):
             if number == 0:
@@ -77,7 +78,7 @@ def write_video(
 
 
 def remux(source: Path, target: Path, repeat: int = 1) -> Path:
-    """Copy a video's packets into another container, `repeat` times one after the other."""
+    """Copy a video's packets into another container, `repeat` times in a row."""
     with av.open(str(target), "w") as output:
         stream = None
         offset = 0
@@ -98,7 +99,7 @@ def remux(source: Path, target: Path, repeat: int = 1) -> Path:
 
 @pytest.fixture(scope="session")
 def long_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """The sample several times over, as one mp4 of `10 * repeat` seconds."""
+    """Return a function that repeats the sample in one mp4 of `10 * repeat` seconds."""
     folder = tmp_path_factory.mktemp("long")
 
     def make(repeat: int) -> Path:

@@ -59,7 +59,7 @@ def run_overlay(options: argparse.Namespace) -> int:
     done = timeline.write_overlay(
         options.video, options.output, blur_faces=options.blur_faces, on_progress=_progress(length_s)
     )
-    for line in (f"{done.frames} frames", *(f"sound: {sound}" for sound in done.sounds)):
+    for line in (f"{done.frames} frames", *(f"sound: {sound}" for sound in done.audio_streams)):
         print(line)
     if done.error:
         print(f"not all of it could be read: {done.error}")

@@ -1,4 +1,4 @@
-"""A frame to draw on, as its encoder takes it: luma, and two colour planes of half its width and height."""
+"""Drawing on the planes of a frame, in the colours of its encoder, without a conversion to RGB and back."""
 
 import functools
 from dataclasses import dataclass
@@ -11,93 +11,79 @@ from PIL import Image, ImageDraw, ImageFont
 from fer_batch.video.planes import yuv_to_rgb_matrix
 
 Box = tuple[int, int, int, int]
-"""xyxy, in pixels; what lies outside the frame is left out."""
+"""xyxy in pixels. Parts outside the frame are ignored."""
 
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
-    """Planes of one frame, upright, that are drawn on where they are."""
+    """The planes of one upright frame. All methods change them in place."""
 
     planes: tuple[np.ndarray, np.ndarray, np.ndarray]
-    """`(H, W) uint8` luma, and twice `(H / 2, W / 2) uint8`; H and W are even."""
-    red: float
-    """What red, and blue, weigh in luma."""
-    blue: float
-    full: bool
-    """Whether luma is 0 to 255, and not 16 to 235."""
+    """Luma, `(H, W) uint8` with even H and W, and two colour planes, `(H / 2, W / 2) uint8`."""
+    luma_weights: tuple[float, float]
+    """Weights of red and blue in luma."""
+    full_range: bool
+    """Whether luma has the range 0 to 255 instead of 16 to 235."""
 
     @property
     def width(self) -> int:
+        """Width in pixels."""
         return int(self.planes[0].shape[1])
 
     @property
     def height(self) -> int:
+        """Height in pixels."""
         return int(self.planes[0].shape[0])
 
     def fill(self, box: Box, colour: str, opacity: float = 1.0) -> None:
-        """Cover a part of the frame with "#rrggbb"."""
-        for plane, value, (x0, y0, x1, y1) in zip(
-            self.planes, _yuv(colour, self.red, self.blue, self.full), self._parts(box), strict=True
-        ):
-            part = plane[y0:y1, x0:x1]
-            if opacity == 1:
-                part[:] = value
-            else:
-                part[:] = part * (1 - opacity) + (value * opacity + 0.5)
+        """Fill a box with a colour, "#rrggbb"; `opacity` is 0 to 1."""
+        values = _to_yuv(colour, self.luma_weights, self.full_range)
+        for region, value in zip(self._regions(box), values, strict=True):
+            region[:] = value if opacity == 1 else region * (1 - opacity) + (value * opacity + 0.5)
 
     def outline(self, box: Box, colour: str, width: int) -> None:
-        """Draw a frame of so many pixels inside a box."""
+        """Draw a border of a width in pixels inside a box."""
         x0, y0, x1, y1 = box
-        for part in (
-            (x0, y0, x1, y0 + width),
-            (x0, y1 - width, x1, y1),
-            (x0, y0, x0 + width, y1),
-            (x1 - width, y0, x1, y1),
-        ):
-            self.fill(part, colour)
+        self.fill((x0, y0, x1, y0 + width), colour)
+        self.fill((x0, y1 - width, x1, y1), colour)
+        self.fill((x0, y0, x0 + width, y1), colour)
+        self.fill((x1 - width, y0, x1, y1), colour)
 
-    def write(self, text: str, x: int, y: int, size: int, ink: str) -> None:
-        """Write text in black or white ("#000000", "#ffffff"), so many pixels high, from (x, y) to the right
-        and below; its background stays.
+    def write_text(self, text: str, x: int, y: int, size: int, colour: str) -> None:
+        """Write text of a height in pixels, right of `x` and below `y`, in black or white ("#rrggbb").
+
+        Only luma changes, so that the background keeps its colour.
         """
-        mask = text_mask(text, size)
+        mask = render_text(text, size)
         x0, y0 = max(x, 0), max(y, 0)
         x1, y1 = min(x + mask.shape[1], self.width), min(y + mask.shape[0], self.height)
         if x1 <= x0 or y1 <= y0:
             return
         opacity = mask[y0 - y : y1 - y, x0 - x : x1 - x]
-        part = self.planes[0][y0:y1, x0:x1]
-        value = _yuv(ink, self.red, self.blue, self.full)[0]
-        part[:] = part * (1 - opacity) + (value * opacity + 0.5)
+        region = self.planes[0][y0:y1, x0:x1]
+        value = _to_yuv(colour, self.luma_weights, self.full_range)[0]
+        region[:] = region * (1 - opacity) + (value * opacity + 0.5)
 
     def pixelate(self, box: Box, cells: int) -> None:
-        """Leave of a part of the frame so many by so many means, or fewer where it is smaller."""
-        for plane, (x0, y0, x1, y1) in zip(self.planes, self._parts(box), strict=True):
-            part = plane[y0:y1, x0:x1]
-            if part.size:
-                part[:] = _means(part, cells)
+        """Replace a box by the means of at most `cells` × `cells` parts of it."""
+        for region in self._regions(box):
+            if region.size:
+                region[:] = _pixelate(region, cells)
 
-    def _parts(self, box: Box) -> tuple[Box, Box, Box]:
-        """What of each plane a box covers."""
+    def _regions(self, box: Box) -> list[np.ndarray]:
+        """Return the part of each plane that a box covers."""
         x0, x1 = (min(max(x, 0), self.width) for x in (box[0], box[2]))
         y0, y1 = (min(max(y, 0), self.height) for y in (box[1], box[3]))
-        colour = (x0 // 2, y0 // 2, (x1 + 1) // 2, (y1 + 1) // 2)
-        return (x0, y0, x1, y1), colour, colour
-
-
-def _means(part: np.ndarray, cells: int) -> np.ndarray:
-    lines, columns = (np.linspace(0, count, min(cells, count) + 1).astype(int) for count in part.shape)
-    sums = np.add.reduceat(np.add.reduceat(part.astype(np.uint32), lines[:-1], 0), columns[:-1], 1)
-    heights, widths = np.diff(lines), np.diff(columns)
-    means = (sums / np.outer(heights, widths)).round().astype(np.uint8)
-    return means.repeat(heights, 0).repeat(widths, 1)
+        luma, *colours = self.planes
+        halves = [plane[y0 // 2 : (y1 + 1) // 2, x0 // 2 : (x1 + 1) // 2] for plane in colours]
+        return [luma[y0:y1, x0:x1], *halves]
 
 
 @functools.lru_cache(maxsize=1024)
-def text_mask(text: str, size: int) -> np.ndarray:
-    """`(h, w) float32`: how much of each pixel the letters cover, 0 to 1."""
+def render_text(text: str, size: int) -> np.ndarray:
+    """Return the share of each pixel that the letters cover, `(h, w) float32`, 0 to 1."""
     font = ImageFont.truetype(str(FONT), size)
     width = max(round(font.getlength(text)), 1)
     image = Image.new("L", (width, round(size * 1.2)))
@@ -105,10 +91,18 @@ def text_mask(text: str, size: int) -> np.ndarray:
     return np.asarray(image, np.float32) / 255
 
 
+def _pixelate(region: np.ndarray, cells: int) -> np.ndarray:
+    rows, columns = (np.linspace(0, count, min(cells, count) + 1).astype(int) for count in region.shape)
+    sums = np.add.reduceat(np.add.reduceat(region.astype(np.uint32), rows[:-1], 0), columns[:-1], 1)
+    heights, widths = np.diff(rows), np.diff(columns)
+    means = (sums / np.outer(heights, widths)).round().astype(np.uint8)
+    return means.repeat(heights, 0).repeat(widths, 1)
+
+
 @functools.cache
-def _yuv(colour: str, red: float, blue: float, full: bool) -> tuple[int, int, int]:
-    """The values of "#rrggbb" in a frame's planes."""
-    matrix = np.array(yuv_to_rgb_matrix(red, blue, full)).reshape(3, 4)
+def _to_yuv(colour: str, luma_weights: tuple[float, float], full_range: bool) -> tuple[int, int, int]:
+    """Return the values of "#rrggbb" in the planes of a frame."""
+    matrix = np.array(yuv_to_rgb_matrix(*luma_weights, full_range)).reshape(3, 4)
     rgb = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
     values = np.linalg.solve(matrix[:, :3], np.array(rgb) - matrix[:, 3])
     y, u, v = np.clip(np.round(values), 0, 255).astype(int).tolist()

@@ -1,7 +1,8 @@
-"""A video written anew with something drawn on each frame; its times and its sound stay as they are."""
+"""Copying a video with drawings on its frames. Its times and its sound do not change."""
 
 import contextlib
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,32 +23,30 @@ from fer_batch.video.planes import BT601_WEIGHTS, LUMA_WEIGHTS
 from fer_batch.video.reader import open_all_frames
 from fer_batch.video.report import ReadReport
 
-CONTAINERS = {".mp4": "mp4", ".mkv": "matroska"}
-"""What is written, by its suffix. Matroska rounds times to milliseconds."""
-OPTIONS = {"preset": "veryfast", "crf": "20"}
-"""Of x264."""
-THREADS = 4
-"""Of x264, on every machine, as its output depends on them."""
-FINEST = 1_000_000
-"""Ticks a second of times that are kept as they are; others are rounded to 1/90000 s."""
-RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000)
-"""Of AAC."""
-LAYOUTS = ("mono", "stereo", "4.0", "5.0", "5.1", "7.1")
-"""Of AAC, too; others become stereo."""
+OUTPUT_FORMATS = {".mp4": "mp4", ".mkv": "matroska"}
+"""Containers by suffix. Matroska rounds times to milliseconds."""
+X264_OPTIONS = {"preset": "veryfast", "crf": "20"}
+X264_THREADS = 4
+"""Threads of the encoder on every machine, as its output depends on their number."""
+MAX_TICKS_PER_S = 1_000_000
+"""Finest time base that is kept. Finer times are rounded to 1/90000 s."""
+AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000)
+AAC_LAYOUTS = ("mono", "stereo", "4.0", "5.0", "5.1", "7.1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RedrawResult:
-    """What became of a video."""
+    """The content of the written video."""
 
     frames: int
-    sounds: list[str]
-    """A stream of sound each: its codec, and whether it was copied."""
+    """Number of frames."""
+    audio_streams: list[str]
+    """The codec of each audio stream, and whether it was copied or encoded."""
     error: str | None
-    """Why not all of it could be read."""
+    """The damage of the source, None if all of it was read."""
 
 
-def redraw(
+def redraw_video(
     uri: str,
     target: Path,
     draw: Callable[[Canvas, float], None],
@@ -55,106 +54,107 @@ def redraw(
     offset: int | None = None,
     on_progress: Callable[[float], None] = lambda time_s: None,
 ) -> RedrawResult:
-    """Write a video's frames to `target` (.mp4 or .mkv), each after `draw` was called with it and its time.
+    """Write the frames of a video to `target` (.mp4 or .mkv) after `draw` has changed each of them.
 
-    Frames come upright, at the times that they had, counted from the first; odd sides lose a pixel. Packets
-    of sound are copied, or encoded as AAC where the container doesn't take them. Other streams, and what the
-    file says of itself (place, camera, titles), are left out. `uri` and `offset` are as `open_media` takes
-    them; `on_progress` is told the time of each frame.
+    `draw` receives the canvas and the time of a frame. Frames are upright and keep their times, counted from
+    the first one; odd sides lose a pixel. Audio is copied, or encoded as AAC if the container does not
+    support its codec. Other streams and the metadata (place, camera, titles) are left out. `uri` and `offset`
+    are arguments of `open_media`. `on_progress` receives the time of each frame.
 
-    Raises DecodeError where no frame can be read, OutputError where `target` can't be written.
+    Raises DecodeError if no frame can be read, and OutputError if `target` cannot be written.
     """
-    report = ReadReport(core_start_s=0.0, core_end_s=float("inf"))
-    beside: deque[av.Packet] = deque()
-    count, last = 0, -1
+    report = ReadReport(core_start_s=0.0, core_end_s=math.inf)
+    other_packets: deque[av.Packet] = deque()
+    count, last_pts = 0, -1
     with (
-        open_all_frames(uri, offset, report, beside.append) as (info, source, frames),
-        _opened(target) as output,
+        open_all_frames(uri, offset, report, other_packets.append) as (info, source, frames),
+        _open_output(target) as output,
     ):
         video, time_base = None, info.time_base
-        if time_base.denominator > FINEST:
+        if time_base.denominator > MAX_TICKS_PER_S:
             time_base = Fraction(1, 90_000)
         start = info.first_pts * info.time_base
-        sounds = {stream.index: _Sound(stream, output, start) for stream in source.streams.audio}
+        audio = {stream.index: _AudioStream(stream, output, start) for stream in source.streams.audio}
         for time_s, image in frames:
-            stamp = round(time_s / time_base)
-            if stamp <= last:  # two frames at one time, of which no container takes the second
+            pts = round(time_s / time_base)
+            if pts <= last_pts:  # containers refuse a second frame at the same time
                 continue
-            last = stamp
-            video = video or _video(output, info, image, time_base)
-            fresh = _upright(image, info, video.width, video.height)
-            draw(_canvas(fresh, image), time_s)
-            fresh.pts, fresh.time_base = stamp, time_base
-            output.mux(video.encode(fresh))
-            output.mux(_passed(beside, sounds))
+            last_pts = pts
+            video = video or _add_video_stream(output, info, image, time_base)
+            frame = _copy_upright(image, info, video.width, video.height)
+            draw(_to_canvas(frame, image), time_s)
+            frame.pts, frame.time_base = pts, time_base
+            output.mux(video.encode(frame))
+            output.mux(_convert_packets(other_packets, audio))
             count += 1
             on_progress(time_s)
         if video is not None:
             output.mux(video.encode())
-        output.mux(_passed(beside, sounds))
-        for sound in sounds.values():
-            output.mux(sound.rest())
-    return RedrawResult(frames=count, sounds=[sound.told for sound in sounds.values()], error=report.error)
+        output.mux(_convert_packets(other_packets, audio))
+        for stream in audio.values():
+            output.mux(stream.flush())
+    audio_streams = [stream.description for stream in audio.values()]
+    return RedrawResult(frames=count, audio_streams=audio_streams, error=report.error)
 
 
 @contextlib.contextmanager
-def _opened(target: Path) -> Iterator[av.container.OutputContainer]:
-    """The file to write; it is there under its name only when it is whole."""
-    kind = CONTAINERS[target.suffix.lower()]
-    options = {"movflags": "+faststart"} if kind == "mp4" else {}  # players begin before they have all of it
+def _open_output(target: Path) -> Iterator[av.container.OutputContainer]:
+    """Open the file to write. It gets its name only when it is complete."""
+    container = OUTPUT_FORMATS[target.suffix.lower()]
+    # With its index first, a file can be played while it is downloaded.
+    options = {"movflags": "+faststart"} if container == "mp4" else {}
     try:
         with (
             replace_file(target) as temporary,
-            av.open(f"file:{temporary}", "w", format=kind, container_options=options) as output,
+            av.open(f"file:{temporary}", "w", format=container, container_options=options) as output,
         ):
             yield output
     except (av.error.FFmpegError, OSError) as error:
         raise OutputError(f"{target} can't be written: {error.strerror or error}") from error
 
 
-def _video(
-    output: av.container.OutputContainer, info: VideoInfo, first: av.VideoFrame, base: Fraction
+def _add_video_stream(
+    output: av.container.OutputContainer, info: VideoInfo, first: av.VideoFrame, time_base: Fraction
 ) -> Any:
     stream: Any = output.add_stream("libx264", rate=Fraction(info.fps).limit_denominator(100_000))
     stream.width, stream.height = max(info.width // 2 * 2, 2), max(info.height // 2 * 2, 2)
     stream.pix_fmt = "yuv420p"
-    stream.options = OPTIONS
-    stream.time_base = base
+    stream.options = X264_OPTIONS
+    stream.time_base = time_base
     context = stream.codec_context
-    context.time_base = base
-    context.thread_count, context.thread_type = THREADS, "FRAME"
+    context.time_base = time_base
+    context.thread_count, context.thread_type = X264_THREADS, "FRAME"
     context.sample_aspect_ratio = Fraction(info.pixel_aspect).limit_denominator(1000)
-    kept = _is_plain(first)
-    context.color_range = ColorRange.JPEG if _is_full(first) else ColorRange.MPEG
-    context.colorspace = first.colorspace if kept else 6  # BT.601, as in _upright
+    context.color_range = ColorRange.JPEG if _has_full_range(first) else ColorRange.MPEG
+    context.colorspace = first.colorspace if _is_yuv420(first) else 6  # BT.601, as in _copy_upright
     context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
     return stream
 
 
-def _is_plain(image: av.VideoFrame) -> bool:
-    """Whether a frame's planes are what is encoded."""
+def _is_yuv420(image: av.VideoFrame) -> bool:
+    """Return whether the encoder takes a frame's planes without a conversion."""
     return image.format.name in ("yuv420p", "yuvj420p")
 
 
-def _is_full(image: av.VideoFrame) -> bool:
-    """Whether what is encoded of a frame has the full range."""
-    return image.format.name == "yuvj420p" or (_is_plain(image) and image.color_range == ColorRange.JPEG)
+def _has_full_range(image: av.VideoFrame) -> bool:
+    """Return whether the encoded planes of a frame have the full range."""
+    return image.format.name == "yuvj420p" or (_is_yuv420(image) and image.color_range == ColorRange.JPEG)
 
 
-def _upright(image: av.VideoFrame, info: VideoInfo, width: int, height: int) -> av.VideoFrame:
-    """A copy of a frame, as decoders still need theirs."""
+def _copy_upright(image: av.VideoFrame, info: VideoInfo, width: int, height: int) -> av.VideoFrame:
+    """Return an upright copy of a frame, as the decoder still needs the original."""
     turns = info.rotation // 90
     stored = (info.width, info.height) if turns % 2 == 0 else (info.height, info.width)
-    if not _is_plain(image) or (image.width, image.height) != stored:
+    if not _is_yuv420(image) or (image.width, image.height) != stored:
         image = image.reformat(
             max(stored[0], 2), max(stored[1], 2), "yuv420p",
             dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG,
         )  # fmt: skip
-    fresh = av.VideoFrame(width, height, "yuv420p")
-    for old, new in zip(_planes(image), _planes(fresh), strict=True):
+    copy = av.VideoFrame(width, height, "yuv420p")
+    for old, new in zip(_planes(image), _planes(copy), strict=True):
         plane = old[::-1] if info.mirrored else old
         new[:] = np.rot90(plane, turns)[: new.shape[0], : new.shape[1]]
-    return fresh
+    return copy
 
 
 def _planes(image: av.VideoFrame) -> tuple[np.ndarray, ...]:
@@ -165,73 +165,74 @@ def _planes(image: av.VideoFrame) -> tuple[np.ndarray, ...]:
     )
 
 
-def _canvas(fresh: av.VideoFrame, image: av.VideoFrame) -> Canvas:
-    red, blue = LUMA_WEIGHTS.get(image.colorspace, BT601_WEIGHTS) if _is_plain(image) else BT601_WEIGHTS
-    y, u, v = _planes(fresh)
-    return Canvas(planes=(y, u, v), red=red, blue=blue, full=_is_full(image))
+def _to_canvas(frame: av.VideoFrame, image: av.VideoFrame) -> Canvas:
+    weights = LUMA_WEIGHTS.get(image.colorspace, BT601_WEIGHTS) if _is_yuv420(image) else BT601_WEIGHTS
+    y, u, v = _planes(frame)
+    return Canvas(planes=(y, u, v), luma_weights=weights, full_range=_has_full_range(image))
 
 
-def _passed(beside: deque[av.Packet], sounds: dict[int, "_Sound"]) -> list[av.Packet]:
-    """What is written for the packets that came beside the video's; they are taken away."""
-    packets = [
-        sounds[packet.stream.index].passed(packet) for packet in beside if packet.stream.index in sounds
+def _convert_packets(packets: deque[av.Packet], audio: dict[int, "_AudioStream"]) -> list[av.Packet]:
+    """Take all packets from the queue and return those to write."""
+    converted = [
+        audio[packet.stream.index].convert(packet) for packet in packets if packet.stream.index in audio
     ]
-    beside.clear()
-    return [*itertools.chain(*packets)]
+    packets.clear()
+    return [*itertools.chain(*converted)]
 
 
-class _Sound:
-    """A stream of sound on its way into another container."""
+class _AudioStream:
+    """Copies or encodes an audio stream for another container."""
 
     def __init__(self, stream: Any, output: Any, start: Fraction) -> None:
         self.stream = stream
         self.start = round(start / stream.time_base)
-        self.last: int | None = None
+        self.last_dts: int | None = None
         codec = stream.codec_context.name
         self.resampler = None
         if codec in output.supported_codecs:
             self.out = output.add_stream_from_template(stream)
-            self.told = f"{codec}, copied"
+            self.description = f"{codec}, copied"
         else:
-            rate = stream.rate if stream.rate in RATES else 48_000
-            layout = stream.layout.name if stream.layout.name in LAYOUTS else "stereo"
+            rate = stream.rate if stream.rate in AAC_RATES else 48_000
+            layout = stream.layout.name if stream.layout.name in AAC_LAYOUTS else "stereo"
             self.out = output.add_stream("aac", rate=rate, layout=layout)
             self.resampler = av.AudioResampler("fltp", layout, rate, 1024)
-            self.told = f"{codec}, encoded as AAC, as the container doesn't take it"
+            self.description = f"{codec}, encoded as AAC because the container does not support it"
         self.out.metadata.clear()
         if language := stream.metadata.get("language"):
             self.out.metadata["language"] = language
 
-    def passed(self, packet: av.Packet) -> list[av.Packet]:
-        """What is written for a packet of the stream."""
+    def convert(self, packet: av.Packet) -> list[av.Packet]:
+        """Return the packets to write for a packet of the stream."""
         if self.resampler is not None:
             with contextlib.suppress(av.error.FFmpegError):
-                return self._encoded(self.resampler, packet.decode())
+                return self._encode(self.resampler, packet.decode())
             return []
         dts = packet.pts if packet.dts is None else packet.dts
-        if dts is None or (self.last is not None and dts <= self.last):  # damaged: no container takes it
+        # Containers refuse packets whose times are damaged.
+        if dts is None or (self.last_dts is not None and dts <= self.last_dts):
             return []
-        self.last = dts
+        self.last_dts = dts
         packet.pts = dts - self.start if packet.pts is None else packet.pts - self.start
         packet.dts = dts - self.start
         packet.stream = self.out
         return [packet]
 
-    def rest(self) -> list[av.Packet]:
-        """What is still to be written at the end."""
+    def flush(self) -> list[av.Packet]:
+        """Return the packets to write at the end."""
         if self.resampler is None:
             return []
         packets: list[av.Packet] = []
         with contextlib.suppress(av.error.FFmpegError):
-            packets += self._encoded(self.resampler, self.stream.codec_context.decode(None))
-            packets += self._encoded(self.resampler, [None])
+            packets += self._encode(self.resampler, self.stream.codec_context.decode(None))
+            packets += self._encode(self.resampler, [None])
         return packets + self.out.encode(None)
 
-    def _encoded(self, resampler: Any, sounds: list[Any]) -> list[av.Packet]:
+    def _encode(self, resampler: Any, frames: list[Any]) -> list[av.Packet]:
         packets = []
-        for sound in sounds:
-            if sound is not None and sound.pts is not None:
-                sound.pts -= self.start
-            for part in resampler.resample(sound):
-                packets += self.out.encode(part)
+        for frame in frames:
+            if frame is not None and frame.pts is not None:
+                frame.pts -= self.start
+            for resampled in resampler.resample(frame):
+                packets += self.out.encode(resampled)
         return packets

@@ -1,4 +1,4 @@
-"""The account of how a segment was read: how far, how many frames, and what was damaged."""
+"""The damage report of a segment."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True)
 class ReadReport:
-    """The damage report of a segment. It is complete when all frames have been read."""
+    """The extent and the damage of a segment as read. It is complete when all frames have been read."""
 
     core_start_s: float
     core_end_s: float

@@ -1,8 +1,9 @@
-"""What inputs stand for: files, folders, globs and manifests to videos, each once."""
+"""Listing of files, folders, globs, archives, stores and manifests."""
 
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,12 @@ def touch(folder: Path, *names: str) -> list[Path]:
     return paths
 
 
-def names(*inputs: Path | str) -> list[str]:
-    return [Path(source["uri"]).name for source in list_videos([str(i) for i in inputs]).sources.to_pylist()]
+def list_sources(*inputs: Path | str) -> list[dict[str, Any]]:
+    return list_videos([str(given) for given in inputs]).sources.to_pylist()
+
+
+def list_names(*inputs: Path | str) -> list[str]:
+    return [Path(source["uri"]).name for source in list_sources(*inputs)]
 
 
 def test_no_inputs_are_refused() -> None:
@@ -30,29 +35,21 @@ def test_no_inputs_are_refused() -> None:
         list_videos([])
 
 
-def test_an_empty_folder_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
+def test_folder_without_videos_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no videos found in .*\.mp4"):
         list_videos([str(tmp_path)])
-
-
-def test_a_folder_without_videos_says_how_much_it_skipped(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt", "cover.jpg")
     with pytest.raises(InputError, match="2 other files skipped"):
         list_videos([str(tmp_path)])
 
 
-@pytest.mark.parametrize("given", ["", "nowhere", "nowhere/film.mp4", "film.mp4\0"])
-def test_an_input_that_does_not_exist_is_refused(tmp_path: Path, given: str) -> None:
-    with pytest.raises(InputError, match="no file or folder"):
+@pytest.mark.parametrize("given", ["", "nowhere", "nowhere/video.mp4", "video.mp4\0", "*.mp4"])
+def test_missing_input_is_refused(tmp_path: Path, given: str) -> None:
+    with pytest.raises(InputError, match="nothing matches" if "*" in given else "no file or folder"):
         list_videos([f"{tmp_path}/{given}" if given else given])
 
 
-def test_a_glob_that_matches_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing matches"):
-        list_videos([str(tmp_path / "*.mp4")])
-
-
-def test_a_folder_is_searched_to_its_depths_and_only_for_videos(tmp_path: Path) -> None:
+def test_folder_is_searched_recursively_for_videos(tmp_path: Path) -> None:
     touch(tmp_path, "b.mp4", "a/deep/down/c.MKV", "a/readme.md", "a/list.csv", "no_suffix", ".mp4")
     listing = list_videos([str(tmp_path)])
     assert [Path(s["uri"]).name for s in listing.sources.to_pylist()] == ["c.MKV", "b.mp4"]
@@ -61,25 +58,24 @@ def test_a_folder_is_searched_to_its_depths_and_only_for_videos(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("suffix", sorted(VIDEO_SUFFIXES))
-def test_each_video_suffix_counts_in_either_case(tmp_path: Path, suffix: str) -> None:
+def test_video_suffixes_ignore_case(tmp_path: Path, suffix: str) -> None:
     touch(tmp_path, f"a{suffix}", f"b{suffix.upper()}")
-    assert names(tmp_path) == [f"a{suffix}", f"b{suffix.upper()}"]
+    assert list_names(tmp_path) == [f"a{suffix}", f"b{suffix.upper()}"]
 
 
-def test_a_file_named_outright_counts_whatever_its_suffix(tmp_path: Path) -> None:
+def test_explicit_file_may_have_any_suffix(tmp_path: Path) -> None:
     (recording,) = touch(tmp_path, "recording.dat")
-    assert names(recording) == ["recording.dat"]
+    assert list_names(recording) == ["recording.dat"]
 
 
-def test_a_name_that_looks_like_a_glob_but_exists_is_that_file(tmp_path: Path) -> None:
-    film, _ = touch(tmp_path, "film [1080p]*.mp4", "film 1.mp4")
-    assert names(film) == ["film [1080p]*.mp4"]
+def test_existing_name_with_glob_characters_is_that_file(tmp_path: Path) -> None:
+    video, _ = touch(tmp_path, "video [1080p]*.mp4", "video 1.mp4")
+    assert list_names(video) == ["video [1080p]*.mp4"]
 
 
 @pytest.mark.parametrize(
-    ("pattern", "found"),
+    ("pattern", "expected"),
     [
-        ("x*", None),
         ("*.mp4", ["a.mp4", "b.mp4"]),
         ("?.*", ["a.mp4", "b.mp4"]),
         ("**/*.mp4", ["a.mp4", "b.mp4", "c.mp4"]),
@@ -87,26 +83,20 @@ def test_a_name_that_looks_like_a_glob_but_exists_is_that_file(tmp_path: Path) -
         ("[ab].mp4", ["a.mp4", "b.mp4"]),
     ],
 )
-def test_globs_find_videos_and_folders_of_videos(
-    tmp_path: Path, pattern: str, found: list[str] | None
-) -> None:
+def test_globs_match_videos_and_folders(tmp_path: Path, pattern: str, expected: list[str]) -> None:
     touch(tmp_path, "a.mp4", "b.mp4", "b.txt", "sub/c.mp4")
-    if found is None:
-        with pytest.raises(InputError):
-            names(tmp_path / pattern)
-    else:
-        assert names(tmp_path / pattern) == found
+    assert list_names(tmp_path / pattern) == expected
 
 
-def test_a_text_manifest_names_a_path_a_line_relative_to_itself(tmp_path: Path) -> None:
-    touch(tmp_path, "films/a.mp4", "films/#b.mp4", "films/c #2.mp4")
+def test_paths_of_a_text_manifest_are_relative_to_it(tmp_path: Path) -> None:
+    touch(tmp_path, "videos/a.mp4", "videos/#b.mp4", "videos/c #2.mp4")
     lines = [
-        "# of last summer",
+        "# comment",
         "",
-        "   # and more",
-        " films/a.mp4 ",
-        str(tmp_path / "films/c #2.mp4"),
-        "films/d.mp4",
+        "   # another",
+        " videos/a.mp4 ",
+        str(tmp_path / "videos/c #2.mp4"),
+        "videos/d.mp4",
     ]
     manifest = tmp_path / "list.txt"
     manifest.write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
@@ -116,17 +106,17 @@ def test_a_text_manifest_names_a_path_a_line_relative_to_itself(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("path\na.mp4\n", ["a.mp4"]),
-        (" URI ,who\na.mp4,Ann\n\n,nobody\n", ["a.mp4"]),
+        (" URI ,who\na.mp4,Ann\n\n,Bob\n", ["a.mp4"]),
         ('who,video\n"Ann, B.","b, c.mp4"\nshort row\n', ["b, c.mp4"]),
         ("file,path\na.mp4,b.mp4\n", ["a.mp4"]),
     ],
 )
-def test_a_csv_manifest_has_its_paths_in_a_named_column(tmp_path: Path, text: str, found: list[str]) -> None:
+def test_csv_manifest_has_a_path_column(tmp_path: Path, text: str, expected: list[str]) -> None:
     (tmp_path / "list.csv").write_text(text)
-    assert names(tmp_path / "list.csv") == found
+    assert list_names(tmp_path / "list.csv") == expected
 
 
 @pytest.mark.parametrize(
@@ -141,60 +131,43 @@ def test_a_csv_manifest_has_its_paths_in_a_named_column(tmp_path: Path, text: st
         ("utf16.txt", "a.mp4".encode("utf-16"), "can't be read as UTF-8"),
     ],
 )
-def test_a_manifest_that_names_nothing_is_refused_with_the_reason(
-    tmp_path: Path, name: str, content: bytes, message: str
-) -> None:
+def test_manifest_without_videos_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         list_videos([str(tmp_path / name)])
 
 
-def test_a_manifest_with_zero_bytes_in_it_ends_in_a_message_or_a_failed_video(tmp_path: Path) -> None:
+def test_manifest_with_zero_bytes_is_an_error_or_failed_videos(tmp_path: Path) -> None:
     manifest = tmp_path / "list.txt"
     manifest.write_bytes("a.mp4\n".encode("utf-16-le"))
     try:
-        sources = list_videos([str(manifest)]).sources.to_pylist()
+        sources = list_sources(manifest)
     except FerBatchError:
         return
     assert all(source["error"] for source in sources)
 
 
-def test_a_missing_file_in_a_manifest_is_a_failed_video_and_not_an_error(tmp_path: Path) -> None:
-    manifest = tmp_path / "list.txt"
-    manifest.write_text("gone.mp4\n")
-    (source,) = list_videos([str(manifest)]).sources.to_pylist()
-    assert (source["error"], source["version"], source["size_bytes"]) == (
-        "the file does not exist",
-        "missing",
-        0,
-    )
+def test_missing_and_irregular_files_are_failed_videos(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "list.txt").write_text("gone.mp4\nvideos\n")
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "gone.mp4")
+    gone, link, folder = list_sources(tmp_path / "list.txt", tmp_path)
+    assert (gone["error"], gone["version"], gone["size_bytes"]) == ("the file does not exist", "missing", 0)
+    assert link["error"] == "the file does not exist"
+    assert folder["error"] == "not a regular file"
 
 
-def test_a_folder_in_a_manifest_is_a_failed_video(tmp_path: Path) -> None:
-    (tmp_path / "films").mkdir()
-    manifest = tmp_path / "list.txt"
-    manifest.write_text("films\n")
-    (source,) = list_videos([str(manifest)]).sources.to_pylist()
-    assert source["error"] == "not a regular file"
-
-
-def test_a_link_to_nowhere_in_a_folder_is_a_failed_video(tmp_path: Path) -> None:
-    (tmp_path / "film.mp4").symlink_to(tmp_path / "gone.mp4")
-    (source,) = list_videos([str(tmp_path)]).sources.to_pylist()
-    assert source["error"] == "the file does not exist"
-
-
-def test_a_file_that_is_named_several_ways_is_one_video(tmp_path: Path) -> None:
-    (film,) = touch(tmp_path, "film.mp4")
-    (tmp_path / "link.mp4").symlink_to(film)
-    (tmp_path / "list.txt").write_text("film.mp4\n./film.mp4\n")
-    inputs = [str(film), str(tmp_path), str(tmp_path / "*.mp4"), str(tmp_path / "list.txt")]
+def test_file_named_several_times_is_one_video(tmp_path: Path) -> None:
+    (video,) = touch(tmp_path, "video.mp4")
+    (tmp_path / "link.mp4").symlink_to(video)
+    (tmp_path / "list.txt").write_text("video.mp4\n./video.mp4\n")
+    inputs = [str(video), str(tmp_path), str(tmp_path / "*.mp4"), str(tmp_path / "list.txt")]
     listing = list_videos(inputs)
-    assert [s["uri"] for s in listing.sources.to_pylist()] == [os.path.realpath(film)]
+    assert [s["uri"] for s in listing.sources.to_pylist()] == [os.path.realpath(video)]
     assert listing.duplicates == 6
 
 
-def test_sources_come_in_order_of_their_uri_whatever_the_order_of_inputs(tmp_path: Path) -> None:
+def test_sources_are_sorted_by_uri(tmp_path: Path) -> None:
     paths = [str(p) for p in touch(tmp_path, "c.mp4", "a.mp4", "b/d.mp4")]
     forward, backward = list_videos(paths), list_videos(paths[::-1])
     assert forward.sources.equals(backward.sources)
@@ -202,11 +175,11 @@ def test_sources_come_in_order_of_their_uri_whatever_the_order_of_inputs(tmp_pat
     assert uris == sorted(uris)
 
 
-def test_a_video_keeps_its_id_and_a_change_changes_its_version(tmp_path: Path) -> None:
-    film, other = touch(tmp_path, "film.mp4", "other.mp4")
-    before = list_videos([str(tmp_path)]).sources.to_pylist()
-    film.write_bytes(b"longer than before")
-    after = list_videos([str(tmp_path)]).sources.to_pylist()
+def test_changed_file_keeps_its_id_and_gets_a_new_version(tmp_path: Path) -> None:
+    video, other = touch(tmp_path, "a.mp4", "b.mp4")
+    before = list_sources(tmp_path)
+    video.write_bytes(b"longer than before")
+    after = list_sources(tmp_path)
     assert [s["video_id"] for s in before] == [s["video_id"] for s in after]
     assert before[0]["version"] != after[0]["version"]
     assert before[1] == after[1]
@@ -219,7 +192,7 @@ def test_a_video_keeps_its_id_and_a_change_changes_its_version(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "written"),
     [
-        (b"film.mp4", None),
+        (b"video.mp4", None),
         (b"two words & 100%.mp4", None),
         ("Fünf 漢字\u3000👩‍👩‍👧.mp4".encode(), None),
         (b"caf\xe9.mp4", "caf%E9.mp4"),
@@ -228,33 +201,30 @@ def test_a_video_keeps_its_id_and_a_change_changes_its_version(tmp_path: Path) -
         (b"caf%E9\t.mp4", "caf%25E9%09.mp4"),
     ],
 )
-def test_every_name_has_a_uri_that_can_be_printed_and_leads_back(
+def test_uri_is_printable_and_converts_back_to_the_path(
     tmp_path: Path, name: bytes, written: str | None
 ) -> None:
     path = Path(os.fsdecode(os.fsencode(os.path.realpath(tmp_path)) + b"/" + name))
     try:
-        path.write_bytes(b"film")
+        path.write_bytes(b"video")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    (source,) = list_videos([str(tmp_path)]).sources.to_pylist()
+    (source,) = list_sources(tmp_path)
     assert source["error"] is None
     assert source["uri"] == (f"file://{path.parent}/{written}" if written else str(path))
     assert source["uri"].encode().decode().splitlines() == [source["uri"]]
     assert uri_to_path(source["uri"]) == str(path)
 
 
-def test_names_that_differ_in_their_bytes_are_different_videos(tmp_path: Path) -> None:
+def test_names_with_different_bytes_are_different_videos(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path)
     for name in (b"caf\xe9.mp4", b"caf\xe8.mp4", b"caf%E9.mp4", "café.mp4".encode()):
-        Path(os.fsdecode(folder + b"/" + name)).write_bytes(b"film")
-    sources = list_videos([str(tmp_path)]).sources.to_pylist()
+        Path(os.fsdecode(folder + b"/" + name)).write_bytes(b"video")
+    sources = list_sources(tmp_path)
     assert len({s["video_id"] for s in sources}) == len({s["uri"] for s in sources}) == 4
 
 
-# What is no file to read
-
-
-def test_links_that_lead_round_and_round_are_failed_videos(tmp_path: Path) -> None:
+def test_cyclic_links_are_failed_videos(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").symlink_to(tmp_path / "b.mp4")
     (tmp_path / "b.mp4").symlink_to(tmp_path / "a.mp4")
     listing = list_videos([str(tmp_path)])
@@ -263,59 +233,59 @@ def test_links_that_lead_round_and_round_are_failed_videos(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("pattern", ["", "**/*.mp4", "**"])
-def test_folders_linked_into_themselves_are_searched_once(tmp_path: Path, pattern: str) -> None:
-    touch(tmp_path, "deep/film.mp4", ".hidden/film.mp4")
+def test_folders_with_cyclic_links_are_searched_once(tmp_path: Path, pattern: str) -> None:
+    touch(tmp_path, "deep/video.mp4", ".hidden/video.mp4")
     for name in ("again", "and again", "deep/up"):
         (tmp_path / name).symlink_to(tmp_path)
     listing = list_videos([str(tmp_path / pattern)])
-    assert {Path(s["uri"]).name for s in listing.sources.to_pylist()} == {"film.mp4"}
+    assert {Path(s["uri"]).name for s in listing.sources.to_pylist()} == {"video.mp4"}
     assert listing.duplicates < 10
 
 
-def test_a_pipe_a_device_and_a_socket_are_failed_videos_and_never_opened(tmp_path: Path) -> None:
+def test_pipe_device_and_socket_are_failed_videos(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "device.mp4").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "socket.mp4"))
-        sources = list_videos([str(tmp_path)]).sources.to_pylist()
+        sources = list_sources(tmp_path)
     assert [s["error"] for s in sources] == ["not a regular file"] * 3
 
 
-def test_a_manifest_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+def test_pipe_as_a_manifest_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "list.txt")
     with pytest.raises(InputError, match="not a regular file"):
         list_videos([str(tmp_path / "list.txt")])
 
 
-def test_two_files_of_one_name_are_two_videos(tmp_path: Path) -> None:
-    touch(tmp_path, "one/film.mp4", "two/film.mp4")
-    sources = list_videos([str(tmp_path)]).sources.to_pylist()
+def test_files_with_the_same_name_are_different_videos(tmp_path: Path) -> None:
+    touch(tmp_path, "one/video.mp4", "two/video.mp4")
+    sources = list_sources(tmp_path)
     assert len({s["video_id"] for s in sources}) == 2
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+def test_folder_without_permission_is_refused(tmp_path: Path) -> None:
     (tmp_path / "private").mkdir(mode=0)
     with pytest.raises(InputError, match="private can't be read"):
         list_videos([str(tmp_path)])
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.zip"])
-def test_an_archive_is_as_a_folder_of_what_it_holds(name: str, tmp_path: Path) -> None:
+def test_archive_is_listed_like_a_folder(name: str, tmp_path: Path) -> None:
     files = {"b.mp4": b"b", "deep/a.MKV": b"aa", "notes.md": b"", "deep/inner.zip": b""}
     path = pack(tmp_path / name, files)
     for given in (path, tmp_path, tmp_path / "a.*"):
         listing = list_videos([str(given)])
-        found = listing.sources.to_pylist()
-        assert [s["uri"] for s in found] == [f"{path}!/b.mp4", f"{path}!/deep/a.MKV"]
-        assert [s["size_bytes"] for s in found] == [1, 2]
-        assert all(s["offset"] is not None and s["error"] is None for s in found)
+        sources = listing.sources.to_pylist()
+        assert [s["uri"] for s in sources] == [f"{path}!/b.mp4", f"{path}!/deep/a.MKV"]
+        assert [s["size_bytes"] for s in sources] == [1, 2]
+        assert all(s["offset"] is not None and s["error"] is None for s in sources)
         assert listing.skipped == 2
-    assert names(f"{path}!/deep/a.MKV", path) == ["b.mp4", "a.MKV"]
+    assert list_names(f"{path}!/deep/a.MKV", path) == ["b.mp4", "a.MKV"]
     assert list_videos([f"{path}!/deep/a.MKV", str(path)]).duplicates == 1
 
 
-def test_what_is_wrong_in_an_archive_ends_as_a_row_and_the_rest_is_there(tmp_path: Path) -> None:
+def test_damage_in_an_archive_does_not_hide_its_other_members(tmp_path: Path) -> None:
     hostile_tar(tmp_path / "hostile.tar")
     whole = pack(tmp_path / "cut.tar", {"first.mp4": bytes(9_000), "second.mp4": bytes(9_000)})
     whole.write_bytes(whole.read_bytes()[:12_000])
@@ -337,29 +307,29 @@ def test_what_is_wrong_in_an_archive_ends_as_a_row_and_the_rest_is_there(tmp_pat
     assert all(errors.values())
 
 
-def test_a_member_has_another_version_when_it_has_changed(tmp_path: Path) -> None:
+def test_changed_member_gets_a_new_version(tmp_path: Path) -> None:
     def version(content: bytes) -> str:
         pack(tmp_path / "a.zip", {"a.mp4": content})
-        (source,) = list_videos([str(tmp_path)]).sources.to_pylist()
+        (source,) = list_sources(tmp_path)
         return str(source["version"])
 
     assert version(b"one") == version(b"one") != version(b"two")
 
 
-def test_a_manifest_names_members_and_archives(tmp_path: Path) -> None:
+def test_manifest_may_name_members_and_archives(tmp_path: Path) -> None:
     pack(tmp_path / "a.tar", {"one.mp4": b"1", "two.mp4": b"22"})
     pack(tmp_path / "b.zip", {"three.mp4": b"333"})
     (tmp_path / "list.csv").write_text("path,who\na.tar!/two.mp4,Ann\nb.zip,Bo\nnone.tar,Cy\n")
-    found = list_videos([str(tmp_path / "list.csv")]).sources.to_pylist()
-    assert [(s["uri"].removeprefix(f"{tmp_path}/"), s["size_bytes"], s["extra"]) for s in found] == [
+    sources = list_sources(tmp_path / "list.csv")
+    assert [(s["uri"].removeprefix(f"{tmp_path}/"), s["size_bytes"], s["extra"]) for s in sources] == [
         ("a.tar!/two.mp4", 2, '{"who": "Ann"}'),
         ("b.zip!/three.mp4", 3, '{"who": "Bo"}'),
         ("none.tar", 0, '{"who": "Cy"}'),
     ]
-    assert found[2]["error"] == "the file does not exist"
+    assert sources[2]["error"] == "the file does not exist"
 
 
-def test_a_member_that_is_not_there_is_refused_where_it_is_named_by_itself(tmp_path: Path) -> None:
+def test_missing_explicit_member_is_refused(tmp_path: Path) -> None:
     pack(tmp_path / "a.zip", {"a.mp4": b"1"})
     with pytest.raises(InputError, match=r"there is no file .*b\.mp4"):
         list_videos([f"{tmp_path}/a.zip!/b.mp4"])
@@ -367,46 +337,52 @@ def test_a_member_that_is_not_there_is_refused_where_it_is_named_by_itself(tmp_p
         list_videos([f"{tmp_path}/b.zip!/b.mp4"])
 
 
-def test_a_store_is_listed_as_folders_are(store: Store, tmp_path: Path) -> None:
-    for key in ("films/b.mp4", "films/deep/a.MKV", "films/notes.md"):
+def test_store_is_listed_like_a_folder(store: Store, tmp_path: Path) -> None:
+    for key in ("videos/b.mp4", "videos/deep/a.MKV", "videos/notes.md"):
         store.put(key, key.encode())
-    store.put("films/c.tar", pack(tmp_path / "c.tar", {"d.mp4": b"1234"}).read_bytes())
-    every = ["s3://archive/films/b.mp4", "s3://archive/films/c.tar!/d.mp4", "s3://archive/films/deep/a.MKV"]
-    for given in ("s3://archive/films", "s3://archive/films/", "s3://archive/films/**"):
+    store.put("videos/c.tar", pack(tmp_path / "c.tar", {"d.mp4": b"1234"}).read_bytes())
+    every = [
+        "s3://archive/videos/b.mp4",
+        "s3://archive/videos/c.tar!/d.mp4",
+        "s3://archive/videos/deep/a.MKV",
+    ]
+    for given in ("s3://archive/videos", "s3://archive/videos/", "s3://archive/videos/**"):
         listing = list_videos([given])
         assert listing.sources.column("uri").to_pylist() == every
-        assert listing.sources.column("size_bytes").to_pylist() == [11, 4, 16]
+        assert listing.sources.column("size_bytes").to_pylist() == [12, 4, 17]
         assert listing.skipped == 1
     for uri in every:
         assert list_videos([uri]).sources.column("uri").to_pylist() == [uri]
-    assert list_videos(["S3://archive/films/b.mp4"]).sources["uri"].to_pylist() == every[:1]
+    assert list_videos(["S3://archive/videos/b.mp4"]).sources["uri"].to_pylist() == every[:1]
     with pytest.raises(InputError, match="there is no file s3://archive/nothing, and nothing below it"):
         list_videos(["s3://archive/nothing"])
     with pytest.raises(
-        InputError, match=r"no file or folder s3:/archive/films; an address is written s3://a"
+        InputError, match=r"no file or folder s3:/archive/videos; an address is written s3://a"
     ):
-        list_videos(["s3:/archive/films"])
+        list_videos(["s3:/archive/videos"])
     with pytest.raises(InputError, match="names no bucket or host"):
         list_videos(["s3://"])
-    (tmp_path / "list.txt").write_text("s3://\nS3://archive/films/b.mp4\n")
+    (tmp_path / "list.txt").write_text("s3://\nS3://archive/videos/b.mp4\n")
     errors = list_videos([str(tmp_path / "list.txt")]).sources["error"].to_pylist()
     assert errors == ["s3:// names no bucket or host: give s3://NAME/…", None]
 
 
-def test_a_manifest_in_a_store_names_files_there(store: Store) -> None:
-    store.put("films/a.mp4", b"a")
-    store.put("films/list.csv", b"path,duration_s\n../films/a.mp4,\ns3://archive/films/none.mp4,\nb.mp4,90\n")
+def test_paths_of_a_manifest_in_a_store_are_relative_to_it(store: Store) -> None:
+    store.put("videos/a.mp4", b"a")
+    store.put(
+        "videos/list.csv", b"path,duration_s\n../videos/a.mp4,\ns3://archive/videos/none.mp4,\nb.mp4,90\n"
+    )
     store.answers.clear()
-    found = list_videos(["s3://archive/films/list.csv"]).sources.to_pylist()
-    assert [(Path(s["uri"]).name, s["size_bytes"], s["error"]) for s in found] == [
+    sources = list_videos(["s3://archive/videos/list.csv"]).sources.to_pylist()
+    assert [(Path(s["uri"]).name, s["size_bytes"], s["error"]) for s in sources] == [
         ("a.mp4", 1, None),
         ("b.mp4", 0, None),
         ("none.mp4", 0, "the file does not exist"),
     ]
-    assert store.answers["HEAD"] <= 3, "a file of a told length was asked for"
+    assert store.answers["HEAD"] <= 3, "a file of known duration was queried"
 
 
-def test_a_manifest_with_a_secret_in_an_address_is_refused(tmp_path: Path) -> None:
+def test_address_with_a_secret_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("https://host/a.mp4?X-Amz-Signature=abc\n")
     with pytest.raises(InputError, match="password or signature"):
         list_videos([str(tmp_path / "list.txt")])

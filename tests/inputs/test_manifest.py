@@ -1,4 +1,4 @@
-"""Manifests: what is named, how long it is said to be, and what else its owner knows."""
+"""Manifests in all formats, their columns and their errors."""
 
 import json
 import math
@@ -20,7 +20,7 @@ COLUMN_TYPES = {"id": "string", "who": "string", "year": "int64", "open": "bool"
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """A manifest of these rows, in the format that its name says."""
+    """Write a manifest in the format of its suffix."""
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
     elif path.suffix == ".csv":
@@ -32,7 +32,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl", "ndjson"])
-def test_each_format_says_the_same(tmp_path: Path, suffix: str) -> None:
+def test_formats_give_the_same_entries(tmp_path: Path, suffix: str) -> None:
     manifest = read_manifest(write(tmp_path / f"list.{suffix}", ROWS))
     assert manifest.columns == COLUMN_TYPES
     one, other = manifest.entries
@@ -42,9 +42,9 @@ def test_each_format_says_the_same(tmp_path: Path, suffix: str) -> None:
         assert manifest_values(entry.extra, COLUMN_TYPES) == {name: row[name] for name in COLUMN_TYPES}
 
 
-def test_a_text_file_is_a_path_a_line(tmp_path: Path) -> None:
+def test_text_file_has_one_path_per_line(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
-    path.write_text("# mine\na.mp4\n\n b.mp4 \n")
+    path.write_text("# comment\na.mp4\n\n b.mp4 \n")
     manifest = read_manifest(path)
     assert list(manifest.entries) == [Entry(path="a.mp4"), Entry(path="b.mp4")]
     assert manifest.columns == {}
@@ -62,9 +62,7 @@ def test_a_text_file_is_a_path_a_line(tmp_path: Path) -> None:
         ("x\n1\ntwo\n", "string", ["1", "two"]),
     ],
 )
-def test_a_column_of_a_csv_is_what_all_its_values_are(
-    tmp_path: Path, column: str, kind: str, values: list[Any]
-) -> None:
+def test_csv_column_type_fits_all_values(tmp_path: Path, column: str, kind: str, values: list[Any]) -> None:
     cells = column.removesuffix("\n").split("\n")
     (tmp_path / "list.csv").write_text(
         "".join(f"{name},{cell}\n" for name, cell in zip(("path", "a", "b"), cells, strict=True))
@@ -74,7 +72,7 @@ def test_a_column_of_a_csv_is_what_all_its_values_are(
     assert [manifest_values(e.extra, manifest.columns)["x"] for e in manifest.entries] == values
 
 
-def test_lines_of_json_may_differ_in_their_kinds(tmp_path: Path) -> None:
+def test_json_columns_with_different_types_become_text(tmp_path: Path) -> None:
     path = tmp_path / "list.jsonl"
     path.write_text('{"path": "a.mp4", "x": 1, "id": 7}\n\n{"path": "b.mp4", "x": "two", "y": true}\n')
     manifest = read_manifest(path)
@@ -86,14 +84,14 @@ def test_lines_of_json_may_differ_in_their_kinds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_what_is_not_a_number_is_no_value(tmp_path: Path, suffix: str) -> None:
+def test_nan_is_a_missing_value(tmp_path: Path, suffix: str) -> None:
     rows = [{"path": "a.mp4", "x": math.nan}, {"path": "b.mp4", "x": 1.5}]
     manifest = read_manifest(write(tmp_path / f"list.{suffix}", rows))
     assert manifest.columns == {"x": "double"}
     assert [manifest_values(e.extra, manifest.columns)["x"] for e in manifest.entries] == [None, 1.5]
 
 
-def test_a_cell_may_have_lines_and_commas(tmp_path: Path) -> None:
+def test_quoted_cell_may_contain_newlines_and_commas(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text('path,note\na.mp4,"one, and\ntwo"\n')
     manifest = read_manifest(tmp_path / "list.csv")
     (entry,) = manifest.entries
@@ -109,26 +107,26 @@ def test_rows_without_a_path_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("path,x,x\na.mp4,1,2\n", "two columns x"),
         ("path,x\na.mp4,1,2\n", "3 cells in line 2 and 2 columns"),
     ],
 )
-def test_a_csv_that_would_lose_cells_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_csv_with_repeated_or_missing_columns_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "list.csv").write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_manifest(tmp_path / "list.csv")
 
 
 @pytest.mark.parametrize("text", ["[1]", '[{"path": "a.mp4"}]'])
-def test_lines_that_are_no_objects_are_told(tmp_path: Path, text: str) -> None:
+def test_json_line_that_is_not_an_object_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "list.jsonl").write_text(text)
     with pytest.raises(InputError, match="no JSON object in line 1: give one per line"):
         read_manifest(tmp_path / "list.jsonl")
 
 
-def test_what_no_plain_column_holds_is_text(tmp_path: Path) -> None:
+def test_lists_and_dates_become_text(tmp_path: Path) -> None:
     rows = [{"path": "a.mp4", "tags": ["x", "y"], "born": pa.scalar(0, pa.date32()).as_py()}]
     manifest = read_manifest(write(tmp_path / "list.parquet", rows))
     assert manifest.columns == {"tags": "string", "born": "string"}
@@ -137,14 +135,14 @@ def test_what_no_plain_column_holds_is_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [None, 0.0, -1.0, math.nan, math.inf])
-def test_a_duration_that_is_none_is_not_known(tmp_path: Path, length: float | None) -> None:
+def test_invalid_duration_is_unknown(tmp_path: Path, length: float | None) -> None:
     rows = [{"path": "a.mp4", "duration": length}, {"path": "b.mp4", "duration": 3.0}]
     entries = read_manifest(write(tmp_path / "list.parquet", rows)).entries
     assert [entry.duration_s for entry in entries] == [None, 3.0]
 
 
 @pytest.mark.parametrize(
-    ("name", "called"),
+    ("given", "expected"),
     [
         ("Speaker Name", "speaker_name"),
         ("status", "manifest_status"),
@@ -152,9 +150,9 @@ def test_a_duration_that_is_none_is_not_known(tmp_path: Path, length: float | No
         ("Jahr", "jahr"),
     ],
 )
-def test_columns_have_names_that_sql_takes_and_none_of_ours(tmp_path: Path, name: str, called: str) -> None:
-    manifest = read_manifest(write(tmp_path / "list.jsonl", [{"path": "a.mp4", name: "x"}]))
-    assert manifest.columns == {called: "string"}
+def test_columns_get_valid_and_unreserved_names(tmp_path: Path, given: str, expected: str) -> None:
+    manifest = read_manifest(write(tmp_path / "list.jsonl", [{"path": "a.mp4", given: "x"}]))
+    assert manifest.columns == {expected: "string"}
 
 
 @pytest.mark.parametrize(
@@ -166,13 +164,13 @@ def test_columns_have_names_that_sql_takes_and_none_of_ours(tmp_path: Path, name
         ([{"path": "a.mp4", "a b": 1, "A_b": 2}], "two columns a_b"),
     ],
 )
-def test_what_can_not_be_meant_is_refused(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
+def test_contradictory_manifest_is_refused(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(InputError, match=message):
         list(read_manifest(write(tmp_path / "list.jsonl", rows)).entries)
 
 
 @pytest.mark.parametrize("name", ["list.parquet", "list.jsonl"])
-def test_what_can_not_be_read_is_one_line(tmp_path: Path, name: str) -> None:
+def test_read_error_is_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"neither {")
     with pytest.raises(InputError, match="can't be read: ") as refused:
         read_manifest(tmp_path / name)
@@ -188,11 +186,11 @@ def test_what_can_not_be_read_is_one_line(tmp_path: Path, name: str) -> None:
         ("string", "double", "string"),
     ],
 )
-def test_the_kind_of_two_manifests_holds_the_values_of_both(one: str, other: str, both: str) -> None:
+def test_merged_column_type_holds_both_types(one: str, other: str, both: str) -> None:
     assert merge_column_types(one, other) == merge_column_types(other, one) == both
 
 
-def test_values_are_read_as_the_run_has_them() -> None:
+def test_values_get_the_column_types_of_the_run() -> None:
     extra = json.dumps({"year": 1999, "who": "Ann"})
     assert manifest_values(extra, {"year": "double", "who": "string", "later": "bool"}) == {
         "year": 1999.0,

@@ -1,4 +1,4 @@
-"""What a container says of itself: one row for every file, whatever is wrong with it."""
+"""Probing of files: one row for each, readable or not."""
 
 import os
 from pathlib import Path
@@ -29,10 +29,8 @@ def probe(path: Path) -> dict:
         (bytes(5000), "not a video that FFmpeg can open"),
     ],
 )
-def test_a_file_that_is_no_video_is_failed_with_the_reason(
-    tmp_path: Path, content: bytes, error: str
-) -> None:
-    path = tmp_path / "film.mp4"
+def test_file_that_is_not_a_video_fails_with_the_reason(tmp_path: Path, content: bytes, error: str) -> None:
+    path = tmp_path / "video.mp4"
     path.write_bytes(content)
     row = probe(path)
     assert row["status"] == "failed"
@@ -40,15 +38,15 @@ def test_a_file_that_is_no_video_is_failed_with_the_reason(
     assert row["size_bytes"] == len(content)
 
 
-def test_a_file_cut_off_before_its_index_is_failed(tmp_path: Path, sample: Path) -> None:
-    path = tmp_path / "film.mp4"
+def test_truncated_file_without_an_index_fails(tmp_path: Path, sample: Path) -> None:
+    path = tmp_path / "video.mp4"
     path.write_bytes(sample.read_bytes()[: sample.stat().st_size // 2])
     row = probe(path)
     assert row["status"] == "failed"
     assert "not a video that FFmpeg can open" in row["error"]
 
 
-def test_a_file_that_is_gone_is_failed_and_keeps_what_the_listing_said(tmp_path: Path) -> None:
+def test_missing_file_fails_and_keeps_its_uri(tmp_path: Path) -> None:
     manifest = tmp_path / "list.txt"
     manifest.write_text("gone.mp4\n")
     row = probe(manifest)
@@ -56,8 +54,8 @@ def test_a_file_that_is_gone_is_failed_and_keeps_what_the_listing_said(tmp_path:
     assert row["uri"] == os.path.realpath(tmp_path / "gone.mp4")
 
 
-def test_a_file_that_goes_between_listing_and_probing_is_failed(tmp_path: Path, sample: Path) -> None:
-    path = remux(sample, tmp_path / "film.mp4")
+def test_file_removed_after_the_listing_fails(tmp_path: Path, sample: Path) -> None:
+    path = remux(sample, tmp_path / "video.mp4")
     (source,) = list_videos([str(path)]).sources.to_pylist()
     path.unlink()
     row = probe_video(source)
@@ -66,15 +64,15 @@ def test_a_file_that_goes_between_listing_and_probing_is_failed(tmp_path: Path, 
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_that_may_not_be_read_is_failed(tmp_path: Path, sample: Path) -> None:
-    path = remux(sample, tmp_path / "film.mp4")
+def test_file_without_permission_fails(tmp_path: Path, sample: Path) -> None:
+    path = remux(sample, tmp_path / "video.mp4")
     path.chmod(0)
     row = probe(path)
     assert row["status"] == "failed"
     assert "permission denied" in row["error"]
 
 
-def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+def test_audio_file_has_no_video(tmp_path: Path) -> None:
     path = tmp_path / "song.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=44100)
@@ -87,7 +85,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
     assert (row["status"], row["error"]) == ("no_video", "the file has no video stream")
 
 
-def test_the_sample_is_ok_and_says_what_it_is(sample: Path) -> None:
+def test_sample_is_described(sample: Path) -> None:
     row = probe(sample)
     assert row["status"] == "ok"
     assert row["error"] is None
@@ -103,15 +101,15 @@ def test_the_sample_is_ok_and_says_what_it_is(sample: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "ts", "mov", "flv"])
-def test_other_containers_of_the_same_video_say_the_same(tmp_path: Path, sample: Path, suffix: str) -> None:
-    row = probe(remux(sample, tmp_path / f"film.{suffix}"))
+def test_containers_of_the_same_video_are_described_alike(tmp_path: Path, sample: Path, suffix: str) -> None:
+    row = probe(remux(sample, tmp_path / f"video.{suffix}"))
     assert (row["status"], row["width"], row["height"], row["codec"]) == ("ok", 640, 360, "h264")
     assert row["duration_s"] == pytest.approx(10.0, abs=0.05)
     assert row["fps"] == pytest.approx(25.0)
 
 
-def test_a_raw_stream_has_no_duration(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "film.h264", [np.full((64, 96, 3), 9 * n, np.uint8) for n in range(12)])
+def test_raw_stream_has_no_duration(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.h264", [np.full((64, 96, 3), 9 * n, np.uint8) for n in range(12)])
     row = probe(path)
     assert (row["status"], row["duration_s"]) == ("ok", None)
 
@@ -132,7 +130,7 @@ def test_a_raw_stream_has_no_duration(tmp_path: Path) -> None:
         ("name with spaces & ünïcode 漢字.mp4", "ok"),
     ],
 )
-def test_awkward_files_are_opened_or_say_why_not(shared: Path, name: str, status: str) -> None:
+def test_unusual_files_are_opened_or_fail_with_a_reason(shared: Path, name: str, status: str) -> None:
     row = probe(shared / "media" / "tricky" / name)
     assert row["status"] == status
     assert bool(row["error"]) == (status != "ok")

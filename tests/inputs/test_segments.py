@@ -1,4 +1,4 @@
-"""Videos to segments and bundles: nothing left out, nothing done twice, and the same each time."""
+"""Plans of segments and bundles."""
 
 import itertools
 import math
@@ -31,7 +31,7 @@ def video(number: int, duration_s: float | None, fps: float = 25.0, status: str 
     return {
         "video_id": f"{number:016x}",
         "version": "00000000000000ff",
-        "uri": f"/films/{number}.mp4",
+        "uri": f"/videos/{number}.mp4",
         "size_bytes": 10**9,
         "duration_s": duration_s,
         "fps": fps,
@@ -55,7 +55,7 @@ def planned(
 
 
 def segment_bounds(duration_s: float | None, segment_s: float) -> list[tuple[float, float]]:
-    """The cores of one video."""
+    """Return the cores of one video."""
     length_s = np.array([math.nan if duration_s is None else duration_s])
     video, starts_s, ends_s = split_into_cores(length_s, segment_s)
     assert set(video.tolist()) == {0}
@@ -77,14 +77,14 @@ def segment_bounds(duration_s: float | None, segment_s: float) -> list[tuple[flo
         (121.5, [(0, 60), (60, 120), (120, 121.5)]),
     ],
 )
-def test_segments_of_a_minute_have_a_tail_of_at_least_a_second(
+def test_last_segment_has_at_least_a_second(
     duration_s: float | None, expected: list[tuple[float, float]]
 ) -> None:
     assert segment_bounds(duration_s, 60.0) == expected
 
 
 @pytest.mark.parametrize("duration_s", [math.nan, math.inf])
-def test_a_duration_that_is_no_length_counts_as_unknown(duration_s: float) -> None:
+def test_invalid_duration_counts_as_unknown(duration_s: float) -> None:
     ((start_s, end_s),) = segment_bounds(duration_s, 60.0)
     assert start_s == 0
     assert not math.isnan(end_s)
@@ -92,7 +92,7 @@ def test_a_duration_that_is_no_length_counts_as_unknown(duration_s: float) -> No
 
 @settings(deadline=None)
 @given(duration_s=st.floats(1e-3, 1e4), segment_s=st.one_of(st.floats(1, 3600), st.just(60.0)))
-def test_segments_tile_every_duration_exactly(duration_s: float, segment_s: float) -> None:
+def test_cores_tile_the_duration(duration_s: float, segment_s: float) -> None:
     bounds = segment_bounds(duration_s, segment_s)
     assert bounds[0][0] == 0
     assert bounds[-1][1] == duration_s
@@ -105,7 +105,7 @@ def test_segments_tile_every_duration_exactly(duration_s: float, segment_s: floa
 
 @settings(deadline=None)
 @given(duration_s=st.floats(1e-3, 1e4), segment_s=st.floats(1, 600), where=st.floats(0, 1, exclude_max=True))
-def test_every_moment_is_in_exactly_one_segment(duration_s: float, segment_s: float, where: float) -> None:
+def test_each_time_is_in_exactly_one_core(duration_s: float, segment_s: float, where: float) -> None:
     time_s = min(duration_s * where, math.nextafter(duration_s, 0))
     assert sum(start <= time_s < end for start, end in segment_bounds(duration_s, segment_s)) == 1
 
@@ -120,45 +120,43 @@ def test_every_moment_is_in_exactly_one_segment(duration_s: float, segment_s: fl
         (7200.0, 72_000, 7200.0),
         (1e9, 72_000, 7200.0),
         (1e9, 10**12, MAX_PLANNED_S),
-        (600.0, 0, 600.0),  # a store need not say how large a file is
+        (600.0, 0, 600.0),  # stores may not state a size
     ],
 )
-def test_no_more_is_planned_than_a_file_can_hold(
+def test_planned_duration_is_limited_by_the_file_size(
     duration_s: float | None, size_bytes: int, expected: float | None
 ) -> None:
     row = {"duration_s": duration_s, "size_bytes": size_bytes, "first_pts": 0}
-    (found,) = planned_durations_s(pa.Table.from_pylist([row], schema=PROBED_SCHEMA)).tolist()
-    assert found == expected or (expected is None and math.isnan(found))
+    (planned_s,) = planned_durations_s(pa.Table.from_pylist([row], schema=PROBED_SCHEMA)).tolist()
+    assert planned_s == expected or (expected is None and math.isnan(planned_s))
 
 
 @pytest.mark.parametrize(("size_bytes", "planned"), [(0, 60.0), (10**6, 60.0), (100, 10.0)])
-def test_what_a_manifest_says_is_planned_unless_no_file_of_that_size_is_as_long(
-    size_bytes: int, planned: float
-) -> None:
+def test_stated_duration_is_planned_unless_the_file_is_too_small(size_bytes: int, planned: float) -> None:
     row = {"duration_s": 60.0, "size_bytes": size_bytes, "first_pts": None}
     assert planned_durations_s(pa.Table.from_pylist([row], schema=PROBED_SCHEMA)).tolist() == [planned]
 
 
-def test_a_container_that_promises_years_does_not_plan_them() -> None:
+def test_implausible_duration_is_not_planned() -> None:
     rows = [video(0, 3e9) | {"size_bytes": 50_000}]
     table = planned(rows)
     assert table.num_rows == math.ceil(5000 / 60)
 
 
-def test_no_videos_are_an_empty_plan() -> None:
+def test_no_videos_give_an_empty_plan() -> None:
     table = planned([])
     assert table.num_rows == 0
     assert table.schema.equals(PLAN_SCHEMA)
 
 
 @pytest.mark.parametrize("status", ["failed", "no_video"])
-def test_videos_that_could_not_be_opened_are_not_planned(status: str) -> None:
+def test_unreadable_videos_are_not_planned(status: str) -> None:
     videos = [video(0, None, status=status), video(1, 5.0)]
     table = planned(videos)
     assert table.column("video_id").to_pylist() == [f"{1:016x}"]
 
 
-def test_a_plan_has_the_columns_of_the_schema_and_none_is_null() -> None:
+def test_plan_has_all_columns_without_nulls() -> None:
     table = planned([video(3, 130.0) | {"offset": 512}])
     assert table.schema.equals(PLAN_SCHEMA)
     assert all(column.null_count == 0 for column in table.columns)
@@ -169,7 +167,7 @@ def test_a_plan_has_the_columns_of_the_schema_and_none_is_null() -> None:
     assert pc.unique(table.column("first_pts")).to_pylist() == [1536]
 
 
-def test_segments_read_over_their_seams_but_not_before_the_start() -> None:
+def test_segments_have_padding_inside_the_video() -> None:
     before_s, after_s = compute_padding(AnalyzeConfig(), HALF_WINDOW_S, np.array(25.0))
     first, middle, last = plan([180.0])
     assert (first["start_s"], first["end_s"]) == (0.0, 60 + after_s)
@@ -178,7 +176,7 @@ def test_segments_read_over_their_seams_but_not_before_the_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "video_fps", "moment_s", "gap_s", "apart_s"),
+    ("options", "video_fps", "interval_s", "gap_s", "searches_s"),
     [
         ({}, 25.0, 0.2, 0.5, 2.0),
         ({"fps": 1.0}, 25.0, 1.0, 1.5, 2.0),
@@ -190,24 +188,24 @@ def test_segments_read_over_their_seams_but_not_before_the_start() -> None:
         ({"every_frame": True}, 0.5, 2.0, 3.0, 2.0),
     ],
 )
-def test_the_overlap_holds_half_a_window_two_searches_and_the_gap_twice(
-    options: dict, video_fps: float, moment_s: float, gap_s: float, apart_s: float
+def test_padding_covers_window_searches_and_gaps(
+    options: dict, video_fps: float, interval_s: float, gap_s: float, searches_s: float
 ) -> None:
     before_s, after_s = compute_padding(AnalyzeConfig(**options), HALF_WINDOW_S, np.array(video_fps))
-    assert after_s == pytest.approx(HALF_WINDOW_S + apart_s + 2 * moment_s)
+    assert after_s == pytest.approx(HALF_WINDOW_S + searches_s + 2 * interval_s)
     assert before_s == pytest.approx(after_s + 2 * gap_s)
 
 
 @settings(deadline=None)
 @given(lengths=st.lists(durations, max_size=30), workers=st.integers(1, 64))
-def test_bundles_cover_every_segment_exactly_once(lengths: list[float | None], workers: int) -> None:
+def test_bundles_contain_every_segment_once(lengths: list[float | None], workers: int) -> None:
     rows = plan(lengths, workers)
-    wanted = [
+    expected = [
         (f"{number:016x}", *bounds)
         for number, length in enumerate(lengths)
         for bounds in segment_bounds(length, 60.0)
     ]
-    assert [(r["video_id"], r["core_start_s"], r["core_end_s"]) for r in rows] == wanted
+    assert [(r["video_id"], r["core_start_s"], r["core_end_s"]) for r in rows] == expected
     assert len({r["segment_id"] for r in rows}) == len(rows)
     runs = [key for key, _ in itertools.groupby(r["bundle_id"] for r in rows)]
     assert len(runs) == len(set(runs))
@@ -225,7 +223,7 @@ def test_bundles_stay_within_their_budget(lengths: list[float | None], workers: 
 
 @settings(deadline=None)
 @given(lengths=st.lists(durations, min_size=1, max_size=20), workers=st.integers(1, 8))
-def test_the_same_input_is_the_same_plan(lengths: list[float | None], workers: int) -> None:
+def test_equal_input_gives_equal_plans(lengths: list[float | None], workers: int) -> None:
     assert plan(lengths, workers) == plan(lengths, workers)
 
 
@@ -233,7 +231,7 @@ def test_the_same_input_is_the_same_plan(lengths: list[float | None], workers: i
     ("config", "model"),
     [(AnalyzeConfig(fps=10), "model"), (AnalyzeConfig(min_face=0.1), "model"), (AnalyzeConfig(), "another")],
 )
-def test_other_settings_or_another_model_are_other_bundles(config: AnalyzeConfig, model: str) -> None:
+def test_settings_and_model_change_bundle_ids(config: AnalyzeConfig, model: str) -> None:
     one, other = plan([30.0, 90.0]), plan([30.0, 90.0], config=config, model=model)
     assert [r["segment_id"] for r in one] == [r["segment_id"] for r in other]
     assert not {r["bundle_id"] for r in one} & {r["bundle_id"] for r in other}
@@ -243,5 +241,5 @@ def test_other_settings_or_another_model_are_other_bundles(config: AnalyzeConfig
     ("lengths", "workers", "least"),
     [([3600.0], 1, 6), ([3600.0], 8, 30), ([1.0] * 1000, 1, 16), ([20.0, 20.0], 2, 2), ([1.0, 1.0], 8, 1)],
 )
-def test_there_are_bundles_enough_to_go_round(lengths: list[float], workers: int, least: int) -> None:
+def test_there_are_enough_bundles_for_all_workers(lengths: list[float], workers: int, least: int) -> None:
     assert len({r["bundle_id"] for r in plan(lengths, workers)}) >= least

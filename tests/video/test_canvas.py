@@ -1,24 +1,24 @@
-"""Drawing on a frame's planes: where it should be, and nowhere else."""
+"""Drawing on the planes of a frame."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fer_batch.video.canvas import Box, Canvas, text_mask
+from fer_batch.video.canvas import Box, Canvas, render_text
 from fer_batch.video.planes import yuv_to_rgb_matrix
 
 BT709 = (0.2126, 0.0722)
 
 
-def canvas(width: int = 40, height: int = 20, full: bool = True) -> Canvas:
+def make_canvas(width: int = 40, height: int = 20, full: bool = True) -> Canvas:
     y = np.full((height, width), 100, np.uint8)
     u, v = (np.full((height // 2, width // 2), 128, np.uint8) for _ in range(2))
-    return Canvas(planes=(y, u, v), red=BT709[0], blue=BT709[1], full=full)
+    return Canvas(planes=(y, u, v), luma_weights=BT709, full_range=full)
 
 
-def changed(drawn: Canvas) -> Box | None:
-    """The box of luma that is no longer what it was, None where all is."""
-    lines, columns = np.nonzero(drawn.planes[0] != 100)
+def find_changes(canvas: Canvas) -> Box | None:
+    """Return the box of changed luma, None if there is none."""
+    lines, columns = np.nonzero(canvas.planes[0] != 100)
     return (columns.min(), lines.min(), columns.max() + 1, lines.max() + 1) if len(lines) else None
 
 
@@ -34,52 +34,52 @@ def changed(drawn: Canvas) -> Box | None:
         ((36, 16, 99, 99), (36, 16, 40, 20)),
     ],
 )
-def test_a_box_is_filled_inside_the_frame(box: Box, expected: Box | None) -> None:
-    drawn = canvas()
-    drawn.fill(box, "#ffffff")
-    assert changed(drawn) == expected
+def test_box_is_filled_inside_the_frame(box: Box, expected: Box | None) -> None:
+    canvas = make_canvas()
+    canvas.fill(box, "#ffffff")
+    assert find_changes(canvas) == expected
 
 
 @pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize("colour", ["#000000", "#ffffff", "#994201", "#04456e"])
-def test_a_colour_is_that_of_the_frame_s_space(colour: str, full: bool) -> None:
-    drawn = canvas(full=full)
-    drawn.fill((0, 0, 40, 20), colour)
-    yuv1 = [*(int(plane[0, 0]) for plane in drawn.planes), 1]
-    shown = np.array(yuv_to_rgb_matrix(*BT709, full)).reshape(3, 4) @ yuv1
-    assert shown == pytest.approx([int(colour[at : at + 2], 16) for at in (1, 3, 5)], abs=2)
+def test_colour_is_converted_to_the_colour_space(colour: str, full: bool) -> None:
+    canvas = make_canvas(full=full)
+    canvas.fill((0, 0, 40, 20), colour)
+    yuv1 = [*(int(plane[0, 0]) for plane in canvas.planes), 1]
+    rgb = np.array(yuv_to_rgb_matrix(*BT709, full)).reshape(3, 4) @ yuv1
+    assert rgb == pytest.approx([int(colour[at : at + 2], 16) for at in (1, 3, 5)], abs=2)
 
 
-def test_half_opaque_is_between() -> None:
-    drawn = canvas()
-    drawn.fill((0, 0, 4, 4), "#ffffff", 0.5)
-    assert drawn.planes[0][0, 0] == 178  # (100 + 255) / 2
+def test_half_opacity_mixes_colours() -> None:
+    canvas = make_canvas()
+    canvas.fill((0, 0, 4, 4), "#ffffff", 0.5)
+    assert canvas.planes[0][0, 0] == 178  # (100 + 255) / 2
 
 
-def test_an_outline_leaves_what_is_inside() -> None:
-    drawn = canvas()
-    drawn.outline((4, 4, 24, 16), "#ffffff", 2)
-    assert changed(drawn) == (4, 4, 24, 16)
-    assert (drawn.planes[0][6:14, 6:22] == 100).all()
-    assert (drawn.planes[0][4:16, 4:6] == 255).all()
+def test_outline_does_not_change_the_inside() -> None:
+    canvas = make_canvas()
+    canvas.outline((4, 4, 24, 16), "#ffffff", 2)
+    assert find_changes(canvas) == (4, 4, 24, 16)
+    assert (canvas.planes[0][6:14, 6:22] == 100).all()
+    assert (canvas.planes[0][4:16, 4:6] == 255).all()
 
 
 @pytest.mark.parametrize(("x", "y"), [(2, 2), (-5, 2), (30, 12), (100, 2)])
-def test_text_is_written_as_far_as_it_is_inside(x: int, y: int) -> None:
-    drawn = canvas()
-    drawn.write("Zoë", x, y, 12, "#000000")
+def test_text_is_clipped_to_the_frame(x: int, y: int) -> None:
+    canvas = make_canvas()
+    canvas.write_text("Zoë", x, y, 12, "#000000")
     whole = np.full((120, 220), 100.0)
-    mask = text_mask("Zoë", 12)
+    mask = render_text("Zoë", 12)
     whole[50 + y : 50 + y + mask.shape[0], 50 + x : 50 + x + mask.shape[1]] *= 1 - mask
-    assert np.abs(drawn.planes[0] - whole[50:70, 50:90]).max() <= 1
+    assert np.abs(canvas.planes[0] - whole[50:70, 50:90]).max() <= 1
 
 
-def test_what_is_pixelated_is_a_few_means() -> None:
+def test_pixelated_box_has_few_values() -> None:
     rng = np.random.default_rng(0)
     planes = [rng.integers(0, 256, size, dtype=np.uint8) for size in ((90, 160), (45, 80), (45, 80))]
     before = [plane.copy() for plane in planes]
-    drawn = Canvas(planes=(planes[0], planes[1], planes[2]), red=0.299, blue=0.114, full=True)
-    drawn.pixelate((20, 10, 80, 70), 6)
+    canvas = Canvas(planes=(planes[0], planes[1], planes[2]), luma_weights=(0.299, 0.114), full_range=True)
+    canvas.pixelate((20, 10, 80, 70), 6)
     inside = planes[0][10:70, 20:80]
     assert len(np.unique(inside)) <= 36
     means = before[0][10:70, 20:80].reshape(6, 10, 6, 10).mean((1, 3))
@@ -92,14 +92,14 @@ def test_what_is_pixelated_is_a_few_means() -> None:
 
 
 @pytest.mark.parametrize("box", [(0, 0, 0, 0), (38, 18, 60, 60), (3, 3, 4, 4), (-50, -50, -1, -1)])
-def test_what_is_small_or_outside_can_be_pixelated(box: Box) -> None:
-    drawn = canvas()
-    drawn.pixelate(box, 6)
-    assert changed(drawn) is None  # of one colour before, too
+def test_small_or_outside_box_is_pixelated(box: Box) -> None:
+    canvas = make_canvas()
+    canvas.pixelate(box, 6)
+    assert find_changes(canvas) is None  # it had one colour before
 
 
-def test_letters_are_seen() -> None:
-    assert text_mask("", 12).max() == 0
-    assert text_mask("H", 20).max() > 0.9
-    assert not np.array_equal(text_mask("Ж", 20), text_mask("\U00012345", 20))
-    assert Image.fromarray((text_mask("happy", 20) * 255).astype(np.uint8)).size[0] > 40
+def test_letters_are_rendered() -> None:
+    assert render_text("", 12).max() == 0
+    assert render_text("H", 20).max() > 0.9
+    assert not np.array_equal(render_text("Ж", 20), render_text("\U00012345", 20))
+    assert Image.fromarray((render_text("happy", 20) * 255).astype(np.uint8)).size[0] > 40

@@ -18,8 +18,8 @@ from fer_batch.storage.media import uri_to_path
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.plots.bins import bin_videos
 from fer_batch.timeline.sql import FACE, MAX_GAP_STEPS, STEP_S
-from fer_batch.video.canvas import Box, Canvas, text_mask
-from fer_batch.video.redraw import CONTAINERS, RedrawResult, redraw
+from fer_batch.video.canvas import Box, Canvas, render_text
+from fer_batch.video.redraw import OUTPUT_FORMATS, RedrawResult, redraw_video
 
 MARGIN = 0.3
 """Of a face's box, on each side, that is hidden with it."""
@@ -53,7 +53,7 @@ def write_overlay(
     then, OutputError for a target that can't be written, is the video itself or lies in the run, and
     DecodeError where the video can't be read.
     """
-    if target.suffix.lower() not in CONTAINERS:
+    if target.suffix.lower() not in OUTPUT_FORMATS:
         raise OutputError(f"{target} is no kind of video that is made here: name a .mp4 or a .mkv")
     check_outside_run(target, timeline.out)
     video = timeline.video_id(video)
@@ -70,7 +70,7 @@ def write_overlay(
         planned = read_planned_videos(timeline.out)
         offset = planned.filter(pc.equal(planned.column("video_id"), video)).column("offset")[0].as_py()
     try:
-        return redraw(
+        return redraw_video(
             uri, target, _Faces(timeline, video, blur_faces), offset=offset, on_progress=on_progress
         )
     except DecodeError as error:
@@ -170,13 +170,13 @@ class _Faces:
             f"{name.removeprefix('track ')} {self.letters[best]}",
         ]
         widest = max(2 * (box[2] - box[0]), 6 * size)
-        text = next((text for text in texts if text_mask(text, size).shape[1] <= widest), texts[-1])
-        high, wide = text_mask(text, size).shape
+        text = next((text for text in texts if render_text(text, size).shape[1] <= widest), texts[-1])
+        high, wide = render_text(text, size).shape
         high, wide = _even(high + size // 4), _even(wide + size // 2)
         left = max(min(box[0] - 2, canvas.width - wide), 0)
         top = box[1] - 2 - high if box[1] - 2 >= high else max(box[1], 0)
         canvas.fill((left, top, left + wide, top + high), colour)
-        canvas.write(text, left + size // 4, top + size // 8, size, ink)
+        canvas.write_text(text, left + size // 4, top + size // 8, size, ink)
 
     def _draw_probabilities(self, canvas: Canvas, row: int, box: Box, others: list[Box], size: int) -> None:
         """A bar an emotion, beside the face where it is large enough, else all in one below it."""
@@ -186,7 +186,7 @@ class _Faces:
         if box[3] - box[1] < 0.6 * high:
             self._draw_stacked(canvas, row, box, _even(max(size // 3, 4)))
             return
-        names = _even(max(text_mask(name, small).shape[1] for name in self.classes) + 6)
+        names = _even(max(render_text(name, small).shape[1] for name in self.classes) + 6)
         length = _even(3 * size)
         wide = names + length + 4
         sides = [(box[2] + 4, box[1]), (box[0] - 4 - wide, box[1])]
@@ -197,7 +197,7 @@ class _Faces:
         canvas.fill((left, top, left + wide, top + high), "#ffffff", 0.75)
         for number, (name, colour) in enumerate(zip(self.classes, self.colours, strict=True)):
             y = top + 2 + number * line
-            canvas.write(name, left + 4, y + (line - small) // 2 - 1, small, "#000000")
+            canvas.write_text(name, left + 4, y + (line - small) // 2 - 1, small, "#000000")
             filled = round(length * float(self.probabilities[row, number]))
             canvas.fill((left + names, y + 2, left + names + filled, y + line - 2), "#000000")
             canvas.fill((left + names, y + 3, left + names + filled - 1, y + line - 3), colour)

@@ -1,0 +1,82 @@
+"""Descriptions of videos, and their upright frames."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from fer_batch.video.reader import read_info
+from tests.video.helpers import read_segment, to_rgb, write_rotated_video
+
+
+def test_sample_is_described(sample: Path) -> None:
+    info = read_info(sample)
+    assert (info.duration_s, info.fps, info.width, info.height) == (10.0, 25.0, 640, 360)
+    assert (info.codec, info.first_pts, info.rotation, info.pixel_aspect) == ("h264", 0, 0, 1.0)
+    assert isinstance(info.time_base, Fraction)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_rotated_video_is_read_upright(tmp_path: Path, small_frames: list[np.ndarray], degrees: int) -> None:
+    path = write_rotated_video(tmp_path / "video.mp4", small_frames[:25], degrees)
+    info = read_info(path)
+    assert (info.width, info.height, info.rotation) == (160, 90, degrees)
+    frames, report = read_segment(path)
+    assert [f.picture.y.size for f in frames] == [(160, 90)] * 5
+    for frame, image in zip(frames, small_frames[:25:5], strict=True):
+        assert np.abs(to_rgb(frame) - image).mean() < 6
+    assert report.error is None
+
+
+def test_mirrored_video_is_not_read_upside_down(tmp_path: Path, small_frames: list[np.ndarray]) -> None:
+    path = write_rotated_video(tmp_path / "video.mp4", small_frames[:5], 0, hflip=True)
+    (frame, *_), _ = read_segment(path, fps=None)
+    image = to_rgb(frame)
+    upright = small_frames[0].astype(int)
+    distance = {
+        "upright": np.abs(image - upright).mean(),
+        "mirrored": np.abs(image - upright[:, ::-1]).mean(),
+        "upside down": np.abs(image - upright[::-1]).mean(),
+        "rotated by 180 degrees": np.abs(image - upright[::-1, ::-1]).mean(),
+    }
+    assert min(distance, key=distance.__getitem__) in ("upright", "mirrored")
+
+
+def test_rotated_video_of_another_encoder_is_read_upright(shared: Path) -> None:
+    path = shared / "media" / "tricky" / "rot90.mp4"
+    frames, _ = read_segment(path)
+    assert {f.picture.y.size for f in frames} == {(360, 640)}
+    with av.open(str(path)) as container:
+        stored = next(container.decode(video=0)).to_ndarray()[:360]
+    assert np.array_equal(frames[0].picture.y, np.rot90(stored))
+
+
+@pytest.mark.parametrize(
+    ("aspect", "degrees", "expected"),
+    [
+        *[(Fraction(2, 1), degrees, 0.5 if degrees % 180 else 2.0) for degrees in (0, 90, 180, 270)],
+        (Fraction(4, 3), 0, 4 / 3),
+        (Fraction(10, 1), 0, 10.0),
+        (Fraction(1, 10), 0, 0.1),
+        (Fraction(11, 1), 0, 1.0),
+        (Fraction(1, 200), 0, 1.0),
+        (Fraction(32000, 1), 0, 1.0),
+    ],
+)
+def test_pixel_aspect_is_upright_and_square_if_implausible(
+    tmp_path: Path, small_frames: list[np.ndarray], aspect: Fraction, degrees: int, expected: float
+) -> None:
+    if degrees and not hasattr(av.VideoStream, "set_display_rotation"):
+        pytest.skip("this PyAV writes no display matrix")
+    path = tmp_path / "video.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 90, 160, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspect
+        if degrees:
+            stream.set_display_rotation(degrees)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(small_frames[0], format="rgb24")))
+        container.mux(stream.encode())
+    assert read_info(path).pixel_aspect == pytest.approx(expected, rel=0.01)

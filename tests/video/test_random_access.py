@@ -1,0 +1,59 @@
+"""Random access to frames by time."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_batch.errors import DecodeError, InputError, NoVideoError
+from fer_batch.video.random_access import MAX_GAP_S, read_frames
+from tests.conftest import remux, write_video
+from tests.video.helpers import join_planes, read_sample, times, write_rotated_video, zero_bytes
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_last_frame_at_or_before_each_time_is_returned(tmp_path: Path, sample: Path, suffix: str) -> None:
+    path = sample if suffix == "mp4" else remux(sample, tmp_path / f"video.{suffix}")
+    given = [9.99, 0.0, 3.2, 3.239, 3.2, 0.04, 100.0]
+    frames = read_frames(path, given)
+    assert times(frames) == pytest.approx([9.96, 0.0, 3.2, 3.2, 3.2, 0.04, 9.96])
+    every = read_sample(None)
+    for frame in frames:
+        assert np.array_equal(join_planes(frame), join_planes(every[round(frame.time_s * 25)]))
+
+
+def test_frame_is_an_upright_rgb_image(tmp_path: Path, small_frames: list[np.ndarray]) -> None:
+    path = write_rotated_video(tmp_path / "video.mp4", small_frames[:5], 90)
+    (frame,) = read_frames(path, [0.08])
+    image = frame.to_rgb()
+    assert (image.shape, image.dtype) == ((90, 160, 3), np.uint8)
+    assert np.abs(image.astype(int) - small_frames[2]).mean() < 6
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_frame_stays_until_the_next_one(tmp_path: Path, small_frames: list[np.ndarray], suffix: str) -> None:
+    given_s = [0.0, 0.5, 8.0, 8.1, 30.0]
+    path = write_video(tmp_path / f"video.{suffix}", small_frames[:5], times_s=given_s, g="2")
+    asked_s = [29.9, 7.9, 0.4, 8.05, 30.5, 0.6 + MAX_GAP_S]
+    assert times(read_frames(path, asked_s)) == pytest.approx([8.1, 0.5, 0.0, 8.0, 30.0, 0.5])
+
+
+def test_no_times_give_no_frames(sample: Path) -> None:
+    assert read_frames(sample, []) == []
+
+
+@pytest.mark.parametrize("time_s", [-0.1, math.nan, math.inf])
+def test_invalid_time_is_refused(sample: Path, time_s: float) -> None:
+    with pytest.raises(InputError, match="times must be seconds from 0 on"):
+        read_frames(sample, [1.0, time_s])
+
+
+def test_unreadable_video_is_refused(tmp_path: Path, faststart: Path) -> None:
+    with pytest.raises(DecodeError, match="does not exist"):
+        read_frames(tmp_path / "video.mp4", [0.0])
+    damaged = zero_bytes(faststart, tmp_path / "video.mp4", 0.0, 3000)
+    with pytest.raises(DecodeError, match="no frame at or before 0 s can be decoded"):
+        read_frames(damaged, [0.0])
+    assert times(read_frames(damaged, [9.0])) == pytest.approx([9.0])
+    assert issubclass(NoVideoError, DecodeError)
