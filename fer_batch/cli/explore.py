@@ -57,6 +57,7 @@ def run_explore(options: argparse.Namespace) -> int:
     """Run the command `explore`."""
     from fer_batch.data.explore.explore import explore
     from fer_batch.data.explore.report import write_exploration
+    from fer_batch.data.explore.tables import list_tables
     from fer_batch.storage.paths import check_folder
 
     data = [*options.sets, *options.data]
@@ -65,11 +66,11 @@ def run_explore(options: argparse.Namespace) -> int:
     check_folder(options.out)
     _print_progress("reading " + ", ".join(name for name, _ in data) + " …")
     try:
-        figures, faces = explore(data, on_line=_print_line)
-        write_exploration(options.out, figures, faces, samples=options.samples, on_progress=_print_progress)
+        exploration = explore(data, on_line=_print_line)
+        write_exploration(options.out, exploration, samples=options.samples, on_progress=_print_progress)
     finally:
         _print_progress("")
-    _print_figures(figures, options.out)
+    _print_tables(list_tables(exploration), options.out)
     return 0
 
 
@@ -83,33 +84,17 @@ def _print_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _print_figures(figures: dict[str, Any], out: Path) -> None:
-    from fer_batch.data.explore.tables import (
-        class_tables,
-        data_table,
-        duplicate_table,
-        odd_table,
-        spread_table,
-        training_table,
-    )
-
+def _print_tables(tables: "list[Table]", out: Path) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    tables = [data_table(figures), *class_tables(figures), duplicate_table(figures), odd_table(figures)]
-    tables += [spread_table(figures, name) for name in ("brightness", "sharpness")]
-    for table in (*tables, training_table(figures)):
-        console.print(_drawn(table))
+    for table in tables:
+        rich_table = RichTable(title=Text(table.title), title_justify="left", title_style="bold")
+        for name, is_numeric in zip(table.frame.columns, table.is_numeric(), strict=True):
+            rich_table.add_column(Text(name), justify="right" if is_numeric else "left")
+        for row in table.format_rows():
+            rich_table.add_row(*map(Text, row))
+        console.print(rich_table)
     console.print(
         f"{out / 'explore.html'}, explore.xlsx, explore.json and pictures beside it",
         markup=False,
         soft_wrap=True,
     )
-
-
-def _drawn(table: "Table") -> RichTable:
-    drawn = RichTable(title=Text(table.title), title_justify="left", title_style="bold")
-    for column, heading in enumerate(table.header):
-        text = any(isinstance(row[column], str) for row in table.rows)
-        drawn.add_column(Text(heading), justify="left" if text else "right")
-    for row in range(len(table.rows)):
-        drawn.add_row(*(Text(table.text(row, column)) for column in range(len(table.header))))
-    return drawn

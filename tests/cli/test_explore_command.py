@@ -51,7 +51,7 @@ def test_figures_come_to_the_screen_and_into_the_folder(
     ):
         assert text in said.out
     assert "[red]\\udcff" in said.out
-    assert "can't be read, left out" in said.out
+    assert "unreadable, left out" in said.out
     assert "look/explore.html" in said.out
     assert not any(len(line) > 130 for line in said.out.splitlines())
     figures = json.loads((place / "look" / "explore.json").read_text())
@@ -67,12 +67,12 @@ def test_figures_come_to_the_screen_and_into_the_folder(
         ([], "no data set is named: give NAME=PATH"),
         (["faces"], "'faces' is not NAME=PATH"),
         (["--data", "faces"], "'faces' is not NAME=PATH"),
-        (["fer=faces"], "there is no data set 'fer'"),
-        (["clips=faces"], "these are videos"),
+        (["fer=faces"], "unknown data set 'fer'"),
+        (["clips=faces"], "expected images, got videos"),
         (["folder=nowhere"], "there is no such file or folder"),
         (["folder=faces", "--data", "ck48=nowhere"], "there is no such file or folder"),
         (["folder=empty"], "no files like"),
-        (["fer2013=text.csv"], "expected is a CSV"),
+        (["fer2013=text.csv"], "expected a CSV"),
         (["folder=faces", "--out", "text.csv"], "text.csv is a file; --out needs a folder"),
         (["folder=faces", "--out", "text.csv/look"], "text.csv is a file; --out needs a folder"),
         (["folder=faces", "--classes", "a,b"], "--classes"),

@@ -1,330 +1,328 @@
-"""What data sets of labelled faces hold: classes, splits, duplicates, odd images, brightness, sharpness."""
+"""Statistics of data sets of labelled faces: classes, duplicates, odd images, brightness and sharpness."""
 
+import dataclasses
 import hashlib
 import itertools
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from fer_batch.data.datasets import READERS, load_datasets
-from fer_batch.data.images import IMAGE_SUFFIXES
+from fer_batch.data.datasets import load_datasets
+from fer_batch.data.explore.faces import MEASURES, LabelledFaces, Source, read_faces
 from fer_batch.errors import InputError
-from fer_batch.schema import EMOTIONS
-from fer_batch.vision.quality import measure_sharpness
 
-SPLITS = ("train", "select", "test")
-"""In the order in which they are shown; "select" is FER2013's PublicTest."""
 TOGETHER = "together"
-"""What all data sets are called as one, where there are several."""
+"""Name of all data sets as one."""
+ALL_CLASSES = "all classes"
 BLANK = "blank"
-ODD = {
+ODD_RULES = {
     "nearly blank": ("contrast", "below", 15.0),
     "very dark": ("brightness", "below", 25.0),
     "very bright": ("brightness", "above", 225.0),
     "very blurred": ("sharpness", "below", 100.0),
     "very sharp": ("sharpness", "above", 10_000.0),
 }
-"""Kinds of odd images: which of their measures is below or above what. On FER2013 each is one image in a
-thousand or a few: photographs in the dark, placeholders ("image not available"), drawings."""
+"""Measure, side and limit of each kind of odd image. In FER2013 each kind is a few images in a thousand:
+photographs in the dark, placeholders ("image not available"), drawings."""
 QUANTILES = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
-LISTED = 5000
-"""Sets of duplicates, and images of each odd kind, that are told one by one."""
-AT_ONCE = 2048
-"""Images that are measured at once: 20 MB of each intermediate."""
+MAX_LISTED = 5000
+"""Sets of duplicates, and images of each odd kind, that are listed."""
+PLACE_COLUMNS = ["data", "split", "class", "source"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Faces:
-    """Data sets as they are, nothing dropped but what can't be read. An example is a still or a sequence."""
+class ClassCounts:
+    """Numbers of examples."""
 
-    images: np.ndarray
-    """`(M, 48, 48) uint8`, grey, as training sees them, those of all examples in order."""
-    examples: np.ndarray
-    """`(M,) int64`, ascending: the example that an image is of."""
-    labels: np.ndarray
-    """`(N,) int64`, index into `classes`."""
-    splits: np.ndarray
-    """`(N,) str`, of `SPLITS`; "train" where the data set says nothing."""
-    parts: np.ndarray
-    """`(N,) int64`, index into `names`."""
-    subjects: np.ndarray
-    """`(N,) str`, "" where unknown."""
-    sources: list[str]
-    """Where each example stands in its data set."""
-    names: tuple[str, ...]
-    """Of the data sets, each of its own."""
-    classes: tuple[str, ...]
-    """Those that occur: emotions in the project's order, then others by name."""
+    counts: pd.DataFrame
+    """A row for each class, a column for each split, and a column "all"."""
+
+    @property
+    def n(self) -> pd.Series:
+        """Number of examples of each split."""
+        return self.counts.sum()
+
+    @property
+    def shares(self) -> pd.DataFrame:
+        """Share of each class in each split, 0 to 1."""
+        return self.counts / self.n
+
+    @property
+    def imbalance_ratio(self) -> dict[str, float | None]:
+        """The largest class over the smallest that occurs, by split; None with fewer than two classes."""
+        ratios: dict[str, float | None] = {}
+        for split, column in self.counts.items():
+            present = column[column > 0]
+            ratios[str(split)] = float(present.max() / present.min()) if len(present) > 1 else None
+        return ratios
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "n": self.n.to_dict(),
+            "counts": self.counts.to_dict("index"),
+            "shares": self.shares.to_dict("index"),
+            "imbalance_ratio": self.imbalance_ratio,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSummary:
+    """One data set."""
+
+    source: Source
+    images: int
+    people: dict[str, float] | None
+    """Number of people (`count`), and of examples of one (`min`, `median`, `max`); None if unknown."""
+    sequence_lengths: dict[int, int] | None
+    """Number of examples by their number of images; None for stills."""
+    classes: ClassCounts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        people = None
+        if self.people:
+            examples = {key: value for key, value in self.people.items() if key != "count"}
+            people = {"count": self.people["count"], "examples_of_one": examples}
+        lengths = {str(length): count for length, count in (self.sequence_lengths or {}).items()}
+        return {
+            **dataclasses.asdict(self.source),
+            "images": self.images,
+            "subjects": people,
+            "sequence_lengths": lengths or None,
+            **self.classes.to_dict(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicates:
+    """Sets of pixel-identical images."""
+
+    distinct: int
+    """Number of images if one of each set is kept."""
+    kinds: pd.DataFrame
+    """Columns `sets`, `images` and a number of images for each split. Rows: "all", "across_splits" (sets in
+    several splits), "across_data" (in several data sets), "contradictory" (of several classes)."""
+    within_split: pd.DataFrame
+    """Columns `sets` and `images`; a row for each split, for sets with several images in it."""
+    pairs: dict[str, int]
+    """Number of sets that two splits share."""
+    listed: pd.DataFrame
+    """The images of at most `MAX_LISTED` sets, the most important first: `set` (from 1), `image` (row of the
+    table of images) and `PLACE_COLUMNS`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        kinds = {
+            kind: {"sets": row.pop("sets"), "images": row.pop("images"), "splits": row}
+            for kind, row in self.kinds.to_dict("index").items()
+        }
+        return {
+            "distinct": self.distinct,
+            **kinds.pop("all"),
+            "within_split": self.within_split.to_dict("index"),
+            **{str(kind): values for kind, values in kinds.items()},
+            "across_splits": {**kinds["across_splits"], "pairs": self.pairs},
+            "listed": [rows.drop(columns="set").to_dict("records") for _, rows in self.listed.groupby("set")],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class OddImages:
+    """Odd images of one kind. An image may be of several kinds."""
+
+    rule: str
+    count: int
+    splits: dict[str, int]
+    classes: dict[str, int]
+    listed: pd.DataFrame
+    """At most `MAX_LISTED` images, the oddest first: `image`, `PLACE_COLUMNS` and `MEASURES`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {**vars(self), "listed": self.listed.to_dict("records")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exploration:
+    """All statistics of several data sets."""
+
+    faces: LabelledFaces
+    datasets: list[DatasetSummary]
+    together: ClassCounts
+    training: dict[str, Any]
+    """The result of loading the data for training: `n`, `splits` and `dropped`, or why it is `refused`."""
+    duplicates: Duplicates
+    odd: dict[str, OddImages]
+    """Odd images by kind."""
+    spreads: dict[str, pd.DataFrame]
+    """For "brightness" and "sharpness": a row for each class and for `ALL_CLASSES`, with `n`, `mean`, `sd`
+    and `QUANTILES`."""
+
+    @property
+    def parts(self) -> list[tuple[str, ClassCounts]]:
+        """The counts of each data set by name, and of all together if there are several."""
+        parts = [(dataset.source.name, dataset.classes) for dataset in self.datasets]
+        return [*parts, (TOGETHER, self.together)] if len(parts) > 1 else parts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of `explore.json`, without `pictures`."""
+        training = dict(self.training)
+        if "dropped" in training:
+            training["amiss"] = training.pop("dropped")
+        spreads = {name: table.to_dict("index") for name, table in self.spreads.items()}
+        return {
+            "data": [dataset.to_dict() for dataset in self.datasets],
+            TOGETHER: self.together.to_dict(),
+            "images": len(self.faces.pixels),
+            "classes": list(self.faces.classes),
+            "training": training,
+            "duplicates": self.duplicates.to_dict(),
+            "odd": {kind: odd.to_dict() for kind, odd in self.odd.items()},
+            **{name: {"all": rows.pop(ALL_CLASSES), "classes": rows} for name, rows in spreads.items()},
+        }
 
 
 def explore(
     data: Sequence[tuple[str, str]], *, on_line: Callable[[str], None] = lambda line: None
-) -> tuple[dict[str, Any], Faces]:
-    """All figures of data sets, (name, path) as `load_datasets` takes them, and the faces themselves.
+) -> Exploration:
+    """Compute all statistics of data sets, (name, path) each, which `load_datasets` accepts.
 
-    `data` is, of each data set, `name`, `path`, `images`, `left_out` (`{reason: count}`), `empty_folders`,
-    `subjects`, `sequence_lengths` and what `count_classes` says; `together` is the latter of all. `training`
-    says what `load_datasets` makes of it all: `n`, `splits` and `amiss`, its counts, or why it is `refused`.
-    `duplicates` are those of `find_duplicates`, `odd` those of `find_odd`; `brightness` (mean grey, 0 to
-    255) and `sharpness` (variance of the Laplacian) have the spread of `all` images and of those of each of
-    `classes`. `on_line` is told of each data set when it is read. Raises InputError as `load_datasets` does.
+    `on_line` is called with a line for each data set. Raises InputError as `load_datasets` does.
     """
-    training = _for_training(data)
-    faces, parts = read_faces(data, on_line)
-    measures = measure_images(faces.images)
-    of_class = faces.labels[faces.examples]
-    figures: dict[str, Any] = {
-        "data": [
-            part | _people(faces, faces.parts == number) | count_classes(faces, faces.parts == number)
-            for number, part in enumerate(parts)
-        ],
-        TOGETHER: count_classes(faces, np.ones(len(faces.labels), bool)),
-        "images": len(faces.images),
-        "classes": list(faces.classes),
-        "training": training,
-        "duplicates": find_duplicates(faces),
-        "odd": find_odd(faces, measures),
-    }
-    for name in ("brightness", "sharpness"):
-        classes = {text: _spread(measures[name][of_class == c]) for c, text in enumerate(faces.classes)}
-        figures[name] = {"all": _spread(measures[name]), "classes": classes}
-    return figures, faces
-
-
-def read_faces(
-    data: Sequence[tuple[str, str]], on_line: Callable[[str], None] = lambda line: None
-) -> tuple[Faces, list[dict[str, Any]]]:
-    """Data sets that `load_datasets` takes, and of each `name`, `path`, `images`, `left_out` and
-    `empty_folders`.
-    """
-    names = _named([name for name, _ in data])
-    rows, parts = [], []
-    for number, (name, path) in enumerate(data):
-        counts: Counter[str] = Counter()
-        its = READERS[name](f"--data {name}={path}", Path(path), counts)
-        rows += [(number, row) for row in its]
-        images = sum(len(row.images) for row in its)
-        parts.append(
-            {
-                "name": names[number],
-                "path": _writable(path),
-                "images": images,
-                "left_out": dict(counts),
-                "empty_folders": _empty_folders(Path(path)),
-            }
-        )
-        left_out = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-        on_line(f"{names[number]}: {images:,} images" + (f" (left out: {left_out})" if left_out else ""))
-    found = {row.label for _, row in rows}
-    order = [*(e for e in EMOTIONS if e in found), *sorted(found - set(EMOTIONS))]
-    return Faces(
-        images=np.concatenate([row.images for _, row in rows]),
-        examples=np.repeat(np.arange(len(rows)), [len(row.images) for _, row in rows]),
-        labels=np.array([order.index(row.label) for _, row in rows], np.int64),
-        splits=np.array([row.split or "train" for _, row in rows], str),
-        parts=np.array([number for number, _ in rows], np.int64),
-        subjects=np.array([row.subject for _, row in rows], str),
-        sources=[_writable(row.source) for _, row in rows],
-        names=names,
-        classes=tuple(map(_writable, order)),
-    ), parts
-
-
-def count_classes(faces: Faces, chosen: np.ndarray) -> dict[str, Any]:
-    """Of the examples at `chosen`, a `(N,) bool` mask, by split and for "all" of them: how many there are,
-    `n`; `counts` and `shares` (0 to 1, of the split) by class; and `imbalance_ratio`, the largest class over
-    the smallest of those that occur there, None where there are not two.
-    """
-    labels, splits = faces.labels[chosen], faces.splits[chosen]
-    masks = {split: splits == split for split in SPLITS if (splits == split).any()}
-    masks["all"] = np.ones(len(labels), bool)
-    totals = {split: int(mask.sum()) for split, mask in masks.items()}
-    counts = {
-        faces.classes[number]: {split: int((labels[mask] == number).sum()) for split, mask in masks.items()}
-        for number in np.unique(labels)
-    }
-    return {
-        "n": totals,
-        "counts": counts,
-        "shares": {name: {s: count / totals[s] for s, count in its.items()} for name, its in counts.items()},
-        "imbalance_ratio": {split: _ratio(its[split] for its in counts.values()) for split in masks},
-    }
-
-
-def measure_images(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Of `(M, 48, 48) uint8` images `(M,) float64`: `brightness` (mean grey, 0 to 255), `contrast` (standard
-    deviation of grey) and `sharpness` (see `vision.quality.sharpness`).
-    """
-    chunks = [images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE)]
-    return {
-        "brightness": np.concatenate([chunk.mean(axis=(1, 2)) for chunk in chunks]),
-        "contrast": np.concatenate([chunk.std(axis=(1, 2)) for chunk in chunks]),
-        "sharpness": np.concatenate([measure_sharpness(chunk).astype(np.float64) for chunk in chunks]),
-    }
-
-
-def find_duplicates(faces: Faces) -> dict[str, Any]:
-    """Sets of pixel-identical images: how many, and how many images are in them, also by split.
-
-    Of all; `within_split`, of those with several images in that split; of those in several splits
-    (`across_splits`; `pairs` counts the sets that two splits share), in several data sets (`across_data`) and
-    of several classes (`contradictory`). `distinct` images stay if one of each set is kept. At most `LISTED`
-    sets are `listed`, those that matter most first.
-    """
-    same: dict[bytes, list[int]] = {}
-    for number, image in enumerate(faces.images):
-        same.setdefault(hashlib.sha1(image.tobytes()).digest(), []).append(number)
-    sets = []
-    within: dict[str, list[int]] = {split: [] for split in SPLITS if split in faces.splits}
-    pairs: Counter[str] = Counter()
-    for images in (images for images in same.values() if len(images) > 1):
-        its = faces.examples[images]
-        splits = Counter(faces.splits[its].tolist())
-        for split, count in splits.items():
-            if count > 1:
-                within[split].append(count)
-        pairs.update(map(", ".join, itertools.combinations((s for s in SPLITS if s in splits), 2)))
-        facts = (len(splits) > 1, len(set(faces.parts[its])) > 1, len(set(faces.labels[its])) > 1)
-        sets.append((images, *facts))
-
-    def counted(flag: int) -> dict[str, Any]:
-        chosen = [one[0] for one in sets if one[flag]]
-        images = Counter(faces.splits[faces.examples[list(itertools.chain(*chosen))]].tolist())
-        return {
-            "sets": len(chosen),
-            "images": images.total(),
-            "splits": {split: images[split] for split in within},
-        }
-
-    sets.sort(key=lambda one: (not one[1], not one[3], -len(one[0]), one[0][0]))
-    return {
-        "distinct": len(same),
-        **counted(0),
-        "within_split": {split: {"sets": len(c), "images": sum(c)} for split, c in within.items()},
-        "across_splits": counted(1) | {"pairs": dict(pairs)},
-        "across_data": counted(2),
-        "contradictory": counted(3),
-        "listed": [[_place(faces, image) for image in images] for images, *_ in sets[:LISTED]],
-    }
-
-
-def find_odd(faces: Faces, measures: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Blank images, all of whose pixels are equal, and the others of each kind of `ODD`: the `rule`, how many
-    (`count`), in which `splits` and `classes`, and at most `LISTED` of them, the oddest first, with their
-    measures. An image may be of several kinds.
-    """
-    blank = faces.images.min(axis=(1, 2)) == faces.images.max(axis=(1, 2))
-    kinds = {BLANK: ("all pixels are equal", blank, measures["brightness"])}
-    for kind, (name, side, limit) in ODD.items():
-        values = measures[name] if side == "below" else -measures[name]
-        found = ~blank & (values < (limit if side == "below" else -limit))
-        kinds[kind] = (f"{name} {side} {limit:,.0f}", found, values)
-    odd = {}
-    for kind, (rule, found, values) in kinds.items():
-        images = np.flatnonzero(found)
-        images = images[np.argsort(values[images], kind="stable")]
-        its = faces.examples[images]
-        odd[kind] = {
-            "rule": rule,
-            "count": len(images),
-            "splits": {s: n for s in SPLITS if (n := int((faces.splits[its] == s).sum()))},
-            "classes": {
-                text: n for c, text in enumerate(faces.classes) if (n := int((faces.labels[its] == c).sum()))
-            },
-            "listed": [
-                _place(faces, image) | {name: round(float(v[image]), 2) for name, v in measures.items()}
-                for image in images[:LISTED].tolist()
-            ],
-        }
-    return odd
-
-
-def parts_of(figures: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The figures of each data set by its name, and those of all together where there are several."""
-    parts = [(part["name"], part) for part in figures["data"]]
-    return [*parts, (TOGETHER, figures[TOGETHER])] if len(parts) > 1 else parts
-
-
-def _for_training(data: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """What training would make of the data, or why it would not; raises what is wrong with the data."""
-    try:
-        clips, counts = load_datasets(data)
-    except InputError as error:
-        load_datasets(data, for_training=False)  # raises the same unless the data can be read
-        return {"refused": _writable(str(error))}
-    return {"n": len(clips), "splits": dict(Counter(clips.splits.tolist())), "amiss": dict(counts)}
-
-
-def _people(faces: Faces, chosen: np.ndarray) -> dict[str, Any]:
-    """`subjects`, how many there are and how many examples they have, and `sequence_lengths`, how many
-    examples have how many images; None where none is known, and where all are stills.
-    """
-    lengths = np.bincount(faces.examples, minlength=len(faces.labels))[chosen]
-    each = list(Counter(name for name in faces.subjects[chosen].tolist() if name).values())
-    examples = {"min": min(each), "median": float(np.median(each)), "max": max(each)} if each else {}
-    counted = {str(length): count for length, count in sorted(Counter(lengths.tolist()).items())}
-    return {
-        "subjects": {"count": len(each), "examples_of_one": examples} if each else None,
-        "sequence_lengths": counted if lengths.max() > 1 else None,
-    }
-
-
-def _place(faces: Faces, image: int) -> dict[str, Any]:
-    """Which image it is, and where it stands in its data set."""
-    example = int(faces.examples[image])
-    first, after = np.searchsorted(faces.examples, [example, example + 1]).tolist()
-    which = f", image {image - first + 1} of {after - first}" if after - first > 1 else ""
-    return {
-        "image": image,
-        "data": faces.names[faces.parts[example]],
-        "split": str(faces.splits[example]),
-        "class": faces.classes[faces.labels[example]],
-        "source": faces.sources[example] + which,
-    }
-
-
-def _spread(values: np.ndarray) -> dict[str, float]:
-    """Number, mean, standard deviation and quantiles."""
-    quantiles = np.quantile(values, list(QUANTILES.values())).tolist()
-    return {
-        "n": len(values),
-        "mean": float(values.mean()),
-        "sd": float(values.std()),
-        **dict(zip(QUANTILES, quantiles, strict=True)),
-    }
-
-
-def _ratio(counts: Iterable[int]) -> float | None:
-    there = [count for count in counts if count]
-    return max(there) / min(there) if len(there) > 1 else None
-
-
-def _named(names: Sequence[str]) -> tuple[str, ...]:
-    """Each name of its own: "folder", "folder 2"."""
-    seen: Counter[str] = Counter()
-    told = []
-    for name in names:
-        seen[name] += 1
-        told.append(name if seen[name] == 1 else f"{name} {seen[name]}")
-    return tuple(told)
-
-
-def _empty_folders(path: Path) -> list[str]:
-    """Folders below `path` that hold neither an image nor another folder."""
-    return sorted(
-        _writable(str(Path(folder).relative_to(path)))
-        for folder, folders, files in os.walk(path)
-        if not folders
-        and not any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in files)
-        and not any(part.startswith((".", "__MACOSX")) for part in Path(folder).relative_to(path).parts)
+    training = _try_training(data)
+    faces = read_faces(data, on_line)
+    table = faces.table
+    return Exploration(
+        faces=faces,
+        datasets=[_summarize_dataset(faces, source) for source in faces.sources],
+        together=count_classes(faces, table),
+        training=training,
+        duplicates=find_duplicates(faces),
+        odd=find_odd(faces),
+        spreads={name: _measure_spreads(faces, name) for name in ("brightness", "sharpness")},
     )
 
 
-def _writable(text: str) -> str:
-    """A text that can be written as UTF-8: names of files may be of other bytes."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def count_classes(faces: LabelledFaces, images: pd.DataFrame) -> ClassCounts:
+    """Count the examples of these rows of the table of images, by class and split."""
+    examples = images.drop_duplicates("example")
+    counts = pd.crosstab(examples["class"], examples["split"])
+    present = [name for name in faces.classes if name in counts.index]
+    counts = counts.loc[present, [split for split in faces.splits if split in counts.columns]]
+    return ClassCounts(counts=counts.assign(all=counts.sum(axis=1)))
+
+
+def find_duplicates(faces: LabelledFaces) -> Duplicates:
+    """Find the sets of pixel-identical images, within and across splits, data sets and classes."""
+    images = faces.table.assign(
+        image=np.arange(len(faces.pixels)),
+        digest=[hashlib.sha1(pixels.tobytes()).digest() for pixels in faces.pixels],
+    )
+    repeated = images[images.duplicated("digest", keep=False)]
+    sets = repeated.groupby("digest").agg(
+        size=("image", "size"),
+        first=("image", "min"),
+        across_splits=("split", lambda splits: splits.nunique() > 1),
+        across_data=("data", lambda names: names.nunique() > 1),
+        contradictory=("class", lambda names: names.nunique() > 1),
+    )
+    sizes = pd.crosstab(repeated["digest"], repeated["split"]).reindex(columns=faces.splits, fill_value=0)
+    kinds = {}
+    for kind in ("all", "across_splits", "across_data", "contradictory"):
+        chosen = sizes if kind == "all" else sizes[sets[kind].astype(bool)]
+        kinds[kind] = {"sets": len(chosen), "images": chosen.to_numpy().sum(), **chosen.sum()}
+    several = sizes.where(sizes > 1, 0)
+    pairs = {
+        f"{first}, {second}": int(((sizes[first] > 0) & (sizes[second] > 0)).sum())
+        for first, second in itertools.combinations(faces.splits, 2)
+    }
+    order = sets.sort_values(
+        ["across_splits", "contradictory", "size", "first"], ascending=[False, False, False, True]
+    )
+    ranks = {digest: rank for rank, digest in enumerate(order.index[:MAX_LISTED], 1)}
+    listed = repeated.assign(set=repeated["digest"].map(ranks)).dropna(subset="set").astype({"set": int})
+    return Duplicates(
+        distinct=images["digest"].nunique(),
+        kinds=pd.DataFrame(kinds).T.astype(int),
+        within_split=pd.DataFrame({"sets": (several > 0).sum(), "images": several.sum()}).astype(int),
+        pairs={pair: count for pair, count in pairs.items() if count},
+        listed=listed.sort_values(["set", "image"])[["set", "image", *PLACE_COLUMNS]],
+    )
+
+
+def find_odd(faces: LabelledFaces) -> dict[str, OddImages]:
+    """Find blank images, whose pixels are all equal, and the images of each kind of `ODD_RULES`."""
+    images = faces.table.assign(image=np.arange(len(faces.pixels)))
+    blank = faces.pixels.min(axis=(1, 2)) == faces.pixels.max(axis=(1, 2))
+    kinds = {BLANK: ("all pixels are equal", images[blank].sort_values("brightness", kind="stable"))}
+    for kind, (measure, side, limit) in ODD_RULES.items():
+        exceeds = images[measure] < limit if side == "below" else images[measure] > limit
+        odd = images[~blank & exceeds].sort_values(measure, ascending=side == "below", kind="stable")
+        kinds[kind] = (f"{measure} {side} {limit:,.0f}", odd)
+
+    def count(names: Sequence[str], column: pd.Series) -> dict[str, int]:
+        counts = Counter(column)
+        return {name: counts[name] for name in names if counts[name]}
+
+    return {
+        kind: OddImages(
+            rule=rule,
+            count=len(odd),
+            splits=count(faces.splits, odd["split"]),
+            classes=count(faces.classes, odd["class"]),
+            listed=odd.head(MAX_LISTED)[["image", *PLACE_COLUMNS, *MEASURES]].round(
+                dict.fromkeys(MEASURES, 2)
+            ),
+        )
+        for kind, (rule, odd) in kinds.items()
+    }
+
+
+def _try_training(data: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Load the data for training; raises InputError if it cannot be read at all."""
+    try:
+        clips, counts = load_datasets(data)
+    except InputError as error:
+        load_datasets(data, for_training=False)  # raises the same error unless the data can be read
+        return {"refused": str(error).encode("utf-8", "backslashreplace").decode()}
+    return {"n": len(clips), "splits": dict(Counter(clips.splits.tolist())), "dropped": dict(counts)}
+
+
+def _summarize_dataset(faces: LabelledFaces, source: Source) -> DatasetSummary:
+    images = faces.table[faces.table["data"] == source.name]
+    examples = images.groupby("example").agg(length=("class", "size"), subject=("subject", "first"))
+    known = examples["subject"][examples["subject"] != ""].value_counts()
+    people = None
+    if len(known):
+        people = {
+            "count": len(known), "min": int(known.min()), "median": known.median(), "max": int(known.max())
+        }  # fmt: skip
+    lengths = examples["length"].value_counts().sort_index()
+    return DatasetSummary(
+        source=source,
+        images=len(images),
+        people=people,
+        sequence_lengths=dict(zip(lengths.index, lengths.tolist(), strict=True))
+        if lengths.index.max() > 1
+        else None,
+        classes=count_classes(faces, images),
+    )
+
+
+def _measure_spreads(faces: LabelledFaces, name: str) -> pd.DataFrame:
+    groups = {text: faces.table[name][faces.table["class"] == text] for text in faces.classes}
+    rows = {
+        text: {
+            "n": len(values),
+            "mean": values.mean(),
+            "sd": values.std(ddof=0),
+            **{key: values.quantile(share) for key, share in QUANTILES.items()},
+        }
+        for text, values in (groups | {ALL_CLASSES: faces.table[name]}).items()
+    }
+    return pd.DataFrame(rows).T.astype({"n": int})

@@ -1,110 +1,98 @@
-"""The figures of data sets as an XLSX workbook, with charts."""
+"""The tables of data sets as an XLSX workbook with charts."""
 
 import io
 import math
 from typing import Any
 
-from xlsxwriter import Workbook
-from xlsxwriter.format import Format
-from xlsxwriter.worksheet import Worksheet
+import pandas as pd
 
-from fer_batch.data.explore.tables import (
-    Table,
-    class_tables,
-    data_table,
-    duplicate_list,
-    duplicate_table,
-    odd_list,
-    odd_table,
-    spread_table,
-    training_table,
+from fer_batch.data.explore import tables
+from fer_batch.data.explore.explore import Exploration
+from fer_batch.data.explore.tables import Table
+
+NOTES = Table(
+    title="An example is a still or a sequence. Images are measured as training uses them: grey, 48×48.",
+    frame=pd.DataFrame(
+        [
+            ["brightness", "mean grey, 0 to 255"],
+            ["contrast", "standard deviation of grey"],
+            ["sharpness", "variance of the Laplacian; low is blurred"],
+        ],
+        columns=["measure", "meaning"],
+    ),
 )
+PLAIN_TEXT = {"strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
+COLUMN_CHARS = 12
+FIRST_COLUMNS_CHARS = (26, 22)
+ROW_PX = 20
+PICTURE_SCALE = 96 / 300
+"""A sheet shows a picture of 300 dpi at 96."""
+MIN_CHART_ROWS = 18
 
-WIDTHS = {0: 26, 1: 22}
-"""Of columns, in characters; others have ten."""
-NOTES = (
-    "An example is a still or a sequence. Images are measured as training sees them: grey, 48×48.",
-    "brightness: mean grey, 0 to 255; contrast: standard deviation of grey; sharpness: variance of the "
-    "Laplacian, low is blurred.",
-)
 
+def write_workbook(exploration: Exploration, pictures: dict[str, bytes]) -> bytes:
+    """Return an XLSX file of the tables. Text stays text: no formulas, links or numbers are made of it.
 
-def workbook(figures: dict[str, Any], pictures: dict[str, bytes]) -> bytes:
-    """An XLSX file of the figures that `explore` gives; `pictures` has the plots that go into it, by the
-    names "brightness.png" and "sharpness.png". Text stays text: none becomes a formula, a link or a number.
+    `pictures` holds the plots "brightness.png" and "sharpness.png".
     """
     file = io.BytesIO()
-    with Workbook(file, {"in_memory": True}) as book:
-        forms = _forms(book)
-        sheet = _sheet(book, "overview")
-        row = 0
-        for note in NOTES:
-            sheet.write_string(row, 0, note)
-            row += 1
-        for table in (data_table(figures), training_table(figures)):
-            row = _write(sheet, row + 1, table, forms)
-        sheet.set_column(0, 0, 66)
-        sheet.set_column(2, 2, 60)
-        sheet = _sheet(book, "classes by split")
-        row = 0
-        for table in class_tables(figures):
-            _chart(book, sheet, row, table)
-            row = max(_write(sheet, row, table, forms), row + 16) + 1
-        sheet = _sheet(book, "duplicates")
-        row = _write(sheet, 0, duplicate_table(figures), forms)
-        _write(sheet, row + 1, duplicate_list(figures), forms)
-        sheet.set_column(4, 4, 40)
-        sheet = _sheet(book, "odd images")
-        row = _write(sheet, 0, odd_table(figures), forms)
-        _write(sheet, row + 1, odd_list(figures), forms)
-        sheet.set_column(4, 4, 40)
-        sheet = _sheet(book, "brightness and sharpness")
-        row = 0
-        for name in ("brightness", "sharpness"):
-            row = _write(sheet, row, spread_table(figures, name), forms) + 1
-            picture = {"image_data": io.BytesIO(pictures[f"{name}.png"]), "description": f"{name} by class"}
-            sheet.insert_image(row, 0, f"{name}.png", picture)
-            row += math.ceil(_height_px(pictures[f"{name}.png"]) / 20) + 1
+    with pd.ExcelWriter(file, engine="xlsxwriter", engine_kwargs={"options": PLAIN_TEXT}) as writer:
+        notes = [NOTES, tables.tabulate_datasets(exploration), tables.tabulate_training(exploration)]
+        _write_sheet(writer, "overview", notes)
+        _write_sheet(writer, "classes by split", tables.tabulate_classes(exploration), with_charts=True)
+        _write_sheet(
+            writer,
+            "duplicates",
+            [tables.tabulate_duplicates(exploration), tables.list_duplicates(exploration)],
+        )
+        _write_sheet(writer, "odd images", [tables.tabulate_odd(exploration), tables.list_odd(exploration)])
+        names = ("brightness", "sharpness")
+        spreads = [tables.tabulate_spread(exploration, name) for name in names]
+        _write_sheet(
+            writer, "brightness and sharpness", spreads, pictures={n: pictures[f"{n}.png"] for n in names}
+        )
     return file.getvalue()
 
 
-def _forms(book: Workbook) -> dict[str, Format]:
-    return {
-        "title": book.add_format({"bold": True, "font_size": 13}),
-        "header": book.add_format({"bold": True, "bottom": 1, "text_wrap": True, "valign": "top"}),
-        "share": book.add_format({"num_format": "0.0%"}),
-        "float": book.add_format({"num_format": "#,##0.0"}),
-        "int": book.add_format({"num_format": "#,##0"}),
-    }
-
-
-def _sheet(book: Workbook, name: str) -> Worksheet:
-    sheet = book.add_worksheet(name)
-    sheet.set_column(0, 20, 10)
-    for column, width in WIDTHS.items():
+def _write_sheet(
+    writer: Any,
+    name: str,
+    contents: list[Table],
+    *,
+    with_charts: bool = False,
+    pictures: dict[str, bytes] | None = None,
+) -> None:
+    """Write tables below each other, each with its chart beside it or its picture below it."""
+    sheet = writer.book.add_worksheet(name)
+    writer.sheets[name] = sheet
+    title_format = writer.book.add_format({"bold": True, "font_size": 13})
+    share_format = writer.book.add_format({"num_format": "0.0%"})
+    sheet.set_column(0, 20, COLUMN_CHARS)
+    for column, width in enumerate(FIRST_COLUMNS_CHARS):
         sheet.set_column(column, column, width)
-    return sheet
+    row = 0
+    for table in contents:
+        for column in table.shares:
+            sheet.set_column(column, column, COLUMN_CHARS, share_format)
+        sheet.write_string(row, 0, table.title, title_format)
+        table.frame.to_excel(writer, sheet_name=name, startrow=row + 1, index=False)
+        below = row + len(table.frame) + 3
+        if with_charts:
+            _insert_chart(writer.book, sheet, row, table)
+            below = max(below, row + MIN_CHART_ROWS)
+        if pictures:
+            png = pictures[table.title]
+            options = {"image_data": io.BytesIO(png), "description": f"{table.title} by class"}
+            sheet.insert_image(below, 0, f"{table.title}.png", options)
+            height_px = int.from_bytes(png[20:24], "big") * PICTURE_SCALE
+            below += math.ceil(height_px / ROW_PX) + 2
+        row = below
 
 
-def _write(sheet: Worksheet, row: int, table: Table, forms: dict[str, Format]) -> int:
-    """Write a table from this row on: its title, its header, its rows; returns the row after it."""
-    sheet.write_string(row, 0, table.title, forms["title"])
-    for column, text in enumerate(table.header):
-        sheet.write_string(row + 1, column, text, forms["header"])
-    for number, values in enumerate(table.rows, row + 2):
-        for column, value in enumerate(values):
-            if isinstance(value, str):
-                sheet.write_string(number, column, value)
-            elif value is not None:
-                form = "share" if column in table.shares else "int" if isinstance(value, int) else "float"
-                sheet.write_number(number, column, value, forms[form])
-    return row + 2 + len(table.rows)
-
-
-def _chart(book: Workbook, sheet: Worksheet, row: int, table: Table) -> None:
-    """Beside a table of classes that stands from this row on, the shares as columns, a series a split."""
+def _insert_chart(book: Any, sheet: Any, row: int, table: Table) -> None:
+    """Insert a chart of the shares beside a table of classes, with a series for each split."""
     chart = book.add_chart({"type": "column"})
-    first, last = row + 2, row + len(table.rows) - 1  # the two last rows are no classes
+    first, last = row + 2, row + len(table.frame) - 1  # the last two rows are not classes
     for column in table.shares:
         chart.add_series(
             {
@@ -115,11 +103,5 @@ def _chart(book: Workbook, sheet: Worksheet, row: int, table: Table) -> None:
         )
     chart.set_title({"name": [sheet.name, row, 0], "name_font": {"size": 11}})
     chart.set_y_axis({"num_format": "0%"})
-    sheet.insert_chart(
-        row, len(table.header) + 1, chart, {"description": f"shares of classes, {table.title}"}
-    )
-
-
-def _height_px(png: bytes) -> float:
-    """Of a picture of 300 dpi as a sheet shows it, at 96."""
-    return int.from_bytes(png[20:24], "big") * 96 / 300
+    description = f"shares of classes, {table.title}"
+    sheet.insert_chart(row, table.frame.shape[1] + 1, chart, {"description": description})

@@ -1,4 +1,4 @@
-"""What a data set holds: counts, duplicates and odd images that are known, in figures, files and pictures."""
+"""Exploration of data sets: counts, duplicates, odd images, and the files with them."""
 
 import csv
 import html
@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from fer_batch.data.datasets import load_datasets
-from fer_batch.data.explore.explore import Faces, explore, read_faces
-from fer_batch.data.explore.plots import distribution_plot, faces_grid
-from fer_batch.data.explore.report import choose_samples, file_names, write_exploration
+from fer_batch.data.explore.explore import Exploration, explore
+from fer_batch.data.explore.faces import read_faces
+from fer_batch.data.explore.plots import plot_distribution, plot_faces
+from fer_batch.data.explore.report import draw_samples, name_files, write_exploration
 from fer_batch.errors import InputError, OutputError
 from fer_batch.vision.quality import measure_sharpness
 from tests.data.test_datasets import (
@@ -34,11 +35,11 @@ from tests.data.test_datasets import (
 
 Images = dict[str, Sequence[np.ndarray]]
 ODD_NAMES = ("=1+1", "<b>bold & bad", "cost in $", "été 🙂", "x" * 200)
-"""Of classes; all are names of folders."""
+"""Classes, which are also names of folders."""
 
 
 def folder_set(folder: Path, images: Images) -> tuple[str, str]:
-    """A data set of images by the folder that they are in, such as "train/happy"."""
+    """Write images by folder, such as "train/happy", and return the data set."""
     for place, its in images.items():
         (folder / place).mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(its):
@@ -51,18 +52,18 @@ def plain(value: int) -> np.ndarray:
 
 
 def figures_of(folder: Path, images: Images) -> dict[str, Any]:
-    return explore([folder_set(folder, images)])[0]
+    return explore([folder_set(folder, images)]).to_dict()
 
 
 @pytest.fixture(scope="module")
-def odd_names(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Faces, Path]:
-    """Classes with odd names, twins among them, and the files that are written about them."""
+def odd_names(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exploration, Path]:
+    """Return the exploration of classes with odd names and a duplicate, and the folder of its files."""
     place = tmp_path_factory.mktemp("names")
     images = {name: random_images(2 + number, number) for number, name in enumerate(ODD_NAMES)}
     images["<b>bold & bad"][0] = images["=1+1"][0]
-    figures, faces = explore([folder_set(place / "faces", images)])
-    write_exploration(place / "out", figures, faces)
-    return figures, faces, place / "out"
+    exploration = explore([folder_set(place / "faces", images)])
+    write_exploration(place / "out", exploration)
+    return exploration, place / "out"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_classes_are_counted_by_split(
         assert sum(its[split] for its in part["shares"].values()) == pytest.approx(1)
 
 
-def test_identical_images_are_found_within_and_across_splits_and_classes(tmp_path: Path) -> None:
+def test_duplicates_are_found_within_and_across_splits_and_classes(tmp_path: Path) -> None:
     a, b, c, d, e = random_images(5)
     images = {"train/happy": [a, a, b, c], "train/sad": [a, d], "test/happy": [b, e], "test/sad": [d]}
     found = figures_of(tmp_path, images)["duplicates"]
@@ -123,7 +124,7 @@ def test_identical_images_are_found_within_and_across_splits_and_classes(tmp_pat
     ]
 
 
-def test_blank_and_odd_images_are_found_by_their_kind(tmp_path: Path) -> None:
+def test_blank_and_odd_images_are_found_by_kind(tmp_path: Path) -> None:
     (face,) = random_images(1) // 2 + 64
     faint = plain(100)
     faint[:, ::2] += 8
@@ -143,8 +144,8 @@ def test_blank_and_odd_images_are_found_by_their_kind(tmp_path: Path) -> None:
     }
     for its in figures["odd"].values():
         assert its["count"] == sum(its["splits"].values()) == len(its["listed"])
-    (told,) = figures["odd"]["very sharp"]["listed"]
-    assert told == {
+    (listed,) = figures["odd"]["very sharp"]["listed"]
+    assert listed == {
         "image": 6, "data": "folder", "split": "train", "class": "sharp", "source": "sharp/0.png",
         "brightness": 127.5, "contrast": 127.5, "sharpness": 1020**2,
     }  # fmt: skip
@@ -153,7 +154,7 @@ def test_blank_and_odd_images_are_found_by_their_kind(tmp_path: Path) -> None:
     )
 
 
-def test_brightness_and_sharpness_are_spread_by_class(tmp_path: Path) -> None:
+def test_brightness_and_sharpness_are_described_by_class(tmp_path: Path) -> None:
     images = {"grey": [plain(value) for value in (10, 20, 40)], "noise": random_images(4)}
     found = figures_of(tmp_path, images)
     grey = found["brightness"]["classes"]["grey"]
@@ -169,8 +170,9 @@ def test_brightness_and_sharpness_are_spread_by_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", [ck_folders, ck_parquet])
-def test_contempt_people_and_sequences_of_ck48_are_counted(tmp_path: Path, layout: Any) -> None:
-    figures, faces = explore([("ck48", str(layout(tmp_path, ck_sequences(7))))])
+def test_people_and_sequences_of_ck48_are_counted(tmp_path: Path, layout: Any) -> None:
+    exploration = explore([("ck48", str(layout(tmp_path, ck_sequences(7))))])
+    figures = exploration.to_dict()
     (part,) = figures["data"]
     assert part["counts"]["contempt"] == {"train": 2, "all": 2}
     assert (part["n"]["all"], part["images"]) == (14, 42)
@@ -179,15 +181,15 @@ def test_contempt_people_and_sequences_of_ck48_are_counted(tmp_path: Path, layou
     assert figures["brightness"]["classes"]["contempt"]["n"] == 6
     assert figures["training"]["amiss"] == {"contempt_left_out": 2}
     assert figures["training"]["n"] == 12
-    assert faces.sources[0] == "S010_001"
+    assert exploration.faces.table["source"][0] == "S010_001, image 1 of 3"
 
 
-def test_an_image_of_a_sequence_is_named_by_its_number(tmp_path: Path) -> None:
+def test_images_of_sequences_are_numbered(tmp_path: Path) -> None:
     sequences = ck_sequences(4)
     sequences[3][2][10][:] = 0
-    figures, _ = explore([("ck48", str(ck_parquet(tmp_path, sequences)))])
-    (told,) = figures["odd"]["blank"]["listed"]
-    assert told["source"] == "S011_002, image 2 of 3"
+    figures = explore([("ck48", str(ck_parquet(tmp_path, sequences)))]).to_dict()
+    (listed,) = figures["odd"]["blank"]["listed"]
+    assert listed["source"] == "S011_002, image 2 of 3"
 
 
 @pytest.mark.parametrize(
@@ -198,27 +200,25 @@ def test_an_image_of_a_sequence_is_named_by_its_number(tmp_path: Path) -> None:
         (fer_folders, ["test/fear/00002.png", "train/angry/00000.png", "validation/disgust/00001.png"]),
     ],
 )
-def test_where_an_image_stands_is_told_in_each_layout(
-    tmp_path: Path, layout: Any, sources: list[str]
-) -> None:
-    faces, _ = read_faces([("fer2013", str(layout(tmp_path, fer_rows(3))))])
-    assert faces.sources == sources
+def test_source_of_an_image_is_known_in_each_layout(tmp_path: Path, layout: Any, sources: list[str]) -> None:
+    faces = read_faces([("fer2013", str(layout(tmp_path, fer_rows(3))))])
+    assert faces.table["source"].tolist() == sources
 
 
-def test_several_data_sets_are_counted_each_and_together(tmp_path: Path) -> None:
+def test_several_data_sets_are_counted_separately_and_together(tmp_path: Path) -> None:
     twin, *rest = random_images(4)
     data = [
         folder_set(tmp_path / "a", {"happy": [twin, rest[0]]}),
         folder_set(tmp_path / "b", {"test/happy": [twin], "test/sad": [rest[1]]}),
     ]
-    figures, faces = explore(data)
-    assert [part["name"] for part in figures["data"]] == list(faces.names) == ["folder", "folder 2"]
+    figures = explore(data).to_dict()
+    assert [part["name"] for part in figures["data"]] == ["folder", "folder 2"]
     assert [part["n"] for part in figures["data"]] == [{"train": 2, "all": 2}, {"test": 2, "all": 2}]
     assert figures["together"]["n"] == {"train": 2, "test": 2, "all": 4}
     assert figures["duplicates"]["across_data"]["sets"] == 1
 
 
-def test_training_would_make_the_same_of_it(tmp_path: Path) -> None:
+def test_training_counts_equal_those_of_training(tmp_path: Path) -> None:
     rows = fer_rows(60)
     rows += [
         (rows[1][0], "happy", "Training"),
@@ -227,17 +227,17 @@ def test_training_would_make_the_same_of_it(tmp_path: Path) -> None:
     ]
     data = [("fer2013", str(fer_parquet(tmp_path, rows)))]
     clips, counts = load_datasets(data)
-    found = explore(data)[0]["training"]
+    found = explore(data).to_dict()["training"]
     assert found["amiss"] == dict(counts) == {"twins_dropped": 1, "blank_dropped": 1, "contradictory": 2}
     assert found["n"] == len(clips) == sum(found["splits"].values())
 
 
-def test_what_training_refuses_is_explored(tmp_path: Path) -> None:
+def test_data_that_training_refuses_is_explored(tmp_path: Path) -> None:
     found = figures_of(tmp_path, {"happy": random_images(2)})
-    assert "there is only the class happy" in found["training"]["refused"]
+    assert "training needs two or more classes, found happy" in found["training"]["refused"]
 
 
-def test_what_cannot_be_read_and_what_is_empty_is_told(tmp_path: Path) -> None:
+def test_unreadable_files_and_empty_folders_are_counted(tmp_path: Path) -> None:
     images = {"happy": random_images(3), "sad": random_images(1, 1)}
     data = folder_set(tmp_path, images)
     (tmp_path / "happy" / "broken.png").write_bytes(b"not a picture")
@@ -248,7 +248,7 @@ def test_what_cannot_be_read_and_what_is_empty_is_told(tmp_path: Path) -> None:
     colour = Image.fromarray(np.stack([random_images(1, 2)[0]] * 3, axis=2)).resize((96, 64))
     colour.save(tmp_path / "sad" / "colour.jpg")
     lines: list[str] = []
-    (part,) = explore([data], on_line=lines.append)[0]["data"]
+    (part,) = explore([data], on_line=lines.append).to_dict()["data"]
     assert part["left_out"] == {"without_class": 1, "unreadable": 1}
     assert part["empty_folders"] == ["bored", "notes"]
     assert part["counts"] == {"happy": {"train": 3, "all": 3}, "sad": {"train": 2, "all": 2}}
@@ -256,32 +256,33 @@ def test_what_cannot_be_read_and_what_is_empty_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
-        ([], "no data set is named"),
-        ([("fer", "faces")], "there is no data set 'fer'; allowed are fer2013, ck48, folder, clips"),
-        ([("clips", "faces")], "these are videos"),
+        ([], "no data set given"),
+        ([("fer", "faces")], "unknown data set 'fer'; allowed are fer2013, ck48, folder, clips"),
+        ([("clips", "faces")], "expected images, got videos"),
         ([("folder", "nowhere")], "folder=nowhere: there is no such file or folder"),
         ([("folder", "empty")], "no files like"),
     ],
 )
-def test_what_cannot_be_explored_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: list[tuple[str, str]], said: str
+def test_unusable_data_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: list[tuple[str, str]], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty" / "happy").mkdir(parents=True)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         explore(data)
 
 
-def test_every_file_says_the_same(odd_names: tuple[dict[str, Any], Faces, Path]) -> None:
-    figures, _, out = odd_names
+def test_all_files_hold_the_same_statistics(odd_names: tuple[Exploration, Path]) -> None:
+    exploration, out = odd_names
+    figures = exploration.to_dict()
     (part,) = figures["data"]
     names = figures["classes"]
-    told = json.loads((out / "explore.json").read_text())
-    pictures = told.pop("pictures")
+    record = json.loads((out / "explore.json").read_text())
+    pictures = record.pop("pictures")
     samples = pictures["samples"]
-    assert told == figures
+    assert record == figures
     assert pictures["odd"] == {"very sharp": "odd_very_sharp.png"}
     assert sorted(names) == sorted(ODD_NAMES)
     assert list(samples) == names
@@ -300,8 +301,9 @@ def test_every_file_says_the_same(odd_names: tuple[dict[str, Any], Faces, Path])
             assert 600 < min(image.size) <= max(image.size) < 8000
 
 
-def test_the_workbook_has_sheets_charts_and_no_formula(odd_names: tuple[dict[str, Any], Faces, Path]) -> None:
-    figures, _, out = odd_names
+def test_workbook_has_sheets_charts_and_no_formula(odd_names: tuple[Exploration, Path]) -> None:
+    exploration, out = odd_names
+    figures = exploration.to_dict()
     book = openpyxl.load_workbook(out / "explore.xlsx")
     assert book.sheetnames == [
         "overview", "classes by split", "duplicates", "odd images", "brightness and sharpness"
@@ -321,10 +323,11 @@ def test_the_workbook_has_sheets_charts_and_no_formula(odd_names: tuple[dict[str
     assert len(book["brightness and sharpness"]._images) == 2
 
 
-def test_the_page_stands_alone_and_shows_names_as_they_are(
-    odd_names: tuple[dict[str, Any], Faces, Path],
+def test_page_is_self_contained_and_escapes_names(
+    odd_names: tuple[Exploration, Path],
 ) -> None:
-    figures, _, out = odd_names
+    exploration, out = odd_names
+    figures = exploration.to_dict()
     page = (out / "explore.html").read_text()
     assert "<b>" not in page
     assert html.escape("<b>bold & bad") in page
@@ -332,18 +335,18 @@ def test_the_page_stands_alone_and_shows_names_as_they_are(
     assert not re.findall(r"https?:|<script|url\(|\{\{", page)
     assert page.count("<img") == 2 * 3 + len(figures["classes"]) + 1
     assert len(re.findall(r'<img [^>]*alt="[^"]+"', page)) == page.count("<img")
-    assert "don&#x27;t publish" in page
+    assert "don't publish" in page
     assert "20 images in 5 classes; the largest class has 3.0 times" in page
 
 
-def test_without_samples_no_face_is_shown_nor_left_from_before(
-    odd_names: tuple[dict[str, Any], Faces, Path], tmp_path: Path
+def test_without_samples_no_face_is_shown_and_earlier_ones_are_removed(
+    odd_names: tuple[Exploration, Path], tmp_path: Path
 ) -> None:
-    figures, faces, before = odd_names
+    exploration, before = odd_names
     out = tmp_path / "out"
     shutil.copytree(before, out)
     (out / "samples_mine.png").write_text("mine")
-    write_exploration(out, figures, faces, samples=False)
+    write_exploration(out, exploration, samples=False)
     left = {p.name for p in out.iterdir()}
     assert {name for name in left if name.startswith(("samples", "odd"))} == {"samples_mine.png"}
     page = (out / "explore.html").read_text()
@@ -351,11 +354,11 @@ def test_without_samples_no_face_is_shown_nor_left_from_before(
     assert page.count("<img") == 6
 
 
-def test_where_it_cannot_be_written_is_named(tmp_path: Path) -> None:
-    figures, faces = explore([folder_set(tmp_path / "faces", {"a": random_images(1)})])
+def test_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
+    exploration = explore([folder_set(tmp_path / "faces", {"a": random_images(1)})])
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="file/out can't be made: Not a directory"):
-        write_exploration(tmp_path / "file" / "out", figures, faces, samples=False)
+    with pytest.raises(OutputError, match=r"cannot create .*file/out: Not a directory"):
+        write_exploration(tmp_path / "file" / "out", exploration, samples=False)
 
 
 @pytest.mark.parametrize(
@@ -366,24 +369,24 @@ def test_where_it_cannot_be_written_is_named(tmp_path: Path) -> None:
         (["x" * 99, "x" * 98], ["x" * 30, "x" * 30 + "_"]),
     ],
 )
-def test_each_class_has_a_file_of_its_own(names: list[str], files: list[str]) -> None:
-    assert file_names("samples", names) == [f"samples_{file}.png" for file in files]
+def test_each_class_has_a_unique_file(names: list[str], files: list[str]) -> None:
+    assert name_files("samples", names) == [f"samples_{file}.png" for file in files]
 
 
-def test_samples_are_of_the_class_and_the_same_each_time(tmp_path: Path) -> None:
+def test_samples_are_of_the_class_and_repeatable(tmp_path: Path) -> None:
     images = {"a": random_images(20), "b": random_images(4, 1)}
-    faces, _ = read_faces([folder_set(tmp_path, images)])
-    chosen = choose_samples(faces, 0)
+    faces = read_faces([folder_set(tmp_path, images)])
+    chosen = draw_samples(faces, "a")
     assert len(chosen) == 9
     assert {image.tobytes() for image in chosen} < {image.tobytes() for image in images["a"]}
     assert len({image.tobytes() for image in chosen}) == 9
-    assert np.array_equal(chosen, choose_samples(faces, 0))
-    assert np.array_equal(choose_samples(faces, 1), images["b"])
+    assert np.array_equal(chosen, draw_samples(faces, "a"))
+    assert np.array_equal(draw_samples(faces, "b"), images["b"])
 
 
 @pytest.mark.parametrize("count", [0, 4, 9, 12])
-def test_a_grid_is_three_by_three(count: int) -> None:
-    with Image.open(io.BytesIO(faces_grid(np.zeros((count, 48, 48), np.uint8), "calm, $x^"))) as image:
+def test_grid_is_three_by_three(count: int) -> None:
+    with Image.open(io.BytesIO(plot_faces(np.zeros((count, 48, 48), np.uint8), "calm, $x^"))) as image:
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
         pixels = np.asarray(image.convert("L"))
     assert pixels.shape == (978, 888)
@@ -393,10 +396,10 @@ def test_a_grid_is_three_by_three(count: int) -> None:
     assert middles.ravel().tolist() == [number < count for number in range(9)]
 
 
-def test_plots_in_black_and_white_have_no_colour_and_many_classes_fit(tmp_path: Path) -> None:
-    figures, _ = explore([folder_set(tmp_path, {f"class {n}": random_images(3, n) for n in range(30)})])
+def test_plots_in_black_and_white_have_no_colour_and_hold_many_classes(tmp_path: Path) -> None:
+    exploration = explore([folder_set(tmp_path, {f"class {n}": random_images(3, n) for n in range(30)})])
     for colour in (True, False):
-        with Image.open(io.BytesIO(distribution_plot(figures, colour=colour))) as image:
+        with Image.open(io.BytesIO(plot_distribution(exploration, colour=colour))) as image:
             assert 900 < min(image.size) <= max(image.size) < 8000
             _, most = image.convert("RGB").convert("HSV").getchannel("S").getextrema()
         assert most > 100 if colour else most == 0
