@@ -15,30 +15,14 @@ import torch
 from fer_batch.errors import CheckpointError
 from fer_batch.model.onnx.export import join_graphs, quantize_encoder
 from fer_batch.model.onnx.network import CARD_KEY, DIGEST_KEY, compute_digest, open_onnx, read_onnx
-from fer_batch.model.recognize import BATCH_SIZE, Recognizer, check_checkpoint
+from fer_batch.model.recognize import Recognizer, check_checkpoint
 from fer_batch.model.weights import load_checkpoint, read_card
 from tests.onnx_models import CLASSES, MODELS, export_file, export_kind, make_network, write_checkpoint
+from tests.tracked_faces import COUNT, assert_independent, make_faces
 
-FACES = 80
-"""More than a batch."""
+FACES = make_faces()
 KINDS = ("cnn-bilstm", "int8", "cnn4")
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in MODELS if kind not in KINDS]
-
-
-@pytest.fixture(scope="module")
-def crops() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (FACES, 48, 48), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def tracks() -> np.ndarray:
-    return np.random.default_rng(1).permutation(np.repeat([0, 3, 4, 7, 9], [1, 4, 15, 27, 33]))
-
-
-@pytest.fixture(scope="module")
-def times() -> np.ndarray:
-    """Seconds; some have gaps, some are closer than the slots of a window."""
-    return np.cumsum(np.random.default_rng(2).choice([0.04, 0.2, 0.4, 3.0], FACES, p=[0.4, 0.4, 0.1, 0.1]))
 
 
 @pytest.fixture(scope="module")
@@ -59,64 +43,35 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_faces_give_no_predictions(kind: str, files: Callable[[str], Path], crops: np.ndarray) -> None:
-    none = np.zeros(0)
+def test_no_faces_give_no_predictions(kind: str, files: Callable[[str], Path]) -> None:
+    none = FACES.take(np.zeros(COUNT, bool))
     recognizer = Recognizer(files(kind), "cpu")
-    probs = recognizer.predict_tracks(crops[:0], none.astype(np.int64), none, none.astype(bool))
-    assert probs.shape == (0, len(CLASSES))
-    assert recognizer.encode(crops[:0]).shape == (0, recognizer.encoder.width)
+    assert none.predict(recognizer).shape == (0, len(CLASSES))
+    assert recognizer.encode(none.crops).shape == (0, recognizer.encoder.width)
 
 
 @pytest.mark.parametrize(("kind", "flip"), [("cnn-bilstm", True), ("cnn-bilstm", False), ("cnn4", True)])
 def test_predictions_equal_those_of_the_checkpoint(
-    kind: str,
-    flip: bool,
-    files: Callable[[str], Path],
-    crops: np.ndarray,
-    tracks: np.ndarray,
-    times: np.ndarray,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    kind: str, flip: bool, files: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fer_batch.model.recognize.choose_dtype", lambda device: torch.float32)
     write_checkpoint(tmp_path / "model.safetensors", kind)
-    wanted = np.random.default_rng(4).random(FACES) < 0.8
-    ours, theirs = (
-        Recognizer(path, "cpu", flip).predict_tracks(crops, tracks, times, wanted)
+    selected = np.random.default_rng(4).random(COUNT) < 0.8
+    expected, probs = (
+        FACES.predict(Recognizer(path, "cpu", flip), selected)
         for path in (tmp_path / "model.safetensors", files(kind))
     )
-    assert np.isnan(theirs[~wanted]).all()
-    np.testing.assert_allclose(theirs[wanted], ours[wanted], atol=1e-5)
-    assert np.ptp(ours[wanted], axis=0).min() > 0.01
+    assert np.isnan(probs[~selected]).all()
+    np.testing.assert_allclose(probs[selected], expected[selected], atol=1e-5)
+    assert np.ptp(expected[selected], axis=0).min() > 0.01
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *SLOW])
 @pytest.mark.parametrize("flip", [False, True])
-def test_predictions_do_not_depend_on_the_batch(
-    kind: str,
-    flip: bool,
-    files: Callable[[str], Path],
-    crops: np.ndarray,
-    tracks: np.ndarray,
-    times: np.ndarray,
+def test_face_does_not_depend_on_other_tracks_selection_and_order(
+    kind: str, flip: bool, files: Callable[[str], Path]
 ) -> None:
-    assert BATCH_SIZE["cpu"] < FACES
-    recognizer = Recognizer(files(kind), "cpu", flip)
-    every = np.ones(FACES, bool)
-    probs = recognizer.predict_tracks(crops, tracks, times, every)
-    unequal = []
-    for track in np.unique(tracks):
-        mine = tracks == track
-        alone = recognizer.predict_tracks(crops[mine], tracks[mine], times[mine], every[mine])
-        if not np.array_equal(alone, probs[mine]):
-            unequal.append(int(track))
-    assert not unequal
-    order = np.random.default_rng(5).permutation(FACES)
-    again = recognizer.predict_tracks(crops[order], tracks[order], times[order], every)
-    assert np.array_equal(again, probs[order])
-    for face in range(0, FACES, 9):
-        one = recognizer.predict_tracks(crops, tracks, times, np.arange(FACES) == face)[face]
-        assert np.array_equal(one, probs[face])
+    assert_independent(FACES, Recognizer(files(kind), "cpu", flip))
 
 
 def test_exported_files_have_the_card_and_their_own_model_id(files: Callable[[str], Path]) -> None:
