@@ -140,7 +140,7 @@ def extract_faces(
     except DecodeError:
         pass  # the report has the reason
     problem = report.error
-    if not report.frames and not problem and _promised_s(segment, info) > MIN_MISSING_S:
+    if not report.frames and not problem and _compute_promised_s(segment, info) > MIN_MISSING_S:
         problem = "the file has no frames where its container promises some"
     return SegmentFaces(
         status="ok" if not problem else "partial" if report.frames else empty_status,
@@ -189,7 +189,7 @@ def _describe_faces(
     ]
 
 
-def _promised_s(segment: Segment, info: VideoInfo | None) -> float:
+def _compute_promised_s(segment: Segment, info: VideoInfo | None) -> float:
     """Return the seconds of the core that the container promises. A manifest's duration may be wrong."""
     end_s = segment.core_end_s
     if segment.first_pts is None:

@@ -45,7 +45,7 @@ class SampledFrame:
         """Each face once, from left to right; detected faces take precedence over followed ones."""
         faces = self.detected or NO_FACES
         for part in self.followed:
-            faces = join_detections([faces, part.take(~is_in(part, faces))])
+            faces = join_detections([faces, part.take(~find_known_faces(part, faces))])
         return faces.sort_by_x()
 
 
@@ -71,7 +71,7 @@ def follow_faces(walks: Sequence[Walk], detector: FaceDetector, pixel_aspect: fl
             lost = boxes[(compute_iou(boxes, found.boxes) < LOST_MAX_IOU).all(axis=1)]
             if len(lost):
                 frame.lost.append(lost)
-            found = found.take(~is_in(found, join_detections(frame.followed)))
+            found = found.take(~find_known_faces(found, join_detections(frame.followed)))
             found = found.take(_select_best(found))
             if len(found):
                 frame.followed.append(found)
@@ -81,7 +81,7 @@ def follow_faces(walks: Sequence[Walk], detector: FaceDetector, pixel_aspect: fl
         walks = next_walks
 
 
-def is_in(faces: Detections, others: Detections) -> np.ndarray:
+def find_known_faces(faces: Detections, others: Detections) -> np.ndarray:
     """Return which faces, `(n,) bool`, are among others of the same frame."""
     return (compute_iou(faces.boxes, others.boxes) >= SAME_FACE_MIN_IOU).sum(axis=1) > 0
 
@@ -93,14 +93,14 @@ def _locate_faces(
     pictures = [frame.frame.picture for frame in frames]
     first = detector.refine(pictures, expected, pixel_aspect)
     in_first = [
-        _is_confirmed(boxes, found, detector.min_score) for boxes, found in zip(expected, first, strict=True)
+        _confirm_boxes(boxes, found, detector.min_score) for boxes, found in zip(expected, first, strict=True)
     ]
     missing = [boxes[~confirmed] for boxes, confirmed in zip(expected, in_first, strict=True)]
     corrected = [found.boxes[~confirmed] for found, confirmed in zip(first, in_first, strict=True)]
     second = detector.refine(pictures, corrected, pixel_aspect)
     second_min_score = max(detector.min_score, SECOND_MIN_SCORE)
     in_second = [
-        _is_confirmed(boxes, found, second_min_score) for boxes, found in zip(missing, second, strict=True)
+        _confirm_boxes(boxes, found, second_min_score) for boxes, found in zip(missing, second, strict=True)
     ]
     missing = [boxes[~confirmed] for boxes, confirmed in zip(missing, in_second, strict=True)]
     near = detector.search_near(pictures, missing, pixel_aspect)
@@ -110,7 +110,7 @@ def _locate_faces(
     ]
 
 
-def _is_confirmed(expected: np.ndarray, refined: Detections, min_score: float) -> np.ndarray:
+def _confirm_boxes(expected: np.ndarray, refined: Detections, min_score: float) -> np.ndarray:
     """Return which refined boxes, `(n,) bool`, are faces at their expected place."""
     iou = compute_iou(expected, refined.boxes).diagonal()
     return (refined.scores >= min_score) & (iou >= FOLLOW_MIN_IOU)

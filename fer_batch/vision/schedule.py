@@ -18,7 +18,7 @@ from fer_batch.video.planes import Frame
 from fer_batch.video.timestamps import TIME_TOLERANCE_S
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.detections import NO_FACES, Detections, join_detections
-from fer_batch.vision.follow import LOST_MAX_IOU, SampledFrame, follow_faces, is_in
+from fer_batch.vision.follow import LOST_MAX_IOU, SampledFrame, find_known_faces, follow_faces
 from fer_batch.vision.motion import find_changed_region, is_shot_cut, make_thumbnail
 from fer_batch.vision.track import compute_iou
 
@@ -119,7 +119,7 @@ def _search_and_follow(
     walks = []
     for (span, index, _), faces in zip(places, found, strict=True):
         frame = span[index]
-        new = faces.take(~is_in(faces, frame.faces))
+        new = faces.take(~find_known_faces(faces, frame.faces))
         frame.followed.append(new)
         walks += [(span[index + 1 :], new), (span[index - 1 :: -1], new)]
     follow_faces(walks, detector, pixel_aspect)
@@ -150,4 +150,4 @@ def _find_first_loss(span: Sequence[SampledFrame], after_motion_search: bool) ->
 def _select_unreached(frame: SampledFrame) -> Detections:
     """Return the faces of a key frame to which no face was followed."""
     faces = frame.detected or NO_FACES
-    return faces.take(~is_in(faces, join_detections(frame.followed)))
+    return faces.take(~find_known_faces(faces, join_detections(frame.followed)))

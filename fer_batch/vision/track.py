@@ -42,7 +42,9 @@ class Tracker:
         for track, face in match_tracks(scores):
             if scores[track, face] > 0:
                 tracks[face] = self.ids[track]
-                shift = (_centres(boxes[face]) - _centres(self.boxes[track])) / max(elapsed_s[track], 1e-9)
+                shift = (_compute_centres(boxes[face]) - _compute_centres(self.boxes[track])) / max(
+                    elapsed_s[track], 1e-9
+                )
                 self.speeds[track] = np.tile(shift, 2)
                 self.boxes[track], self.seen_s[track] = boxes[face], time_s
         new = np.flatnonzero(tracks < 0)
@@ -92,7 +94,7 @@ def compute_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(union > 0, common / np.where(union > 0, union, 1), 0)
 
 
-def _centres(boxes: np.ndarray) -> np.ndarray:
+def _compute_centres(boxes: np.ndarray) -> np.ndarray:
     return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 

@@ -35,7 +35,7 @@ def run_onnx(model: bytes, crops: np.ndarray, lengths: np.ndarray) -> np.ndarray
 @pytest.mark.parametrize(
     "kind", ["cnn4", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("cnn-bilstm", *SLOW))]
 )
-def test_any_runtime_gets_the_run_onnx_pytorch(kind: str) -> None:
+def test_exported_file_equals_pytorch(kind: str) -> None:
     network, card = make_network(kind)
     assert check_against_torch(export_file(kind), network, card, random_crops(50, 1)) <= TOLERANCE / 10
     model = onnx.load_model_from_string(export_file(kind))

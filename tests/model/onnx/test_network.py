@@ -96,18 +96,18 @@ def test_exported_network_is_not_a_checkpoint(
 Change = Callable[[onnx.ModelProto], None]
 
 
-def without_card(model: onnx.ModelProto) -> None:
+def remove_card(model: onnx.ModelProto) -> None:
     del model.metadata_props[:]
 
 
-def with_weights_elsewhere(model: onnx.ModelProto) -> None:
+def refer_to_other_weights(model: onnx.ModelProto) -> None:
     tensor = model.graph.initializer[-1]
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="/etc/passwd")
 
 
-def with_a_constant_elsewhere(model: onnx.ModelProto) -> None:
+def refer_to_another_constant(model: onnx.ModelProto) -> None:
     tensor = onnx.TensorProto(dims=[4], data_type=onnx.TensorProto.FLOAT, data_location="EXTERNAL")
     tensor.external_data.add(key="location", value="weights.bin")
     then = onnx.helper.make_graph(
@@ -116,42 +116,42 @@ def with_a_constant_elsewhere(model: onnx.ModelProto) -> None:
     model.graph.node.append(onnx.helper.make_node("If", ["crops"], ["u"], then_branch=then, else_branch=then))
 
 
-def with_operators_of_others(model: onnx.ModelProto) -> None:
+def import_foreign_operators(model: onnx.ModelProto) -> None:
     model.opset_import.add(domain="com.microsoft", version=1)
 
 
-def with_functions(model: onnx.ModelProto) -> None:
+def add_function(model: onnx.ModelProto) -> None:
     model.functions.add(name="f", domain="")
 
 
-def with_other_weights(model: onnx.ModelProto) -> None:
+def change_weights(model: onnx.ModelProto) -> None:
     data = bytearray(model.graph.initializer[-1].raw_data)
     data[0] ^= 1
     model.graph.initializer[-1].raw_data = bytes(data)
 
 
-def with_an_unknown_operator(model: onnx.ModelProto) -> None:
+def use_unknown_operator(model: onnx.ModelProto) -> None:
     model.graph.node[6].op_type = "Nonsense"
     set_metadata(model, DIGEST_KEY, compute_digest(model))
 
 
-def without_an_encoder(model: onnx.ModelProto) -> None:
+def remove_encoder(model: onnx.ModelProto) -> None:
     for node in list(model.graph.node):
         if node.name.startswith("encoder/"):
             model.graph.node.remove(node)
     set_metadata(model, DIGEST_KEY, compute_digest(model))
 
 
-def with_more_classes(model: onnx.ModelProto) -> None:
+def add_class_to_card(model: onnx.ModelProto) -> None:
     card = json.loads(next(entry.value for entry in model.metadata_props if entry.key == CARD_KEY))
     set_metadata(model, CARD_KEY, json.dumps(card | {"classes": ["a", "b", "c", "d"]}))
 
 
-def with_half_a_card(model: onnx.ModelProto) -> None:
+def truncate_card(model: onnx.ModelProto) -> None:
     set_metadata(model, CARD_KEY, '{"classes": ["a", "b"]')
 
 
-def with_a_card_of_another_version(model: onnx.ModelProto) -> None:
+def add_unknown_field_to_card(model: onnx.ModelProto) -> None:
     set_metadata(model, CARD_KEY, '{"classes": ["a", "b"], "architecture": {}, "colour": "red"}')
 
 
@@ -162,17 +162,17 @@ def set_metadata(model: onnx.ModelProto, key: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without_card, "has no card"),
-        (with_weights_elsewhere, "refers to other files"),
-        (with_a_constant_elsewhere, "refers to other files"),
-        (with_operators_of_others, "com.microsoft"),
-        (with_functions, "functions"),
-        (with_other_weights, "was damaged or changed"),
-        (with_an_unknown_operator, "onnxruntime cannot run"),
-        (without_an_encoder, "onnxruntime cannot run"),
-        (with_more_classes, "its card says (1, 3, 4)"),
-        (with_half_a_card, "Cannot read the card"),
-        (with_a_card_of_another_version, "Cannot read the card"),
+        (remove_card, "has no card"),
+        (refer_to_other_weights, "refers to other files"),
+        (refer_to_another_constant, "refers to other files"),
+        (import_foreign_operators, "com.microsoft"),
+        (add_function, "functions"),
+        (change_weights, "was damaged or changed"),
+        (use_unknown_operator, "onnxruntime cannot run"),
+        (remove_encoder, "onnxruntime cannot run"),
+        (add_class_to_card, "its card says (1, 3, 4)"),
+        (truncate_card, "Cannot read the card"),
+        (add_unknown_field_to_card, "Cannot read the card"),
     ],
 )
 def test_changed_file_raises_checkpoint_error(change: Change, message: str, tmp_path: Path) -> None:
