@@ -30,14 +30,6 @@ class TrainSummary:
 
     checkpoint: Path
     """The weights; the card is beside them, with the suffix .json."""
-    accuracy: float
-    """Accuracy on the selection split, in the epoch that was kept."""
-    macro_f1: float
-    """Macro-F1 on the selection split, in the epoch that was kept."""
-    n: int
-    """Number of selection clips."""
-    seconds: int
-    """Duration of all epochs."""
     config: dict[str, Any]
     """Settings of the run, without paths."""
     data: list[str]
@@ -50,6 +42,13 @@ class TrainSummary:
     """Number of training clips of each class."""
     calibrate_clips: dict[str, int]
     select_clips: dict[str, int]
+    accuracy: float
+    """Accuracy on the selection split, in the epoch whose weights are kept, like `macro_f1`."""
+    macro_f1: float
+    n: int
+    """Number of selection clips."""
+    seconds: int
+    """Duration of all epochs."""
     hardware: str
     torch: str
     """Version of torch."""
@@ -62,19 +61,9 @@ class TrainSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the field `training` of the checkpoint's card."""
-        return {
-            "config": self.config,
-            "data": self.data,
-            "init": self.init,
-            "left_out": self.left_out,
-            "train_clips": self.train_clips,
-            "calibrate_clips": self.calibrate_clips,
-            "select_clips": self.select_clips,
-            "selection": {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "n": self.n},
-            "seconds": self.seconds,
-            "hardware": self.hardware,
-            "torch": self.torch,
-        }
+        values = {name: value for name, value in vars(self).items() if name != "checkpoint"}
+        selection = {name: values.pop(name) for name in ("accuracy", "macro_f1", "n")}
+        return {**values, "selection": selection}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], checkpoint: Path) -> "TrainSummary":

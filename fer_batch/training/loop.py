@@ -26,9 +26,9 @@ from fer_batch.training.batches import BatchSource, ClipStream
 from fer_batch.training.history import EpochResult, count_epochs_since_best
 from fer_batch.training.initialize import build_initial_network, choose_architecture
 from fer_batch.training.optimize import PhaseOptimizer
-from fer_batch.training.predict import normalize_crops, predict_log_probs, select_input_frames
+from fer_batch.training.predict import predict_log_probs, select_input_frames
 from fer_batch.training.state import TrainedNetwork, TrainState
-from fer_batch.training.step import TrainingModule, augment_batch, compute_loss
+from fer_batch.training.step import TrainingModule, compute_loss
 from fer_batch.training.workers import WorkerContext, broadcast_weights, sum_over_workers
 
 STILLS_PARTS = ("network.encoder", "network.crop_head", "votes_head")
@@ -87,7 +87,7 @@ def train_network(
         optimizer = _build_optimizer(config, module, epochs * batches.steps)
         if state and history and history[-1].phase == phase:
             module.load_state_dict(state.module)
-            optimizer.load_state_dict(state.optimizer)
+            optimizer.load_state_dict(state.stepper)
         else:
             ema.load_state_dict(module.network.state_dict())
         trainer = _PhaseTrainer(config, module, context.join(module), optimizer, ema, batches, context)
@@ -113,20 +113,19 @@ def train_network(
             if config.early_stopping and is_first and count_epochs_since_best(history) == 0:
                 kept = _copy_weights(ema)
             state = TrainState(
-                network=name,
-                architecture=architecture,
+                module=module.state_dict(),
                 ema=ema.state_dict(),
                 kept=kept,
-                module=module.state_dict(),
-                optimizer=optimizer.state_dict(),
+                stepper=optimizer.state_dict(),
                 history=list(history),
+                network=name,
+                architecture=architecture,
             )
             on_epoch(state)
         if is_first and kept is not None:
             ema.load_state_dict(kept)
-    return TrainedNetwork(
-        network=name, architecture=architecture, weights=_copy_weights(ema), history=history
-    )
+    assert state is not None, "a configuration has at least one epoch"
+    return state.finish()
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ class _PhaseTrainer:
     def train_epoch(self, number: int, on_step: Callable[[StepProgress], None]) -> tuple[float, float]:
         """Train on all batches once; returns the mean loss and the accuracy over all workers."""
         config, phase, device = self.config, self.module.phase, self.context.device
-        # The seed depends on the epoch, so that a resumed epoch draws the same numbers.
+        # A resumed epoch must draw the same numbers.
         seed = config.seed * 1_000_003 + (number - 1) * 1_009 + self.context.rank
         torch.manual_seed(seed)
         drawing = torch.Generator().manual_seed(seed)
@@ -157,14 +156,11 @@ class _PhaseTrainer:
         totals = torch.zeros(4, device=device)  # loss, windows, correct frames, frames
         began, reported = time.monotonic(), 0.0
         for step, (windows, votes) in enumerate(self.batches.draw_epoch(number - 1, drawing), start=1):
-            batch = augment_batch(config, phase, windows, votes, augmenting, random)
-            with torch.autocast(device.type, dtype=torch.bfloat16):
-                logits, second = self.model(normalize_crops(batch.crops), batch.lengths)
-            logits = logits.float()
-            loss, targets = compute_loss(config, phase, batch, logits, second, self.batches.counts)
+            loss, correct = compute_loss(
+                config, phase, self.model, windows, votes, self.batches.counts, augmenting, random
+            )
             self.optimizer.step(loss)
             _update_average(self.ema, self.module.network, config.ema_decay, self.optimizer.steps_taken)
-            correct = (logits.argmax(dim=2) == targets.argmax(dim=2))[batch.known]
             seen = torch.tensor([len(windows.labels), len(correct)], device=device)
             totals += torch.stack([loss.detach() * len(windows.labels), seen[0], correct.sum(), seen[1]])
             if time.monotonic() - reported > STEP_REPORT_S:

@@ -143,6 +143,9 @@ def train_worker(settings: dict[str, Any]) -> None:
                 board.add_scalar(name, last[name], last["epoch"])
         ray.train.report(last)
 
+    def join(module: torch.nn.Module) -> torch.nn.Module:
+        return prepare_model(module, parallel_strategy_kwargs={"find_unused_parameters": True})
+
     def on_step(progress: StepProgress) -> None:
         if rank == 0:
             write_json(out / "progress.json", dataclasses.asdict(progress))
@@ -151,7 +154,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         config,
         data.take(data.splits == "train"),
         data.take(data.splits == "select"),
-        WorkerContext(device=device, rank=rank, world=world, join=_join_workers),
+        WorkerContext(device=device, rank=rank, world=world, join=join),
         stream=open_stream(config, data.classes, out / "clips", world),
         state=read_state(out / "state.pt"),
         on_epoch=on_epoch,
@@ -159,10 +162,6 @@ def train_worker(settings: dict[str, Any]) -> None:
     )
     if board:
         board.close()  # writes the last epoch, which its thread may still hold
-
-
-def _join_workers(module: torch.nn.Module) -> torch.nn.Module:
-    return prepare_model(module, parallel_strategy_kwargs={"find_unused_parameters": True})
 
 
 def _run_workers(

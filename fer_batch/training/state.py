@@ -16,10 +16,9 @@ from fer_batch.training.history import EpochResult
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedNetwork:
-    """The result of training."""
+    """The result of training: a network by its name in `model.registry`, and its weights."""
 
     network: str
-    """Name in `model.registry`."""
     architecture: dict[str, Any]
     weights: dict[str, Tensor]
     history: list[EpochResult]
@@ -33,32 +32,24 @@ class TrainedNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """Everything that training needs to continue after an epoch."""
+    """Everything that training needs to continue after an epoch; the names are those in `state.pt`."""
 
-    network: str
-    """Name in `model.registry`."""
-    architecture: dict[str, Any]
+    module: dict[str, Tensor]
+    """Weights of the phase's `TrainingModule`."""
     ema: dict[str, Tensor]
     """Moving average of the network's weights."""
     kept: dict[str, Tensor] | None
     """With early stopping, the averaged weights after the most accurate epoch of the first phase."""
-    module: dict[str, Tensor]
-    """Weights of the phase's `TrainingModule`."""
-    optimizer: dict[str, Any]
+    stepper: dict[str, Any]
     """State of the phase's `PhaseOptimizer`."""
     history: list[EpochResult]
+    network: str
+    """Name in `model.registry`."""
+    architecture: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values and tensors, as `state.pt` holds them."""
-        return {
-            "module": self.module,
-            "ema": self.ema,
-            "kept": self.kept,
-            "stepper": self.optimizer,
-            "history": [row.to_dict() for row in self.history],
-            "network": self.network,
-            "architecture": self.architecture,
-        }
+        """Return plain values and tensors."""
+        return {**vars(self), "history": [row.to_dict() for row in self.history]}
 
     def finish(self) -> TrainedNetwork:
         """Return the network that training keeps if it ends here."""
@@ -66,10 +57,7 @@ class TrainState:
         if self.kept is not None and self.history[-1].phase != "sequences":
             weights = self.kept
         return TrainedNetwork(
-            network=self.network,
-            architecture=self.architecture,
-            weights=weights,
-            history=self.history,
+            network=self.network, architecture=self.architecture, weights=weights, history=self.history
         )
 
 
@@ -85,12 +73,4 @@ def read_state(path: Path) -> TrainState | None:
     if not path.exists():
         return None
     values = torch.load(path, map_location="cpu", weights_only=True)
-    return TrainState(
-        network=values["network"],
-        architecture=values["architecture"],
-        ema=values["ema"],
-        kept=values["kept"],
-        module=values["module"],
-        optimizer=values["stepper"],
-        history=[EpochResult(**row) for row in values["history"]],
-    )
+    return TrainState(**values | {"history": [EpochResult(**row) for row in values["history"]]})

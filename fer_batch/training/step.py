@@ -1,7 +1,5 @@
 """One training step: a batch is augmented, passed through the network, and compared with its labels."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,35 +10,12 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.training.augment import augment_sequences, augment_stills, mix_examples
 from fer_batch.training.imbalance import compute_expression_loss
-from fer_batch.training.predict import frames_to_tensor
+from fer_batch.training.predict import frames_to_tensor, normalize_crops
 from fer_batch.training.sequences import Windows
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """An augmented batch on the training device: B windows of T frames, C classes."""
-
-    crops: Tensor
-    """`(B, T, 1, 48, 48)` float, grey values from 0 to 1."""
-    targets: Tensor
-    """`(B, T, C)` float of sequences, else `(B, 1, C)`: a distribution over the classes."""
-    votes: Tensor
-    """`(B, C)` float: shares of the annotators."""
-    known: Tensor
-    """`(B, T)` bool of sequences, else `(B, 1)`: False beyond the end of a clip."""
-    lengths: Tensor
-    """`(B,)` int64 on the CPU: frames in each window."""
-    clip_ids: Tensor
-    """`(B, T)` int64, as in `Windows`."""
-    moving: Tensor
-    """`(B, T)` bool, as in `Windows`."""
-
-
 class TrainingModule(nn.Module):
-    """The network as one forward pass of a phase.
-
-    Distributed data parallel needs all parameters to be used in one forward pass.
-    """
+    """The network as one forward pass of a phase, so that all workers use all of its parameters."""
 
     def __init__(self, network: Network, phase: str, votes: float) -> None:
         super().__init__()
@@ -49,7 +24,7 @@ class TrainingModule(nn.Module):
         self.votes_head = nn.Linear(network.width, network.classes) if votes and phase == "stills" else None
 
     def forward(self, crops: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Compute logits, and a second output that depends on the phase, from `(B, T, 1, 48, 48)` crops.
+        """Compute logits and a second output from `(B, T, 1, 48, 48)` crops.
 
         - "sequences": logits `(B, T, C)`, and the logits of each single crop `(B, T, C)`.
         - "stills": logits `(B, 1, C)`, and the logits of the votes `(B, C)` or None.
@@ -70,17 +45,24 @@ class TrainingModule(nn.Module):
         return self.network.classify_crops(embeddings)[:, None], votes
 
 
-def augment_batch(
+def compute_loss(
     config: TrainConfig,
     phase: str,
+    model: nn.Module,
     windows: Windows,
     votes: np.ndarray,
+    counts: np.ndarray,
     generator: torch.Generator,
     random: np.random.Generator,
-) -> Batch:
-    """Move windows and their votes `(B, C) float32` to the device of `generator`, and augment them."""
-    device, classes = generator.device, votes.shape[1]
-    crops = frames_to_tensor(windows.frames, device)
+) -> tuple[Tensor, Tensor]:
+    """Augment a batch on the device of `generator`, and compute its loss.
+
+    `model` is a `TrainingModule`, perhaps joined with those of other workers. `votes` is `(B, C) float32`:
+    the annotators' shares. `counts` is `(C,) int`: the training examples of each class. Returns the mean
+    loss, and a `(n,)` bool mask of the frames with a label: whether the prediction is correct.
+    """
+    device, classes = generator.device, len(counts)
+    crops = frames_to_tensor(windows.frames, device)  # (B, T, 1, 48, 48)
     labels = torch.from_numpy(windows.labels).to(device)
     targets, known = F.one_hot(labels.clamp(min=0), classes).float(), labels >= 0  # (B, T, C), (B, T)
     lengths = known.sum(dim=1).cpu()
@@ -97,48 +79,31 @@ def augment_batch(
         )
         crops, targets, shares = crops[:, :, None], mixed[:, None, :classes], mixed[:, classes:]
         known = known[:, :1]
-    return Batch(
-        crops=crops,
-        targets=targets,
-        votes=shares,
-        known=known,
-        lengths=lengths,
-        clip_ids=torch.from_numpy(windows.clip_ids).to(device),
-        moving=torch.from_numpy(windows.moving).to(device),
-    )
-
-
-def compute_loss(
-    config: TrainConfig, phase: str, batch: Batch, logits: Tensor, second: Tensor | None, counts: np.ndarray
-) -> tuple[Tensor, Tensor]:
-    """Compute the mean loss of a batch, and the targets `(B, T, C)` that it compares `logits` with.
-
-    `logits` and `second` are the outputs of `TrainingModule`, and `counts` is `(C,) int`, the training
-    examples of each class.
-    """
-    targets = batch.targets
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        logits, second = model(normalize_crops(crops), lengths)
+    logits = logits.float()
     if phase == "sequences":
-        assert second is not None
-        averaged = average_clip_probs(second.float(), batch.clip_ids, batch.known)
-        targets = torch.where(batch.moving[:, :, None], targets, averaged)
-        return compute_expression_loss(logits[batch.known], targets[batch.known], counts, "none"), targets
-    loss = compute_expression_loss(
-        logits[:, 0], targets[:, 0], counts, config.imbalance, config.label_smoothing
-    )
-    if second is not None:
-        loss = loss - config.votes * (batch.votes * F.log_softmax(second.float(), dim=1)).sum(dim=1).mean()
-    return loss, targets
+        averaged = average_clip_probs(second.float(), torch.from_numpy(windows.clip_ids).to(device), known)
+        moving = torch.from_numpy(windows.moving).to(device)
+        targets = torch.where(moving[:, :, None], targets, averaged)
+        loss = compute_expression_loss(logits[known], targets[known], counts, "none")
+    else:
+        loss = compute_expression_loss(
+            logits[:, 0], targets[:, 0], counts, config.imbalance, config.label_smoothing
+        )
+        if second is not None:
+            votes_loss = -(shares * F.log_softmax(second.float(), dim=1)).sum(dim=1).mean()
+            loss = loss + config.votes * votes_loss
+    return loss, (logits.argmax(dim=2) == targets.argmax(dim=2))[known]
 
 
 def average_clip_probs(logits: Tensor, clip_ids: Tensor, known: Tensor) -> Tensor:
     """Average the probabilities of single crops over the frames of the same clip, `(B, T, C)`.
 
     `logits` is `(B, T, C)`, `clip_ids` is `(B, T)` int with equal numbers for frames of the same clip, and
-    `known` is `(B, T)` bool.
-
-    The averages are the targets for sequences of stills. Labels would not do: the encoder was trained on the
-    same faces, and recognizes them better than any new face. LSTMs that learned to trust it that much were 1
-    to 4 points worse on videos than no LSTMs.
+    `known` is `(B, T)` bool. The averages are the targets for sequences of stills. Labels would not do: the
+    encoder was trained on the same faces, and recognizes them better than any new face. LSTMs that learned to
+    trust it that much were 1 to 4 points worse on videos than no LSTMs.
     """
     same = (clip_ids[:, :, None] == clip_ids[:, None, :]) & known[:, None, :]  # (B, T, T)
     weights = same.to(logits.dtype)

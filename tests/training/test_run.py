@@ -282,7 +282,7 @@ def test_the_temperature_is_fitted_if_there_are_enough_calibration_clips(
         ema=network.state_dict(),
         kept=None,
         module={},
-        optimizer={},
+        stepper={},
         history=[make_epoch(1, 0.5)],
     )
     export_model(make_config(data), tmp_path, state, clips, {})

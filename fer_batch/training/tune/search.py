@@ -1,7 +1,6 @@
 """The parts of Ray Tune that a study needs: the search, ASHA, and a callback for records."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,6 @@ class TrialRecorder(ray.tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Add an epoch to the record."""
         record = self._find_record(trial)
         if REASON in result:
             record.status, record.reason = FAILED, result[REASON]
@@ -63,11 +61,9 @@ class TrialRecorder(ray.tune.Callback):
         )
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Write the record of a trial that ended by itself."""
         self._close(self._find_record(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Write the record of a trial whose process died."""
         record = self._find_record(trial)
         first_line = str(trial.get_error() or "").split("\n")[0]
         record.status, record.reason = FAILED, f"its process died: {first_line}"
@@ -110,7 +106,6 @@ class RecordedSearch(OptunaSearch):
         self.out, self.numbers = out, numbers
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Suggest the values of the next trial."""
         values = super().suggest(trial_id) or {}
         number = self.numbers.pop(0)
         TrialRecord(number=number, values=values).write(self.out)
@@ -121,7 +116,6 @@ class BaseKeepingAsha(ASHAScheduler):
     """ASHA that never stops the base, because all other trials are compared with it."""
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Decide whether a trial continues."""
         action = super().on_trial_result(tune_controller, trial, result)
         return self.CONTINUE if trial.config["number"] == 1 else action
 
@@ -139,6 +133,7 @@ def build_search(
 
     Returns the search and the number of remaining trials. Interrupted trials are repeated first.
     """
+    ended = [record for record in records.values() if record.status != RUNNING]
     interrupted = [n for n in range(1, trials + 1) if n in records and records[n].status == RUNNING]
     new = [n for n in range(1, trials + 1) if n not in records]
     points = [records[n].values for n in interrupted]
@@ -158,7 +153,7 @@ def build_search(
             seed=config.seed * 1_000_003 + len(records),  # a continued study draws other points
         ),
     )
-    for record in _list_ended(records):
+    for record in ended:
         value = getattr(selected_epoch(config, record.history), metric) if record.status == DONE else 0.0
         search.add_evaluated_point(record.values, value)
     return search, len(interrupted) + len(new)
@@ -173,14 +168,12 @@ def build_scheduler(config: TrainConfig, metric: str, records: dict[int, TrialRe
         grace_period=max(math.ceil(config.epochs / ASHA_REDUCTION**2), min(MIN_GRACE_EPOCHS, config.epochs)),
         reduction_factor=ASHA_REDUCTION,
     )
-    for record in _list_ended(records):
+    for record in records.values():
+        if record.status == RUNNING:
+            continue
         trial = Trial("", trial_id=f"before-{record.number}", config={"number": record.number}, stub=True)
         asha.on_trial_add(None, trial)  # type: ignore[arg-type]  # ASHA does not use the controller
         for epoch in range(1, len(record.history) + 1):
             value = getattr(selected_epoch(config, record.history[:epoch]), metric)
             asha.on_trial_result(None, trial, {"training_iteration": epoch, VALUE: value})
     return asha
-
-
-def _list_ended(records: dict[int, TrialRecord]) -> Sequence[TrialRecord]:
-    return [record for record in records.values() if record.status != RUNNING]

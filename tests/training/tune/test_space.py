@@ -1,4 +1,4 @@
-"""The space of a study: every point of it is a configuration, and one of them is the base."""
+"""The search space of a study."""
 
 import dataclasses
 from pathlib import Path
@@ -33,7 +33,7 @@ BASES = {
 
 @st.composite
 def points(draw: st.DrawFn) -> tuple[TrainConfig, dict[str, Any]]:
-    """A base and a point of its space."""
+    """Draw a base and a point of its space."""
     config = BASES[draw(st.sampled_from(sorted(BASES)))]
     point = {}
     for name, distribution in build_space(config).items():
@@ -46,36 +46,36 @@ def points(draw: st.DrawFn) -> tuple[TrainConfig, dict[str, Any]]:
 
 
 @given(points())
-def test_every_point_is_a_configuration_that_differs_only_in_what_is_searched(
+def test_points_change_only_the_searched_settings_within_their_limits(
     drawn: tuple[TrainConfig, dict[str, Any]],
 ) -> None:
     config, point = drawn
-    found = apply_point(config, point)
-    assert (found.lr, found.imbalance) == (point["lr"], point["imbalance"])
+    derived = apply_point(config, point)
+    assert (derived.lr, derived.imbalance) == (point["lr"], point["imbalance"])
     searched = {"lr", "imbalance", "filters", "dropout", "dropouts", *AUGMENTATIONS}
     fields = {field.name for field in dataclasses.fields(config)}
-    assert all(getattr(found, name) == getattr(config, name) for name in fields - searched)
-    assert len(found.filters) == len(config.filters)
-    if found.filters != config.filters:
-        assert all(width >= 8 and width % 8 == 0 for width in found.filters)
+    assert all(getattr(derived, name) == getattr(config, name) for name in fields - searched)
+    assert len(derived.filters) == len(config.filters)
+    if derived.filters != config.filters:
+        assert all(width >= 8 and width % 8 == 0 for width in derived.filters)
     for before, share in zip(
-        (config.dropout, *config.dropouts), (found.dropout, *found.dropouts), strict=False
+        (config.dropout, *config.dropouts), (derived.dropout, *derived.dropouts), strict=False
     ):
         assert share <= max(before, 0.9)
-    assert found.flip <= max(config.flip, 0.5)
-    assert found.erasing <= 1
+    assert derived.flip <= max(config.flip, 0.5)
+    assert derived.erasing <= 1
 
 
 @settings(max_examples=10)
 @given(points())
-def test_every_point_is_a_network(drawn: tuple[TrainConfig, dict[str, Any]]) -> None:
+def test_a_network_can_be_built_at_each_point(drawn: tuple[TrainConfig, dict[str, Any]]) -> None:
     small = dataclasses.replace(drawn[0], backbone="", filters=drawn[0].filters[:1] * len(drawn[0].filters))
     point = {"width": 1.0, **drawn[1]}
     build_network(*choose_architecture(apply_point(small, point), 3))
 
 
 @pytest.mark.parametrize("name", sorted(BASES))
-def test_the_base_is_a_point_of_its_own_space(name: str) -> None:
+def test_the_base_is_a_point_of_its_space(name: str) -> None:
     config = BASES[name]
     point = locate_base(config)
     assert point.keys() == build_space(config).keys()
@@ -105,32 +105,32 @@ def test_the_base_is_a_point_of_its_own_space(name: str) -> None:
         ("all mirrored", {"augmentation": 1.5}, {"flip": 0.9, "erasing": 1.0}),
     ],
 )
-def test_a_factor_is_of_the_base_or_where_it_has_none_of_the_default(
+def test_factors_apply_to_the_base_or_to_the_defaults(
     name: str, changes: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    found = apply_point(BASES[name], locate_base(BASES[name]) | changes)
+    derived = apply_point(BASES[name], locate_base(BASES[name]) | changes)
     for key, value in expected.items():
-        assert getattr(found, key) == pytest.approx(value), key
+        assert getattr(derived, key) == pytest.approx(value), key
 
 
-def test_what_is_given_with_the_network_is_not_searched(tmp_path: Path) -> None:
+def test_settings_that_a_checkpoint_or_backbone_fixes_are_not_searched(tmp_path: Path) -> None:
     everything = {"lr", "width", "dropout", "augmentation", "imbalance"}
     assert build_space(BASES["default"]).keys() == everything
     assert build_space(BASES["backbone"]).keys() == everything - {"width"}
     architecture: dict[str, Any] = {"classes": 2, "filters": [8, 8], "depths": [1, 1]}
     card = Card(classes=("a", "b"), architecture=architecture)
     save_checkpoint(tmp_path / "ours.safetensors", CnnBiLstm(**architecture), card)
-    begun = TrainConfig(**DATA, init=str(tmp_path / "ours.safetensors"))
-    assert build_space(begun).keys() == everything - {"width"}
+    config = TrainConfig(**DATA, init=str(tmp_path / "ours.safetensors"))
+    assert build_space(config).keys() == everything - {"width"}
     architecture = {"classes": 2, "filters": [8, 8, 8, 8], "depths": [1, 1, 1, 1]}
     card = Card(classes=("a", "b"), network="cnn-lstm", architecture=architecture, window_length=1)
     save_checkpoint(tmp_path / "other.safetensors", NETWORKS["cnn-lstm"](**architecture), card)
-    begun = TrainConfig(**DATA, init=str(tmp_path / "other.safetensors"))
-    assert build_space(begun).keys() == everything - {"width", "dropout"}
-    assert apply_point(begun, locate_base(begun)) == begun
+    config = TrainConfig(**DATA, init=str(tmp_path / "other.safetensors"))
+    assert build_space(config).keys() == everything - {"width", "dropout"}
+    assert apply_point(config, locate_base(config)) == config
 
 
-def test_the_learning_rate_is_from_a_tenth_to_three_times() -> None:
+def test_the_learning_rate_ranges_from_a_tenth_to_three_times_that_of_the_base() -> None:
     lr = build_space(BASES["default"])["lr"]
     assert isinstance(lr, FloatDistribution)
     assert (lr.low, lr.high, lr.log) == pytest.approx((0.01, 0.3, True))
