@@ -54,7 +54,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([*DATA, "--epochs", "0"], "--epochs must be a whole number from 1, got 0"),
         ([*DATA, "--workers", "2"], "--workers must be 1; --parallel runs several trials, got 2"),
         ([*DATA, "--lr", "0"], "--lr is 0"),
-        ([*DATA, "--out", "other"], "other holds something else than a study"),
+        ([*DATA, "--out", "other"], "other contains files other than a study"),
         ([*DATA, "--out", "faces/calm/1.png"], "1.png is a file; --out needs a folder"),
     ],
 )

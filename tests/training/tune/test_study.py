@@ -69,7 +69,7 @@ def test_a_study_of_an_older_version_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "error", "message"),
     [
-        ({"notes.txt": "mine"}, OutputError, "something else than a study"),
+        ({"notes.txt": "mine"}, OutputError, "files other than a study"),
         ({"study.json": "{"}, OutputError, "study.json is not the record of a study"),
         ({"study.json": "[]"}, OutputError, "study.json is not the record of a study"),
         ({"study.json": "{}"}, OutputError, "study.json is not the record of a study"),
