@@ -1,4 +1,4 @@
-"""What a guarded process may do instead of answering, for the tests of the guard."""
+"""Objects for a worker process that crash, hang, or use too much memory."""
 
 import ctypes
 import os
@@ -13,12 +13,12 @@ import pyarrow as pa
 from fer_batch.inputs.probe import Prober
 
 
-class Strange:
-    """Its methods answer with a table or misbehave for real."""
+class FaultyObject:
+    """Its methods return a table or fail in a real way."""
 
-    def __init__(self, name: str = "strange") -> None:
+    def __init__(self, name: str = "faulty") -> None:
         self.name = name
-        self.heartbeat: Callable[[float], None] = lambda reached: None
+        self.heartbeat: Callable[[float], None] = lambda progress: None
 
     def greet(self, number: int) -> pa.Table:
         return pa.table({"name": [self.name], "number": [number], "pid": [os.getpid()]})
@@ -33,7 +33,7 @@ class Strange:
             os.kill(os.getpid(), signal.SIGKILL)
         return self.greet(1)
 
-    def leave(self) -> pa.Table:
+    def exit(self) -> pa.Table:
         os._exit(3)
 
     def fail(self) -> pa.Table:
@@ -43,25 +43,25 @@ class Strange:
         os.kill(os.getpid(), signal.SIGSTOP)
         return self.greet(2)
 
-    def hold(self, seconds: int) -> pa.Table:
-        """Busy in native code that lets no other thread of Python run."""
+    def block(self, seconds: int) -> pa.Table:
+        """Run native code that holds the interpreter lock."""
         ctypes.PyDLL(None).sleep(seconds)
         return self.greet(3)
 
-    def go_on(self, seconds: float) -> pa.Table:
-        """Slow, but with signs of life."""
+    def work_slowly(self, seconds: float) -> pa.Table:
+        """Take long, but send heartbeats."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.heartbeat(end - time.monotonic())
             time.sleep(0.05)
         return self.greet(4)
 
-    def eat(self, gigabytes: float) -> pa.Table:
+    def allocate(self, gigabytes: float) -> pa.Table:
         return pa.table({"sum": [int(np.ones(int(gigabytes * 1e9), np.uint8).sum())]})
 
 
-class StrangeProber(Prober):
-    """Comes to grief over files as their names say."""
+class FaultyProber(Prober):
+    """A prober that fails on files by their names."""
 
     def probe(self, sources: pa.Table) -> pa.Table:
         for number, uri in enumerate(sources.column("uri").to_pylist()):
@@ -71,6 +71,6 @@ class StrangeProber(Prober):
                 ctypes.string_at(0)
             if name.startswith("hang"):
                 os.kill(os.getpid(), signal.SIGSTOP)
-            if name.startswith("eat"):
+            if name.startswith("allocate"):
                 np.ones(2_000_000_000, np.uint8)
         return super().probe(sources)

@@ -1,0 +1,143 @@
+"""A worker process survives crashes, hangs and memory exhaustion of its calls."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_batch.config import Limits
+from fer_batch.pipeline.child import BrokenWorkerError, CallFailedError, WorkerProcess
+
+FAULTY = "tests.pipeline.faulty:FaultyObject"
+LIMITS = Limits(timeout_s=1.0, memory_gb=0.5)
+PATIENT = Limits(timeout_s=60.0, memory_gb=0.5)
+
+
+@pytest.fixture
+def child() -> Iterator[WorkerProcess]:
+    child = WorkerProcess(FAULTY, ("me",), LIMITS)
+    yield child
+    child.close()
+
+
+def greet(child: WorkerProcess) -> int:
+    """Check that the child works, and return its process id."""
+    child.limits = PATIENT  # the first call of a process imports pandas
+    (row,) = child.call("greet", 7).to_pylist()
+    child.limits = LIMITS
+    assert (row["name"], row["number"]) == ("me", 7)
+    return int(row["pid"])
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_one_process_serves_all_calls(child: WorkerProcess) -> None:
+    assert len({greet(child) for _ in range(3)} - {os.getpid()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "reason", "restarts"),
+    [
+        ("crash", (), "the worker process crashed (SIGSEGV) 2 times", True),
+        ("exit", (), "the worker process ended (exit code 3) 2 times", True),
+        ("fail", (), "ValueError: this\nfile is strange", False),
+        ("stop", (), "no progress for 1 s (--timeout)", True),
+        ("block", (60,), "no progress for 1 s (--timeout)", True),
+        ("allocate", (2.0,), "it needs more than 0.5 GB of memory (--memory)", True),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_failed_call_has_a_reason_and_the_next_call_succeeds(
+    child: WorkerProcess, method: str, arguments: tuple[Any, ...], reason: str, restarts: bool
+) -> None:
+    before = greet(child)
+    with pytest.raises(CallFailedError) as failure:
+        child.call(method, *arguments)
+    assert str(failure.value) == reason
+    assert (greet(child) != before) == restarts
+    assert is_running(before) != restarts
+
+
+def test_call_that_crashed_once_is_retried(child: WorkerProcess, tmp_path: Path) -> None:
+    before = greet(child)
+    child.limits = PATIENT
+    (row,) = child.call("crash_once", str(tmp_path / "marker")).to_pylist()
+    assert row["pid"] != before
+
+
+def test_heartbeats_extend_the_timeout_up_to_the_time_limit(child: WorkerProcess) -> None:
+    greet(child)
+    assert child.call("work_slowly", 2.5).num_rows == 1
+    with pytest.raises(CallFailedError, match="it took longer than 2 s") as failure:
+        child.call("work_slowly", 60.0, max_s=2)
+    assert failure.value.timed_out
+
+
+def test_call_may_use_memory_below_the_limit() -> None:
+    child = WorkerProcess(FAULTY, ("me",), PATIENT)
+    assert child.call("allocate", 0.3).to_pylist() == [{"sum": 300_000_000}]
+    child.close()
+
+
+def test_idle_process_that_was_killed_is_replaced(child: WorkerProcess) -> None:
+    before = greet(child)
+    os.kill(before, signal.SIGKILL)
+    assert greet(child) != before
+
+
+def test_process_that_was_killed_at_its_start_is_replaced(child: WorkerProcess) -> None:
+    killed = []
+
+    def kill_new_process() -> None:
+        while child.process is None:
+            time.sleep(0.001)
+        killed.append(child.process.pid)
+        os.kill(child.process.pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_new_process)
+    thread.start()
+    assert greet(child) not in killed
+    thread.join()
+
+
+@pytest.mark.parametrize("target", ["tests.pipeline.faulty:NoSuchName", "fer_batch.nothing"])
+def test_target_that_cannot_be_created_is_a_broken_worker(target: str) -> None:
+    with pytest.raises(BrokenWorkerError, match="when it started"):
+        WorkerProcess(target, (), LIMITS).call("greet", 1)
+
+
+@pytest.mark.parametrize("method", ["greet", "block"])
+def test_child_ends_when_its_parent_is_killed(method: str) -> None:
+    """An idle child, and one in native code."""
+    script = (
+        "import sys\n"
+        "from fer_batch.config import Limits\n"
+        "from fer_batch.pipeline.child import WorkerProcess\n"
+        f"child = WorkerProcess({FAULTY!r}, ('me',), Limits())\n"
+        "print(child.call('greet', 1)['pid'][0], flush=True)\n"
+        f"child.call({method!r}, 60)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        time.sleep(0.5)
+        assert Path(f"/proc/{pid}").exists()
+        parent.kill()
+    end = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not is_running(pid)
