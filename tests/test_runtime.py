@@ -1,4 +1,4 @@
-"""Starting Ray, and whom it lets in."""
+"""Ray sessions: addresses, and which clients a local Ray accepts."""
 
 import itertools
 import os
@@ -13,7 +13,7 @@ import ray
 from fer_batch.errors import ConfigError
 from fer_batch.runtime import TOKEN_VARIABLES, is_loopback, ray_session
 
-KNOCK = """
+CONNECT = """
 import sys
 from ray._raylet import GcsClient
 GcsClient(address=sys.argv[1]).internal_kv_get(b"", namespace=b"", timeout=10)
@@ -32,14 +32,14 @@ GcsClient(address=sys.argv[1]).internal_kv_get(b"", namespace=b"", timeout=10)
         ("[2001:db8::1]:6379", False),
     ],
 )
-def test_what_is_on_the_loopback_interface(address: str, local: bool) -> None:
+def test_loopback_addresses_are_recognized(address: str, local: bool) -> None:
     assert is_loopback(address) == local
 
 
 @pytest.mark.parametrize(
     "address", ["192.0.2.1", "ray://127.0.0.1:10001", "127.0.0.1:1", "http://localhost:8265"]
 )
-def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
+def test_unreachable_address_is_refused_at_once(address: str) -> None:
     with pytest.raises(ConfigError, match="Cannot join the Ray cluster"), ray_session(address):
         pass
     assert not ray.is_initialized()
@@ -48,15 +48,15 @@ def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
 def descendants(pid: int) -> Iterator[int]:
     try:
         children = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+    except (FileNotFoundError, ProcessLookupError):  # the process has ended
         return
     for child in map(int, itertools.chain(*children)):
         yield child
         yield from descendants(child)
 
 
-def listening(pid: int) -> set[str]:
-    """The addresses that a process listens on, in hexadecimal as the kernel writes them."""
+def find_listening(pid: int) -> set[str]:
+    """Return the addresses on which a process listens, in the kernel's hexadecimal form."""
     sockets = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -75,19 +75,19 @@ def listening(pid: int) -> set[str]:
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
-def knock(gcs: str, *environments: dict[str, str]) -> list[str]:
-    """What each is told who comes with such an environment; "" for who is let in."""
+def connect(gcs: str, *environments: dict[str, str]) -> list[str]:
+    """Connect once with each environment, and return the error messages, "" for a success."""
     kept = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
-    command = [sys.executable, "-c", KNOCK, gcs]
-    knocking = [
+    command = [sys.executable, "-c", CONNECT, gcs]
+    processes = [
         subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=kept | environment)
         for environment in environments
     ]
-    told = [process.communicate()[1].strip().split("\n")[-1] for process in knocking]
-    return [said if process.returncode else "" for process, said in zip(knocking, told, strict=True)]
+    errors = [process.communicate()[1].strip().split("\n")[-1] for process in processes]
+    return [error if process.returncode else "" for process, error in zip(processes, errors, strict=True)]
 
 
-def test_a_local_ray_listens_on_loopback_alone_and_refuses_who_has_not_its_token() -> None:
+def test_local_ray_listens_only_on_loopback_and_requires_its_token() -> None:
     before = {name: os.environ.get(name) for name in TOKEN_VARIABLES}
     for _ in range(2):
         with ray_session(num_cpus=1):
@@ -97,12 +97,14 @@ def test_a_local_ray_listens_on_loopback_alone_and_refuses_who_has_not_its_token
                 return os.getpid()
 
             assert ray.get(worker.remote()) in set(descendants(os.getpid()))
-            heard = set().union(*(listening(pid) for pid in (os.getpid(), *descendants(os.getpid()))))
-            assert heard
-            assert heard <= LOOPBACK
+            addresses = set().union(
+                *(find_listening(pid) for pid in (os.getpid(), *descendants(os.getpid())))
+            )
+            assert addresses
+            assert addresses <= LOOPBACK
             gcs = ray.get_runtime_context().gcs_address
             token = os.environ["RAY_AUTH_TOKEN"]
-            without, wrong, right = knock(
+            without, wrong, right = connect(
                 gcs,
                 {"RAY_AUTH_MODE": "disabled"},
                 {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64},

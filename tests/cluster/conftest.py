@@ -1,4 +1,4 @@
-"""Hosts: network namespaces of this machine, each with an address of its own, that a test starts Ray on."""
+"""Hosts for Ray: network namespaces of this machine, each with its own address."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ Started = subprocess.Popen[str]
 
 @dataclass
 class Host:
-    """A network namespace with one address, on a wire to a switch."""
+    """A network namespace with one address, connected to a switch."""
 
     namespace: str
     switch: str
@@ -35,11 +35,11 @@ class Host:
 
     @property
     def address(self) -> str:
-        """Known in the namespaces of the test alone."""
+        """Its address, which exists only in the namespaces of the test."""
         return f"10.213.47.{self.number}"
 
     def wire(self) -> None:
-        """Lay the wire to the switch, and plug it in."""
+        """Connect the host to the switch."""
         port = f"port{self.number}"
         ip("-n", self.namespace, "link", "set", "lo", "up")
         ip("-n", self.switch, "link", "add", port, "type", "veth", "peer", "eth0", "netns", self.namespace)
@@ -47,42 +47,42 @@ class Host:
         self.plug("up")
         ip("-n", self.namespace, "address", "add", f"{self.address}/24", "dev", "eth0")
         ip("-n", self.namespace, "link", "set", "eth0", "up")
-        # To nowhere; but Ray finds out its own address by where a packet would leave.
+        # The route leads nowhere, but Ray uses it to find its own address.
         ip("-n", self.namespace, "route", "add", "default", "dev", "eth0")
 
     def plug(self, state: str) -> None:
-        """Put the wire into the switch ("up"), or pull it out ("down"): what runs on the host goes on."""
+        """Connect the host ("up") or disconnect it ("down"); its processes continue."""
         ip("-n", self.switch, "link", "set", f"port{self.number}", state)
 
     def start(self, *command: str, more: dict[str, str] | None = None, **options: object) -> Started:
-        """Start a program of the virtual environment on this host, with `more` in its environment."""
+        """Start a program of the virtual environment on this host, with additional variables."""
         words = ["nsenter", f"--net=/run/netns/{self.namespace}", str(BIN / command[0]), *command[1:]]
         variables = environment(**TOKEN, **NOTICED_SOON) | (more or {})
         self.started.append(subprocess.Popen(words, env=variables, text=True, **options))  # type: ignore[call-overload]
         return self.started[-1]
 
     def start_ray(self, *options: str, more: dict[str, str] | None = None) -> None:
-        """`ray start`, until it says that it runs."""
+        """Run `ray start` and wait until it reports that it runs."""
         self.folder.mkdir(exist_ok=True)
-        said = self.folder / f"said{len(self.started)}"
+        log = self.folder / f"log{len(self.started)}"
         command = ["ray", "start", "--block", "--disable-usage-stats", "--node-ip-address", self.address]
         command += ["--temp-dir", str(self.folder), "--object-store-memory", "100000000", *options]
-        with said.open("wb") as output:
+        with log.open("wb") as output:
             self.start(*command, more=more, stdout=output, stderr=output)
-        wait(lambda: b"Ray runtime started" in said.read_bytes(), 120)
+        wait(lambda: b"Ray runtime started" in log.read_bytes(), 120)
 
     def processes(self, title: str = "") -> list[int]:
-        """Those that run on this host and have this in their command line."""
+        """Return the processes on this host whose command line contains `title`."""
         found = []
         for pid in map(int, ip("netns", "pids", self.namespace).split()):
-            with contextlib.suppress(OSError):  # it has just ended
-                said = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-                if title in said.decode(errors="replace"):
+            with contextlib.suppress(OSError):  # the process has ended
+                line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+                if title in line.decode(errors="replace"):
                     found.append(pid)
         return found
 
     def kill(self) -> None:
-        """As if the power failed: all that runs on the host."""
+        """Kill all processes on the host, as a power failure would."""
         while left := self.processes():
             for pid in left:
                 kill(pid)
@@ -106,9 +106,9 @@ def namespace(name: str) -> Iterator[str]:
 
 @pytest.fixture
 def hosts() -> Iterator[list[Host]]:
-    """Three of them on one switch, on which nothing runs yet."""
+    """Three hosts on one switch, without processes."""
     with contextlib.ExitStack() as stack:
-        # The names of Ray's sockets have at most 107 bytes.
+        # The paths of Ray's sockets have at most 107 bytes.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ray")))
         found = []
         try:

@@ -1,4 +1,4 @@
-"""`cluster/Dockerfile`, as far as can be told without building it."""
+"""Checks of `cluster/Dockerfile` that need no build."""
 
 import itertools
 import re
@@ -21,7 +21,7 @@ fcntl.ioctl(socket.socket(), SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP)
 assert [name for _, name in socket.if_nameindex()] == ["lo"]
 os.execv(sys.executable, [sys.executable, "-m", "fer_batch.cli.main", *sys.argv[1:]])
 """
-"""Runs `fer-batch` where there is the loopback interface and no other, in a new network namespace."""
+"""Run `fer-batch` with only the loopback interface, in a new network namespace."""
 KNOWN = {"ARG", "FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "CMD"}
 
 
@@ -39,7 +39,7 @@ def copied() -> list[str]:
     return [source for name, rest in instructions() if name == "COPY" for source in rest.split()[:-1]]
 
 
-def test_what_is_copied_is_in_the_repository() -> None:
+def test_copied_files_are_in_the_repository() -> None:
     assert copied()
     for source in copied():
         listed = subprocess.run(
@@ -49,7 +49,7 @@ def test_what_is_copied_is_in_the_repository() -> None:
 
 
 @pytest.mark.slow
-def test_what_is_copied_is_enough_to_build_the_package(tmp_path: Path) -> None:
+def test_copied_files_suffice_to_build_the_package(tmp_path: Path) -> None:
     for source in copied():
         if (ROOT / source).is_dir():
             shutil.copytree(ROOT / source, tmp_path / source)
@@ -64,8 +64,8 @@ def test_what_is_copied_is_enough_to_build_the_package(tmp_path: Path) -> None:
         )
 
 
-def test_arguments_are_used_where_they_are_seen() -> None:
-    """One before FROM is seen by FROM alone."""
+def test_arguments_are_used_in_their_scope() -> None:
+    """The scope of an argument before FROM is FROM."""
     parts = instructions()
     start = [name for name, _ in parts].index("FROM")
     for index, (name, rest) in enumerate(parts):
@@ -75,7 +75,7 @@ def test_arguments_are_used_where_they_are_seen() -> None:
             assert any(re.search(rf"\${{?{argument}\b", text) for other, text in users if other != "ARG")
 
 
-def test_python_is_one_that_the_package_takes() -> None:
+def test_package_supports_the_python_version() -> None:
     assert "ARG PYTHON_VERSION=3.11\n" in TEXT
 
 
@@ -85,8 +85,8 @@ def test_shell_commands_parse() -> None:
             subprocess.run(["sh", "-n", "-c", rest], check=True)
 
 
-def test_requirements_are_those_of_the_package(tmp_path: Path) -> None:
-    """Runs the very line that writes them."""
+def test_requirements_are_the_dependencies_of_the_package(tmp_path: Path) -> None:
+    """Run the line of the Dockerfile that writes them."""
     (step,) = [rest for name, rest in instructions() if name == "RUN" and "tomllib" in rest]
     write, choose, *_ = step.split("&&")
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
@@ -100,7 +100,7 @@ def test_requirements_are_those_of_the_package(tmp_path: Path) -> None:
     assert [re.split("[><=]", line)[0] for line in torch] == ["torch", "torchvision"]
 
 
-def test_nothing_runs_as_root_and_a_token_is_asked_for() -> None:
+def test_image_has_an_unprivileged_user_and_requires_a_token() -> None:
     last = dict(instructions())
     assert last["USER"] == "1000"
     assert "RAY_AUTH_MODE=token" in last["ENV"].split()
@@ -108,10 +108,10 @@ def test_nothing_runs_as_root_and_a_token_is_asked_for() -> None:
 
 @pytest.mark.slow
 def test_the_demo_needs_no_network(tmp_path: Path) -> None:
-    """As README's `docker run --network none`."""
+    """Equivalent to `docker run --network none` of the guide."""
     alone = ["unshare", "--map-root-user", "--net"]
     if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("no network namespace can be made here")
+        pytest.skip("cannot create a network namespace")
     command = [*alone, sys.executable, "-c", ALONE, "demo", "--out", str(tmp_path / "demo")]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""A cluster of three hosts: one is cut off and another is killed in mid-run."""
+"""A cluster of three hosts, of which two are lost during a run."""
 
 import subprocess
 import time
@@ -19,10 +19,10 @@ CONFIG = AnalyzeConfig(fps=10.0, min_face=0.2, segment_s=2.0, bundle_s=2.0)
 OPTIONS = ["--fps", "10", "--min-face", "0.2", "--segment", "2", "--bundle", "2"]
 
 
-def test_a_submitted_job_outlives_a_host_cut_off_and_another_killed(
+def test_submitted_job_survives_a_disconnected_and_a_killed_host(
     hosts: list[Host], sample_frames: list[np.ndarray], tmp_path: Path
 ) -> None:
-    """Both hosts that work are lost at once; one comes back."""
+    """Both hosts with workers are lost at once; one returns."""
     out, alone = tmp_path / "out", tmp_path / "alone"
     clips = write_clips(tmp_path / "clips", sample_frames, 12)
     analyze_in_process([str(clips)], alone, CONFIG)
@@ -41,13 +41,13 @@ def test_a_submitted_job_outlives_a_host_cut_off_and_another_killed(
     first.plug("down")
     second.kill()
     kept = done(out)
-    time.sleep(10)  # until the head has noticed
+    time.sleep(10)  # until the head notices the loss
     assert job.poll() is None
     second.start_ray(*worker)
-    first.plug("up")  # too late: it is taken to be dead, and what it goes on with counts for nothing
-    log, said = job.communicate(timeout=240)
-    assert job.returncode == 0, log + said
+    first.plug("up")  # the head considers it dead and ignores its results
+    log, errors = job.communicate(timeout=240)
+    assert job.returncode == 0, log + errors
     assert len(done(out)) > len(kept)
-    assert done(out).items() >= kept.items(), "what was done before the loss was done again"
+    assert done(out).items() >= kept.items(), "finished bundles were processed again"
     assert_same_run(out, alone)
     assert verify_run(out) == []

@@ -1,7 +1,7 @@
-"""What goes to Kubernetes has no field that KubeRay or Kubernetes doesn't know, and fits together.
+"""The files for Kubernetes have only known fields, and are consistent with each other.
 
-`fields.json` has the fields that they know. Kubernetes drops an unknown field, or refuses the file; a
-misspelt `minReplicas` would be a cluster that never starts.
+`fields.json` has the fields of KubeRay and Kubernetes. Kubernetes drops an unknown field or refuses the file;
+with a misspelt `minReplicas` a cluster would never start.
 """
 
 import json
@@ -26,11 +26,11 @@ OF_KIND = {"string": str, "boolean": bool, "integer": int, "number": (int, float
 
 
 class Strict(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, as Kubernetes does."""
+    """Refuse a duplicate key in a mapping, as Kubernetes does."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
-        assert len(keys) == len(set(keys)), f"twice in one mapping: {keys}"
+        assert len(keys) == len(set(keys)), f"duplicate key: {keys}"
         return super().construct_mapping(node, deep)
 
 
@@ -48,7 +48,7 @@ def cluster_of(name: str) -> dict[str, Any]:
 
 
 def faults(value: Any, kind: str, path: str) -> Iterator[str]:
-    """What is wrong with a value of a kind as `fields.json` writes it, a line each."""
+    """Yield a line for each fault of a value that should have a type of `fields.json`."""
     if kind in TYPES:
         if not isinstance(value, dict):
             yield f"{path}: a {kind} is a mapping"
@@ -90,7 +90,7 @@ def all_faults(document: dict[str, Any]) -> list[str]:
 
 
 def misspelt(value: Any, kind: str) -> Iterator[Any]:
-    """The value as often as it has fields that the table knows, each time with another one misspelt."""
+    """Yield copies of the value, each with another known field misspelt."""
     if kind in TYPES:
         for name, inner in value.items():
             yield {(key + "s" if key == name else key): content for key, content in value.items()}
@@ -109,11 +109,11 @@ def at(document: Any, path: str) -> Any:
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_every_field_is_one_that_kubernetes_knows(name: str) -> None:
+def test_all_fields_are_known(name: str) -> None:
     assert all_faults(manifest(name)) == []
 
 
-def test_the_names_are_known_kinds() -> None:
+def test_documents_have_the_expected_kinds() -> None:
     kinds = {manifest(name)["kind"]: manifest(name)["apiVersion"] for name in MANIFESTS}
     assert kinds == {
         "PersistentVolumeClaim": "v1",
@@ -124,7 +124,7 @@ def test_the_names_are_known_kinds() -> None:
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_any_misspelt_field_is_refused(name: str) -> None:
+def test_misspelt_field_is_refused(name: str) -> None:
     document = manifest(name)
     damaged = list(misspelt(document, document["kind"]))
     assert len(damaged) > (8 if name == "volume" else 100)
@@ -144,38 +144,38 @@ def test_any_misspelt_field_is_refused(name: str) -> None:
         ("spec.backoffLimit", None),
     ],
 )
-def test_a_value_of_another_type_is_refused(path: str, value: Any) -> None:
+def test_value_of_a_wrong_type_is_refused(path: str, value: Any) -> None:
     document = manifest("rayjob")
     parent, _, last = path.rpartition(".")
     at(document, parent)[last] = value
     (fault,) = all_faults(document)
-    told = re.sub(r"[.](\d+)", r"[\1]", path)
-    assert fault.startswith(f"RayJob.{told}")
+    place = re.sub(r"[.](\d+)", r"[\1]", path)
+    assert fault.startswith(f"RayJob.{place}")
 
 
 @pytest.mark.parametrize("path", ["spec.headGroupSpec", "spec.workerGroupSpecs.1.groupName"])
-def test_a_field_that_is_missing_is_told(path: str) -> None:
+def test_missing_field_is_reported(path: str) -> None:
     document = manifest("raycluster")
     parent, _, last = path.rpartition(".")
     del at(document, parent)[last]
     assert [fault for fault in all_faults(document) if f"needs {last}" in fault]
 
 
-def test_a_key_that_stands_twice_is_refused() -> None:
-    with pytest.raises(AssertionError, match="twice"):
+def test_duplicate_key_is_refused() -> None:
+    with pytest.raises(AssertionError, match="duplicate"):
         yaml.load("spec:\n  replicas: 1\n  replicas: 2\n", Strict)
 
 
-def test_all_three_describe_the_same_cluster() -> None:
+def test_all_files_describe_the_same_cluster() -> None:
     assert cluster_of("rayjob") == cluster_of("raycluster")
     assert cluster_of("raycronjob") == cluster_of("raycluster")
 
 
-def test_the_cluster_asks_for_the_token_of_the_secret() -> None:
+def test_cluster_uses_the_token_of_the_secret() -> None:
     assert cluster_of("raycluster")["authOptions"] == {"mode": "token", "secretName": "fer-batch-token"}
 
 
-def test_ray_is_the_one_of_the_image_and_of_the_package() -> None:
+def test_ray_version_equals_that_of_image_and_package() -> None:
     version = cluster_of("raycluster")["rayVersion"]
     assert f"ARG RAY_VERSION={version}\n" in (CLUSTER / "Dockerfile").read_text()
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -195,7 +195,7 @@ def pods() -> list[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(("name", "pod"), pods())
-def test_every_pod_is_bounded_confined_and_sees_the_data(name: str, pod: dict[str, Any]) -> None:
+def test_pod_has_limits_restrictions_and_the_volume(name: str, pod: dict[str, Any]) -> None:
     (container,) = pod["containers"]
     resources = container["resources"]
     assert resources["requests"] == resources["limits"]
@@ -211,7 +211,7 @@ def test_every_pod_is_bounded_confined_and_sees_the_data(name: str, pod: dict[st
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
 
 
-def test_workers_may_be_on_nodes_that_vanish_and_the_head_may_not() -> None:
+def test_workers_prefer_spot_nodes_and_the_head_avoids_them() -> None:
     spots = {}
     for name, pod in pods():
         affinity = pod["affinity"]["nodeAffinity"]
@@ -227,7 +227,7 @@ def test_workers_may_be_on_nodes_that_vanish_and_the_head_may_not() -> None:
     assert spots["head"] == spots["cpu"] == spots["gpu"]
 
 
-def test_worker_groups_grow_and_the_head_takes_no_work() -> None:
+def test_worker_groups_can_grow_and_the_head_has_no_cpus() -> None:
     spec = cluster_of("raycluster")
     assert spec["enableInTreeAutoscaling"]
     assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
@@ -236,13 +236,13 @@ def test_worker_groups_grow_and_the_head_takes_no_work() -> None:
 
 
 @pytest.mark.parametrize("name", ["rayjob", "raycronjob"])
-def test_the_command_of_the_job_is_one_of_ours(name: str) -> None:
+def test_command_of_the_job_is_valid(name: str) -> None:
     spec = manifest(name)["spec"]
     options = parse_fer_batch(shlex.split(spec.get("jobTemplate", spec)["entrypoint"]))
     assert [*options.videos, str(options.out)] == ["/data/videos", "/data/results"]
 
 
-def test_the_nightly_run_ends_before_the_next_one() -> None:
+def test_nightly_run_ends_before_the_next() -> None:
     spec = manifest("raycronjob")["spec"]
     assert re.fullmatch(r"\d+ \d+ \* \* \*", spec["schedule"])
     assert spec["jobTemplate"]["activeDeadlineSeconds"] < 24 * 3600

@@ -1,4 +1,4 @@
-"""Work goes where there is room for it, also on nodes that come after it has begun."""
+"""A run uses all nodes of a cluster, also those that join later."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 CLIPS = 32
 SLOW = ["--fps", "25", "--detect-every", "0.04", "--segment", "2", "--bundle", "2"]
-"""Seconds a clip, so that there is work left when nodes have come."""
+"""Options for which a clip takes seconds, so that work is left when nodes join."""
 RECOGNIZES = "ray::MapWorker(MapBatches(RecognizeWorker))"
 AUTOSCALER = {
     "RAY_FAKE_CLUSTER": "1",
@@ -26,7 +26,7 @@ AUTOSCALER = {
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
 }
 EAGER = {"RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS": "1"}
-"""Ray Data looks every second whether more nodes would pay, not every ten."""
+"""Let Ray Data request nodes every second instead of every ten."""
 
 
 def analyze(head: Host, frames: list[np.ndarray], folder: Path, count: int = CLIPS) -> Started:
@@ -43,15 +43,15 @@ def analyze(head: Host, frames: list[np.ndarray], folder: Path, count: int = CLI
     return head.start("python", "-m", "fer_batch.cli.main", *command, more=EAGER, stderr=subprocess.PIPE)
 
 
-def end(run: Started, out: Path, count: int = CLIPS) -> None:
-    """All is done, and said without a word of trouble."""
-    _, said = run.communicate(timeout=240)
-    assert run.returncode == 0, said
+def check_end(run: Started, out: Path, count: int = CLIPS) -> None:
+    """Wait for the end of a run, and check that it is complete."""
+    _, errors = run.communicate(timeout=240)
+    assert run.returncode == 0, errors
     assert len(done(out)) == count
     assert verify_run(out) == []
 
 
-def test_a_node_that_joins_gets_work_and_cpus_find_faces_for_the_only_gpu(
+def test_joining_node_gets_work_and_all_cpus_find_faces_for_one_gpu(
     hosts: list[Host], sample_frames: list[np.ndarray], tmp_path: Path
 ) -> None:
     head, first, second = hosts
@@ -65,13 +65,13 @@ def test_a_node_that_joins_gets_work_and_cpus_find_faces_for_the_only_gpu(
     assert not first.processes(RECOGNIZES)
     second.start_ray(*worker)
     assert wait_for(lambda: bool(second.processes(CHILD)), run), run.communicate()
-    end(run, tmp_path / "out")
+    check_end(run, tmp_path / "out")
 
 
-def test_a_cluster_grows_from_no_node_to_all_that_it_may_have(
+def test_cluster_grows_from_no_node_to_its_maximum(
     hosts: list[Host], sample_frames: list[np.ndarray], tmp_path: Path
 ) -> None:
-    """Ray's autoscaler, with nodes that are only processes."""
+    """Ray's autoscaler with nodes that are processes."""
     head = hosts[0]
     nodes = {
         "ray.head.default": {"resources": {}, "node_config": {}, "max_workers": 0},
@@ -101,7 +101,7 @@ def test_a_cluster_grows_from_no_node_to_all_that_it_may_have(
     (tmp_path / "config.json").write_text(json.dumps(config))
     options = ["--port", "6379", "--num-cpus", "0", "--autoscaling-config", str(tmp_path / "config.json")]
     head.start_ray("--head", *options, more=AUTOSCALER)
-    # A node more is asked for when the first has shown how fast it is.
+    # Ray requests a second node when it knows the speed of the first.
     run = analyze(head, sample_frames, tmp_path, 2 * CLIPS)
     assert wait_for(lambda: len(head.processes(CHILD)) == 2, run), run.communicate()
-    end(run, tmp_path / "out", 2 * CLIPS)
+    check_end(run, tmp_path / "out", 2 * CLIPS)

@@ -1,4 +1,4 @@
-"""`cluster/ray-up.yaml` is one that Ray takes, and its commands are ones that a shell and Ray can parse."""
+"""`cluster/ray-up.yaml` passes Ray's validation, and its commands can be parsed."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ from tests.cluster.test_readme import parse_ray
 
 RAY_UP = Path(__file__).parents[2] / "cluster" / "ray-up.yaml"
 INSTANCE = {"InstanceType", "ImageId", "BlockDeviceMappings", "InstanceMarketOptions"}
-"""Parameters of EC2's RunInstances that we use: Ray's schema leaves them to EC2."""
+"""The used parameters of EC2's RunInstances, which Ray does not validate."""
 COMMANDS = (
     "initialization_commands",
     "setup_commands",
@@ -33,7 +33,7 @@ def config() -> dict[str, Any]:
     return yaml.load(RAY_UP.read_text(), Strict)
 
 
-def test_ray_takes_it() -> None:
+def test_configuration_is_valid() -> None:
     validate_config(prepare_config(config()))
 
 
@@ -41,7 +41,7 @@ def test_ray_takes_it() -> None:
     "path",
     ["", "auth", "available_node_types.cpu", "available_node_types.head", "available_node_types.gpu"],
 )
-def test_any_misspelt_field_is_refused(path: str) -> None:
+def test_misspelt_field_is_refused(path: str) -> None:
     whole = config()
     fields = list(at(whole, path))
     assert fields
@@ -59,14 +59,14 @@ def at(document: dict[str, Any], path: str) -> dict[str, Any]:
     return document
 
 
-def test_more_workers_at_least_than_at_most_are_refused() -> None:
+def test_min_workers_above_max_workers_are_refused() -> None:
     damaged = config()
     damaged["available_node_types"]["cpu"]["min_workers"] = damaged["max_workers"] + 1
     with pytest.raises(ValueError, match="max_workers"):
         validate_config(prepare_config(damaged))
 
 
-def test_what_ray_leaves_unchecked_is_known_too() -> None:
+def test_fields_that_ray_does_not_validate_are_known() -> None:
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
     provider = schema["properties"]["provider"]["properties"]
     assert set(config()["provider"]) <= set(provider)
@@ -75,7 +75,7 @@ def test_what_ray_leaves_unchecked_is_known_too() -> None:
         assert re.fullmatch(r"ami-[0-9a-f]{17}", node["node_config"]["ImageId"])
 
 
-def test_workers_may_vanish_and_the_head_may_not() -> None:
+def test_workers_are_spot_instances_and_the_head_is_not() -> None:
     nodes = config()["available_node_types"]
     head = nodes.pop(config()["head_node_type"])
     assert "InstanceMarketOptions" not in head["node_config"]
@@ -93,17 +93,17 @@ def test_commands_parse(command: str) -> None:
             parse_ray(shlex.split(part))
 
 
-def test_every_node_asks_for_the_token() -> None:
+def test_every_node_requires_the_token() -> None:
     assert "~/.ray/auth_token" in config()["file_mounts"]
     assert any("RAY_AUTH_MODE=token" in command for command in config()["setup_commands"])
     assert "--dashboard-host=127.0.0.1" in config()["head_start_ray_commands"][-1]
 
 
-def test_ray_is_the_same_as_on_kubernetes() -> None:
+def test_ray_version_equals_that_on_kubernetes() -> None:
     (install,) = [command for command in config()["setup_commands"] if "'.[cluster]'" in command]
     assert f"'ray=={cluster_of('raycluster')['rayVersion']}'" in install
 
 
-def test_the_file_system_is_in_the_region_of_the_nodes() -> None:
+def test_file_system_is_in_the_region_of_the_nodes() -> None:
     (mount,) = [command for command in config()["initialization_commands"] if "nfs4" in command]
     assert f".efs.{config()['provider']['region']}.amazonaws.com:/ /data" in mount

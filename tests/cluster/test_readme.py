@@ -1,6 +1,4 @@
-"""Every command in `cluster/README.md` is parsed, by what would run it where that can be had without running
-it, and its figures follow from those that were measured.
-"""
+"""The commands in `cluster/README.md` can be parsed, and its tables follow from the measurements."""
 
 import argparse
 import importlib
@@ -42,13 +40,13 @@ def formula(line: str) -> bool:
 
 
 def commands() -> list[str]:
-    """Those of the indented lines, and those in backquotes that begin as one."""
+    """Return the commands in indented lines, and those in backquotes."""
     quoted = re.findall(r"`((?:pytest|python -m pip) [^`]+)`", TEXT)
     return [line for line in blocks() if not formula(line)] + quoted
 
 
 def substituted(line: str) -> list[str]:
-    """The commands in `$(…)`, without what they are piped to."""
+    """Return the commands in `$(…)`, each up to a pipe."""
     return [inner.split(" | ")[0] for inner in re.findall(r"\$\((.*?)\)", line)]
 
 
@@ -69,7 +67,7 @@ def parse_fer_batch(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def parse_ray(arguments: Sequence[str]) -> click.Context:
-    """A command line of `ray`, as Ray's own commands take it; raises ClickException where they don't."""
+    """Parse a command line of `ray` with Ray's own commands; raise ClickException where it is invalid."""
     command: click.Command = ray_cli
     name, *rest = arguments
     while isinstance(command, click.Group):
@@ -148,7 +146,7 @@ def check_git(arguments: list[str]) -> None:
 
 
 def check_sed(arguments: list[str]) -> None:
-    """Does what it says to the lines that it is for."""
+    """Apply the substitution to the lines that it is for."""
     (found,) = re.findall(r"s#(.+)#(.+)#", arguments[2])
     images = re.findall(r"image: (.+)\n", (CLUSTER / "rayjob.yaml").read_text())
     assert images
@@ -193,7 +191,7 @@ CHECKS = {
 
 
 def after(arguments: list[str], option: str) -> Iterator[str]:
-    """What stands after each `option`."""
+    """Return the argument after each `option`."""
     return (arguments[i + 1] for i, argument in enumerate(arguments) if argument == option)
 
 
@@ -202,11 +200,11 @@ def test_commands_parse(line: str) -> None:
     subprocess.run(["bash", "-n", "-c", line], check=True)
     for command in [line, *substituted(line)]:
         arguments = words(command)
-        assert arguments[0] in CHECKS, f"{arguments[0]} is no command that is known here"
+        assert arguments[0] in CHECKS, f"unknown command {arguments[0]}"
         CHECKS[arguments[0]](arguments)
 
 
-def test_all_kinds_of_commands_are_there() -> None:
+def test_guide_has_commands_of_all_kinds() -> None:
     assert {words(line)[0] for line in commands()} | {"openssl"} == set(CHECKS)
 
 
@@ -231,13 +229,13 @@ def test_all_kinds_of_commands_are_there() -> None:
         "pytest tests/clusters",
     ],
 )
-def test_a_command_with_a_fault_is_refused(line: str) -> None:
+def test_invalid_command_is_refused(line: str) -> None:
     arguments = words(line)
     with pytest.raises((AssertionError, SystemExit, click.ClickException, OSError)):
         CHECKS[arguments[0]](arguments)
 
 
-def test_links_and_files_are_there() -> None:
+def test_links_and_files_exist() -> None:
     for link in re.findall(r"\]\(#([\w-]+)\)", TEXT):
         assert link in {re.sub(r"\W", "-", title.lower()) for title in re.findall(r"^#+ (.+)$", TEXT, re.M)}
     named = set(re.findall(r"^\| `([\w.-]+)` \|", TEXT, re.M))
@@ -245,20 +243,21 @@ def test_links_and_files_are_there() -> None:
 
 
 def table(header: str) -> list[list[str]]:
-    """The rows of the table whose header begins so."""
+    """Return the rows of the table whose header begins with `header`."""
     below = TEXT[TEXT.index(header) :].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in below]
 
 
-def test_rates_are_the_measured_ones() -> None:
-    measured = (ROOT / "README.md").read_text()
+def test_rates_equal_the_measurements() -> None:
+    documents = (ROOT / "README.md", ROOT / "fer_batch" / "docs" / "benchmarks.md")
+    measured = "\n".join(path.read_text() for path in documents if path.exists())
     for videos, rate in table("| videos | c |"):
         (row,) = [line for line in measured.splitlines() if line.startswith(f"| {videos} |")]
         assert row.split("|")[6].strip() == rate
 
 
 @pytest.mark.parametrize("row", table("| hours a day |"))
-def test_the_table_of_nodes_follows_from_the_formula(row: list[str]) -> None:
+def test_table_of_nodes_follows_from_the_formula(row: list[str]) -> None:
     hours, rate, core_hours, all_day, at_night, cost = map(float, row)
     wanted = hours * rate / 1000 * 1.2
     assert core_hours == round(wanted)
@@ -267,7 +266,7 @@ def test_the_table_of_nodes_follows_from_the_formula(row: list[str]) -> None:
     assert cost == pytest.approx(wanted / 8 * 0.20, abs=0.006)
 
 
-def test_the_formula_is_the_one_of_the_table() -> None:
+def test_formula_has_the_documented_factors() -> None:
     assert [line for line in blocks() if formula(line)] == [
         "core_hours = hours_of_video × c / 1000 × 1.2",
         "nodes      = core_hours / (cores_per_node × hours_that_they_run)",

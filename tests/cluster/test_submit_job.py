@@ -1,6 +1,4 @@
-"""Real head nodes, with and without a token: who may run there, and jobs that are submitted, followed and
-stopped by the command.
-"""
+"""Real head nodes with and without a token: which clients they accept, and how jobs run on them."""
 
 import contextlib
 import json
@@ -34,10 +32,10 @@ SLOW = ["--fps", "25", "--segment", "2", "--bundle", "2"]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Without a token or an address from anywhere but `more`, nor the home that may hold one."""
+    """Return an environment whose only token and address are those in `more`."""
     ours = (*TOKEN_VARIABLES, "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
     kept = {name: value for name, value in os.environ.items() if name not in ours}
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # for `python` of the jobs
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # for `python` in the jobs
     return kept | {"HOME": "/nowhere", "PATH": path, "RAY_worker_niceness": "0"} | more
 
 
@@ -57,20 +55,20 @@ class Head:
     token: dict[str, str]
 
     def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
-        """`fer-batch submit` with these words, on this cluster."""
+        """Start `fer-batch submit` with these arguments on this cluster."""
         command = [sys.executable, "-m", "fer_batch.cli.main", "submit", *words, "--address", self.url]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(command, env=environment(**(self.token | more)), text=True, **pipes)  # type: ignore[call-overload, no-any-return]
 
     def run(self, *words: str, **more: str) -> tuple[int, str, str]:
-        """The exit code, and what was said on both streams."""
+        """Return the exit code, stdout and stderr."""
         process = self.start(*words, **more)
         out, err = process.communicate(timeout=180)
         assert "Traceback" not in err
         return process.returncode, out, err
 
     def jobs(self) -> dict[str, Any]:
-        """What the dashboard itself knows of all jobs, by submission id."""
+        """Return the dashboard's records of all jobs by submission id."""
         secret = {"Authorization": f"Bearer {SECRET}"}
         with urllib.request.urlopen(
             urllib.request.Request(f"{self.url}/api/jobs/", headers=secret)
@@ -80,20 +78,20 @@ class Head:
 
 @contextlib.contextmanager
 def head_node(host: str, **token: str) -> Iterator[Head]:
-    """`ray start --head` on ports of its own."""
+    """Run `ray start --head` on free ports."""
     port, client, dashboard, agent, metrics = free_ports(5)
     command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus", "2", "--disable-usage-stats"]
     command += ["--node-ip-address", host, "--port", str(port), "--ray-client-server-port", str(client)]
     command += ["--include-dashboard", "true", "--dashboard-host", host, "--dashboard-port", str(dashboard)]
     command += ["--dashboard-agent-listen-port", str(agent), "--metrics-export-port", str(metrics)]
-    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # names of sockets have at most 107 bytes
-        said = Path(folder) / "said"
-        with said.open("wb") as output:
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # paths of sockets have at most 107 bytes
+        log = Path(folder) / "log"
+        with log.open("wb") as output:
             started = subprocess.Popen(
                 [*command, "--temp-dir", folder], env=environment(**token), stdout=output, stderr=output
             )
         try:
-            wait(lambda: b"Ray runtime started" in said.read_bytes(), 120)
+            wait(lambda: b"Ray runtime started" in log.read_bytes(), 120)
             url, scraped = f"http://{host}:{dashboard}", f"http://127.0.0.1:{metrics}/metrics"
             yield Head(f"{host}:{port}", url, scraped, token)
         finally:
@@ -106,7 +104,7 @@ def head_node(host: str, **token: str) -> Iterator[Head]:
 def wait(condition: Callable[[], bool], longest_s: float) -> None:
     end = time.monotonic() + longest_s
     while not condition():
-        assert time.monotonic() < end, "nothing came of it"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.2)
 
 
@@ -117,73 +115,73 @@ def head() -> Iterator[Head]:
 
 
 def own_address() -> str:
-    """An address of this host that is not the loopback interface's."""
+    """Return an address of this host that is not on the loopback interface."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # sends nothing
         except OSError:
-            pytest.skip("this host has the loopback interface alone")
+            pytest.skip("this host has only the loopback interface")
         return str(probe.getsockname()[0])
 
 
 @pytest.fixture(scope="module")
-def open_to_all() -> Iterator[Head]:
+def open_head() -> Iterator[Head]:
     with head_node(own_address(), RAY_AUTH_MODE="disabled") as head:
         yield head
 
 
 def start_analyze(out: Path, *options: str, job: bool = False, **variables: str) -> subprocess.Popen[str]:
-    """`fer-batch analyze`, or the job, by itself."""
+    """Start `fer-batch analyze`, or the job script, without the Jobs API."""
     program = [str(JOB)] if job else ["-m", "fer_batch.cli.main", "analyze"]
     command = [sys.executable, *program, str(SAMPLE), "--out", str(out), *QUICK, *options]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=environment(**variables), text=True, **pipes)  # type: ignore[call-overload, no-any-return]
 
 
-def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
-    """Its exit code, and what it said on stderr."""
-    _, said = run.communicate(timeout=180)
-    assert "Traceback" not in said
-    return run.returncode, said
+def wait_for_end(run: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for the end, and return the exit code and stderr."""
+    _, errors = run.communicate(timeout=180)
+    assert "Traceback" not in errors
+    return run.returncode, errors
 
 
-def test_a_cluster_with_a_token_lets_in_who_has_it(head: Head, tmp_path: Path) -> None:
+def test_cluster_with_a_token_accepts_only_its_token(head: Head, tmp_path: Path) -> None:
     there = ["--address", head.address]
     runs = {
         "requires a token: provide": start_analyze(tmp_path / "none", *there),
         "refuses th": start_analyze(tmp_path / "another", *there, RAY_AUTH_TOKEN="b" * 64),
     }
     for reason, run in runs.items():
-        code, said = ended(run)
+        code, errors = wait_for_end(run)
         assert code == 2
-        assert reason in said
+        assert reason in errors
     assert not list(tmp_path.iterdir())
     (tmp_path / "token").write_text(SECRET)
-    let_in = [
+    accepted = [
         start_analyze(tmp_path / "one", *there, RAY_AUTH_TOKEN_PATH=str(tmp_path / "token")),
-        # As in a Ray job, where Ray sets the address and the nodes have the token.
+        # In a Ray job, Ray sets the address, and the nodes have the token.
         start_analyze(tmp_path / "two", job=True, RAY_ADDRESS=head.address, **head.token),
     ]
-    for run in let_in:
-        code, said = ended(run)
-        assert code == 0, said
+    for run in accepted:
+        code, errors = wait_for_end(run)
+        assert code == 0, errors
 
 
-def test_a_cluster_without_a_token_is_refused_unless_insecure(open_to_all: Head, tmp_path: Path) -> None:
-    there = ["--address", open_to_all.address]
-    token = {"RAY_ADDRESS": open_to_all.address, "RAY_AUTH_TOKEN": SECRET}
+def test_cluster_without_a_token_is_refused_unless_insecure(open_head: Head, tmp_path: Path) -> None:
+    there = ["--address", open_head.address]
+    token = {"RAY_ADDRESS": open_head.address, "RAY_AUTH_TOKEN": SECRET}
     runs = [
         start_analyze(tmp_path / "none", *there, **token),
         start_analyze(tmp_path / "another", job=True, **token),
     ]
     for run in runs:
-        code, said = ended(run)
+        code, errors = wait_for_end(run)
         assert code == 2
-        assert "requires no token" in said
-        assert "--insecure" in said
+        assert "requires no token" in errors
+        assert "--insecure" in errors
     assert not list(tmp_path.iterdir())
-    code, said = ended(start_analyze(tmp_path / "one", "--insecure", *there))
-    assert code == 0, said
+    code, errors = wait_for_end(start_analyze(tmp_path / "one", "--insecure", *there))
+    assert code == 0, errors
 
 
 def results(out: Path) -> dict[str, int]:
@@ -191,7 +189,7 @@ def results(out: Path) -> dict[str, int]:
 
 
 def gauges(head: Head, out: Path) -> dict[str, float]:
-    """Our metrics of a run, as a scraper sees them."""
+    """Return the metrics of a run."""
     with urllib.request.urlopen(head.metrics) as answer:
         lines = [line.decode() for line in answer]
     return {
@@ -201,13 +199,13 @@ def gauges(head: Head, out: Path) -> dict[str, float]:
     }
 
 
-def test_a_job_is_run_once_followed_to_its_end_and_measured(head: Head, tmp_path: Path) -> None:
+def test_job_runs_once_and_reports_metrics(head: Head, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ["analyze", str(SAMPLE), "--out", str(out), *QUICK, "--submission-id", "once"]
-    code, log, said = head.run(*command)
-    assert code == 0, log + said
+    code, log, errors = head.run(*command)
+    assert code == 0, log + errors
     assert "videos            │     1" in log
-    assert f"fer-batch submit follow once --address {head.url}" in said
+    assert f"fer-batch submit follow once --address {head.url}" in errors
     faces = pq.read_table(out / "tracks").num_rows
     assert faces > 10
     wait(lambda: gauges(head, out).get("ray_fer_batch_faces") == faces, 30)
@@ -219,31 +217,31 @@ def test_a_job_is_run_once_followed_to_its_end_and_measured(head: Head, tmp_path
         "ray_fer_batch_faces": faces,
     }
     jobs, before = head.jobs(), results(out)
-    code, again, said = head.run(*command)
+    code, again, errors = head.run(*command)
     assert (code, again) == (0, log)
-    assert "job once was submitted before" in said
+    assert "job once was submitted before" in errors
     assert head.run(*command, "--no-wait")[:2] == (0, "once\n")
-    code, _, said = head.run(*command, "--fps", "2")
+    code, _, errors = head.run(*command, "--fps", "2")
     assert code == 2
-    assert "the job once is another command" in said
+    assert "The job once is another command" in errors
     assert head.jobs() == jobs
     assert results(out) == before
 
 
-def test_a_job_that_fails_has_its_exit_code_here_and_is_started_again(head: Head, tmp_path: Path) -> None:
+def test_failed_job_returns_its_exit_code_and_is_started_again(head: Head, tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text("colour = 1\n")
     command = ["train", "--data", "ck48=/nowhere", "--recipe", "recipe.toml", "--out", str(tmp_path / "out")]
     command += ["--submission-id", "failing", "--working-dir", str(tmp_path)]
-    code, log, said = head.run(*command)
+    code, log, errors = head.run(*command)
     assert code == 2
-    assert "colour" in log.splitlines()[-1]  # so the recipe came along
-    assert said.splitlines()[-1] == "job failing failed: exit code 2"
+    assert "colour" in log.splitlines()[-1]  # the recipe was sent
+    assert errors.splitlines()[-1] == "job failing failed: exit code 2"
     assert head.run(*command, "--no-wait")[:2] == (0, "failing.2\n")
     assert head.run("follow", "failing")[0] == 2
     assert head.jobs()["failing.2"]["status"] == "FAILED"
 
 
-def test_what_is_refused_is_not_sent(head: Head, tmp_path: Path) -> None:
+def test_refused_command_is_not_sent(head: Head, tmp_path: Path) -> None:
     jobs = head.jobs()
     command = ["analyze", "/nowhere.mp4", "--out", str(tmp_path / "out")]
     for more, token, reason in [
@@ -253,20 +251,20 @@ def test_what_is_refused_is_not_sent(head: Head, tmp_path: Path) -> None:
         ([], {"RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": "/nowhere/token"}, "/nowhere/token"),
     ]:
         began = time.monotonic()
-        code, out, said = head.run(*command, *more, **token)
+        code, out, errors = head.run(*command, *more, **token)
         assert (code, out) == (2, "")
-        assert reason in said
-        assert said.count("\n") == 1
+        assert reason in errors
+        assert errors.count("\n") == 1
         assert time.monotonic() - began < 60
     (tmp_path / "token").write_text(SECRET)
     in_file = {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
-    code, _, said = head.run("follow", "nobody", **in_file)
+    code, _, errors = head.run("follow", "nobody", **in_file)
     assert code == 2
-    assert "has no job nobody" in said  # so it was let in
+    assert "has no job nobody" in errors  # so the token was accepted
     assert head.jobs() == jobs
 
 
-def test_a_job_outlives_who_follows_it_and_can_be_stopped(head: Head, tmp_path: Path) -> None:
+def test_job_survives_its_followers_and_can_be_stopped(head: Head, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ["analyze", str(SAMPLE), "--out", str(out), *SLOW, "--submission-id", "long"]
     first = head.start(*command)
@@ -279,22 +277,24 @@ def test_a_job_outlives_who_follows_it_and_can_be_stopped(head: Head, tmp_path: 
         assert read, "the log ended"
     for left, number in ((second, signal.SIGINT), (third, signal.SIGTERM)):
         left.send_signal(number)
-        _, said = left.communicate(timeout=60)
+        _, errors = left.communicate(timeout=60)
         assert left.returncode == 128 + number
-        assert said.splitlines()[-1].startswith("job long goes on; follow it again: fer-batch submit follow")
+        assert errors.splitlines()[-1].startswith(
+            "job long goes on; follow it again: fer-batch submit follow"
+        )
     assert head.jobs()["long"]["status"] == "RUNNING"
     assert head.run("stop", "long") == (0, "", "job long has ended: stopped\n")
-    _, said = first.communicate(timeout=60)
+    _, errors = first.communicate(timeout=60)
     assert first.returncode == 143
-    assert said.splitlines()[-1] == "job long stopped: Job was intentionally stopped."
+    assert errors.splitlines()[-1] == "job long stopped: Job was intentionally stopped."
     assert head.run("follow", "long")[0] == 143
     assert head.run("stop", "long") == (0, "", "job long had ended before: stopped\n")
     assert not (out / "_SUCCESS.json").exists()
 
 
-def test_a_dashboard_that_asks_for_no_token_is_refused_unless_insecure(open_to_all: Head) -> None:
-    code, _, said = open_to_all.run("stop", "nobody", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=SECRET)
+def test_dashboard_without_a_token_is_refused_unless_insecure(open_head: Head) -> None:
+    code, _, errors = open_head.run("stop", "nobody", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=SECRET)
     assert code == 2
-    assert "requires no token" in said
-    assert "--insecure" in said
-    assert "has no job nobody" in open_to_all.run("stop", "nobody", "--insecure")[2]
+    assert "requires no token" in errors
+    assert "--insecure" in errors
+    assert "has no job nobody" in open_head.run("stop", "nobody", "--insecure")[2]

@@ -1,4 +1,4 @@
-"""The videos of a folder, for whole runs."""
+"""Videos for whole runs."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.conftest import SAMPLE, remux
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two readable videos, a truncated one, one that is no video, and a file to skip."""
+    """A folder with two videos, a file that is not a video, and a file to skip."""
     folder = tmp_path_factory.mktemp("videos")
     remux(SAMPLE, folder / "a.mp4")
     (folder / "sub").mkdir()

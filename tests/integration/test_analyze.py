@@ -1,4 +1,4 @@
-"""The main job on real Ray and real videos, against the plain composition of the same stages."""
+"""The main job on Ray, compared with the same stages called one after another."""
 
 import os
 import shutil
@@ -29,12 +29,11 @@ from fer_batch.schema import pack_bundle
 from fer_batch.timeline.store import open_timeline
 
 QUICK = AnalyzeConfig(min_face=0.15, segment_s=4.0, bundle_s=8.0)
-"""Larger faces only, so that detection takes a third of the time; four segments of the sample, in several
-bundles."""
+"""Only larger faces, which is three times as fast. The sample has four segments in several bundles."""
 
 
 def analyze_in_process(inputs: list[str], out: Path, config: AnalyzeConfig) -> RunSummary:
-    """What `analyze` does, without Ray: the same stages, one after the other, here."""
+    """Do the work of `analyze` in this process, without Ray."""
     checkpoint = Path(config.checkpoint) if config.checkpoint else None
     card = check_checkpoint(checkpoint)
     probed = probe_videos(list_videos(inputs).sources)
@@ -50,7 +49,7 @@ def analyze_in_process(inputs: list[str], out: Path, config: AnalyzeConfig) -> R
 
 
 def rows(out: Path, table: str = "tracks") -> pd.DataFrame:
-    """All rows of a table, in a fixed order, without what a clock measured."""
+    """Return all rows of a table in a fixed order, without measured times."""
     keys = {"tracks": "video_id, track_id, time_s", "moments": "video_id, time_s", "videos": "uri"}[table]
     frame = open_timeline(out).sql(f"SELECT * FROM {table} ORDER BY {keys}").df()
     return frame.drop(columns=["analyze_s"], errors="ignore")
@@ -64,13 +63,13 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The answers to `videos` as the plain composition gives them."""
+    """A run of `videos` without Ray."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     analyze_in_process([str(videos)], out, QUICK)
     return out
 
 
-def test_segments_of_20_and_of_60_seconds_give_the_same_rows(long_video, tmp_path: Path) -> None:
+def test_length_of_segments_does_not_change_the_rows(long_video, tmp_path: Path) -> None:
     video = str(long_video(7))
     outs = []
     for seconds in (20.0, 60.0):
@@ -81,7 +80,7 @@ def test_segments_of_20_and_of_60_seconds_give_the_same_rows(long_video, tmp_pat
     assert rows(outs[0], "moments").frame_index.is_monotonic_increasing
 
 
-def test_one_segment_and_many_give_the_same_rows(tmp_path: Path, undisturbed: Path, videos: Path) -> None:
+def test_number_of_segments_does_not_change_the_rows(tmp_path: Path, undisturbed: Path, videos: Path) -> None:
     whole = AnalyzeConfig(min_face=QUICK.min_face)
     analyze_in_process([str(videos)], tmp_path / "out", whole)
     for table in ("moments", "tracks"):
@@ -98,10 +97,10 @@ def test_one_segment_and_many_give_the_same_rows(tmp_path: Path, undisturbed: Pa
         pytest.param({"num_cpus": 2, "num_gpus": 1}, id="2 CPUs and a GPU"),
     ],
 )
-def test_ray_gives_the_rows_of_the_plain_composition_fresh_and_resumed(
+def test_run_on_ray_gives_the_same_rows_at_once_and_continued(
     resources: dict[str, int], videos: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """Logical resources: with the GPU, faces and recognition are two stages, with the weights on the CPU."""
+    """The resources are logical: with a GPU there are two stages, which run on the CPU."""
     out = tmp_path / "out"
     with ray_session(**resources):
         summary = analyze([str(videos)], out, QUICK)
@@ -116,7 +115,7 @@ def test_ray_gives_the_rows_of_the_plain_composition_fresh_and_resumed(
     assert len(pd.read_parquet(out / "tracks")) == summary.faces
 
 
-def test_finalize_refuses_an_unfinished_run_and_rebuilds_a_finished_one(
+def test_finalize_rebuilds_a_finished_run_and_refuses_an_unfinished_one(
     undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -137,9 +136,7 @@ def test_finalize_refuses_an_unfinished_run_and_rebuilds_a_finished_one(
 
 
 @pytest.mark.slow
-def test_a_driver_killed_in_mid_run_and_started_again_gives_the_undisturbed_tracks(
-    videos: Path, undisturbed: Path, tmp_path: Path
-) -> None:
+def test_run_continues_after_its_driver_was_killed(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--min-face", "0.15", "--segment", "4", "--bundle", "8"]
     command = [
@@ -181,7 +178,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_length_of_the_video(long_video, tmp_path: Path) -> None:
+def test_memory_is_independent_of_the_length_of_the_video(long_video, tmp_path: Path) -> None:
     peaks_mb = []
     for repeat in (6, 60):
         command = [sys.executable, "-c", MEMORY, str(long_video(repeat)), str(tmp_path / str(repeat))]

@@ -1,4 +1,4 @@
-"""Timelines of other networks and other classes than the packaged checkpoint's."""
+"""Runs with checkpoints of other networks and classes."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def checkpoint_of(folder: Path, network: str, classes: tuple[str, ...]) -> tuple[Path, Card]:
+def write_checkpoint(folder: Path, network: str, classes: tuple[str, ...]) -> tuple[Path, Card]:
     torch.manual_seed(0)
     architecture = {**SMALL[network], "classes": len(classes)}
     card = Card(
@@ -37,10 +37,10 @@ def checkpoint_of(folder: Path, network: str, classes: tuple[str, ...]) -> tuple
     ("network", "classes"),
     [("cnn4", ("glad", "other")), ("dcnn-bilstm", ("happy", "surprise", "angry", "sad", "fear"))],
 )
-def test_columns_follow_the_card_of_the_checkpoint(
+def test_tables_have_the_classes_of_the_checkpoint(
     network: str, classes: tuple[str, ...], sample: Path, tmp_path: Path
 ) -> None:
-    path, card = checkpoint_of(tmp_path, network, classes)
+    path, card = write_checkpoint(tmp_path, network, classes)
     config = AnalyzeConfig(checkpoint=str(path), min_face=QUICK.min_face, fps=1.0)
     out = tmp_path / "out"
     analyze_in_process([str(sample)], out, config)
@@ -51,8 +51,8 @@ def test_columns_follow_the_card_of_the_checkpoint(
     np.testing.assert_allclose(tracks[columns].sum(axis=1), 1, atol=1e-5)
     assert set(tracks["model_id"]) == {card.model_id}
     assert set(tracks["emotion"]) <= set(classes)
-    assert tracks[columns].nunique().min() > 1  # faces are not all answered alike
+    assert tracks[columns].nunique().min() > 1  # the predictions differ between faces
 
-    other = checkpoint_of(tmp_path, "cnn4", ("a", "b", "c"))[1]
+    other = write_checkpoint(tmp_path, "cnn4", ("a", "b", "c"))[1]
     with pytest.raises(ConfigError, match="checkpoint was"):
         load_matching_run(out, config, other)

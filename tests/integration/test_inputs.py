@@ -1,4 +1,4 @@
-"""Videos in archives and stores, against the same videos as files."""
+"""Videos in archives and stores give the same rows as files."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ SELDOM = AnalyzeConfig(min_face=0.2, fps=2.0, segment_s=5.0)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Two videos by their names, of which one has its index at the end."""
+    """Two videos by name; one has its index at the end."""
     folder = tmp_path_factory.mktemp("files")
     remux(SAMPLE, folder / "b.mkv")
     return {"a.mp4": SAMPLE.read_bytes(), "b.mkv": (folder / "b.mkv").read_bytes()}
@@ -34,8 +34,8 @@ def as_files(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) 
     return folder / "out"
 
 
-def by_name(out: Path, table: str) -> pd.DataFrame:
-    """The rows of the videos that are well, told by their files' names alone."""
+def rows_by_name(out: Path, table: str) -> pd.DataFrame:
+    """Return the rows of the readable videos, with file names instead of addresses."""
     videos = rows(out, "videos")
     names = dict(zip(videos.video_id, videos.uri.map(lambda uri: Path(uri).name), strict=True))
     frame = rows(out, table)
@@ -45,31 +45,31 @@ def by_name(out: Path, table: str) -> pd.DataFrame:
     return frame.sort_values([c for c in ("name", "track_id", "time_s") if c in frame], ignore_index=True)
 
 
-def assert_same_answers(one: Path, other: Path) -> None:
+def assert_same_rows(one: Path, other: Path) -> None:
     for table in ("videos", "moments", "tracks"):
-        found = by_name(one, table), by_name(other, table)
+        found = rows_by_name(one, table), rows_by_name(other, table)
         pd.testing.assert_frame_equal(*found, check_exact=True, check_dtype=False)  # nulls of other videos
-    assert len(by_name(one, "tracks"))
+    assert len(rows_by_name(one, "tracks"))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_archive_gives_the_tracks_of_its_files(
+def test_archive_gives_the_rows_of_its_files(
     name: str, files: dict[str, bytes], as_files: Path, tmp_path: Path
 ) -> None:
     pack(tmp_path / name, files)
     analyze_in_process([str(tmp_path / name)], tmp_path / "out", SELDOM)
-    assert_same_answers(tmp_path / "out", as_files)
+    assert_same_rows(tmp_path / "out", as_files)
 
 
 @pytest.mark.slow
-def test_a_store_that_fails_now_and_then_gives_the_tracks_of_its_files(
+def test_unreliable_store_gives_the_rows_of_its_files(
     store: Store,
     files: dict[str, bytes],
     as_files: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Through Ray, beside hostile and broken archives, and no secret is written anywhere."""
+    """On Ray, with hostile and damaged archives; the run folder contains no secret."""
     store.put("films/a.mp4", files["a.mp4"])
     store.put("films/shard.tar", pack(tmp_path / "shard.tar", {"b.mkv": files["b.mkv"]}).read_bytes())
     store.put("films/hostile.tar", hostile_tar(tmp_path / "hostile.tar").read_bytes())
@@ -81,17 +81,17 @@ def test_a_store_that_fails_now_and_then_gives_the_tracks_of_its_files(
         summary = analyze(["s3://archive/films"], out, SELDOM)
     store.fail = ""
     assert summary.videos == {"ok": 2, "failed": 8}
-    assert_same_answers(out, as_files)
+    assert_same_rows(out, as_files)
     assert verify_run(out) == []
     secret = CREDENTIALS["AWS_SECRET_ACCESS_KEY"].encode()
     assert not [path for path in out.rglob("*") if path.is_file() and secret in path.read_bytes()]
 
 
 @pytest.mark.parametrize(("fail", "reason"), [("cut", "can't be read"), ("500", "can't be read")])
-def test_a_store_that_gives_nothing_ends_as_a_failed_video_that_is_tried_again(
+def test_video_in_a_failing_store_fails(
     fail: str, reason: str, store: Store, files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Its length was told, so that it is opened where it is looked at."""
+    """The manifest has its length, so it is not opened before it is analyzed."""
     store.put("films/a.mp4", files["a.mp4"])
     (tmp_path / "list.csv").write_text("path,duration_s\ns3://archive/films/a.mp4,10\n")
     store.fail = fail

@@ -1,4 +1,4 @@
-"""A later start on an output: what it does, and what it leaves. All on one Ray."""
+"""Later starts with the same run folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ def two_cpus() -> Iterator[None]:
         yield
 
 
-def test_more_videos_later_are_analyzed_alone(two_cpus: None, videos: Path, tmp_path: Path) -> None:
+def test_later_start_analyzes_only_new_videos(two_cpus: None, videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     analyze([str(videos / "a.mp4")], out, QUICK)
     before = {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
@@ -35,7 +35,7 @@ def test_more_videos_later_are_analyzed_alone(two_cpus: None, videos: Path, tmp_
     pd.testing.assert_frame_equal(kept, first, check_exact=True)
 
 
-def test_a_changed_file_replaces_its_rows(two_cpus: None, videos: Path, tmp_path: Path) -> None:
+def test_rows_of_a_changed_file_are_replaced(two_cpus: None, videos: Path, tmp_path: Path) -> None:
     video, out = tmp_path / "v.mp4", tmp_path / "out"
     video.write_bytes(b"not yet a video")
     assert analyze([str(video)], out, QUICK).videos == {"failed": 1}
@@ -43,7 +43,7 @@ def test_a_changed_file_replaces_its_rows(two_cpus: None, videos: Path, tmp_path
     assert analyze([str(video)], out, QUICK).videos == {"ok": 1}
 
 
-def test_a_file_that_is_gone_keeps_its_rows(two_cpus: None, videos: Path, tmp_path: Path) -> None:
+def test_rows_of_a_deleted_file_remain(two_cpus: None, videos: Path, tmp_path: Path) -> None:
     video, manifest, out = tmp_path / "v.mp4", tmp_path / "list.txt", tmp_path / "out"
     video.write_bytes((videos / "a.mp4").read_bytes())
     manifest.write_text("v.mp4\n")
@@ -54,24 +54,22 @@ def test_a_file_that_is_gone_keeps_its_rows(two_cpus: None, videos: Path, tmp_pa
     pd.testing.assert_frame_equal(rows(out), before, check_exact=True)
 
 
-def test_the_same_command_again_does_nothing_again(
+def test_finished_run_is_not_repeated(
     two_cpus: None, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "what came of it, für 日本"
+    out = tmp_path / "results, für 日本"
     analyze([str(videos / "a.mp4")], out, QUICK)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
 
     def no_ray(*_: object, **__: object) -> None:
-        raise AssertionError("Ray was started for nothing")
+        raise AssertionError("Ray was started")
 
     monkeypatch.setattr(analyze_module, "ray_session", no_ray)
     analyze([str(videos / "a.mp4")], out, QUICK)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
 
 
-def test_what_failed_is_tried_again_when_asked_to_and_a_run_gives_way_by_name(
-    two_cpus: None, tmp_path: Path
-) -> None:
+def test_retry_failed_and_overwrite_analyze_again(two_cpus: None, tmp_path: Path) -> None:
     video, out = tmp_path / "v.mp4", tmp_path / "out"
     video.write_bytes(b"no video at all")
 

@@ -1,4 +1,4 @@
-"""A run whose output lies in a store, against the same run in a folder."""
+"""A run folder in a store, compared with a local one."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def in_a_store(videos: Path, in_a_folder: Path, store: Store) -> Path:
     return out
 
 
-def test_a_run_in_a_store_is_that_in_a_folder(in_a_store: Path, in_a_folder: Path) -> None:
+def test_run_in_a_store_equals_a_local_run(in_a_store: Path, in_a_folder: Path) -> None:
     assert_same_run(in_a_store, in_a_folder)
     assert verify_run(in_a_store) == []
     here = open_timeline(in_a_folder).to_pandas("a.mp4")
@@ -54,7 +54,7 @@ def test_a_run_in_a_store_is_that_in_a_folder(in_a_store: Path, in_a_folder: Pat
     assert_same_run(in_a_store, in_a_folder)
 
 
-def test_nothing_is_left_of_what_is_forgotten_in_a_store(in_a_store: Path) -> None:
+def test_forget_removes_all_traces_from_a_store(in_a_store: Path) -> None:
     (video,) = [row for row in rows(in_a_store, "videos").to_dict("records") if row["uri"].endswith("a.mp4")]
     assert forget_videos(in_a_store, ["a.mp4"]) == [video["uri"]]
     assert verify_run(in_a_store) == []

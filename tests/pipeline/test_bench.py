@@ -1,4 +1,4 @@
-"""The benchmark: every stage has its cost, and the sum is what the whole costs."""
+"""The benchmark measures each stage, and the stages add up to the total."""
 
 import math
 from pathlib import Path
@@ -19,11 +19,11 @@ def two_seconds(tmp_path_factory: pytest.TempPathFactory, sample_frames: list[np
     return write_video(tmp_path_factory.mktemp("bench") / "two.mp4", sample_frames[:50])
 
 
-def test_every_stage_has_its_cost(two_seconds: Path) -> None:
+def test_costs_of_the_stages_sum_to_the_total(two_seconds: Path) -> None:
     seen = []
-    figures = benchmark_videos(list_videos([str(two_seconds)]).sources, AnalyzeConfig(), 2, seen.append)
-    assert seen == figures
-    (one,) = figures
+    results = benchmark_videos(list_videos([str(two_seconds)]).sources, AnalyzeConfig(), 2, seen.append)
+    assert seen == results
+    (one,) = results
     assert one.video == str(two_seconds)
     assert one.status == "ok"
     assert one.seconds == pytest.approx(2, abs=0.1)
@@ -41,19 +41,19 @@ def test_every_stage_has_its_cost(two_seconds: Path) -> None:
     assert one.peak_memory_bytes > 100e6
 
 
-def test_a_member_of_an_archive_is_measured_as_a_file_is(two_seconds: Path, tmp_path: Path) -> None:
+def test_member_of_an_archive_is_measured(two_seconds: Path, tmp_path: Path) -> None:
     path = pack(tmp_path / "a.tar", {"two.mp4": two_seconds.read_bytes()})
     (one,) = benchmark_videos(list_videos([str(path)]).sources, AnalyzeConfig(fps=2.0), 1)
     assert (one.video, one.status, one.moments) == (f"{path}!/two.mp4", "ok", 4)
     assert one.bare_decoding.cpu_s > 0
 
 
-def test_half_the_moments_are_half_the_faces(two_seconds: Path) -> None:
+def test_configuration_is_used(two_seconds: Path) -> None:
     (one,) = benchmark_videos(list_videos([str(two_seconds)]).sources, AnalyzeConfig(fps=2.5), 1)
     assert one.moments == 5
 
 
-def test_bare_decoding_goes_over_damage(two_seconds: Path, tmp_path: Path) -> None:
+def test_bare_decoding_skips_damage(two_seconds: Path, tmp_path: Path) -> None:
     content = bytearray(two_seconds.read_bytes())
     content[len(content) // 4 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 4)
     damaged = tmp_path / "damaged.mp4"
@@ -64,7 +64,7 @@ def test_bare_decoding_goes_over_damage(two_seconds: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all"])
-def test_what_is_no_video_is_said_before_anything_is_measured(
+def test_unreadable_file_is_refused_before_any_measurement(
     two_seconds: Path, tmp_path: Path, content: bytes
 ) -> None:
     bad = tmp_path / "z.mp4"
@@ -75,7 +75,7 @@ def test_what_is_no_video_is_said_before_anything_is_measured(
     assert not seen
 
 
-def test_a_checkpoint_that_is_not_there_is_said(two_seconds: Path, tmp_path: Path) -> None:
+def test_missing_checkpoint_is_an_error(two_seconds: Path, tmp_path: Path) -> None:
     config = AnalyzeConfig(checkpoint=str(tmp_path / "none.safetensors"))
     with pytest.raises(CheckpointError):
         benchmark_videos(list_videos([str(two_seconds)]).sources, config, 1)

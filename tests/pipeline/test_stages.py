@@ -1,4 +1,4 @@
-"""Recognition of bundles: the segments share batches, and each gets the answers that it would get alone."""
+"""Recognition of bundles: segments share batches, but do not affect each other's predictions."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def stage() -> RecognizeStage:
 
 @pytest.fixture(scope="module")
 def segment() -> Callable[..., Segment]:
-    """A segment of so many faces, of two tracks, the first two faces before its core."""
+    """Make a segment with two tracks; its first two faces are before the core."""
 
     def make(number: int, faces: int) -> Segment:
         rng = np.random.default_rng(number)
@@ -53,36 +53,36 @@ def bundle(name: str, *segments: Segment) -> pa.Table:
     return pack_bundle(name, pa.Table.from_pylist(list(segments), schema=FACES_SCHEMA))
 
 
-def answers(table: pa.Table) -> list[Segment]:
+def result_rows(table: pa.Table) -> list[Segment]:
     return [
         {k: v for k, v in row.items() if k != "recognize_s"}
         for row in unpack_bundles(table, RESULTS_SCHEMA).to_pylist()
     ]
 
 
-def test_a_segment_is_answered_alike_in_any_company(
+def test_predictions_do_not_depend_on_other_segments(
     stage: RecognizeStage, segment: Callable[..., Segment]
 ) -> None:
     sizes = (3, 0, 40, 1, 17)
-    alone = [answers(stage(bundle("x", segment(k, n))))[0] for k, n in enumerate(sizes)]
+    alone = [result_rows(stage(bundle("x", segment(k, n))))[0] for k, n in enumerate(sizes)]
     segments = [segment(k, n) for k, n in enumerate(sizes)]
     together = stage(bundle("x", *segments))
     assert together.schema == bundle_schema(RESULTS_SCHEMA)
-    assert answers(together) == alone
+    assert result_rows(together) == alone
     apart = stage(pa.concat_tables([bundle("x", *segments[:3]), bundle("y", *segments[3:])]))
     assert apart.column("bundle_id").to_pylist() == ["x", "y"]
-    assert answers(apart) == alone
+    assert result_rows(apart) == alone
 
 
-def test_faces_of_the_core_have_answers_and_others_none(
+def test_only_faces_in_the_core_have_predictions(
     stage: RecognizeStage, segment: Callable[..., Segment]
 ) -> None:
-    faces = answers(stage(bundle("x", segment(0, 6))))[0]["faces"]
+    faces = result_rows(stage(bundle("x", segment(0, 6))))[0]["faces"]
     assert [len(face["probs"]) for face in faces] == [0, 0, 7, 7, 7, 7]
     assert all(sum(face["probs"]) == pytest.approx(1, abs=1e-5) for face in faces[2:])
 
 
-def test_the_time_is_dealt_out_by_the_number_of_crops(
+def test_time_is_distributed_by_the_number_of_crops(
     stage: RecognizeStage, segment: Callable[..., Segment]
 ) -> None:
     table = stage(bundle("x", segment(0, 30), segment(1, 0), segment(2, 10)))
@@ -92,16 +92,16 @@ def test_the_time_is_dealt_out_by_the_number_of_crops(
     assert sum(seconds) > 0
 
 
-def test_bundles_without_faces_or_segments_stay(
+def test_bundles_without_faces_or_segments_are_kept(
     stage: RecognizeStage, segment: Callable[..., Segment]
 ) -> None:
-    assert answers(stage(bundle("x", segment(0, 0))))[0]["faces"] == []
+    assert result_rows(stage(bundle("x", segment(0, 0))))[0]["faces"] == []
     assert stage(bundle("x")).column("bundle_id").to_pylist() == ["x"]
     assert stage(bundle_schema(FACES_SCHEMA).empty_table()).num_rows == 0
 
 
-def test_a_worker_is_ready_without_the_compiler_of_torch() -> None:
-    """Importing it takes a second of each worker's start."""
+def test_stage_does_not_import_the_compiler_of_torch() -> None:
+    """Its import would take a second of each worker's start."""
     script = (
         "import sys; from fer_batch.config import AnalyzeConfig\n"
         "from fer_batch.pipeline.stages import AnalyzeStage\n"
