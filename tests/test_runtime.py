@@ -97,9 +97,8 @@ def test_local_ray_listens_only_on_loopback_and_requires_its_token() -> None:
                 return os.getpid()
 
             assert ray.get(worker.remote()) in set(descendants(os.getpid()))
-            addresses = set().union(
-                *(find_listening(pid) for pid in (os.getpid(), *descendants(os.getpid())))
-            )
+            processes = (os.getpid(), *descendants(os.getpid()))
+            addresses = set().union(*map(find_listening, processes))
             assert addresses
             assert addresses <= LOOPBACK
             gcs = ray.get_runtime_context().gcs_address
