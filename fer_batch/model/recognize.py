@@ -71,8 +71,8 @@ class Recognizer:
     def predict(self, crops: ImageInput | Sequence[ImageInput]) -> Prediction | list[Prediction]:
         """Predict the emotion of an image that shows one face and little else, or of each of a list.
 
-        An image is a path, the bytes of a file, a PIL image, or a uint8 array of shape `(H, W)` or
-        `(H, W, 3)` (RGB). It is scaled to 48×48 grey pixels. Raises InputError for an unreadable image.
+        Images are given as in `FaceDetector.detect` and scaled to 48×48 grey pixels. Raises InputError for an
+        unreadable image.
         """
         if isinstance(crops, ImageInput):
             return self.predict([crops])[0]

@@ -86,9 +86,9 @@ class FaceDetector:
     def detect(self, images: ImageInput | Sequence[ImageInput]) -> list[Face] | list[list[Face]]:
         """Detect the faces of one image, or of each image of a list, from left to right.
 
-        An image is a path, the bytes of a file, a PIL image, or a uint8 array of shape `(H, W)` or
-        `(H, W, 3)` (RGB). Raises InputError for anything else and for a file that is not a readable image. An
-        image whose sides differ by more than `MAX_ASPECT_RATIO` has no faces.
+        `images` takes paths, bytes of files, PIL images, uint8 arrays of shape `(H, W)` or `(H, W, 3)` (RGB),
+        and frames of `read_frames`. An image whose sides differ by more than `MAX_ASPECT_RATIO` has no faces.
+        Raises InputError for a file that is not a readable image and for any other array.
 
             detector = FaceDetector()
             for face in detector.detect("group.jpg"):

@@ -1,4 +1,4 @@
-"""Load images from files, PIL images and arrays."""
+"""Load images from files, PIL images, arrays and frames of videos."""
 
 import io
 from pathlib import Path
@@ -8,9 +8,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_batch.config import CROP_SIZE_PX
 from fer_batch.errors import InputError
+from fer_batch.video.planes import Frame
 
-ImageInput = str | Path | bytes | Image.Image | np.ndarray
-"""A file, the content of a file, a PIL image, or an `(H, W)` grey or `(H, W, 3)` RGB uint8 array."""
+ImageInput = str | Path | bytes | Image.Image | np.ndarray | Frame
+"""A path, the bytes of a file, a PIL image, a uint8 array of shape `(H, W)` (grey) or `(H, W, 3)` (RGB), or a
+frame of `read_frames`."""
 
 
 def load_image(image: ImageInput, mode: str) -> Image.Image:
@@ -18,6 +20,8 @@ def load_image(image: ImageInput, mode: str) -> Image.Image:
 
     Raises InputError for a file that is not a readable image, and for an array of another shape or dtype.
     """
+    if isinstance(image, Frame):
+        image = image.to_rgb()
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
             raise InputError(

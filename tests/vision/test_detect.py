@@ -8,6 +8,7 @@ from PIL import Image
 
 from fer_batch.errors import ConfigError, InputError
 from fer_batch.video.planes import Picture
+from fer_batch.video.random_access import read_frames
 from fer_batch.vision.detect import BATCH_PATCHES, FaceDetector
 from fer_batch.vision.detections import NO_FACES, Detections, join_detections
 
@@ -272,6 +273,13 @@ def test_detect_accepts_paths_bytes_images_arrays_and_lists(
     assert detector.detect([str(path), path.read_bytes(), Image.fromarray(frame)] * 4) == [faces] * 12
     assert [len(found) for found in detector.detect([grey, np.zeros((20, 900, 3), np.uint8)])] == [2, 0]
     assert detector.detect([]) == []
+
+
+def test_detect_accepts_frames_of_videos(detector: FaceDetector, frame: np.ndarray, sample: Path) -> None:
+    found = detector.detect(read_frames(sample, [0.0, 0.2]))
+    assert [len(faces) for faces in found] == [2, 2]
+    for face, expected in zip(found[0], detector.detect(frame), strict=True):
+        assert face.box == pytest.approx(expected.box, abs=3)
 
 
 def test_detect_applies_the_exif_orientation(
