@@ -57,6 +57,8 @@ class Topic:
     """Heading under which the command line lists an option. Fields without a topic are no options."""
 
     title: str
+    order: int = 0
+    """Topics of a higher order are listed later."""
 
 
 class FieldError(ConfigError):

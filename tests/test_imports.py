@@ -71,7 +71,7 @@ PLACES = {
         "video/canvas.py",
     ],
     "captum": ["evaluation/explain/*.py"],
-    "shtab": ["cli/completion.py"],
+    "cyclopts": ["cli/*.py"],
     "webvtt": ["timeline/export/*.py", "timeline/queries/events.py"],
     "pympi": ["timeline/export/*.py"],
     "praatio": ["timeline/export/*.py"],

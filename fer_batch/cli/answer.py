@@ -1,139 +1,139 @@
-"""How answers are shown: as a table on a terminal, or as CSV, JSON or Parquet, here or in a file."""
+"""Print the result of a query as a table, or write it as CSV, JSON or Parquet."""
 
-import argparse
 import csv
 import io
 import json
 import math
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from fer_batch.cli.arguments import OutputFile
+from fer_batch.cli.output import PIPE_WIDTH
 from fer_batch.errors import OutputError, QueryError
-from fer_batch.storage.folder import check_outside_run
-from fer_batch.storage.paths import parse_file_path
+from fer_batch.fields import Topic
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-LONGEST_TABLE = 1000
-"""Rows that are shown on a terminal."""
+MAX_TABLE_ROWS = 1000
+"""Rows that a table shows."""
+SUFFIX_FORMATS = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table", "": "table"}
 
-ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
-"""Formats that a file's name tells."""
-
-
-def add_answer_options(parser: argparse.ArgumentParser) -> None:
-    """Add --format and --output."""
-    parser.add_argument(
-        "--format",
-        choices=("table", *ENDINGS.values()),
-        help="default: as FILE ends (.csv, .json, .parquet; .txt: table), table on the terminal",
-    )
-    parser.add_argument(
-        "--output", type=parse_file_path, metavar="FILE", help="write there instead of to the terminal"
-    )
+RESULT = Topic("Result", order=1)
 
 
-def check_answer_options(options: argparse.Namespace) -> None:
-    """Settle the format; raise OutputError where an answer can't go where it is to."""
-    if options.format is None:
-        ending = options.output.suffix.lower() if options.output else ""
-        if ending not in ("", ".txt", *ENDINGS):
-            raise OutputError(
-                f"--output {options.output} ends in {ending}; allowed are {', '.join(ENDINGS)}, and .txt for "
-                "a table, or give --format"
-            )
-        options.format = ENDINGS.get(ending, "table")
-    if options.format == "parquet" and options.output is None and sys.stdout.isatty():
-        raise OutputError("parquet is not for a terminal; give --output FILE")
-    if options.output:
-        check_outside_run(options.output, options.out)
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions:
+    """The format and the place of a query's result."""
 
+    format: Annotated[Literal["table", "csv", "json", "parquet"] | None, RESULT] = None
+    """Format of the result. By default the suffix of the output file says it; without a file it is a
+    table."""
+    output: Annotated[OutputFile | None, RESULT] = None
+    """File for the result: .csv, .json, .parquet, or .txt for a table."""
 
-def give_answer(relation: "duckdb.DuckDBPyRelation", options: argparse.Namespace) -> None:
-    """Read an answer, and write it as `options` say; raises QueryError where it can't be read."""
-    import duckdb
+    def resolve_format(self, out: str) -> str:
+        """Return the format; raises OutputError if the result of a query of `out` cannot be written."""
+        from fer_batch.storage.folder import check_outside_run
 
-    try:
-        answer = relation.to_arrow_table()
-    except duckdb.Error as error:
-        raise QueryError(str(error).strip().split("\n")[0]) from error
-    answer = answer.rename_columns(_unique(answer.column_names))
-    content = {"table": _as_table, "csv": _as_csv, "json": _as_json, "parquet": _as_parquet}[options.format](
-        answer
-    )
-    if options.output:
+        suffix = self.output.suffix.lower() if self.output else ""
+        if self.format is None and suffix not in SUFFIX_FORMATS:
+            allowed = ", ".join(filter(None, SUFFIX_FORMATS))
+            raise OutputError(f"--output must end in {allowed} unless --format is given, got {self.output}")
+        format = self.format or SUFFIX_FORMATS[suffix]
+        if format == "parquet" and self.output is None and sys.stdout.isatty():
+            raise OutputError("a terminal cannot show Parquet; give --output FILE")
+        if self.output:
+            check_outside_run(self.output, out)
+        return format
+
+    def write(self, relation: "duckdb.DuckDBPyRelation", format: str) -> None:
+        """Read a result and write it; raises QueryError or OutputError."""
+        import duckdb
+
         try:
-            options.output.write_bytes(content)
+            result = relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryError(str(error).strip().split("\n")[0]) from error
+        result = result.rename_columns(_number_repeated(result.column_names))
+        content = FORMATTERS[format](result)
+        if self.output is None:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+            return
+        try:
+            self.output.write_bytes(content)
         except OSError as error:
-            raise OutputError(f"--output {options.output} can't be written: {error.strerror}") from error
-    else:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+            raise OutputError(f"cannot write --output {self.output}: {error.strerror}") from error
 
 
-def _unique(names: list[str]) -> list[str]:
-    """Column names, those that came before with _1, _2 … behind them, as two tables' columns of one name
-    do.
-    """
+def _number_repeated(names: list[str]) -> list[str]:
+    """Return column names of which repeated ones end in _1, _2 …, as a join of two tables can give them."""
     unique: list[str] = []
     for name in names:
-        number, chosen = 0, name
-        while chosen in unique:
+        number, candidate = 0, name
+        while candidate in unique:
             number += 1
-            chosen = f"{name}_{number}"
-        unique.append(chosen)
+            candidate = f"{name}_{number}"
+        unique.append(candidate)
     return unique
 
 
-def _rows(answer: "pa.Table") -> Iterator[tuple[Any, ...]]:
-    return zip(*(column.to_pylist() for column in answer.columns), strict=True)
+def _iterate_rows(result: "pa.Table") -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in result.columns), strict=True)
 
 
-def _as_csv(answer: "pa.Table") -> bytes:
+def _format_csv(result: "pa.Table") -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(answer.column_names)
-    writer.writerows(_rows(answer))
+    writer.writerow(result.column_names)
+    writer.writerows(_iterate_rows(result))
     return text.getvalue().encode()
 
 
-def _as_json(answer: "pa.Table") -> bytes:
-    rows = [dict(zip(answer.column_names, map(_plain, row), strict=True)) for row in _rows(answer)]
+def _format_json(result: "pa.Table") -> bytes:
+    rows = [
+        {name: _replace_nan(value) for name, value in zip(result.column_names, row, strict=True)}
+        for row in _iterate_rows(result)
+    ]
     return (json.dumps(rows, indent=1, ensure_ascii=False, default=str) + "\n").encode()
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
+def _replace_nan(value: Any) -> Any:
+    """Return None for NaN and infinity, which JSON does not have."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _as_parquet(answer: "pa.Table") -> bytes:
+def _format_parquet(result: "pa.Table") -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    pq.write_table(answer, sink)
+    pq.write_table(result, sink)
     return sink.getvalue().to_pybytes()
 
 
-def _as_table(answer: "pa.Table") -> bytes:
+def _format_table(result: "pa.Table") -> bytes:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table()
-    for field in answer.schema:
-        number = str(field.type).startswith(("int", "uint", "float", "double", "decimal"))
-        table.add_column(Text(field.name), justify="right" if number else "left")
-    for row in _rows(answer.slice(0, LONGEST_TABLE)):
+    for field in result.schema:
+        is_number = str(field.type).startswith(("int", "uint", "float", "double", "decimal"))
+        table.add_column(Text(field.name), justify="right" if is_number else "left")
+    for row in _iterate_rows(result.slice(0, MAX_TABLE_ROWS)):
         cells = (f"{v:.6g}" if isinstance(v, float) else "" if v is None else str(v) for v in row)
         table.add_row(*map(Text, cells))
     text = io.StringIO()
-    width = None if sys.stdout.isatty() else 200
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
     Console(file=text, width=width, highlight=False).print(table)
-    if len(answer) > LONGEST_TABLE:
-        text.write(f"{LONGEST_TABLE} of {len(answer)} rows; --format csv, json or parquet gives all\n")
+    if len(result) > MAX_TABLE_ROWS:
+        text.write(f"{MAX_TABLE_ROWS} of {len(result)} rows; --format csv, json or parquet gives all\n")
     return text.getvalue().encode()
+
+
+FORMATTERS = {"table": _format_table, "csv": _format_csv, "json": _format_json, "parquet": _format_parquet}

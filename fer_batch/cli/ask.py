@@ -1,169 +1,213 @@
-"""`ask`: the questions of `timeline.questions` and `timeline.series`, a command each."""
+"""Command `ask`: one subcommand for each query of `Timeline`, with the parameters of its method."""
 
-import argparse
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import inspect
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from fer_batch.cli.answer import add_answer_options, check_answer_options, give_answer
-from fer_batch.storage.folder import open_folder
+from cyclopts import Group
 
-if TYPE_CHECKING:
-    import duckdb
+from fer_batch.cli.answer import AnswerOptions
+from fer_batch.cli.app import QUERY, add_command, add_group
+from fer_batch.cli.arguments import FileName, OptionalVideoName, RunFolder
+from fer_batch.fields import Range, Topic
 
-    from fer_batch.timeline.store import Timeline
+QUESTIONS = Group("Questions")
+QUESTION, ROWS = Topic("Question"), Topic("Rows")
 
-EXAMPLES = """\
-examples:
-  fer-batch ask shares results --by person               how much of what was seen was which emotion
-  fer-batch ask shares results --video talk.mp4 --every 60
-  fer-batch ask episodes results happy --threshold 0.8 --min 2
-  fer-batch ask peaks results surprise --video talk.mp4
-  fer-batch ask turning-points results --person Ann
-  fer-batch ask co-occurrence results --by pair
-  fer-batch ask baseline results --person Ann --format csv --output ann.csv
-  fer-batch ask smooth results --video talk.mp4 --window 2
-  fer-batch ask resample results --every 10 --by person
-  fer-batch ask join results talk.srt --video talk.mp4   what was seen during each subtitle
+Groups = Annotated[tuple[str, ...], QUESTION]
+Probability = Annotated[float, Range(at_least=0, at_most=1), QUESTION]
+Seconds = Annotated[float, Range(above=0), QUESTION]
+Duration = Annotated[float, Range(at_least=0), QUESTION]
 
-`fer-batch ask QUESTION --help` tells what a question's columns are. What is seen are expressions, not
-feelings. Anything else is a question in SQL: `fer-batch query --help`."""
+ask_app = add_group(
+    "ask",
+    QUERY,
+    """Query the timeline: shares, episodes, peaks and more.
 
-ABOUT = {
-    "shares": """\
-How much of what was seen was which emotion. Columns: the groups', emotion, moments (of faces with
-that emotion), seconds, share (of the group's moments) and mean (of its probability over all of
-them).""",
-    "episodes": """\
-Runs of one emotion of one face, with a confidence of at least --threshold at each of its moments.
-Columns: video_id, uri, track_id, person, emotion, start_s, end_s, duration_s, moments, peak_s (when
-it was most probable), peak and mean (of the confidence).""",
-    "peaks": """\
-Moments at which an emotion is most probable, --distance seconds to either side, and --threshold at
-least. Columns: video_id, uri, track_id, person, emotion, time_s, probability.""",
-    "turning-points": """\
-Where a face's emotion changes from one that lasted --min seconds to another that does; what is
-shorter is passed over. Columns: video_id, uri, track_id, person, time_s, before, after, gap_s
-(between the two).""",
-    "co-occurrence": """\
-Which emotions two faces show at the same moment; every two faces of a moment are a pair. Columns:
-the groups', emotion_a, emotion_b, pairs, share (of the group's pairs), lift (1: as often as by
-chance).""",
-    "baseline": """\
-Each face's probabilities less their mean over all moments of that person, or of the track where
-nobody was named. Columns: video_id, uri, track_id, person, time_s, emotion, d_angry … (-1 to 1),
-rises (the emotion of the highest difference).""",
-    "smooth": """\
-Each face's probabilities as their mean over --window seconds around the moment, half to each side,
-so that nothing is shifted in time. Columns: video_id, uri, track_id, person, time_s, emotion,
-confidence, p_angry …, moments (over how many).""",
-    "resample": """\
-A row for each --every seconds of each video, whether or not a face was seen. Columns: video_id,
-uri, who, start_s, state (face, no face, not looked at), looked (moments), faces, emotion, p_angry …
-(means).""",
-    "join": """\
-What was seen during events of your own. Columns: yours, faces (face-moments), emotion (the most
-probable one on the mean) and p_angry … (means; empty where no face was seen).""",
-}
+    The rows are expressions as the model classifies them, not feelings. `fer-batch ask QUESTION --help` lists
+    the columns of a result. For other questions use SQL: `fer-batch query`.""",
+    """
+  fer-batch ask shares results --by person
+  fer-batch ask episodes results --emotion happy --threshold 0.8 --min 2
+  fer-batch ask join results talk.srt talk.mp4""",
+)
 
 
-def add_commands(commands: Any) -> None:
-    """Add the command of this module to the parser."""
-    parser = commands.add_parser(
-        "ask",
-        help="questions to the timeline: shares, episodes, peaks …",
-        description="Ask the timeline of an analyzed archive a question.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    questions = parser.add_subparsers(required=True, metavar="QUESTION")
-    add = {name: _question(questions, name) for name in ABOUT}
-    seconds: dict[str, Any] = {"type": float, "metavar": "SECONDS"}
-    for name in ("shares", "co-occurrence"):
-        add[name].add_argument(
-            "--by",
-            nargs="*",
-            default=["video"],
-            metavar="GROUP",
-            help=("video, person, track" if name == "shares" else "video, pair (who the two are)")
-            + " and columns of a manifest; none for all together (default: video)",
-        )
-    for name in ("episodes", "peaks"):
-        add[name].add_argument("emotion", nargs="?", metavar="EMOTION", help="only this one")
-        add[name].add_argument(
-            "--threshold", type=float, default=0.6, metavar="P", help="0 to 1 (default %(default)s)"
-        )
-    add["shares"].add_argument("--every", **seconds, help="by intervals of so many seconds too")
-    add["episodes"].add_argument("--min", default=0.5, **seconds, help="least length (default %(default)s)")
-    add["peaks"].add_argument("--distance", default=1.0, **seconds, help="default %(default)s")
-    add["turning-points"].add_argument("--min", default=1.0, **seconds, help="default %(default)s")
-    add["baseline"].add_argument(
-        "--by", choices=("person", "track"), default="person", help="default: person"
-    )
-    add["smooth"].add_argument("--window", default=1.0, **seconds, help="default %(default)s")
-    add["resample"].add_argument("--every", default=1.0, **seconds, help="default %(default)s")
-    add["resample"].add_argument(
-        "--by", choices=("video", "person", "track"), default="video", help="default: video"
-    )
-    add["join"].add_argument(
-        "events",
-        type=Path,
-        metavar="EVENTS",
-        help="a .csv, .parquet or .jsonl with start_s and end_s, or time_s, and video where --video "
-        "names none; or subtitles (.srt, .vtt)",
-    )
-    for name, question in add.items():
-        question.add_argument("--video", metavar="VIDEO", help="only this one: its id, uri or file name")
-        question.add_argument("--person", help="only this one, as `fer-batch assign` named them")
-        question.add_argument("--track", type=int, metavar="N", help="only the tracks of this number")
-        question.add_argument("--start", **seconds, help="only from there on, in seconds of the video")
-        question.add_argument("--end", **seconds, help="only what comes before")
-        add_answer_options(question)
-        question.set_defaults(run=run_ask, parser=question, question=name)
+@dataclass(frozen=True, kw_only=True)
+class RowFilter:
+    """The rows of `tracks` that a query reads."""
+
+    person: Annotated[str | None, ROWS] = None
+    """Use only this person, as named by `fer-batch assign`."""
+    track: Annotated[int | None, ROWS] = None
+    """Use only tracks with this number."""
+    start_s: Annotated[float | None, ROWS] = None
+    """Use only rows from this time on, in seconds of the video."""
+    end_s: Annotated[float | None, ROWS] = None
+    """Use only rows before this time, in seconds of the video."""
 
 
-def _question(questions: Any, name: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = questions.add_parser(
-        name,
-        help=ABOUT[name].split(".")[0].replace("\n", " "),
-        description=ABOUT[name],
-        epilog="\n".join(
-            line for line in EXAMPLES.splitlines() if f"ask {name} " in line or line == "examples:"
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("out", type=open_folder, metavar="OUT", help="output folder of `analyze`")
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """Compute how often each emotion is the most probable one.
+
+    Columns: those of the groups, emotion, moments (rows with that emotion), seconds, share (of the group's
+    rows) and mean (of the emotion's probability over the group's rows).
+    """
+
+    by: Groups = ("video",)
+    """Groups: video, person, track, and columns of a manifest. `--by` alone makes one group."""
+    every_s: Annotated[float | None, Range(above=0), QUESTION] = None
+    """Group by intervals of this many seconds too."""
 
 
-def run_ask(options: argparse.Namespace) -> int:
-    """Run the command `ask`."""
+@dataclass(frozen=True, kw_only=True)
+class Episodes:
+    """Find runs of one emotion of one face.
+
+    Columns: video_id, uri, track_id, person, emotion, start_s, end_s, duration_s, moments, peak_s (time of
+    the highest confidence), peak and mean (of the confidence).
+    """
+
+    emotion: Annotated[str | None, QUESTION] = None
+    """Find only this emotion."""
+    threshold: Probability = 0.6
+    """Lowest confidence in each row of an episode."""
+    min_s: Duration = 0.5
+    """Shortest episode, in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peaks:
+    """Find the times at which an emotion is most probable.
+
+    Columns: video_id, uri, track_id, person, emotion, time_s, probability.
+    """
+
+    emotion: Annotated[str | None, QUESTION] = None
+    """Find only this emotion."""
+    threshold: Probability = 0.6
+    """Lowest probability of a peak."""
+    distance_s: Seconds = 1.0
+    """Seconds before and after a peak in which no probability is higher."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurningPoints:
+    """Find the times at which a face changes from one emotion to another.
+
+    Columns: video_id, uri, track_id, person, time_s, before, after, gap_s (seconds between the two).
+    """
+
+    min_s: Duration = 1.0
+    """Shortest duration of both emotions, in seconds; shorter ones are ignored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoOccurrence:
+    """Count the emotions of two faces in the same sampled frame.
+
+    Columns: those of the groups, emotion_a, emotion_b, pairs, share (of the group's pairs) and lift (1 is
+    chance).
+    """
+
+    by: Groups = ("video",)
+    """Groups: video, pair (the two faces), and columns of a manifest. `--by` alone makes one group."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """Subtract each face's mean probabilities.
+
+    Columns: video_id, uri, track_id, person, time_s, emotion, d_angry … (differences, -1 to 1), rises (the
+    emotion with the highest difference).
+    """
+
+    by: Annotated[Literal["person", "track"], QUESTION] = "person"
+    """Subtract the mean of the person (of the track if it has no person), or always of the track."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smooth:
+    """Average each face's probabilities over a window of time.
+
+    Columns: video_id, uri, track_id, person, time_s, emotion, confidence, p_angry … (means), moments (rows in
+    the window).
+    """
+
+    window_s: Seconds = 1.0
+    """Length of the window, in seconds, half before and half after each row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resample:
+    """Compute one row per interval of each video, with or without a face.
+
+    Columns: video_id, uri, who, start_s, state (face, no face, not analyzed), frames (sampled frames), faces,
+    emotion, p_angry … (means).
+    """
+
+    every_s: Seconds = 1.0
+    """Length of an interval, in seconds."""
+    by: Annotated[Literal["video", "person", "track"], QUESTION] = "video"
+    """One row per interval and video, person or track."""
+
+
+def _add_question(name: str, question: type, example: str) -> None:
+    """Register a query whose `Timeline` method has the fields of `question` as parameters."""
+
+    def command(
+        out: RunFolder,
+        video: OptionalVideoName = None,
+        /,
+        *,
+        options: Any,
+        rows: RowFilter,
+        answer: AnswerOptions,
+    ) -> None:
+        format = answer.resolve_format(out)
+        from fer_batch.timeline.store import open_timeline
+
+        query = getattr(open_timeline(out), name.replace("-", "_"))
+        answer.write(query(video=video, **vars(options), **vars(rows)), format)
+
+    command.__annotations__["options"] = question
+    command.__doc__ = inspect.getdoc(question)
+    add_command(QUESTIONS, f"  fer-batch ask {name} results {example}", parent=ask_app, name=name)(command)
+
+
+_add_question("shares", Shares, "--by person")
+_add_question("episodes", Episodes, "--emotion happy --threshold 0.8 --min 2")
+_add_question("peaks", Peaks, "talk.mp4 --emotion surprise")
+_add_question("turning-points", TurningPoints, "--person Ann")
+_add_question("co-occurrence", CoOccurrence, "--by pair")
+_add_question("baseline", Baseline, "--person Ann --format csv -o ann.csv")
+_add_question("smooth", Smooth, "talk.mp4 --window 2")
+_add_question("resample", Resample, "--every 10 --by person")
+
+
+@add_command(QUESTIONS, "  fer-batch ask join results talk.srt talk.mp4", parent=ask_app)
+def join_command(
+    out: RunFolder,
+    events: FileName,
+    video: OptionalVideoName = None,
+    /,
+    *,
+    rows: RowFilter,
+    answer: AnswerOptions,
+) -> None:
+    """Add faces and emotions to your own events.
+
+    Columns: those of the events, faces (number of rows), emotion (the most probable one on average) and
+    p_angry … (means, empty without a face).
+
+    Parameters
+    ----------
+    events
+        A .csv, .parquet or .jsonl file with start_s and end_s, or time_s, and video unless VIDEO is given; or
+        subtitles (.srt, .vtt).
+    """
+    format = answer.resolve_format(out)
     from fer_batch.timeline.store import open_timeline
 
-    check_answer_options(options)
-    faces = {
-        "video": options.video,
-        "person": options.person,
-        "track": options.track,
-        "start_s": options.start,
-        "end_s": options.end,
-    }
-    give_answer(_asked(open_timeline(options.out), options, faces), options)
-    return 0
-
-
-def _asked(
-    timeline: "Timeline", options: argparse.Namespace, faces: dict[str, Any]
-) -> "duckdb.DuckDBPyRelation":
-    asked: dict[str, Callable[[], duckdb.DuckDBPyRelation]] = {
-        "shares": lambda: timeline.shares(options.by, options.every, **faces),
-        "episodes": lambda: timeline.episodes(options.emotion, options.threshold, options.min, **faces),
-        "peaks": lambda: timeline.peaks(options.emotion, options.threshold, options.distance, **faces),
-        "turning-points": lambda: timeline.turning_points(options.min, **faces),
-        "co-occurrence": lambda: timeline.co_occurrence(options.by, **faces),
-        "baseline": lambda: timeline.baseline(options.by, **faces),
-        "smooth": lambda: timeline.smooth(options.window, **faces),
-        "resample": lambda: timeline.resample(options.every, options.by, **faces),
-        "join": lambda: timeline.join_events(options.events, **faces),
-    }
-    return asked[options.question]()
+    answer.write(open_timeline(out).join_events(events, video=video, **vars(rows)), format)

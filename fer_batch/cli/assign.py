@@ -1,85 +1,80 @@
-"""`assign`."""
+"""Command `assign`."""
 
-import argparse
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-from fer_batch.errors import InputError
-from fer_batch.storage.folder import open_folder
+from cyclopts import Parameter
 
-EXAMPLES = """\
-examples:
-  fer-batch assign results people.csv                    video,track_id,person
-  fer-batch assign results --seats Ann Bo                Ann sits on the left of the picture, Bo on the right
-  fer-batch assign results --seats Ann Bo --video talk.mp4 --max-faces 3
-  fer-batch assign results --largest Ann                 the largest face is Ann
+from fer_batch.cli.app import QUERY, UsageError, add_command
+from fer_batch.cli.arguments import FileName, RunFolder, VideoNames
+from fer_batch.cli.output import count
+from fer_batch.fields import Range
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@add_command(
+    QUERY,
+    """
+  fer-batch assign results --list people.csv   columns video, track_id, person
+  fer-batch assign results --seats Ann Bo      from the left of the picture to the right
+  fer-batch assign results talk.mp4 --seats Ann Bo --max-faces 3
+  fer-batch assign results --largest Ann       the largest face is Ann
   fer-batch query results "SELECT uri AS video, track_id, min(time_s) AS from_s, max(time_s) AS to_s,
-      avg(face_px) AS height, person FROM tracks GROUP BY ALL ORDER BY ALL" --format csv --output people.csv
+      avg(face_px) AS height, person FROM tracks GROUP BY ALL ORDER BY ALL" -o people.csv""",
+)
+def assign_command(
+    out: RunFolder,
+    videos: VideoNames | None = None,
+    /,
+    *,
+    list_file: Annotated[FileName | None, Parameter(name="--list")] = None,
+    seats: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    largest: str | None = None,
+    max_faces: Annotated[int | None, Range(at_least=1)] = None,
+) -> None:
+    """Assign persons to tracks: by a list, by their seats, or by the size of their faces.
 
-The last makes a list to fill in. What was said before of the videos in question is replaced. All views have
-a column person then. It is kept in OUT as names of tracks, nothing else of the faces; a video that is
-analyzed anew has other tracks, and is nobody's until it is said again."""
+    The assignments replace earlier ones of the same videos; all tables then have a column `person`. OUT keeps
+    the names of tracks only, no data of faces. A video that is analyzed again has new tracks and loses its
+    assignments.
 
-
-def add_commands(commands: Any) -> None:
-    """Add the command of this module to the parser."""
-    parser = commands.add_parser(
-        "assign",
-        help="say who is who: names for tracks",
-        description="Name the tracks of an analyzed archive: by a list, by where they are, or by their size.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("out", type=open_folder, metavar="OUT", help="output folder of `analyze`")
-    how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument(
-        "people", nargs="?", type=Path, metavar="people.csv", help="a list: video,track_id,person"
-    )
-    how.add_argument(
-        "--seats",
-        nargs="+",
-        metavar="PERSON",
-        help="who sits where, from the left of the picture to the right",
-    )
-    how.add_argument("--largest", metavar="PERSON", help="whose face is the largest")
-    parser.add_argument(
-        "--video", action="append", default=[], metavar="VIDEO", help="only in this one; may be given again"
-    )
-    parser.add_argument(
-        "--max-faces",
-        type=int,
-        metavar="N",
-        help="only the N largest faces of a moment count for --seats (default: as many as are named)",
-    )
-    parser.set_defaults(run=run_assign, parser=parser)
-
-
-def run_assign(options: argparse.Namespace) -> int:
-    """Run the command `assign`."""
+    Parameters
+    ----------
+    list_file
+        CSV file with the columns video, track_id and person.
+    seats
+        Persons from the left of the picture to the right.
+    largest
+        Person with the largest face.
+    max_faces
+        Number of the largest faces per frame that --seats uses. By default the number of persons.
+    """
     from fer_batch.timeline.assign import assign_by_position, assign_from_csv
 
-    if options.people:
-        if options.video or options.max_faces:
-            raise InputError("a list names its videos and tracks itself; leave --video and --max-faces out")
-        rows = assign_from_csv(options.out, options.people)
-    elif options.largest is not None:
-        if options.max_faces:
-            raise InputError("of --largest one face counts; leave --max-faces out")
-        if not options.largest:
-            raise InputError("--largest names nobody; give a name")
-        rows = assign_by_position(options.out, [options.largest], options.video)
+    if [list_file is not None, bool(seats), largest is not None].count(True) != 1:
+        raise UsageError("give one of --list, --seats and --largest")
+    if list_file is not None and videos:
+        raise UsageError("--list names the videos itself; leave VIDEOS out")
+    if max_faces is not None and not seats:
+        raise UsageError("--max-faces is for --seats")
+    if largest == "":
+        raise UsageError("--largest must be a name, got ''")
+    if list_file is not None:
+        rows = assign_from_csv(out, Path(list_file))
     else:
-        rows = assign_by_position(options.out, options.seats, options.video, options.max_faces)
-    for person, tracks, videos in _counted(rows):
-        print(f"{person}: {tracks} track{'s' * (tracks != 1)} in {videos} video{'s' * (videos != 1)}")
+        rows = assign_by_position(out, seats or (largest or "",), videos or (), max_faces)
+    for person, tracks, named_videos in _count_by_person(rows):
+        print(f"{person}: {count(tracks, 'track')} in {count(named_videos, 'video')}")
     if not rows.num_rows:
-        print(f"nobody was named: {'the list has no person' if options.people else 'no track fits'}")
-    return 0
+        print("no assignments: " + ("the list has no person" if list_file else "no track matches"))
 
 
-def _counted(rows: Any) -> list[tuple[str, int, int]]:
-    """Persons, with the numbers of their tracks and videos."""
-    found: dict[str, list[str]] = {}
+def _count_by_person(rows: "pa.Table") -> list[tuple[str, int, int]]:
+    """Return (person, number of tracks, number of videos) by name."""
+    videos = defaultdict(list)
     for row in rows.to_pylist():
-        found.setdefault(row["person"], []).append(row["video_id"])
-    return [(person, len(videos), len(set(videos))) for person, videos in sorted(found.items())]
+        videos[row["person"]].append(row["video_id"])
+    return [(person, len(ids), len(set(ids))) for person, ids in sorted(videos.items())]

@@ -1,48 +1,30 @@
-"""`--print-completion`: what makes a shell complete commands, options and paths."""
+"""Command `completion`."""
 
-import argparse
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from fer_batch.storage.folder import open_folder
-from fer_batch.storage.paths import parse_file_path
+from fer_batch.cli.app import OTHER, add_command, app
 
-SHELLS = ("bash", "zsh", "tcsh")
-FOLDERS = {"OUT", "RUN", "DIR", "REPORT"}
-"""Metavars of arguments that are folders."""
-FILES = {"FILE", "VIDEO", "VIDEOS", "CHECKPOINT"}
-"""Metavars of text arguments that may be files."""
-
-INSTALL = """\
-completion of commands, options and paths, for shells that are started afterwards; again after an update:
-  fer-batch --print-completion bash > ~/.fer-batch.bash && echo 'source ~/.fer-batch.bash' >> ~/.bashrc
-  fer-batch --print-completion zsh > "${fpath[1]}/_fer-batch"
-  fer-batch --print-completion tcsh > ~/.fer-batch.csh && echo 'source ~/.fer-batch.csh' >> ~/.tcshrc"""
-"""How the help says that it is installed."""
+SPACE_FIXES = {
+    'COMPREPLY=( $(compgen -f -- "${cur}") )': 'mapfile -t COMPREPLY < <(compgen -f -- "${cur}")',
+    "complete -F _fer_batch": "complete -o filenames -F _fer_batch",
+}
+"""Changes to the script for bash of cyclopts, which splits file names at spaces."""
 
 
-class PrintCompletion(argparse.Action):
-    """Print the script of a shell and end."""
+@add_command(
+    OTHER,
+    """
+  fer-batch completion bash > ~/.fer-batch.bash && echo 'source ~/.fer-batch.bash' >> ~/.bashrc
+  fer-batch completion zsh > "${fpath[1]}/_fer-batch"
+  fer-batch completion fish > ~/.config/fish/completions/fer-batch.fish""",
+)
+def completion_command(shell: Literal["bash", "zsh", "fish"], /) -> None:
+    """Print a completion script for a shell.
 
-    def __call__(self, parser: argparse.ArgumentParser, _options: Any, shell: Any, _name: Any = None) -> None:
-        """Print it for the parser that has this option."""
-        import shtab  # its 0.1 s are no other command's
-
-        for action in _actions(parser):
-            if action.metavar in FOLDERS or action.type is open_folder:
-                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-            elif action.metavar in FILES or action.type in (Path, parse_file_path):
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
-        print(shtab.complete(parser, shell=shell))
-        parser.exit()
-
-
-def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """The arguments of a parser and of its commands."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                yield from _actions(command)
-        else:
-            yield action
+    The script completes commands, options and paths in shells that start afterwards. Print it again after an
+    update of fer_batch.
+    """
+    script = app.generate_completion(shell=shell)
+    for cyclopts_line, line in SPACE_FIXES.items():
+        script = script.replace(cyclopts_line, line)
+    print(script)

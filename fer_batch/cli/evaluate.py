@@ -1,230 +1,191 @@
-"""`evaluate`."""
+"""Command `evaluate`."""
 
-import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from cyclopts import Parameter
 
-from fer_batch.cli.train import add_data_option
-from fer_batch.evaluation.averaging import AVERAGING
+from fer_batch.cli.app import TRAIN, UsageError, add_command
+from fer_batch.cli.arguments import DataSets, OutputFolder
+from fer_batch.cli.output import ProgressLine, print_line, print_table
 
 if TYPE_CHECKING:
     from fer_batch.evaluation.compare import Comparison
     from fer_batch.evaluation.evaluate import CheckpointResult
     from fer_batch.evaluation.examples import Examples
+    from fer_batch.evaluation.metrics import Metrics
 
-EXAMPLES = """\
-examples:
-  fer-batch evaluate --data fer2013=fer2013.parquet --split PublicTest --out report
-  fer-batch evaluate --checkpoint RUN/model.safetensors --data fer2013=fer2013.csv --no-flip --out report
-  fer-batch evaluate --data ck48=CK+48/ --common-classes --out report
-  fer-batch evaluate --data fer2013=fer2013.csv --averaging none flip ten-crop --out report
-  fer-batch evaluate --checkpoint default --checkpoint RUN --ensemble --data folder=faces/ --out report
+Averaging = Literal["none", "flip", "ten-crop"]
 
-The data sets are those of `fer-batch train`; nothing is left out of them but what can't be read. REPORT gets
-metrics.json, per_class.csv, confusion.csv, confusion_normalized.csv, mistakes.csv (the most confident first),
-plots of these, reliability.png, pictures of right and wrong answers, and the learning curves and history of
-the run where the checkpoint lies in the folder of one. With several checkpoints that is a folder for each in
-REPORT, of the first way of averaging. Where there is something to compare, REPORT has comparison.csv, .json
-and .png: each row with what it gains over the first one, the 95 % interval of that, and McNemar's p.
-
-samples_right.png, samples_wrong.png and mistakes.png show faces of the data set, and such data sets are for
-research only: these pictures are not for publishing. --no-samples leaves them out."""
-
-OVERALL = {
+METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro-F1",
     "ece": "ECE, 15 bins",
-    "ece_expected": "  by chance alone",
+    "ece_expected": "  expected by chance",
     "ece_debiased": "  above chance",
     "nll": "NLL",
 }
 
 
-def add_commands(commands: Any) -> None:
-    """Add the command of this module to the parser."""
-    parser = commands.add_parser(
-        "evaluate",
-        help="how good a checkpoint is on labelled faces",
-        description="Try a checkpoint on labelled faces: accuracy, F1, confusions, calibration.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_data_option(parser)
-    parser.add_argument(
-        "--split",
-        metavar="S",
-        help="Training, PublicTest, PrivateTest, or train, select (or val), test "
-        "(default: test if there is one, else select, else train)",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        action="append",
-        metavar="FILE",
-        help="a model's .safetensors, a .onnx of `export`, or a training run's folder; may be repeated "
-        "(default: the packaged one, which is named default)",
-    )
-    ways = parser.add_mutually_exclusive_group()
-    ways.add_argument(
-        "--averaging",
-        nargs="+",
-        choices=AVERAGING,
-        metavar="WAY",
-        help="none: the face alone; flip (default): the mean with its mirror image, as in `analyze`; "
-        "ten-crop: the mean of four corners and the centre with their mirror images; several are compared",
-    )
-    ways.add_argument(
-        "--flip",
-        action=argparse.BooleanOptionalAction,
-        help="short for --averaging flip, or none",
-    )
-    parser.add_argument(
-        "--ensemble",
-        action="store_true",
-        help="also the mean of all checkpoints' probabilities; they must have the same classes",
-    )
-    parser.add_argument(
-        "--common-classes",
-        action="store_true",
-        help="leave out examples of classes that the checkpoint lacks, and answer only with classes that the "
-        "data has: to try a checkpoint on a data set of another kind",
-    )
-    parser.add_argument(
-        "--samples",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="pictures of faces answered right and wrong, not for publishing (default: yes)",
-    )
-    parser.add_argument("--out", required=True, type=Path, metavar="REPORT", help="folder for the figures")
-    parser.set_defaults(run=run_evaluate, parser=parser)
+@add_command(
+    TRAIN,
+    """
+  fer-batch evaluate --data fer2013=fer2013.parquet --split PublicTest -o report
+  fer-batch evaluate --checkpoint RUN/model.safetensors --data fer2013=fer2013.csv --no-flip -o report
+  fer-batch evaluate --data ck48=CK+48/ --common-classes -o report
+  fer-batch evaluate --data fer2013=fer2013.csv --averaging none flip ten-crop -o report
+  fer-batch evaluate --checkpoint default --checkpoint RUN --ensemble --data folder=faces/ -o report""",
+)
+def evaluate_command(
+    *,
+    data: DataSets,
+    output: OutputFolder,
+    split: str | None = None,
+    checkpoint: tuple[str, ...] = ("default",),
+    averaging: Annotated[tuple[Averaging, ...], Parameter(consume_multiple=True)] = (),
+    flip: Annotated[bool | None, Parameter(negative_bool="no-")] = None,
+    ensemble: bool = False,
+    common_classes: bool = False,
+    samples: bool = True,
+) -> None:
+    """Measure checkpoints on labelled faces: accuracy, F1, confusions, calibration.
 
+    The data sets are those of `fer-batch train`; only unreadable images are left out. The folder gets
+    metrics.json, tables (.csv), plots, pictures of right and wrong predictions, and for a checkpoint in a
+    run's folder the learning curves. With several checkpoints, each has a folder. If there is something to
+    compare, comparison.csv, .json and .png have the gain of each result over the first one, with its 95 %
+    interval and McNemar's p.
 
-def run_evaluate(options: argparse.Namespace) -> int:
-    """Run the command `evaluate`."""
+    samples_right.png, samples_wrong.png and mistakes.png show faces of the data set. Such data sets are for
+    research only: do not publish these pictures, or use --no-samples.
+
+    Parameters
+    ----------
+    split
+        Training, PublicTest, PrivateTest, or train, select (or val), test. By default the first of test,
+        select and train that the data has.
+    checkpoint
+        Model, a .safetensors file, an .onnx file of `export-model`, the folder of a training run, or
+        `default` (the packaged one); may be repeated.
+    averaging
+        Views of a face whose predictions are averaged. none: the face alone; flip: with its mirror image, as
+        in `analyze` (default); ten-crop: four corners and the centre with their mirror images. Several are
+        compared.
+    flip
+        Short for --averaging flip, and --no-flip for --averaging none.
+    ensemble
+        Measure the mean of all checkpoints' probabilities too. They must have the same classes.
+    common_classes
+        Leave out examples of classes that the checkpoint lacks, and predict only classes of the data.
+    samples
+        Write pictures of faces with right and wrong predictions.
+    """
+    if averaging and flip is not None:
+        raise UsageError("--averaging and --flip exclude each other")
     from fer_batch.evaluation.compare import compare
     from fer_batch.evaluation.evaluate import evaluate
     from fer_batch.storage.paths import check_folder
 
-    check_folder(options.out)
-    checkpoints = [None if name == "default" else Path(name) for name in options.checkpoint or ["default"]]
-    averaging = options.averaging or ["none" if options.flip is False else "flip"]
-    live = sys.stderr.isatty()
+    check_folder(output)
+    line = ProgressLine(is_logged=False)
     evaluation = evaluate(
-        options.data,
-        split=options.split,
-        checkpoints=checkpoints,
-        averaging=averaging,
-        ensemble=options.ensemble,
-        common_classes=options.common_classes,
-        on_loaded=_print_loaded,
-        on_progress=lambda line: (
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True) if live else None
-        ),
+        data,
+        split=split,
+        checkpoints=[None if name == "default" else Path(name) for name in checkpoint],
+        averaging=averaging or ("none" if flip is False else "flip",),
+        ensemble=ensemble,
+        common_classes=common_classes,
+        on_loaded=_print_examples,
+        on_progress=line.show,
     )
-    if live:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-    evaluation.write(options.out, samples=options.samples)
-    examples, reported = evaluation.examples, evaluation.first_results
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    if options.common_classes:
-        _print_common(console, examples, reported)
-    if len(reported) == 1:
-        _print_figures(console, {**reported[0].to_dict(), **examples.to_dict()})
+    line.close()
+    evaluation.write(output, samples=samples)
+    first = evaluation.first_results
+    if common_classes:
+        _print_common_classes(evaluation.examples, first)
+    if len(first) == 1:
+        _print_result(first[0], evaluation.examples)
     if len(evaluation.results) > 1:
-        _print_comparison(console, compare(evaluation))
-    first = options.out / ("metrics.json" if len(reported) == 1 else "comparison.json")
-    beside = "" if len(reported) == 1 else ", a folder for each checkpoint"
-    console.print(f"{first}, tables and plots beside it{beside}", markup=False, soft_wrap=True)
-    return 0
+        _print_comparison(compare(evaluation))
+    if len(first) == 1:
+        print_line(f"{output / 'metrics.json'}; tables and plots are beside it")
+    else:
+        print_line(f"{output / 'comparison.json'}; a folder for each checkpoint is beside it")
 
 
-def _print_loaded(examples: "Examples") -> None:
+def _print_examples(examples: "Examples") -> None:
     for part in examples.data:
-        left_out = ", ".join(f"{count} {reason}" for reason, count in part.left_out.items() if count)
-        said = f"{part.name}: {part.n} faces or clips of the split {examples.split}"
-        print(said + (f" (left out: {left_out})" if left_out else ""), file=sys.stderr, flush=True)
+        left_out = ", ".join(f"{number} {reason}" for reason, number in part.left_out.items() if number)
+        text = f"{part.name}: {part.n} faces or clips of the split {examples.split}"
+        print(text + (f" (left out: {left_out})" if left_out else ""), file=sys.stderr, flush=True)
     if examples.split == "train":
-        print(
-            "the split train is what models learn from: of one that has learned from these, the figures say "
-            "how well it remembers",
-            file=sys.stderr,
-            flush=True,
-        )
+        text = "Models learn from the split train; metrics of a model that learned from it show its memory"
+        print(text, file=sys.stderr, flush=True)
 
 
-def _print_common(console: Console, examples: "Examples", results: Sequence["CheckpointResult"]) -> None:
-    left_out = ", ".join(f"{count} {name}" for name, count in examples.left_out.items())
-    unused = dict.fromkeys(name for result in results for name in result.unused_classes)
-    console.print(
-        f"classes in common: {', '.join(examples.classes)}; examples left out: {left_out or 'none'}; "
-        f"classes that are no answer: {', '.join(unused) or 'none'}",
-        markup=False,
-        soft_wrap=True,
+def _print_common_classes(examples: "Examples", results: Iterable["CheckpointResult"]) -> None:
+    left_out = ", ".join(f"{number} {name}" for name, number in examples.left_out.items())
+    unused = ", ".join(dict.fromkeys(name for result in results for name in result.unused_classes))
+    print_line(
+        f"common classes: {', '.join(examples.classes)}; examples left out: {left_out or 'none'}; "
+        f"classes that are not predicted: {unused or 'none'}"
     )
 
 
-def _print_figures(console: Console, figures: dict[str, Any]) -> None:
-    names = ", ".join(part["name"] for part in figures["data"])
-    way = {"none": ", without flip", "flip": ""}.get(figures["averaging"], f", {figures['averaging']}")
-    title = f"{figures['model_id']}{way} on {names}, {figures['split']}, n = {figures['n']:,}"
-    console.print(Text(title, "bold"), soft_wrap=True)
-    table = Table()
-    table.add_column()
-    for heading in ("", "95 % interval"):
-        table.add_column(heading, justify="right")
-    for key, name in OVERALL.items():
-        interval = figures["intervals"].get(key)
-        table.add_row(
-            name, f"{figures[key]:.4f}", f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
-        )
-    console.print(table)
-    table = Table(title="by class", title_justify="left", title_style="")
-    table.add_column("class")
-    for heading in ("precision", "recall", "F1", "support"):
-        table.add_column(heading, justify="right")
-    for name, values in figures["per_class"].items():
-        shares = (f"{values[key]:.3f}" for key in ("precision", "recall", "f1"))
-        table.add_row(Text(name), *shares, str(values["support"]))
-    console.print(table)
-    table = Table(title="a row a true class, a column an answer", title_justify="left", title_style="")
-    table.add_column("true")
-    for name in figures["classes"]:
-        table.add_column(Text(name), justify="right")
-    for name, row in zip(figures["classes"], figures["confusion"], strict=True):
-        table.add_row(Text(name), *map(str, row))
-    console.print(table)
-
-
-def _print_comparison(console: Console, comparison: "Comparison") -> None:
-    table = Table(
-        title=f"compared on {comparison.examples.split}, n = {len(comparison.examples.labels):,}, "
-        "95 % intervals; gains in points",
-        title_justify="left",
-        title_style="",
+def _print_result(result: "CheckpointResult", examples: "Examples") -> None:
+    metrics = result.metrics
+    names = ", ".join(part.name for part in examples.data)
+    view = {"none": ", without flip", "flip": ""}.get(result.averaging, f", {result.averaging}")
+    title = f"{result.model_id}{view} on {names}, {examples.split}, n = {metrics.n:,}"
+    print_line(title, style="bold")
+    rows = []
+    for key, name in METRICS.items():
+        interval = metrics.intervals.get(key)
+        rows.append((name, f"{getattr(metrics, key):.4f}", format_interval(interval, 4) if interval else ""))
+    print_table(("", "", "95 % interval"), rows)
+    print_table(
+        ("class", "precision", "recall", "F1", "support"),
+        [
+            (name, f"{scores.precision:.3f}", f"{scores.recall:.3f}", f"{scores.f1:.3f}", str(scores.support))
+            for name, scores in metrics.per_class.items()
+        ],
+        title="by class",
     )
-    table.add_column("checkpoint")
-    table.add_column("averaging")
-    for heading in ("accuracy", "macro-F1", "gain", "p"):
-        table.add_column(heading, justify="right")
+    print_confusion(metrics)
+
+
+def print_confusion(metrics: "Metrics", title: str = "") -> None:
+    """Print the confusion matrix of a set of predictions."""
+    rows = [(name, *map(str, row)) for name, row in zip(metrics.classes, metrics.confusion, strict=True)]
+    prefix = f"{title}: " if title else ""
+    print_table(
+        ("true", *metrics.classes),
+        rows,
+        title=f"{prefix}a row for each true class, a column for each predicted class",
+    )
+
+
+def _print_comparison(comparison: "Comparison") -> None:
+    rows = []
     for row in comparison.rows:
-        shares = [
-            f"{getattr(row.metrics, key):.4f} ({_interval(row.metrics.intervals[key], 3)})"
+        scores = [
+            f"{getattr(row.metrics, key):.4f} ({format_interval(row.metrics.intervals[key])})"
             for key in ("accuracy", "macro_f1")
         ]
-        gain = row.gain
-        said = ["", ""]
-        if gain:
-            ends = [100 * v for v in gain.interval]
-            said = [f"{100 * gain.accuracy:+.2f} ({_interval(ends, 2)})", f"{gain.p:.2g}"]
-        table.add_row(Text(row.checkpoint), row.averaging, *shares, *said)
-    console.print(table)
+        gain = ["", ""]
+        if row.gain:
+            interval = format_interval([100 * end for end in row.gain.interval], 2)
+            gain = [f"{100 * row.gain.accuracy:+.2f} ({interval})", f"{row.gain.p:.2g}"]
+        rows.append([row.checkpoint, row.averaging, *scores, *gain])
+    examples = comparison.examples
+    title = f"compared on {examples.split}, n = {len(examples.labels):,}, 95 % intervals; gains in points"
+    header = ("checkpoint", "averaging", "accuracy", "macro-F1", "gain", "p")
+    print_table(header, rows, title=title, left=(0, 1))
 
 
-def _interval(ends: Sequence[float], digits: int) -> str:
+def format_interval(ends: Sequence[float], digits: int = 3) -> str:
+    """Format an interval, for example "0.612 to 0.655"."""
     return f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"

@@ -1,152 +1,111 @@
-"""`plan`."""
+"""Command `plan`."""
 
-import argparse
 import json
-import math
-import sys
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
 
-from rich.console import Console
-from rich.table import Table
+from cyclopts import Parameter
 
-from fer_batch.cli.analyze import add_config_options, config_of
-from fer_batch.errors import ConfigError
+from fer_batch.cli.analyze import MAX_LISTED_VIDEOS
+from fer_batch.cli.app import ANALYZE, add_command
+from fer_batch.cli.arguments import Inputs
+from fer_batch.cli.output import print_line, print_table
+from fer_batch.config import AnalyzeConfig
+from fer_batch.fields import Range
 
-if TYPE_CHECKING:
-    from fer_batch.pipeline.estimate import RunEstimate
 
-EXAMPLES = """\
-examples:
+@add_command(
+    ANALYZE,
+    """
   fer-batch plan archive/
   fer-batch plan list.csv --nodes 1 8 64 --cores 16 --price 0.68
   fer-batch plan s3://bucket/talks/
-  fer-batch plan archive/ --cpu-ms 140
+  fer-batch plan archive/ --cpu-ms 140""",
+)
+def plan_command(
+    videos: Inputs,
+    /,
+    *,
+    nodes: Annotated[tuple[Annotated[int, Range(at_least=1)], ...], Parameter(consume_multiple=True)] = (
+        1,
+        10,
+        100,
+    ),
+    cores: Annotated[int, Range(at_least=1)] = 8,
+    price: Annotated[float | None, Range(above=0)] = None,
+    cpu_ms: Annotated[float | None, Range(above=0)] = None,
+    json_output: Annotated[bool, Parameter(name="--json")] = False,
+    config: AnalyzeConfig,
+) -> None:
+    """Estimate the time and cost of `analyze`.
 
-It opens files whose length no manifest tells, analyzes none, writes nothing, and starts no Ray. The times are
-estimates: from the size of frames and what an Intel Xeon core took, or from --cpu-ms, the "total" of
-`fer-batch bench` for a video of yours on a machine of yours. Starting nodes and reading over a network are
-extra."""
+    The command opens the files whose length no manifest gives. It analyzes nothing, writes nothing and does
+    not start Ray. The estimate depends on the size of the frames and on the speed of an Intel Xeon core, or
+    on --cpu-ms. The start of nodes and network reads come on top.
 
+    Parameters
+    ----------
+    nodes
+        Numbers of nodes to compare.
+    cores
+        Cores of a node.
+    price
+        Price of a node per hour, in any currency.
+    cpu_ms
+        CPU milliseconds per second of video: the "total" that `fer-batch bench` measures on your machine.
+    json_output
+        Print one JSON object instead of tables.
+    """
+    from fer_batch.inputs.listing import check_inputs_exist
 
-def add_commands(commands: Any) -> None:
-    """Add the command of this module to the parser."""
-    parser = commands.add_parser(
-        "plan",
-        help="what `analyze` would do, how long it would take and cost",
-        description="Say how much video there is, what parts it would be cut to, about how long it takes.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="as `analyze` takes them")
-    group = parser.add_argument_group("where it would run")
-    group.add_argument(
-        "--nodes", type=int, nargs="+", default=[1, 10, 100], metavar="N", help="how many (default 1 10 100)"
-    )
-    group.add_argument("--cores", type=int, default=8, help="of a node (default %(default)s)")
-    group.add_argument("--price", type=float, metavar="P", help="of a node for an hour, in any currency")
-    group.add_argument(
-        "--cpu-ms", type=float, metavar="MS", help="CPU milliseconds for a second of video, as `bench` tells"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    add_config_options(parser)
-    parser.set_defaults(run=run_plan, parser=parser)
-
-
-def run_plan(options: argparse.Namespace) -> int:
-    """Run the command `plan`."""
-    for name, value in (("--nodes", min(options.nodes)), ("--cores", options.cores)):
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; allowed are whole numbers from 1")
-    for name, number in (("--price", options.price), ("--cpu-ms", options.cpu_ms)):
-        if number is not None and not 0 < number < math.inf:
-            raise ConfigError(f"{name} is {number:g}; allowed is a number above 0")
-    config = config_of(options)
-
+    check_inputs_exist(videos)
     from fer_batch.model.recognize import check_checkpoint
     from fer_batch.pipeline.estimate import estimate_run
 
     card = check_checkpoint(Path(config.checkpoint) if config.checkpoint else None)
-    workers = max(options.nodes) * options.cores
-    found = estimate_run(options.videos, config, card, workers, options.cpu_ms)
-    hours = {count: found.duration_s(count * options.cores) / 3600 for count in options.nodes}
-    plan = _figures(found) | {
-        "nodes": [
-            {"nodes": count, "cores": count * options.cores, "hours": hours[count]}
-            | ({"cost": hours[count] * count * options.price} if options.price is not None else {})
-            for count in options.nodes
-        ]
-    }
-    if options.json:
+    estimate = estimate_run(videos, config, card, max(nodes) * cores, cpu_ms)
+    plan = estimate.to_dict(nodes, cores, price)
+    if json_output:
         print(json.dumps(plan, indent=1))
-    else:
-        _show(plan, found)
-    return 0
-
-
-def _figures(found: "RunEstimate") -> dict[str, Any]:
-    videos = found.videos
-    return {
-        "videos": len(videos),
-        "statuses": dict(Counter(videos.column("status").to_pylist())),
-        "unknown_length": sum(
-            length is None and status == "ok"
-            for length, status in zip(
-                videos.column("duration_s").to_pylist(), videos.column("status").to_pylist(), strict=True
-            )
-        ),
-        "skipped_files": found.listing.skipped,
-        "hours": found.video_s / 3600,
-        "bytes": sum(videos.column("size_bytes").to_pylist()),
-        "segments": len(found.segments),
-        "bundles": len(found.segments.column("bundle_id").unique()),
-        "cpu_hours": found.cpu_s / 3600,
-        "store_requests": found.store_requests,
-        "store_bytes": found.store_bytes,
-    }
-
-
-def _show(plan: dict[str, Any], found: "RunEstimate") -> None:
-    console = Console(highlight=False)
-    table = Table(show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_row("videos", f"{plan['videos']:,}")
-    for status, count in sorted(plan["statuses"].items()):
-        table.add_row(f"  {'to analyze' if status == 'ok' else status}", f"{count:,}")
+        return
+    rows = [("videos", f"{plan['videos']:,}")]
+    for status, number in sorted(plan["statuses"].items()):
+        rows.append((f"  {'to analyze' if status == 'ok' else status}", f"{number:,}"))
     if plan["unknown_length"]:
-        table.add_row("  of unknown length", f"{plan['unknown_length']:,}")
-    table.add_row("hours of video", _amount(plan["hours"]))
-    table.add_row("size, GB", _amount(plan["bytes"] / 1e9))
-    table.add_row("segments", f"{plan['segments']:,}")
-    table.add_row("bundles", f"{plan['bundles']:,}")
-    table.add_row("CPU hours, about", _amount(plan["cpu_hours"]))
+        rows.append(("  of unknown length", f"{plan['unknown_length']:,}"))
+    rows += [
+        ("hours of video", _format_amount(plan["hours"])),
+        ("size, GB", _format_amount(plan["bytes"] / 1e9)),
+        ("segments", f"{plan['segments']:,}"),
+        ("bundles", f"{plan['bundles']:,}"),
+        ("CPU hours, about", _format_amount(plan["cpu_hours"])),
+    ]
     if plan["store_requests"]:
-        table.add_row("requests to stores, about", f"{plan['store_requests']:,}")
-        table.add_row("GB from stores, about", _amount(plan["store_bytes"] / 1e9))
-    console.print(table)
-    priced = "cost" in plan["nodes"][0]
-    times = Table("nodes", "cores", "time, about", *(["cost, about"] if priced else []))
-    for column in times.columns:
-        column.justify = "right"
-    for row in plan["nodes"]:
-        cost = [f"{row['cost']:,.2f}"] if priced else []
-        times.add_row(f"{row['nodes']:,}", f"{row['cores']:,}", _time(row["hours"]), *cost)
-    console.print(times)
-    failed = found.videos.filter([s != "ok" for s in found.videos.column("status").to_pylist()])
-    for video in failed.slice(0, 20).to_pylist():
-        console.print(f"  {video['status']}: {video['uri']}: {video['error']}", markup=False, soft_wrap=True)
-    if len(failed) > 20:
-        console.print(f"  … and {len(failed) - 20:,} more")
-    sys.stdout.flush()
+        rows.append(("requests to stores, about", f"{plan['store_requests']:,}"))
+        rows.append(("GB from stores, about", _format_amount(plan["store_bytes"] / 1e9)))
+    print_table(("", ""), rows)
+    header = ["nodes", "cores", "time, about", *(["cost, about"] if price else [])]
+    print_table(
+        header,
+        [
+            [f"{row['nodes']:,}", f"{row['cores']:,}", _format_hours(row["hours"])]
+            + ([f"{row['cost']:,.2f}"] if price else [])
+            for row in plan["nodes"]
+        ],
+        left=(),
+    )
+    failed = estimate.failed_videos()
+    for uri, status, error in failed[:MAX_LISTED_VIDEOS]:
+        print_line(f"  {status}: {uri}: {error}")
+    if len(failed) > MAX_LISTED_VIDEOS:
+        print_line(f"  … and {len(failed) - MAX_LISTED_VIDEOS:,} more")
 
 
-def _amount(number: float) -> str:
+def _format_amount(number: float) -> str:
     return f"{number:,.1f}" if number >= 10 else f"{number:.2g}"
 
 
-def _time(hours: float) -> str:
+def _format_hours(hours: float) -> str:
     if hours < 1:
         return f"{max(hours * 60, 1):.0f} min"
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

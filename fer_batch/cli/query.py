@@ -1,42 +1,32 @@
-"""`query`."""
+"""Command `query`."""
 
-import argparse
-from typing import Any
+from fer_batch.cli.answer import AnswerOptions
+from fer_batch.cli.app import QUERY, add_command
+from fer_batch.cli.arguments import RunFolder
 
-from fer_batch.cli.answer import add_answer_options, check_answer_options, give_answer
-from fer_batch.storage.folder import open_folder
 
-EXAMPLES = """\
-examples:
+@add_command(
+    QUERY,
+    """
   fer-batch query results "SELECT emotion, count(*) FROM tracks GROUP BY 1"
   fer-batch query results "SELECT uri, status, error FROM videos WHERE status <> 'ok'"
   fer-batch query results "SELECT time_s, emotion FROM tracks WHERE track_id = 0 ORDER BY 1" --format csv
-  fer-batch query results "SELECT * FROM tracks" --format parquet --output all.parquet
+  fer-batch query results "SELECT * FROM tracks" -o all.parquet""",
+)
+def query_command(out: RunFolder, sql: str, /, *, answer: AnswerOptions) -> None:
+    """Query the tables of a run in SQL.
 
-tables: tracks (a face at a moment), moments (a moment looked at), videos (an input and how it ended),
-episodes (runs of one emotion of a face), summary (a row a video, with mean probabilities). The SQL is
-DuckDB's; it reads these tables and nothing else, and writes nothing."""
+    The tables are: `tracks` (a row per face and sampled frame), `moments` (a row per sampled frame), `videos`
+    (a row per input, with its status), `episodes` (runs of one emotion of a face) and `summary` (a row per
+    video, with mean probabilities). The dialect is DuckDB's. A query can read these tables only, and cannot
+    write.
 
-
-def add_commands(commands: Any) -> None:
-    """Add the command of this module to the parser."""
-    parser = commands.add_parser(
-        "query",
-        help="ask the timeline in SQL",
-        description="Ask the tables of an analyzed archive in SQL.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("out", type=open_folder, metavar="OUT", help="output folder of `analyze`")
-    parser.add_argument("sql", metavar="SQL", help="one SELECT statement")
-    add_answer_options(parser)
-    parser.set_defaults(run=run_query, parser=parser)
-
-
-def run_query(options: argparse.Namespace) -> int:
-    """Run the command `query`."""
+    Parameters
+    ----------
+    sql
+        One SELECT statement.
+    """
+    format = answer.resolve_format(out)
     from fer_batch.timeline.store import open_timeline
 
-    check_answer_options(options)
-    give_answer(open_timeline(options.out).sql(options.sql), options)
-    return 0
+    answer.write(open_timeline(out).sql(sql), format)

@@ -1,235 +1,203 @@
-"""`submit`: other commands as jobs on a cluster that is elsewhere."""
+"""Command `submit`: run other commands as jobs on a Ray cluster, through its dashboard."""
 
-import argparse
-import contextlib
 import os
 import re
 import secrets
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fer_batch.cli import analyze, crossval, evaluate, forget, train, tune, verify
-from fer_batch.config import Limits
+from cyclopts import Group, Parameter
+
+from fer_batch.cli.app import (
+    CLUSTER,
+    Convert,
+    UsageError,
+    add_command,
+    add_group,
+    parse_command,
+    resolve_options,
+)
+from fer_batch.cli.signals import leave_on_signals
 from fer_batch.errors import ConfigError
+from fer_batch.fields import Topic
 
-EXAMPLES = """\
-examples:
+if TYPE_CHECKING:
+    from fer_batch.pipeline.submit import Client
+
+JOB_COMMANDS = ("analyze", "demo", "finalize", "verify", "forget", "train", "tune", "evaluate", "crossval")
+ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+DASHBOARD = Topic("Cluster")
+JOBS = Group("Jobs")
+
+JOB_EXAMPLES = """
   fer-batch submit analyze /mnt/talks --out /mnt/results --address http://head:8265
   fer-batch submit analyze /mnt/talks --out /mnt/results --submission-id talks --no-wait
   fer-batch submit analyze list.csv --out /mnt/results --working-dir .
   fer-batch submit follow talks
-  fer-batch submit stop talks
+  fer-batch submit stop talks"""
+JOB_HELP = f"""Run a command as a job on a Ray cluster, follow it, or stop it.
 
---address may be left out where RAY_API_SERVER_ADDRESS or RAY_ADDRESS has it. The exit code is the job's own:
-0, 2 for what must be put right first, 143 where it was stopped. A token is taken from RAY_AUTH_TOKEN,
-RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token."""
+    COMMAND is one of {", ".join(JOB_COMMANDS)}, with its own arguments (see `fer-batch COMMAND --help`). It
+    runs on a node of the cluster with the fer_batch that is installed there. Paths, globs and manifests are
+    those of the nodes and must be absolute: nothing of this machine is sent. --working-dir sends a folder;
+    inputs may then be relative to it, and a fer_batch in it replaces the one of the nodes.
 
-WHERE = """\
-The command runs on a node of the cluster, with the fer_batch that is installed there. So paths, globs and
-manifests are those of its nodes, and must be absolute: nothing of this machine is sent. With
---working-dir DIR the files in DIR are (manifests, a checkpoint, a recipe, few videos), and relative paths are
-those in it; OUT must be absolute also then. A fer_batch in DIR goes before that of the nodes.
-
-The same --submission-id again follows that job, or tells how it ended where it ended well; one that failed or
-was stopped is started again, as ID.2, ID.3 …
-
-example:
-  fer-batch submit {name} … --address http://head:8265 --submission-id mine"""
+    The exit code is that of the job: 0, 2 for an error to correct first, 143 for a stopped job. The same
+    --submission-id follows a job that runs or has succeeded; a job that failed or was stopped starts again,
+    as ID.2, ID.3 and so on. A token comes from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token."""
 
 
-def add_commands(commands: Any) -> None:
-    """Add the command of this module to the parser."""
-    parser = commands.add_parser(
-        "submit",
-        help="run a command as a job on a cluster, follow it, stop it",
-        description="Run a command of fer-batch as a job on a Ray cluster, through its dashboard.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    jobs = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (analyze, train, tune, evaluate, crossval, verify, forget):
-        module.add_commands(jobs)
-    for name, job in jobs.choices.items():
-        job.set_defaults(run=run_submit, parser=job, passes_insecure=job.get_default("insecure") is not None)
-        job.conflict_handler = "resolve"  # --address and --insecure are now the dashboard's
-        job.epilog = WHERE.format(name=name)
-        _add_job_options(job.add_argument_group("the job"))
-    for name, run, text in (
-        ("follow", run_follow, "show a job's log from its beginning until it ends"),
-        ("stop", run_stop, "stop a job; `submit` with the same id goes on from there"),
-    ):
-        job = jobs.add_parser(
-            name,
-            help=text,
-            description=f"{text[0].upper()}{text[1:]}.",
-            epilog=f"example:\n  fer-batch submit {name} talks --address http://head:8265",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+def check_submission_id(name: str) -> str:
+    """Check and return the name of a job; raises UsageError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
+        raise UsageError(
+            "a submission id must be 1 to 100 letters, digits, '.', '_' and '-', and begin with a letter or "
+            f"digit, got {name!r}"
         )
-        job.add_argument("job", metavar="ID", type=_submission_id, help="the --submission-id")
-        _add_dashboard_options(job)
-        job.set_defaults(run=run, parser=job)
+    return name
 
 
-def _add_dashboard_options(group: Any) -> None:
-    group.add_argument(
-        "--address",
-        metavar="http://HOST:PORT",
-        help="the cluster's dashboard (default: RAY_API_SERVER_ADDRESS, else RAY_ADDRESS)",
-    )
-    analyze.add_insecure_option(group)
+SubmissionId = Annotated[str, Convert(check_submission_id)]
 
 
-def _add_job_options(group: Any) -> None:
-    _add_dashboard_options(group)
-    group.add_argument(
-        "--submission-id", type=_submission_id, metavar="ID", help="a name of your own (default: a new one)"
-    )
-    group.add_argument(
-        "--working-dir",
-        type=Path,
-        metavar="DIR",
-        help="send the files in DIR, at most 100 MB, but for what .gitignore names",
-    )
-    group.add_argument(
-        "--no-wait", action="store_true", help="print the job's id and leave, instead of following its log"
-    )
+@dataclass(frozen=True, kw_only=True)
+class Dashboard:
+    """The dashboard of a Ray cluster."""
+
+    address: Annotated[str | None, DASHBOARD] = None
+    """Dashboard of the cluster, http://HOST:PORT. By default RAY_API_SERVER_ADDRESS, or else RAY_ADDRESS."""
+    insecure: Annotated[bool, DASHBOARD] = False
+    """Allow a cluster without a token. Anyone who reaches such a cluster can run programs on it."""
+
+    def connect(self) -> "Client":
+        """Connect to the dashboard; raises ConfigError."""
+        if find_spec("aiohttp") is None:
+            raise ConfigError("submit needs Ray's dashboard: python -m pip install 'fer-batch[cluster]'")
+        variables = filter(None, map(os.environ.get, ADDRESS_VARIABLES))
+        address = self.address or next(variables, None)
+        if not address:
+            raise ConfigError(
+                f"--address is missing: give --address http://HOST:8265, or set {ADDRESS_VARIABLES[0]}"
+            )
+        from fer_batch.pipeline.submit import connect
+
+        return connect(address, insecure=self.insecure)
 
 
-def _submission_id(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 100 letters, digits, '.', '_' and '-'")
-    return text
+submit_app = add_group("submit", CLUSTER, JOB_HELP, JOB_EXAMPLES)
 
 
-def run_submit(options: argparse.Namespace) -> int:
-    """Run the command `submit` of another command."""
-    words = job_words(options.words[1:])
-    _check(options, words)
-    if options.insecure and options.passes_insecure:
+@submit_app.default
+@resolve_options
+def submit_command(
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True, help="Command with its arguments.")],
+    submission_id: Annotated[
+        SubmissionId | None, Parameter(help="Name of the job. By default a new one.")
+    ] = None,
+    working_dir: Annotated[
+        Path | None,
+        Parameter(help="Folder to send, at most 100 MB, without the files that .gitignore names."),
+    ] = None,
+    wait: Annotated[bool, Parameter(help="Follow the log of the job.")] = True,
+    dashboard: Dashboard,
+) -> int:
+    """Submit a command and follow its log."""
+    words = list(command)
+    if not words or words[0] not in JOB_COMMANDS:
+        given = words[0] if words else "none"
+        raise UsageError(f"COMMAND must be one of {', '.join(JOB_COMMANDS)}, got {given}")
+    if working_dir is not None and not working_dir.is_dir():
+        raise ConfigError(f"--working-dir must be a folder, got {working_dir}")
+    arguments = parse_command(words)[1].arguments
+    _check_paths(words, arguments, working_dir)
+    if dashboard.insecure and "ray" in arguments:
         words.insert(1, "--insecure")
-    client = _connect(options)
+    client = dashboard.connect()
     from fer_batch.pipeline.submit import submit_job
 
-    submission_id = options.submission_id or f"{words[0]}-{secrets.token_hex(4)}"
-    job_id, fresh = submit_job(client, words, submission_id, options.working_dir)
-    if options.no_wait:
+    name = submission_id or f"{words[0]}-{secrets.token_hex(4)}"
+    job_id, is_new = submit_job(client, words, name, working_dir)
+    if not wait:
         print(job_id)
         return 0
-    print(
-        f"job {job_id}{'' if fresh else ' was submitted before'}; {_hint(client, job_id, options)}",
-        file=sys.stderr,
-    )
-    return _follow(client, job_id, options)
+    state = "" if is_new else " was submitted before"
+    print(f"job {job_id}{state}; {_describe_commands(client, job_id, dashboard)}", file=sys.stderr)
+    return _follow(client, job_id, dashboard)
 
 
-def job_words(words: Sequence[str]) -> list[str]:
-    """The words after `submit` without those that are for this side."""
-    own = argparse.ArgumentParser(add_help=False)
-    _add_job_options(own)
-    return own.parse_known_args(words)[1]
-
-
-def run_follow(options: argparse.Namespace) -> int:
-    """Run the command `submit follow`."""
-    client = _connect(options)
+@add_command(JOBS, "  fer-batch submit follow talks --address http://head:8265", parent=submit_app)
+def follow_command(submission_id: SubmissionId, /, *, dashboard: Dashboard) -> int:
+    """Print the log of a job from its beginning until the job ends."""
+    client = dashboard.connect()
     from fer_batch.pipeline.submit import find_job
 
-    return _follow(client, str(find_job(client, options.job).submission_id), options)
+    return _follow(client, str(find_job(client, submission_id).submission_id), dashboard)
 
 
-def run_stop(options: argparse.Namespace) -> int:
-    """Run the command `submit stop`."""
-    client = _connect(options)
+@add_command(JOBS, "  fer-batch submit stop talks --address http://head:8265", parent=submit_app)
+def stop_command(submission_id: SubmissionId, /, *, dashboard: Dashboard) -> None:
+    """Stop a job. A new submission with the same id continues it."""
+    client = dashboard.connect()
     from fer_batch.pipeline.submit import find_job, stop_job
 
-    last = find_job(client, options.job)
-    ended = stop_job(client, str(last.submission_id))
-    before = "had ended before" if last.status.is_terminal() else "has ended"
-    print(f"job {last.submission_id} {before}: {ended.status.value.lower()}", file=sys.stderr)
-    return 0
+    job = find_job(client, submission_id)
+    stopped = stop_job(client, str(job.submission_id))
+    state = "had ended before" if job.status.is_terminal() else "has ended"
+    print(f"job {job.submission_id} {state}: {stopped.status.value.lower()}", file=sys.stderr)
 
 
-def _check(options: argparse.Namespace, words: Sequence[str]) -> None:
-    """Raise ConfigError where a job would only find out on the cluster that it can't run."""
-    folder = options.working_dir
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"--working-dir {folder} is no folder")
-    if words[0] in ("analyze", "demo"):
-        analyze.config_of(options)
-    if words[0] == "analyze":
-        Limits(timeout_s=options.timeout_s, memory_gb=options.memory_gb)
-    inputs = [*options.videos] if words[0] == "analyze" else []
-    inputs += [getattr(options, name, None) for name in ("checkpoint", "init", "recipe")]
-    given = [re.sub("^--data=", "", word).partition("=")[::2] for word in words]
-    inputs += [path for name, path in given if path and _data(name, path) in getattr(options, "data", ())]
-    for path in [*(() if folder else inputs), options.out]:
-        if path not in (None, "default") and not str(path).startswith("/") and ":/" not in str(path):
-            also = "" if path is options.out else ", or a --working-dir that has it"
+def _check_paths(words: list[str], arguments: dict[str, Any], working_dir: Path | None) -> None:
+    """Raise ConfigError for a relative path, which the nodes of the cluster would not find."""
+    inputs = [] if working_dir else list(_list_inputs(words, arguments))
+    outputs = [arguments[name] for name in ("out", "output") if name in arguments]
+    if words[0] == "demo":
+        outputs = outputs or ["fer-batch-demo"]
+    for path in [*inputs, *outputs]:
+        if not str(path).startswith("/") and ":/" not in str(path):
+            also = "" if path in outputs else ", or send its folder with --working-dir"
             raise ConfigError(
-                f"{path} is relative, but the job runs on the cluster: give a path that its nodes know, from "
-                f"/ on{also}"
+                f"{path} is relative, but the job runs on the cluster: give an absolute path there{also}"
             )
 
 
-def _data(name: str, path: str) -> tuple[str, str]:
-    """What `--data` makes of NAME=PATH."""
-    return name, str(Path(path).absolute())
+def _list_inputs(words: list[str], arguments: dict[str, Any]) -> Iterator[str]:
+    """Yield the paths that a command reads, as they were given."""
+    if words[0] == "analyze":
+        yield from arguments.get("videos") or ()
+    config = vars(arguments["config"]) if "config" in arguments else {}
+    values = {**config, **arguments.get("settings", {}), **arguments}
+    for name in ("checkpoint", "init", "backbone_weights"):
+        value = values.get(name) or ()
+        yield from ({value} if isinstance(value, str) else set(value)) - {"default"}
+    recipe = values.get("recipe") or ""
+    if recipe.endswith(".toml") or "/" in recipe:
+        yield recipe
+    absolute = {path for _, path in values.get("data", ())}
+    given = [word.removeprefix("--data=").partition("=")[2] for word in words]
+    yield from (path for path in given if path and str(Path(path).absolute()) in absolute)
 
 
-def _connect(options: argparse.Namespace) -> Any:
-    if find_spec("aiohttp") is None:
-        raise ConfigError("submit needs Ray's dashboard: python -m pip install 'fer-batch[cluster]'")
-    names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-    address = options.address or next(filter(None, map(os.environ.get, names)), None)
-    if not address:
-        raise ConfigError(f"give the cluster's dashboard: --address http://HOST:8265, or {names[0]}")
-    from fer_batch.pipeline.submit import connect
-
-    return connect(address, insecure=options.insecure)
-
-
-def _follow(client: Any, job_id: str, options: argparse.Namespace) -> int:
+def _follow(client: "Client", job_id: str, dashboard: Dashboard) -> int:
     from fer_batch.pipeline.submit import exit_code, follow_job
 
-    with _left_running(f"\njob {job_id} goes on; {_hint(client, job_id, options)}\n"):
+    commands = _describe_commands(client, job_id, dashboard)
+    with leave_on_signals(f"\njob {job_id} continues; {commands}\n"):
         ended = follow_job(client, job_id, lambda text: print(text, end="", flush=True))
     code = exit_code(ended)
     if code:
-        reason = (
-            (ended.message or "").split("\n")[0] if ended.driver_exit_code is None else f"exit code {code}"
-        )
+        reason = f"exit code {code}"
+        if ended.driver_exit_code is None:
+            reason = (ended.message or "").split("\n")[0]
         print(f"job {job_id} {ended.status.value.lower()}: {reason}", file=sys.stderr)
     return code
 
 
-def _hint(client: Any, job_id: str, options: argparse.Namespace) -> str:
-    insecure = ["--insecure"] if options.insecure else []
-    to = shlex.join([job_id, "--address", client.get_address(), *insecure])
-    return f"follow it again: fer-batch submit follow {to}; stop it: fer-batch submit stop {to}"
-
-
-@contextlib.contextmanager
-def _left_running(said: str) -> Iterator[None]:
-    """SIGTERM and Ctrl-C end this process alone meanwhile, and say what goes on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: object) -> None:
-        os.write(2, said.encode())
-        os._exit(128 + number)
-
-    woken = signal.set_wakeup_fd(-1)  # of the command line, which would end the process itself
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+def _describe_commands(client: "Client", job_id: str, dashboard: Dashboard) -> str:
+    insecure = ["--insecure"] if dashboard.insecure else []
+    target = shlex.join([job_id, "--address", client.get_address(), *insecure])
+    return f"follow it again: fer-batch submit follow {target}; stop it: fer-batch submit stop {target}"

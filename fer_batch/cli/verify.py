@@ -1,63 +1,74 @@
-"""`verify_run`."""
+"""Commands `verify` and `forget`."""
 
-import argparse
 import json
-from typing import Any
+from typing import Annotated
 
-from rich.console import Console
-from rich.table import Table
+from cyclopts import Parameter
 
-from fer_batch.schema import VIDEO_STATUSES
-from fer_batch.storage.folder import open_folder
+from fer_batch.cli.app import ANALYZE, add_command
+from fer_batch.cli.arguments import RunFolder, VideoNames
+from fer_batch.cli.output import print_table
 
-EXAMPLES = """\
-examples:
+
+@add_command(
+    ANALYZE,
+    """
   fer-batch verify results
-  fer-batch verify results --json
+  fer-batch verify results --json""",
+)
+def verify_command(
+    out: RunFolder, /, *, json_output: Annotated[bool, Parameter(name="--json")] = False
+) -> int:
+    """Check that the plan, the results and the tables of a run are consistent.
 
-Exit code: 0 where every planned video has its row and every count adds up, 1 with a line for each difference,
-2 where OUT holds no run. It reads all results and tables, writes nothing, and can run at any time; of a run
-that is going on it says what is still to do."""
+    The exit code is 0 if every planned video has its row and all counts agree, 1 if not (with one line per
+    difference), and 2 if OUT holds no run. The command reads everything, writes nothing, and may run at any
+    time.
 
-
-def add_commands(commands: Any) -> None:
-    """Add the command of this module to the parser."""
-    parser = commands.add_parser(
-        "verify",
-        help="check that nothing of a run is lost or there twice",
-        description="Check the output of `analyze`: the plan, the results and the tables against each other.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("out", type=open_folder, metavar="OUT", help="output folder of `analyze`")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    parser.set_defaults(run=run_verify, parser=parser)
-
-
-def run_verify(options: argparse.Namespace) -> int:
-    """Run the command `verify_run`."""
+    Parameters
+    ----------
+    json_output
+        Print one JSON object instead of text.
+    """
     from fer_batch.run.summary import summarize_run
     from fer_batch.run.verify import verify_run
+    from fer_batch.schema import VIDEO_STATUSES
 
-    found = verify_run(options.out.absolute())
-    if found:
-        print(json.dumps({"ok": False, "differences": found}, indent=1) if options.json else "\n".join(found))
+    differences = verify_run(out)
+    if differences:
+        report = json.dumps({"ok": False, "differences": differences}, indent=1)
+        print(report if json_output else "\n".join(differences))
         return 1
-    summary = summarize_run(options.out.absolute())
+    summary = summarize_run(out)
     counts = {"moments": summary.moments, "faces": summary.faces, "tracks": summary.tracks}
-    if options.json:
-        videos = {"videos": summary.videos}
-        print(json.dumps({"ok": True, "differences": [], **videos, **counts}, indent=1))
+    if json_output:
+        print(json.dumps({"ok": True, "differences": [], "videos": summary.videos, **counts}, indent=1))
         return 0
-    print(f"{options.out}: all adds up")
-    table = Table(show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_row("videos", str(sum(summary.videos.values())))
-    for status in VIDEO_STATUSES:
-        if status in summary.videos:
-            table.add_row(f"  {status}", str(summary.videos[status]))
-    for name, count in counts.items():
-        table.add_row(name, str(count))
-    Console(highlight=False).print(table)
+    print(f"{out}: OK, consistent")
+    statuses = {f"  {status}": summary.videos.get(status, 0) for status in VIDEO_STATUSES}
+    rows = {"videos": sum(summary.videos.values()), **{k: v for k, v in statuses.items() if v}, **counts}
+    print_table(("", ""), [(name, f"{number:,}") for name, number in rows.items()])
     return 0
+
+
+@add_command(
+    ANALYZE,
+    """
+  fer-batch forget results /archive/talks/monday.mp4
+  fer-batch forget results monday.mp4 tuesday.mp4
+  fer-batch forget results 3f2a9c0d11e4b7a6            by video_id""",
+)
+def forget_command(out: RunFolder, videos: VideoNames, /) -> None:
+    """Delete all data of videos from a run.
+
+    Afterwards no row, file or log in OUT refers to the videos. Copies elsewhere stay. If the command is
+    interrupted, the same command completes it.
+    """
+    from fer_batch.run.forget import forget_videos
+    from fer_batch.storage.folder import open_folder
+
+    for uri in forget_videos(out, videos):
+        print(f"forgotten: {uri}")
+    print("`analyze` would analyze a video again: delete the file, or leave it out of the inputs")
+    if not open_folder(out).exists("_SUCCESS.json"):
+        print(f"the run in {out} is not finished: run `fer-batch analyze` on it again")

@@ -99,6 +99,16 @@ def list_videos(inputs: Sequence[str]) -> Listing:
     )
 
 
+def check_inputs_exist(inputs: Sequence[str]) -> None:
+    """Raise InputError if a named local file or folder does not exist. Stores and globs are not checked."""
+    for given in inputs:
+        if stores.is_remote(given) or os.path.lexists(given) or split_member(given) or glob.has_magic(given):
+            continue
+        correct = stores.correct_address(given)
+        hint = f"; an address is written {correct}" if correct else ""
+        raise InputError(f"there is no file or folder {given}{hint}")
+
+
 class _Expander:
     """Expands inputs to files and counts those that are not videos."""
 
@@ -124,9 +134,7 @@ class _Expander:
             elif glob.has_magic(given):
                 yield from self._expand_glob(given)
             else:
-                correct = stores.correct_address(given)
-                hint = f"; an address is written {correct}" if correct else ""
-                raise InputError(f"there is no file or folder {given}{hint}")
+                check_inputs_exist([given])
 
     def _expand_address(self, given: str) -> Iterator[Candidate]:
         stores.check_no_secrets(given)

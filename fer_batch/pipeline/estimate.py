@@ -2,9 +2,11 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -56,6 +58,37 @@ class RunEstimate:
     def duration_s(self, workers: int) -> float:
         """Estimate the duration of the run with this number of workers, in seconds."""
         return START_S + max(self.cpu_s / workers, self.longest_bundle_s)
+
+    def failed_videos(self) -> list[tuple[str, str, str]]:
+        """Return (uri, status, error) of each video that cannot be analyzed."""
+        failed = self.videos.filter(pc.not_equal(self.videos.column("status"), "ok"))
+        return [(row["uri"], row["status"], row["error"]) for row in failed.to_pylist()]
+
+    def to_dict(self, nodes: Sequence[int], cores: int, price: float | None = None) -> dict[str, Any]:
+        """Return plain values, with the duration on each number of nodes of so many cores.
+
+        `price` is that of a node for an hour; None leaves the cost out.
+        """
+        is_ok = pc.equal(self.videos.column("status"), "ok")
+        hours = {count: self.duration_s(count * cores) / 3600 for count in nodes}
+        return {
+            "videos": len(self.videos),
+            "statuses": dict(Counter(self.videos.column("status").to_pylist())),
+            "unknown_length": self.videos.filter(is_ok).column("duration_s").null_count,
+            "skipped_files": self.listing.skipped,
+            "hours": self.video_s / 3600,
+            "bytes": sum(self.videos.column("size_bytes").to_pylist()),
+            "segments": len(self.segments),
+            "bundles": len(self.segments.column("bundle_id").unique()),
+            "cpu_hours": self.cpu_s / 3600,
+            "store_requests": self.store_requests,
+            "store_bytes": self.store_bytes,
+            "nodes": [
+                {"nodes": count, "cores": count * cores, "hours": hours[count]}
+                | ({} if price is None else {"cost": hours[count] * count * price})
+                for count in nodes
+            ],
+        }
 
 
 def estimate_run(

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fer_batch.cli.train import named_path
+from fer_batch.cli.arguments import parse_named_path
 from fer_batch.config import IMBALANCE, TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.data.datasets import load_datasets
@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=named_path, required=True, metavar="fer2013=PATH")
+    parser.add_argument("--data", type=parse_named_path, required=True, metavar="fer2013=PATH")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--methods", type=parse_methods, default=IMBALANCE, metavar="A,B")
     parser.add_argument(

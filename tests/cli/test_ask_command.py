@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fer_batch.cli.ask import ABOUT
+from fer_batch.cli.app import app
 from fer_batch.cli.main import main
 from fer_batch.timeline.store import open_timeline
 from tests.runs import write_tables
@@ -35,31 +35,33 @@ def asked(capsys: pytest.CaptureFixture[str], *words: object) -> list[dict[str, 
 
 def test_every_question_is_a_command(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "events.csv").write_text("video,time_s,what\ntalk.mp4,0.3,bang\n")
-    for question in ABOUT:
+    for question in app["ask"].resolved_commands():
+        if question.startswith("-"):
+            continue
         rows = asked(capsys, question, out, *([tmp_path / "events.csv"] if question == "join" else []))
         assert rows or question == "turning-points", question
 
 
 def test_options_reach_the_question(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     timeline = open_timeline(out)
-    rows = asked(capsys, "episodes", out, "sad", "--min", 0.8, "--video", "talk.mp4", "--end", 3)
+    rows = asked(capsys, "episodes", out, "talk.mp4", "--emotion", "sad", "--min", 0.8, "--end", 3)
     wanted = timeline.episodes("sad", min_s=0.8, video="talk.mp4", end_s=3.0).df()
     assert [row["start_s"] for row in rows] == wanted["start_s"].tolist() == [0.8]
     rows = asked(capsys, "shares", out, "--by", "--track", 1, "--every", 2)
     assert {row["start_s"] for row in rows} == {0.0, 2.0}
-    rows = asked(capsys, "peaks", out, "happy", "--threshold", 0.8, "--distance", 3)
+    rows = asked(capsys, "peaks", out, "--emotion", "happy", "--threshold", 0.8, "--distance", 3)
     assert [row["time_s"] for row in rows] == [0.4, 0.6]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["episodes", "OUT", "joy"], "There is no emotion joy"),
-        (["smooth", "OUT", "--window", "0"], "window_s must be above 0, got 0"),
-        (["smooth", "OUT", "--window", "wide"], "invalid float value: 'wide'"),
+        (["episodes", "OUT", "--emotion", "joy"], "There is no emotion joy"),
+        (["smooth", "OUT", "--window", "0"], "--window must be above 0, got 0"),
+        (["smooth", "OUT", "--window", "wide"], 'unable to convert "wide" into float'),
         (["shares", "OUT", "--by", "age"], "Cannot group by age"),
         (["join", "OUT", "gone.srt"], "There is no file gone.srt"),
-        (["love", "OUT"], "invalid choice: 'love'"),
+        (["love", "OUT"], 'unknown command "love"'),
         (["shares", "gone"], "there is no folder"),
         (["shares", "OUT", "--output", "OUT/x.csv"], "lies in the run itself"),
     ],
@@ -75,25 +77,26 @@ def test_what_cannot_be_asked_is_one_line(
 
 def test_assign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = write_tables(tmp_path / "out", VIDEOS)
-    assert run("assign", out, "--seats", "Ann", "Bo", "--video", "talk.mp4") == 0
+    assert run("assign", out, "talk.mp4", "--seats", "Ann", "Bo") == 0
     assert capsys.readouterr().out == "Ann: 1 track in 1 video\nBo: 1 track in 1 video\n"
     assert asked(capsys, "shares", out, "--by", "person", "--person", "Bo")[0]["person"] == "Bo"
     (tmp_path / "people.csv").write_text("video,track_id,person\nshop.mp4,0,Cy\n")
-    assert run("assign", out, tmp_path / "people.csv") == 0
-    assert run("assign", out, "--largest", "Di", "--video", "empty.mp4") == 0
-    assert "nobody was named" in capsys.readouterr().out
+    assert run("assign", out, "--list", tmp_path / "people.csv") == 0
+    assert run("assign", out, "empty.mp4", "--largest", "Di") == 0
+    assert "no assignments: no track matches" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "one of the arguments people.csv --seats --largest is required"),
-        (["people.csv", "--largest", "Ann"], "not allowed with"),
-        (["people.csv", "--max-faces", "2"], "leave --video and --max-faces out"),
-        (["--largest", "Ann", "--max-faces", "2"], "leave --max-faces out"),
-        (["--seats", "Ann", "--max-faces", "0"], "at least one must count"),
+        ([], "give one of --list, --seats and --largest"),
+        (["--list", "people.csv", "--largest", "Ann"], "give one of"),
+        (["--list", "people.csv", "--max-faces", "2"], "--max-faces is for --seats"),
+        (["talk.mp4", "--list", "people.csv"], "leave VIDEOS out"),
+        (["--largest", "Ann", "--max-faces", "2"], "--max-faces is for --seats"),
+        (["--seats", "Ann", "--max-faces", "0"], "--max-faces must be at least 1, got 0"),
     ],
-    ids=["nothing", "both", "list", "largest", "none"],
+    ids=["nothing", "both", "list", "video", "largest", "none"],
 )
 def test_assignments_that_cannot_be(
     out: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str

@@ -54,7 +54,7 @@ def test_figures_come_to_the_screen_and_into_the_folder(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_csv(place / "faces.csv", *["PublicTest"] * 8, *["Training"] * 3)
-    assert evaluate("--data", "fer2013=faces.csv", "--split", "publictest", "--out", "report") == 0
+    assert evaluate("--data", "fer2013=faces.csv", "--split", "publictest", "-o", "report") == 0
     said = capsys.readouterr()
     assert said.err == "fer2013: 8 faces or clips of the split select\n"
     assert "macro-F1" in said.out
@@ -89,7 +89,7 @@ def test_several_data_sets_without_flip_and_a_picture_that_cannot_be_read(
     write_folder(place / "own", "happy", "happy", "Sadness")
     (place / "own" / "happy" / "broken.png").write_bytes(b"not a picture")
     words = ["--data", "fer2013=faces.csv", "--data", "folder=own", "--no-flip", "--no-samples"]
-    assert evaluate(*words, "--out", "report") == 0
+    assert evaluate(*words, "-o", "report") == 0
     said = capsys.readouterr()
     assert "fer2013: 5 faces or clips of the split train" in said.err
     assert "folder: 3 faces or clips of the split train (left out: 1 unreadable)" in said.err
@@ -119,11 +119,11 @@ def test_checkpoints_and_ways_are_compared_in_one_table(
     }
     (place / "run" / "history.json").write_text(json.dumps([row]))
     words = ["--data", "folder=own", "--checkpoint", "default", "--checkpoint", "run", "--ensemble"]
-    words += ["--averaging", "flip", "none", "--common-classes", "--no-samples", "--out", "report"]
+    words += ["--averaging", "flip", "none", "--common-classes", "--no-samples", "-o", "report"]
     assert evaluate(*words) == 0
     said = capsys.readouterr()
     assert (
-        "classes in common: happy, sad; examples left out: 3 bored; classes that are no answer: angry"
+        "common classes: happy, sad; examples left out: 3 bored; classes that are not predicted: angry"
         in said.out
     )
     table = [line.split("│")[1:] for line in said.out.splitlines() if line.startswith("│")]
@@ -158,7 +158,7 @@ def test_several_ways_of_one_checkpoint_leave_its_report_where_it_was(
     write_folder(place / "own", "happy", "sad", "sad")
     tiny(place / "one.safetensors", "sad", "happy")
     words = ["--checkpoint", "one.safetensors", "--averaging", "ten-crop", "none", "--no-samples"]
-    assert evaluate("--data", "folder=own", *words, "--out", "report") == 0
+    assert evaluate("--data", "folder=own", *words, "-o", "report") == 0
     said = capsys.readouterr().out
     assert ", ten-crop on folder, train, n = 3" in said
     assert "compared on train, n = 3" in said
@@ -170,7 +170,7 @@ def test_several_ways_of_one_checkpoint_leave_its_report_where_it_was(
     ("words", "said"),
     [
         ([], "--data"),
-        (["--data", "faces.csv"], "'faces.csv' is not NAME=PATH"),
+        (["--data", "faces.csv"], "a data set must be NAME=PATH"),
         (["--data", "fer2013=nowhere.csv"], "nowhere.csv"),
         (["--data", "fer=faces.csv"], "fer"),
         (["--data", "fer2013=empty.csv"], "empty.csv"),
@@ -179,7 +179,7 @@ def test_several_ways_of_one_checkpoint_leave_its_report_where_it_was(
         (["--data", "folder=bored", "--common-classes"], "--common-classes needs two or more"),
         (["--data", "fer2013=faces.csv", "--ensemble"], "--ensemble needs two or more checkpoints"),
         (["--data", "fer2013=faces.csv", "--averaging", "five"], "five"),
-        (["--data", "fer2013=faces.csv", "--averaging", "none", "--flip"], "not allowed with"),
+        (["--data", "fer2013=faces.csv", "--averaging", "none", "--flip"], "exclude each other"),
         (
             ["--data", "fer2013=faces.csv", "--checkpoint", "default", "--checkpoint", "none"],
             "none does not exist",
@@ -189,8 +189,8 @@ def test_several_ways_of_one_checkpoint_leave_its_report_where_it_was(
         (["--data", "fer2013=faces.csv", "--split", "PrivateTest"], "no examples in the split test"),
         (["--data", "fer2013=faces.csv", "--checkpoint", "faces.csv"], "faces.csv is not a checkpoint"),
         (["--data", "fer2013=faces.csv", "--checkpoint", "no.safetensors"], "no.safetensors"),
-        (["--data", "fer2013=faces.csv", "--out", "faces.csv"], "faces.csv is a file"),
-        (["--data", "fer2013=faces.csv", "--out", "faces.csv/report"], "faces.csv is a file"),
+        (["--data", "fer2013=faces.csv", "-o", "faces.csv"], "faces.csv is a file"),
+        (["--data", "fer2013=faces.csv", "-o", "faces.csv/report"], "faces.csv is a file"),
         (["--data", "fer2013=faces.csv", "--flop"], "--flop"),
     ],
 )
@@ -203,7 +203,7 @@ def test_what_cannot_be_evaluated_is_one_line_and_nothing_is_written(
     (place / "nothing").mkdir()
     write_folder(place / "bored", "happy", "bored")
     before = sorted(place.rglob("*"))
-    assert evaluate("--out", "report", *words) == 2
+    assert evaluate(*words, *([] if "-o" in words else ["-o", "report"])) == 2
     streams = capsys.readouterr()
     assert streams.out == ""
     assert said in streams.err

@@ -55,7 +55,7 @@ def test_videos_and_pictures_get_theirs_and_what_fails_is_told(
     bad = tmp_path / "notes.txt"
     bad.write_text("no video")
     given = [video, face, bad, tmp_path / "gone.png"]
-    assert explain(*given, "--at", 0.8, 77, "--checkpoint", checkpoint, "--out", out) == 0
+    assert explain(*given, "--at", 0.8, 77, "--checkpoint", checkpoint, "-o", out) == 0
     said = capsys.readouterr()
     pictures = [
         "two_0.80s_face1.png", "two_0.80s_face1_time.png", "two_0.80s_face2.png", "two_0.80s_face2_time.png",
@@ -107,14 +107,14 @@ def test_emotions_and_methods_are_chosen_and_names_stay_apart(tmp_path: Path, ch
     before = own.read_bytes()
     words = ["--emotion", "Surprised", "sad", "--emotion", "sad", "--method", "occlusion"]
     given = [tmp_path / "a", tmp_path / "b", own]
-    assert explain(*given, *words, "--checkpoint", checkpoint, "--out", tmp_path) == 0
+    assert explain(*given, *words, "--checkpoint", checkpoint, "-o", tmp_path) == 0
     record = json.loads((tmp_path / "explain.json").read_text())
     faces = [row["faces"][0] for row in record["inputs"]]
     assert [face["picture"] for face in faces] == ["x_face1-2.png", "x_face1-3.png", "x_face1_face1.png"]
     assert [face["emotions"] for face in faces] == [["surprise", "sad"]] * 3
     assert [list(face["maps"]) for face in faces] == [["occlusion"]] * 3
     assert own.read_bytes() == before
-    assert explain(own, "--emotion", "all", "--checkpoint", checkpoint, "--out", tmp_path / "all") == 0
+    assert explain(own, "--emotion", "all", "--checkpoint", checkpoint, "-o", tmp_path / "all") == 0
     record = json.loads((tmp_path / "all" / "explain.json").read_text())
     assert record["inputs"][0]["faces"][0]["emotions"] == list(CLASSES)
 
@@ -123,8 +123,8 @@ def test_emotions_and_methods_are_chosen_and_names_stay_apart(tmp_path: Path, ch
     ("words", "said"),
     [
         (["--whole"], "INPUT"),
-        (["face.png", "--out", "face.png"], "face.png is a file"),
-        (["face.png", "--out", "face.png/why"], "face.png is a file"),
+        (["face.png", "-o", "face.png"], "face.png is a file"),
+        (["face.png", "-o", "face.png/why"], "face.png is a file"),
         (["none.png"], "none.png does not exist"),
         (["empty"], "empty holds no pictures and no videos"),
         (["notes.txt"], "notes.txt is not a picture"),
@@ -154,7 +154,7 @@ def test_what_cannot_be_explained_is_one_line_and_nothing_is_written(
         Path(name).write_text("neither")
     Path("empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
-    assert explain("--checkpoint", checkpoint, "--out", "why", *words) == 2
+    assert explain("--checkpoint", checkpoint, "-o", "why", *words) == 2
     streams = capsys.readouterr()
     assert streams.out == ""
     *looked, last = streams.err.splitlines()
@@ -171,7 +171,7 @@ def test_a_network_without_a_map_has_occlusion_alone(
     save_checkpoint(
         path, build_network("cnn-bilstm", architecture), Card(classes=CLASSES, architecture=architecture)
     )
-    words = [write_face(tmp_path / "face.png"), "--checkpoint", path, "--out", tmp_path / "why"]
+    words = [write_face(tmp_path / "face.png"), "--checkpoint", path, "-o", tmp_path / "why"]
     assert explain(*words) == 0
     assert "no Grad-CAM: the network has no convolution whose map" in capsys.readouterr().err
     record = json.loads((tmp_path / "why" / "explain.json").read_text())

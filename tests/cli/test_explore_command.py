@@ -37,7 +37,7 @@ def test_figures_come_to_the_screen_and_into_the_folder(
     bad = place / "more" / os.fsdecode(b"[red]\xff") / "a.png"
     bad.parent.mkdir(parents=True)
     bad.write_bytes((place / "faces" / "test" / "sad" / "a.png").read_bytes())
-    assert explore("folder=faces", "--data", "folder=more", "--no-samples", "--out", "look") == 0
+    assert explore("--data", "folder=faces", "--data", "folder=more", "--no-samples", "-o", "look") == 0
     said = capsys.readouterr()
     assert said.err == "folder: 5 images (left out: 1 unreadable)\nfolder 2: 1 images\n"
     for text in (
@@ -64,18 +64,17 @@ def test_figures_come_to_the_screen_and_into_the_folder(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "no data set is named: give NAME=PATH"),
-        (["faces"], "'faces' is not NAME=PATH"),
-        (["--data", "faces"], "'faces' is not NAME=PATH"),
-        (["fer=faces"], "unknown data set 'fer'"),
-        (["clips=faces"], "expected images, got videos"),
-        (["folder=nowhere"], "there is no such file or folder"),
-        (["folder=faces", "--data", "ck48=nowhere"], "there is no such file or folder"),
-        (["folder=empty"], "no files like"),
-        (["fer2013=text.csv"], "expected a CSV"),
-        (["folder=faces", "--out", "text.csv"], "text.csv is a file; --out needs a folder"),
-        (["folder=faces", "--out", "text.csv/look"], "text.csv is a file; --out needs a folder"),
-        (["folder=faces", "--classes", "a,b"], "--classes"),
+        ([], "--data is missing"),
+        (["--data", "faces"], "a data set must be NAME=PATH, as in fer2013=fer2013.parquet; got 'faces'"),
+        (["--data", "fer=faces"], "unknown data set 'fer'"),
+        (["--data", "clips=faces"], "expected images, got videos"),
+        (["--data", "folder=nowhere"], "there is no such file or folder"),
+        (["--data", "folder=faces", "--data", "ck48=nowhere"], "there is no such file or folder"),
+        (["--data", "folder=empty"], "no files like"),
+        (["--data", "fer2013=text.csv"], "expected a CSV"),
+        (["--data", "folder=faces", "-o", "text.csv"], "text.csv is a file"),
+        (["--data", "folder=faces", "-o", "text.csv/look"], "text.csv is a file"),
+        (["--data", "folder=faces", "--classes", "a,b"], "--classes"),
     ],
 )
 def test_what_cannot_be_explored_is_one_line_and_nothing_is_written(
@@ -84,7 +83,7 @@ def test_what_cannot_be_explored_is_one_line_and_nothing_is_written(
     (place / "text.csv").write_text("label,picture\n1,2\n")
     (place / "empty" / "happy").mkdir(parents=True)
     before = sorted(place.rglob("*"))
-    assert explore("--out", "look", *words) == 2
+    assert explore(*words, *([] if "-o" in words else ["-o", "look"])) == 2
     streams = capsys.readouterr()
     assert streams.out == ""
     assert said in streams.err

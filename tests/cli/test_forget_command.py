@@ -40,7 +40,7 @@ def test_it_says_what_is_forgotten_and_how_that_stays_so(
     assert forget(out, *names) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[:-1] == [f"forgotten: {uri}" for uri in gone]
-    assert "would look at it again" in said[-1]
+    assert "would analyze a video again" in said[-1]
     assert uris(out) == VIDEOS.keys() - set(gone)
 
 

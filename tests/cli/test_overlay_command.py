@@ -29,7 +29,7 @@ def test_a_video_is_written_and_what_became_of_its_sound_told(
     [
         (["x.mp4", "-o", "x.mp4"], "has no video x.mp4"),
         (["grey.mp4", "-o", "x.webm"], "name a .mp4 or a .mkv"),
-        (["grey.mp4"], "-o"),
+        (["grey.mp4"], "--output is missing"),
         ([], "VIDEO"),
     ],
 )
@@ -49,4 +49,4 @@ def test_what_can_not_be_drawn_on_is_one_line(
 
 def test_the_help_says_whose_faces_are_not_hidden(capsys: pytest.CaptureFixture[str]) -> None:
     assert overlay("--help") == 0
-    assert "Faces that were NOT found are\nNOT hidden" in capsys.readouterr().out
+    assert "does NOT hide faces that were NOT detected" in " ".join(capsys.readouterr().out.split())

@@ -69,10 +69,10 @@ def test_tables_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--nodes", 0], "--nodes is 0; allowed are whole numbers from 1"),
-        (["--cores", -1], "--cores is -1"),
-        (["--price", 0], "--price is 0; allowed is a number above 0"),
-        (["--cpu-ms", "nan"], "--cpu-ms is nan"),
+        (["--nodes", 0], "--nodes must be a list of whole numbers, each at least 1, got (0,)"),
+        (["--cores", -1], "--cores must be at least 1, got -1"),
+        (["--price", 0], "--price must be above 0, got 0"),
+        (["--cpu-ms", "nan"], "--cpu-ms must be above 0, got nan"),
         (["--fps", 0], "--fps"),
     ],
 )

@@ -58,7 +58,7 @@ def test_a_run_in_a_store_is_drawn_too(store: Store, tmp_path: Path) -> None:
         (["a.mp4", "--emotion", "sad", "-o", "x.png"], "--emotion is for --kind strip"),
         (["--kind", "shares", "--by-person", "-o", "x.png"], "fer-batch assign"),
         (["-o", "x.gif"], "use one of .png, .svg"),
-        ([], "-o"),
+        ([], "--output is missing"),
     ],
 )
 def test_what_can_not_be_drawn_is_one_line(

@@ -49,7 +49,7 @@ def test_a_whole_run_is_a_short_table(
     out = write_run(tmp_path / "run", videos)
     assert verify(out) == 0
     said = capsys.readouterr().out
-    assert "all adds up" in said
+    assert "OK, consistent" in said
     assert said.split("videos")[1].split()[1] == str(len(videos))
 
 

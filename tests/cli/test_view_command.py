@@ -47,11 +47,9 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path, capsys: pytest.Capture
 def test_a_port_that_is_none_is_one_line(
     port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(["view", str(tmp_path), f"--port={port}"])
-    assert end.value.code == 2
+    assert main(["view", str(tmp_path), f"--port={port}"]) == 2
     said = capsys.readouterr().err
-    assert "0 to 65535" in said
+    assert "--port" in said
     assert said.count("\n") == 1
 
 

@@ -1,9 +1,7 @@
 """The commands in `cluster/README.md` can be parsed, and its tables follow from the measurements."""
 
-import argparse
-import importlib
+import inspect
 import math
-import pkgutil
 import re
 import shlex
 import subprocess
@@ -15,7 +13,8 @@ import pytest
 import yaml
 from ray.scripts.scripts import cli as ray_cli
 
-import fer_batch.cli
+import fer_batch.cli.main  # noqa: F401  # registers the commands
+from fer_batch.cli.app import parse_command
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -54,16 +53,10 @@ def words(line: str) -> list[str]:
     return shlex.split(re.sub(r"\$\(.*?\)", "SUBSTITUTED", line).removesuffix(" > /dev/null"))
 
 
-def parse_fer_batch(arguments: Sequence[str]) -> argparse.Namespace:
-    """A command line of `fer-batch`, as its own parsers take it; raises SystemExit where they don't."""
-    parser = argparse.ArgumentParser("fer-batch", exit_on_error=True)
-    subparsers = parser.add_subparsers(required=True)
-    for found in pkgutil.iter_modules(fer_batch.cli.__path__):
-        module = importlib.import_module(f"fer_batch.cli.{found.name}")
-        if hasattr(module, "add_commands"):
-            module.add_commands(subparsers)
+def parse_fer_batch(arguments: Sequence[str]) -> inspect.BoundArguments:
+    """Parse a command line of `fer-batch`; raises FerBatchError."""
     assert arguments[0] == "fer-batch"
-    return parser.parse_args(arguments[1:])
+    return parse_command(arguments[1:])[1]
 
 
 def parse_ray(arguments: Sequence[str]) -> click.Context:

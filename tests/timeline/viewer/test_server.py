@@ -385,7 +385,7 @@ def test_persons_are_known_as_soon_as_somebody_says_who_is_who(tmp_path: Path) -
     with serving(out) as url:
         assert asked(url, "/api/persons") == []
         (tmp_path / "people.csv").write_text("video,track_id,person\na.mp4,1,Ann <b>\n")
-        assert main(["assign", str(out), str(tmp_path / "people.csv")]) == 0
+        assert main(["assign", str(out), "--list", str(tmp_path / "people.csv")]) == 0
         assert asked(url, "/api/persons") == ["Ann <b>"]
         assert names(url, person="Ann <b>") == ["a.mp4"]
         assert names(url, person="Ann <b>", emotion="happy") == []

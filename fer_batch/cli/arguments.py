@@ -1,0 +1,110 @@
+"""Types of arguments that several commands share, each with its help text.
+
+Arguments that are paths are annotated as `Path` at run time, so that shells complete file names.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter, Token
+
+from fer_batch.cli.app import Convert
+from fer_batch.errors import ConfigError
+from fer_batch.fields import Topic
+
+RAY = Topic("Ray", order=1)
+
+
+def keep_text(kind: Any, tokens: Sequence[Token]) -> str:
+    """Return an argument unchanged."""
+    return tokens[0].value
+
+
+def keep_texts(kind: Any, tokens: Sequence[Token]) -> list[str]:
+    """Return arguments unchanged."""
+    return [token.value for token in tokens]
+
+
+def parse_file(name: str) -> Path:
+    """Parse the path of a file to write; raises OutputError for an address of a store."""
+    from fer_batch.storage.paths import parse_file_path
+
+    return parse_file_path(name)
+
+
+def parse_data(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Parse several NAME=PATH."""
+    return tuple(map(parse_named_path, texts))
+
+
+def parse_named_path(text: str) -> tuple[str, str]:
+    """Parse NAME=PATH to (name, absolute path); raises ConfigError."""
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise ConfigError(f"a data set must be NAME=PATH, as in fer2013=fer2013.parquet; got {text!r}")
+    return name, str(Path(path).absolute())
+
+
+OutputFile = Annotated[Path, Parameter(name=["--output", "-o"], converter=keep_text), Convert(parse_file)]
+OutputFolder = Annotated[Path, Parameter(name=["--output", "-o"], help="Folder for the results.")]
+
+if TYPE_CHECKING:
+    RunFolder = str
+    NewRunFolder = str
+    Inputs = list[str]
+    VideoName = str
+    VideoNames = list[str]
+    OptionalVideoName = str | None
+    FileName = str
+    DataSets = tuple[tuple[str, str], ...]
+else:
+    RunFolder = Annotated[
+        Path, Parameter(converter=keep_text, help="Run folder of `analyze`, local or in a store.")
+    ]
+    NewRunFolder = Annotated[
+        Path,
+        Parameter(
+            converter=keep_text,
+            help="Run folder, local or in a store (s3://, gs://): new, empty or of this run.",
+        ),
+    ]
+    Inputs = Annotated[
+        list[Path],
+        Parameter(
+            converter=keep_texts,
+            help="Files, folders (searched recursively), globs, archives (.tar, .tar.gz, .zip) and manifests "
+            "(.txt, .csv, .parquet, .jsonl), local or in a store (s3://, gs://, hf://, https://).",
+        ),
+    ]
+    _video = "Video, by its video_id, path or file name."
+    VideoName = Annotated[Path, Parameter(converter=keep_text, help=_video)]
+    OptionalVideoName = Annotated[
+        Path | None, Parameter(converter=keep_text, help=f"{_video} By default all videos.")
+    ]
+    VideoNames = Annotated[
+        list[Path], Parameter(converter=keep_texts, help="Videos, by their video_id, path or file name.")
+    ]
+    FileName = Annotated[Path, Parameter(converter=keep_text)]
+    DataSets = Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--data",
+            metavar="NAME=PATH",
+            help="Data set of labelled faces; may be repeated. Names: fer2013, ck48, folder, clips.",
+        ),
+        Convert(parse_data),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayOptions:
+    """The Ray cluster that runs a command."""
+
+    address: Annotated[str | None, RAY] = None
+    """Ray cluster. By default RAY_ADDRESS, the cluster of the current Ray job, or this machine."""
+    insecure: Annotated[bool, RAY] = False
+    """Allow a cluster without a token. Anyone who reaches such a cluster can run programs on it."""
+    verbose: Annotated[bool, RAY] = False
+    """Show the messages of Ray."""

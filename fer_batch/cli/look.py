@@ -1,0 +1,173 @@
+"""Commands `view`, `plot`, `report` and `overlay`: look at results."""
+
+import time
+from typing import Annotated, Literal
+
+from fer_batch.cli.app import LOOK, UsageError, add_command
+from fer_batch.cli.arguments import OptionalVideoName, OutputFile, RunFolder, VideoName
+from fer_batch.cli.output import ProgressLine
+from fer_batch.fields import Range
+
+
+@add_command(
+    LOOK,
+    """
+  fer-batch view results                    prints an address for a browser on this machine
+  fer-batch view results --port 8000        always the same address
+  fer-batch view s3://bucket/results        results in a store
+  ssh -L 8000:localhost:8000 MACHINE fer-batch view results --port 8000      on another machine""",
+)
+def view_command(out: RunFolder, /, *, port: Annotated[int, Range(at_least=0, at_most=65535)] = 0) -> int:
+    """Look at a run in a browser.
+
+    The page lists all videos, and plays each with boxes on its faces and their emotions over time. Press ?
+    for its keys and Ctrl-C to end. The server answers this machine only (all of its users), shows files of
+    this run only, and writes nothing.
+
+    Parameters
+    ----------
+    port
+        Port of the server; 0 selects a free one.
+    """
+    from fer_batch.timeline.viewer.server import serve
+
+    return serve(out, port)
+
+
+@add_command(
+    LOOK,
+    """
+  fer-batch plot results monday.mp4 -o monday.png                 a lane over time for each face
+  fer-batch plot results -o archive.svg                           a row over time for each video
+  fer-batch plot results --emotion happy --absolute -o happy.png  the probability of "happy", in seconds
+  fer-batch plot results --kind shares -o shares.png              the share of each emotion, a bar per video
+  fer-batch plot results monday.mp4 --kind shares -o faces.png    a bar per face
+  fer-batch plot results --kind shares --by-person -o people.png  a bar per person""",
+)
+def plot_command(
+    out: RunFolder,
+    video: OptionalVideoName = None,
+    /,
+    *,
+    output: OutputFile,
+    kind: Literal["ribbons", "strip", "shares"] | None = None,
+    emotion: str | None = None,
+    absolute: bool = False,
+    by_person: bool = False,
+) -> None:
+    """Draw a video's faces over time, or all videos of a run.
+
+    Colours differ for all kinds of colour vision and in grey. White areas have no face; hatched areas were
+    not analyzed. A plot with too many faces, videos or persons shows some of them, and says how many.
+
+    Parameters
+    ----------
+    output
+        Picture to write: .png or .svg.
+    kind
+        ribbons: the faces of VIDEO over time (default with VIDEO). strip: all videos over time (default
+        without VIDEO). shares: one bar per video, or per face of VIDEO.
+    emotion
+        Draw the probability of this emotion instead of the most probable emotion (strip).
+    absolute
+        Draw time in seconds instead of shares of each video's length (strip).
+    by_person
+        Draw one bar per person of `assign` (shares).
+    """
+    kind = kind or ("ribbons" if video else "strip")
+    if kind == "ribbons" and not video:
+        raise UsageError("--kind ribbons shows one video; name a VIDEO")
+    if kind == "strip" and video:
+        raise UsageError("--kind strip shows all videos; leave VIDEO out, or use --kind ribbons")
+    for option, is_given, needed in (
+        ("--emotion", emotion is not None, "strip"),
+        ("--absolute", absolute, "strip"),
+        ("--by-person", by_person, "shares"),
+    ):
+        if is_given and kind != needed:
+            raise UsageError(f"{option} is for --kind {needed}")
+    from fer_batch.plotting import SCREEN_DPI, save_figure
+    from fer_batch.storage.folder import check_outside_run
+    from fer_batch.timeline.store import open_timeline
+
+    check_outside_run(output, out)
+    timeline = open_timeline(out)
+    if kind == "strip":
+        figure = timeline.plot_strip(emotion, absolute=absolute)
+    elif kind == "shares":
+        figure = timeline.plot_shares(video, by_person=by_person)
+    else:
+        assert video is not None
+        figure = timeline.plot_ribbons(video)
+    save_figure(figure, output, SCREEN_DPI)
+
+
+@add_command(
+    LOOK,
+    """
+  fer-batch report results talk.mp4 -o talk.html
+  fer-batch report s3://bucket/results 3f2a9c0d11e4b7a6 -o page.html      by video_id""",
+)
+def report_command(out: RunFolder, video: VideoName, /, *, output: OutputFile) -> None:
+    """Write a video's timeline as one HTML page.
+
+    The page needs no network; all browsers since 2023 show it. It has the rows of the video and its address,
+    but no picture of a face.
+
+    Parameters
+    ----------
+    output
+        Page to write: .html.
+    """
+    from fer_batch.timeline.store import open_timeline
+
+    size_bytes = open_timeline(out).write_report(video, output)
+    print(f"{output}: {size_bytes / 1e6:.1f} MB")
+
+
+@add_command(
+    LOOK,
+    """
+  fer-batch overlay results monday.mp4 -o annotated.mp4
+  fer-batch overlay results monday.mp4 -o anonymous.mp4 --blur-faces
+  fer-batch overlay results 3f2a9c0d11e4b7a6 -o annotated.mkv      by video_id""",
+)
+def overlay_command(
+    out: RunFolder, video: VideoName, /, *, output: OutputFile, blur_faces: bool = False
+) -> None:
+    """Write a copy of a video with boxes, names and emotions, or with hidden faces.
+
+    The video is encoded again (H.264), upright, with the same times; its sound is copied. Metadata, such as
+    the place, is left out.
+
+    --blur-faces hides the detected faces and everything that was not analyzed. It does NOT hide faces that
+    were NOT detected, such as profiles, covered faces and faces smaller than --min-face of `analyze`. It does
+    not hide voices, name badges and surroundings either. Check the result before you publish it.
+
+    Parameters
+    ----------
+    output
+        Video to write: .mp4 or .mkv.
+    blur_faces
+        Reduce each detected face to a few large squares.
+    """
+    from fer_batch.timeline.store import open_timeline
+
+    line, start_s = ProgressLine(), time.monotonic()
+    timeline = open_timeline(out)
+    ((length_s,),) = timeline.sql(
+        "SELECT greatest(coalesce(duration_s, 0), read_s) FROM videos WHERE video_id = $video",
+        {"video": timeline.video_id(video)},
+    ).fetchall()
+
+    def show_progress(time_s: float) -> None:
+        speed = time_s / max(time.monotonic() - start_s, 1e-9)
+        line.show(f"{time_s:.0f} of {length_s:.0f} s, {speed:.1f}× realtime")
+
+    result = timeline.write_overlay(video, output, blur_faces=blur_faces, on_progress=show_progress)
+    line.close()
+    print(f"{result.frames} frames")
+    for sound in result.audio_streams:
+        print(f"sound: {sound}")
+    if result.error:
+        print(f"incomplete: the video could not be read to its end: {result.error}")
