@@ -236,7 +236,7 @@ def test_a_file_says_the_format_by_its_name(
 def test_an_address_is_no_output_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert query(tmp_path, "SELECT 1", "--output", "s3://bucket/answer") == 2
     assert capsys.readouterr().err == (
-        "fer-batch query: s3://bucket/answer can't be written: name a file on this machine\n"
+        "fer-batch query: Cannot write s3://bucket/answer: give a file on this machine\n"
     )
 
 
