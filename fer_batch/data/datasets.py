@@ -33,7 +33,7 @@ def load_datasets(
     leave_out: Sequence[str] = (),
     for_training: bool = True,
 ) -> tuple[Clips, Counter[str]]:
-    """Load one or more data sets as one set of clips, and count what was left out or is doubtful.
+    """Load one or more data sets as one set of clips, and count left-out and doubtful examples.
 
     `data` has pairs of a name ("fer2013", "ck48" or "folder") and a path. `classes` are the classes of the
     clips, under any of their names. By default they are the classes of the data in alphabetical order, after

@@ -17,6 +17,7 @@ from fer_batch.storage.atomic import format_csv, write_bytes, write_json
 from fer_batch.training.calibrate import fit_temperature
 from fer_batch.training.history import HISTORY_COLUMNS, selected_epoch
 from fer_batch.training.predict import predict_log_probs, select_input_frames
+from fer_batch.training.recipes import Settings
 from fer_batch.training.sources import MIN_CALIBRATION_CLIPS, count_training_clips, read_crop_scale
 from fer_batch.training.state import TrainState
 
@@ -30,7 +31,7 @@ class TrainSummary:
 
     checkpoint: Path
     """The weights; the card is beside them, with the suffix .json."""
-    config: dict[str, Any]
+    config: Settings
     """Settings of the run, without paths."""
     data: list[str]
     """Names of the data sets."""

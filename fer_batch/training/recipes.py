@@ -18,6 +18,8 @@ from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError
 
 PACKAGED = files("fer_batch.model") / "recipes"
+Settings = dict[str, Any]
+"""Values of `TrainConfig`'s fields by name, as JSON and TOML have them."""
 DEFAULT = "default"
 """Name of the recipe of the packaged checkpoint."""
 
@@ -27,7 +29,7 @@ class Recipe:
     """Training settings, and a description of the model that they train."""
 
     name: str
-    settings: dict[str, Any]
+    settings: Settings
     """Values of `TrainConfig`'s fields; all other fields keep their defaults."""
     text: str
     """Content of the TOML file."""

@@ -1,6 +1,7 @@
 """`fer-batch tune`: what can't be tuned is one line and exit code 2; what was found is a table and files."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -81,9 +82,9 @@ def study(here: Path) -> Path:
     point = locate_base(config)
     tried = [
         (point, DONE, "", [0.3, 0.5]),
-        (point | {"lr": 0.05, "imbalance": "focal"}, DONE, "", [0.4, 0.625]),
-        (point | {"lr": 0.3}, FAILED, "it diverged [bold]", []),
-        (point | {"width": 0.5}, DONE, "", [0.2]),
+        (dataclasses.replace(point, lr=0.05, imbalance="focal"), DONE, "", [0.4, 0.625]),
+        (dataclasses.replace(point, lr=0.3), FAILED, "it diverged [bold]", []),
+        (dataclasses.replace(point, width=0.5), DONE, "", [0.2]),
     ]
     for number, (values, status, reason, scores) in enumerate(tried, 1):
         history = [make_epoch(epoch, score, seconds=3.0) for epoch, score in enumerate(scores, 1)]

@@ -14,7 +14,6 @@ import math
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import ray.tune
 import torch
@@ -39,7 +38,14 @@ from fer_batch.training.sources import (
     load_images,
 )
 from fer_batch.training.state import TrainState
-from fer_batch.training.tune.search import REASON, VALUE, TrialRecorder, build_scheduler, build_search
+from fer_batch.training.tune.search import (
+    REASON,
+    VALUE,
+    TrialRecorder,
+    build_scheduler,
+    build_search,
+    read_suggestion,
+)
 from fer_batch.training.tune.space import apply_point
 from fer_batch.training.tune.study import METRICS, RUNNING, StudySummary, read_records, write_results
 from fer_batch.training.workers import WorkerContext
@@ -112,7 +118,7 @@ def tune(
 
 
 def run_trial(
-    point: dict[str, Any], config: TrainConfig, metric: str, training: Clips, selection: Clips
+    suggestion: dict[str, float | str], config: TrainConfig, metric: str, training: Clips, selection: Clips
 ) -> None:
     """Run one trial in its own process, and report each epoch to Ray Tune."""
     torch.set_num_threads(config.threads)
@@ -123,7 +129,7 @@ def run_trial(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        trial = dataclasses.replace(apply_point(config, point), sequence_epochs=0)
+        trial = dataclasses.replace(apply_point(config, read_suggestion(suggestion)[1]), sequence_epochs=0)
         train_network(trial, training, selection, WorkerContext(device=device), on_epoch=on_epoch)
     except Exception as error:  # a failed trial must not end the study
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"

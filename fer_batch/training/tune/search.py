@@ -13,7 +13,7 @@ from ray.tune.search.optuna import OptunaSearch
 from fer_batch.config import TrainConfig
 from fer_batch.training.history import HISTORY_COLUMNS, EpochResult, selected_epoch
 from fer_batch.training.progress import OnProgress, StatusMessage
-from fer_batch.training.tune.space import build_space, locate_base
+from fer_batch.training.tune.space import Point, build_space, locate_base
 from fer_batch.training.tune.study import DONE, FAILED, RUNNING, TrialRecord, find_best, summarize_trial
 
 ASHA_REDUCTION = 3
@@ -70,8 +70,7 @@ class TrialRecorder(ray.tune.Callback):
         self._close(record)
 
     def _find_record(self, trial: Trial) -> TrialRecord:
-        point = dict(trial.config)
-        number = point.pop("number")
+        number, point = read_suggestion(trial.config)
         return self.running.setdefault(number, TrialRecord(number=number, values=point, status=DONE))
 
     def _close(self, record: TrialRecord) -> None:
@@ -98,6 +97,12 @@ class TrialRecorder(ray.tune.Callback):
         return sum(record.status != RUNNING for record in self.records.values())
 
 
+def read_suggestion(suggestion: dict[str, Any]) -> tuple[int, Point]:
+    """Split a suggestion of `RecordedSearch` into the number of the trial and its point."""
+    values = dict(suggestion)
+    return values.pop("number"), Point(**values)
+
+
 class RecordedSearch(OptunaSearch):
     """Optuna's suggestions; each gets a number, and is recorded before its trial starts."""
 
@@ -108,7 +113,7 @@ class RecordedSearch(OptunaSearch):
     def suggest(self, trial_id: str) -> dict[str, Any]:
         values = super().suggest(trial_id) or {}
         number = self.numbers.pop(0)
-        TrialRecord(number=number, values=values).write(self.out)
+        TrialRecord(number=number, values=Point(**values)).write(self.out)
         return {**values, "number": number}
 
 
@@ -136,9 +141,9 @@ def build_search(
     ended = [record for record in records.values() if record.status != RUNNING]
     interrupted = [n for n in range(1, trials + 1) if n in records and records[n].status == RUNNING]
     new = [n for n in range(1, trials + 1) if n not in records]
-    points = [records[n].values for n in interrupted]
+    points = [records[n].values.to_dict() for n in interrupted]
     if 1 in new:
-        points.append(locate_base(config))
+        points.append(locate_base(config).to_dict())
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = RecordedSearch(
         out,
@@ -155,7 +160,7 @@ def build_search(
     )
     for record in ended:
         value = getattr(selected_epoch(config, record.history), metric) if record.status == DONE else 0.0
-        search.add_evaluated_point(record.values, value)
+        search.add_evaluated_point(record.values.to_dict(), value)
     return search, len(interrupted) + len(new)
 
 

@@ -1,11 +1,8 @@
-"""The search space of a study: training settings around those of a base configuration.
-
-A point of the space has a value for each of `PARAMETERS`. `lr` and `imbalance` are settings; `width`,
-`dropout` and `augmentation` are factors of the base's own settings.
-"""
+"""The search space of a study: training settings around those of a base configuration."""
 
 import dataclasses
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -14,7 +11,6 @@ from fer_batch.config import IMBALANCE, TrainConfig
 from fer_batch.model.registry import NETWORKS
 from fer_batch.training.initialize import choose_architecture
 
-PARAMETERS = ("lr", "width", "dropout", "augmentation", "imbalance")
 LR_FACTORS = (1 / 10, 3.0)
 WIDTH_FACTORS = (0.5, 0.75, 1.0, 1.5)
 DROPOUT_FACTORS = (0.0, 1.5)
@@ -25,6 +21,27 @@ MAX_DROPOUT = 0.9
 AUGMENTATIONS = ("rotation_deg", "zoom", "shift", "lighting", "flip", "erasing")
 MAX_SHARES = {"flip": 0.5, "erasing": 1.0}
 """Upper limits of shares. Mirroring more than half of the images would only exchange the sides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A point of the search space; a parameter that is not searched is None."""
+
+    lr: float
+    width: float | None = None
+    """Factor of the base's own channels."""
+    dropout: float | None = None
+    """Factor of the base's own dropouts."""
+    augmentation: float
+    """Factor of the base's own augmentation."""
+    imbalance: str
+
+    def to_dict(self) -> dict[str, float | str]:
+        """Return the values of the searched parameters."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+PARAMETERS = tuple(field.name for field in dataclasses.fields(Point))
 
 
 def build_space(config: TrainConfig) -> dict[str, BaseDistribution]:
@@ -46,53 +63,43 @@ def build_space(config: TrainConfig) -> dict[str, BaseDistribution]:
     return space
 
 
-def locate_base(config: TrainConfig) -> dict[str, Any]:
+def locate_base(config: TrainConfig) -> Point:
     """Return the point of the base itself."""
-    base = {
-        "lr": config.lr,
-        "width": 1.0,
-        "dropout": float(any(_own_dropouts(config))),
-        "augmentation": float(_has_augmentation(config)),
-        "imbalance": config.imbalance,
-    }
-    return {name: base[name] for name in build_space(config)}
+    space = build_space(config)
+    return Point(
+        lr=config.lr,
+        width=1.0 if "width" in space else None,
+        dropout=float(any(_own_dropouts(config))) if "dropout" in space else None,
+        augmentation=float(_has_augmentation(config)),
+        imbalance=config.imbalance,
+    )
 
 
-def apply_point(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
+def apply_point(config: TrainConfig, point: Point) -> TrainConfig:
     """Return the configuration at a point of the base's space.
 
     If the base has no dropout or no augmentation, the factor applies to the defaults instead: those of
     `TrainConfig`, and the dropouts of the network.
     """
-    return dataclasses.replace(
-        config,
-        lr=values["lr"],
-        imbalance=values["imbalance"],
-        **_scale_width(config, values.get("width", 1.0)),
-        **_scale_dropout(config, values.get("dropout", float(any(_own_dropouts(config))))),
-        **_scale_augmentation(config, values["augmentation"]),
-    )
+    changes: dict[str, Any] = {"lr": point.lr, "imbalance": point.imbalance}
+    if point.width not in (None, 1):
+        multiples = (round(point.width * width / CHANNEL_MULTIPLE) for width in config.filters)
+        changes["filters"] = tuple(CHANNEL_MULTIPLE * max(1, multiple) for multiple in multiples)
+    if point.dropout not in (None, float(any(_own_dropouts(config)))):
+        scaled = _scale_dropouts(config, point.dropout)
+        changes |= {"dropout": scaled[0]} if _network_name(config) == "cnn-bilstm" else {"dropouts": scaled}
+    if point.augmentation != float(_has_augmentation(config)):
+        changes |= _scale_augmentation(config, point.augmentation)
+    return dataclasses.replace(config, **changes)
 
 
-def _scale_width(config: TrainConfig, factor: float) -> dict[str, Any]:
-    if factor == 1:
-        return {}
-    multiples = (round(factor * width / CHANNEL_MULTIPLE) for width in config.filters)
-    return {"filters": tuple(CHANNEL_MULTIPLE * max(1, multiple) for multiple in multiples)}
-
-
-def _scale_dropout(config: TrainConfig, factor: float) -> dict[str, Any]:
+def _scale_dropouts(config: TrainConfig, factor: float) -> tuple[float, ...]:
     own = _own_dropouts(config)
-    if factor == float(any(own)):
-        return {}
-    given = own if any(own) else _default_dropouts(config)
-    scaled = tuple(min(factor * share, max(share, MAX_DROPOUT)) for share in given)
-    return {"dropout": scaled[0]} if _network_name(config) == "cnn-bilstm" else {"dropouts": scaled}
+    shares = own if any(own) else _default_dropouts(config)
+    return tuple(min(factor * share, max(share, MAX_DROPOUT)) for share in shares)
 
 
-def _scale_augmentation(config: TrainConfig, factor: float) -> dict[str, Any]:
-    if factor == float(_has_augmentation(config)):
-        return {}
+def _scale_augmentation(config: TrainConfig, factor: float) -> dict[str, float]:
     base = config if _has_augmentation(config) else TrainConfig(data=config.data)
     strengths = {name: getattr(base, name) for name in AUGMENTATIONS}
     return {

@@ -14,8 +14,8 @@ from fer_batch.errors import ConfigError, FerBatchError, OutputError
 from fer_batch.storage.atomic import format_csv, write_bytes, write_json
 from fer_batch.storage.paths import check_folder_empty
 from fer_batch.training.history import EpochResult, selected_epoch
-from fer_batch.training.recipes import format_recipe
-from fer_batch.training.tune.space import PARAMETERS, apply_point, build_space
+from fer_batch.training.recipes import Settings, format_recipe
+from fer_batch.training.tune.space import PARAMETERS, Point, apply_point, build_space
 
 METRICS = ("accuracy", "macro_f1")
 COLUMNS = (
@@ -32,7 +32,7 @@ class TrialRecord:
 
     number: int
     """From 1; trial 1 is the base."""
-    values: dict[str, Any]
+    values: Point
     """The point of the search space."""
     status: str = RUNNING
     """"running", "done" or "failed"."""
@@ -42,15 +42,16 @@ class TrialRecord:
 
     def write(self, out: Path) -> None:
         """Write the record into the study's folder."""
-        write_json(out / "trials" / f"{self.number:04d}.json", dataclasses.asdict(self), "trial")
+        record = dataclasses.asdict(self) | {"values": self.values.to_dict()}
+        write_json(out / "trials" / f"{self.number:04d}.json", record, "trial")
 
     @classmethod
     def read(cls, path: Path) -> "TrialRecord":
         """Read a record; raises OutputError if the file holds something else."""
         try:
-            values = json.loads(path.read_text())
-            history = [EpochResult(**row) for row in values.pop("history")]
-            return cls(**values, history=history)
+            record = json.loads(path.read_text())
+            values, history = Point(**record.pop("values")), record.pop("history")
+            return cls(**record, values=values, history=[EpochResult(**row) for row in history])
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise OutputError(
                 f"{path} is not the record of a trial ({error}); delete it to repeat the trial"
@@ -66,12 +67,12 @@ class TrialResult:
 
     trial: int
     """Number of the trial, from 1; trial 1 is the base."""
-    lr: float | None
+    lr: float
     width: float | None
     """Factor, like `dropout` and `augmentation`."""
     dropout: float | None
-    augmentation: float | None
-    imbalance: str | None
+    augmentation: float
+    imbalance: str
     epochs: int
     stopped_early: bool
     accuracy: float | None
@@ -80,7 +81,7 @@ class TrialResult:
     seconds: float
     status: str
     reason: str
-    settings: dict[str, Any]
+    settings: Settings
     """Settings that differ from the base, by the names of `TrainConfig`'s fields."""
     history: list[EpochResult]
 
@@ -97,7 +98,7 @@ class TrialResult:
 class StudySummary:
     """The result of a study."""
 
-    settings: dict[str, Any]
+    settings: Settings
     """Settings of the base, and the "metric" that decides."""
     trials: list[TrialResult]
     """In order of their numbers."""
@@ -114,7 +115,7 @@ class StudySummary:
         )
 
 
-def read_records(out: Path, settings: dict[str, Any]) -> dict[int, TrialRecord]:
+def read_records(out: Path, settings: Settings) -> dict[int, TrialRecord]:
     """Read the trials in `out` by number; there are none if the folder is new or empty.
 
     Raises ConfigError if the folder holds a study of other settings, OutputError if it holds something else.
@@ -141,11 +142,7 @@ def summarize_trial(record: TrialRecord, config: TrainConfig) -> TrialResult:
     own = apply_point(config, record.values).to_dict()
     return TrialResult(
         trial=record.number,
-        lr=record.values.get("lr"),
-        width=record.values.get("width"),
-        dropout=record.values.get("dropout"),
-        augmentation=record.values.get("augmentation"),
-        imbalance=record.values.get("imbalance"),
+        **vars(record.values),
         epochs=len(record.history),
         stopped_early=is_done and len(record.history) < config.epochs,
         accuracy=kept.accuracy if kept else None,
@@ -189,7 +186,7 @@ def estimate_importance(trials: Sequence[TrialResult], config: TrainConfig, metr
 
 
 def write_results(
-    config: TrainConfig, out: Path, settings: dict[str, Any], records: Sequence[TrialRecord]
+    config: TrainConfig, out: Path, settings: Settings, records: Sequence[TrialRecord]
 ) -> StudySummary:
     """Write `trials.csv`, `trials.json`, `best.toml` and `study.json`, and return the summary.
 

@@ -15,7 +15,7 @@ from fer_batch.errors import ConfigError, FerBatchError
 from fer_batch.runtime import ray_session
 from fer_batch.training.tune.run import share_resources, tune
 from fer_batch.training.tune.search import VALUE, build_scheduler
-from fer_batch.training.tune.space import locate_base
+from fer_batch.training.tune.space import Point, locate_base
 from fer_batch.training.tune.study import DONE, FAILED, RUNNING, StudySummary, TrialRecord
 from tests.training.examples import collect_lines, make_history, write_bars_csv, write_recipe
 from tests.training.processes import run_and_kill
@@ -29,6 +29,7 @@ RECIPE: dict[str, Any] = {
     "fold": 2,
 }
 TRIALS = 5
+POINT = Point(lr=0.1, augmentation=1.0, imbalance="sqrt")
 
 
 def runs_studies(test: Any) -> Any:
@@ -57,7 +58,7 @@ def test_trials_share_the_cluster(
 
 
 def ended(number: int, *accuracies: float) -> TrialRecord:
-    return TrialRecord(number=number, values={}, status=DONE, history=make_history(*accuracies))
+    return TrialRecord(number=number, values=POINT, status=DONE, history=make_history(*accuracies))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_a_killed_study_continues_with_the_remaining_trials(studies: Studies, da
     for number, record in studies.killed.items():
         assert now[number]["values"] == record["values"]
         assert record["status"] == RUNNING or now[number] == record
-    assert now[1]["values"] == locate_base(make_config(data))
+    assert now[1]["values"] == locate_base(make_config(data)).to_dict()
     assert len({json.dumps(record["values"]) for record in now.values()}) == TRIALS
     reported = [line for line in studies.lines if line.startswith("trial ")]
     assert len(reported) == TRIALS - sum(record["status"] == DONE for record in studies.killed.values())

@@ -15,7 +15,7 @@ from fer_batch.model.registry import NETWORKS, build_network
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.training.initialize import choose_architecture
 from fer_batch.training.recipes import list_recipes
-from fer_batch.training.tune.space import AUGMENTATIONS, apply_point, build_space, locate_base
+from fer_batch.training.tune.space import AUGMENTATIONS, Point, apply_point, build_space, locate_base
 
 DATA: dict[str, Any] = {"data": (("fer2013", "x"),)}
 NONE: dict[str, Any] = dict.fromkeys(AUGMENTATIONS, 0.0)
@@ -32,26 +32,26 @@ BASES = {
 
 
 @st.composite
-def points(draw: st.DrawFn) -> tuple[TrainConfig, dict[str, Any]]:
+def points(draw: st.DrawFn) -> tuple[TrainConfig, Point]:
     """Draw a base and a point of its space."""
     config = BASES[draw(st.sampled_from(sorted(BASES)))]
-    point = {}
+    values = {}
     for name, distribution in build_space(config).items():
         if isinstance(distribution, CategoricalDistribution):
-            point[name] = draw(st.sampled_from(distribution.choices))
+            values[name] = draw(st.sampled_from(distribution.choices))
         else:
             assert isinstance(distribution, FloatDistribution)
-            point[name] = draw(st.floats(distribution.low, distribution.high))
-    return config, point
+            values[name] = draw(st.floats(distribution.low, distribution.high))
+    return config, Point(**values)
 
 
 @given(points())
 def test_points_change_only_the_searched_settings_within_their_limits(
-    drawn: tuple[TrainConfig, dict[str, Any]],
+    drawn: tuple[TrainConfig, Point],
 ) -> None:
     config, point = drawn
     derived = apply_point(config, point)
-    assert (derived.lr, derived.imbalance) == (point["lr"], point["imbalance"])
+    assert (derived.lr, derived.imbalance) == (point.lr, point.imbalance)
     searched = {"lr", "imbalance", "filters", "dropout", "dropouts", *AUGMENTATIONS}
     fields = {field.name for field in dataclasses.fields(config)}
     assert all(getattr(derived, name) == getattr(config, name) for name in fields - searched)
@@ -68,19 +68,19 @@ def test_points_change_only_the_searched_settings_within_their_limits(
 
 @settings(max_examples=10)
 @given(points())
-def test_a_network_can_be_built_at_each_point(drawn: tuple[TrainConfig, dict[str, Any]]) -> None:
+def test_a_network_can_be_built_at_each_point(drawn: tuple[TrainConfig, Point]) -> None:
     small = dataclasses.replace(drawn[0], backbone="", filters=drawn[0].filters[:1] * len(drawn[0].filters))
-    point = {"width": 1.0, **drawn[1]}
-    build_network(*choose_architecture(apply_point(small, point), 3))
+    build_network(*choose_architecture(apply_point(small, drawn[1]), 3))
 
 
 @pytest.mark.parametrize("name", sorted(BASES))
 def test_the_base_is_a_point_of_its_space(name: str) -> None:
     config = BASES[name]
     point = locate_base(config)
-    assert point.keys() == build_space(config).keys()
+    values = point.to_dict()
+    assert values.keys() == build_space(config).keys()
     for key, distribution in build_space(config).items():
-        assert distribution._contains(distribution.to_internal_repr(point[key])), key
+        assert distribution._contains(distribution.to_internal_repr(values[key])), key
     assert apply_point(config, point) == config
 
 
@@ -108,7 +108,7 @@ def test_the_base_is_a_point_of_its_space(name: str) -> None:
 def test_factors_apply_to_the_base_or_to_the_defaults(
     name: str, changes: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    derived = apply_point(BASES[name], locate_base(BASES[name]) | changes)
+    derived = apply_point(BASES[name], dataclasses.replace(locate_base(BASES[name]), **changes))
     for key, value in expected.items():
         assert getattr(derived, key) == pytest.approx(value), key
 

@@ -35,7 +35,7 @@ SETTINGS = {**CONFIG.to_dict(), "metric": "accuracy"}
 def make_record(number: int, *accuracies: float, status: str = DONE, **values: Any) -> TrialRecord:
     return TrialRecord(
         number=number,
-        values=locate_base(CONFIG) | values,
+        values=dataclasses.replace(locate_base(CONFIG), **values),
         status=status,
         reason="lost" if status == FAILED else "",
         history=make_history(*accuracies),
