@@ -31,7 +31,7 @@ def view_command(out: RunFolder, /, *, port: Annotated[int, Range(at_least=0, at
     """
     from fer_batch.timeline.viewer.server import serve
 
-    return serve(out, port)
+    return serve(out, port, lambda url: print(f"{url}  (Ctrl-C ends it)", flush=True))
 
 
 @add_command(

@@ -1,6 +1,6 @@
-"""Who is who: a name for a track, as its owner says it, by a list or by the seat.
+"""Assign persons to tracks: from a list, or by the faces' positions in the picture.
 
-Nothing is learned from faces, and nothing of them is stored but the names of tracks.
+Nothing is learned from faces, and no more of them is stored than the persons of tracks.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,107 +15,118 @@ from fer_batch.run.people import write_people
 from fer_batch.schema import PEOPLE_SCHEMA
 from fer_batch.storage.folder import FolderLike, open_folder
 from fer_batch.storage.lease import hold_lease
-from fer_batch.timeline.store import Timeline, open_timeline
+from fer_batch.timeline.database import Database
 
-COLUMNS = {"video": ("video", "video_id", "uri"), "track_id": ("track_id", "track"), "person": ("person",)}
-"""Columns of a list of people, by the names that each may have."""
-SHOWN = 5
+COLUMN_NAMES = {
+    "video": ("video", "video_id", "uri"),
+    "track_id": ("track_id", "track"),
+    "person": ("person",),
+}
+"""The names that each column of a list may have."""
+MAX_TRACKS_IN_MESSAGE = 5
 
 
 def assign_from_csv(out: FolderLike, path: Path) -> pa.Table:
-    """Name tracks by a CSV file with the columns `video` (id, uri or file name), `track_id` and `person`.
+    """Assign persons from a CSV file with the columns `video` (id, path or file name), `track_id` and
+    `person`.
 
-    What was said before of the videos that it names is replaced; a row without a person says nothing of its
-    track. Returns rows of PEOPLE_SCHEMA that were written. Raises InputError where the file can't be
-    read, lacks a column, or names a track twice or one that there is not; QueryError where it names no video
-    of the run.
+    Earlier assignments of the videos in the list are replaced. A track without a person loses its person.
+    Returns the written rows of `PEOPLE_SCHEMA`.
+
+    Raises InputError if the file cannot be read, lacks a column, or names a track twice or an unknown one.
+    Raises QueryError if the run has no such video.
     """
     rows = _read_list(path)
 
-    def chosen(timeline: Timeline) -> tuple[list[str], pa.Table]:
+    def choose(database: Database) -> tuple[list[str], pa.Table]:
         names = rows.column("video").to_pylist()
-        ids = {name: timeline.video_id(name) for name in dict.fromkeys(names)}
-        said = rows.set_column(0, "video_id", pa.array([ids[name] for name in names], pa.string()))
-        timeline.register("listed", said)
-        unknown = timeline.sql("""
+        ids = {name: database.video_id(name) for name in dict.fromkeys(names)}
+        people = rows.set_column(0, "video_id", pa.array([ids[name] for name in names], pa.string()))
+        database.register("listed", people)
+        unknown = database.sql("""
             SELECT uri, track_id FROM listed JOIN videos USING (video_id)
             ANTI JOIN (SELECT DISTINCT video_id, track_id FROM tracks) AS known USING (video_id, track_id)
             ORDER BY ALL""").fetchall()
         if unknown:
-            named = ", ".join(f"{track} of {uri}" for uri, track in unknown[:SHOWN])
+            examples = ", ".join(f"{track} of {uri}" for uri, track in unknown[:MAX_TRACKS_IN_MESSAGE])
             raise InputError(
-                f"{path} names {len(unknown)} tracks that there are not ({named}); `fer-batch query "
-                f'{out} "SELECT DISTINCT uri, track_id FROM tracks"` lists those that there are'
+                f"{path} has {len(unknown)} tracks that the run does not have ({examples}). `fer-batch query "
+                f'{out} "SELECT DISTINCT uri, track_id FROM tracks"` lists all tracks.'
             )
-        keys = said.group_by(["video_id", "track_id"]).aggregate([([], "count_all")])
-        if len(keys) < len(said):
-            raise InputError(f"{path} names a track twice; give each a row")
-        return list(ids.values()), said.filter(pc.greater(pc.utf8_length(said.column("person")), 0))
+        if len(people.group_by(["video_id", "track_id"]).aggregate([])) < len(people):
+            raise InputError(f"{path} has a track twice; each track needs one row")
+        return list(ids.values()), people.filter(pc.greater(pc.utf8_length(people.column("person")), 0))
 
-    return _assign(out, chosen)
+    return _assign(out, choose)
 
 
 def assign_by_position(
-    out: FolderLike, persons: Sequence[str], videos: Sequence[str] = (), max_faces: int | None = None
+    out: FolderLike,
+    persons: Sequence[str],
+    videos: Sequence[str | Path] = (),
+    max_faces: int | None = None,
 ) -> pa.Table:
-    """Name tracks by where they are in the picture: `persons` from its left to its right.
+    """Assign persons by position: `persons` sit from the left to the right of the picture.
 
-    At each moment the `max_faces` largest faces count, by default as many as there are persons. Where they
-    are as many as persons, the first from the left is the first person, and so on; else a face is whose part
-    of the picture its middle is in, all parts being equally wide. A track is whom it is at most of its
-    moments, and nobody where it is not among the largest at most of them. So with one person it is the
-    largest face. Of `videos` (ids, uris, file names), by default of all; what was said of them before is
-    replaced. Returns rows of PEOPLE_SCHEMA that were written. Raises InputError for names that are
-    empty or given twice, QueryError where a video is not of the run.
+    In each sampled frame, the `max_faces` largest faces count (by default as many as there are persons). If
+    as many faces count as there are persons, they are the persons from left to right. Otherwise the picture
+    is divided into parts of equal width, and a face is the person of the part that its centre is in. A track
+    gets the person that it is in most of its frames, and none if it is too small to count in most of them. So
+    one person is the largest face.
+
+    `videos` are ids, paths or file names; all by default. Their earlier assignments are replaced. Returns the
+    written rows of `PEOPLE_SCHEMA`.
+
+    Raises InputError if a name is empty or given twice. Raises QueryError if the run has no such video.
     """
     count = len(persons)
     if not count or not all(persons) or len(set(persons)) < count:
-        raise InputError(f"persons are {', '.join(persons) or 'none'}; name each once, from left to right")
+        names = ", ".join(persons) or "none"
+        raise InputError(f"Persons must be named once each, from left to right, got {names}")
     if max_faces is not None and max_faces < 1:
-        raise InputError(f"{max_faces} faces can't be named; at least one must count")
+        raise InputError(f"The number of faces that count must be at least 1, got {max_faces}")
 
-    def chosen(timeline: Timeline) -> tuple[list[str], pa.Table]:
-        ids = [timeline.video_id(video) for video in videos] or [
-            video for (video,) in timeline.sql("SELECT video_id FROM videos").fetchall()
+    def choose(database: Database) -> tuple[list[str], pa.Table]:
+        ids = [database.video_id(video) for video in videos] or [
+            video for (video,) in database.sql("SELECT video_id FROM videos").fetchall()
         ]
-        names = {"seat": pa.array(range(count), pa.int64()), "person": pa.array(persons, pa.string())}
-        timeline.register("seats", pa.table(names))
-        timeline.register("chosen", pa.table({"video_id": pa.array(ids, pa.string())}))
-        most = max_faces or count
-        return ids, timeline.sql(f"""
+        seats = {"seat": pa.array(range(count), pa.int64()), "person": pa.array(persons, pa.string())}
+        database.register("seats", pa.table(seats))
+        database.register("chosen", pa.table({"video_id": pa.array(ids, pa.string())}))
+        people = database.sql(f"""
             WITH faces AS (
-                SELECT video_id, track_id, time_s, (box_x0 + box_x1) / 2 AS middle, row_number() OVER (
+                SELECT video_id, track_id, time_s, (box_x0 + box_x1) / 2 AS centre, row_number() OVER (
                     PARTITION BY video_id, time_s
                     ORDER BY (box_x1 - box_x0) * (box_y1 - box_y0) DESC, track_id
-                ) <= {most} AS counts
+                ) <= {max_faces or count} AS counts
                 FROM tracks SEMI JOIN chosen USING (video_id)
             ),
             seated AS (
                 SELECT video_id, track_id, CASE
                     WHEN NOT counts THEN -1
-                    WHEN count(*) OVER moment = {count} THEN row_number() OVER (moment ORDER BY middle) - 1
-                    ELSE least(greatest(floor(middle * {count}), 0), {count - 1}) END::BIGINT AS seat
-                FROM faces WINDOW moment AS (PARTITION BY video_id, time_s, counts)
+                    WHEN count(*) OVER frame = {count} THEN row_number() OVER (frame ORDER BY centre) - 1
+                    ELSE least(greatest(floor(centre * {count}), 0), {count - 1}) END::BIGINT AS seat
+                FROM faces WINDOW frame AS (PARTITION BY video_id, time_s, counts)
             ),
             tracked AS (
                 SELECT video_id, track_id, arg_max(seat, (n, -seat)) AS seat
                 FROM (SELECT video_id, track_id, seat, count(*) AS n FROM seated GROUP BY ALL) GROUP BY ALL
             )
-            SELECT video_id, track_id, person FROM tracked JOIN seats USING (seat) ORDER BY ALL
-        """).to_arrow_table()
+            SELECT video_id, track_id, person FROM tracked JOIN seats USING (seat) ORDER BY ALL""")
+        return ids, people.to_arrow_table()
 
-    return _assign(out, chosen)
+    return _assign(out, choose)
 
 
-def _assign(out: FolderLike, chosen: Callable[[Timeline], tuple[list[str], pa.Table]]) -> pa.Table:
-    """Write whom `chosen` names (columns video_id, track_id and person) in the videos that it names."""
+def _assign(out: FolderLike, choose: Callable[[Database], tuple[list[str], pa.Table]]) -> pa.Table:
+    """Replace the persons of videos. `choose` returns their ids, and rows of video_id, track_id, person."""
     folder = open_folder(out).absolute()
-    open_timeline(folder)  # a folder without a run is left as it is
+    Database(folder)  # fails before the lease creates anything in a folder that holds no run
     with hold_lease(folder, "assign"):
-        timeline = open_timeline(folder)
-        ids, people = chosen(timeline)
-        timeline.register("assigned", people)
-        rows = timeline.sql("""
+        database = Database(folder)
+        ids, people = choose(database)
+        database.register("assigned", people)
+        rows = database.sql("""
             SELECT video_id, version, coalesce(attempt, 0)::INTEGER AS attempt, track_id::INTEGER AS track_id,
                    assigned.person
             FROM assigned JOIN videos USING (video_id) ORDER BY ALL""").to_arrow_table()
@@ -125,29 +136,28 @@ def _assign(out: FolderLike, chosen: Callable[[Timeline], tuple[list[str], pa.Ta
 
 
 def _read_list(path: Path) -> pa.Table:
-    """The columns video, track_id and person of a list of people."""
+    """Read the columns video, track_id and person of a CSV file."""
+    types = {name: pa.string() for names in COLUMN_NAMES.values() for name in names}
     try:
         rows = pyarrow.csv.read_csv(
             path,
             parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types={name: pa.string() for names in COLUMNS.values() for name in names}
-            ),
+            convert_options=pyarrow.csv.ConvertOptions(column_types=types),
         )
     except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}") from error
+        raise InputError(f"There is no file {path}") from error
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path} can't be read as CSV: {str(error).splitlines()[0]}") from error
+        raise InputError(f"Cannot read {path} as CSV: {str(error).splitlines()[0]}") from error
     columns = {}
-    for column, names in COLUMNS.items():
-        found = next((name for name in names if name in rows.column_names), None)
-        if found is None:
+    for column, names in COLUMN_NAMES.items():
+        name = next((name for name in names if name in rows.column_names), None)
+        if name is None:
             raise InputError(
-                f"{path} has the columns {', '.join(rows.column_names)}; it needs video, track_id and person"
+                f"{path} needs the columns video, track_id and person, got {', '.join(rows.column_names)}"
             )
-        columns[column] = rows.column(found)
+        columns[column] = rows.column(name)
     try:
         columns["track_id"] = columns["track_id"].cast(pa.int32())
     except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: a track_id is a whole number; {error}") from error
+        raise InputError(f"{path}: a track_id must be a whole number: {error}") from error
     return pa.table(columns)

@@ -64,16 +64,6 @@ def interval_sql(every_s: float) -> str:
     return f"floor(time_s / {check_positive(every_s, 'every_s')} + {TIME_TOLERANCE_S})::BIGINT"
 
 
-def videos_sql(params: dict[str, object]) -> str:
-    """Return a subquery that numbers videos in order of their uris: columns `video_id` and `place`.
-
-    It has one row if `params` selects a `video`. Sorting and grouping by number takes half the time that
-    sorting by id takes.
-    """
-    chosen = " WHERE video_id = $video" if "video" in params else ""
-    return f"(SELECT video_id, row_number() OVER (ORDER BY uri) - 1 AS place FROM videos{chosen})"
-
-
 def list_groups(by: str | Sequence[str]) -> list[str]:
     """Return `by` as a list: one group may be given as a string."""
     return [by] if isinstance(by, str) else list(by)

@@ -9,40 +9,6 @@ MIN_CONFIDENCE = 0.6
 """The default of the lowest confidence in an episode."""
 MIN_EPISODE_S = 0.5
 """The default of the shortest episode."""
-RUN_END_S = "least(last_s + step_s, greatest(last_s, read_s))"
-"""The end of a run whose last row is at `last_s`: one step later, but within what was read of the video."""
-JOIN_INTERVAL_S = 5
-"""Rows are compared only with runs in the same interval of this length, which allows a hash join."""
-
-
-def runs_sql(min_confidence: float, min_s: float, where: str) -> str:
-    """Return the beginning of a query (WITH …) for runs of one emotion in one track.
-
-    It defines `runs`: place (the video's number), track_id, emotion, start_s and last_s (times of the first
-    and last row); and `steps`: video_id, place, step_s and read_s. `episodes_sql` says what a run is.
-    """
-    min_s -= TIME_TOLERANCE_S
-    return f"""
-        WITH steps AS MATERIALIZED (
-            SELECT video_id, {STEP_S} AS step_s, read_s, row_number() OVER () AS place FROM videos
-        ),
-        edges AS (
-            SELECT steps.place, track_id, time_s, emotion, steps.step_s, steps.read_s,
-                   emotion IS DISTINCT FROM lag(emotion) OVER face
-                   OR time_s - lag(time_s) OVER face > {MAX_GAP_STEPS} * steps.step_s AS begins,
-                   emotion IS DISTINCT FROM lead(emotion) OVER face
-                   OR lead(time_s) OVER face - time_s > {MAX_GAP_STEPS} * steps.step_s AS ends
-            FROM tracks JOIN steps USING (video_id)
-            WHERE confidence >= {min_confidence} AND {where}
-            WINDOW face AS (PARTITION BY steps.place, track_id ORDER BY time_s)
-        ),
-        runs AS MATERIALIZED (
-            SELECT place, track_id, emotion, start_s, last_s FROM (
-                SELECT *, time_s AS start_s, if(ends, time_s, lead(time_s) OVER face) AS last_s
-                FROM edges WHERE begins <> ends OR begins AND step_s >= {min_s}
-                WINDOW face AS (PARTITION BY place, track_id ORDER BY time_s)
-            ) WHERE begins AND {RUN_END_S} - start_s >= {min_s}
-        )"""
 
 
 def episodes_sql(
@@ -58,23 +24,29 @@ def episodes_sql(
     Columns: video_id, uri, track_id, person, emotion, start_s, end_s, duration_s, moments (number of rows),
     peak_s (time of the first row with the highest confidence), peak and mean (of the confidence).
     """
-    interval = f"floor({{}} / {JOIN_INTERVAL_S})::BIGINT"
-    intervals = f"range({interval.format('start_s')}, {interval.format('last_s')} + 1)"
-    return f"""{runs_sql(min_confidence, min_s, where)}
+    return f"""
+        WITH edges AS (
+            SELECT video_id, uri, track_id, person, time_s, emotion, confidence, steps.step_s, steps.read_s,
+                   emotion IS DISTINCT FROM lag(emotion) OVER track
+                   OR time_s - lag(time_s) OVER track > {MAX_GAP_STEPS} * steps.step_s AS begins
+            FROM tracks JOIN (SELECT video_id, {STEP_S} AS step_s, read_s FROM videos) AS steps
+            USING (video_id)
+            WHERE confidence >= {min_confidence} AND {where}
+            WINDOW track AS (PARTITION BY video_id, track_id ORDER BY time_s)
+        ),
+        runs AS (
+            SELECT *, count(*) FILTER (begins) OVER (
+                PARTITION BY video_id, track_id ORDER BY time_s ROWS UNBOUNDED PRECEDING
+            ) AS run
+            FROM edges
+        )
         SELECT video_id, any_value(uri) AS uri, track_id, any_value(person) AS person,
-               any_value(runs.emotion) AS emotion, start_s, any_value({RUN_END_S}) AS end_s,
+               any_value(emotion) AS emotion, min(time_s) AS start_s,
+               least(max(time_s) + any_value(step_s), greatest(max(time_s), any_value(read_s))) AS end_s,
                end_s - start_s AS duration_s, count(*) AS moments,
                arg_max(time_s, (confidence, -time_s)) AS peak_s,
                max(confidence) AS peak, avg(confidence) AS mean
-        FROM (SELECT *, unnest({intervals}) AS interval FROM runs) AS runs JOIN steps USING (place)
-        JOIN (
-            SELECT video_id, uri, track_id, person, time_s, confidence,
-                   {interval.format("time_s")} AS interval
-            FROM tracks
-        ) AS tracks
-        USING (video_id, track_id, interval)
-        WHERE time_s BETWEEN start_s AND last_s
-        GROUP BY video_id, track_id, start_s"""
+        FROM runs GROUP BY video_id, track_id, run HAVING end_s - start_s >= {min_s - TIME_TOLERANCE_S}"""
 
 
 def summary_sql(classes: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ def test_a_video_is_written_and_what_became_of_its_sound_told(
     ("words", "message"),
     [
         (["x.mp4", "-o", "x.mp4"], "has no video x.mp4"),
-        (["grey.mp4", "-o", "x.webm"], "name a .mp4 or a .mkv"),
+        (["grey.mp4", "-o", "x.webm"], "must end in .mp4 or .mkv"),
         (["grey.mp4"], "--output is missing"),
         ([], "VIDEO"),
     ],

@@ -93,12 +93,20 @@ def test_what_is_said_again_replaces_what_was_said_of_the_same_videos(out: Path,
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("video,person\ntwo.mp4,Ann\n", InputError, "has the columns video, person; it needs"),
-        ("video,track_id,person\ntwo.mp4,first,Ann\n", InputError, "a track_id is a whole number"),
-        ("video,track_id,person\ntwo.mp4,7,Ann\n", InputError, r"names 1 tracks that there are not \(7 of"),
-        ("video,track_id,person\ntwo.mp4,0,Ann\ntwo.mp4,0,Bo\n", InputError, "names a track twice"),
+        (
+            "video,person\ntwo.mp4,Ann\n",
+            InputError,
+            "track_id and person, got video, person",
+        ),
+        ("video,track_id,person\ntwo.mp4,first,Ann\n", InputError, "a track_id must be a whole number"),
+        (
+            "video,track_id,person\ntwo.mp4,7,Ann\n",
+            InputError,
+            r"tracks that the run does not have \(7 of",
+        ),
+        ("video,track_id,person\ntwo.mp4,0,Ann\ntwo.mp4,0,Bo\n", InputError, "has a track twice"),
         ("video,track_id,person\ngone.mp4,0,Ann\n", QueryError, "has no video gone.mp4"),
-        ("video,track_id,person\none.mp4\n", InputError, "can't be read as CSV"),
+        ("video,track_id,person\none.mp4\n", InputError, "Cannot read .* as CSV"),
     ],
     ids=["no column", "no number", "no track", "twice", "no video", "torn"],
 )
@@ -112,7 +120,7 @@ def test_a_list_that_cannot_be_used_changes_nothing(
 
 
 def test_no_list_and_no_run(out: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no file"):
+    with pytest.raises(InputError, match="There is no file"):
         assign_from_csv(out, tmp_path / "gone.csv")
     with pytest.raises(OutputError, match="does not exist"):
         assign_by_position(tmp_path / "gone", ["Ann"])
@@ -123,9 +131,9 @@ def test_no_list_and_no_run(out: Path, tmp_path: Path) -> None:
     ("persons", "max_faces", "message"),
     [
         ([], None, "none"),
-        (["Ann", "Ann"], None, "each once"),
-        ([""], None, "each once"),
-        (["Ann"], 0, "at least one"),
+        (["Ann", "Ann"], None, "named once each"),
+        ([""], None, "named once each"),
+        (["Ann"], 0, "at least 1"),
     ],
     ids=["nobody", "twice", "no name", "no faces"],
 )

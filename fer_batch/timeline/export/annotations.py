@@ -1,6 +1,6 @@
-"""The episodes of a video as captions (WebVTT) and as tiers to annotate on (ELAN, Praat's TextGrid).
+"""The episodes of a video as captions (WebVTT) and as annotation tiers (ELAN, Praat's TextGrid).
 
-Times are whole milliseconds from the video's beginning, ranges half-open.
+Times are whole milliseconds from the video's beginning; ranges are half-open.
 """
 
 import html
@@ -16,12 +16,12 @@ from urllib.parse import quote
 
 from fer_batch.storage.media import uri_to_path
 
-UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
-"""Characters that end a line, or that XML doesn't take."""
+UNSUPPORTED_CHARS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+"""Characters that end a line or that XML does not allow."""
 
 
 class Interval(NamedTuple):
-    """A stretch of time and what is said of it."""
+    """A text over a time."""
 
     start_ms: int
     end_ms: int
@@ -29,7 +29,7 @@ class Interval(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """One emotion of one face for a while, in seconds."""
+    """One emotion of one face, in seconds."""
 
     track_id: int
     person: str | None
@@ -39,89 +39,91 @@ class Episode(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Annotated:
-    """A video with what is annotated of it."""
+class Annotations:
+    """The annotations of a video."""
 
     uri: str
     length_ms: int
     tiers: Mapping[str, Sequence[Interval]]
-    """By the face's name; the intervals of each are in order and don't overlap."""
+    """By a face's name, its intervals in order, without overlap."""
     notes: Sequence[str]
-    """What it is, in lines."""
+    """Lines that describe the file."""
 
 
-def length_ms(seconds: Iterable[float | None], episodes: Sequence[Episode]) -> int:
-    """How long a video is by the largest of `seconds`; by its episodes where one begins only after that."""
-    length = round(1000 * max((s for s in seconds if s), default=0.0))
+def measure_length_ms(lengths_s: Iterable[float | None], episodes: Sequence[Episode]) -> int:
+    """Return the largest of a video's lengths, or the end of its episodes if one begins only after it."""
+    length = round(1000 * max((s for s in lengths_s if s), default=0.0))
     if any(round(1000 * episode.start_s) >= length for episode in episodes):
         return max(round(1000 * max(e.start_s, e.end_s)) + 1 for e in episodes)
     return length
 
 
-def tiers(episodes: Iterable[Episode], length: int) -> dict[str, list[Interval]]:
-    """The intervals of each face by its name: its person's, else "track N".
+def build_tiers(episodes: Iterable[Episode], length_ms: int) -> dict[str, list[Interval]]:
+    """Return the intervals of each face by its name: its person, or "track N".
 
-    An episode ends at the latest where the same track's next one begins, and lasts a millisecond at least;
-    where two tracks of one person are there at once, the second begins where the first ends. What lasts
-    beyond `length` milliseconds is cut, and what nothing is left of is left out.
+    An episode ends where the same track's next one begins, and lasts at least one millisecond. If two tracks
+    of a person overlap, the second begins where the first ends. Intervals are cut at `length_ms`, and empty
+    ones are left out.
     """
     cut: list[Episode] = []
-    until: dict[int, float] = {}
+    next_start_s: dict[int, float] = {}
     for episode in sorted(episodes, key=lambda e: (e.start_s, e.track_id), reverse=True):
-        cut.append(episode._replace(end_s=min(episode.end_s, until.get(episode.track_id, episode.end_s))))
-        until[episode.track_id] = episode.start_s
+        end_s = min(episode.end_s, next_start_s.get(episode.track_id, episode.end_s))
+        cut.append(episode._replace(end_s=end_s))
+        next_start_s[episode.track_id] = episode.start_s
     faces: dict[tuple[str, int], list[Interval]] = {}
     for episode in reversed(cut):
-        own = faces.setdefault((episode.person or "", -1 if episode.person else episode.track_id), [])
-        start = max(round(1000 * episode.start_s), own[-1].end_ms if own else 0)
-        end = min(max(round(1000 * episode.end_s), round(1000 * episode.start_s) + 1), length)
+        face = (episode.person or "", -1 if episode.person else episode.track_id)
+        intervals = faces.setdefault(face, [])
+        start = max(round(1000 * episode.start_s), intervals[-1].end_ms if intervals else 0)
+        end = min(max(round(1000 * episode.end_s), round(1000 * episode.start_s) + 1), length_ms)
         if start < end:
-            own.append(Interval(start, end, plain(episode.emotion)))
-    named: dict[str, list[Interval]] = {}
-    for (person, track), own in sorted(faces.items()):
-        named[_unique(plain(person) if person else f"track {track}", named)] = own
-    return named
+            intervals.append(Interval(start, end, clean_text(episode.emotion)))
+    tiers: dict[str, list[Interval]] = {}
+    for (person, track), intervals in sorted(faces.items()):
+        tiers[_make_unique(clean_text(person) if person else f"track {track}", tiers)] = intervals
+    return tiers
 
 
-def changes(named: Mapping[str, Sequence[Interval]]) -> list[Interval]:
-    """All faces' intervals as one row of cues, one from each change to the next, a line for each face."""
-    times = sorted({time for own in named.values() for i in own for time in (i.start_ms, i.end_ms)})
+def merge_tiers(tiers: Mapping[str, Sequence[Interval]]) -> list[Interval]:
+    """Merge tiers into captions: one from each change to the next, with a line for each face."""
+    times = sorted({time for own in tiers.values() for i in own for time in (i.start_ms, i.end_ms)})
+    position = {time: number for number, time in enumerate(times)}
     lines: dict[int, list[str]] = {time: [] for time in times}
-    at = {time: number for number, time in enumerate(times)}
-    for name, own in named.items():
-        for interval in own:
-            for time in times[at[interval.start_ms] : at[interval.end_ms]]:
+    for name, intervals in tiers.items():
+        for interval in intervals:
+            for time in times[position[interval.start_ms] : position[interval.end_ms]]:
                 lines[time].append(f"{name}: {interval.text}")
-    cues: list[Interval] = []
+    captions: list[Interval] = []
     for start, end in itertools.pairwise(times):
         text = "\n".join(lines[start])
-        if cues and cues[-1].text == text and cues[-1].end_ms == start:
-            cues[-1] = cues[-1]._replace(end_ms=end)
+        if captions and captions[-1].text == text and captions[-1].end_ms == start:
+            captions[-1] = captions[-1]._replace(end_ms=end)
         elif text:
-            cues.append(Interval(start, end, text))
-    return cues
+            captions.append(Interval(start, end, text))
+    return captions
 
 
-def write_vtt(path: Path, video: Annotated) -> int:
-    """Captions for a player: a cue from each change to the next with all faces' emotions; how many."""
+def write_vtt(path: Path, video: Annotations) -> int:
+    """Write captions for a player, and return their number."""
     from webvtt import Caption, WebVTT
 
-    cues = changes(video.tiers)
     captions = [
-        Caption(_clock(cue.start_ms), _clock(cue.end_ms), html.escape(cue.text, quote=False)) for cue in cues
+        Caption(_format_time(i.start_ms), _format_time(i.end_ms), html.escape(i.text, quote=False))
+        for i in merge_tiers(video.tiers)
     ]
-    note = "\n".join(html.escape(plain(line), quote=False) for line in video.notes)
+    note = "\n".join(html.escape(clean_text(line), quote=False) for line in video.notes)
     path.write_text(WebVTT(captions=captions, header_comments=[note]).content + "\n", encoding="utf-8")
-    return len(cues)
+    return len(captions)
 
 
-def write_eaf(path: Path, video: Annotated) -> int:
-    """A document of ELAN, linked to the video, with a tier a face; how many annotations it has."""
+def write_eaf(path: Path, video: Annotations) -> int:
+    """Write an ELAN document, linked to the video, with a tier for each face; return the intervals' count."""
     from pympi import Eaf
 
     eaf = Eaf(author="fer_batch")
-    eaf.add_linked_file(_address(video.uri), mimetype=mimetypes.guess_type(video.uri)[0] or "unknown")
-    eaf.add_property("note", plain(" ".join(video.notes)))
+    eaf.add_linked_file(_to_elan_address(video.uri), mimetype=mimetypes.guess_type(video.uri)[0] or "unknown")
+    eaf.add_property("note", clean_text(" ".join(video.notes)))
     for name, intervals in video.tiers.items():
         eaf.add_tier(name)
         for interval in intervals:
@@ -132,10 +134,10 @@ def write_eaf(path: Path, video: Annotated) -> int:
     return sum(map(len, video.tiers.values()))
 
 
-def write_textgrid(path: Path, video: Annotated) -> int:
-    """A TextGrid of Praat with a tier a face, from 0 to the video's end; how many annotations it has.
+def write_textgrid(path: Path, video: Annotations) -> int:
+    """Write a TextGrid for Praat with a tier for each face; return the number of intervals.
 
-    It has at least one tier, and lasts at least a millisecond, as the format demands.
+    It has at least one tier and lasts at least a millisecond, as the format demands.
     """
     from praatio.textgrid import IntervalTier, Textgrid
 
@@ -148,26 +150,23 @@ def write_textgrid(path: Path, video: Annotated) -> int:
     return sum(map(len, video.tiers.values()))
 
 
-def plain(text: str) -> str:
-    """A text on one line, without characters that XML and players don't take."""
-    return " ".join(UNFIT.sub(" ", text).split())
+def clean_text(text: str) -> str:
+    """Return a text in one line, without characters that XML and players do not allow."""
+    return " ".join(UNSUPPORTED_CHARS.sub(" ", text).split())
 
 
-def _unique(name: str, taken: Mapping[str, object]) -> str:
-    name = name or "?"
-    number, chosen = 1, name
-    while chosen in taken:
-        number += 1
-        chosen = f"{name} ({number})"
-    return chosen
+def _make_unique(name: str, existing: Mapping[str, object]) -> str:
+    candidates = itertools.chain(
+        [name or "?"], (f"{name or '?'} ({number})" for number in itertools.count(2))
+    )
+    return next(candidate for candidate in candidates if candidate not in existing)
 
 
-def _clock(time_ms: int) -> str:
+def _format_time(time_ms: int) -> str:
     seconds, thousandths = divmod(time_ms, 1000)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{thousandths:03d}"
 
 
-def _address(uri: str) -> str:
-    """What ELAN finds a video by."""
+def _to_elan_address(uri: str) -> str:
     path = uri_to_path(uri)
     return f"file://{quote(os.fsencode(path))}" if path.startswith("/") else uri

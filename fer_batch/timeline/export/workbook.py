@@ -1,4 +1,4 @@
-"""A timeline's summary as an XLSX workbook: videos, faces and episodes, a sheet each."""
+"""A timeline's summary as an XLSX workbook, with sheets for videos, faces and episodes."""
 
 import itertools
 import math
@@ -13,29 +13,32 @@ from fer_batch.timeline.database import Database
 from fer_batch.timeline.sql import FACE, STEP_S, class_literals, quote_name
 from fer_batch.timeline.views import episodes_sql
 
-LONGEST_SHEET = 1_048_576
-"""Rows of a sheet, as Excel specifies; what is more goes on in another."""
-ROWS_AT_ONCE = 10_000
-PERCENT = ("with_face", "confidence", "peak", "mean")
-"""Columns that are shares, beside those of the emotions."""
-WIDTHS = {"uri": 50, "error": 30, "about": 120}
-"""Of columns, in characters, but for these."""
+MAX_SHEET_ROWS = 1_048_576
+"""Excel's limit. Further rows go to another sheet."""
+BATCH_ROWS = 10_000
+PERCENT_COLUMNS = ("with_face", "confidence", "peak", "mean")
+"""Columns in percent, besides those of the emotions."""
+COLUMN_WIDTHS = {"uri": 50, "error": 30, "about": 120}
+DEFAULT_WIDTH = 14
+"""Width of other columns in characters."""
 
 
 def write_workbook(
-    path: Path, timeline: Database, parts: Sequence[str], threshold: float, min_s: float
+    path: Path, database: Database, parts: Sequence[str], threshold: float, min_s: float
 ) -> None:
-    """Write the rows of each part, a condition on `video_id`, part by part.
+    """Write the rows of each part of the videos, where a part is a condition on `video_id`.
 
-    A row of `videos` is a video; of `faces` a person of a video, or a track that is nobody's; of `episodes`
-    one of at least `threshold` and `min_s` seconds. Text stays text: none becomes a formula, a link or a
-    number.
+    The sheet `videos` has a row for each video, `faces` for each person of a video or track without a person,
+    and `episodes` for each episode with a confidence of at least `threshold` that lasts `min_s` seconds. Text
+    never becomes a formula, a link or a number.
     """
-    emotions = [quote_name(name) for name in timeline.classes]
-    counted = (f"count(*) FILTER (emotion = {text}) / count(*)" for text, _ in class_literals(timeline))
-    shares = ", ".join(f"{share} AS {name}" for share, name in zip(counted, emotions, strict=True))
-    columns = [f"shares.{name}" for name in emotions]  # an owner's column may be called "happy", too
-    columns += [f"videos.{quote_name(name)}" for name in timeline.manifest_columns]
+    emotions = [quote_name(name) for name in database.classes]
+    shares = ", ".join(
+        f"count(*) FILTER (emotion = {text}) / count(*) AS {quote_name(name)}"
+        for name, (text, _) in zip(database.classes, class_literals(database), strict=True)
+    )
+    columns = [f"shares.{name}" for name in emotions]  # a manifest's column may have the name of an emotion
+    columns += [f"videos.{quote_name(name)}" for name in database.manifest_columns]
     sheets = {
         "videos": f"""
             SELECT uri, person, status, error, duration_s, read_s, moments,
@@ -57,51 +60,49 @@ def write_workbook(
     }
     about = [
         "Facial expressions as a model sees them, not what people feel. Times are in seconds.",
-        "An emotion's share: of how many moments of faces it is the most probable one.",
-        "faces: a row a person of a video, or a track that is nobody's; seconds: that its moments stand for.",
-        "episodes: runs of moments of a track with one emotion, of a confidence of at least "
-        f"{threshold:g} at each, for at least {min_s:g} s; peak and mean are of the confidence.",
+        "The share of an emotion: in how many of a face's sampled frames it is the most probable one.",
+        "faces: a row for each person of a video, or track without a person. seconds: its time in view.",
+        "episodes: runs of sampled frames of a track with one emotion and a confidence of at least "
+        f"{threshold:g}, for at least {min_s:g} s. peak and mean are of the confidence.",
     ]
     with Workbook(str(path), {"constant_memory": True}) as book:
         for name, query in sheets.items():
-            answers = (timeline.sql(query.replace("{where}", where)).to_arrow_table() for where in parts)
-            _write_sheet(book, name, answers, {*PERCENT, *timeline.classes})
+            tables = (database.sql(query.replace("{where}", where)).to_arrow_table() for where in parts)
+            _write_sheet(book, name, tables, {*PERCENT_COLUMNS, *database.classes})
         _write_sheet(book, "about", iter([pa.table({"about": about})]))
 
 
-def _write_sheet(
-    book: Workbook, name: str, answers: Iterator[pa.Table], percent: Container[str] = ()
-) -> None:
-    """Write answers of the same columns below each other, to more sheets than one where they are too long."""
-    first = next(answers)
-    kinds = [
+def _write_sheet(book: Workbook, name: str, tables: Iterator[pa.Table], percent: Container[str] = ()) -> None:
+    """Write tables of the same columns below each other, to several sheets if they are too long for one."""
+    first = next(tables)
+    number_formats = [
         "0.0%" if field.name in percent else "0.00" if pa.types.is_floating(field.type) else "0"
         for field in first.schema
     ]
-    forms = [book.add_format({"num_format": kind}) for kind in kinds]
+    formats = [book.add_format({"num_format": number_format}) for number_format in number_formats]
     bold = book.add_format({"bold": True, "bottom": 1})
-    rows = _fetched(itertools.chain([first], answers))
+    rows = _iterate_rows(itertools.chain([first], tables))
     for number in itertools.count(1):
         sheet = book.add_worksheet(name if number == 1 else f"{name} {number}")
         sheet.freeze_panes(1, 0)
         for column, title in enumerate(first.column_names):
-            sheet.set_column(column, column, WIDTHS.get(title, 14))
+            sheet.set_column(column, column, COLUMN_WIDTHS.get(title, DEFAULT_WIDTH))
             sheet.write_string(0, column, title, bold)
         row = 0
-        for row, values in enumerate(itertools.islice(rows, LONGEST_SHEET - 1), 1):
+        for row, values in enumerate(itertools.islice(rows, MAX_SHEET_ROWS - 1), 1):
             for column, value in enumerate(values):
                 if isinstance(value, str):
                     sheet.write_string(row, column, value)
                 elif isinstance(value, bool):
                     sheet.write_boolean(row, column, value)
                 elif value is not None and math.isfinite(value):
-                    sheet.write_number(row, column, value, forms[column])
-        sheet.autofilter(0, 0, row, len(kinds) - 1)
-        if row < LONGEST_SHEET - 1:
+                    sheet.write_number(row, column, value, formats[column])
+        sheet.autofilter(0, 0, row, len(formats) - 1)
+        if row < MAX_SHEET_ROWS - 1:
             return
 
 
-def _fetched(answers: Iterable[pa.Table]) -> Iterator[tuple[Any, ...]]:
-    for answer in answers:
-        for batch in answer.to_batches(max_chunksize=ROWS_AT_ONCE):
+def _iterate_rows(tables: Iterable[pa.Table]) -> Iterator[tuple[Any, ...]]:
+    for table in tables:
+        for batch in table.to_batches(max_chunksize=BATCH_ROWS):
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

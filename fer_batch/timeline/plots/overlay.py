@@ -1,6 +1,4 @@
-"""A video with what the timeline says of it drawn on each frame: boxes, names, emotions; or with its faces
-hidden.
-"""
+"""Overlay: a copy of a video with boxes, names and emotions on its faces, or with its faces hidden."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,233 +9,230 @@ import pyarrow.compute as pc
 from fer_batch.errors import DecodeError, InputError, OutputError, QueryError
 from fer_batch.plotting import abbreviate_classes, pick_colour, pick_text_colour, shorten_name
 from fer_batch.run.plan import read_planned_videos
-from fer_batch.schema import probability_column
 from fer_batch.storage.archives import split_member
 from fer_batch.storage.folder import check_outside_run
 from fer_batch.storage.media import uri_to_path
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.plots.bins import bin_videos
-from fer_batch.timeline.sql import FACE, MAX_GAP_STEPS, STEP_S
+from fer_batch.timeline.sql import FACE, MAX_GAP_STEPS, STEP_S, probability_columns
 from fer_batch.video.canvas import Box, Canvas, render_text
 from fer_batch.video.redraw import OUTPUT_FORMATS, RedrawResult, redraw_video
 
-MARGIN = 0.3
-"""Of a face's box, on each side, that is hidden with it."""
-BLOCKS = 6
-"""Of a hidden face, along each side: about four over the face itself."""
-LINES = 36
-"""Heights of a letter in the frame's shorter side."""
-SMALLEST = 10
-"""Pixels of a letter."""
-LONGEST_NAME = 24
-SAME_TIME_S = 1e-6
+BLUR_MARGIN = 0.3
+"""Share of a box's width and height that is hidden on each side of it."""
+BLUR_BLOCKS = 6
+"""Squares along each side of a hidden box with its margin; about four cover the face itself."""
+TEXT_LINES = 36
+"""Lines of text that fit into the frame's shorter side."""
+MIN_TEXT_PX = 10
+MAX_NAME_CHARS = 24
+TIME_TOLERANCE_S = 1e-6
 
 
 def write_overlay(
-    timeline: Database,
+    database: Database,
     video: str | Path,
     target: Path,
     *,
     blur_faces: bool = False,
     on_progress: Callable[[float], None] = lambda time_s: None,
 ) -> RedrawResult:
-    """Write a video (by its video_id) with what was seen in it to `target`, .mp4 or .mkv, as `redraw` does.
+    """Write a copy of a video (named by its id, path or file name) with its faces to `target`, .mp4 or .mkv.
 
-    A face has its box, who it is, its emotion with the confidence, and the probabilities of all. Between
-    moments of a track no more than 1.5 steps apart, its box moves evenly; else it stays for a step.
-    `blur_faces` leaves of each face a few large squares: from a step before its track begins to a step after
-    it ends, gaps included; of frames that were not looked at, all is hidden. Faces that were not found are
-    not.
+    A face has a box, its name, its emotion with the confidence, and the probabilities of all emotions.
+    Between rows of a track that are at most 1.5 steps apart, its box moves evenly. Otherwise it stays for one
+    step.
 
-    Raises QueryError where nothing of the video was looked at, InputError where its file is not what it was
-    then, OutputError for a target that can't be written, is the video itself or lies in the run, and
-    DecodeError where the video can't be read.
+    `blur_faces` replaces each face by a few large squares instead, from one step before its track begins to
+    one step after it ends, gaps included. Frames at times without sampled frames are hidden as a whole. Faces
+    that were not found are not hidden.
+
+    Raises QueryError if no frame of the video was analyzed. Raises InputError if its file has changed since.
+    Raises OutputError if `target` cannot be written, is the video itself, or lies in the run folder. Raises
+    DecodeError if the video cannot be read.
     """
     if target.suffix.lower() not in OUTPUT_FORMATS:
-        raise OutputError(f"{target} is no kind of video that is made here: name a .mp4 or a .mkv")
-    check_outside_run(target, timeline.out)
-    video = timeline.video_id(video)
-    uri, size_bytes, moments, reason = timeline.sql(
+        raise OutputError(f"Cannot write {target} as a video: its name must end in .mp4 or .mkv")
+    check_outside_run(target, database.out)
+    video_id = database.video_id(video)
+    uri, size_bytes, moments, problem = database.sql(
         "SELECT uri, size_bytes, coalesce(moments, 0), coalesce(error, status) FROM videos "
         "WHERE video_id = $video",
-        {"video": video},
+        {"video": video_id},
     ).fetchall()[0]
     if not moments:
-        raise QueryError(f"{uri} has no moment that was looked at ({reason}): there is nothing to draw")
+        raise QueryError(f"Cannot draw on {uri}: no frame was analyzed ({problem})")
     _check_source(uri, size_bytes, target)
     offset = None
     if split_member(uri_to_path(uri)):
-        planned = read_planned_videos(timeline.out)
-        offset = planned.filter(pc.equal(planned.column("video_id"), video)).column("offset")[0].as_py()
+        planned = read_planned_videos(database.out)
+        offset = planned.filter(pc.equal(planned.column("video_id"), video_id)).column("offset")[0].as_py()
+    painter = _FacePainter(database, video_id, blur_faces)
     try:
-        return redraw_video(
-            uri, target, _Faces(timeline, video, blur_faces), offset=offset, on_progress=on_progress
-        )
+        return redraw_video(uri, target, painter, offset=offset, on_progress=on_progress)
     except DecodeError as error:
-        raise DecodeError(f"{uri} can't be read: {error}") from error
+        raise DecodeError(f"Cannot read {uri}: {error}") from error
 
 
 def _check_source(uri: str, size_bytes: int | None, target: Path) -> None:
     path = Path(uri_to_path(uri))
     if target.resolve() == path.resolve() or (target.exists() and path.exists() and target.samefile(path)):
-        raise OutputError(f"{target} is the video itself; name another file")
+        raise OutputError(f"Cannot write {target}: it is the video itself; name another file")
     if path.is_file() and size_bytes is not None and path.stat().st_size != size_bytes:
         raise InputError(
-            f"{uri} has another size than when it was analyzed: run `fer-batch analyze` on it again"
+            f"{uri} has another size than when it was analyzed; run `fer-batch analyze` on it again"
         )
 
 
-class _Faces:
-    """Draws the faces of a video on its frames, that come in order of time."""
+class _FacePainter:
+    """Draw the faces of a video on its frames. The frames come in order of time."""
 
-    def __init__(self, timeline: Database, video: str, blur: bool) -> None:
+    def __init__(self, database: Database, video_id: str, blur: bool) -> None:
         self.blur = blur
-        self.classes = timeline.classes
+        self.classes = database.classes
         self.colours = [pick_colour(name, self.classes) for name in self.classes]
         self.letters = list(abbreviate_classes(self.classes).values())
-        columns = ", ".join(probability_column(name) for name in self.classes)
+        self.bins = bin_videos(database, [video_id], 10**9)[video_id]
+        sides, columns = ("x0", "y0", "x1", "y1"), probability_columns(database)
         boxes = ", ".join(
-            f"box_{side}, coalesce(lead(box_{side}) OVER its, box_{side}) AS next_{side}"
-            for side in ("x0", "y0", "x1", "y1")
+            f"box_{side}, coalesce(lead(box_{side}) OVER track, box_{side}) AS next_{side}" for side in sides
         )
-        rows = timeline.sql(
+        rows = database.sql(
             f"""
-            SELECT time_s, {FACE} AS face, confidence, step_s, {boxes}, {columns},
-                   lag(time_s) OVER its AS before_s, lead(time_s) OVER its AS next_s
+            SELECT time_s, {FACE} AS face, confidence, step_s, {boxes}, {", ".join(columns)},
+                   lag(time_s) OVER track AS before_s, lead(time_s) OVER track AS next_s
             FROM tracks, (SELECT {STEP_S} AS step_s FROM videos WHERE video_id = $video)
-            WHERE video_id = $video WINDOW its AS (PARTITION BY track_id ORDER BY time_s)
-            ORDER BY CASE WHEN before_s IS NULL THEN time_s - step_s ELSE time_s END, track_id""",
-            {"video": video},
+            WHERE video_id = $video WINDOW track AS (PARTITION BY track_id ORDER BY time_s)
+            ORDER BY if(before_s IS NULL, time_s - step_s, time_s), track_id""",
+            {"video": video_id},
         ).fetchnumpy()
-        number = {name: np.ma.filled(values, np.nan) for name, values in rows.items() if name != "face"}
-        self.names = [shorten_name(name, LONGEST_NAME) for name in rows["face"].tolist()]
-        self.confidence = number["confidence"]
-        self.probabilities = np.stack([number[probability_column(name)] for name in self.classes], axis=1)
-        self.time_s, self.next_s = number["time_s"], number["next_s"]
-        step_s = number["step_s"]
-        self.box, self.next_box = (
-            np.stack([number[f"{kind}_{side}"] for side in ("x0", "y0", "x1", "y1")], axis=1)
-            for kind in ("box", "next")
-        )
-        self.moves = self.next_s - self.time_s <= MAX_GAP_STEPS * step_s  # not where there is no next
+        self.names = [shorten_name(name, MAX_NAME_CHARS) for name in rows.pop("face").tolist()]
+        values = {name: np.ma.filled(column, np.nan) for name, column in rows.items()}
+        self.confidence = values["confidence"]
+        self.probabilities = np.stack([values[column] for column in columns], axis=1)
+        self.boxes = np.stack([values[f"box_{side}"] for side in sides], axis=1)
+        self.next_boxes = np.stack([values[f"next_{side}"] for side in sides], axis=1)
+        self.time_s, self.next_s, step_s = values["time_s"], values["next_s"], values["step_s"]
+        is_first, is_last = np.isnan(values["before_s"]), np.isnan(self.next_s)
+        self.moves = self.next_s - self.time_s <= MAX_GAP_STEPS * step_s  # false for a track's last row
         self.shown_until_s = np.where(self.moves, self.next_s, self.time_s + step_s)
-        self.hidden_from_s = np.where(np.isnan(number["before_s"]), self.time_s - step_s, self.time_s)
-        self.hidden_until_s = np.where(np.isnan(self.next_s), self.time_s + step_s, self.next_s)
-        self.seen = bin_videos(timeline, [video], 10**9)[video]
-        self.began = 0
-        self.rows: list[int] = []
-        """Those that are shown or hidden at the last frame."""
+        self.hidden_from_s = np.where(is_first, self.time_s - step_s, self.time_s)
+        self.hidden_until_s = np.where(is_last, self.time_s + step_s, self.next_s)
+        self.next_row = 0
+        self.active_rows: list[int] = []
+        """The rows that are shown or hidden in the last frame."""
 
     def __call__(self, canvas: Canvas, time_s: float) -> None:
-        """Draw what is known of a moment of the video."""
-        at = time_s + SAME_TIME_S
-        while self.began < len(self.time_s) and self.hidden_from_s[self.began] <= at:
-            self.rows.append(self.began)
-            self.began += 1
-        self.rows = [row for row in self.rows if at < max(self.shown_until_s[row], self.hidden_until_s[row])]
-        if self.blur and self.seen.find(np.array([at]))[0] < 0:
-            canvas.pixelate((0, 0, canvas.width, canvas.height), BLOCKS)
-        elif self.blur:
-            for row in self.rows:
-                if at < self.hidden_until_s[row]:
-                    canvas.pixelate(_widened(self._box(row, at, True), canvas), BLOCKS)
-        shown = [row for row in self.rows if self.time_s[row] <= at < self.shown_until_s[row]]
-        shown.sort(key=lambda row: self.box[row, 3] - self.box[row, 1])  # who is near is in front
-        places = {row: _pixels(self._box(row, at, bool(self.moves[row])), canvas) for row in shown}
-        size = max(round(min(canvas.width, canvas.height) / LINES), SMALLEST)
-        for row, box in places.items():
-            self._draw_probabilities(canvas, row, box, [places[r] for r in shown if r != row], size)
-        for row, box in places.items():
+        """Draw the faces at a time of the video."""
+        now_s = time_s + TIME_TOLERANCE_S
+        while self.next_row < len(self.time_s) and self.hidden_from_s[self.next_row] <= now_s:
+            self.active_rows.append(self.next_row)
+            self.next_row += 1
+        self.active_rows = [
+            row for row in self.active_rows if now_s < max(self.shown_until_s[row], self.hidden_until_s[row])
+        ]
+        if self.blur:
+            self._hide_faces(canvas, now_s)
+        shown = [row for row in self.active_rows if self.time_s[row] <= now_s < self.shown_until_s[row]]
+        shown.sort(key=lambda row: self.boxes[row, 3] - self.boxes[row, 1])  # near faces are in front
+        boxes = {row: _to_pixels(self._box_at(row, now_s, self.moves[row]), canvas) for row in shown}
+        size = max(round(min(canvas.width, canvas.height) / TEXT_LINES), MIN_TEXT_PX)
+        for row, box in boxes.items():
+            others = [other for other_row, other in boxes.items() if other_row != row]
+            self._draw_probabilities(canvas, row, box, others, size)
+        for row, box in boxes.items():
             self._draw_box(canvas, row, box, size)
 
-    def _box(self, row: int, at: float, moves: bool) -> np.ndarray:
-        """`(4,)` xyxy, shares of the frame."""
-        between = self.next_s[row] - self.time_s[row]
-        share = min(max((at - self.time_s[row]) / between, 0.0), 1.0) if moves and between > 0 else 0.0
-        box: np.ndarray = self.box[row] + share * (self.next_box[row] - self.box[row])
+    def _hide_faces(self, canvas: Canvas, now_s: float) -> None:
+        if self.bins.find(np.array([now_s]))[0] < 0:
+            canvas.pixelate((0, 0, canvas.width, canvas.height), BLUR_BLOCKS)
+            return
+        for row in self.active_rows:
+            if now_s < self.hidden_until_s[row]:
+                box = self._box_at(row, now_s, True)
+                margins = BLUR_MARGIN * (box[2:] - box[:2])
+                hidden = np.concatenate([box[:2] - margins, box[2:] + margins])
+                canvas.pixelate(_to_pixels(hidden, canvas), BLUR_BLOCKS)
+
+    def _box_at(self, row: int, now_s: float, moves: bool) -> np.ndarray:
+        """Return a row's box as shares of the frame, `(4,) float64` xyxy."""
+        length_s = self.next_s[row] - self.time_s[row]
+        share = min(max((now_s - self.time_s[row]) / length_s, 0.0), 1.0) if moves and length_s > 0 else 0.0
+        box: np.ndarray = self.boxes[row] + share * (self.next_boxes[row] - self.boxes[row])
         return box
 
     def _draw_box(self, canvas: Canvas, row: int, box: Box, size: int) -> None:
+        """Draw a box with the longest text that fits."""
         best = int(self.probabilities[row].argmax())
         colour, name = self.colours[best], self.names[row]
         ink = pick_text_colour(colour)
-        line = max(size // 10, 1) * 2
         canvas.outline((box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2), ink, 2)
-        canvas.outline(box, colour, line)
+        canvas.outline(box, colour, max(size // 10, 1) * 2)
         texts = [
             f"{name}  {self.classes[best]} {self.confidence[row]:.2f}",
             f"{name} {self.letters[best]}",
             f"{name.removeprefix('track ')} {self.letters[best]}",
         ]
-        widest = max(2 * (box[2] - box[0]), 6 * size)
-        text = next((text for text in texts if render_text(text, size).shape[1] <= widest), texts[-1])
-        high, wide = render_text(text, size).shape
-        high, wide = _even(high + size // 4), _even(wide + size // 2)
-        left = max(min(box[0] - 2, canvas.width - wide), 0)
-        top = box[1] - 2 - high if box[1] - 2 >= high else max(box[1], 0)
-        canvas.fill((left, top, left + wide, top + high), colour)
+        max_width = max(2 * (box[2] - box[0]), 6 * size)
+        text = next((text for text in texts if render_text(text, size).shape[1] <= max_width), texts[-1])
+        height, width = render_text(text, size).shape
+        height, width = _round_up_to_even(height + size // 4), _round_up_to_even(width + size // 2)
+        left = max(min(box[0] - 2, canvas.width - width), 0)
+        top = box[1] - 2 - height if box[1] - 2 >= height else max(box[1], 0)
+        canvas.fill((left, top, left + width, top + height), colour)
         canvas.write_text(text, left + size // 4, top + size // 8, size, ink)
 
     def _draw_probabilities(self, canvas: Canvas, row: int, box: Box, others: list[Box], size: int) -> None:
-        """A bar an emotion, beside the face where it is large enough, else all in one below it."""
-        line = _even(round(size * 0.9))
+        """Draw a bar for each emotion beside a large face, or one stacked bar below a small face."""
+        line = _round_up_to_even(round(size * 0.9))
         small = max(round(size * 0.75), 8)
-        high = line * len(self.classes) + 4
-        if box[3] - box[1] < 0.6 * high:
-            self._draw_stacked(canvas, row, box, _even(max(size // 3, 4)))
+        height = line * len(self.classes) + 4
+        if box[3] - box[1] < 0.6 * height:
+            self._draw_stacked_bar(canvas, row, box, _round_up_to_even(max(size // 3, 4)))
             return
-        names = _even(max(render_text(name, small).shape[1] for name in self.classes) + 6)
-        length = _even(3 * size)
-        wide = names + length + 4
-        sides = [(box[2] + 4, box[1]), (box[0] - 4 - wide, box[1])]
-        top = max(min(box[1], canvas.height - high), 0)
+        name_width = _round_up_to_even(max(render_text(name, small).shape[1] for name in self.classes) + 6)
+        bar_width = _round_up_to_even(3 * size)
+        width = name_width + bar_width + 4
+        top = max(min(box[1], canvas.height - height), 0)
         left = min(
-            (x for x, _ in sides), key=lambda x: _covered((x, top, x + wide, top + high), others, canvas)
+            (box[2] + 4, box[0] - 4 - width),
+            key=lambda x: _count_hidden_px((x, top, x + width, top + height), others, canvas),
         )
-        canvas.fill((left, top, left + wide, top + high), "#ffffff", 0.75)
+        canvas.fill((left, top, left + width, top + height), "#ffffff", 0.75)
         for number, (name, colour) in enumerate(zip(self.classes, self.colours, strict=True)):
             y = top + 2 + number * line
             canvas.write_text(name, left + 4, y + (line - small) // 2 - 1, small, "#000000")
-            filled = round(length * float(self.probabilities[row, number]))
-            canvas.fill((left + names, y + 2, left + names + filled, y + line - 2), "#000000")
-            canvas.fill((left + names, y + 3, left + names + filled - 1, y + line - 3), colour)
+            start = left + name_width
+            end = start + round(bar_width * float(self.probabilities[row, number]))
+            canvas.fill((start, y + 2, end, y + line - 2), "#000000")
+            canvas.fill((start, y + 3, end - 1, y + line - 3), colour)
 
-    def _draw_stacked(self, canvas: Canvas, row: int, box: Box, high: int) -> None:
+    def _draw_stacked_bar(self, canvas: Canvas, row: int, box: Box, height: int) -> None:
         edges = box[0] + np.round(np.append(0, self.probabilities[row].cumsum()) * (box[2] - box[0]))
-        top = min(box[3] + 2, canvas.height - high)
+        top = min(box[3] + 2, canvas.height - height)
         for number, colour in enumerate(self.colours):
-            canvas.fill((int(edges[number]), top, int(edges[number + 1]), top + high), colour)
+            canvas.fill((int(edges[number]), top, int(edges[number + 1]), top + height), colour)
 
 
-def _even(count: int) -> int:
-    """So that planes of half the size have the same edges."""
+def _round_up_to_even(count: int) -> int:
+    """Round up to an even number, so that edges agree in the colour planes of half the size."""
     return (count + 1) // 2 * 2
 
 
-def _pixels(box: np.ndarray, canvas: Canvas) -> Box:
-    """A box in even pixels."""
-    x0, y0, x1, y1 = np.round(
-        box * [canvas.width / 2, canvas.height / 2, canvas.width / 2, canvas.height / 2]
-    )
+def _to_pixels(box: np.ndarray, canvas: Canvas) -> Box:
+    """Convert shares of the frame to even pixels."""
+    half = [canvas.width / 2, canvas.height / 2]
+    x0, y0, x1, y1 = np.round(box * [*half, *half])
     return 2 * int(x0), 2 * int(y0), 2 * int(x1), 2 * int(y1)
 
 
-def _widened(box: np.ndarray, canvas: Canvas) -> Box:
-    wide, high = MARGIN * (box[2] - box[0]), MARGIN * (box[3] - box[1])
-    return _pixels(box + np.array([-wide, -high, wide, high]), canvas)
+def _count_hidden_px(box: Box, others: list[Box], canvas: Canvas) -> int:
+    """Count the pixels of a box that other boxes cover or that lie outside the frame."""
+    inside = _overlap_px(box, (0, 0, canvas.width, canvas.height))
+    return (box[2] - box[0]) * (box[3] - box[1]) - inside + sum(_overlap_px(box, other) for other in others)
 
 
-def _covered(box: Box, others: list[Box], canvas: Canvas) -> int:
-    """Pixels of a box that others cover, or that are outside the frame."""
-    inside = (0, 0, canvas.width, canvas.height)
-    return (
-        (box[2] - box[0]) * (box[3] - box[1])
-        - _shared(box, inside)
-        + sum(_shared(box, other) for other in others)
-    )
-
-
-def _shared(one: Box, other: Box) -> int:
-    wide = min(one[2], other[2]) - max(one[0], other[0])
-    high = min(one[3], other[3]) - max(one[1], other[1])
-    return max(wide, 0) * max(high, 0)
+def _overlap_px(one: Box, other: Box) -> int:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0) * max(height, 0)

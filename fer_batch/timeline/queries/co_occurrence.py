@@ -8,29 +8,13 @@ import duckdb
 
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.queries.selection import FaceFilter, select_faces
-from fer_batch.timeline.sql import (
-    FACE,
-    FACE_WITH_URI,
-    class_literals,
-    group_columns,
-    list_groups,
-    videos_sql,
-)
+from fer_batch.timeline.sql import FACE, FACE_WITH_URI, class_literals, group_columns, list_groups
 
 
 def co_occurrence(
     database: Database, by: str | Sequence[str] = ("video",), **filters: Unpack[FaceFilter]
 ) -> duckdb.DuckDBPyRelation:
-    """Count the emotions of two faces in the same frame: one row for each group and pair of emotions.
-
-    Every two faces of a sampled frame are a pair. `by` names the groups: "video", columns of a manifest, and
-    "pair". With "pair", each two faces are a group, and the columns face_a and face_b have their names in
-    alphabetical order: persons, or "track N" (with its uri if groups span several videos). Without "pair",
-    the emotions of a pair have no order.
-
-    Columns besides those of the groups: emotion_a, emotion_b, pairs, share (of the group's pairs, 0 to 1) and
-    lift (the share divided by the share that independent faces would have; 1 is chance).
-    """
+    """See `Timeline.co_occurrence`."""
     by_pair = "pair" in list_groups(by)
     keys = group_columns(database, by, without=("person", "track"), extra=("pair",))
     selection = select_faces(database, **filters)
@@ -42,17 +26,14 @@ def co_occurrence(
     groups = [*keys, "face_a", "face_b"] if by_pair else keys
     group = ", ".join(groups) or "1"
     # Emotions without order count in both orders, so that both have the same marginal distribution.
-    mirrored = (
-        "" if by_pair else f"UNION ALL SELECT {', '.join([*keys, 'emotion_b', 'emotion_a', 'n'])} FROM joint"
-    )
+    swapped = ", ".join([*keys, "emotion_b", "emotion_a", "n"])
+    mirrored = "" if by_pair else f"UNION ALL SELECT {swapped} FROM joint"
     halved = "1" if by_pair else "if(emotion_a = emotion_b, 2, 1)"
     return database.sql(
-        f"""WITH numbered AS MATERIALIZED {videos_sql(selection.params)},
-        {pairs},
+        f"""WITH {pairs},
         joint AS (
-            SELECT {", ".join([*(f"videos.{key}" for key in keys), "pairs.* EXCLUDE (place)"])}
-            FROM pairs JOIN numbered ON numbered.place = pairs.place
-            JOIN videos ON videos.video_id = numbered.video_id
+            SELECT {", ".join([*(f"videos.{key}" for key in keys), "pairs.* EXCLUDE (video_id)"])}
+            FROM pairs JOIN videos ON videos.video_id = pairs.video_id
         ),
         counted AS (SELECT * EXCLUDE (n), sum(n) AS n FROM (FROM joint {mirrored}) GROUP BY ALL),
         totals AS (
@@ -82,11 +63,10 @@ def _emotion_pairs_sql(database: Database, where: str) -> str:
         for a, b in itertools.combinations_with_replacement(range(len(names)), 2)
     )
     return f"""frames AS (
-            SELECT numbered.place, time_s, {counts}
-            FROM tracks JOIN numbered USING (video_id) WHERE {where} GROUP BY ALL
+            SELECT video_id, time_s, {counts} FROM tracks WHERE {where} GROUP BY video_id, time_s
         ),
         pairs AS (
-            FROM (SELECT place, unnest([{pairs}], recursive := true) FROM frames GROUP BY place)
+            FROM (SELECT video_id, unnest([{pairs}], recursive := true) FROM frames GROUP BY video_id)
             WHERE n > 0
         )"""
 
@@ -94,31 +74,22 @@ def _emotion_pairs_sql(database: Database, where: str) -> str:
 def _face_pairs_sql(where: str, face: str) -> str:
     """Return the expression `pairs`: the number (n) of each pair of emotions for every two faces."""
     swapped = "(b.face, track_b) < (a.face, track_a)"
-    return f"""selected AS (
-            SELECT numbered.place, time_s, track_id, emotion
-            FROM tracks JOIN numbered USING (video_id) WHERE {where}
-        ),
+    # Counting pairs of tracks before they get their faces' names is faster than counting pairs of names.
+    return f"""selected AS (SELECT video_id, time_s, track_id, emotion FROM tracks WHERE {where}),
         track_pairs AS (
-            SELECT a.place, a.track_id AS track_a, b.track_id AS track_b,
+            SELECT a.video_id, a.track_id AS track_a, b.track_id AS track_b,
                    a.emotion AS emotion_a, b.emotion AS emotion_b, count(*) AS n
             FROM selected AS a JOIN selected AS b
-            ON a.place = b.place AND a.time_s = b.time_s AND a.track_id < b.track_id
+            ON a.video_id = b.video_id AND a.time_s = b.time_s AND a.track_id < b.track_id
             GROUP BY ALL
         ),
-        names AS (
-            SELECT place, track_id, {face} AS face
-            FROM (
-                SELECT place, track_a AS track_id FROM track_pairs
-                UNION SELECT place, track_b FROM track_pairs
-            ) JOIN numbered USING (place) JOIN (SELECT video_id, uri FROM videos) USING (video_id)
-            LEFT JOIN people USING (video_id, track_id)
-        ),
+        names AS (SELECT DISTINCT video_id, track_id, {face} AS face FROM tracks WHERE {where}),
         pairs AS (
-            SELECT track_pairs.place, n,
+            SELECT track_pairs.video_id, n,
                    if({swapped}, b.face, a.face) AS face_a, if({swapped}, a.face, b.face) AS face_b,
                    if({swapped}, emotion_b, emotion_a) AS emotion_a,
                    if({swapped}, emotion_a, emotion_b) AS emotion_b
             FROM track_pairs
-            JOIN names AS a ON a.place = track_pairs.place AND a.track_id = track_a
-            JOIN names AS b ON b.place = track_pairs.place AND b.track_id = track_b
+            JOIN names AS a ON a.video_id = track_pairs.video_id AND a.track_id = track_a
+            JOIN names AS b ON b.video_id = track_pairs.video_id AND b.track_id = track_b
         )"""

@@ -17,15 +17,7 @@ def episodes(
     min_s: float = MIN_EPISODE_S,
     **filters: Unpack[FaceFilter],
 ) -> duckdb.DuckDBPyRelation:
-    """Find runs of one emotion of one face, in order of video, track and time.
-
-    Every row of an episode has a confidence of at least `threshold`; the episode lasts at least `min_s`
-    seconds. `fer_batch.timeline.views.episodes_sql` has the exact definition. The view `episodes` holds the
-    episodes of the defaults.
-
-    Columns: video_id, uri, track_id, person, emotion, start_s, end_s, duration_s, moments (number of rows),
-    peak_s (time of the first row with the highest confidence), peak and mean (of the confidence).
-    """
+    """See `Timeline.episodes`; `views.episodes_sql` has the exact definition."""
     selection = select_faces(database, **filters)
     where = selection.where
     if emotion is not None:

@@ -16,15 +16,7 @@ def shares(
     every_s: float | None = None,
     **filters: Unpack[FaceFilter],
 ) -> duckdb.DuckDBPyRelation:
-    """Compute how often each emotion is the most probable one: one row for each group and emotion.
-
-    `by` names the groups: "video", "person", "track" and columns of a manifest; an empty list makes one
-    group. With `every_s`, each interval of so many seconds is a group of its own, and `start_s` is a column.
-
-    Columns besides those of the groups: emotion, moments (rows of `tracks` with that emotion), seconds (that
-    these stand for), share (of the group's rows, 0 to 1) and mean (probability over the group's rows, 0 to
-    1). Emotions that do not occur have rows too.
-    """
+    """See `Timeline.shares`."""
     keys = group_columns(database, by)
     intervals = [] if every_s is None else [interval_sql(every_s)]
     starts = [f"{interval} * {every_s}::DOUBLE AS start_s" for interval in intervals]

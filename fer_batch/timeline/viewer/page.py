@@ -1,4 +1,4 @@
-"""A video's timeline for a browser: packed for the page that `view` serves, or one file that stands alone."""
+"""HTML pages: the files that pages consist of, and a report of one video in a single file."""
 
 import base64
 import hashlib
@@ -16,55 +16,56 @@ from fer_batch.timeline.viewer.payload import pack_video
 
 ASSETS = files("fer_batch.timeline.viewer").joinpath("assets")
 SCRIPTS = ("vendor/uPlot.iife.min.js", "data.js", "points.js", "lanes.js", "facts.js")
-"""What each page of a video runs, in this order."""
+"""The scripts of each page of a video, in the order in which they run."""
 STYLES = ("vendor/uPlot.min.css", "style.css")
 
 
-def asset(name: str) -> str:
-    """The text of a file of the page."""
+def read_asset(name: str) -> str:
+    """Return the text of a file in `assets/`."""
     return ASSETS.joinpath(name).read_text(encoding="utf-8")
 
 
-def render_report(timeline: Database, video: str | Path) -> str:
-    """A page of one video that needs nothing else: no network, no server, and no picture of anyone in it.
+def render_report(database: Database, video: str | Path) -> str:
+    """Render a video (named by its id, path or file name) as one HTML page.
 
-    `video` is its id, uri, file name or manifest id. Raises QueryError where there is none, or several.
+    The page needs no network and no server, and holds no picture of anyone.
     """
-    video_id = timeline.video_id(video)
-    found = timeline.sql("SELECT uri FROM videos WHERE video_id = $id", {"id": video_id}).fetchall()
-    content = zlib.compress(pack_video(timeline, video_id, boxes=False), 9)
-    scripts = [asset(name) for name in (*SCRIPTS, "report.js")]
-    styles = [asset(name) for name in STYLES]
+    video_id = database.video_id(video)
+    ((uri,),) = database.sql("SELECT uri FROM videos WHERE video_id = $id", {"id": video_id}).fetchall()
+    content = zlib.compress(pack_video(database, video_id, boxes=False), 9)
+    scripts = [read_asset(name) for name in (*SCRIPTS, "report.js")]
+    styles = [read_asset(name) for name in STYLES]
     policy = (
-        f"default-src 'none'; script-src {_hashes(scripts)}; style-src {_hashes(styles)}; "
+        f"default-src 'none'; script-src {_hash_sources(scripts)}; style-src {_hash_sources(styles)}; "
         "img-src data:; connect-src 'none'; base-uri 'none'; form-action 'none'"
     )
-    parts = {
+    values = {
         "POLICY": html.escape(policy),
-        "TITLE": html.escape(file_name(str(found[0][0]))),
+        "TITLE": html.escape(file_name(str(uri))),
         "STYLES": "".join(f"<style>{style}</style>\n" for style in styles),
         "SCRIPTS": "".join(f"<script>{script}</script>\n" for script in scripts),
         "DATA": base64.b64encode(content).decode(),
     }
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda found: parts[found[1]], asset("report.html"))
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: values[match[1]], read_asset("report.html"))
 
 
-def _hashes(texts: list[str]) -> str:
-    digests = (hashlib.sha256(text.encode()).digest() for text in texts)
-    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-
-
-def write_report(timeline: Database, video: str | Path, target: Path) -> int:
+def write_report(database: Database, video: str | Path, target: Path) -> int:
     """Write the report of a video to a file that ends in .html; return its size in bytes.
 
     Raises OutputError if the file cannot be written or lies in the run folder.
     """
     if target.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"Cannot write a report to {target}: its name must end in .html")
-    check_outside_run(target, timeline.out)
-    page = render_report(timeline, video).encode()
+    check_outside_run(target, database.out)
+    page = render_report(database, video).encode()
     try:
         target.write_bytes(page)
     except OSError as error:
         raise OutputError(f"Cannot write {target}: {error.strerror}") from error
     return len(page)
+
+
+def _hash_sources(texts: list[str]) -> str:
+    """Return the sources of a Content-Security-Policy that allow exactly these inline texts."""
+    digests = (hashlib.sha256(text.encode()).digest() for text in texts)
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)

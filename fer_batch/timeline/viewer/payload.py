@@ -1,4 +1,4 @@
-"""The data of a video's page, packed for the browser."""
+"""The data of a video's page, packed for the browser; `data.js` unpacks it."""
 
 import datetime
 import json
@@ -12,116 +12,122 @@ from fer_batch.plotting import pick_colour, pick_text_colour
 from fer_batch.schema import probability_column
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.names import file_name
+from fer_batch.timeline.sql import probability_columns
 from fer_batch.timeline.views import MIN_CONFIDENCE, MIN_EPISODE_S, episodes_sql
 
-BOXES = ("box_x0", "box_y0", "box_x1", "box_y1")
-NO_EMOTION = 255
+BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
 EPISODE_COLUMNS = ("track_id", "person", "emotion", "start_s", "end_s", "peak_s", "peak")
+NO_EMOTION = 255
+"""The class number of rows without an emotion."""
 
 
-def pack_video(timeline: Database, video_id: str, *, boxes: bool) -> bytes:
-    """All that the page shows of a video but its pictures, as data.js reads it.
+def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
+    """Pack everything that a video's page shows, except for its pictures.
 
-    Four bytes with the length of a JSON object (little-endian, as all that follows), the object, and arrays
-    at the places that it names, in bytes from the beginning:
+    The result is four bytes with the length of a JSON object, the object, and arrays, all little-endian. The
+    object's `arrays` lists the arrays in order, with their type and length:
 
-    - `times`: moments in ms, each the difference to the one before, `(moments,) uint32`;
-    - `moments`: of each row of `tracks`, in order of track and time, which moment it is of, `(rows,) uint32`,
-      the difference to the row before in its track;
-    - `box`: shares of the picture in 1/65535, `(rows, 4) uint16`, where `boxes` are asked for;
-    - `emotion`: number of the class, 255 for none, `(rows,) uint8`;
+    - `times`: times of sampled frames in ms, as differences to the one before, `(moments,) uint32`;
+    - `moments`: the number of each row's sampled frame, for rows of `tracks` in order of track and time, as
+      differences to the row before in its track, `(rows,) uint32`;
+    - `box`: shares of the picture in 1/65535, `(rows, 4) uint16`, empty without `boxes`;
+    - `emotion`: class numbers, `(rows,) uint8`;
     - `probs`: probabilities in 1/255, so within 0.002, `(classes, rows) uint8`.
     """
 
-    def asked(query: str) -> pa.Table:
-        return timeline.sql(query, {"id": video_id}).to_arrow_table()
+    def query(sql: str) -> pa.Table:
+        return database.sql(sql, {"id": video_id}).to_arrow_table()
 
-    columns = [probability_column(name) for name in timeline.classes]
-    wanted = ", ".join(f'"{name}"' for name in (*columns, *(BOXES if boxes else ())))
-    rows = asked(
-        f"SELECT track_id, person, time_s, emotion, {wanted} FROM tracks WHERE video_id = $id "
-        "ORDER BY track_id, time_s"
+    box_columns, columns = BOX_COLUMNS if boxes else (), probability_columns(database)
+    rows = query(
+        f"SELECT track_id, person, time_s, emotion, {', '.join((*columns, *box_columns))} FROM tracks "
+        "WHERE video_id = $id ORDER BY track_id, time_s"
     )
-    looked = asked("SELECT time_s FROM moments WHERE video_id = $id")
-    video = asked("SELECT * FROM videos WHERE video_id = $id")
-    episodes = asked(
-        f"SELECT {', '.join(EPISODE_COLUMNS)} FROM ({episodes_sql(where='video_id = $id')}) "
-        "ORDER BY start_s, track_id"
+    sampled_ms = _to_ms(query("SELECT time_s FROM moments WHERE video_id = $id").column("time_s"))
+    times_ms, numbers = np.unique(
+        np.concatenate([sampled_ms, _to_ms(rows.column("time_s"))]), return_inverse=True
     )
-
-    row_ms = _ms(rows.column("time_s"))
-    times, moments = np.unique(np.concatenate([_ms(looked.column("time_s")), row_ms]), return_inverse=True)
-    moments = moments[len(looked) :]
-    tracks, first, counts = np.unique(
+    moments = numbers[len(sampled_ms) :]
+    tracks, first_rows, counts = np.unique(
         rows.column("track_id").to_numpy(), return_index=True, return_counts=True
     )
-    deltas = np.diff(moments, prepend=0)
-    deltas[first] = moments[first]
+    differences = np.diff(moments, prepend=0)
+    differences[first_rows] = moments[first_rows]
+    # Arrays of wider numbers come first, so that each begins at a multiple of its number's width.
     arrays = {
-        "times": np.diff(times, prepend=0).astype("<u4"),
-        "moments": deltas.astype("<u4"),
-        "box": _quantized([rows.column(name) for name in BOXES if boxes], 65535, "<u2").T,
-        "emotion": class_numbers(rows.column("emotion"), timeline.classes),
-        "probs": _quantized([rows.column(name) for name in columns], 255, "u1"),
+        "times": np.diff(times_ms, prepend=0).astype("<u4"),
+        "moments": differences.astype("<u4"),
+        "box": _quantize([rows.column(name) for name in box_columns], 65535, "<u2").T,
+        "emotion": number_classes(rows.column("emotion"), database.classes),
+        "probs": _quantize([rows.column(name) for name in columns], 255, "u1"),
     }
-    facts = {name: _plain(value[0]) for name, value in video.to_pydict().items()}
+    video = query("SELECT * FROM videos WHERE video_id = $id")
+    facts = {name: _to_json_value(value[0]) for name, value in video.to_pydict().items()}
+    persons = rows.column("person").take(pa.array(first_rows)).to_pylist()
     header = {
         "video_id": video_id,
         "name": file_name(str(facts["uri"])),
         "facts": facts,
-        "classes": list(timeline.classes),
-        "colours": [pick_colour(name, timeline.classes) for name in timeline.classes],
-        "inks": [pick_text_colour(pick_colour(name, timeline.classes)) for name in timeline.classes],
-        "step_s": timeline.step_s(video_id),
+        **describe_classes(database.classes),
+        "step_s": database.step_s(video_id),
         "tracks": [
             {"id": int(track), "person": person, "rows": int(count)}
-            for track, person, count in zip(
-                tracks, rows.column("person").take(pa.array(first)).to_pylist(), counts, strict=True
-            )
+            for track, person, count in zip(tracks, persons, counts, strict=True)
         ],
-        "episodes": {
-            name: [round(value, 3) if isinstance(value, float) else value for value in values]
-            for name, values in episodes.drop_columns("emotion").to_pydict().items()
-        }
-        | {"kind": class_numbers(episodes.column("emotion"), timeline.classes).tolist()},
+        "episodes": _pack_episodes(
+            query(
+                f"SELECT {', '.join(EPISODE_COLUMNS)} FROM ({episodes_sql(where='video_id = $id')}) "
+                "ORDER BY start_s, track_id"
+            ),
+            database.classes,
+        ),
         "episodes_are": {"threshold": MIN_CONFIDENCE, "min_s": MIN_EPISODE_S},
+        "arrays": {name: [array.dtype.name, array.size] for name, array in arrays.items()},
     }
-    return _packed(header, arrays)
-
-
-def _ms(seconds: pa.ChunkedArray) -> np.ndarray:
-    return np.rint(seconds.to_numpy() * 1000).astype(np.int64)
-
-
-def _quantized(columns: list[pa.ChunkedArray], most: int, kind: str) -> np.ndarray:
-    """Columns of 0 to 1, `(columns, rows)`, in parts of `most`; what is missing is 0."""
-    values = np.array([column.to_numpy() for column in columns], np.float32)
-    return np.rint(np.clip(np.nan_to_num(values), 0, 1) * most).astype(kind)
-
-
-def class_numbers(emotions: pa.ChunkedArray, classes: tuple[str, ...]) -> np.ndarray:
-    columns = [probability_column(name) for name in classes]
-    words = emotions.combine_chunks().dictionary_encode()
-    known = [
-        columns.index(probability_column(word))
-        if word and probability_column(word) in columns
-        else NO_EMOTION
-        for word in words.dictionary.to_pylist()
-    ]
-    return np.array([*known, NO_EMOTION], np.uint8)[words.indices.fill_null(len(known)).to_numpy()]
-
-
-def _packed(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
-    """Arrays of wider numbers first: each then begins where its kind of number may."""
-    sizes = {name: [array.dtype.name, array.size] for name, array in arrays.items()}
-    text = json.dumps(header | {"arrays": sizes}, ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
     body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
     return len(text).to_bytes(4, "little") + text + body
 
 
-def _plain(value: Any) -> Any:
-    """JSON has neither infinity nor dates."""
+def describe_classes(classes: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return the names of classes, their colours, and the colours of text on these."""
+    colours = [pick_colour(name, classes) for name in classes]
+    return {"classes": list(classes), "colours": colours, "inks": list(map(pick_text_colour, colours))}
+
+
+def number_classes(emotions: pa.ChunkedArray, classes: tuple[str, ...]) -> np.ndarray:
+    """Return the class number of each emotion, `(rows,) uint8`, `NO_EMOTION` for other names and null."""
+    numbers = {probability_column(name): number for number, name in enumerate(classes)}
+    names = emotions.combine_chunks().dictionary_encode()
+    table = [
+        NO_EMOTION if name is None else numbers.get(probability_column(name), NO_EMOTION)
+        for name in names.dictionary.to_pylist()
+    ]
+    return np.array([*table, NO_EMOTION], np.uint8)[names.indices.fill_null(len(table)).to_numpy()]
+
+
+def _pack_episodes(episodes: pa.Table, classes: tuple[str, ...]) -> dict[str, list[Any]]:
+    columns = episodes.drop_columns("emotion").to_pydict()
+    rounded = {
+        name: [round(value, 3) if isinstance(value, float) else value for value in values]
+        for name, values in columns.items()
+    }
+    return rounded | {"kind": number_classes(episodes.column("emotion"), classes).tolist()}
+
+
+def _to_ms(seconds: pa.ChunkedArray) -> np.ndarray:
+    return np.rint(seconds.to_numpy() * 1000).astype(np.int64)
+
+
+def _quantize(columns: list[pa.ChunkedArray], steps: int, dtype: str) -> np.ndarray:
+    """Round columns of 0 to 1 to multiples of 1/`steps`, `(columns, rows)`; missing values are 0."""
+    values = np.array([column.to_numpy() for column in columns], np.float32)
+    return np.rint(np.clip(np.nan_to_num(values), 0, 1) * steps).astype(dtype)
+
+
+def _to_json_value(value: Any) -> Any:
+    """Replace values that JSON lacks: infinity by null, dates by text."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, datetime.date | datetime.datetime):

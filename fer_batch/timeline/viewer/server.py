@@ -1,4 +1,4 @@
-"""A run's videos as pages for a browser on this machine: no other site reads them, and nothing is written."""
+"""A web server of a run's pages, for browsers on this machine only. It writes nothing."""
 
 import functools
 import mimetypes
@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from types import FrameType
 from typing import Any, BinaryIO
@@ -23,36 +23,25 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fer_batch.errors import FerBatchError, OutputError
-from fer_batch.plotting import pick_colour, pick_text_colour
 from fer_batch.storage.archives import split_member
 from fer_batch.storage.folder import FolderLike
 from fer_batch.storage.media import MediaFile, open_media, read_identity
 from fer_batch.timeline.names import file_name
 from fer_batch.timeline.viewer.catalogue import Catalogue
-from fer_batch.timeline.viewer.page import SCRIPTS, STYLES, asset
+from fer_batch.timeline.viewer.page import SCRIPTS, STYLES, read_asset
+from fer_batch.timeline.viewer.payload import describe_classes
 
-HOSTS = ["127.0.0.1", "localhost"]
-"""Names that a request may call this server by: a page of another name, whatever address that has, is of
-somebody else (DNS rebinding)."""
-FILES = {
+ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
+"""Host names of requests. Another name that resolves to this machine is an attack (DNS rebinding)."""
+ASSET_TYPES = {
     name: "text/css" if name.endswith(".css") else "text/javascript"
     for name in (*STYLES, *SCRIPTS, "archive.js", "video.js")
 }
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "connect-src 'self'",
-        "media-src 'self'",
-        "img-src data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-)
 HEADERS = {
-    "Content-Security-Policy": POLICY,
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -60,146 +49,146 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
-PIECE = 2**20
-"""Bytes of a video that are read at a time."""
-OPEN = 16
-"""Videos that stay open: one that lies packed in an archive is unpacked once."""
+BYTE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+CHUNK_BYTES = 2**20
+MAX_OPEN_VIDEOS = 16
+"""Videos that stay open: a compressed member of an archive is unpacked when it is opened."""
 
 
 def create_app(out: FolderLike) -> Starlette:
-    """The pages of the run in `out`; raises OutputError where there is none that is finished."""
-    current = _Current(out)
+    """Create the web application of the run in `out`; raises OutputError if it holds no finished run."""
+    open_catalogue = _CatalogueCache(out)
 
-    def page(name: str) -> Any:
-        def answer(request: Request) -> Response:
+    def show_page(name: str) -> Callable[[Request], Response]:
+        def respond(request: Request) -> Response:
             if "video_id" in request.path_params:
-                _found(current(), request)
-            return Response(asset(name), media_type="text/html; charset=utf-8")
+                _find_video(open_catalogue(), request)
+            return Response(read_asset(name), media_type="text/html; charset=utf-8")
 
-        return answer
+        return respond
 
-    def static(request: Request) -> Response:
+    def show_asset(request: Request) -> Response:
         name = request.path_params["name"]
-        if name not in FILES:
+        if name not in ASSET_TYPES:
             raise HTTPException(HTTPStatus.NOT_FOUND)
-        return Response(asset(name), media_type=FILES[name])
+        return Response(read_asset(name), media_type=ASSET_TYPES[name])
 
-    def run(request: Request) -> Response:
-        now = current()
+    def describe_run(request: Request) -> Response:
+        catalogue = open_catalogue()
         return JSONResponse(
             {
-                "out": str(now.out),
-                "state": now.state,
-                "videos": len(now.videos),
-                "classes": now.classes,
-                "colours": [pick_colour(name, now.classes) for name in now.classes],
-                "inks": [pick_text_colour(pick_colour(name, now.classes)) for name in now.classes],
-                "statuses": now.statuses(),
+                "out": str(catalogue.out),
+                "state": catalogue.state,
+                "videos": len(catalogue.videos),
+                **describe_classes(catalogue.classes),
+                "statuses": catalogue.count_statuses(),
             }
         )
 
-    def persons(request: Request) -> Response:
-        return JSONResponse(current().persons)
+    def list_persons(request: Request) -> Response:
+        return JSONResponse(open_catalogue().persons)
 
-    def videos(request: Request) -> Response:
-        asked = request.query_params
+    def list_videos(request: Request) -> Response:
+        query = request.query_params
         try:
-            first, count = int(asked.get("first", 0)), int(asked.get("count", 50))
+            first, count = int(query.get("first", 0)), int(query.get("count", 50))
         except ValueError:
-            raise HTTPException(HTTPStatus.BAD_REQUEST, "first and count are whole numbers") from None
-        words = {name: asked.get(name, "") for name in ("words", "status", "emotion", "person")}
-        return JSONResponse(current().page(**words, first=max(first, 0), count=max(count, 0)))
+            raise HTTPException(HTTPStatus.BAD_REQUEST, "first and count must be whole numbers") from None
+        filters = {name: query.get(name, "") for name in ("words", "status", "emotion", "person")}
+        page = open_catalogue().list_videos(**filters, first=max(first, 0), count=max(count, 0))
+        return JSONResponse(page)
 
-    def strips(request: Request) -> Response:
-        return JSONResponse(current().strips(request.query_params.get("ids", "").split(",")))
+    def draw_strips(request: Request) -> Response:
+        return JSONResponse(open_catalogue().draw_strips(request.query_params.get("ids", "").split(",")))
 
-    def data(request: Request) -> Response:
-        now = current()
-        row = _found(now, request)
-        return Response(now.pack(row["video_id"]), media_type="application/octet-stream")
+    def send_data(request: Request) -> Response:
+        catalogue = open_catalogue()
+        row = _find_video(catalogue, request)
+        return Response(catalogue.pack_video(row["video_id"]), media_type="application/octet-stream")
 
-    def state(request: Request) -> Response:
-        """Whether a video can be played, as far as its file tells."""
-        now = current()
-        row = _found(now, request)
+    def describe_media(request: Request) -> Response:
+        """Tell whether a video can be played, as far as its file shows."""
+        catalogue = open_catalogue()
+        row = _find_video(catalogue, request)
         trouble = note = None
         try:
-            size = _medium(now, row)[0].size
+            size = _open_video(catalogue, row)[0].size
             if size != row["size_bytes"] and row["size_bytes"]:
-                note = "The file is another than the one that was analyzed: it has another size now."
+                note = "This file is not the one that was analyzed: its size has changed."
         except (OSError, FerBatchError) as error:
-            trouble = _reason(error)
-        return JSONResponse({"trouble": trouble, "note": note, "state": now.state})
+            trouble = _describe_error(error)
+        return JSONResponse({"trouble": trouble, "note": note, "state": catalogue.state})
 
-    def media(request: Request) -> Response:
-        now = current()
-        row = _found(now, request)
+    def send_media(request: Request) -> Response:
+        catalogue = open_catalogue()
+        row = _find_video(catalogue, request)
         try:
-            medium, lock = _medium(now, row)
+            media, lock = _open_video(catalogue, row)
         except (OSError, FerBatchError) as error:
-            raise HTTPException(HTTPStatus.NOT_FOUND, _reason(error)) from error
-        kind = _kind(row["uri"])
-        if isinstance(medium.source, str):
-            return FileResponse(medium.source, media_type=kind)
-        return _part(medium.source, lock, medium.size, {"Content-Type": kind}, request)
+            raise HTTPException(HTTPStatus.NOT_FOUND, _describe_error(error)) from error
+        media_type = _guess_media_type(row["uri"])
+        if isinstance(media.source, str):
+            return FileResponse(media.source, media_type=media_type)
+        return _send_file(media.source, lock, media.size, {"Content-Type": media_type}, request)
 
-    async def refused(request: Request, error: Exception) -> Response:
-        return Response(_reason(error), HTTPStatus.SERVICE_UNAVAILABLE, media_type="text/plain")
+    async def report_error(request: Request, error: Exception) -> Response:
+        return Response(_describe_error(error), HTTPStatus.SERVICE_UNAVAILABLE, media_type="text/plain")
 
     return Starlette(
         routes=[
-            Route("/", page("archive.html")),
-            Route("/video/{video_id}", page("video.html")),
-            Route("/page/{name:path}", static),
-            Route("/api/run", run),
-            Route("/api/persons", persons),
-            Route("/api/videos", videos),
-            Route("/api/strips", strips),
-            Route("/api/videos/{video_id}/data", data),
-            Route("/api/videos/{video_id}/state", state),
-            Route("/media/{video_id}", media),
+            Route("/", show_page("archive.html")),
+            Route("/video/{video_id}", show_page("video.html")),
+            Route("/page/{name:path}", show_asset),
+            Route("/api/run", describe_run),
+            Route("/api/persons", list_persons),
+            Route("/api/videos", list_videos),
+            Route("/api/strips", draw_strips),
+            Route("/api/videos/{video_id}/data", send_data),
+            Route("/api/videos/{video_id}/state", describe_media),
+            Route("/media/{video_id}", send_media),
         ],
         middleware=[
-            Middleware(_Guarded),
-            Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False),
+            Middleware(_SameSiteOnly),
+            Middleware(TrustedHostMiddleware, allowed_hosts=ALLOWED_HOSTS, www_redirect=False),
         ],
-        exception_handlers={FerBatchError: refused, duckdb.Error: refused},
+        exception_handlers={FerBatchError: report_error, duckdb.Error: report_error},
     )
 
 
-def serve(out: FolderLike, port: int) -> int:
-    """Answer browsers on this machine until a signal comes; 128 and its number.
+def serve(out: FolderLike, port: int, on_start: Callable[[str], None]) -> int:
+    """Serve a run to browsers on this machine until a signal comes; return 128 plus its number.
 
-    `port` 0 is any that is free. Raises OutputError where it is not, or there is no finished run.
+    `port` 0 is any free port. `on_start` receives the address of the pages.
+
+    Raises OutputError if the port is taken or `out` holds no finished run.
     """
     app = create_app(out)
     try:
         listener = socket.create_server(("127.0.0.1", port))
     except OSError as error:
         raise OutputError(
-            f"--port {port} can't be had: {error.strerror}; give another, or 0 for any that is free"
+            f"Cannot use --port {port}: {error.strerror}; give another, or 0 for any free port"
         ) from error
-    print(f"http://127.0.0.1:{listener.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)
+    on_start(f"http://127.0.0.1:{listener.getsockname()[1]}/")
     config = uvicorn.Config(
         app, log_level="error", lifespan="off", server_header=False, timeout_graceful_shutdown=1
     )
-    ended = signal.SIGINT
+    received = signal.SIGINT
 
-    def end(number: int, frame: FrameType | None) -> None:
-        nonlocal ended
-        ended = signal.Signals(number)
+    def remember_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received = signal.Signals(number)
 
-    # The server ends by itself, and then sends itself the signal that ended it.
+    # The server shuts down on the signal, and then sends the signal to itself again.
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
+        signal.signal(number, remember_signal)
     uvicorn.Server(config).run(sockets=[listener])
-    return 128 + ended
+    return 128 + received
 
 
-class _Current:
-    """The run's tables as they were last completed, opened anew when they have been written anew."""
+class _CatalogueCache:
+    """The catalogue of a run, opened again when its tables have changed."""
 
     def __init__(self, out: FolderLike) -> None:
         self._catalogue = Catalogue(out)
@@ -207,13 +196,13 @@ class _Current:
 
     def __call__(self) -> Catalogue:
         with self._lock:
-            if self._catalogue.moved():
+            if self._catalogue.is_outdated():
                 self._catalogue = Catalogue(self._catalogue.out)
             return self._catalogue
 
 
-class _Guarded:
-    """Headers for every answer, and none for a request that another site's page makes."""
+class _SameSiteOnly:
+    """Add security headers to every response, and reject requests that another site's page makes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -222,85 +211,81 @@ class _Guarded:
         headers = dict(scope.get("headers", ()))
         site, mode = headers.get(b"sec-fetch-site", b"none"), headers.get(b"sec-fetch-mode", b"")
 
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                given = [
-                    (key, value) for key, value in message["headers"] if key != b"content-security-policy"
-                ]
-                more = [(name.lower().encode(), text.encode()) for name, text in HEADERS.items()]
-                message = {**message, "headers": [*given, *more]}
+                kept = [item for item in message["headers"] if item[0] != b"content-security-policy"]
+                added = [(name.lower().encode(), text.encode()) for name, text in HEADERS.items()]
+                message = {**message, "headers": [*kept, *added]}
             await send(message)
 
         if site not in (b"same-origin", b"none") and mode != b"navigate":
-            answer = Response("not for other sites", HTTPStatus.FORBIDDEN, media_type="text/plain")
-            await answer(scope, receive, guarded)
+            refusal = Response("not for other sites", HTTPStatus.FORBIDDEN, media_type="text/plain")
+            await refusal(scope, receive, send_with_headers)
         else:
-            await self.app(scope, receive, guarded)
+            await self.app(scope, receive, send_with_headers)
 
 
-def _found(catalogue: Catalogue, request: Request) -> dict[str, Any]:
-    """The video that a request names; nothing but a run's videos is ever read."""
-    row = catalogue.find(request.path_params["video_id"])
+def _find_video(catalogue: Catalogue, request: Request) -> dict[str, Any]:
+    """Return the video that a request names. Only videos of the run are ever read."""
+    row = catalogue.find_video(request.path_params["video_id"])
     if row is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, "this run has no such video")
     return row
 
 
-def _medium(catalogue: Catalogue, row: dict[str, Any]) -> tuple[MediaFile, threading.Lock]:
-    """A video's file, and what whoever reads it has to hold; raises OSError or FerBatchError where there is
-    none to be read.
-    """
+def _open_video(catalogue: Catalogue, row: dict[str, Any]) -> tuple[MediaFile, threading.Lock]:
+    """Open a video's file, with a lock to hold while reading; raises OSError or FerBatchError."""
     uri = row["uri"]
-    offset = catalogue.offset_of(row["video_id"]) if split_member(uri) else None
-    return _opened(uri, offset, read_identity(uri))
+    offset = catalogue.member_offsets.get(row["video_id"]) if split_member(uri) else None
+    return _open_cached(uri, offset, read_identity(uri))
 
 
-@functools.lru_cache(OPEN)
-def _opened(uri: str, offset: int | None, identity: Any) -> tuple[MediaFile, threading.Lock]:
+@functools.lru_cache(MAX_OPEN_VIDEOS)
+def _open_cached(uri: str, offset: int | None, identity: Any) -> tuple[MediaFile, threading.Lock]:
     return open_media(uri, offset), threading.Lock()
 
 
-def _part(
+def _send_file(
     file: BinaryIO, lock: threading.Lock, size: int, headers: dict[str, str], request: Request
 ) -> Response:
-    """A file of so many bytes, or the one range of it that is asked for (RFC 9110, 14)."""
+    """Send a file of `size` bytes, or the one range of it that the request names (RFC 9110, section 14)."""
     start, end, status = 0, size, HTTPStatus.OK
-    asked = RANGE.fullmatch(request.headers.get("range", ""))
-    if asked and any(asked.groups()) and "if-range" not in request.headers:
+    byte_range = BYTE_RANGE.fullmatch(request.headers.get("range", ""))
+    if byte_range and any(byte_range.groups()) and "if-range" not in request.headers:
         status = HTTPStatus.PARTIAL_CONTENT
-        if asked[1]:
-            start, end = int(asked[1]), min(int(asked[2]) + 1, size) if asked[2] else size
+        if byte_range[1]:
+            start, end = int(byte_range[1]), min(int(byte_range[2]) + 1, size) if byte_range[2] else size
         else:
-            start = max(size - int(asked[2]), 0)
+            start = max(size - int(byte_range[2]), 0)
         if start >= end:
-            wrong = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
-            return Response(status_code=wrong, headers={"Content-Range": f"bytes */{size}"})
+            unsatisfiable = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+            return Response(status_code=unsatisfiable, headers={"Content-Range": f"bytes */{size}"})
         headers = headers | {"Content-Range": f"bytes {start}-{end - 1}/{size}"}
     headers = headers | {"Accept-Ranges": "bytes", "Content-Length": str(end - start)}
 
-    def pieces() -> Iterator[bytes]:
-        place = start
-        while place < end:
+    def read_chunks() -> Iterator[bytes]:
+        position = start
+        while position < end:
             with lock:
-                file.seek(place)
-                piece = file.read(min(PIECE, end - place))
-            if not piece:
+                file.seek(position)
+                chunk = file.read(min(CHUNK_BYTES, end - position))
+            if not chunk:
                 return
-            place += len(piece)
-            yield piece
+            position += len(chunk)
+            yield chunk
 
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
-    return StreamingResponse(pieces(), status, headers)
+    return StreamingResponse(read_chunks(), status, headers)
 
 
-def _kind(uri: str) -> str:
-    """What a browser is told that a file is: a video, or nothing that it would run or show by itself."""
-    kind = mimetypes.guess_type(file_name(uri))[0] or ""
-    return kind if kind.startswith("video/") else "application/octet-stream"
+def _guess_media_type(uri: str) -> str:
+    """Return a video's media type, or one that a browser neither runs nor shows by itself."""
+    media_type = mimetypes.guess_type(file_name(uri))[0] or ""
+    return media_type if media_type.startswith("video/") else "application/octet-stream"
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return "the file is not there any more, or not on this machine"
+        return "the file no longer exists, or is not on this machine"
     return getattr(error, "strerror", None) or str(error).strip().split("\n")[0]

@@ -12,12 +12,12 @@ from praatio import textgrid
 from pympi import Eaf
 
 from fer_batch.timeline.export.annotations import (
-    Annotated,
+    Annotations,
     Episode,
     Interval,
-    changes,
-    length_ms,
-    tiers,
+    build_tiers,
+    measure_length_ms,
+    merge_tiers,
     write_eaf,
     write_textgrid,
     write_vtt,
@@ -58,8 +58,8 @@ def said(intervals: list[Interval], time_ms: int) -> list[str]:
 def test_intervals_are_in_order_and_say_what_the_rows_say(case: tuple[list[Row], float, float]) -> None:
     rows, step_s, duration_s = case
     episodes = episodes_of(rows, step_s)
-    length = length_ms([duration_s], episodes)
-    named = tiers(episodes, length)
+    length = measure_length_ms([duration_s], episodes)
+    named = build_tiers(episodes, length)
     assert named.keys() == {NAMES[track] or f"track {track}" for track, *_ in rows}
     for intervals in named.values():
         edges = [time for interval in intervals for time in (interval.start_ms, interval.end_ms)]
@@ -79,8 +79,8 @@ def test_captions_follow_each_other_and_say_what_the_intervals_say(
 ) -> None:
     rows, step_s, duration_s = case
     episodes = episodes_of(rows, step_s)
-    named = tiers(episodes, length_ms([duration_s], episodes))
-    cues = changes(named)
+    named = build_tiers(episodes, measure_length_ms([duration_s], episodes))
+    cues = merge_tiers(named)
     for one, next_one in itertools.pairwise(cues):
         assert one.end_ms <= next_one.start_ms
         assert one.end_ms < next_one.start_ms or one.text != next_one.text
@@ -127,7 +127,7 @@ def test_captions_follow_each_other_and_say_what_the_intervals_say(
     ],
 )
 def test_intervals_of_faces(episodes: list[tuple], length: int, wanted: dict[str, list[tuple]]) -> None:
-    assert tiers([Episode(*episode) for episode in episodes], length) == wanted
+    assert build_tiers([Episode(*episode) for episode in episodes], length) == wanted
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_intervals_of_faces(episodes: list[tuple], length: int, wanted: dict[str
 def test_a_video_is_as_long_as_it_says_or_as_is_seen(
     seconds: list[float | None], episodes: list[tuple], wanted: int
 ) -> None:
-    assert length_ms(seconds, [Episode(*episode) for episode in episodes]) == wanted
+    assert measure_length_ms(seconds, [Episode(*episode) for episode in episodes]) == wanted
 
 
 HOSTILE = [
@@ -158,8 +158,10 @@ HOSTILE = [
 ]
 
 
-def annotated(tiers: dict[str, list[Interval]], length: int = 5000) -> Annotated:
-    return Annotated(uri="/a b/é#?%.mp4", length_ms=length, tiers=tiers, notes=["Video: a --> <b>", *HOSTILE])
+def annotated(tiers: dict[str, list[Interval]], length: int = 5000) -> Annotations:
+    return Annotations(
+        uri="/a b/é#?%.mp4", length_ms=length, tiers=tiers, notes=["Video: a --> <b>", *HOSTILE]
+    )
 
 
 def of_vtt(path: Path) -> dict[str, list[tuple[int, int, str]]]:
@@ -196,7 +198,7 @@ def of_textgrid(path: Path) -> dict[str, list[tuple[int, int, str]]]:
     }
 
 
-Write = Callable[[Path, Annotated], int]
+Write = Callable[[Path, Annotations], int]
 Read = Callable[[Path], dict[str, list[tuple[int, int, str]]]]
 FORMATS: list[tuple[Write, Read]] = [(write_vtt, of_vtt), (write_eaf, of_eaf), (write_textgrid, of_textgrid)]
 
@@ -217,7 +219,7 @@ def test_files_say_what_the_intervals_say_whatever_names_there_are(
     episodes = [
         Episode(number, name, name, number * 1.25, number * 1.25 + 1) for number, name in enumerate(HOSTILE)
     ]
-    named = tiers(episodes, 20_000)
+    named = build_tiers(episodes, 20_000)
     assert len(named) == len(HOSTILE)
     assert write(tmp_path / "file", annotated(named, 20_000)) == len(HOSTILE)
     assert read(tmp_path / "file") == named
@@ -230,8 +232,8 @@ def test_files_say_what_the_rows_say(
     rows, step_s, duration_s = case
     path = tmp_path_factory.mktemp("files") / "file"
     episodes = episodes_of(rows, step_s)
-    length = length_ms([duration_s], episodes)
-    named = {name: own for name, own in tiers(episodes, length).items() if own}
+    length = measure_length_ms([duration_s], episodes)
+    named = {name: own for name, own in build_tiers(episodes, length).items() if own}
     for write, read in FORMATS[1:]:
         path.unlink(missing_ok=True)
         assert write(path, annotated(named, length)) == sum(map(len, named.values()))

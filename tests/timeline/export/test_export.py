@@ -17,9 +17,10 @@ from fer_batch.errors import ConfigError, FerBatchError, OutputError, QueryError
 from fer_batch.run.record import add_manifest_columns
 from fer_batch.storage.folder import open_folder
 from fer_batch.timeline.assign import assign_from_csv
-from fer_batch.timeline.export import export as module
+from fer_batch.timeline.export import rows as rows_module
 from fer_batch.timeline.export import workbook
-from fer_batch.timeline.export.export import SUFFIXES, ExportedFile, export, file_names
+from fer_batch.timeline.export.export import SUFFIXES, ExportedFile, export
+from fer_batch.timeline.names import unique_file_names
 from fer_batch.timeline.store import Timeline, open_timeline
 from tests.runs import Tracks, add_videos, video_id, write_run
 from tests.s3 import Store
@@ -76,7 +77,7 @@ def read_jsonl(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna({"person": ""}) if rows else pd.DataFrame()
 
 
-@pytest.mark.parametrize(("form", "read"), [("csv", read_csv), ("jsonl", read_jsonl)])
+@pytest.mark.parametrize(("format", "read"), [("csv", read_csv), ("jsonl", read_jsonl)])
 @pytest.mark.parametrize("at_once", [1, 250_000])
 def test_rows_are_those_of_the_tables(
     form: str,
@@ -87,7 +88,7 @@ def test_rows_are_those_of_the_tables(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr(rows_module, "MAX_ROWS_IN_MEMORY", at_once)
     wanted = parquet(finished)
     (file,) = written(timeline, tmp_path / f"rows.{form}")
     assert file == ExportedFile(tmp_path / f"rows.{form}", len(wanted), None)
@@ -109,7 +110,7 @@ def test_numbers_have_their_own_digits(timeline: Timeline, tmp_path: Path) -> No
         assert not re.search(r"0\.89999|0\.9000", (tmp_path / name).read_text())
 
 
-@pytest.mark.parametrize("form", SUFFIXES)
+@pytest.mark.parametrize("format", SUFFIXES)
 @pytest.mark.parametrize("videos", [[], [TALK], ["empty.mp4", video_id(FORMULA), "/talks/empty.mp4"]])
 def test_a_folder_has_a_file_for_each_video(
     form: str, videos: list[str], timeline: Timeline, tmp_path: Path
@@ -126,7 +127,7 @@ def test_a_folder_has_a_file_for_each_video(
 READ = {"vtt": of_vtt, "eaf": of_eaf, "textgrid": of_textgrid}
 
 
-@pytest.mark.parametrize("form", ANNOTATIONS)
+@pytest.mark.parametrize("format", ANNOTATIONS)
 @pytest.mark.parametrize("uri", [uri for uri, tracks in VIDEOS.items() if tracks])
 def test_captions_and_annotations_say_what_the_tables_say(
     form: str, uri: str, finished: Path, timeline: Timeline, tmp_path: Path
@@ -146,7 +147,7 @@ def test_captions_and_annotations_say_what_the_tables_say(
         assert wanted == {(n, i[2]) for n, own in named.items() for i in own if i[0] <= time_ms < i[1]}
 
 
-@pytest.mark.parametrize("form", ANNOTATIONS)
+@pytest.mark.parametrize("format", ANNOTATIONS)
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [
@@ -167,7 +168,7 @@ def test_what_is_unsure_or_short_is_left_out(
         assert episodes == wanted
 
 
-@pytest.mark.parametrize("form", ANNOTATIONS)
+@pytest.mark.parametrize("format", ANNOTATIONS)
 @pytest.mark.parametrize("name", ["empty.mp4", "broken.mp4"])
 def test_a_video_without_faces_is_a_file_that_says_so(
     form: str, name: str, timeline: Timeline, tmp_path: Path
@@ -245,8 +246,8 @@ def test_what_is_too_long_for_a_sheet_goes_on_in_another(
     timeline: Timeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written(timeline, tmp_path / "one.xlsx")
-    monkeypatch.setattr(workbook, "LONGEST_SHEET", 4)
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(workbook, "MAX_SHEET_ROWS", 4)
+    monkeypatch.setattr(rows_module, "MAX_ROWS_IN_MEMORY", 1)
     written(timeline, tmp_path / "more.xlsx")
     one, more = sheets(tmp_path / "one.xlsx"), sheets(tmp_path / "more.xlsx")
     assert [name for name in more if name.startswith("videos")] == ["videos", "videos 2"]
@@ -255,14 +256,14 @@ def test_what_is_too_long_for_a_sheet_goes_on_in_another(
         assert sorted(rows) == sorted(map(str, one[name]))
 
 
-@pytest.mark.parametrize("form", SUFFIXES)
+@pytest.mark.parametrize("format", SUFFIXES)
 def test_an_empty_archive_is_an_empty_file_or_folder(form: str, tmp_path: Path) -> None:
     timeline = open_timeline(write_run(tmp_path / "run", {}))
     assert written(timeline, tmp_path / "folder", form) == []
     assert list((tmp_path / "folder").iterdir()) == []
     target = tmp_path / f"file{SUFFIXES[form]}"
     if form in ANNOTATIONS:
-        with pytest.raises(QueryError, match=r"for one video, and these are 0"):
+        with pytest.raises(QueryError, match=r"can hold one video, got 0"):
             written(timeline, target)
         assert not target.exists()
         return
@@ -279,7 +280,7 @@ def test_an_empty_archive_is_an_empty_file_or_folder(form: str, tmp_path: Path) 
         }
 
 
-@pytest.mark.parametrize("form", SUFFIXES)
+@pytest.mark.parametrize("format", SUFFIXES)
 def test_the_owners_columns_are_there_whatever_they_are_called(form: str, tmp_path: Path) -> None:
     names = ["happy", "face", "line", "shares", "person", "select"]
     out = write_run(tmp_path / "run", {})
@@ -334,7 +335,7 @@ def test_names_of_files_stay_in_their_folder_and_apart(uris: Sequence[str], name
     wanted = [
         re.sub(r"-(\d)$", lambda m: f"-{int(m[1]):016x}", name).replace("ID0", ids[0]) for name in names
     ]
-    found = file_names(dict(zip(ids, uris, strict=True)))
+    found = unique_file_names(dict(zip(ids, uris, strict=True)))
     assert list(found.values()) == wanted
     assert len({name.casefold() for name in wanted}) == len(uris)
     assert all(Path("folder", name + ".vtt").parent == Path("folder") for name in wanted)
@@ -343,17 +344,17 @@ def test_names_of_files_stay_in_their_folder_and_apart(uris: Sequence[str], name
 @pytest.mark.parametrize(
     ("target", "options", "error", "reason"),
     [
-        ("rows.txt", {}, ConfigError, "doesn't say the format"),
-        ("folder", {}, ConfigError, "doesn't say the format"),
-        ("rows.csv", {"form": "vtt"}, ConfigError, "is a file of csv, not of vtt"),
-        ("all.vtt", {}, QueryError, "for one video, and these are 5"),
+        ("rows.txt", {}, ConfigError, "format of .* is not clear"),
+        ("folder", {}, ConfigError, "format of .* is not clear"),
+        ("rows.csv", {"format": "vtt"}, ConfigError, "has the suffix of csv, not of vtt"),
+        ("all.vtt", {}, QueryError, "can hold one video, got 5"),
         ("all.vtt", {"videos": ["nowhere.mp4"]}, QueryError, "has no video nowhere.mp4"),
-        ("a.vtt", {"videos": [TALK], "threshold": 1.1}, ConfigError, "--threshold is 1.1"),
-        ("a.vtt", {"videos": [TALK], "threshold": math.nan}, ConfigError, "--threshold is nan"),
-        ("a.vtt", {"videos": [TALK], "min_s": -1}, ConfigError, "--min-s is -1"),
+        ("a.vtt", {"videos": [TALK], "threshold": 1.1}, ConfigError, "got 1.1"),
+        ("a.vtt", {"videos": [TALK], "threshold": math.nan}, ConfigError, "got nan"),
+        ("a.vtt", {"videos": [TALK], "min_s": -1}, ConfigError, "must be 0 or more, got -1"),
         ("rows.csv", {"min_s": 1}, ConfigError, "has rows"),
-        ("nowhere/rows.csv", {}, OutputError, "can't be written: No such file"),
-        ("a_file/rows", {"form": "csv"}, OutputError, "can't be written"),
+        ("nowhere/rows.csv", {}, OutputError, "Cannot write .*: No such file"),
+        ("a_file/rows", {"format": "csv"}, OutputError, "Cannot write"),
         ("s3://bucket/rows.csv", {}, OutputError, "name a file on this machine"),
     ],
 )
@@ -388,7 +389,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_one_before(
     timeline: Timeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "rows.csv").write_text("before")
-    monkeypatch.setattr(module, "_columns", lambda timeline: {"nothing": "no_such_column"})
+    monkeypatch.setattr(rows_module, "_select_columns", lambda timeline: {"nothing": "no_such_column"})
     with pytest.raises(QueryError):
         written(timeline, tmp_path / "rows.csv")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("rows.csv", "before")]

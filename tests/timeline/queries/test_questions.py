@@ -286,8 +286,8 @@ WRONG: dict[str, tuple[Callable[[Timeline], Any], str]] = {
     "one group": (lambda t: t.shares(by="age"), "Cannot group by age; allowed"),
     "person": (lambda t: t.shares(person="Cy"), "has no person Cy; it has Ann, Bo"),
     "video": (lambda t: t.shares(video="gone.mp4"), "has no video gone.mp4"),
-    "baseline": (lambda t: t.baseline(by="video"), "by person or track, got"),
-    "grid": (lambda t: t.resample(by="face"), "by video, person or track, got by face"),
+    "baseline": (lambda t: t.baseline(by="video"), "by person or track, got video"),
+    "grid": (lambda t: t.resample(by="face"), "by video, person or track, got face"),
 }
 
 

@@ -15,7 +15,7 @@ from fer_batch.plotting import pick_colour
 from fer_batch.schema import EMOTIONS, probability_column
 from fer_batch.timeline.store import Timeline, open_timeline
 from fer_batch.timeline.viewer.page import render_report
-from fer_batch.timeline.viewer.payload import NO_EMOTION, class_numbers, pack_video
+from fer_batch.timeline.viewer.payload import NO_EMOTION, number_classes, pack_video
 from tests.runs import Tracks, video_id, write_run
 from tests.timeline.conftest import SECONDS, Seen, no_wider_than_the_window, write_random_run
 
@@ -87,7 +87,7 @@ def test_what_is_packed_is_what_the_tables_say(tmp_path: Path, tracks: Tracks | 
 )
 def test_emotions_are_told_by_their_columns(emotions: list[str | None], numbers: list[int]) -> None:
     column = pa.chunked_array([pa.array(emotions, pa.string())])
-    assert class_numbers(column, ("very_happy_", "sad")).tolist() == numbers
+    assert number_classes(column, ("very_happy_", "sad")).tolist() == numbers
 
 
 def test_two_hours_of_five_faces_are_less_than_3_mb(tmp_path: Path) -> None:

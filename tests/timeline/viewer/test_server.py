@@ -411,7 +411,7 @@ def test_a_file_that_cannot_be_played_is_told_in_words(damage: str, tmp_path: Pa
     else:
         assert status == 404
         assert state["trouble"] == body.decode()
-        assert {"gone": "not there", "folder": "regular", "pipe": "regular"}[damage] in state["trouble"]
+        assert {"gone": "longer exists", "folder": "regular", "pipe": "regular"}[damage] in state["trouble"]
 
 
 @pytest.mark.parametrize("make", [None, Path.mkdir, Path.touch])
