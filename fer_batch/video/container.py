@@ -58,33 +58,27 @@ def select_video_stream(container: av.container.InputContainer) -> av.VideoStrea
         context: Any = stream.codec_context  # None without a decoder, unlike in PyAV's stubs
         if context is None:
             continue
-        if context.width and not is_size_allowed(context.width, context.height):
-            raise DecodeError(describe_size_limits(context.width, context.height))
+        if context.width and (problem := find_size_problem(context.width, context.height)):
+            raise DecodeError(problem)
         context.thread_count = 1
         context.options = dict(CODEC_OPTIONS)
         return stream
-    raise DecodeError("there is no decoder for the codec of its video")
+    raise DecodeError("FFmpeg has no decoder for the codec of the video")
 
 
-def is_size_allowed(width: int, height: int) -> bool:
-    """Return whether a frame of this size in pixels is within the limits."""
+def find_size_problem(width: int, height: int) -> str | None:
+    """Return the reason if a frame of this size in pixels exceeds the limits, None otherwise."""
     short, long = sorted((width, height))
-    return long <= MAX_SIDE_PX and width * height <= MAX_FRAME_PX and long <= MAX_ASPECT_RATIO * short
-
-
-def describe_size_limits(width: int, height: int) -> str:
-    """Return the error message for a frame that exceeds the limits."""
-    return (
-        f"a frame has {width} × {height} pixels; read are at most {MAX_SIDE_PX} a side, {MAX_FRAME_PX} in "
-        f"all, and sides of which one is {MAX_ASPECT_RATIO} times the other"
-    )
+    if long <= MAX_SIDE_PX and width * height <= MAX_FRAME_PX and long <= MAX_ASPECT_RATIO * short:
+        return None
+    return _describe_size_limits(width, height)
 
 
 def explain_undecodable(media: MediaFile, last_error: str) -> DecodeError:
     """Return the error for a file that opens but from which no frame can be decoded."""
     log = _log_of_opening(media)
     if size := re.search(r"Picture size (\d+)x(\d+) (is invalid|exceeds)", log):
-        return DecodeError(describe_size_limits(int(size[1]), int(size[2])))
+        return DecodeError(_describe_size_limits(int(size[1]), int(size[2])))
     return DecodeError(f"no frame can be decoded ({last_error or 'the stream is empty'})")
 
 
@@ -93,28 +87,28 @@ def count_logged_errors() -> int:
     return av.logging.get_last_error()[0]
 
 
-def has_skipped_data(container_format: str, errors_before: int) -> bool:
+def has_skipped_data(format_name: str, errors_before: int) -> bool:
     """Return whether Matroska's demuxer has skipped data since FFmpeg's log had so many errors.
 
     It continues behind unreadable parts and reports them only in the log.
     """
     errors, last = av.logging.get_last_error()
-    return errors != errors_before and last is not None and last[1] == container_format == "matroska,webm"
+    return errors != errors_before and last is not None and last[1] == format_name == "matroska,webm"
 
 
-def ends_inside_element(media: MediaFile, container_format: str) -> bool:
+def ends_inside_element(media: MediaFile, format_name: str) -> bool:
     """Return whether a file ends inside a packet of MPEG-TS or inside the segment of Matroska.
 
     FFmpeg does not report either. MPEG-TS states no duration, and Matroska's parts may be of unknown size.
     """
     size, head = media.size, media.read_head(8192)
-    if container_format == "mpegts":
+    if format_name == "mpegts":
         for packet, lead in ((188, 0), (192, 4), (204, 0)):
             for first in range(lead, packet + lead):
                 marks = head[first::packet]
                 if len(marks) > 4 and not marks.strip(b"\x47"):
                     return (size - first + lead) % packet != 0
-    if container_format.startswith("matroska"):
+    if format_name.startswith("matroska"):
         # The identifier of the segment, which holds everything but a header.
         place = head.find(b"\x18\x53\x80\x67") + 4
         if 4 <= place < len(head) and head[place]:
@@ -127,6 +121,13 @@ def ends_inside_element(media: MediaFile, container_format: str) -> bool:
 def describe_error(error: Exception) -> str:
     """Return the short text of an FFmpeg or operating system error."""
     return (getattr(error, "strerror", None) or str(error)).split(":")[0].strip()
+
+
+def _describe_size_limits(width: int, height: int) -> str:
+    return (
+        f"a frame has {width} × {height} pixels; the limits are {MAX_SIDE_PX} pixels per side, "
+        f"{MAX_FRAME_PX} pixels in total and a ratio of {MAX_ASPECT_RATIO} between the sides"
+    )
 
 
 def _open_av(media: MediaFile) -> av.container.InputContainer:
@@ -160,14 +161,14 @@ def _explain_open_error(error: Exception, media: MediaFile | None) -> Exception:
     _, source, message = getattr(error, "log", None) or (0, "", "")
     if isinstance(error, MemoryError):
         if media is not None and "max_streams" in _log_of_opening(media):
-            return DecodeError(f"the file has more than {MAX_STREAMS} streams, the most that is read")
+            return DecodeError(f"the file has more than {MAX_STREAMS} streams, which is the limit")
         return error
     if isinstance(error, FileNotFoundError):
         reason = "the file does not exist"
     elif isinstance(error, PermissionError):
-        reason = "the file may not be read (permission denied)"
+        reason = "the file can't be read (permission denied)"
     elif "not on whitelist" in message:
-        reason = f"{source}, as FFmpeg calls it, is not a video; playlists and single images are not read"
+        reason = f"the format {source} is not a video; playlists and single images are not supported"
     elif media is not None and not media.size:
         reason = "the file is empty"
     else:

@@ -1,17 +1,13 @@
-"""From the packets of a source to frames with their times."""
+"""Decoding of a source's packets to frames with their times."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from fractions import Fraction
 
 import av.error
 
-from fer_batch.video.container import (
-    describe_error,
-    describe_size_limits,
-    explain_undecodable,
-    is_size_allowed,
-)
+from fer_batch.video.container import describe_error, explain_undecodable, find_size_problem
 from fer_batch.video.metadata import VideoInfo, describe_video, frame_rate
 from fer_batch.video.report import ReadReport
 from fer_batch.video.sampling import FrameSkipper, SampleGrid
@@ -20,7 +16,7 @@ from fer_batch.video.timestamps import TIME_TOLERANCE_S, TimedFrame, first_times
 
 ALL_FRAMES = SampleGrid(None, 0.0, math.inf)
 SEEK_BACK_S = (0.0, 5.0, 30.0)
-"""Seconds before a start to which seeks go, one after the other: with a poor index they land too late."""
+"""Seconds before a start that seeks aim at in turn. With a poor index, a seek may land too late."""
 
 
 def decode_frames(
@@ -32,7 +28,7 @@ def decode_frames(
     """
     stream, time_base, format_name = source.stream, source.time_base, source.format_name
     step_s = 1 / frame_rate(stream)
-    skipper = FrameSkipper(stream.codec_context, grid, time_base, format_name, fast)
+    skipper = FrameSkipper(source, grid, fast)
     remembers = math.isfinite(grid.end_s)
     previous_s = -step_s
     others_end = Fraction(0)
@@ -58,8 +54,8 @@ def decode_frames(
             continue
         report.damaged_packets += in_core and packet.is_corrupt
         for frame in frames:
-            if not is_size_allowed(frame.width, frame.height):
-                source.last_error = report.problem = describe_size_limits(frame.width, frame.height)
+            if problem := find_size_problem(frame.width, frame.height):
+                source.last_error = report.problem = problem
                 continue
             pts = frame_timestamp(frame, format_name)
             if origin is None:
@@ -74,8 +70,9 @@ def decode_frames(
         if skipper.only_key_frames and origin is not None and packet.dts is not None:
             is_after_end = float((packet.dts - origin) * time_base) >= grid.end_s
             packets_after_end = packets_after_end + 1 if is_after_end else 0
-            if packets_after_end > 1:  # one alone may be a damaged timestamp
-                break  # the next key frame may be far away
+            # A single one may be a damaged timestamp. The next key frame may be far away.
+            if packets_after_end > 1:
+                break
     if origin is not None:
         for skipped in skipper.pop_skipped(None, None):
             yield float((skipped - origin) * time_base), None
@@ -84,14 +81,9 @@ def decode_frames(
 
 
 def decode_from(
-    source: Source,
-    start_s: float,
-    grid: SampleGrid,
-    origin: int,
-    report: ReadReport,
-    fast: str | None = None,
+    source: Source, start_s: float, grid: SampleGrid, origin: int, report: ReadReport, fast: str | None = None
 ) -> Iterator[TimedFrame]:
-    """Yield the frames from a key frame at or before `start_s` on, if necessary from the first frame on."""
+    """Yield the frames from a key frame at or before `start_s` on, or from the first frame if seeks fail."""
     for back_s in (None, *SEEK_BACK_S):
         pts = origin + int(max(start_s - (back_s or 0.0), 0.0) / source.time_base)
         if not (source.rewind(pts) if back_s is None else source.seek(pts)):
@@ -106,17 +98,21 @@ def decode_from(
     yield from decode_frames(source, grid, origin, report, fast)
 
 
-def decode_first(source: Source) -> VideoInfo:
-    """Decode the first frame of a source that was just opened and return the description of the video."""
-    report = ReadReport(core_start_s=0.0, core_end_s=0.0)
-    info = describe_source(source, next(decode_frames(source, ALL_FRAMES, None, report), None))
-    source.forget()
-    return info
+def start_decoding(
+    source: Source, grid: SampleGrid, origin: int | None, report: ReadReport, fast: str | None = None
+) -> tuple[VideoInfo, Iterator[TimedFrame]]:
+    """Return the description and the frames of a source that was just opened.
 
-
-def describe_source(source: Source, first: TimedFrame | None) -> VideoInfo:
-    """Return the description of a source's video; raises DecodeError if it has no first frame."""
-    frame = first[1] if first else None
-    if frame is None or source.stream.time_base is None:
+    Raises DecodeError if there is no frame. The other arguments are those of `decode_frames`.
+    """
+    frames = decode_frames(source, grid, origin, report, fast)
+    time_s, image = next(frames, (0.0, None))
+    if image is None or source.stream.time_base is None:
         raise explain_undecodable(source.media, source.last_error)
-    return describe_video(source.container, source.stream, source.stream.time_base, frame)
+    info = describe_video(source.container, source.stream, source.stream.time_base, image)
+    return info, itertools.chain([(time_s, image)], frames)
+
+
+def decode_first(source: Source) -> VideoInfo:
+    """Return the description of a source that was just opened, from its first frame."""
+    return start_decoding(source, ALL_FRAMES, None, ReadReport(core_start_s=0.0, core_end_s=0.0))[0]

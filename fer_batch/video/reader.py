@@ -1,7 +1,6 @@
 """Reading of videos: their description, the sampled frames of a segment, and all frames."""
 
 import contextlib
-import itertools
 import math
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import av.error
 
 from fer_batch.errors import DecodeError
 from fer_batch.video.container import describe_error, ends_inside_element
-from fer_batch.video.decode import ALL_FRAMES, decode_first, decode_frames, decode_from, describe_source
+from fer_batch.video.decode import ALL_FRAMES, decode_first, decode_from, start_decoding
 from fer_batch.video.metadata import VideoInfo, missing_seconds
 from fer_batch.video.planes import Frame, Picture
 from fer_batch.video.prefetch import prefetch_frames
@@ -62,7 +61,7 @@ class SegmentReader:
         self._grid = SampleGrid(fps, segment.start_s, end_s)
         self._fast, self._prefetch = fast, prefetch
         self._source: Source | None = None
-        self._first_frames: Iterator[TimedFrame] = iter(())
+        self._frames: Iterator[TimedFrame] = iter(())
 
     def open(self) -> VideoInfo:
         """Open the file and return the video's description.
@@ -87,7 +86,9 @@ class SegmentReader:
         return prefetch_frames(frames, self._prefetch) if self._prefetch else frames
 
     def _open(self) -> VideoInfo:
-        segment = self.segment
+        segment, grid, report = self.segment, self._grid, self.report
+        # The segment of an undivided video finds the first timestamp itself.
+        origin = segment.first_pts if segment.segments > 1 else None
         source = take_source(segment.uri) if segment.start_s > 0 else None
         if source is None:
             source = Source(segment.uri, segment.offset)
@@ -95,21 +96,17 @@ class SegmentReader:
                 if segment.start_s > 0:
                     source.info = decode_first(source)
                 else:
-                    frames = decode_frames(source, self._grid, self._known_origin(), self.report, self._fast)
-                    first = next(frames, None)
-                    source.info = describe_source(source, first)
-                    self._first_frames = itertools.chain([first] if first else [], frames)
-                    self.report.damaged_packets += source.head_is_damaged
+                    source.info, self._frames = start_decoding(source, grid, origin, report, self._fast)
+                    report.damaged_packets += source.head_is_damaged
             except BaseException:
                 source.container.close()
                 raise
         assert source.info is not None
+        if segment.start_s > 0:
+            origin = source.info.first_pts if origin is None else origin
+            self._frames = decode_from(source, segment.start_s, grid, origin, report, self._fast)
         self._source = source
         return source.info
-
-    def _known_origin(self) -> int | None:
-        # The segment of an undivided video finds the first timestamp itself.
-        return self.segment.first_pts if self.segment.segments > 1 else None
 
     def _read_frames(self) -> Generator[Frame]:
         source, info, report = self._source, self.info, self.report
@@ -120,19 +117,15 @@ class SegmentReader:
         damaged_packets, damage_s = 0, -math.inf
         is_reusable = False
         try:
-            timed_frames = self._timed_frames(source, info)
-            for time_s, image in repair_timestamps(timed_frames, grid.end_s, info.duration_s, report):
-                if (
-                    time_s < grid.start_s - TIME_TOLERANCE_S
-                    or time_s <= report.last_frame_s + TIME_TOLERANCE_S
-                ):
+            for time_s, image in repair_timestamps(self._frames, grid.end_s, info.duration_s, report):
+                last_s = report.last_frame_s
+                if time_s < grid.start_s - TIME_TOLERANCE_S or time_s <= last_s + TIME_TOLERANCE_S:
                     end_before_start_s = max(end_before_start_s, time_s + 1 / info.fps)
                     continue
                 if image is not None:
                     report.damaged_frames += bool(image.is_corrupt)
                 if report.damaged_packets > damaged_packets:
-                    damaged_packets, damage_s = report.damaged_packets, max(report.last_frame_s, 0.0)
-                last_s = report.last_frame_s
+                    damaged_packets, damage_s = report.damaged_packets, max(last_s, 0.0)
                 # After damage, a decoder may still return frames from before it.
                 if last_s + 1.5 / info.fps < time_s and -math.inf < last_s <= damage_s + 1.0:
                     report.lost_s += time_s - last_s - 1 / info.fps
@@ -159,14 +152,6 @@ class SegmentReader:
             else:
                 source.container.close()
 
-    def _timed_frames(self, source: Source, info: VideoInfo) -> Iterator[TimedFrame]:
-        start_s = self.segment.start_s
-        if start_s <= 0:
-            return self._first_frames
-        origin = self._known_origin()
-        origin = info.first_pts if origin is None else origin
-        return decode_from(source, start_s, self._grid, origin, self.report, self._fast)
-
     def _check_end(self, source: Source, info: VideoInfo, video_end_s: float) -> None:
         """Report the seconds that are missing at the end of the file."""
         report = self.report
@@ -174,15 +159,12 @@ class SegmentReader:
         is_cut_off = ends_inside_element(source.media, info.container)
         report.missing_s = missing_seconds(info, report.end_s, is_cut_off)
         if is_cut_off and info.container == "mpegts" and not report.problem:
-            report.problem = f"read {report.read_s:.1f} s, then the file breaks off"
+            report.problem = f"read {report.read_s:.1f} s, then the file is truncated"
 
 
 @contextlib.contextmanager
 def open_all_frames(
-    path: str | Path,
-    offset: int | None,
-    report: ReadReport,
-    on_other_packet: Callable[[av.Packet], None],
+    path: str | Path, offset: int | None, report: ReadReport, on_other_packet: Callable[[av.Packet], None]
 ) -> Iterator[tuple[VideoInfo, av.container.InputContainer, Iterator[tuple[float, av.VideoFrame]]]]:
     """Open a file and provide its description, its container and all frames, as decoded, with their times.
 
@@ -192,9 +174,6 @@ def open_all_frames(
     source = Source(path, offset)
     source.on_other_packet = on_other_packet
     with source.container:
-        frames = decode_frames(source, ALL_FRAMES, None, report)
-        first = next(frames, None)
-        info = describe_source(source, first)
-        frames = itertools.chain([first] if first else [], frames)
+        info, frames = start_decoding(source, ALL_FRAMES, None, report)
         repaired = repair_timestamps(frames, math.inf, info.duration_s, report)
         yield info, source.container, ((time_s, image) for time_s, image in repaired if image is not None)

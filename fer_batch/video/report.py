@@ -47,8 +47,8 @@ class ReadReport:
         if self.misplaced_frames:
             parts.append(f"{_count('frame', self.misplaced_frames)} out of order")
         if self.missing_s > 0:
-            seconds = f"{self.end_s:.1f} of {self.end_s + self.missing_s:.1f} s"
-            parts.append(f"read {seconds}, the file ends before its container says")
+            stated_s = self.end_s + self.missing_s
+            parts.append(f"read {self.end_s:.1f} of {stated_s:.1f} s, the file is truncated")
         return "; ".join(parts) or None
 
     def record_frame(self, time_s: float, fps: float) -> int:

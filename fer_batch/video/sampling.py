@@ -3,11 +3,11 @@
 import heapq
 import math
 from collections.abc import Iterable
-from fractions import Fraction
 from typing import Any
 
 import av
 
+from fer_batch.video.source import Source
 from fer_batch.video.timestamps import TIME_TOLERANCE_S
 
 ONE_FRAME_CODECS = ("h264", "hevc", "vp9", "av1")
@@ -47,17 +47,10 @@ class FrameSkipper:
     the timestamps are not reliable, everything is decoded.
     """
 
-    def __init__(
-        self,
-        context: av.VideoCodecContext,
-        grid: SampleGrid,
-        time_base: Fraction,
-        container_format: str,
-        fast: str | None,
-    ) -> None:
-        codec = context.codec.canonical_name
-        self.context, self.grid, self.time_base = context, grid, time_base
-        is_avi = container_format == "avi"
+    def __init__(self, source: Source, grid: SampleGrid, fast: str | None) -> None:
+        self.context = context = source.stream.codec_context
+        self.grid, self.time_base = grid, source.time_base
+        codec, is_avi = context.codec.canonical_name, source.format_name == "avi"
         self.only_key_frames = fast == "keyframes" and codec in ONE_FRAME_CODECS and not is_avi
         self.only_references = fast == "nonref"
         needs_all = fast is None and grid.fps is None and grid.start_s <= 0 and math.isinf(grid.end_s)

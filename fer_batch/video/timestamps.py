@@ -16,19 +16,19 @@ TimedFrame = tuple[float, av.VideoFrame | None]
 """The time of a frame in seconds, and the frame, None if it was not decoded."""
 
 
-def frame_timestamp(frame: av.VideoFrame, container_format: str) -> int | None:
+def frame_timestamp(frame: av.VideoFrame, format_name: str) -> int | None:
     """Return a frame's presentation timestamp. AVI has none, but stores frames in the order of display."""
-    return frame.dts if container_format == "avi" else frame.pts
+    return frame.dts if format_name == "avi" else frame.pts
 
 
-def first_timestamp(first: av.VideoFrame, container_format: str, start: int | None) -> int:
+def first_timestamp(first: av.VideoFrame, format_name: str, start: int | None) -> int:
     """Return the timestamp from which times count.
 
     It is earlier than the first decoded frame if the frames before that one are damaged. `start` is the
     stream's start by its container.
     """
-    pts = frame_timestamp(first, container_format) or 0
-    return pts if start is None or container_format == "avi" else min(pts, start)
+    pts = frame_timestamp(first, format_name) or 0
+    return pts if start is None or format_name == "avi" else min(pts, start)
 
 
 def repair_timestamps(

@@ -257,7 +257,7 @@ def huge_header(folder: Path) -> Path:
 ODD: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "nothing": (text(""), "failed", "the file is empty"),
     "zeros": (text(bytes(9999)), "failed", "not a video"),
-    "PNG": (still("PNG"), "failed", "png_pipe, as FFmpeg calls it, is not a video"),
+    "PNG": (still("PNG"), "failed", "the format png_pipe is not a video"),
     "JPEG": (still("JPEG"), "failed", "is not a video"),
     "WebP": (still("WEBP"), "failed", "is not a video"),
     "TIFF": (still("TIFF"), "failed", "is not a video"),
@@ -330,7 +330,7 @@ def test_of_two_videos_the_first_is_read(tmp_path: Path) -> None:
 def test_a_file_that_may_not_be_read_is_failed(tmp_path: Path) -> None:
     path = film("film.mp4", 3)(tmp_path)
     path.chmod(0)
-    assert look(path, False)["error"] == "the file may not be read (permission denied)"
+    assert look(path, False)["error"] == "the file can't be read (permission denied)"
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
@@ -433,7 +433,7 @@ def test_a_playlist_under_any_name_opens_nothing(
 def test_a_playlist_is_called_what_it_is(tmp_path: Path, kind: str, called: str) -> None:
     path = tmp_path / ("film.m3u8" if kind == "HLS" else "film.mp4")
     path.write_text(PLAYLISTS[kind].format(there="other.ts"))
-    assert f"{called}, as FFmpeg calls it, is not a video; playlists" in look(path, True)["error"]
+    assert f"the format {called} is not a video; playlists" in look(path, True)["error"]
 
 
 def test_the_server_would_have_been_asked(tmp_path: Path, server: tuple[str, list[str]]) -> None:
