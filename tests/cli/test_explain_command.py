@@ -159,7 +159,7 @@ def test_what_cannot_be_explained_is_one_line_and_nothing_is_written(
     assert streams.out == ""
     *looked, last = streams.err.splitlines()
     assert said in last
-    assert looked == ["looking at notes.txt …"] * (words[0] == "notes.txt")
+    assert looked == ["reading notes.txt …"] * (words[0] == "notes.txt")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -173,7 +173,7 @@ def test_a_network_without_a_map_has_occlusion_alone(
     )
     words = [write_face(tmp_path / "face.png"), "--checkpoint", path, "-o", tmp_path / "why"]
     assert explain(*words) == 0
-    assert "no Grad-CAM: the network has no convolution whose map" in capsys.readouterr().err
+    assert "no Grad-CAM: the network has no convolution that distinguishes" in capsys.readouterr().err
     record = json.loads((tmp_path / "why" / "explain.json").read_text())
     assert list(record["left_out"]) == ["grad-cam"]
     assert list(record["inputs"][0]["faces"][0]["maps"]) == ["occlusion"]

@@ -1,4 +1,4 @@
-"""Small data sets of noise, and tiny checkpoints, for the tests of this folder."""
+"""Small data sets of noise and tiny checkpoints for the tests of this folder."""
 
 import io
 from pathlib import Path
@@ -18,7 +18,7 @@ ARCHITECTURE = {"filters": [8, 8], "depths": [1, 1], "fold": 2}
 
 
 def images(count: int, seed: int = 0) -> np.ndarray:
-    """Noise, each with a light of its own from one side, so that answers differ, also to the mirror image."""
+    """Return images of noise with different gradients, so that predictions differ, also for mirror images."""
     random = np.random.default_rng(seed)
     ends = random.integers(0, 200, (2, count, 1, 1))
     light = ends[0] + (ends[1] - ends[0]) * np.linspace(0, 1, 48)
@@ -32,7 +32,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def fer2013(path: Path, **usages: int) -> tuple[str, str]:
-    """So many faces in each split, of the emotions in turn."""
+    """Write a FER2013 table with this many faces in each split; the emotions alternate."""
     names = [usage for usage, count in usages.items() for _ in range(count)]
     columns = {
         "image_png": [png(image) for image in images(len(names))],
@@ -51,7 +51,7 @@ def folder(path: Path, *labels: str) -> tuple[str, str]:
 
 
 def ck48(path: Path, **sequences: str) -> tuple[str, str]:
-    """A sequence of two frames for each name of one, of the class given."""
+    """Write a sequence of two frames for each name; the value is its class."""
     (path).mkdir(parents=True)
     for number, (name, label) in enumerate(sequences.items()):
         for frame, image in enumerate(images(2, number), 1):
@@ -74,7 +74,7 @@ def clips(*lengths: int) -> Clips:
 
 
 def tiny(path: Path, *classes: str, seed: int = 0) -> Path:
-    """A checkpoint of random weights, whose answers are far from even."""
+    """Write a checkpoint with random weights whose predictions are not uniform."""
     torch.manual_seed(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     model = CnnBiLstm(len(classes), **ARCHITECTURE)

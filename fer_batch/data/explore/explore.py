@@ -171,16 +171,13 @@ class Exploration:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `explore.json`, without `pictures`."""
-        training = dict(self.training)
-        if "dropped" in training:
-            training["amiss"] = training.pop("dropped")
         spreads = {name: table.to_dict("index") for name, table in self.spreads.items()}
         return {
             "data": [dataset.to_dict() for dataset in self.datasets],
             TOGETHER: self.together.to_dict(),
             "images": len(self.faces.pixels),
             "classes": list(self.faces.classes),
-            "training": training,
+            "training": self.training,
             "duplicates": self.duplicates.to_dict(),
             "odd": {kind: odd.to_dict() for kind, odd in self.odd.items()},
             **{name: {"all": rows.pop(ALL_CLASSES), "classes": rows} for name, rows in spreads.items()},

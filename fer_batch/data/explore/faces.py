@@ -23,7 +23,7 @@ IMAGES_PER_BLOCK = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One data set as it was read."""
+    """One data set, and the parts of it that could not be used."""
 
     name: str
     """The name of the data set, unique among all."""

@@ -43,7 +43,7 @@ def run_folds(
     verbose: bool = False,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Path]:
-    """Train and predict each pending fold, write its file, and yield the files as they are finished.
+    """Train and predict each pending fold, write its file, and yield each finished file.
 
     `parallel` folds run at a time as tasks of Ray; None means as many as there are CPUs. One at a time runs
     in this process, without Ray, and an error ends the run. On Ray, a fold whose process dies is retried

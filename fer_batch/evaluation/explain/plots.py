@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DISCLAIMER = "An expression as a model sees it, not what a person feels."
+DISCLAIMER = "The model classifies an expression, not a person's feelings."
 PANEL_IN, FRAME_IN = 1.7, 0.6
 METHOD_TITLES = {"grad-cam": "Grad-CAM", "occlusion": "occlusion: fall of ln p"}
 COLOUR_MAPS = {"grad-cam": "viridis", "occlusion": "coolwarm_r"}

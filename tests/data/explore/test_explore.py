@@ -51,7 +51,7 @@ def plain(value: int) -> np.ndarray:
     return np.full((48, 48), value, np.uint8)
 
 
-def figures_of(folder: Path, images: Images) -> dict[str, Any]:
+def explore_images(folder: Path, images: Images) -> dict[str, Any]:
     return explore([folder_set(folder, images)]).to_dict()
 
 
@@ -95,11 +95,11 @@ def odd_names(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exploration, Pa
 def test_classes_are_counted_by_split(
     tmp_path: Path, images: dict[str, int], n: dict, counts: dict, ratio: dict
 ) -> None:
-    found = figures_of(tmp_path, {place: random_images(count, 1) for place, count in images.items()})
-    (part,) = found["data"]
+    statistics = explore_images(tmp_path, {place: random_images(count, 1) for place, count in images.items()})
+    (part,) = statistics["data"]
     assert (part["n"], part["counts"], part["imbalance_ratio"]) == (n, counts, ratio)
-    assert list(part["counts"]) == list(counts) == found["classes"]
-    assert part["images"] == found["images"] == n["all"]
+    assert list(part["counts"]) == list(counts) == statistics["classes"]
+    assert part["images"] == statistics["images"] == n["all"]
     for split, total in n.items():
         for name, its in part["shares"].items():
             assert its[split] == counts[name][split] / total
@@ -109,15 +109,15 @@ def test_classes_are_counted_by_split(
 def test_duplicates_are_found_within_and_across_splits_and_classes(tmp_path: Path) -> None:
     a, b, c, d, e = random_images(5)
     images = {"train/happy": [a, a, b, c], "train/sad": [a, d], "test/happy": [b, e], "test/sad": [d]}
-    found = figures_of(tmp_path, images)["duplicates"]
-    assert (found["distinct"], found["sets"], found["images"]) == (5, 3, 7)
-    assert found["splits"] == {"train": 5, "test": 2}
-    assert found["within_split"] == {"train": {"sets": 1, "images": 3}, "test": {"sets": 0, "images": 0}}
-    assert found["across_splits"] == {
+    statistics = explore_images(tmp_path, images)["duplicates"]
+    assert (statistics["distinct"], statistics["sets"], statistics["images"]) == (5, 3, 7)
+    assert statistics["splits"] == {"train": 5, "test": 2}
+    assert statistics["within_split"] == {"train": {"sets": 1, "images": 3}, "test": {"sets": 0, "images": 0}}
+    assert statistics["across_splits"] == {
         "sets": 2, "images": 4, "splits": {"train": 2, "test": 2}, "pairs": {"train, test": 2}
     }  # fmt: skip
-    assert found["contradictory"] == {"sets": 1, "images": 3, "splits": {"train": 3, "test": 0}}
-    assert [[place["source"] for place in places] for places in found["listed"]] == [
+    assert statistics["contradictory"] == {"sets": 1, "images": 3, "splits": {"train": 3, "test": 0}}
+    assert [[place["source"] for place in places] for places in statistics["listed"]] == [
         ["test/happy/0.png", "train/happy/2.png"],
         ["test/sad/0.png", "train/sad/1.png"],
         ["train/happy/0.png", "train/happy/1.png", "train/sad/0.png"],
@@ -132,9 +132,9 @@ def test_blank_and_odd_images_are_found_by_kind(tmp_path: Path) -> None:
     ramp = np.tile(np.linspace(0, 200, 48).astype(np.uint8), (48, 1))
     images = {"faint": [faint], "dark": [face // 12], "bright": [255 - face // 12], "sharp": [checks]}
     images |= {"plain": [plain(0), plain(255)], "blurred": [ramp], "usual": [face // 2 + 50]}
-    figures = figures_of(tmp_path, images)
-    found = {kind: its["classes"] for kind, its in figures["odd"].items()}
-    assert found == {
+    statistics = explore_images(tmp_path, images)
+    classes = {kind: its["classes"] for kind, its in statistics["odd"].items()}
+    assert classes == {
         "blank": {"plain": 2},
         "nearly blank": {"faint": 1, "dark": 1, "bright": 1},
         "very dark": {"dark": 1},
@@ -142,53 +142,53 @@ def test_blank_and_odd_images_are_found_by_kind(tmp_path: Path) -> None:
         "very blurred": {"blurred": 1},
         "very sharp": {"sharp": 1},
     }
-    for its in figures["odd"].values():
+    for its in statistics["odd"].values():
         assert its["count"] == sum(its["splits"].values()) == len(its["listed"])
-    (listed,) = figures["odd"]["very sharp"]["listed"]
+    (listed,) = statistics["odd"]["very sharp"]["listed"]
     assert listed == {
         "image": 6, "data": "folder", "split": "train", "class": "sharp", "source": "sharp/0.png",
         "brightness": 127.5, "contrast": 127.5, "sharpness": 1020**2,
     }  # fmt: skip
-    assert [row["contrast"] for row in figures["odd"]["nearly blank"]["listed"]] == sorted(
-        row["contrast"] for row in figures["odd"]["nearly blank"]["listed"]
+    assert [row["contrast"] for row in statistics["odd"]["nearly blank"]["listed"]] == sorted(
+        row["contrast"] for row in statistics["odd"]["nearly blank"]["listed"]
     )
 
 
 def test_brightness_and_sharpness_are_described_by_class(tmp_path: Path) -> None:
     images = {"grey": [plain(value) for value in (10, 20, 40)], "noise": random_images(4)}
-    found = figures_of(tmp_path, images)
-    grey = found["brightness"]["classes"]["grey"]
+    statistics = explore_images(tmp_path, images)
+    grey = statistics["brightness"]["classes"]["grey"]
     assert grey["n"] == 3
     assert grey["mean"] == pytest.approx(70 / 3)
     assert grey["sd"] == pytest.approx(np.std([10, 20, 40]))
     assert [grey[key] for key in ("min", "q25", "median", "q75", "max")] == [10, 15, 20, 30, 40]
-    assert found["sharpness"]["classes"]["grey"]["max"] == 0
-    assert found["sharpness"]["classes"]["noise"]["mean"] == pytest.approx(
+    assert statistics["sharpness"]["classes"]["grey"]["max"] == 0
+    assert statistics["sharpness"]["classes"]["noise"]["mean"] == pytest.approx(
         measure_sharpness(images["noise"]).mean()
     )
-    assert found["brightness"]["all"]["n"] == 7
+    assert statistics["brightness"]["all"]["n"] == 7
 
 
 @pytest.mark.parametrize("layout", [ck_folders, ck_parquet])
 def test_people_and_sequences_of_ck48_are_counted(tmp_path: Path, layout: Any) -> None:
     exploration = explore([("ck48", str(layout(tmp_path, ck_sequences(7))))])
-    figures = exploration.to_dict()
-    (part,) = figures["data"]
+    statistics = exploration.to_dict()
+    (part,) = statistics["data"]
     assert part["counts"]["contempt"] == {"train": 2, "all": 2}
     assert (part["n"]["all"], part["images"]) == (14, 42)
     assert part["subjects"] == {"count": 7, "examples_of_one": {"min": 2, "median": 2.0, "max": 2}}
     assert part["sequence_lengths"] == {"3": 14}
-    assert figures["brightness"]["classes"]["contempt"]["n"] == 6
-    assert figures["training"]["amiss"] == {"contempt_left_out": 2}
-    assert figures["training"]["n"] == 12
+    assert statistics["brightness"]["classes"]["contempt"]["n"] == 6
+    assert statistics["training"]["dropped"] == {"contempt_left_out": 2}
+    assert statistics["training"]["n"] == 12
     assert exploration.faces.table["source"][0] == "S010_001, image 1 of 3"
 
 
 def test_images_of_sequences_are_numbered(tmp_path: Path) -> None:
     sequences = ck_sequences(4)
     sequences[3][2][10][:] = 0
-    figures = explore([("ck48", str(ck_parquet(tmp_path, sequences)))]).to_dict()
-    (listed,) = figures["odd"]["blank"]["listed"]
+    statistics = explore([("ck48", str(ck_parquet(tmp_path, sequences)))]).to_dict()
+    (listed,) = statistics["odd"]["blank"]["listed"]
     assert listed["source"] == "S011_002, image 2 of 3"
 
 
@@ -211,11 +211,11 @@ def test_several_data_sets_are_counted_separately_and_together(tmp_path: Path) -
         folder_set(tmp_path / "a", {"happy": [twin, rest[0]]}),
         folder_set(tmp_path / "b", {"test/happy": [twin], "test/sad": [rest[1]]}),
     ]
-    figures = explore(data).to_dict()
-    assert [part["name"] for part in figures["data"]] == ["folder", "folder 2"]
-    assert [part["n"] for part in figures["data"]] == [{"train": 2, "all": 2}, {"test": 2, "all": 2}]
-    assert figures["together"]["n"] == {"train": 2, "test": 2, "all": 4}
-    assert figures["duplicates"]["across_data"]["sets"] == 1
+    statistics = explore(data).to_dict()
+    assert [part["name"] for part in statistics["data"]] == ["folder", "folder 2"]
+    assert [part["n"] for part in statistics["data"]] == [{"train": 2, "all": 2}, {"test": 2, "all": 2}]
+    assert statistics["together"]["n"] == {"train": 2, "test": 2, "all": 4}
+    assert statistics["duplicates"]["across_data"]["sets"] == 1
 
 
 def test_training_counts_equal_those_of_training(tmp_path: Path) -> None:
@@ -227,21 +227,23 @@ def test_training_counts_equal_those_of_training(tmp_path: Path) -> None:
     ]
     data = [("fer2013", str(fer_parquet(tmp_path, rows)))]
     clips, counts = load_datasets(data)
-    found = explore(data).to_dict()["training"]
-    assert found["amiss"] == dict(counts) == {"twins_dropped": 1, "blank_dropped": 1, "contradictory": 2}
-    assert found["n"] == len(clips) == sum(found["splits"].values())
+    statistics = explore(data).to_dict()["training"]
+    assert (
+        statistics["dropped"] == dict(counts) == {"twins_dropped": 1, "blank_dropped": 1, "contradictory": 2}
+    )
+    assert statistics["n"] == len(clips) == sum(statistics["splits"].values())
 
 
 def test_data_that_training_refuses_is_explored(tmp_path: Path) -> None:
-    found = figures_of(tmp_path, {"happy": random_images(2)})
-    assert "training needs two or more classes, found happy" in found["training"]["refused"]
+    statistics = explore_images(tmp_path, {"happy": random_images(2)})
+    assert "training needs two or more classes, found happy" in statistics["training"]["refused"]
 
 
 def test_unreadable_files_and_empty_folders_are_counted(tmp_path: Path) -> None:
     images = {"happy": random_images(3), "sad": random_images(1, 1)}
     data = folder_set(tmp_path, images)
     (tmp_path / "happy" / "broken.png").write_bytes(b"not a picture")
-    (tmp_path / "stray.png").write_bytes(b"")
+    (tmp_path / "loose.png").write_bytes(b"")
     for name in ("bored", ".hidden", "notes"):
         (tmp_path / name).mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")
@@ -276,13 +278,13 @@ def test_unusable_data_is_named(
 
 def test_all_files_hold_the_same_statistics(odd_names: tuple[Exploration, Path]) -> None:
     exploration, out = odd_names
-    figures = exploration.to_dict()
-    (part,) = figures["data"]
-    names = figures["classes"]
+    statistics = exploration.to_dict()
+    (part,) = statistics["data"]
+    names = statistics["classes"]
     record = json.loads((out / "explore.json").read_text())
     pictures = record.pop("pictures")
     samples = pictures["samples"]
-    assert record == figures
+    assert record == statistics
     assert pictures["odd"] == {"very sharp": "odd_very_sharp.png"}
     assert sorted(names) == sorted(ODD_NAMES)
     assert list(samples) == names
@@ -303,22 +305,22 @@ def test_all_files_hold_the_same_statistics(odd_names: tuple[Exploration, Path])
 
 def test_workbook_has_sheets_charts_and_no_formula(odd_names: tuple[Exploration, Path]) -> None:
     exploration, out = odd_names
-    figures = exploration.to_dict()
+    statistics = exploration.to_dict()
     book = openpyxl.load_workbook(out / "explore.xlsx")
     assert book.sheetnames == [
         "overview", "classes by split", "duplicates", "odd images", "brightness and sharpness"
     ]  # fmt: skip
     cells = {name: list(book[name].iter_rows(values_only=True)) for name in book.sheetnames}
     assert not [c for sheet in book for row in sheet.iter_rows() for c in row if c.data_type == "f"]
-    (part,) = figures["data"]
+    (part,) = statistics["data"]
     counted = {row[0]: row[1:3] for row in cells["classes by split"]}
-    for name in figures["classes"]:
+    for name in statistics["classes"]:
         assert counted[name] == (part["counts"][name]["train"], pytest.approx(part["shares"][name]["train"]))
     assert counted["all classes"] == (part["n"]["all"], 1)
     assert counted["largest / smallest class"][0] == 3
     assert cells["duplicates"][-1][:5] == (1, "folder", "train", "=1+1", "=1+1/0.png")
     spread = {row[0]: row for row in cells["brightness and sharpness"][:10]}
-    assert spread["=1+1"][2] == pytest.approx(figures["brightness"]["classes"]["=1+1"]["mean"])
+    assert spread["=1+1"][2] == pytest.approx(statistics["brightness"]["classes"]["=1+1"]["mean"])
     assert len(book["classes by split"]._charts) == 1
     assert len(book["brightness and sharpness"]._images) == 2
 
@@ -327,13 +329,13 @@ def test_page_is_self_contained_and_escapes_names(
     odd_names: tuple[Exploration, Path],
 ) -> None:
     exploration, out = odd_names
-    figures = exploration.to_dict()
+    statistics = exploration.to_dict()
     page = (out / "explore.html").read_text()
     assert "<b>" not in page
     assert html.escape("<b>bold & bad") in page
     assert set(re.findall(r'src="([^"]{0,22})', page)) == {"data:image/png;base64,"}
     assert not re.findall(r"https?:|<script|url\(|\{\{", page)
-    assert page.count("<img") == 2 * 3 + len(figures["classes"]) + 1
+    assert page.count("<img") == 2 * 3 + len(statistics["classes"]) + 1
     assert len(re.findall(r'<img [^>]*alt="[^"]+"', page)) == page.count("<img")
     assert "don't publish" in page
     assert "20 images in 5 classes; the largest class has 3.0 times" in page

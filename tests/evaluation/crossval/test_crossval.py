@@ -90,12 +90,12 @@ def test_every_sequence_is_predicted_once_by_a_model_that_has_not_seen_its_subje
     ]
     assert Counter(row["fold"] for row in rows) == {"1": 3, "2": 2, "3": 3}
     for name in ("cnn", "cnn_bilstm"):
-        figures = result[name]
+        scores = result[name]
         right = np.mean([row[name] == row["true"] for row in rows])
-        assert figures["accuracy"] == pytest.approx(right)
-        assert figures["n"] == np.sum(figures["confusion"]) == 8
-        assert figures["per_class"]["contempt"]["support"] == 1
-        assert figures.keys() >= {"macro_f1", "intervals"}
+        assert scores["accuracy"] == pytest.approx(right)
+        assert scores["n"] == np.sum(scores["confusion"]) == 8
+        assert scores["per_class"]["contempt"]["support"] == 1
+        assert scores.keys() >= {"macro_f1", "intervals"}
     of_fold = json.loads((out / "fold_02.json").read_text())
     assert np.shape(of_fold["cnn"]) == (2, 7)
     assert (
@@ -185,18 +185,18 @@ def test_two_divisions_have_separate_results_and_a_leak(ck48: Path, tmp_path: Pa
         predictions = list(csv.DictReader(file))
     assert len(predictions) == 4 * 7
     for by in ("random", "subject"):
-        figures = result[by]
-        assert (figures["model"]["n"], np.sum(figures["model"]["confusion"])) == (14, 14)
-        assert figures["spread"]["over"] == "repeats"
-        for number, repeat in enumerate(figures["repeats"]):
+        scores = result[by]
+        assert (scores["model"]["n"], np.sum(scores["model"]["confusion"])) == (14, 14)
+        assert scores["spread"]["over"] == "repeats"
+        for number, repeat in enumerate(scores["repeats"]):
             mine = [row for row in predictions if (row["by"], row["seed"]) == (by, str(number))]
             assert len(mine) == repeat["n"] == 7
             right = [row["model"] == row["true"] for row in mine]
             assert repeat["accuracy"] == pytest.approx(np.mean(right))
         for name in ("accuracy", "macro_f1"):
-            values = [repeat[name] for repeat in figures["repeats"]]
-            assert figures["model"][name] == pytest.approx(np.mean(values))
-            assert figures["spread"][name] == {
+            values = [repeat[name] for repeat in scores["repeats"]]
+            assert scores["model"][name] == pytest.approx(np.mean(values))
+            assert scores["spread"][name] == {
                 "mean": pytest.approx(np.mean(values)), "sd": pytest.approx(np.std(values, ddof=1))
             }  # fmt: skip
     gap = result["leak"]["model"]
@@ -300,7 +300,7 @@ def test_folder_with_other_files_is_refused(ck48: Path, folds: Path, tmp_path: P
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    for out, message in (("out", "something else than a cross-validation"), ("file", "is a file")):
+    for out, message in (("out", "files other than a cross-validation"), ("file", "is a file")):
         with pytest.raises(OutputError, match=message):
             crossval(config_of(ck48), tmp_path / out, frozen=folds)
 

@@ -32,15 +32,15 @@ def make_predictions(
     ("first", "second", "gap"), [("1111", "1111", 0.0), ("1111", "1100", 0.5), ("0011", "111111", -0.5)]
 )
 def test_gap_is_the_score_of_the_first_above_the_second(first: str, second: str, gap: float) -> None:
-    found = compare_divisions(make_predictions(first), make_predictions(second))
-    assert found["accuracy"].value == pytest.approx(gap)
-    assert found["macro_f1"].value == pytest.approx(gap)  # both classes are equal
-    assert found["accuracy"].runs == Spread(pytest.approx(gap), 0.0)
+    gaps = compare_divisions(make_predictions(first), make_predictions(second))
+    assert gaps["accuracy"].value == pytest.approx(gap)
+    assert gaps["macro_f1"].value == pytest.approx(gap)  # both classes are equal
+    assert gaps["accuracy"].runs == Spread(pytest.approx(gap), 0.0)
     for name in ("accuracy", "macro_f1"):
-        low, high = found[name].interval
-        assert low <= found[name].value <= high
+        low, high = gaps[name].interval
+        assert low <= gaps[name].value <= high
     if first == second:
-        assert found["accuracy"].interval == (0.0, 0.0)  # the same people are drawn for both
+        assert gaps["accuracy"].interval == (0.0, 0.0)  # the same people are drawn for both
 
 
 def test_scores_are_means_over_repetitions_of_any_size() -> None:

@@ -161,14 +161,14 @@ def test_error_in_this_process_keeps_the_folds_before_it(tmp_path: Path) -> None
 
 def tasks() -> list[int]:
     """Return the ids of the child processes that run a fold."""
-    found = []
+    processes = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if b"ray::run_fold" in (entry / "cmdline").read_bytes() and os.getpid() in ancestors(entry):
-                found.append(int(entry.name))
+                processes.append(int(entry.name))
         except OSError:
             continue
-    return found
+    return processes
 
 
 def ancestors(entry: Path) -> list[int]:
@@ -182,9 +182,9 @@ def ancestors(entry: Path) -> list[int]:
 
 def kill_one() -> None:
     deadline = time.monotonic() + 600
-    while not (found := tasks()) and time.monotonic() < deadline:
+    while not (processes := tasks()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.kill(found[0], signal.SIGKILL)
+    os.kill(processes[0], signal.SIGKILL)
 
 
 @pytest.mark.slow

@@ -90,15 +90,15 @@ def test_occlusion_points_to_the_only_place_that_is_read() -> None:
         made.crop_head.weight[2, 0] = made.crop_head.weight[0, 1] = 1
     crop = noise(1)
     crop[0, 9:15, 33:39] = crop[0, 29:35, 7:13] = 255
-    found = attribute_face(made, CARD, crop, 0, [2, 0], ["occlusion"]).maps["occlusion"]
+    maps = attribute_face(made, CARD, crop, 0, [2, 0], ["occlusion"]).maps["occlusion"]
     for number, (row, column) in enumerate([(5, 17), (15, 4)]):
-        down, along = np.unravel_index(found[number].argmax(), (48, 48))
+        down, along = np.unravel_index(maps[number].argmax(), (48, 48))
         assert abs(down - 2 * row - 1.5) <= 3 and abs(along - 2 * column - 1.5) <= 3
-    assert np.abs(found[:, :, 44:]).max() < 1e-6
+    assert np.abs(maps[:, :, 44:]).max() < 1e-6
     # The maps of several emotions equal those of each emotion alone.
     for number, emotion in enumerate([2, 0]):
         alone = attribute_face(made, CARD, crop, 0, [emotion], ["occlusion"]).maps["occlusion"]
-        np.testing.assert_allclose(alone[0], found[number], atol=1e-6)
+        np.testing.assert_allclose(alone[0], maps[number], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -191,8 +191,8 @@ def test_prediction_equals_that_of_analyze_without_flip() -> None:
     made, card = load_checkpoint()
     crops, times = noise(17, seed=3), np.arange(17) / card.window_rate_hz
     attribution = attribute_face(made, card, crops, 8, [0], [])
-    answers = Recognizer(device="cpu", flip=False).predict_tracks(
+    expected = Recognizer(device="cpu", flip=False).predict_tracks(
         crops, np.zeros(17, np.int64), times, np.arange(17) == 8
     )
-    np.testing.assert_allclose(attribution.probs, answers[8], atol=0.02)  # which may be in half precision
+    np.testing.assert_allclose(attribution.probs, expected[8], atol=0.02)  # which may be in half precision
     assert attribution.maps == {}

@@ -55,16 +55,16 @@ def test_pictures_and_videos_give_the_same_crops(tmp_path: Path, detector: FaceD
     path = tmp_path / "two.png"
     with av.open(str(video)) as container:
         next(container.decode(video=0)).to_image().save(path)
-    found = find_picture_faces(path, detector, CARD.crop_scale)
-    assert found.problems == []
-    assert [face.crops.shape for face in found.faces] == [(1, 48, 48)] * 2
-    assert found.faces[0].box is not None and found.faces[1].box is not None
-    assert found.faces[0].box[0] < found.faces[1].box[0]  # from the left
+    result = find_picture_faces(path, detector, CARD.crop_scale)
+    assert result.problems == []
+    assert [face.crops.shape for face in result.faces] == [(1, 48, 48)] * 2
+    assert result.faces[0].box is not None and result.faces[1].box is not None
+    assert result.faces[0].box[0] < result.faces[1].box[0]  # from the left
     same = find_video_faces(video, [0.0], detector, CARD)
-    for still, moving in zip(found.faces, same.faces, strict=True):
+    for still, moving in zip(result.faces, same.faces, strict=True):
         assert still.moment_s is None and moving.moment_s == 0
         np.testing.assert_allclose(still.box, moving.box, atol=0.02)
-    still, moving = found.faces[1], same.faces[1]  # the box of the other one is some lines higher in colour
+    still, moving = result.faces[1], same.faces[1]  # the box of the other one is some lines higher in colour
     assert np.abs(still.crops[0].astype(int) - moving.crops[moving.centre]).mean() < 6
 
 
@@ -77,29 +77,29 @@ def test_small_picture_is_a_face(
 ) -> None:
     path = tmp_path / "grey.png"
     Image.new("RGB", size, (90, 90, 90)).save(path)
-    found = find_picture_faces(path, detector, CARD.crop_scale, whole)
-    assert len(found.faces) == taken
-    assert bool(found.problems) != bool(taken)
-    for face in found.faces:
+    result = find_picture_faces(path, detector, CARD.crop_scale, whole)
+    assert len(result.faces) == taken
+    assert bool(result.problems) != bool(taken)
+    for face in result.faces:
         assert face.box is None
         assert (face.crops == 90).all()
-    assert all("--whole" in problem for problem in found.problems)
+    assert all("--whole" in problem for problem in result.problems)
 
 
 def test_unusable_pictures_are_refused(tmp_path: Path, detector: FaceDetector) -> None:
     Image.new("L", (4000, 3)).save(tmp_path / "line.png")
     (tmp_path / "text.png").write_text("no picture")
     for name, problem in (("line.png", "has 4000×3 pixels"), ("text.png", "is not a readable picture")):
-        found = find_picture_faces(tmp_path / name, detector, CARD.crop_scale)
-        assert found.faces == []
-        assert problem in found.problems[0]
+        result = find_picture_faces(tmp_path / name, detector, CARD.crop_scale)
+        assert result.faces == []
+        assert problem in result.problems[0]
 
 
 def test_frame_stands_in_its_window(detector: FaceDetector, video: Path) -> None:
-    found = find_video_faces(video, [0.83, 0.79, 0.0, 99], detector, CARD)
-    assert found.problems == ["has no frame at 99 s: it ends at 1.60 s"]
-    assert [face.moment_s for face in found.faces] == pytest.approx([0, 0, 0.8, 0.8])
-    first, _, left, right = found.faces
+    result = find_video_faces(video, [0.83, 0.79, 0.0, 99], detector, CARD)
+    assert result.problems == ["has no frame at 99 s: it ends at 1.60 s"]
+    assert [face.moment_s for face in result.faces] == pytest.approx([0, 0, 0.8, 0.8])
+    first, _, left, right = result.faces
     np.testing.assert_allclose(left.times_s, [0.4, 0.6, 0.8, 1.0, 1.2], atol=1e-6)
     assert (left.centre, first.centre) == (2, 0)
     np.testing.assert_allclose(first.times_s, [0, 0.2, 0.4], atol=1e-6)
@@ -110,11 +110,11 @@ def test_frame_stands_in_its_window(detector: FaceDetector, video: Path) -> None
 
 
 def test_frames_with_faces_are_chosen_without_times(detector: FaceDetector, video: Path) -> None:
-    found = find_video_faces(video, [], detector, CARD)
-    assert found.problems == []
-    moments = sorted({face.moment_s for face in found.faces if face.moment_s is not None})
+    result = find_video_faces(video, [], detector, CARD)
+    assert result.problems == []
+    moments = sorted({face.moment_s for face in result.faces if face.moment_s is not None})
     assert len(moments) == 3
-    assert len(found.faces) == 6
+    assert len(result.faces) == 6
 
 
 def test_inputs_without_faces_or_video_are_refused(tmp_path: Path, detector: FaceDetector) -> None:
@@ -125,6 +125,6 @@ def test_inputs_without_faces_or_video_are_refused(tmp_path: Path, detector: Fac
     assert find_video_faces(black, [0.2], detector, CARD).problems == ["has no face at 0.2 s"]
     text = tmp_path / "notes.txt"
     text.write_text("no video")
-    found = find_video_faces(text, [], detector, CARD)
-    assert found.faces == []
-    assert "is not a picture (.bmp, " in found.problems[0] and "not a readable video" in found.problems[0]
+    result = find_video_faces(text, [], detector, CARD)
+    assert result.faces == []
+    assert "is not a picture (.bmp, " in result.problems[0] and "not a readable video" in result.problems[0]
