@@ -60,7 +60,7 @@ def ray_session(
 
     Raises ConfigError where Ray cannot be reached or started, refuses the token, or requires no token and is
     not on the loopback interface, unless `insecure`. Raises ResourceError where the body uses up memory, the
-    object store or Ray's disk. A task's own OSError or FerBatchError is raised as it is.
+    object store or Ray's disk. An OSError or FerBatchError of a task is raised unchanged.
     """
     if ray.is_initialized():
         with _translate_ray_errors():

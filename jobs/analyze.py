@@ -18,9 +18,15 @@ parser.add_argument("--checkpoint", help="model file (default: the packaged chec
 parser.add_argument("--insecure", action="store_true", help="accept a cluster that requires no token")
 
 
+printed: set[str] = set()
+
+
 def print_progress(progress: fer_batch.Progress) -> None:
     hours, total = progress.video_s_done / 3600, progress.video_s / 3600
-    print(f"{progress.videos_done} of {progress.videos} videos, {hours:.2f} of {total:.2f} hours", flush=True)
+    line = f"{progress.videos_done} of {progress.videos} videos, {hours:.2f} of {total:.2f} hours"
+    if line not in printed:
+        print(line, flush=True)
+        printed.add(line)
 
 
 def main() -> None:

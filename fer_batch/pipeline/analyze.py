@@ -67,7 +67,7 @@ def analyze(
 ) -> RunSummary:
     """Analyze videos and write the tables `videos`, `tracks` and `moments` to the folder `out`.
 
-    A second call with the same `out` processes only what is not done. A fault of one video is never raised:
+    A second call with the same `out` processes only the remaining work. A fault of one video is never raised:
     it is in the video's `status` and `error`.
 
     `inputs` are files, folders, globs, archives and manifests, here or in a store, as `list_videos` takes

@@ -50,7 +50,7 @@ class ProgressMeter:
     """Measure progress by the result files of the bundles.
 
     First `add_pending` counts all segments that have no result; then `watch` names the segments that workers
-    process now, and each `update` reports what they have finished.
+    process now, and each `update` reports the finished bundles.
     """
 
     COLUMNS = ("video_id", "bundle_id", "core_start_s", "core_end_s")

@@ -1,11 +1,11 @@
-"""Methods against class imbalance side by side: a narrow encoder, one seed and one short budget for all.
+"""Compare methods against class imbalance with a narrow encoder, one seed and a short training.
 
 python tests/benchmarks/imbalance.py --data fer2013=PATH [--epochs 8] [--methods none,sqrt] [--set lr=0.05]
     [--json FILE]
 
-Each method trains on Training and answers PublicTest with its last epoch, so nothing is chosen on it; one
-seed tells differences of about a point from chance, not less. `--set` changes any other field of TrainConfig
-for all methods alike: numbers and lists as in TOML, anything else is text.
+Each method trains on Training and is measured on PublicTest after its last epoch, so nothing is selected on
+that split. With one seed, only differences above about one point are significant. `--set` changes another
+field of TrainConfig for all methods: numbers and lists as in TOML, anything else is text.
 """
 
 import argparse
@@ -42,15 +42,13 @@ SHORT: dict[str, Any] = {
     "shift": 0.08,
     "votes": 0.0,
 }
-"""What a small network learns from in a few passes: little of what keeps a large one from overfitting."""
+"""Settings for a small network and few epochs: weak regularization."""
 WATCHED = ("disgust", "fear")
-"""The classes that suffer most: the rarest, and the one most often taken for others."""
+"""The classes that suffer most: the rarest one, and the one most often confused with others."""
 
 
 def train_and_measure(config: TrainConfig, data: Clips) -> dict[str, Any]:
-    """All figures of `measure` on the selection split after training on the training split, and `seconds`
-    (of training, wall clock).
-    """
+    """Train on the training split; return the metrics on the selection split and the wall `seconds`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     began = time.monotonic()
     state = train_network(
@@ -66,7 +64,7 @@ def train_and_measure(config: TrainConfig, data: Clips) -> dict[str, Any]:
 
 
 def table_of(results: dict[str, dict[str, Any]]) -> Table:
-    """A row a method: accuracy, macro-F1, F1 of the watched classes, seconds."""
+    """Print a row for each method: accuracy, macro-F1, F1 of the watched classes, seconds."""
     table = Table()
     table.add_column("method")
     watched = [f"F1 {name}" for name in WATCHED]
@@ -85,7 +83,7 @@ def table_of(results: dict[str, dict[str, Any]]) -> Table:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """NAME=VALUE to the name and its value as TOML reads it, or as text where TOML can't."""
+    """Split NAME=VALUE, and parse the value as TOML if possible."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, as in lr=0.05")
@@ -96,7 +94,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def parse_methods(text: str) -> tuple[str, ...]:
-    """Names with commas between them to a tuple of some of IMBALANCE."""
+    """Split names at commas; each must be in IMBALANCE."""
     methods = tuple(text.split(","))
     if wrong := [method for method in methods if method not in IMBALANCE]:
         raise argparse.ArgumentTypeError(f"{wrong[0]!r} is no method; allowed are {', '.join(IMBALANCE)}")

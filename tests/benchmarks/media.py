@@ -1,4 +1,4 @@
-"""Videos for the benchmarks, made once and kept in a folder: re-encoded, repeated, or in many copies."""
+"""Create videos for the benchmarks once and keep them: re-encoded, repeated, or in many copies."""
 
 import os
 import shutil
@@ -16,14 +16,14 @@ CLEAN = Path(__file__).parents[3] / "shared" / "media" / "clean"
 
 
 def clip(name: str) -> Path:
-    """A video of ../shared/media/clean by its name, else the packaged sample."""
+    """Return a video of ../shared/media/clean by name, or the packaged sample if it is missing."""
     return CLEAN / name if (CLEAN / name).exists() else SAMPLE
 
 
 def enlarged(
     folder: Path, source: Path, height: int, seconds: float, *, preset: str = "veryfast", bframes: int = 0
 ) -> Path:
-    """`source` over and over, `height` lines high at 25 frames a second, as H.264 of CRF 23 in mp4."""
+    """Repeat `source`, scaled to `height` at 25 frames per second, as H.264 with CRF 23 in mp4."""
     name = f"{source.stem}_{height}p_{seconds:g}s_{preset}_b{bframes}.mp4"
 
     def make(target: Path) -> None:
@@ -44,7 +44,7 @@ def enlarged(
 
 
 def repeated(folder: Path, source: Path, *, seconds: float = 0, size_bytes: int = 0) -> Path:
-    """The packets of `source` one round after the other, until there are as many seconds and bytes."""
+    """Repeat the packets of `source` until the video has this length and size."""
     name = f"{source.stem}_again_{seconds:g}s_{size_bytes}B.mp4"
 
     def make(target: Path) -> None:
@@ -71,7 +71,7 @@ def repeated(folder: Path, source: Path, *, seconds: float = 0, size_bytes: int 
 
 
 def copies(folder: Path, source: Path, count: int) -> Path:
-    """A folder of `count` copies of a file."""
+    """Return a folder with `count` copies of a file."""
     target = folder / f"{source.stem}_{count}_copies"
     target.mkdir(parents=True, exist_ok=True)
     for number in range(count):
@@ -80,7 +80,7 @@ def copies(folder: Path, source: Path, count: int) -> Path:
 
 
 def kept(path: Path, make: Callable[[Path], Any]) -> Path:
-    """`path`, made by `make` where it is not there yet; half a file is never left under its name."""
+    """Return `path`, and let `make` create it if it is missing. An incomplete file never has this name."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.part")

@@ -1,7 +1,7 @@
-"""What so many nodes need for the videos in a folder: python nodes.py NODES FOLDER prints seconds.
+"""Measure `analyze` on a cluster: python nodes.py NODES FOLDER prints the seconds for the videos in FOLDER.
 
-Nodes are Ray's, of one CPU each, on this machine; the head has none. The start of the workers counts, that of
-the nodes doesn't.
+The nodes are Ray's, on this machine, with one CPU each; the head has none. The time includes the start of the
+workers, but not that of the nodes.
 """
 
 import os
@@ -14,8 +14,8 @@ TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def seconds(nodes: int, folder: str) -> float:
-    """Of `analyze` on a new cluster."""
-    os.environ.update(TOKEN)  # Ray reads it when it is imported
+    """Return the wall time of `analyze` on a new cluster."""
+    os.environ.update(TOKEN)  # Ray reads them at import
     from ray.cluster_utils import Cluster
 
     from fer_batch.pipeline.analyze import analyze

@@ -1,11 +1,10 @@
-"""How fast the pages are: a video of two hours with five faces (180,000 rows), in headless Chromium.
+"""Measure the speed of the viewer in headless Chromium, for a video of two hours with five faces.
 
 python -m tests.benchmarks.page --out DIR [--runs 5]
 
-The video and its tables are made in DIR/media. Three figures, medians of the runs: `paint`, seconds from the
-address to all that the video's page shows at first; `seek`, milliseconds from a click on a lane until the
-player shows the frame there and the lanes its moment; `report`, bytes of the file, and seconds until it is
-written. DIR/page.json keeps them.
+DIR/media gets the video and its tables (180,000 rows). DIR/page.json gets the medians of the runs: `paint`,
+seconds from the request until the page is complete; `seek`, milliseconds from a click on a lane until the
+player and the lanes show that time; `report`, size of the file in bytes, and seconds until it is written.
 """
 
 import argparse
@@ -33,7 +32,7 @@ PAINTED = """new MutationObserver(() => {
     window.painting = true;
     requestAnimationFrame(() => setTimeout(() => { window.painted = performance.now(); }));
 }).observe(document, { subtree: true, attributes: true });"""
-"""Notes when the frame after the last that the page draws is done."""
+"""Record the time of the frame after the page has drawn itself."""
 CLICKS = """() => {
     const { player, lanes } = fer.page;
     document.addEventListener("click", () => {
@@ -43,11 +42,11 @@ CLICKS = """() => {
         player.addEventListener("seeked", () => requestAnimationFrame(note), { once: true });
     }, true);
 }"""
-"""Notes how long after a click the player has its frame and the browser is about to paint."""
+"""Record the time from a click until the player has its frame and the browser paints."""
 
 
 def two_hours(path: Path) -> Path:
-    """A picture that stands still: 360p, a key frame each ten seconds."""
+    """Write a still video: 360p, with a key frame every ten seconds."""
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +65,7 @@ def two_hours(path: Path) -> Path:
 
 
 def painted_s(page: Page, address: str) -> dict[str, float]:
-    """Seconds until the first pixel, and until all lanes are painted."""
+    """Return the seconds until the first pixel, and until all lanes are painted."""
     page.add_init_script(PAINTED)
     page.goto(address)
     until(page, "window.painted")
@@ -78,7 +77,7 @@ def painted_s(page: Page, address: str) -> dict[str, float]:
 
 
 def seeks_ms(page: Page) -> list[float]:
-    """Milliseconds of each of some clicks all over the video."""
+    """Return the milliseconds of clicks at times across the video."""
     until(page, "fer.page.player.readyState >= 2 && !fer.page.player.seeking")
     page.evaluate(CLICKS)
     lane = page.locator(".lane .u-over").first.bounding_box()
@@ -94,7 +93,7 @@ def seeks_ms(page: Page) -> list[float]:
 
 
 def measure(out: Path, runs: int) -> dict[str, Any]:
-    """All figures."""
+    """Return all measurements."""
     video, run = two_hours(out / "media" / "two_hours.mp4").absolute(), out / "media" / "two_hours"
     if not (run / "snapshot.json").exists():
         write_random_run(run, str(video), faces=FACES, moments=SECONDS * FPS)
@@ -123,7 +122,7 @@ def measure(out: Path, runs: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print and keep the figures."""
+    """Measure, print the results and write them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,11 +1,11 @@
-"""What grows with the number of inputs: listing, planning, finishing a run and going on with it; no decoding.
+"""Measure the steps that grow with the number of inputs: list, plan, finalize, resume. Nothing is decoded.
 
     python -m tests.benchmarks.scale 10000 100000 1000000
     python -m tests.benchmarks.scale 10000000 --seconds 6 --steps "list and plan"
 
-Inputs are names of empty files of `--seconds` each, by a manifest that says so, and answers are made up; all
-else is what `analyze` does. Each step runs in a process of its own; told are its seconds, those of a CPU, and
-the most memory that it had.
+The inputs are empty files with a length of `--seconds` in a manifest, and the results are invented. All other
+work is that of `analyze`. Each step runs in its own process. The table has wall time, CPU time and peak
+memory.
 """
 
 import argparse
@@ -41,19 +41,19 @@ from fer_batch.storage.folder import open_folder
 
 CONFIG = AnalyzeConfig()
 WORKERS = 1600
-"""Of a hundred nodes of 16 cores."""
+"""Workers of a hundred nodes with 16 cores."""
 LINKS = 50_000
-"""Names of one file: an inode each would cost more than the listing."""
+"""Links to one file. An inode for each name would take longer than the listing."""
 
 
 def path_of(number: int) -> Path:
-    """Some 200 files a folder, as archives have them."""
+    """Return paths with about 200 files per folder."""
     digest = hashlib.sha256(str(number).encode()).hexdigest()
     return Path("archive", f"{number // LINKS:03d}", digest[:2], f"{digest[2:14]}.mp4")
 
 
 def make(folder: Path, videos: int, length_s: float) -> None:
-    """The empty files, and the manifest of them."""
+    """Create the empty files and their manifest."""
     columns = {"path": pa.string(), "id": pa.string(), "duration_s": pa.float64(), "channel": pa.string()}
     with pq.ParquetWriter(folder / "list.parquet", pa.schema(list(columns.items()))) as manifest:
         for first in range(0, videos, LINKS):
@@ -77,7 +77,7 @@ def list_inputs(folder: Path) -> None:
 
 
 def plan(folder: Path) -> None:
-    """Listing included, as it can't be had without."""
+    """List and plan the inputs."""
     out = folder / "out"
     out.mkdir()
     listing = list_videos([str(folder / "list.parquet")])
@@ -92,7 +92,7 @@ def settings(out: Path) -> RunSettings:
 
 
 def answer(folder: Path) -> None:
-    """What workers would write, with a face at every moment; no part of the driver's work."""
+    """Write the results of workers, with a face in every sampled frame. This is not timed."""
     out = folder / "out"
     (out / "results").mkdir()
     for segments in read_planned_segments(out, read_planned_videos(out)):
@@ -101,11 +101,11 @@ def answer(folder: Path) -> None:
             segments.append_column("row", pa.array(range(len(segments))))
         ):
             rows = answers.slice(planned.column("row")[0].as_py(), len(planned))
-            pq.write_table(rows, out / "results" / f"{bundle_id}.parquet")  # not synced, as workers' are
+            pq.write_table(rows, out / "results" / f"{bundle_id}.parquet")  # workers also sync them
 
 
 def answers_to(segments: pa.Table) -> pa.Table:
-    """Rows of `schema.RESULTS_SCHEMA`."""
+    """Invent the rows of `schema.RESULTS_SCHEMA` for planned segments."""
     starts_s, ends_s = (segments.column(f"core_{end}_s").to_numpy() for end in ("start", "end"))
     moments = np.maximum((ends_s - starts_s) * CONFIG.fps, 1).astype(np.int64)
     total = int(moments.sum())
@@ -128,7 +128,7 @@ def answers_to(segments: pa.Table) -> pa.Table:
     )
     moment = pa.StructArray.from_arrays([columns[f.name] for f in MOMENT_TYPE], MOMENT_TYPE.names)
     offsets = pa.array(first, pa.int32())
-    said: dict[str, Any] = {
+    other: dict[str, Any] = {
         "status": pa.repeat("ok", len(segments)),
         "read_s": ends_s,
         "frames": 5 * moments,
@@ -138,7 +138,7 @@ def answers_to(segments: pa.Table) -> pa.Table:
         **dict.fromkeys(("decode_s", "detect_s", "crop_s", "recognize_s"), np.ones(len(segments))),
     }
     return conform_table(
-        pa.table({**{n: segments.column(n) for n in segments.column_names}, **said}), RESULTS_SCHEMA
+        pa.table({**{n: segments.column(n) for n in segments.column_names}, **other}), RESULTS_SCHEMA
     )
 
 
@@ -147,7 +147,7 @@ def finish(folder: Path) -> None:
 
 
 def resume(folder: Path) -> None:
-    """The same command again, when all is done."""
+    """Repeat the command of a finished run."""
     out = folder / "out"
     listing = list_videos([str(folder / "list.parquet")])
     extend_plan(open_folder(out), listing, PROBED_SCHEMA.empty_table(), settings(out), WORKERS, is_new=False)
@@ -170,7 +170,7 @@ STEPS: dict[str, Callable[[Path], None]] = {
 
 
 def measured(step: Callable[[Path], None], folder: Path) -> tuple[float, float, float]:
-    """Seconds, CPU seconds, and the most memory in GB, of a step in a process of its own."""
+    """Return wall seconds, CPU seconds and peak memory in GB of a step in its own process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_measured, args=(step, folder, theirs))
@@ -189,7 +189,7 @@ def _measured(step: Callable[[Path], None], folder: Path, tell: Connection) -> N
 
 
 def main() -> None:
-    """Measure each number of inputs, and print a table."""
+    """Measure each number of inputs and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("inputs", type=int, nargs="+", metavar="N", help="numbers of inputs")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each video (default %(default)g)")

@@ -1,10 +1,10 @@
-"""How fast it is: each row of the table of figures, ours against the other in one run, interleaved, medians.
+"""Measure the speed and compare it with alternatives: interleaved runs, medians.
 
 python tests/benchmarks/speed.py --out DIR [ROW...] [--runs 5] [--all] [--videos FOLDER]
 
-Without names, the rows that take a few minutes; --all: every one (an hour or two, 4 GB of disk). Videos
-are made in DIR/media, of ../shared/media/clean or else of the packaged sample. DIR/speed.json keeps the
-latest figures of each row, DIR/speed.png shows them all.
+Without names it measures the rows that take a few minutes; --all measures every row (one or two hours, 4 GB
+of disk). DIR/media gets the videos, made of ../shared/media/clean or of the packaged sample. DIR/speed.json
+keeps the latest result of each row, and DIR/speed.png shows all.
 """
 
 import argparse
@@ -65,55 +65,55 @@ SAME_FACE_IOU = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """What a row may need to know."""
+    """The inputs of all rows."""
 
     media: Path
-    """Folder of the videos that are made."""
+    """Folder of the created videos."""
     videos: Path
-    """Folder of real videos, for the recall."""
+    """Folder of real videos for the recall."""
     runs: int
 
 
 Figures = dict[str, Any]
-"""`value`, and what else is worth knowing."""
+"""The `value` of a row, and details."""
 
 
 def hd(where: Where) -> Figures:
-    """CPU time over that of bare decoding, one face."""
+    """CPU time relative to bare decoding, one face."""
     return over_bare(where, enlarged(where.media, clip("woman_pexels.mp4"), 1080, 20))
 
 
 def hd_two(where: Where) -> Figures:
-    """CPU time over that of bare decoding, two faces."""
+    """CPU time relative to bare decoding, two faces."""
     return over_bare(where, enlarged(where.media, clip("heads_female-and-male.mp4"), 1080, 20))
 
 
 def p720(where: Where) -> Figures:
-    """CPU time over that of bare decoding, one face."""
+    """CPU time relative to bare decoding, one face."""
     return over_bare(where, enlarged(where.media, clip("woman_pexels.mp4"), 720, 20))
 
 
 def hd_fast(where: Where) -> Figures:
-    """CPU time with --fast over that of bare decoding of all frames; x264's preset medium."""
+    """CPU time with --fast relative to bare decoding of all frames; x264's preset medium."""
     video = enlarged(where.media, clip("woman_pexels.mp4"), 1080, 20, preset="medium", bframes=3)
     return over_bare(where, video, fast="nonref")
 
 
 def p360(where: Where) -> Figures:
-    """Milliseconds of CPU for a sampled frame, decoding included, one face."""
+    """CPU milliseconds for a sampled frame with decoding, one face."""
     figures = over_bare(where, clip("woman_pexels.mp4"))
     cpu_s = figures["stages"]["total"]["cpu_s"] * figures["seconds"]
     return figures | {"value": 1000 * cpu_s / figures["moments"]}
 
 
 def over_bare(where: Where, video: Path, **settings: Any) -> Figures:
-    """All figures of `bench` on one video; the value is the ratio of CPU time."""
+    """Benchmark one video; the value is the ratio of CPU time to bare decoding."""
     (result,) = benchmark_videos(list_videos([str(video)]).sources, AnalyzeConfig(**settings), where.runs)
     return result.to_dict() | {"value": result.ratio.cpu_s}
 
 
 def crowd(where: Where) -> Figures:
-    """CPU time of plain `MTCNN.detect` on each sampled frame over that of our detection; faces from 40 px."""
+    """CPU time of `MTCNN.detect` on each sampled frame relative to our detection; faces from 40 px."""
     video = clip("crowd_1080p.mp4")
     frames, height = rgb_samples(video), av.open(str(video)).streams.video[0].height
     plain = mtcnn(40)
@@ -140,8 +140,9 @@ def crowd(where: Where) -> Figures:
 
 
 def recall(where: Where) -> Figures:
-    """Faces of full MTCNN (5 % of the height, all its own thresholds) on every sampled frame that we find
-    too, at IoU 0.5.
+    """Share of the faces of facenet-pytorch's MTCNN that our detector also finds, at IoU 0.5.
+
+    MTCNN has its default thresholds, runs on every sampled frame, and detects faces from 5 % of the height.
     """
     config = AnalyzeConfig()
     stage = FacesStage(config, CARD.crop_scale)
@@ -185,7 +186,7 @@ def recall(where: Where) -> Figures:
 
 
 def workers(where: Where) -> Figures:
-    """Wall time of one worker over that of two, a set of 40 clips; the start of the workers counts."""
+    """Wall time of one worker relative to two, with their start; 40 clips."""
     folder = copies(where.media, clip("woman_pexels.mp4"), 40)
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(where.runs):
@@ -197,21 +198,22 @@ def workers(where: Where) -> Figures:
 
 
 def nodes(where: Where) -> Figures:
-    """Wall time of one node of a cluster over that of two, a CPU each, a set of 40 clips of a minute."""
+    """Wall time of one node relative to two, with one CPU each; 40 clips of a minute."""
     folder = copies(where.media, repeated(where.media, clip("woman_pexels.mp4"), seconds=55), 40)
     command = [sys.executable, str(Path(__file__).with_name("nodes.py"))]
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(where.runs):
         for count, runs in seconds.items():
-            said = subprocess.run([*command, str(count), str(folder)], capture_output=True, check=True)
-            runs.append(float(said.stdout.split()[-1]))
+            ended = subprocess.run([*command, str(count), str(folder)], capture_output=True, check=True)
+            runs.append(float(ended.stdout.split()[-1]))
     one, two = (statistics.median(runs) for runs in seconds.values())
     return {"value": one / two, "seconds": {"one": seconds[1], "two": seconds[2]}}
 
 
 def actor(where: Where) -> Figures:
-    """CPU time of 10 minutes of video on one warm actor of Ray, all of Ray's processes included, over that
-    of the same stages here. Warm: it is what 20 minutes cost more than 10.
+    """CPU time of 10 minutes of video on one actor, with all processes of Ray, relative to the same stages here.
+
+    The start of the actor is excluded: the time is the difference between 20 and 10 minutes of video.
     """
     video = clip("woman_pexels.mp4")
     config = AnalyzeConfig()
@@ -238,7 +240,7 @@ def actor(where: Where) -> Figures:
 
 
 def start(where: Where) -> Figures:
-    """Seconds from the command to the first result on disk, warm files."""
+    """Seconds from the command to the first result file, with warm files."""
     folder = copies(where.media, clip("woman_pexels.mp4"), 40)
     seconds = []
     for _ in range(where.runs):
@@ -262,9 +264,7 @@ def start(where: Where) -> Figures:
 
 
 def memory(where: Where) -> Figures:
-    """Peak memory, in GB, of a worker, its guarded process included, that takes an hour of 1080p from file to
-    results; and how it grows.
-    """
+    """Peak memory in GB of a worker and its guarded process for an hour of 1080p, and its growth."""
     video = repeated(where.media, enlarged(where.media, clip("woman_pexels.mp4"), 1080, 20), seconds=3600)
     pq.write_table(plan(video, AnalyzeConfig()), planned := where.media / "hour.parquet")
     command = [sys.executable, str(Path(__file__).with_name("worker.py")), str(planned), str(CARD.crop_scale)]
@@ -277,7 +277,7 @@ def memory(where: Where) -> Figures:
 
 
 def guard(where: Where) -> Figures:
-    """CPU time of the stages in a guarded process, both processes', over that of the same stages here."""
+    """CPU time of the stages in a guarded process, with both processes, relative to this process."""
     config = AnalyzeConfig()
     bundle = whole(enlarged(where.media, clip("woman_pexels.mp4"), 720, 20), config)
     arguments = (config, CARD.crop_scale, None)
@@ -306,7 +306,7 @@ def _cpu_s(child: WorkerProcess) -> float:
 
 
 def short_clips(where: Where) -> Figures:
-    """Video analyzed per wall time, 300 clips of 3 s over a video of as much; two workers, Ray running."""
+    """Speed of 300 clips of 3 s relative to one video of this length; two workers, Ray already running."""
     clips = copies(where.media, enlarged(where.media, clip("woman_pexels.mp4"), 360, 3), 300)
     long = repeated(where.media, enlarged(where.media, clip("woman_pexels.mp4"), 360, 20), seconds=900)
     rates: dict[str, list[float]] = {"clips": [], "long": []}
@@ -321,7 +321,7 @@ def short_clips(where: Where) -> Figures:
 
 
 def bytes_read(where: Where) -> Figures:
-    """Bytes that decoding all segments of a file of 1 GB reads, over the file's size."""
+    """Bytes read for all segments of a file of 1 GB, relative to its size."""
     video = repeated(where.media, clip("crowd_1080p.mp4"), size_bytes=10**9)
     config = AnalyzeConfig()
     before = _rchar()
@@ -333,26 +333,26 @@ def bytes_read(where: Where) -> Figures:
 
 
 def _rchar() -> int:
-    """Bytes that this process has read so far."""
+    """Return the bytes that this process has read."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("rchar:")).split()[1])
 
 
 def query(where: Where) -> Figures:
-    """Seconds for the emotions' shares of each of 1,000 videos over 10 million rows of `tracks`."""
+    """Seconds for the shares of 1,000 videos, from 10 million rows of `tracks`."""
     timeline = open_timeline(kept(where.media / "ten_million", ten_million_rows))
     shares = """
         SELECT video_id, emotion, count(*) / sum(count(*)) OVER (PARTITION BY video_id) AS share
         FROM tracks GROUP BY video_id, emotion"""
-    return asked({"shares": lambda: timeline.sql(shares)}, where.runs)
+    return time_queries({"shares": lambda: timeline.sql(shares)}, where.runs)
 
 
 def run_queries(where: Where) -> Figures:
-    """Seconds for the slowest of the questions, each of all of 10 million rows of `tracks`."""
+    """Seconds of the slowest query over all of 10 million rows of `tracks`."""
     timeline = open_timeline(kept(where.media / "ten_million", ten_million_rows))
     events = pa.table({"video": [f"{v:016x}" for v in range(1000)], "start_s": [10.0] * 1000})
     events = events.append_column("end_s", pa.array([70.0] * 1000))
-    return asked(
+    return time_queries(
         {
             "shares": lambda: timeline.shares(by=[]),
             "shares by video": timeline.shares,
@@ -377,7 +377,7 @@ def run_queries(where: Where) -> Figures:
 
 
 def overlaid(where: Where) -> Figures:
-    """Seconds of 720p with two faces that are drawn on in a second, the timeline being open."""
+    """Seconds of 720p video with two faces that the overlay draws in one second."""
     video = enlarged(where.media, clip("heads_female-and-male.mp4"), 720, 20)
     clocks, cpus = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -397,8 +397,8 @@ def overlaid(where: Where) -> Figures:
     }
 
 
-def asked(relations: dict[str, Callable[[], Any]], runs: int) -> Figures:
-    """Seconds until all rows of an answer are there, as Arrow; of the slowest, after one to warm up."""
+def time_queries(relations: dict[str, Callable[[], Any]], runs: int) -> Figures:
+    """Return the seconds of the slowest query until all its rows are read, after one warm-up."""
     seconds: dict[str, float] = {}
     rows = {}
     for name, relation in relations.items():
@@ -413,7 +413,7 @@ def asked(relations: dict[str, Callable[[], Any]], runs: int) -> Figures:
 
 
 def ten_million_rows(out: Path) -> None:
-    """Tables as `finalize` writes them: 1,000 videos of 1,000 moments with 10 faces each, in 8 buckets."""
+    """Write tables as `finalize` does: 1,000 videos with 1,000 sampled frames of 10 faces, in 8 buckets."""
     from deltalake import DeltaTable, write_deltalake
 
     from fer_batch.run.snapshot import write_snapshot
@@ -476,7 +476,7 @@ def ten_million_rows(out: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A line of the table."""
+    """A row of the table."""
 
     work: str
     measure: Callable[[Where], Figures]
@@ -484,7 +484,7 @@ class Row:
     goal: float
     unit: str = "×"
     long: bool = False
-    """Measured only when it is named, or with --all."""
+    """Whether the row is measured only by name or with --all."""
 
 
 ROWS = {
@@ -527,14 +527,14 @@ ROWS = {
 
 
 def plan(inputs: Path | list[Path], config: AnalyzeConfig) -> pa.Table:
-    """The segments of videos, as one worker would get them."""
+    """Plan the segments of videos for one worker."""
     paths = [str(path) for path in (inputs if isinstance(inputs, list) else [inputs])]
     probed = probe_videos(list_videos(paths).sources)
     return plan_segments(probed, config, CARD.half_window_s, CARD.model_id, 1)
 
 
 def bundles(inputs: Path | list[Path], config: AnalyzeConfig) -> Iterator[pa.Table]:
-    """The work on videos, a bundle at a time."""
+    """Yield the bundles of videos."""
     rows = plan(inputs, config)
     first = 0
     for bundle_id, members in itertools.groupby(rows.column("bundle_id").to_pylist()):
@@ -544,12 +544,12 @@ def bundles(inputs: Path | list[Path], config: AnalyzeConfig) -> Iterator[pa.Tab
 
 
 def whole(video: Path, config: AnalyzeConfig) -> pa.Table:
-    """All of a video as one bundle."""
+    """Return a whole video as one bundle."""
     return pack_bundle(video.name, plan(video, config).cast(PLAN_SCHEMA))
 
 
 def analyzed(inputs: Path | list[Path], out: Path) -> tuple[float, float]:
-    """Analyze with the Ray that runs; seconds by the clock, and seconds of video."""
+    """Analyze on the connected Ray; return wall seconds and seconds of video."""
     from fer_batch.pipeline.analyze import analyze
 
     paths = [str(path) for path in (inputs if isinstance(inputs, list) else [inputs])]
@@ -559,7 +559,7 @@ def analyzed(inputs: Path | list[Path], out: Path) -> tuple[float, float]:
 
 
 def rgb_samples(video: Path) -> dict[int, np.ndarray]:
-    """The frames looked at 5 times a second, by their index: `(H, W, 3) uint8` RGB, as PyAV gives them."""
+    """Return the sampled frames at 5 fps by index: `(H, W, 3) uint8` RGB from PyAV."""
     wanted = {frame.index for frame in SegmentReader(Segment.whole(video), 5.0)}
     with av.open(str(video)) as container:
         frames = enumerate(container.decode(video=0))
@@ -567,22 +567,20 @@ def rgb_samples(video: Path) -> dict[int, np.ndarray]:
 
 
 def mtcnn(min_face_size: float) -> Any:
-    """facenet-pytorch's own cascade, with its defaults."""
+    """Return the cascade of facenet-pytorch with its defaults."""
     from facenet_pytorch import MTCNN
 
     return MTCNN(keep_all=True, min_face_size=min_face_size, device="cpu")
 
 
 def detected(plain: Any, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes `(n, 4)` xyxy pixels, and scores `(n,)`, of plain MTCNN."""
+    """Return boxes `(n, 4)` in pixels, xyxy, and scores `(n,)` of facenet-pytorch's MTCNN."""
     boxes, scores = plain.detect(image)
     return (np.zeros((0, 4)), np.zeros(0)) if boxes is None else (boxes.astype(float), scores.astype(float))
 
 
 def pairs(boxes: np.ndarray, others: np.ndarray) -> dict[tuple[int, int], float]:
-    """The IoU of each pair of boxes `(n, 4)` and `(m, 4)` that are the same face, the best first, each in one
-    pair.
-    """
+    """Match boxes `(n, 4)` and `(m, 4)` of the same face, the best IoU first; return the IoU of each pair."""
     corners = (
         np.maximum(boxes[:, None, :2], others[None, :, :2]),
         np.minimum(boxes[:, None, 2:], others[None, :, 2:]),
@@ -600,7 +598,7 @@ def pairs(boxes: np.ndarray, others: np.ndarray) -> dict[tuple[int, int], float]
 
 @contextmanager
 def tree_cpu() -> Iterator[Callable[[], float]]:
-    """CPU seconds of this process and all below it from here on, seen once a second (looking costs too)."""
+    """Measure the CPU seconds of this process and its descendants, sampled once a second."""
     spent: dict[int, float] = {}
     stop = threading.Event()
 
@@ -610,7 +608,7 @@ def tree_cpu() -> Iterator[Callable[[], float]]:
             try:
                 fields = path.read_text().rpartition(")")[2].split()
             except OSError:
-                continue  # it has just ended
+                continue  # the process has ended
             stats[int(path.parent.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
         for pid, (_, ticks) in stats.items():
             above = pid
@@ -635,7 +633,7 @@ def tree_cpu() -> Iterator[Callable[[], float]]:
 
 
 def plot(figures: dict[str, Figures], path: Path) -> None:
-    """Every row's value and goal, as shares of its floor, on a logarithmic axis: further right is better."""
+    """Plot value and goal of each row relative to its floor, on a logarithmic axis: right is better."""
     import matplotlib.pyplot as plt
 
     names = [name for name in ROWS if name in figures]
@@ -660,7 +658,7 @@ def plot(figures: dict[str, Figures], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure rows, print a line each, and write speed.json and speed.png."""
+    """Measure rows, print a line for each, and write speed.json and speed.png."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

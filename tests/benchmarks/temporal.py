@@ -1,13 +1,13 @@
-"""What the window around a moment adds: windowed answers beside those of single frames and their averages.
+"""Measure the benefit of the window around a frame, compared with single frames and moving averages.
 
 python tests/benchmarks/temporal.py VIDEOS [--checkpoint C] [--json FILE] [--cache FILE.npz]
 
-VIDEOS is a folder of videos and `truth.json`, a list of moments at which a face is known: `video` (file
-name), `t` (seconds), `slot` (which face of the video), `emotion`, `x0 y0 x1 y1` (shares of the frame), and
-`settled` (far from the moments at which faces change). Faces hold an expression for HOLD_S seconds.
+VIDEOS is a folder of videos with `truth.json`, a list of times with a known face: `video` (file name), `t`
+(seconds), `slot` (number of the face in the video), `emotion`, `x0 y0 x1 y1` (shares of the frame), and
+`settled` (not near a change of expression). A face holds an expression for HOLD_S seconds.
 
-Finding the faces is slow, so they are kept in the cache, beside the JSON where nothing else is said, and
-taken from there if it is there. `load_faces` reads it; `measure` scores any answers about its faces.
+Finding the faces is slow, so a cache keeps them, by default next to the JSON file. `load_faces` reads it;
+`measure` scores predictions for its faces.
 """
 
 import argparse
@@ -30,18 +30,18 @@ from fer_batch.pipeline.stages import FacesStage
 from fer_batch.schema import EMOTIONS, FACES_SCHEMA, pack_bundle, unpack_bundles
 
 HOLD_S = 2.0
-"""How long a face holds an expression in the videos."""
+"""Duration of an expression in the videos."""
 MATCH_S = 0.11
-"""How far from a true moment a face may be in time and still be it: half a moment and some."""
+"""Largest time difference between a face and its truth: a little more than half a sampling interval."""
 REACHES = (1, 2, 4)
-"""Moments to either side that the moving averages take in."""
+"""Sampled frames on each side that the moving averages include."""
 RESAMPLES = 2000
 
 Faces = dict[str, np.ndarray]
 
 
 def find_faces(folder: Path, crop_scale: float) -> Faces:
-    """The faces that the vision stage finds in a folder of videos, each with the truth that it matches.
+    """Find the faces in a folder of videos, and match each with its truth.
 
     Arrays of n faces, by video, track and time: `crops` (n, 48, 48) uint8; `tracks` int64, apart over all
     videos; `times` float64, seconds; `video` int64, index into `names`; `boxes` and `true_boxes` (n, 4)
@@ -84,7 +84,7 @@ def find_faces(folder: Path, crop_scale: float) -> Faces:
 
 
 def match(times: np.ndarray, boxes: np.ndarray, truth: list[dict[str, Any]]) -> Faces:
-    """Each face's truth: the nearest moment within MATCH_S in whose box the face's centre lies."""
+    """Match each face with the nearest truth within MATCH_S whose box contains its centre."""
     count = len(times)
     answer: Faces = {name: np.full(count, -1) for name in ("label", "slot", "hold")}
     answer |= {"settled": np.zeros(count, bool), "true_boxes": np.full((count, 4), np.nan)}
@@ -107,13 +107,13 @@ def match(times: np.ndarray, boxes: np.ndarray, truth: list[dict[str, Any]]) -> 
 
 
 def load_faces(path: Path) -> Faces:
-    """A cache as `find_faces` made it."""
+    """Read a cache of `find_faces`."""
     with np.load(path) as stored:
         return {name: stored[name] for name in stored.files}
 
 
 def averaged(probs: np.ndarray, faces: Mapping[str, np.ndarray], reach: int, rate_hz: float) -> np.ndarray:
-    """`(n, C)` probabilities to their means over `reach` moments to either side within each track."""
+    """Average `(n, C)` probabilities over `reach` sampled frames on each side within each track."""
     answer = np.empty_like(probs)
     for track in np.unique(faces["tracks"]):
         rows = np.flatnonzero(faces["tracks"] == track)
@@ -124,7 +124,7 @@ def averaged(probs: np.ndarray, faces: Mapping[str, np.ndarray], reach: int, rat
 
 
 def held(probs: np.ndarray, faces: Mapping[str, np.ndarray]) -> np.ndarray:
-    """`(n, C)` probabilities to their means over each true expression: what no method can know, a bound."""
+    """Average `(n, C)` probabilities over each true expression, an upper bound for all methods."""
     answer = probs.copy()
     units = _units(faces)
     for unit in np.unique(units[units >= 0]):
@@ -135,7 +135,7 @@ def held(probs: np.ndarray, faces: Mapping[str, np.ndarray]) -> np.ndarray:
 def measure(
     probs: np.ndarray, faces: Mapping[str, np.ndarray], classes: tuple[str, ...] = EMOTIONS
 ) -> dict[str, Any]:
-    """How right and how restless answers are: `(n, C)` probabilities of `classes` for the n faces of a cache.
+    """Measure accuracy and stability of `(n, C)` probabilities of `classes` for the n faces of a cache.
 
     Shares, 0–1: `settled` (accuracy on settled moments), `all` (on all), `balanced` (mean recall of the
     emotions, settled moments). Per second of a track: `flicker` (changes of the answer), `false_flicker`
@@ -167,9 +167,9 @@ def measure(
 def difference(
     one: np.ndarray, other: np.ndarray, faces: Mapping[str, np.ndarray], chosen: np.ndarray, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Difference of two `(n,) bool` rights over `chosen` faces, and its 95 % interval.
+    """Return the difference of two `(n,) bool` accuracies over `chosen` faces, and its 95 % interval.
 
-    Paired bootstrap: what is drawn is an expression of a face, with all its moments.
+    Paired bootstrap over expressions, each with all its sampled frames.
     """
     units = np.unique(_units(faces)[chosen], return_inverse=True)[1]
     gain = np.bincount(units, one[chosen].astype(float) - other[chosen])
@@ -185,12 +185,12 @@ def _right(probs: np.ndarray, faces: Mapping[str, np.ndarray], classes: tuple[st
 
 
 def _units(faces: Mapping[str, np.ndarray]) -> np.ndarray:
-    """`(n,)` number of the expression that a face shows, apart over videos, slots and holds; -1: none."""
+    """Number the expressions by video, slot and time: `(n,)` for the faces, -1 for none."""
     return np.where(faces["hold"] >= 0, (faces["video"] * 100 + faces["slot"]) * 10000 + faces["hold"], -1)
 
 
 def _pairs(faces: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:
-    """First of each two neighbouring known faces of one track and slot; the seconds that the pairs span."""
+    """Return the first face of each neighbouring pair in a track and slot, and the seconds of all pairs."""
     same = np.ones(max(len(faces["label"]) - 1, 0), bool)
     for name in ("tracks", "slot"):
         same &= faces[name][:-1] == faces[name][1:]
@@ -199,7 +199,7 @@ def _pairs(faces: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:
 
 
 def main() -> None:
-    """Print a row a method, the differences with their intervals, and accuracy by age of the expression."""
+    """Print a row for each method, the differences with intervals, and accuracy by age of the expression."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,5 +1,6 @@
-"""What a worker of the pipeline is, without Ray: python worker.py PLAN.parquet CROP_SCALE prints its peak
-memory, in bytes and with its guarded process, after each bundle, as JSON.
+"""Measure the memory of a worker without Ray: python worker.py PLAN.parquet CROP_SCALE.
+
+It prints the peak memory of the worker and its guarded process after each bundle, in bytes, as JSON.
 """
 
 import itertools
@@ -16,27 +17,27 @@ from fer_batch.run.results import write_bundle
 from fer_batch.schema import pack_bundle
 
 
-def peaks(planned: str, crop_scale: float) -> list[int]:
-    """Of a worker that takes planned segments from file to results."""
+def measure_peaks(planned: str, crop_scale: float) -> list[int]:
+    """Return the peak memory after each bundle."""
     plan = pq.read_table(planned)
     stage = GuardedStage("AnalyzeStage", (AnalyzeConfig(), crop_scale, None), Limits())
-    found, first = [], 0
+    peaks_bytes, first = [], 0
     with tempfile.TemporaryDirectory() as results:
         for bundle_id, rows in itertools.groupby(plan.column("bundle_id").to_pylist()):
             count = len(list(rows))
             write_bundle(Path(results), stage(pack_bundle(bundle_id, plan.slice(first, count))))
             first += count
             assert stage.child.process is not None
-            found.append(_peak("self") + _peak(str(stage.child.process.pid)))
+            peaks_bytes.append(_peak("self") + _peak(str(stage.child.process.pid)))
     stage.child.close()
-    return found
+    return peaks_bytes
 
 
 def _peak(process: str) -> int:
-    """Not `ru_maxrss`, which a process has from the one that started it."""
+    """Read the peak of a process; its `ru_maxrss` would include that of its parent."""
     status = Path(f"/proc/{process}/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":
-    print(json.dumps(peaks(sys.argv[1], float(sys.argv[2]))))
+    print(json.dumps(measure_peaks(sys.argv[1], float(sys.argv[2]))))

@@ -258,9 +258,9 @@ def test_refused_command_is_not_sent(head: Head, tmp_path: Path) -> None:
         assert time.monotonic() - began < 60
     (tmp_path / "token").write_text(SECRET)
     in_file = {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
-    code, _, errors = head.run("follow", "nobody", **in_file)
+    code, _, errors = head.run("follow", "missing", **in_file)
     assert code == 2
-    assert "has no job nobody" in errors  # so the token was accepted
+    assert "has no job missing" in errors  # so the token was accepted
     assert head.jobs() == jobs
 
 
@@ -293,8 +293,8 @@ def test_job_survives_its_followers_and_can_be_stopped(head: Head, tmp_path: Pat
 
 
 def test_dashboard_without_a_token_is_refused_unless_insecure(open_head: Head) -> None:
-    code, _, errors = open_head.run("stop", "nobody", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=SECRET)
+    code, _, errors = open_head.run("stop", "missing", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=SECRET)
     assert code == 2
     assert "requires no token" in errors
     assert "--insecure" in errors
-    assert "has no job nobody" in open_head.run("stop", "nobody", "--insecure")[2]
+    assert "has no job missing" in open_head.run("stop", "missing", "--insecure")[2]

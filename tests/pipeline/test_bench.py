@@ -1,4 +1,4 @@
-"""The benchmark measures each stage, and the stages add up to the total."""
+"""The benchmark measures each stage, and the sum of the stages is the total."""
 
 import math
 from pathlib import Path
