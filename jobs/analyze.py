@@ -18,24 +18,16 @@ parser.add_argument("--checkpoint", help="model file (default: the packaged chec
 parser.add_argument("--insecure", action="store_true", help="accept a cluster that requires no token")
 
 
-printed: set[str] = set()
-
-
 def print_progress(progress: fer_batch.Progress) -> None:
-    hours, total = progress.video_s_done / 3600, progress.video_s / 3600
-    line = f"{progress.videos_done} of {progress.videos} videos, {hours:.2f} of {total:.2f} hours"
-    if line not in printed:
-        print(line, flush=True)
-        printed.add(line)
+    print(f"\r{progress.videos_done} of {progress.videos} videos, {progress.faces} faces", end="", flush=True)
 
 
 def main() -> None:
     args = parser.parse_args()
     try:
         config = fer_batch.AnalyzeConfig(fps=args.fps, min_face=args.min_face, checkpoint=args.checkpoint)
-        summary = fer_batch.analyze(
-            args.videos, args.out, config, insecure=args.insecure, on_progress=print_progress
-        )
+        options = {"insecure": args.insecure, "on_progress": print_progress}
+        summary = fer_batch.analyze(args.videos, args.out, config, **options)
     except fer_batch.FerBatchError as error:
         parser.error(str(error))
     print(summary)

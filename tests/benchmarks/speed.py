@@ -211,7 +211,7 @@ def nodes(where: Where) -> Figures:
 
 
 def actor(where: Where) -> Figures:
-    """CPU time of 10 minutes of video on one actor, with all processes of Ray, relative to the same stages here.
+    """CPU time of 10 minutes of video on one actor, with all of Ray, relative to the same stages here.
 
     The start of the actor is excluded: the time is the difference between 20 and 10 minutes of video.
     """
