@@ -40,9 +40,10 @@ BATCH_PATCHES = {"cpu": 32, "cuda": 1024}
 """Patches per batch of R-Net or O-Net. On a CPU, patches in batches of 512 took 1.6 and 2.4 times as long,
 because batches of 32 stay in its cache."""
 MIN_MATRIX_ROWS = 16
-"""Least rows of a matrix product. Fewer rows round differently, and a face must not depend on its batch."""
+"""Minimum number of rows in a matrix product. Fewer rows round differently, and a face must not depend on
+its batch."""
 MIN_BATCH_IMAGES = 2
-"""Least images in the batch of a convolution, for the same reason."""
+"""Minimum number of images in the batch of a convolution, for the same reason."""
 SMALL_LEVEL_PX = 8192
 """Pixels below which a level of the pyramid needs `MIN_BATCH_IMAGES` too (measured on AMD: about 7,000)."""
 IMAGES_AT_ONCE = 8

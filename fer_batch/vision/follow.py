@@ -11,11 +11,11 @@ from fer_batch.vision.detections import NO_FACES, Detections, join_detections
 from fer_batch.vision.track import compute_iou
 
 SAME_FACE_MIN_IOU = 0.4
-"""Least IoU of two boxes of one face in one frame."""
+"""Minimum IoU of two boxes of one face in one frame."""
 FOLLOW_MIN_IOU = 0.3
-"""Least IoU of a followed face with its expected box."""
+"""Minimum IoU of a followed face with its expected box."""
 SECOND_MIN_SCORE = 0.9
-"""Least score of a face in O-Net's second attempt. For a lower score, the search around it is better."""
+"""Minimum score of a face in O-Net's second attempt. For a lower score, the search around it is better."""
 LOST_MAX_IOU = 0.1
 """A face is lost if no face of the frame reaches this IoU with its expected box."""
 

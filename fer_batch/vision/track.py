@@ -6,7 +6,7 @@ GROWTH = 1.5
 """Factor by which boxes are enlarged before they are compared. A face that moves by its own width between two
 frames, as walking people do at 5 frames a second, then still overlaps its last box."""
 MIN_IOU = 0.12
-"""Least IoU of the enlarged boxes of one track."""
+"""Minimum IoU of the enlarged boxes of one track."""
 MAX_HEIGHT_RATIO = 2.5
 """Largest change of a face's height from one frame to the next, as a factor."""
 

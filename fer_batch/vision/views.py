@@ -11,7 +11,7 @@ from fer_batch.video.planes import Picture
 PNET_PX = 12
 """Side of the square that P-Net classifies."""
 MIN_FACE_PX = 16
-"""Least height of the smallest wanted face after a picture is halved. A smaller picture costs less time."""
+"""Minimum height of the smallest wanted face after a picture is halved. A smaller picture costs less time."""
 PYRAMID_STEP = 0.709
 """Scale from one level of the pyramid to the next."""
 NEAR_FACE_PX = 24

@@ -55,7 +55,7 @@ OPSET, IR_VERSION = 18, 8
 TOLERANCE = 1e-4
 """Largest difference of a probability from PyTorch's."""
 MIN_COMPARED_CROPS = 128
-"""Least crops in the compared windows, which have at least one window of each length."""
+"""Minimum number of crops in the compared windows, which have at least one window of each length."""
 CALIBRATION_CROPS = 512
 """Crops that set the ranges of an int8 encoder. Twice as many were no better for the packaged one."""
 CALIBRATION_BATCH = 32
