@@ -12,7 +12,7 @@ from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fer_batch.training.progress import OnProgress
+    from fer_batch.training.status import StatusCallback
 
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 
@@ -86,7 +86,7 @@ def build_train_config(data: DataSets, recipe: str | None, settings: Settings) -
         raise ConfigError(f"{error} (with --recipe {recipe})") from error
 
 
-def show_status() -> "OnProgress":
+def show_status() -> "StatusCallback":
     """Return a callback that prints messages to stderr; transient ones to a terminal only."""
     line = ProgressLine(is_logged=False)
     return lambda message: (line.show if message.transient else line.print)(message.text)

@@ -28,7 +28,6 @@ from fer_batch.storage.paths import check_folder_empty
 from fer_batch.training.export import TrainSummary, export_model
 from fer_batch.training.history import EpochResult
 from fer_batch.training.loop import StepProgress, train_network
-from fer_batch.training.progress import OnProgress, StatusMessage, ignore_progress
 from fer_batch.training.sources import (
     IN_ORDER,
     build_streams,
@@ -45,6 +44,7 @@ from fer_batch.training.sources import (
     open_stream,
 )
 from fer_batch.training.state import TrainState, read_state, write_state
+from fer_batch.training.status import StatusCallback, StatusMessage, ignore_status
 from fer_batch.training.workers import WorkerContext
 
 TENSORBOARD_SCALARS = ("loss", "train_accuracy", "lr", "select_loss", "accuracy", "macro_f1", "seconds")
@@ -57,7 +57,7 @@ def train(
     out: str | Path,
     *,
     resources: dict[str, float] | None = None,
-    on_progress: OnProgress = ignore_progress,
+    on_progress: StatusCallback = ignore_status,
     address: str | None = None,
     insecure: bool = False,
     verbose: bool = False,
@@ -169,7 +169,7 @@ def _run_workers(
     out: Path,
     resources: dict[str, float] | None,
     streams: dict[str, Any],
-    on_progress: OnProgress,
+    on_progress: StatusCallback,
 ) -> TrainState:
     """Run the workers to the end, and return the state after the last epoch."""
     use_gpu = ray.cluster_resources().get("GPU", 0) >= config.workers
@@ -201,7 +201,7 @@ def _run_workers(
     return state
 
 
-def _report_files(out: Path, on_progress: OnProgress) -> Callable[[], None]:
+def _report_files(out: Path, on_progress: StatusCallback) -> Callable[[], None]:
     """Return a function that reports the new content of `history.json` and `progress.json` when called."""
     reported = 0
 
@@ -224,7 +224,7 @@ def _report_files(out: Path, on_progress: OnProgress) -> Callable[[], None]:
     return report
 
 
-def _report_videos(on_progress: OnProgress) -> Callable[[int, int], None]:
+def _report_videos(on_progress: StatusCallback) -> Callable[[int, int], None]:
     def report(done: int, total: int) -> None:
         on_progress(StatusMessage(f"{done} of {total} videos cut into clips", transient=True))
 

@@ -10,7 +10,7 @@ import torch
 from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.training.history import EpochResult
-from fer_batch.training.progress import OnProgress
+from fer_batch.training.status import StatusCallback
 from fer_batch.training.workers import WorkerContext
 
 CPU = WorkerContext(device=torch.device("cpu"))
@@ -89,6 +89,6 @@ def write_recipe(path: Path, settings: dict[str, Any]) -> Path:
     return path
 
 
-def collect_lines(lines: list[str]) -> OnProgress:
+def collect_lines(lines: list[str]) -> StatusCallback:
     """Return a callback that collects the lasting messages."""
     return lambda message: None if message.transient else lines.append(message.text)

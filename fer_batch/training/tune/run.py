@@ -28,7 +28,6 @@ from fer_batch.storage.atomic import remove_temporary_files, write_json
 from fer_batch.storage.lease import hold_lease
 from fer_batch.training.history import selected_epoch
 from fer_batch.training.loop import train_network
-from fer_batch.training.progress import OnProgress, StatusMessage, ignore_progress
 from fer_batch.training.sources import (
     check_splits,
     count_training_clips,
@@ -38,6 +37,7 @@ from fer_batch.training.sources import (
     load_images,
 )
 from fer_batch.training.state import TrainState
+from fer_batch.training.status import StatusCallback, StatusMessage, ignore_status
 from fer_batch.training.tune.search import (
     REASON,
     VALUE,
@@ -63,7 +63,7 @@ def tune(
     *,
     metric: str = "accuracy",
     parallel: int | None = None,
-    on_progress: OnProgress = ignore_progress,
+    on_progress: StatusCallback = ignore_status,
     address: str | None = None,
     insecure: bool = False,
     verbose: bool = False,
@@ -190,7 +190,7 @@ def _run_trials(recorder: TrialRecorder, data: Clips, parallel: int | None, verb
     shutil.rmtree(scratch)
 
 
-def _load_data(config: TrainConfig, out: Path, on_progress: OnProgress) -> Clips:
+def _load_data(config: TrainConfig, out: Path, on_progress: StatusCallback) -> Clips:
     if config.backbone_weights:
         BackboneEncoder(config.backbone, config.backbone_size).load_pretrained(Path(config.backbone_weights))
     data, counts = load_images(config)

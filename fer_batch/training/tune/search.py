@@ -12,7 +12,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from fer_batch.config import TrainConfig
 from fer_batch.training.history import HISTORY_COLUMNS, EpochResult, selected_epoch
-from fer_batch.training.progress import OnProgress, StatusMessage
+from fer_batch.training.status import StatusCallback, StatusMessage
 from fer_batch.training.tune.space import Point, build_space, locate_base
 from fer_batch.training.tune.study import DONE, FAILED, RUNNING, TrialRecord, find_best, summarize_trial
 
@@ -36,7 +36,7 @@ class TrialRecorder(ray.tune.Callback):
         metric: str,
         trials: int,
         records: dict[int, TrialRecord],
-        on_progress: OnProgress,
+        on_progress: StatusCallback,
     ) -> None:
         self.config, self.out, self.metric, self.trials = config, out, metric, trials
         self.records, self.on_progress = records, on_progress

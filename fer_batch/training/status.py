@@ -1,4 +1,4 @@
-"""Progress of a training run or study, as the callback `on_progress` receives it."""
+"""Status messages of training runs and studies, as the callback `on_progress` receives them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ class StatusMessage:
     """Whether the next message replaces this one, as on a terminal's status line."""
 
 
-OnProgress = Callable[[StatusMessage], None]
+StatusCallback = Callable[[StatusMessage], None]
 
 
-def ignore_progress(message: StatusMessage) -> None:
+def ignore_status(message: StatusMessage) -> None:
     """Do nothing: the default of `on_progress`."""
