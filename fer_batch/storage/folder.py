@@ -241,7 +241,7 @@ class LocalFolder(OutputFolder):
     def read_change_mark(self, name: str) -> object:
         try:
             return (self.path / name).stat().st_mtime_ns
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write_bytes(self, name: str, content: bytes, step: str = "file") -> None:

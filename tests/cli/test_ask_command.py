@@ -63,7 +63,7 @@ def test_options_reach_the_question(out: Path, capsys: pytest.CaptureFixture[str
         (["join", "OUT", "gone.srt"], "There is no file gone.srt"),
         (["love", "OUT"], 'unknown command "love"'),
         (["shares", "gone"], "there is no folder"),
-        (["shares", "OUT", "--output", "OUT/x.csv"], "lies in the run itself"),
+        (["shares", "OUT", "--output", "OUT/x.csv"], "lies in the folder of the run"),
     ],
     ids=["emotion", "zero", "a word", "group", "events", "question", "folder", "output"],
 )

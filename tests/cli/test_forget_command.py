@@ -74,7 +74,7 @@ def test_what_can_not_be_forgotten_is_one_line(
 def test_a_run_in_use_is_one_line(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with hold_lease(out, "analyze"):
         assert forget(out, "it's.mp4") == 2
-    assert "`fer-batch analyze` writes there since" in capsys.readouterr().err
+    assert "`fer-batch analyze` has written there since" in capsys.readouterr().err
     assert uris(out) == VIDEOS.keys()
 
 
@@ -84,12 +84,12 @@ def test_a_folder_without_a_run_is_one_line_and_none_is_made(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(command) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "contains no run" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_finalize_completes_what_a_killed_one_has_begun(out: Path) -> None:
-    kill_at("forget.read_forget_marker", main, ["forget", str(out), "it's.mp4"])
+    kill_at("forget.marker", main, ["forget", str(out), "it's.mp4"])
     assert main(["finalize", str(out)]) == 0
     assert uris(out) == VIDEOS.keys() - {"/talks/it's.mp4"}
     assert main(["verify", str(out)]) == 0

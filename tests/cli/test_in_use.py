@@ -42,5 +42,5 @@ def test_a_folder_in_use_is_left_to_who_writes_there(
         assert main([*words, "--out", "out"]) == 2
         said = capfd.readouterr().err.splitlines()
         assert [path.name for path in (here / "out").iterdir()] == [".lease"]
-    assert f"out is in use: `fer-batch {words[0]}` writes there since" in said[-1]
+    assert f"out is in use: `fer-batch {words[0]}` has written there since" in said[-1]
     assert not (here / "out").exists()

@@ -73,4 +73,4 @@ def test_what_can_not_be_drawn_is_one_line(
 
 def test_a_picture_in_the_run_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plot(finished, "-o", finished / "x.png") == 2
-    assert "lies in the run itself" in capsys.readouterr().err
+    assert "lies in the folder of the run" in capsys.readouterr().err

@@ -290,5 +290,5 @@ def test_words_that_are_not_a_question_are_one_line(
 def test_an_answer_is_never_written_into_the_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (finished / "run.json").read_bytes()
     assert main(["query", str(finished), "SELECT 1", "--output", str(finished / "run.json")]) == 2
-    assert "name a file outside" in capsys.readouterr().err
+    assert "give a file outside" in capsys.readouterr().err
     assert (finished / "run.json").read_bytes() == before

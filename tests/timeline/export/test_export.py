@@ -355,7 +355,7 @@ def test_names_of_files_stay_in_their_folder_and_apart(uris: Sequence[str], name
         ("rows.csv", {"min_s": 1}, ConfigError, "has rows"),
         ("nowhere/rows.csv", {}, OutputError, "Cannot write .*: No such file"),
         ("a_file/rows", {"format": "csv"}, OutputError, "Cannot write"),
-        ("s3://bucket/rows.csv", {}, OutputError, "name a file on this machine"),
+        ("s3://bucket/rows.csv", {}, OutputError, "give a file on this machine"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_nothing_is_written(
@@ -380,7 +380,7 @@ def test_nothing_is_written_into_the_run(
 ) -> None:
     before = sorted(finished.rglob("*"))
     monkeypatch.chdir(finished)
-    with pytest.raises(OutputError, match="lies in the run itself"):
+    with pytest.raises(OutputError, match="lies in the folder of the run"):
         written(timeline, Path(target), "csv")
     assert sorted(finished.rglob("*")) == before
 

@@ -246,7 +246,7 @@ def test_what_can_not_be_drawn_on_is_told(grey: Path, tmp_path: Path) -> None:
     cases: Sequence[tuple[str, type[FerBatchError], str]] = [
         ("out.avi", OutputError, "must end in .mp4 or .mkv"),
         ("out", OutputError, "must end in .mp4 or .mkv"),
-        ("run/out.mp4", OutputError, "lies in the run itself"),
+        ("run/out.mp4", OutputError, "lies in the folder of the run"),
         ("film.mp4", OutputError, "is the video itself"),
         ("link.mp4", OutputError, "is the video itself"),
         ("hard.mp4", OutputError, "is the video itself"),
