@@ -32,7 +32,7 @@ ANALYZE, QUERY, LOOK, TRAIN, CLUSTER = (
         (
             "Analyze videos",
             "Query results",
-            "Look at results",
+            "View results",
             "Train and evaluate models",
             "Run on a cluster",
         )
@@ -62,7 +62,7 @@ app = App(
     name="fer-batch",
     help="Turn video archives into emotion timelines: facial expressions as a model classifies them, on Ray.",
     help_epilogue="Start with `fer-batch demo`. `fer-batch COMMAND --help` shows the options of a command.\n"
-    "The model classifies expressions; it does not know what a person feels.",
+    "The model classifies expressions, not feelings.",
     help_format="plaintext",
     help_formatter=format_panel,
     version=f"fer-batch {version('fer-batch')}",

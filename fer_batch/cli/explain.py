@@ -44,8 +44,8 @@ def explain_command(
 
     Predictions are those of `analyze --no-flip`. An input without a face does not stop the others.
 
-    The pictures show faces: keep them as you keep the videos. They show what a model uses to classify an
-    expression; they do not show what a person feels.
+    The pictures show faces: keep them as you keep the videos. They show how a model classifies an
+    expression, not the feelings of a person.
 
     Parameters
     ----------

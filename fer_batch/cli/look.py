@@ -1,4 +1,4 @@
-"""Commands `view`, `plot`, `report` and `overlay`: look at results."""
+"""Commands `view`, `plot`, `report` and `overlay`."""
 
 import time
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ from fer_batch.fields import Range
   ssh -L 8000:localhost:8000 MACHINE fer-batch view results --port 8000      on another machine""",
 )
 def view_command(out: RunFolder, /, *, port: Annotated[int, Range(at_least=0, at_most=65535)] = 0) -> int:
-    """Look at a run in a browser.
+    """View a run in a browser.
 
     The page lists all videos, and plays each with boxes on its faces and their emotions over time. Press ?
     for its keys and Ctrl-C to end. The server answers this machine only (all of its users), shows files of

@@ -166,7 +166,7 @@ def _check_paths(words: list[str], arguments: dict[str, Any], working_dir: Path 
 
 
 def _list_inputs(words: list[str], arguments: dict[str, Any]) -> Iterator[str]:
-    """Yield the paths that a command reads, as they were given."""
+    """Yield the input paths of a command, unchanged."""
     if words[0] == "analyze":
         yield from arguments.get("videos") or ()
     config = vars(arguments["config"]) if "config" in arguments else {}

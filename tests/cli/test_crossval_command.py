@@ -1,4 +1,4 @@
-"""`fer-batch crossval`: figures on the screen and in files, and one line for what can't be done."""
+"""Test `fer-batch crossval`."""
 
 import json
 import signal
@@ -22,11 +22,8 @@ from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.schema import EMOTIONS
 
 
-def crossval(*words: object) -> int | str | None:
-    try:
-        return main(["crossval", *map(str, words)])
-    except SystemExit as end:
-        return end.code
+def crossval(*words: object) -> int:
+    return main(["crossval", *map(str, words)])
 
 
 def write_images(path: Path, subjects: list[str]) -> None:
@@ -53,9 +50,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_figures_come_to_the_screen_and_into_the_folder(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_are_printed_and_written(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "--data",
         "ck48=ck48",
@@ -71,16 +66,16 @@ def test_figures_come_to_the_screen_and_into_the_folder(
         1,
     ]
     assert crossval(*words) == 0
-    said = capsys.readouterr()
-    assert "data: 116 subjects of the folds are missing\n" in said.err
-    assert "fold 1 of 10: 2 sequences, CNN " in said.err
-    assert "fold 5 of 10: 2 sequences, CNN " in said.err
-    assert said.err.count("\n") == 3
-    assert "CK+48, 4 sequences of 2 people, 2 folds pooled" in said.out
-    assert "macro-F1" in said.out
-    assert "the sequence adds " in said.out
-    assert all(said.out.count(name) >= 3 for name in CLASSES)  # F1, a row and a column
-    assert not any(len(line) > 150 for line in said.out.splitlines())
+    streams = capsys.readouterr()
+    assert "data: 116 subjects of the folds are missing\n" in streams.err
+    assert "fold 1 of 10: 2 sequences, CNN " in streams.err
+    assert "fold 5 of 10: 2 sequences, CNN " in streams.err
+    assert streams.err.count("\n") == 3
+    assert "CK+48, 4 sequences of 2 people, 2 folds pooled" in streams.out
+    assert "macro-F1" in streams.out
+    assert "the sequence adds " in streams.out
+    assert all(streams.out.count(name) >= 3 for name in CLASSES)  # F1, a row and a column
+    assert not any(len(line) > 150 for line in streams.out.splitlines())
     result = json.loads((place / "cv" / "crossval.json").read_text())
     settings = result["settings"]
     assert (settings["epochs"], settings["seed"], settings["lr"]) == (1, 3, RECIPE["lr"])
@@ -91,7 +86,7 @@ def test_figures_come_to_the_screen_and_into_the_folder(
         "settings.json",
     ]  # fmt: skip
     assert crossval(*words) == 0
-    assert capsys.readouterr() == said  # the seconds are those of the first time
+    assert capsys.readouterr() == streams  # the seconds are those of the first time
     assert crossval(*words, "--seed", 4) == 2
     assert capsys.readouterr().err.endswith("(seed was 3, is 4): give another --out\n")
 
@@ -107,32 +102,32 @@ sequence_epochs = 0
 """
 
 
-def test_a_leak_is_told_with_what_it_is_worth(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_leak_between_divisions_is_reported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "dcnn.toml").write_text(RECIPE_FILE)
     words = ["--data", "ck48=ck48", "--recipe", "dcnn.toml", "--epochs", 1, "--parallel", 1, "--by", "both"]
     assert crossval(*words, "--folds", 2, "--out", "cv") == 0
-    said = capsys.readouterr()
-    assert [line.split(" sequences")[0] for line in said.err.splitlines()] == [
+    streams = capsys.readouterr()
+    assert [line.split(" sequences")[0] for line in streams.err.splitlines()] == [
         "at random, fold 1 of 2: 2", "at random, fold 2 of 2: 2",
         "by subject, fold 1 of 2: 2", "by subject, fold 2 of 2: 2",
     ]  # fmt: skip
-    assert said.out.startswith("CK+48, 4 sequences of 2 people, 2 folds pooled\n")
-    assert "at random, the model: accuracy " in said.out
-    assert "(mean ± standard deviation of 2 folds)" in said.out
-    assert "the model: the leak is worth " in said.out
-    assert "at random 4 of 4 predictions are for people that the training folds contain too" in said.out
-    assert "confusion_random.png, confusion_subject.png are beside it\n" in said.out
+    assert streams.out.startswith("CK+48, 4 sequences of 2 people, 2 folds pooled\n")
+    assert "at random, the model: accuracy " in streams.out
+    assert "(mean ± standard deviation of 2 folds)" in streams.out
+    assert "the model: the leak is worth " in streams.out
+    assert "at random 4 of 4 predictions are for people that the training folds contain too" in streams.out
+    assert "confusion_random.png, confusion_subject.png are beside it\n" in streams.out
     assert json.loads((place / "cv" / "crossval.json").read_text())["settings"]["init"] is None
     assert crossval(*words, "--test-share", 0.5, "--repeats", 2, "--out", "share") == 0
-    said = capsys.readouterr()
-    assert said.err.startswith("at random, seed 0: 2 sequences, accuracy ")
-    assert "0.5 of them tested, 2 times" in said.out
-    assert ", over 2 repeats ± " in said.out
+    streams = capsys.readouterr()
+    assert streams.err.startswith("at random, seed 0: 2 sequences, accuracy ")
+    assert "0.5 of them tested, 2 times" in streams.out
+    assert ", over 2 repeats ± " in streams.out
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # on a busy machine Ray alone takes minutes to start
-def test_what_was_killed_goes_on_with_the_folds_that_are_left(
+def test_killed_crossval_continues_with_the_remaining_folds(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "dcnn.toml").write_text(RECIPE_FILE)
@@ -140,15 +135,15 @@ def test_what_was_killed_goes_on_with_the_folds_that_are_left(
     words = ["--data", "ck48=ck48", "--recipe", "dcnn.toml", "--epochs", "30", "--folds", "4"]
     words += ["--parallel", "2", "--out", "cv"]
     command = [sys.executable, "-m", "fer_batch.cli.main", "crossval", *words]
-    with (place / "said").open("wb") as said:
-        killed = subprocess.Popen(command, stderr=said)
+    with (place / "message").open("wb") as text:
+        killed = subprocess.Popen(command, stderr=text)
     deadline = time.monotonic() + 600
     while not list((place / "cv").glob("fold_*.json")) and time.monotonic() < deadline:
-        assert killed.poll() is None, (place / "said").read_text()
+        assert killed.poll() is None, (place / "message").read_text()
         time.sleep(0.01)
     killed.kill()
     assert killed.wait() == -signal.SIGKILL
-    time.sleep(1)  # what it started ends with it
+    time.sleep(1)  # its processes end with it
     done = {file.name: file.stat().st_mtime_ns for file in (place / "cv").glob("fold_*.json")}
     assert 0 < len(done) < 4
     assert subprocess.run(command, capture_output=True, check=True, text=True).stderr.count(" of 4: ") == 4
@@ -162,7 +157,7 @@ def test_what_was_killed_goes_on_with_the_folds_that_are_left(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "--data"),
         (["--data", "ck48"], "a data set must be NAME=PATH"),
@@ -194,14 +189,14 @@ def test_what_was_killed_goes_on_with_the_folds_that_are_left(
         (["--data", "ck48=ck48", "--out", "tiny.json"], "tiny.json is a file; --out needs a folder"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_nothing_is_written(
-    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+def test_invalid_arguments_are_reported_and_write_nothing(
+    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     write_images(place / "strangers", ["S001", "S002"])
     before = sorted(place.rglob("*"))
     assert crossval(*words, *([] if "--out" in words else ["--out", "cv"])) == 2
     streams = capsys.readouterr()
     assert streams.out == ""
-    assert said in streams.err
+    assert message in streams.err
     assert streams.err.count("\n") == 1
     assert sorted(place.rglob("*")) == before

@@ -1,4 +1,4 @@
-"""`fer-batch evaluate`: figures on the screen and in files, and one line for what can't be evaluated."""
+"""Test `fer-batch evaluate`."""
 
 import json
 from pathlib import Path
@@ -19,11 +19,8 @@ KEYS = {
 }  # fmt: skip
 
 
-def evaluate(*words: object) -> int | str | None:
-    try:
-        return main(["evaluate", *map(str, words)])
-    except SystemExit as end:
-        return end.code
+def evaluate(*words: object) -> int:
+    return main(["evaluate", *map(str, words)])
 
 
 @pytest.fixture
@@ -50,18 +47,16 @@ def write_folder(path: Path, *labels: str) -> None:
         Image.fromarray(image).save(path / label / f"{number}.png")
 
 
-def test_figures_come_to_the_screen_and_into_the_folder(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_are_printed_and_written(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_csv(place / "faces.csv", *["PublicTest"] * 8, *["Training"] * 3)
     assert evaluate("--data", "fer2013=faces.csv", "--split", "publictest", "-o", "report") == 0
-    said = capsys.readouterr()
-    assert said.err == "fer2013: 8 faces or clips of the split select\n"
-    assert "macro-F1" in said.out
-    assert "95 % interval" in said.out
-    assert all(said.out.count(name) >= 3 for name in EMOTIONS)  # by class, a row and a column
-    assert "report/metrics.json" in said.out
-    assert not any(len(line) > 110 for line in said.out.splitlines())
+    streams = capsys.readouterr()
+    assert streams.err == "fer2013: 8 faces or clips of the split select\n"
+    assert "macro-F1" in streams.out
+    assert "95 % interval" in streams.out
+    assert all(streams.out.count(name) >= 3 for name in EMOTIONS)  # by class, a row and a column
+    assert "report/metrics.json" in streams.out
+    assert not any(len(line) > 110 for line in streams.out.splitlines())
     out = place / "report"
     figures = json.loads((out / "metrics.json").read_text())
     assert figures.keys() >= KEYS
@@ -82,19 +77,17 @@ def test_figures_come_to_the_screen_and_into_the_folder(
             assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
-def test_several_data_sets_without_flip_and_a_picture_that_cannot_be_read(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_several_data_sets_and_an_unreadable_picture(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_csv(place / "faces.csv", *["Training"] * 5)
     write_folder(place / "own", "happy", "happy", "Sadness")
     (place / "own" / "happy" / "broken.png").write_bytes(b"not a picture")
     words = ["--data", "fer2013=faces.csv", "--data", "folder=own", "--no-flip", "--no-samples"]
     assert evaluate(*words, "-o", "report") == 0
-    said = capsys.readouterr()
-    assert "fer2013: 5 faces or clips of the split train" in said.err
-    assert "folder: 3 faces or clips of the split train (left out: 1 unreadable)" in said.err
-    assert "how well it remembers" in said.err
-    assert ", without flip on fer2013, folder, train, n = 8" in said.out
+    streams = capsys.readouterr()
+    assert "fer2013: 5 faces or clips of the split train" in streams.err
+    assert "folder: 3 faces or clips of the split train (left out: 1 unreadable)" in streams.err
+    assert "how well it remembers" in streams.err
+    assert ", without flip on fer2013, folder, train, n = 8" in streams.out
     figures = json.loads((place / "report" / "metrics.json").read_text())
     assert (figures["n"], figures["split"], figures["flip"]) == (8, "train", False)
     assert [part["n"] for part in figures["data"]] == [5, 3]
@@ -103,7 +96,7 @@ def test_several_data_sets_without_flip_and_a_picture_that_cannot_be_read(
     assert not [*(place / "report").glob("samples*"), *(place / "report").glob("mistakes.png")]
 
 
-def test_checkpoints_and_ways_are_compared_in_one_table(
+def test_checkpoints_and_averaging_are_compared_in_one_table(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_folder(place / "own", *["happy", "bored", "sad", "sad"] * 3)
@@ -121,18 +114,18 @@ def test_checkpoints_and_ways_are_compared_in_one_table(
     words = ["--data", "folder=own", "--checkpoint", "default", "--checkpoint", "run", "--ensemble"]
     words += ["--averaging", "flip", "none", "--common-classes", "--no-samples", "-o", "report"]
     assert evaluate(*words) == 0
-    said = capsys.readouterr()
+    streams = capsys.readouterr()
     assert (
         "common classes: happy, sad; examples left out: 3 bored; classes that are not predicted: angry"
-        in said.out
+        in streams.out
     )
-    table = [line.split("│")[1:] for line in said.out.splitlines() if line.startswith("│")]
+    table = [line.split("│")[1:] for line in streams.out.splitlines() if line.startswith("│")]
     names = ("default", "run", "ensemble")
     assert [[cell.strip() for cell in line[:2]] for line in table] == [
         [name, way] for name in names for way in ("flip", "none")
     ]
     assert ["to" in line[4] for line in table] == [False] + [True] * 5
-    assert not any(len(line) > 110 for line in said.out.splitlines()[1:])
+    assert not any(len(line) > 110 for line in streams.out.splitlines()[1:])
     out = place / "report"
     assert sorted(p.name for p in out.iterdir()) == [
         "comparison.csv", "comparison.json", "comparison.png", "default", "ensemble", "run",
@@ -152,22 +145,22 @@ def test_checkpoints_and_ways_are_compared_in_one_table(
     }  # fmt: skip
 
 
-def test_several_ways_of_one_checkpoint_leave_its_report_where_it_was(
+def test_several_averagings_keep_the_report_of_the_first(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_folder(place / "own", "happy", "sad", "sad")
     tiny(place / "one.safetensors", "sad", "happy")
     words = ["--checkpoint", "one.safetensors", "--averaging", "ten-crop", "none", "--no-samples"]
     assert evaluate("--data", "folder=own", *words, "-o", "report") == 0
-    said = capsys.readouterr().out
-    assert ", ten-crop on folder, train, n = 3" in said
-    assert "compared on train, n = 3" in said
+    text = capsys.readouterr().out
+    assert ", ten-crop on folder, train, n = 3" in text
+    assert "compared on train, n = 3" in text
     assert json.loads((place / "report" / "metrics.json").read_text())["averaging"] == "ten-crop"
     assert (place / "report" / "comparison.csv").read_text().count("\n") == 3
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "--data"),
         (["--data", "faces.csv"], "a data set must be NAME=PATH"),
@@ -194,8 +187,8 @@ def test_several_ways_of_one_checkpoint_leave_its_report_where_it_was(
         (["--data", "fer2013=faces.csv", "--flop"], "--flop"),
     ],
 )
-def test_what_cannot_be_evaluated_is_one_line_and_nothing_is_written(
-    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+def test_invalid_arguments_are_reported_and_write_nothing(
+    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     write_csv(place / "faces.csv", "Training", "Training", "PublicTest")
     write_csv(place / "empty.csv")
@@ -206,6 +199,6 @@ def test_what_cannot_be_evaluated_is_one_line_and_nothing_is_written(
     assert evaluate(*words, *([] if "-o" in words else ["-o", "report"])) == 2
     streams = capsys.readouterr()
     assert streams.out == ""
-    assert said in streams.err
+    assert message in streams.err
     assert streams.err.count("\n") == 1
     assert sorted(place.rglob("*")) == before

@@ -1,4 +1,4 @@
-"""`fer-batch explain`: pictures and their figures, and one line for what can't be explained."""
+"""Test `fer-batch explain`."""
 
 import json
 from pathlib import Path
@@ -18,11 +18,8 @@ CLASSES = ("happy", "sad", "surprise")
 TINY = {"classes": 3, "filters": (4, 4), "depths": (1, 1), "lstm": (3, 2)}
 
 
-def explain(*words: object) -> int | str | None:
-    try:
-        return main(["explain", *map(str, words)])
-    except SystemExit as end:
-        return end.code
+def explain(*words: object) -> int:
+    return main(["explain", *map(str, words)])
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +45,7 @@ def write_face(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def test_videos_and_pictures_get_theirs_and_what_fails_is_told(
+def test_videos_and_pictures_are_explained_and_failures_reported(
     tmp_path: Path, checkpoint: Path, video: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     face, out = write_face(tmp_path / "portrait.png"), tmp_path / "deep" / "why"
@@ -56,16 +53,16 @@ def test_videos_and_pictures_get_theirs_and_what_fails_is_told(
     bad.write_text("no video")
     given = [video, face, bad, tmp_path / "gone.png"]
     assert explain(*given, "--at", 0.8, 77, "--checkpoint", checkpoint, "-o", out) == 0
-    said = capsys.readouterr()
+    streams = capsys.readouterr()
     pictures = [
         "two_0.80s_face1.png", "two_0.80s_face1_time.png", "two_0.80s_face2.png", "two_0.80s_face2_time.png",
         "portrait_face1.png",
     ]  # fmt: skip
-    *lines, last = said.out.splitlines()
+    *lines, last = streams.out.splitlines()
     assert [line.split(": ")[0] for line in lines] == [str(out / name) for name in pictures]
     assert "5 frames, sum off by" in lines[1]
     assert last == f"{out / 'explain.json'}, maps.npz beside it"
-    *_, late, unknown, gone = said.err.splitlines()  # told at the end
+    *_, late, unknown, gone = streams.err.splitlines()
     assert late == f"{video} has no frame at 77 s: it ends at 1.60 s"
     assert unknown.startswith(f"{bad} is not a picture (.bmp, ") and "not a readable video" in unknown
     assert gone == f"{tmp_path / 'gone.png'} does not exist"
@@ -99,7 +96,7 @@ def test_videos_and_pictures_get_theirs_and_what_fails_is_told(
         assert len(arrays.files) == 6
 
 
-def test_emotions_and_methods_are_chosen_and_names_stay_apart(tmp_path: Path, checkpoint: Path) -> None:
+def test_emotions_and_methods_are_selected_with_unique_names(tmp_path: Path, checkpoint: Path) -> None:
     """Two pictures of one name, and one in the output folder that is called as theirs would be."""
     write_face(tmp_path / "a" / "x.png")
     write_face(tmp_path / "b" / "x.png", seed=1)
@@ -120,7 +117,7 @@ def test_emotions_and_methods_are_chosen_and_names_stay_apart(tmp_path: Path, ch
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--whole"], "INPUT"),
         (["face.png", "-o", "face.png"], "face.png is a file"),
@@ -139,13 +136,13 @@ def test_emotions_and_methods_are_chosen_and_names_stay_apart(tmp_path: Path, ch
         (["face.png", "--checkpoint", "notes.txt"], "notes.txt is not a checkpoint"),
     ],
 )
-def test_what_cannot_be_explained_is_one_line_and_nothing_is_written(
+def test_invalid_input_is_reported_and_writes_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     checkpoint: Path,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_face(Path("face.png"))
@@ -158,12 +155,12 @@ def test_what_cannot_be_explained_is_one_line_and_nothing_is_written(
     streams = capsys.readouterr()
     assert streams.out == ""
     *looked, last = streams.err.splitlines()
-    assert said in last
-    assert looked == ["reading notes.txt …"] * (words[0] == "notes.txt")
+    assert message in last
+    assert looked == ["looking at notes.txt …"] * (words[0] == "notes.txt")
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_network_without_a_map_has_occlusion_alone(
+def test_network_without_feature_map_has_occlusion_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     architecture = {"classes": 3, "backbone": "resnet18", "size": 32, "lstm": (2, 2)}
@@ -173,7 +170,7 @@ def test_a_network_without_a_map_has_occlusion_alone(
     )
     words = [write_face(tmp_path / "face.png"), "--checkpoint", path, "-o", tmp_path / "why"]
     assert explain(*words) == 0
-    assert "no Grad-CAM: the network has no convolution that distinguishes" in capsys.readouterr().err
+    assert "no Grad-CAM: the network has no convolution whose map" in capsys.readouterr().err
     record = json.loads((tmp_path / "why" / "explain.json").read_text())
     assert list(record["left_out"]) == ["grad-cam"]
     assert list(record["inputs"][0]["faces"][0]["maps"]) == ["occlusion"]
@@ -181,8 +178,8 @@ def test_a_network_without_a_map_has_occlusion_alone(
     assert capsys.readouterr().err.endswith("take --method occlusion\n")
 
 
-def test_the_help_says_whose_pictures_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_warns_about_pictures_of_faces(capsys: pytest.CaptureFixture[str]) -> None:
     assert explain("--help") == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "The pictures show faces" in said
-    assert "don't say what a person feels" in said
+    text = " ".join(capsys.readouterr().out.split())
+    assert "The pictures show faces" in text
+    assert "not the feelings of a person" in text

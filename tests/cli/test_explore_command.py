@@ -1,4 +1,4 @@
-"""`fer-batch explore`: figures on the screen and in files, and one line for what can't be explored."""
+"""Test `fer-batch explore`."""
 
 import json
 import os
@@ -11,11 +11,8 @@ from PIL import Image
 from fer_batch.cli.main import main
 
 
-def explore(*words: object) -> int | str | None:
-    try:
-        return main(["explore", *map(str, words)])
-    except SystemExit as end:
-        return end.code
+def explore(*words: object) -> int:
+    return main(["explore", *map(str, words)])
 
 
 @pytest.fixture
@@ -30,16 +27,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_figures_come_to_the_screen_and_into_the_folder(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_are_printed_and_written(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "faces" / "train" / "sad" / "broken.png").write_bytes(b"not a picture")
     bad = place / "more" / os.fsdecode(b"[red]\xff") / "a.png"
     bad.parent.mkdir(parents=True)
     bad.write_bytes((place / "faces" / "test" / "sad" / "a.png").read_bytes())
     assert explore("--data", "folder=faces", "--data", "folder=more", "--no-samples", "-o", "look") == 0
-    said = capsys.readouterr()
-    assert said.err == "folder: 5 images (left out: 1 unreadable)\nfolder 2: 1 images\n"
+    streams = capsys.readouterr()
+    assert streams.err == "folder: 5 images (left out: 1 unreadable)\nfolder 2: 1 images\n"
     for text in (
         "happy",
         "75.0 %",
@@ -49,11 +44,11 @@ def test_figures_come_to_the_screen_and_into_the_folder(
         "blank",
         "sharpness",
     ):
-        assert text in said.out
-    assert "[red]\\udcff" in said.out
-    assert "unreadable, left out" in said.out
-    assert "look/explore.html" in said.out
-    assert not any(len(line) > 130 for line in said.out.splitlines())
+        assert text in streams.out
+    assert "[red]\\udcff" in streams.out
+    assert "unreadable, left out" in streams.out
+    assert "look/explore.html" in streams.out
+    assert not any(len(line) > 130 for line in streams.out.splitlines())
     figures = json.loads((place / "look" / "explore.json").read_text())
     assert [part["n"]["all"] for part in figures["data"]] == [5, 1]
     assert figures["duplicates"]["across_data"]["sets"] == 1
@@ -62,7 +57,7 @@ def test_figures_come_to_the_screen_and_into_the_folder(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "--data is missing"),
         (["--data", "faces"], "a data set must be NAME=PATH, as in fer2013=fer2013.parquet; got 'faces'"),
@@ -77,8 +72,8 @@ def test_figures_come_to_the_screen_and_into_the_folder(
         (["--data", "folder=faces", "--classes", "a,b"], "--classes"),
     ],
 )
-def test_what_cannot_be_explored_is_one_line_and_nothing_is_written(
-    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+def test_invalid_data_is_reported_and_writes_nothing(
+    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     (place / "text.csv").write_text("label,picture\n1,2\n")
     (place / "empty" / "happy").mkdir(parents=True)
@@ -86,6 +81,6 @@ def test_what_cannot_be_explored_is_one_line_and_nothing_is_written(
     assert explore(*words, *([] if "-o" in words else ["-o", "look"])) == 2
     streams = capsys.readouterr()
     assert streams.out == ""
-    assert said in streams.err
+    assert message in streams.err
     assert streams.err.count("\n") == 1
     assert sorted(place.rglob("*")) == before

@@ -1,4 +1,4 @@
-"""`fer-batch export`: a line says what was written, or what can't be done."""
+"""Test `fer-batch export`."""
 
 from pathlib import Path
 
@@ -17,11 +17,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("export") / "run", VIDEOS)
 
 
-def run(*words: object) -> int | str | None:
-    try:
-        return main(["export", *map(str, words)])
-    except SystemExit as end:
-        return end.code
+def run(*words: object) -> int:
+    return main(["export", *map(str, words)])
 
 
 def test_every_format_has_a_noun_for_its_entries() -> None:
@@ -29,7 +26,7 @@ def test_every_format_has_a_noun_for_its_entries() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["one.mp4", "-o", "one.vtt"], "one.vtt: 2 captions, 1 file\n"),
         (["one.mp4", "-o", "one.eaf"], "one.eaf: 2 annotations, 1 file\n"),
@@ -43,9 +40,9 @@ def test_every_format_has_a_noun_for_its_entries() -> None:
         (["-o", ".", "--format", "vtt"], ".: 2 captions, 2 files\n  two.vtt: failed: no index\n"),
     ],
 )
-def test_a_line_says_what_was_written(
+def test_summary_line_counts_the_entries(
     words: list[str],
-    said: str,
+    message: str,
     finished: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -53,11 +50,11 @@ def test_a_line_says_what_was_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(finished, *words) == 0
-    assert capsys.readouterr() == (said, "")
+    assert capsys.readouterr() == (message, "")
     assert len(list(tmp_path.iterdir())) == (2 if "." in words else 1)
 
 
-def test_no_videos_are_said_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_without_videos_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = write_run(tmp_path / "run", {})
     assert run(out, "-o", tmp_path / "folder", "--format", "eaf") == 0
     assert "nothing to write" in capsys.readouterr().out
@@ -76,7 +73,7 @@ def test_no_videos_are_said_too(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ["-o", "s3://bucket/a.csv"],
     ],
 )
-def test_what_cannot_be_done_is_one_line(
+def test_invalid_arguments_are_reported_in_one_line(
     words: list[str],
     finished: Path,
     tmp_path: Path,
@@ -85,7 +82,7 @@ def test_what_cannot_be_done_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(finished, *words) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert streams.err.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""`fer-batch export` of a checkpoint: the file answers for other commands; what can't be done is a line."""
+"""Test `fer-batch export-model`."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,8 @@ from fer_batch.model.recognize import check_checkpoint
 from tests.onnx_models import CLASSES, write_checkpoint
 
 
-def run(*words: object) -> int | str | None:
-    try:
-        return main([*map(str, words)])
-    except SystemExit as end:
-        return end.code
+def run(*words: object) -> int:
+    return main([*map(str, words)])
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +44,14 @@ def target(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
-def test_a_training_run_becomes_a_file_that_answers(target: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (target / "model.onnx").write_text("what was there")
+def test_exported_training_run_can_be_evaluated(target: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (target / "model.onnx").write_text("other content")
     assert run("export-model", "run", "-o", target / "model.onnx", "--data", "folder=faces") == 0
-    said = capfd.readouterr()
+    streams = capfd.readouterr()
     card = check_checkpoint(target / "model.onnx")
-    assert said.out.startswith(f"{target / 'model.onnx'}: {card.model_id}, from cnn4-")
-    assert "on random crops and 90 of the data\n" in said.out
-    assert said.out.count("\n") == 2
+    assert streams.out.startswith(f"{target / 'model.onnx'}: {card.model_id}, from cnn4-")
+    assert "on random crops and 90 of the data\n" in streams.out
+    assert streams.out.count("\n") == 2
     assert card.classes == CLASSES
     assert [path.name for path in target.iterdir()] == ["model.onnx"]
     words = ["--data", "folder=faces", "--checkpoint", target / "model.onnx"]
@@ -63,22 +60,22 @@ def test_a_training_run_becomes_a_file_that_answers(target: Path, capfd: pytest.
 
 
 @pytest.mark.slow
-def test_int8_comes_with_what_it_costs(target: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_int8_reports_the_change_of_accuracy(target: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["tiny.safetensors", "-o", target / "small.ONNX", "--int8", "--data", "folder=faces"]
     assert run("export-model", *words) == 0
-    said = capfd.readouterr()
-    assert "before int8" in said.out
-    assert "examples of the split select, float32 → int8:" in said.out
-    assert [word in said.out for word in ("accuracy 0.", "macro-F1 0.", "the same prediction for ")] == [
+    streams = capfd.readouterr()
+    assert "before int8" in streams.out
+    assert "examples of the split select, float32 → int8:" in streams.out
+    assert [word in streams.out for word in ("accuracy 0.", "macro-F1 0.", "the same prediction for ")] == [
         True
     ] * 3
-    assert "setting ranges by" in said.err
+    assert "setting ranges by" in streams.err
     assert check_checkpoint(target / "small.ONNX").network == "cnn4"
     assert [path.name for path in target.iterdir()] == ["small.ONNX"]
 
 
 @pytest.mark.slow
-def test_the_packaged_checkpoint_is_compared_on_the_sample_and_analyzes_it(
+def test_exported_packaged_checkpoint_analyzes_the_sample(
     target: Path, sample: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run("export-model", "default", "-o", target / "model.onnx") == 0
@@ -92,7 +89,7 @@ def test_the_packaged_checkpoint_is_compared_on_the_sample_and_analyzes_it(
     assert set(seen["model_id"]) == {card.model_id}
 
 
-def test_a_file_that_answers_otherwise_is_not_written(
+def test_export_with_other_probabilities_is_not_written(
     target: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("fer_batch.model.onnx.export.TOLERANCE", -1.0)
@@ -102,7 +99,7 @@ def test_a_file_that_answers_otherwise_is_not_written(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["run", "-o", "T/model.pt"], "ends in .onnx"),
         (["run", "-o", "T"], "ends in .onnx"),
@@ -122,21 +119,19 @@ def test_a_file_that_answers_otherwise_is_not_written(
         (["gone.onnx", "-o", "T/model.onnx"], "is an exported network"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(
-    words: list[str], said: str, target: Path, capfd: pytest.CaptureFixture[str]
+def test_invalid_arguments_are_reported_in_one_line(
+    words: list[str], message: str, target: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (target / "folder.onnx").mkdir()
     assert run("export-model", *(word.replace("T", str(target), 1) for word in words)) == 2
     heard = capfd.readouterr()
-    assert said in heard.err
+    assert message in heard.err
     assert heard.out == ""
     assert heard.err.count("\n") == 1
     assert [path.name for path in target.iterdir()] == ["folder.onnx"]
 
 
-def test_only_where_a_model_answers_an_exported_one_is_taken(
-    target: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_training_rejects_an_exported_model(target: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (target / "model.onnx").write_bytes(b"")
     with pytest.raises(CheckpointError):
         check_checkpoint(target / "model.onnx")

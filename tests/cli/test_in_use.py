@@ -1,4 +1,4 @@
-"""A folder in which one training, study or cross-validation runs takes no other."""
+"""Test that one training, study or cross-validation at a time uses a folder."""
 
 from pathlib import Path
 
@@ -35,12 +35,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
     ids=lambda words: words[0],
 )
-def test_a_folder_in_use_is_left_to_who_writes_there(
-    words: list[str], here: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_folder_in_use_is_rejected(words: list[str], here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with hold_lease(here / "out", words[0]):
         assert main([*words, "--out", "out"]) == 2
-        said = capfd.readouterr().err.splitlines()
+        text = capfd.readouterr().err.splitlines()
         assert [path.name for path in (here / "out").iterdir()] == [".lease"]
-    assert f"out is in use: `fer-batch {words[0]}` has written there since" in said[-1]
+    assert f"out is in use: `fer-batch {words[0]}` writes there since" in text[-1]
     assert not (here / "out").exists()

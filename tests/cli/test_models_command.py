@@ -1,4 +1,4 @@
-"""`fer-batch models`: the recipes and what their models cost."""
+"""Test `fer-batch models`."""
 
 import tomllib
 
@@ -11,25 +11,25 @@ from fer_batch.training.recipes import list_recipes, read_recipe
 RECIPES = [recipe.name for recipe in list_recipes()]
 
 
-def test_every_recipe_is_listed_with_its_size_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipes_are_listed_with_size_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
-    said = capsys.readouterr().out
-    assert all(name in said for name in (*RECIPES, *NETWORKS, *BACKBONES))
-    assert "4,232,199" in said
-    assert "218 M" in said
-    assert "optimizer nadam, lr 0.001, schedule plateau, epochs 100, batch size 32" in said
-    assert "happy, surprise, angry, sad, fear" in said
+    text = capsys.readouterr().out
+    assert all(name in text for name in (*RECIPES, *NETWORKS, *BACKBONES))
+    assert "4,232,199" in text
+    assert "218 M" in text
+    assert "optimizer nadam, lr 0.001, schedule plateau, epochs 100, batch size 32" in text
+    assert "happy, surprise, angry, sad, fear" in text
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_is_printed_as_it_is_packaged(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_packaged_recipe_is_printed_unchanged(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", name]) == 0
     printed = tomllib.loads(capsys.readouterr().out)
     assert printed.pop("about")
     assert printed == read_recipe(name).settings
 
 
-def test_another_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_recipe_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "cnn5"]) == 2
     streams = capsys.readouterr()
     assert streams.out == ""

@@ -1,4 +1,4 @@
-"""`fer-batch overlay`: a video with its faces, and one line for what can't be drawn on."""
+"""Test `fer-batch overlay`."""
 
 from pathlib import Path
 
@@ -8,16 +8,11 @@ from fer_batch.cli.main import main
 from tests.timeline.plots.test_overlay import frames, grey, known, run_of  # noqa: F401
 
 
-def overlay(*words: object) -> int | str | None:
-    try:
-        return main(["overlay", *map(str, words)])
-    except SystemExit as end:
-        return end.code
+def overlay(*words: object) -> int:
+    return main(["overlay", *map(str, words)])
 
 
-def test_a_video_is_written_and_what_became_of_its_sound_told(
-    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_overlay_writes_a_video(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = run_of(tmp_path / "run", str(sample), **known(sample))
     assert overlay(out, sample.name, "-o", tmp_path / "out.mp4", "--blur-faces") == 0
     assert capsys.readouterr().out == "250 frames\n"
@@ -33,7 +28,7 @@ def test_a_video_is_written_and_what_became_of_its_sound_told(
         ([], "VIDEO"),
     ],
 )
-def test_what_can_not_be_drawn_on_is_one_line(
+def test_invalid_arguments_are_reported_in_one_line(
     grey: Path,  # noqa: F811
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -42,11 +37,11 @@ def test_what_can_not_be_drawn_on_is_one_line(
 ) -> None:
     out = run_of(tmp_path / "run", str(grey), **known(grey))
     assert overlay(out, *words) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
+    text = capsys.readouterr().err
+    assert message in text
+    assert text.count("\n") == 1
 
 
-def test_the_help_says_whose_faces_are_not_hidden(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_warns_about_faces_that_are_not_hidden(capsys: pytest.CaptureFixture[str]) -> None:
     assert overlay("--help") == 0
     assert "does NOT hide faces that were NOT detected" in " ".join(capsys.readouterr().out.split())

@@ -1,4 +1,4 @@
-"""`fer-batch query`: the same answer in every format, and one line for what can't be answered."""
+"""Test `fer-batch query`."""
 
 import csv
 import io
@@ -22,21 +22,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("query") / "run", VIDEOS)
 
 
-def query(*words: object) -> int | str | None:
-    try:
-        return main(["query", *map(str, words)])
-    except SystemExit as end:
-        return end.code
+def query(*words: object) -> int:
+    return main(["query", *map(str, words)])
 
 
 def answer(
     capsys: pytest.CaptureFixture[bytes], finished: Path, question: str, form: str, *words: object
 ) -> bytes:
-    """What a question prints, having printed nothing else."""
+    """Return the output of a query that prints nothing else."""
     assert query(finished, question, "--format", form, *words) == 0
-    said = capsys.readouterr()
-    assert said.err == b""
-    return said.out
+    streams = capsys.readouterr()
+    assert streams.err == b""
+    return streams.out
 
 
 def parsed(content: bytes, form: str) -> list[dict[str, Any]]:
@@ -49,14 +46,16 @@ def parsed(content: bytes, form: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_no_rows_are_an_answer(form: str, finished: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    said = answer(capsysbinary, finished, "SELECT uri, time_s FROM tracks WHERE false", form)
+def test_empty_result_is_written(
+    form: str, finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    text = answer(capsysbinary, finished, "SELECT uri, time_s FROM tracks WHERE false", form)
     if form == "table":
-        assert b"uri" in said
+        assert b"uri" in text
     elif form == "csv":
-        assert said.decode().splitlines() == ["uri,time_s"]
+        assert text.decode().splitlines() == ["uri,time_s"]
     else:
-        assert parsed(said, form) == []
+        assert parsed(text, form) == []
 
 
 @pytest.mark.parametrize(
@@ -67,51 +66,51 @@ def test_no_rows_are_an_answer(form: str, finished: Path, capsysbinary: pytest.C
         ("parquet", [{"uri": OFF, "n": 5, "last": 0.4}]),
     ],
 )
-def test_an_answer_keeps_its_names_and_types(
+def test_result_keeps_names_and_types(
     form: str, rows: list[dict[str, Any]], finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     question = f"SELECT uri, count(*) AS n, max(time_s) AS last FROM tracks WHERE uri = '{OFF}' GROUP BY 1"
     assert parsed(answer(capsysbinary, finished, question, form), form) == rows
 
 
-def test_a_table_shows_names_and_rows(finished: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    said = answer(capsysbinary, finished, "SELECT uri, status FROM videos ORDER BY uri", "table").decode()
-    assert all(uri in said for uri in VIDEOS)
-    assert "status" in said
+def test_table_has_names_and_rows(finished: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    text = answer(capsysbinary, finished, "SELECT uri, status FROM videos ORDER BY uri", "table").decode()
+    assert all(uri in text for uri in VIDEOS)
+    assert "status" in text
     assert (
-        said
+        text
         == answer(capsysbinary, finished, "SELECT uri, status FROM videos ORDER BY uri", "table").decode()
     )
 
 
-def test_the_table_is_the_default(finished: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_default_format_is_a_table(finished: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     wanted = answer(capsysbinary, finished, "SELECT 1 AS a", "table")
     assert query(finished, "SELECT 1 AS a") == 0
     assert capsysbinary.readouterr().out == wanted
 
 
-def test_marks_of_rich_in_an_answer_are_only_text(
+def test_rich_markup_in_a_result_is_plain_text(
     finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    said = answer(capsysbinary, finished, "SELECT '[bold]a[/bold]' AS \"[red]b\"", "table").decode()
-    assert "[bold]a[/bold]" in said
-    assert "[red]b" in said
+    text = answer(capsysbinary, finished, "SELECT '[bold]a[/bold]' AS \"[red]b\"", "table").decode()
+    assert "[bold]a[/bold]" in text
+    assert "[red]b" in text
 
 
-def test_a_table_shows_columns_of_one_name_side_by_side(
+def test_table_shows_columns_with_equal_names(
     finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    said = answer(capsysbinary, finished, "SELECT 7 AS a, 8 AS a", "table").decode()
-    assert said.index("7") < said.index("8")
+    text = answer(capsysbinary, finished, "SELECT 7 AS a, 8 AS a", "table").decode()
+    assert text.index("7") < text.index("8")
 
 
-def test_a_long_table_says_what_it_leaves_out(
+def test_long_table_reports_the_number_of_rows(
     finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     question = "SELECT t.range AS n FROM range(1234) t"
-    said = answer(capsysbinary, finished, question, "table").decode()
-    assert "1000 of 1234 rows" in said
-    assert "1233" not in said
+    text = answer(capsysbinary, finished, question, "table").decode()
+    assert "1000 of 1234 rows" in text
+    assert "1233" not in text
     assert len(parsed(answer(capsysbinary, finished, question, "csv"), "csv")) == 1234
 
 
@@ -123,17 +122,17 @@ def test_a_long_table_says_what_it_leaves_out(
         ("parquet", [{"uri": "/talks/broken.mp4", "width": None}, {"uri": "/talks/empty.mp4", "width": 640}]),
     ],
 )
-def test_whole_numbers_stay_whole_beside_missing_ones(
+def test_integers_stay_integers_beside_nulls(
     form: str, rows: list[dict[str, Any]], finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     question = "SELECT uri, width FROM videos WHERE status <> 'ok' ORDER BY uri"
-    said = answer(capsysbinary, finished, question, form)
-    assert parsed(said, form) == rows
-    assert b"640.0" not in said
+    text = answer(capsysbinary, finished, question, form)
+    assert parsed(text, form) == rows
+    assert b"640.0" not in text
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
-def test_numbers_keep_all_their_digits(
+def test_numbers_keep_all_digits(
     form: str, finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     question = "SELECT 0.12345678901234567::DOUBLE AS f, 9007199254740993 AS big"
@@ -155,14 +154,14 @@ def test_numbers_keep_all_their_digits(
         *[f"DESCRIBE {table}" for table in TABLES],
     ],
 )
-def test_any_answer_can_be_written_in_any_format(
+def test_every_result_is_written_in_every_format(
     form: str, question: str, finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     assert answer(capsysbinary, finished, question, form)
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_an_output_file_holds_what_the_terminal_would_show(
+def test_output_file_equals_printed_result(
     form: str, finished: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     question = "SELECT uri, track_id, time_s, emotion FROM tracks ORDER BY ALL"
@@ -172,7 +171,7 @@ def test_an_output_file_holds_what_the_terminal_would_show(
     assert [p.name for p in tmp_path.iterdir()] == ["answer"]
 
 
-def test_every_format_gives_pandas_the_same_rows(
+def test_pandas_reads_the_same_rows_from_every_format(
     finished: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     question = "SELECT uri, track_id, time_s, frame_index, emotion FROM tracks ORDER BY ALL"
@@ -188,7 +187,7 @@ def test_every_format_gives_pandas_the_same_rows(
 
 
 @pytest.mark.parametrize(
-    ("question", "said"),
+    ("question", "message"),
     [
         ("", "one SELECT"),
         ("DROP VIEW tracks", "one SELECT"),
@@ -203,9 +202,9 @@ def test_every_format_gives_pandas_the_same_rows(
     ],
 )
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_question_that_cannot_be_answered_is_one_line_and_nothing_is_written(
+def test_invalid_sql_is_reported_and_writes_nothing(
     question: str,
-    said: str,
+    message: str,
     form: str,
     finished: Path,
     tmp_path: Path,
@@ -216,13 +215,13 @@ def test_a_question_that_cannot_be_answered_is_one_line_and_nothing_is_written(
     assert query(finished, question, "--format", form, "--output", "answer") == 2
     streams = capsys.readouterr()
     assert streams.out == ""
-    assert said in streams.err
+    assert message in streams.err
     assert streams.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.JSON", "a.parquet", "a.txt"])
-def test_a_file_says_the_format_by_its_name(
+def test_file_suffix_selects_the_format(
     name: str, finished: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     question, path = "SELECT uri FROM videos ORDER BY uri", tmp_path / name
@@ -233,24 +232,22 @@ def test_a_file_says_the_format_by_its_name(
     assert path.read_bytes() == answer(capsysbinary, finished, question, "csv")
 
 
-def test_an_address_is_no_output_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_address_of_a_store_is_rejected_as_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert query(tmp_path, "SELECT 1", "--output", "s3://bucket/answer") == 2
     assert capsys.readouterr().err == (
         "fer-batch query: Cannot write s3://bucket/answer: give a file on this machine\n"
     )
 
 
-def test_a_file_of_a_kind_that_no_answer_has_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_file_suffix_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert query(tmp_path, "SELECT 1", "--output", "answer.xlsx") == 2
-    said = capsys.readouterr().err
-    assert "--output must end in .csv, .json, .parquet, .txt unless --format is given" in said
-    assert said.count("\n") == 1
+    text = capsys.readouterr().err
+    assert "--output must end in .csv, .json, .parquet, .txt unless --format is given" in text
+    assert text.count("\n") == 1
 
 
 @pytest.mark.parametrize("output", ["nowhere/answer", "."])
-def test_an_output_that_cannot_be_written_is_one_line(
+def test_unwritable_output_is_reported_in_one_line(
     output: str,
     finished: Path,
     tmp_path: Path,
@@ -266,7 +263,7 @@ def test_an_output_that_cannot_be_written_is_one_line(
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: None, Path.touch])
-def test_a_folder_without_a_run_is_one_line(
+def test_folder_without_a_run_is_reported_in_one_line(
     make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(tmp_path / "out")
@@ -280,14 +277,14 @@ def test_a_folder_without_a_run_is_one_line(
 
 
 @pytest.mark.parametrize("words", [[], ["out"], ["out", "SELECT 1", "--format", "xml"]])
-def test_words_that_are_not_a_question_are_one_line(
+def test_invalid_arguments_are_reported_in_one_line(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert query(*words) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_an_answer_is_never_written_into_the_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_is_never_written_into_the_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (finished / "run.json").read_bytes()
     assert main(["query", str(finished), "SELECT 1", "--output", str(finished / "run.json")]) == 2
     assert "give a file outside" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`fer-batch report`: a page where it was asked for, and one line for what can't be made."""
+"""Test `fer-batch report`."""
 
 from pathlib import Path
 
@@ -15,27 +15,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("report") / "run", VIDEOS)
 
 
-def report(*words: object) -> int | str | None:
-    try:
-        return main(["report", *map(str, words)])
-    except SystemExit as end:
-        return end.code
+def report(*words: object) -> int:
+    return main(["report", *map(str, words)])
 
 
 @pytest.mark.parametrize(
     "video", ["empty.mp4", "old/monday.mp4", "/talks/monday.mp4", video_id("/talks/monday.mp4")]
 )
-def test_a_video_may_be_named_as_anywhere(
+def test_video_is_named_by_id_path_or_file_name(
     video: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert report(finished, video, "-o", tmp_path / "page.html") == 0
-    said = capsys.readouterr()
-    assert (said.out.count("\n"), said.err) == (1, "")
+    streams = capsys.readouterr()
+    assert (streams.out.count("\n"), streams.err) == (1, "")
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
 
 
 @pytest.mark.parametrize(
-    ("video", "output", "said"),
+    ("video", "output", "message"),
     [
         ("nothing.mp4", "page.html", "no video nothing.mp4"),
         ("monday.mp4", "page.html", "2 videos"),
@@ -43,10 +40,10 @@ def test_a_video_may_be_named_as_anywhere(
         ("empty.mp4", "nowhere/page.html", "Cannot write"),
     ],
 )
-def test_what_cannot_be_made_is_one_line(
+def test_invalid_report_is_reported_in_one_line(
     video: str,
     output: str,
-    said: str,
+    message: str,
     finished: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -54,12 +51,14 @@ def test_what_cannot_be_made_is_one_line(
     assert report(finished, video, "-o", tmp_path / output) == 2
     streams = capsys.readouterr()
     assert streams.out == ""
-    assert said in streams.err
+    assert message in streams.err
     assert streams.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("words", [[], ["out"], ["out", "video"]])
-def test_words_that_are_no_report_are_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_arguments_are_reported_in_one_line(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert report(*words) == 2
     assert capsys.readouterr().err.count("\n") == 1

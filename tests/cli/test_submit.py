@@ -1,4 +1,4 @@
-"""`fer-batch submit` until it reaches a cluster: what is sent, and what is not."""
+"""Test `fer-batch submit` up to the connection to a cluster."""
 
 import socket
 import sys
@@ -19,7 +19,7 @@ OUT = ["--out", "/mnt/out"]
 NOWHERE = ["--address", "http://127.0.0.1:1"]
 
 
-def refused(capfd: pytest.CaptureFixture[str], *words: str) -> str:
+def read_error(capfd: pytest.CaptureFixture[str], *words: str) -> str:
     """The one line on stderr of a command that exits with 2 and says nothing else."""
     try:
         code: int | str | None = main(["submit", *words])
@@ -71,7 +71,7 @@ def test_job_gets_the_words_of_its_command(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "COMMAND"),
         (["query", "/out", "SELECT 1"], "query"),
@@ -100,8 +100,10 @@ def test_job_gets_the_words_of_its_command(
         (["stop", ".a"], "a submission id must be"),
     ],
 )
-def test_what_cannot_run_is_not_sent(words: list[str], said: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert said in refused(capfd, *words, *(NOWHERE if words else []))
+def test_invalid_command_is_not_submitted(
+    words: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert message in read_error(capfd, *words, *(NOWHERE if words else []))
 
 
 @pytest.mark.parametrize(
@@ -119,27 +121,27 @@ def test_what_cannot_run_is_not_sent(words: list[str], said: str, capfd: pytest.
         ["stop", "job_1"],
     ],
 )
-def test_what_can_run_is_sent_and_a_dead_address_is_one_line_at_once(
+def test_unreachable_dashboard_is_reported_at_once(
     words: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     began = time.monotonic()
-    assert "Cannot reach the dashboard at http://127.0.0.1:1" in refused(capfd, *words, *NOWHERE)
+    assert "Cannot reach the dashboard at http://127.0.0.1:1" in read_error(capfd, *words, *NOWHERE)
     assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("name", ["RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"])
-def test_the_address_may_stand_in_the_environment(
+def test_address_comes_from_the_environment(
     name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert "give --address http://HOST:8265" in refused(capfd, "stop", "x")
+    assert "give --address http://HOST:8265" in read_error(capfd, "stop", "x")
     monkeypatch.setenv(name, "http://127.0.0.1:2")
-    assert "Cannot reach the dashboard at http://127.0.0.1:2" in refused(capfd, "stop", "x")
-    assert "Cannot reach the dashboard at http://127.0.0.1:1" in refused(capfd, "stop", "x", *NOWHERE)
+    assert "Cannot reach the dashboard at http://127.0.0.1:2" in read_error(capfd, "stop", "x")
+    assert "Cannot reach the dashboard at http://127.0.0.1:1" in read_error(capfd, "stop", "x", *NOWHERE)
 
 
 @pytest.mark.parametrize("address", ["auto", "head:6379", "ray://head:10001", "os://x", "/head"])
-def test_an_address_that_is_no_dashboards_is_refused(address: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert "give http://HOST:PORT" in refused(capfd, "stop", "x", "--address", address)
+def test_address_of_another_protocol_is_rejected(address: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "give http://HOST:PORT" in read_error(capfd, "stop", "x", "--address", address)
 
 
 class _Page(BaseHTTPRequestHandler):
@@ -148,7 +150,7 @@ class _Page(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"<html>It works!</html>")
 
-    def log_message(self, *said: object) -> None:
+    def log_message(self, *text: object) -> None:
         pass
 
 
@@ -162,28 +164,26 @@ def web_server() -> Iterator[int]:
         thread.join()
 
 
-def test_another_server_is_no_dashboard(capfd: pytest.CaptureFixture[str]) -> None:
+def test_server_without_a_dashboard_is_rejected(capfd: pytest.CaptureFixture[str]) -> None:
     with web_server() as port:
-        said = refused(capfd, "stop", "x", "--address", f"http://127.0.0.1:{port}/")
-    assert f"The server at http://127.0.0.1:{port} is not a dashboard of Ray" in said
+        text = read_error(capfd, "stop", "x", "--address", f"http://127.0.0.1:{port}/")
+    assert f"The server at http://127.0.0.1:{port} is not a dashboard of Ray" in text
 
 
-def test_a_server_that_says_nothing_is_given_up(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_server_times_out(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit, "REQUEST_TIMEOUT_S", (5, 1))
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        said = refused(capfd, "stop", "x", "--address", f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert "no response in time" in said
+        text = read_error(capfd, "stop", "x", "--address", f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert "no response in time" in text
     assert time.monotonic() - began < 60
 
 
-def test_without_the_extra_it_is_named(
+def test_missing_extra_is_reported(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "aiohttp", None)  # as where it is not installed
-    assert "pip install 'fer-batch[cluster]'" in refused(capfd, "stop", "x", *NOWHERE)
+    assert "pip install 'fer-batch[cluster]'" in read_error(capfd, "stop", "x", *NOWHERE)
 
 
 def test_help_explains_paths(capsys: pytest.CaptureFixture[str]) -> None:

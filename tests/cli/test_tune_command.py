@@ -1,4 +1,4 @@
-"""`fer-batch tune`: what can't be tuned is one line and exit code 2; what was found is a table and files."""
+"""Test `fer-batch tune`."""
 
 import csv
 import dataclasses
@@ -18,11 +18,8 @@ from tests.training.examples import make_epoch
 DATA = ["--data", "folder=faces"]
 
 
-def tune(*words: str) -> int | str | None:
-    try:
-        return main(["tune", *words])
-    except SystemExit as end:
-        return end.code
+def tune(*words: str) -> int:
+    return main(["tune", *words])
 
 
 @pytest.fixture
@@ -38,7 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "--data"),
         (["--data", "faces"], "a data set must be NAME=PATH"),
@@ -59,14 +56,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([*DATA, "--out", "faces/calm/1.png"], "1.png is a file; --out needs a folder"),
     ],
 )
-def test_what_cannot_be_tuned_is_one_line_and_nothing_is_written(
-    words: list[str], said: str, here: Path, capfd: pytest.CaptureFixture[str]
+def test_invalid_arguments_are_reported_and_write_nothing(
+    words: list[str], message: str, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(here.rglob("*"))
     assert tune("--out", "study", *words) == 2
     streams = capfd.readouterr()
     assert streams.out == ""
-    assert said in streams.err
+    assert message in streams.err
     assert streams.err.count("\n") == 1
     assert sorted(here.rglob("*")) == before
 
@@ -93,18 +90,18 @@ def study(here: Path) -> Path:
     return out
 
 
-def test_a_finished_study_is_a_table_best_first_with_pictures(
+def test_finished_study_prints_a_table_and_writes_plots(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*DATA, "--epochs", "2", "--trials", "4", "--out", "study"]
     assert tune(*words) == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    rows = [line.split("│") for line in said.out.splitlines() if line.startswith("│")]
+    streams = capsys.readouterr()
+    assert streams.err == ""
+    rows = [line.split("│") for line in streams.out.splitlines() if line.startswith("│")]
     assert [row[1].strip() for row in rows] == ["2", "1", "4", "3"]
     assert [row[-2].strip() for row in rows] == ["done", "done", "stopped early", "failed it diverged [bold]"]
-    assert "0.6250" in said.out
-    assert "study/best.toml: trial 2" in said.out
+    assert "0.6250" in streams.out
+    assert "study/best.toml: trial 2" in streams.out
     for name in ("history.png", "parameters.png", "curves.png"):
         with Image.open(study / name) as picture:
             assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
@@ -115,8 +112,8 @@ def test_a_finished_study_is_a_table_best_first_with_pictures(
     assert "(lr was 0.1, is 0.2); give another --out" in capsys.readouterr().err
 
 
-def test_the_help_has_examples_and_the_options_of_train(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_has_examples_and_training_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert tune("--help") == 0
-    said = capsys.readouterr().out
+    text = capsys.readouterr().out
     for word in ("fer-batch tune --data", "--trials", "--metric", "--parallel", "--recipe", "--lr", "--out"):
-        assert word in said
+        assert word in text

@@ -1,4 +1,4 @@
-"""`fer-batch verify`: 0 where all adds up, 1 and a line a difference, 2 for what is no run."""
+"""Test `fer-batch verify`."""
 
 import json
 import shutil
@@ -35,25 +35,22 @@ def out(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def verify(*words: object) -> int | str | None:
-    try:
-        return main(["verify", *map(str, words)])
-    except SystemExit as end:
-        return end.code
+def verify(*words: object) -> int:
+    return main(["verify", *map(str, words)])
 
 
 @pytest.mark.parametrize("videos", [{}, VIDEOS], ids=["no videos", "some"])
-def test_a_whole_run_is_a_short_table(
+def test_consistent_run_prints_a_table(
     videos: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = write_run(tmp_path / "run", videos)
     assert verify(out) == 0
-    said = capsys.readouterr().out
-    assert "OK, consistent" in said
-    assert said.split("videos")[1].split()[1] == str(len(videos))
+    text = capsys.readouterr().out
+    assert "OK, consistent" in text
+    assert text.split("videos")[1].split()[1] == str(len(videos))
 
 
-def test_json_holds_the_counts(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_the_counts(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(finished, "--json") == 0
     assert json.loads(capsys.readouterr().out) == {
         "ok": True,
@@ -106,8 +103,8 @@ def rewrite(out: Path, name: str, change: Callable[[pa.Table], pa.Table]) -> Non
 
 
 def miscount(out: Path) -> None:
-    said = json.loads((out / "_SUCCESS.json").read_text())
-    (out / "_SUCCESS.json").write_text(json.dumps(said | {"faces": said["faces"] + 1}))
+    counts = json.loads((out / "_SUCCESS.json").read_text())
+    (out / "_SUCCESS.json").write_text(json.dumps(counts | {"faces": counts["faces"] + 1}))
 
 
 DAMAGE: list[tuple[Callable[[Path], object], str]] = [
@@ -144,34 +141,36 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("damage", "line"), DAMAGE, ids=[line for _, line in DAMAGE])
-def test_what_is_wrong_is_said_and_left_as_it_is(
+def test_damage_is_reported_and_not_changed(
     damage: Callable[[Path], object], line: str, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert verify(out) == 1
-    said = capsys.readouterr()
-    assert [found for found in said.out.splitlines() if line in found], said.out
-    assert said.err == ""
+    streams = capsys.readouterr()
+    assert [found for found in streams.out.splitlines() if line in found], streams.out
+    assert streams.err == ""
     assert verify(out, "--json") == 1
     answer = json.loads(capsys.readouterr().out)
-    assert answer == {"ok": False, "differences": said.out.splitlines()}
+    assert answer == {"ok": False, "differences": streams.out.splitlines()}
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
-def test_a_run_that_is_going_on_can_be_verified(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_running_run_can_be_verified(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with hold_lease(out, "analyze"):
         assert verify(out) == 0
         plan_videos(out, LATER)
         assert verify(out) == 1
     assert verify(out) == 1
-    during, said, after = capsys.readouterr().out.splitlines()[-3:]
+    during, before, after = capsys.readouterr().out.splitlines()[-3:]
     assert during.startswith("the run is still in progress: `fer-batch analyze` has written there since ")
-    assert said == after == ("1 of 8 segments are not done: run the same `fer-batch analyze` again")
+    assert before == after == ("1 of 8 segments are not done: run the same `fer-batch analyze` again")
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: None, Path.touch])
-def test_what_is_no_run_is_one_line(make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_a_run_is_reported_in_one_line(
+    make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make(tmp_path / "out")
     before = sorted(tmp_path.rglob("*"))
     assert verify(tmp_path / "out") == 2
@@ -181,6 +180,6 @@ def test_what_is_no_run_is_one_line(make: Any, tmp_path: Path, capsys: pytest.Ca
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_words_that_are_no_folder_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_arguments_are_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert verify() == 2
     assert capsys.readouterr().err.count("\n") == 1

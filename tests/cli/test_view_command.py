@@ -1,4 +1,4 @@
-"""`fer-batch view`: an address that answers until a signal comes, and one line for what can't be shown."""
+"""Test `fer-batch view`."""
 
 import re
 import signal
@@ -15,7 +15,7 @@ from tests.runs import write_run
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_it_serves_until_a_signal_comes(number: int, code: int, tmp_path: Path) -> None:
+def test_server_runs_until_a_signal(number: int, code: int, tmp_path: Path) -> None:
     out = write_run(tmp_path / "run", {"/a.mp4": [["happy"]]})
     before = sorted(path for path in out.rglob("*"))
     command = [sys.executable, "-m", "fer_batch.cli.main", "view", str(out)]
@@ -32,29 +32,31 @@ def test_it_serves_until_a_signal_comes(number: int, code: int, tmp_path: Path) 
     assert sorted(path for path in out.rglob("*")) == before
 
 
-def test_a_port_that_is_taken_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_occupied_port_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = write_run(tmp_path / "run", {})
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["view", str(out), "--port", str(port)]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert f"--port {port}" in said.err
-    assert said.err.count("\n") == 1
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert f"--port {port}" in streams.err
+    assert streams.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "8000.5", ""])
-def test_a_port_that_is_none_is_one_line(
+def test_invalid_port_is_reported_in_one_line(
     port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["view", str(tmp_path), f"--port={port}"]) == 2
-    said = capsys.readouterr().err
-    assert "--port" in said
-    assert said.count("\n") == 1
+    text = capsys.readouterr().err
+    assert "--port" in text
+    assert text.count("\n") == 1
 
 
-def test_a_folder_without_a_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_a_run_is_reported_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["view", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert str(tmp_path / "out") in said
-    assert said.count("\n") == 1
+    text = capsys.readouterr().err
+    assert str(tmp_path / "out") in text
+    assert text.count("\n") == 1
