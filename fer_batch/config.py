@@ -12,13 +12,13 @@ from fer_batch.fields import Range, Topic, check_fields, require
 FRAMES = Topic("Sampled frames")
 FACES = Topic("Faces")
 MODEL = Topic("Model")
-WORK_UNITS = Topic("Work units (they do not change the answers)")
+WORK_UNITS = Topic("Work units (they do not change the results)")
 LIMITS = Topic("Limits of one video (above them it ends as failed)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzeConfig:
-    """How videos are analyzed. All of these settings change the answers, so a run's fingerprint has them."""
+    """How videos are analyzed. All of these settings change the results, so a run's fingerprint has them."""
 
     fps: Annotated[float, Range(above=0, at_most=1000), FRAMES] = 5.0
     """Sampled frames per second of video."""
@@ -39,7 +39,7 @@ class AnalyzeConfig:
     max_gap_s: Annotated[float, Range(at_least=0, at_most=60), FACES] = 0.5
     """Longest time without a detection after which a face keeps its track, in seconds."""
     checkpoint: Annotated[str | None, MODEL] = None
-    """Model to use: a .safetensors file, or an .onnx file of `export`. By default the packaged checkpoint."""
+    """Model to use: a .safetensors file, or an .onnx file of `export-model`. By default the packaged one."""
     flip: Annotated[bool, MODEL] = True
     """Average the predictions for a face and its mirror image. This is slightly more accurate; recognition
     takes twice as long."""
@@ -76,7 +76,7 @@ class AnalyzeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Time and memory that one video may take. Within them they do not change the answers."""
+    """Time and memory that one video may take. Within them they do not change the results."""
 
     timeout_s: Annotated[float, Range(at_least=1, at_most=86400), LIMITS] = 120.0
     """Longest time without progress, in seconds."""

@@ -59,11 +59,7 @@ def analyze_command(
 
 
 @add_command(ANALYZE, "  fer-batch demo --out /tmp/demo")
-def demo_command(
-    *,
-    out: NewRunFolder = "fer-batch-demo",
-    ray: RayOptions,
-) -> None:
+def demo_command(*, out: NewRunFolder = "fer-batch-demo", ray: RayOptions) -> None:
     """Analyze the packaged sample video, and show its timeline.
 
     The sample shows two moving portraits in the public domain for ten seconds.

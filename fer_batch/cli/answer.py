@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fer_batch.cli.arguments import OutputFile
-from fer_batch.cli.output import PIPE_WIDTH
+from fer_batch.cli.output import print_table
 from fer_batch.errors import OutputError, QueryError
 from fer_batch.fields import Topic
 
@@ -108,29 +108,23 @@ def _replace_nan(value: Any) -> Any:
 
 
 def _format_parquet(result: "pa.Table") -> bytes:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    sink = pa.BufferOutputStream()
-    pq.write_table(result, sink)
-    return sink.getvalue().to_pybytes()
+    content = io.BytesIO()
+    pq.write_table(result, content)
+    return content.getvalue()
 
 
 def _format_table(result: "pa.Table") -> bytes:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table()
-    for field in result.schema:
-        is_number = str(field.type).startswith(("int", "uint", "float", "double", "decimal"))
-        table.add_column(Text(field.name), justify="right" if is_number else "left")
-    for row in _iterate_rows(result.slice(0, MAX_TABLE_ROWS)):
-        cells = (f"{v:.6g}" if isinstance(v, float) else "" if v is None else str(v) for v in row)
-        table.add_row(*map(Text, cells))
+    types = [str(field.type) for field in result.schema]
+    numbers = ("int", "uint", "float", "double", "decimal")
+    left = [number for number, name in enumerate(types) if not name.startswith(numbers)]
+    rows = [
+        [f"{v:.6g}" if isinstance(v, float) else "" if v is None else str(v) for v in row]
+        for row in _iterate_rows(result.slice(0, MAX_TABLE_ROWS))
+    ]
     text = io.StringIO()
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    Console(file=text, width=width, highlight=False).print(table)
+    print_table(result.column_names, rows, left=left, file=text)
     if len(result) > MAX_TABLE_ROWS:
         text.write(f"{MAX_TABLE_ROWS} of {len(result)} rows; --format csv, json or parquet gives all\n")
     return text.getvalue().encode()

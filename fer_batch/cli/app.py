@@ -29,13 +29,7 @@ UNIT_SUFFIXES = ("_s", "_gb")
 ANALYZE, QUERY, LOOK, TRAIN, CLUSTER = (
     Group(title, sort_key=number)
     for number, title in enumerate(
-        (
-            "Analyze videos",
-            "Query results",
-            "View results",
-            "Train and evaluate models",
-            "Run on a cluster",
-        )
+        ("Analyze videos", "Query results", "View results", "Train and evaluate models", "Run on a cluster")
     )
 )
 OTHER = Group("Other", sort_key=9)
@@ -117,8 +111,15 @@ def resolve_options(function: Command) -> Command:
     for name, hint in function.__annotations__.items():
         if _find(hint, ConfigOptions):
             function.__kwdefaults__ = {name: None, **(function.__kwdefaults__ or {})}
-        elif (function.__kwdefaults__ or {}).get(name) is True:
-            function.__annotations__[name] = Annotated[hint, Parameter(negative_bool="no-")]
+            continue
+        default = (function.__kwdefaults__ or {}).get(name)
+        function.__annotations__[name] = Annotated[
+            hint,
+            Parameter(
+                negative_bool="no-" if default is True else (),
+                show_default=_format_default if _is_shown(default) else False,
+            ),
+        ]
     return function
 
 
@@ -186,7 +187,7 @@ def _build_option(hint: Any, text: str, default: object) -> Any:
     if get_origin(kind) is Literal and "" in get_args(kind):
         kind = Literal[tuple(filter(None, get_args(kind)))]
     text = " ".join(text.split())
-    if default not in (None, "", (), dataclasses.MISSING) and default is not False:
+    if _is_shown(default):
         text += f" [default: {_format_default(default)}]"
     option = Parameter(
         help=text,
@@ -211,6 +212,10 @@ _WHOLE_NUMBERS = Parameter(converter=_parse_whole_numbers)
 
 def _is_whole(kind: Any) -> bool:
     return int in (kind, *(split_type(item)[0] for item in get_args(kind)))
+
+
+def _is_shown(default: object) -> bool:
+    return default not in (None, "", (), dataclasses.MISSING) and default is not False
 
 
 def _format_default(default: object) -> str:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,11 +14,12 @@ LOG_INTERVAL_S, TERMINAL_INTERVAL_S = 10.0, 0.2
 """Seconds between two progress lines in a log file, and between two updates in a terminal."""
 
 
-def make_console() -> "Console":
-    """Return a console on stdout that changes no text."""
+def make_console(file: TextIO | None = None) -> "Console":
+    """Return a console on a file, by default stdout, that changes no text."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(file=file, highlight=False, markup=False, width=width)
 
 
 def print_line(text: str, style: str = "") -> None:
@@ -32,8 +33,9 @@ def print_table(
     *,
     title: str = "",
     left: Sequence[int] = (0,),
+    file: TextIO | None = None,
 ) -> None:
-    """Print a table without a header if all of its cells are empty.
+    """Print a table, without a header if all of its cells are empty.
 
     Columns are aligned to the right, except those whose numbers are in `left`. A row of None is a rule.
     """
@@ -50,7 +52,7 @@ def print_table(
             table.add_section()
         else:
             table.add_row(*map(Text, row))
-    make_console().print(table)
+    make_console(file).print(table)
 
 
 def count(number: int, noun: str) -> str:

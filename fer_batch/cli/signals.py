@@ -6,10 +6,11 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOPPED = b"\nfer-batch: stopped; run the same command again to continue\n"
 
 
@@ -20,28 +21,21 @@ def stop_on_signals() -> Iterator[None]:
     Finished work is in files; a run repeats the rest. A thread watches for the signals, because Python's own
     handlers wait for native code to return, and Ray replaces them.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     stderr = os.dup(2)  # Ray closes the original when it starts
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
 
     def watch() -> None:
         while number := receiver.recv(1):
-            if number[0] in (signal.SIGTERM, signal.SIGINT):
+            if number[0] in SIGNALS:
                 _stop(number[0], stderr)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
-    wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:
-        yield
+        with _handle_signals(lambda *_: None, sender.fileno()):
+            yield
     finally:
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         sender.close()
         watcher.join()
         receiver.close()
@@ -51,22 +45,29 @@ def stop_on_signals() -> Iterator[None]:
 @contextlib.contextmanager
 def leave_on_signals(message: str) -> Iterator[None]:
     """Print a message and end this process alone on SIGTERM and Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def leave(number: int, frame: object) -> None:
         os.write(2, message.encode())
         os._exit(128 + number)
 
-    wakeup = signal.set_wakeup_fd(-1)  # turns the watcher of `stop_on_signals` off
-    handlers = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    with _handle_signals(leave, -1):  # without the watcher of `stop_on_signals`
+        yield
+
+
+@contextlib.contextmanager
+def _handle_signals(handler: Callable[[int, object], None], wakeup: int) -> Iterator[None]:
+    """Set the handler, and the file descriptor that receives numbers of signals, in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.signal(number, handler) for number in SIGNALS}
+    previous = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
+        for number, earlier in handlers.items():
+            signal.signal(number, earlier)
 
 
 def _stop(number: int, stderr: int) -> NoReturn:
