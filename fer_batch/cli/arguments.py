@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, Token
 
 from fer_batch.cli.app import Convert
-from fer_batch.errors import ConfigError
+from fer_batch.errors import ConfigError, InputError
 from fer_batch.fields import Topic
 
 RAY = Topic("Ray", order=1)
@@ -45,6 +45,13 @@ def parse_named_path(text: str) -> tuple[str, str]:
     if not name or not path:
         raise ConfigError(f"a data set must be NAME=PATH, as in fer2013=fer2013.parquet; got {text!r}")
     return name, str(Path(path).absolute())
+
+
+def check_data_exists(data: Sequence[tuple[str, str]]) -> None:
+    """Raise InputError for a missing data set, before the seconds that importing torch and ray takes."""
+    for name, path in data:
+        if not Path(path).exists():
+            raise InputError(f"--data {name}={path}: there is no such file or folder")
 
 
 OutputFile = Annotated[Path, Parameter(name=["--output", "-o"], converter=keep_text), Convert(parse_file)]

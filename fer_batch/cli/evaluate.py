@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from fer_batch.cli.app import TRAIN, UsageError, add_command
-from fer_batch.cli.arguments import DataSets, OutputFolder
+from fer_batch.cli.arguments import DataSets, OutputFolder, check_data_exists
 from fer_batch.cli.output import ProgressLine, print_line, print_table
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def evaluate_command(
     """
     if averaging and flip is not None:
         raise UsageError("--averaging and --flip exclude each other")
+    check_data_exists(data)
     from fer_batch.evaluation.compare import compare
     from fer_batch.evaluation.evaluate import evaluate
     from fer_batch.storage.paths import check_folder

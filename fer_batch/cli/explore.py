@@ -1,7 +1,7 @@
 """Command `explore`."""
 
 from fer_batch.cli.app import TRAIN, add_command
-from fer_batch.cli.arguments import DataSets, OutputFolder
+from fer_batch.cli.arguments import DataSets, OutputFolder, check_data_exists
 from fer_batch.cli.output import ProgressLine, print_line, print_table
 
 
@@ -27,6 +27,7 @@ def explore_command(*, data: DataSets, output: OutputFolder, samples: bool = Tru
     samples
         Write pictures of faces, nine per class, also into the page.
     """
+    check_data_exists(data)
     from fer_batch.data.explore.explore import explore
     from fer_batch.data.explore.report import write_exploration
     from fer_batch.data.explore.tables import list_tables

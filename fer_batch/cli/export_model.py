@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fer_batch.cli.analyze import SAMPLE
 from fer_batch.cli.app import TRAIN, add_command
-from fer_batch.cli.arguments import DataSets, FileName, OutputFile
+from fer_batch.cli.arguments import DataSets, FileName, OutputFile, check_data_exists
 from fer_batch.config import CROP_SIZE_PX, AnalyzeConfig
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def export_model_command(
         Quantize the encoder, which makes it smaller and faster. The ranges come from the training split of
         --data; accuracy is measured on its selection split, or else on its test split.
     """
+    check_data_exists(data)
     from fer_batch.evaluation.export import export_model
 
     summary = export_model(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from fer_batch.cli.app import TRAIN, Settings, add_command
-from fer_batch.cli.arguments import DataSets, RayOptions
+from fer_batch.cli.arguments import DataSets, RayOptions, check_data_exists
 from fer_batch.cli.output import ProgressLine
 from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError
@@ -66,7 +66,7 @@ def train_command(
 
 
 def build_train_config(data: DataSets, recipe: str | None, settings: Settings) -> TrainConfig:
-    """Combine a recipe with the settings that take precedence over it; raises ConfigError."""
+    """Combine a recipe with the settings that take precedence over it; raises ConfigError or InputError."""
     values: dict[str, Any] = {}
     if recipe is not None:
         from fer_batch.training.recipes import read_recipe
@@ -79,11 +79,13 @@ def build_train_config(data: DataSets, recipe: str | None, settings: Settings) -
         if isinstance(values.get(name), str):
             values[name] = str(Path(values[name]).absolute())
     try:
-        return TrainConfig.from_dict(values)
+        config = TrainConfig.from_dict(values)
     except ConfigError as error:
         if recipe is None:
             raise
         raise ConfigError(f"{error} (with --recipe {recipe})") from error
+    check_data_exists(data)
+    return config
 
 
 def show_status() -> "StatusCallback":

@@ -59,7 +59,7 @@ def test_options_reach_the_question(out: Path, capsys: pytest.CaptureFixture[str
         (["shares", "OUT", "--by", "age"], "Cannot group by age"),
         (["join", "OUT", "gone.srt"], "There is no file gone.srt"),
         (["love", "OUT"], 'unknown command "love"'),
-        (["shares", "gone"], "there is no folder"),
+        (["shares", "gone"], "does not exist"),
         (["shares", "OUT", "--output", "OUT/x.csv"], "lies in the folder of the run"),
     ],
     ids=["emotion", "zero", "a word", "group", "events", "question", "folder", "output"],

@@ -130,8 +130,8 @@ def test_emotions_and_methods_are_selected_with_unique_names(tmp_path: Path, che
         (["face.png", "--emotion", "bored"], "--emotion must be one of happy, sad, surprise, all, got bored"),
         (["face.png", "--method", "lime"], "lime"),
         (["face.png", "--at", "1"], "no video among the inputs"),
-        (["face.png", "--at", "-1"], "--at is -1; allowed are seconds from 0"),
-        (["face.png", "--at", "nan"], "--at is nan"),
+        (["face.png", "--at", "-1"], "--at must be a list of numbers, each at least 0, got (-1.0,)"),
+        (["face.png", "--at", "nan"], "--at must be"),
         (["face.png", "--checkpoint", "model.onnx"], "model.onnx has no gradients: give the .safetensors"),
         (["face.png", "--checkpoint", "notes.txt"], "notes.txt is not a checkpoint"),
     ],
@@ -156,7 +156,7 @@ def test_invalid_input_is_reported_and_writes_nothing(
     assert streams.out == ""
     *looked, last = streams.err.splitlines()
     assert message in last
-    assert looked == ["looking at notes.txt …"] * (words[0] == "notes.txt")
+    assert looked == ["reading notes.txt …"] * (words[0] == "notes.txt")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -170,7 +170,7 @@ def test_network_without_feature_map_has_occlusion_only(
     )
     words = [write_face(tmp_path / "face.png"), "--checkpoint", path, "-o", tmp_path / "why"]
     assert explain(*words) == 0
-    assert "no Grad-CAM: the network has no convolution whose map" in capsys.readouterr().err
+    assert "no Grad-CAM: the network has no convolution that distinguishes" in capsys.readouterr().err
     record = json.loads((tmp_path / "why" / "explain.json").read_text())
     assert list(record["left_out"]) == ["grad-cam"]
     assert list(record["inputs"][0]["faces"][0]["maps"]) == ["occlusion"]

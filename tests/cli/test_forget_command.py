@@ -71,7 +71,7 @@ def test_unknown_video_is_reported_in_one_line(
 def test_run_in_use_is_reported(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with hold_lease(out, "analyze"):
         assert forget(out, "it's.mp4") == 2
-    assert "`fer-batch analyze` writes there since" in capsys.readouterr().err
+    assert "`fer-batch analyze` has written there since" in capsys.readouterr().err
     assert uris(out) == VIDEOS.keys()
 
 
@@ -81,12 +81,12 @@ def test_folder_without_a_run_is_not_created(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(command) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "contains no run" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_finalize_completes_an_interrupted_forget(out: Path) -> None:
-    kill_at("forget.read_forget_marker", main, ["forget", str(out), "it's.mp4"])
+    kill_at("forget.marker", main, ["forget", str(out), "it's.mp4"])
     assert main(["finalize", str(out)]) == 0
     assert uris(out) == VIDEOS.keys() - {"/talks/it's.mp4"}
     assert main(["verify", str(out)]) == 0

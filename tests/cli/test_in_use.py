@@ -40,5 +40,5 @@ def test_folder_in_use_is_rejected(words: list[str], here: Path, capfd: pytest.C
         assert main([*words, "--out", "out"]) == 2
         text = capfd.readouterr().err.splitlines()
         assert [path.name for path in (here / "out").iterdir()] == [".lease"]
-    assert f"out is in use: `fer-batch {words[0]}` writes there since" in text[-1]
+    assert f"out is in use: `fer-batch {words[0]}` has written there since" in text[-1]
     assert not (here / "out").exists()

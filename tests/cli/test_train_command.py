@@ -28,6 +28,7 @@ RECIPE_ONLY = {"filters", "depths", "fold", "dropouts", "window_length", "window
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.csv").touch()
     return tmp_path
 
 
@@ -53,8 +54,8 @@ def read_error(capfd: pytest.CaptureFixture[str], *words: str) -> str:
         (["--data", "=fer2013.parquet"], "a data set must be NAME=PATH"),
         (["--data", "fer2013="], "a data set must be NAME=PATH"),
         ([*DATA, "--data", "ck48"], "got 'ck48'"),
-        (["--data", "imagenet=x"], "fer2013, ck48, folder"),
-        ([*DATA], "there is no such file"),
+        (["--data", "imagenet=."], "fer2013, ck48, folder"),
+        (["--data", "fer2013=gone.csv"], "gone.csv: there is no such file or folder"),
         ([*DATA, "--classes", "happy"], "--classes must be two or more different names, got happy"),
         ([*DATA, "--classes", "happy", "sad", "happy"], "--classes must be two or more different names"),
         ([*DATA, "--init", "gone.safetensors"], "gone.safetensors"),
@@ -85,13 +86,13 @@ def test_invalid_arguments_are_reported_in_one_line_and_write_nothing(
     words: list[str], message: str, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert message in read_error(capfd, *words, "--out", "run")
-    assert not list(here.iterdir())
+    assert [path.name for path in here.iterdir()] == ["x.csv"]
 
 
 def test_data_with_other_columns_is_rejected(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (here / "faces.csv").write_text("label,picture\n1,2\n")
     assert str(here / "faces.csv") in read_error(capfd, "--data", "fer2013=faces.csv", "--out", "run")
-    assert [path.name for path in here.iterdir()] == ["faces.csv"]
+    assert sorted(path.name for path in here.iterdir()) == ["faces.csv", "x.csv"]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_invalid_recipe_is_reported_in_one_line_and_writes_nothing(
     error = read_error(capfd, *DATA, "--recipe", "ours.toml", "--out", "run")
     assert message in error
     assert "ours.toml" in error
-    assert [path.name for path in here.iterdir()] == ([] if content is None else ["ours.toml"])
+    assert sorted(path.name for path in here.iterdir()) == (["ours.toml"] if content else []) + ["x.csv"]
 
 
 def test_folder_is_not_a_recipe(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
