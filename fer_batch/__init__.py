@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ResourceError,
     )
     from fer_batch.evaluation.evaluate import Evaluation, evaluate
+    from fer_batch.model.predictions import Prediction
     from fer_batch.model.recognize import Recognizer
     from fer_batch.pipeline.analyze import analyze
     from fer_batch.pipeline.local import analyze_video
@@ -44,9 +45,11 @@ if TYPE_CHECKING:
     from fer_batch.training.run import train
     from fer_batch.training.tune.run import tune
     from fer_batch.training.tune.study import StudySummary
+    from fer_batch.video.planes import Frame
     from fer_batch.video.random_access import read_frames
     from fer_batch.video.segment import Segment
     from fer_batch.vision.detect import FaceDetector
+    from fer_batch.vision.detections import Face
 
 __version__ = "0.1.0"
 
@@ -56,12 +59,15 @@ __all__ = [
     "ConfigError",
     "DecodeError",
     "Evaluation",
+    "Face",
     "FaceDetector",
     "FerBatchError",
+    "Frame",
     "InputError",
     "Limits",
     "NoVideoError",
     "OutputError",
+    "Prediction",
     "Progress",
     "QueryError",
     "Recipe",
@@ -91,6 +97,7 @@ _MODULES = {
     "config": ("AnalyzeConfig", "Limits", "TrainConfig"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "evaluation.evaluate": ("Evaluation", "evaluate"),
+    "model.predictions": ("Prediction",),
     "model.recognize": ("Recognizer",),
     "pipeline.analyze": ("analyze",),
     "pipeline.local": ("analyze_video",),
@@ -103,9 +110,11 @@ _MODULES = {
     "training.run": ("train",),
     "training.tune.run": ("tune",),
     "training.tune.study": ("StudySummary",),
+    "video.planes": ("Frame",),
     "video.random_access": ("read_frames",),
     "video.segment": ("Segment",),
     "vision.detect": ("FaceDetector",),
+    "vision.detections": ("Face",),
 }
 _MODULE_OF = {name: f"fer_batch.{module}" for module, names in _MODULES.items() for name in names}
 

@@ -26,8 +26,9 @@ def main() -> None:
     args = parser.parse_args()
     try:
         config = fer_batch.AnalyzeConfig(fps=args.fps, min_face=args.min_face, checkpoint=args.checkpoint)
-        options = {"insecure": args.insecure, "on_progress": print_progress}
-        summary = fer_batch.analyze(args.videos, args.out, config, **options)
+        summary = fer_batch.analyze(
+            args.videos, args.out, config, insecure=args.insecure, on_progress=print_progress
+        )
     except fer_batch.FerBatchError as error:
         parser.error(str(error))
     print(summary)

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from graphlib import TopologicalSorter
@@ -220,6 +221,8 @@ def test_public_names_are_importable_and_listed() -> None:
     for name in fer_batch.__all__:
         assert getattr(fer_batch, name) is not None
     assert set(fer_batch.__all__) <= set(dir(fer_batch))
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    assert fer_batch.__version__ == project["version"]
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = fer_batch.no_such_name
 

@@ -16,6 +16,7 @@ from fer_batch.schema import (
     pack_bundle,
     unpack_bundles,
 )
+from fer_batch.video.segment import Segment
 
 MAX_SLOWDOWN = 100.0
 """Time limit of a segment as a multiple of its length, however regular its heartbeats are."""
@@ -43,22 +44,20 @@ class GuardedStage:
         for number in range(bundles.num_rows):
             bundle = bundles.slice(number, 1)
             timeouts: dict[str, int] = {}
-            rows = [
-                self._run_guarded(segment, timeouts)
-                for segment in unpack_bundles(bundle, PLAN_SCHEMA).to_pylist()
-            ]
+            segments = Segment.from_table(unpack_bundles(bundle, PLAN_SCHEMA))
+            rows = [self._run_guarded(segment, timeouts) for segment in segments]
             faces = pack_bundle(bundle.column("bundle_id")[0].as_py(), pa.concat_tables(rows))
             results.append(self._recognize(faces) if self.recognizes else faces)
         return pa.concat_tables(results)
 
-    def _run_guarded(self, segment: dict[str, Any], timeouts: dict[str, int]) -> pa.Table:
+    def _run_guarded(self, segment: Segment, timeouts: dict[str, int]) -> pa.Table:
         """Return the row of FACES_SCHEMA of one segment; `timeouts` counts each video's consecutive
         timeouts.
         """
-        video = segment["video_id"]
+        video = segment.video_id
         if timeouts.get(video, 0) >= MAX_TIMEOUTS:
             return _failed_row(segment, f"skipped: the previous {MAX_TIMEOUTS} segments timed out")
-        length_s = segment["end_s"] - segment["start_s"]
+        length_s = segment.end_s - segment.start_s
         max_s = 10 * self.child.limits.timeout_s + MAX_SLOWDOWN * length_s
         try:
             row = self.child.call("extract_faces", segment, max_s=max_s)
@@ -68,20 +67,18 @@ class GuardedStage:
         timeouts[video] = 0
         return row
 
-    def _keep_readable_part(self, segment: dict[str, Any], reason: str) -> pa.Table:
+    def _keep_readable_part(self, segment: Segment, reason: str) -> pa.Table:
         """Process a segment once more, up to the time that the failed call reached."""
         reached_s = self.child.progress
-        if reached_s is None or reached_s <= segment["core_start_s"]:
+        if reached_s is None or reached_s <= segment.core_start_s:
             return _failed_row(segment, reason)
         reason = f"{reason}, at {reached_s:.1f} s"
-        ends = {"end_s": reached_s, "core_end_s": min(reached_s, segment["core_end_s"])}
         try:
-            # One more segment, so that this one is not the last, which is read to the end of the file.
-            part = self.child.call("extract_faces", segment | ends | {"segments": segment["segments"] + 1})
+            part = self.child.call("extract_faces", segment.end_at(reached_s))
         except CallFailedError:
             return _failed_row(segment, reason)
         (row,) = part.to_pylist()
-        row |= {"core_end_s": segment["core_end_s"], "status": "partial", "error": reason}
+        row |= {"core_end_s": segment.core_end_s, "status": "partial", "error": reason}
         return (
             pa.Table.from_pylist([row], schema=FACES_SCHEMA)
             if row["frames"]
@@ -135,8 +132,8 @@ class GuardedProbe:
             return [*before, *probed, *self._probe(sources.slice(reached + 1))]
 
 
-def _failed_row(segment: dict[str, Any], reason: str) -> pa.Table:
-    row = {name: segment[name] for name in FACES_SCHEMA.names if name in segment} | {
+def _failed_row(segment: Segment, reason: str) -> pa.Table:
+    row = {name: value for name, value in segment.to_row().items() if name in FACES_SCHEMA.names} | {
         "status": "failed",
         "error": reason,
         "read_s": 0.0,

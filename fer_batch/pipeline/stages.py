@@ -44,26 +44,22 @@ class FacesStage:
         """Callback that receives the time of each sampled frame after it is decoded."""
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
-        return _map_segments(
-            bundles, PLAN_SCHEMA, FACES_SCHEMA, lambda segments: [self._faces_row(s) for s in segments]
-        )
+        def find_faces(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return [self._faces_row(Segment.from_row(row)) for row in rows]
 
-    def extract_faces(self, segment: dict[str, Any]) -> pa.Table:
-        """Map one segment, a row of PLAN_SCHEMA, to a table with one row of FACES_SCHEMA."""
+        return _map_segments(bundles, PLAN_SCHEMA, FACES_SCHEMA, find_faces)
+
+    def extract_faces(self, segment: Segment) -> pa.Table:
+        """Map one segment to a table with one row of FACES_SCHEMA."""
         return pa.Table.from_pylist([self._faces_row(segment)], schema=FACES_SCHEMA)
 
-    def _faces_row(self, segment: dict[str, Any]) -> dict[str, Any]:
+    def _faces_row(self, segment: Segment) -> dict[str, Any]:
         faces = extract_faces(
-            Segment.from_row(segment),
-            self.config,
-            self.detector,
-            self.crop_scale,
-            self.prefetch,
-            self.heartbeat,
+            segment, self.config, self.detector, self.crop_scale, self.prefetch, self.heartbeat
         )
         self.timer.add(faces.timer)
         return {
-            **{name: segment[name] for name in FACES_SCHEMA.names if name in segment},
+            **{name: value for name, value in segment.to_row().items() if name in FACES_SCHEMA.names},
             "status": faces.status,
             "error": faces.error,
             "read_s": faces.read_s,
@@ -125,7 +121,7 @@ class AnalyzeStage:
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return self.recognize(self.faces(bundles))
 
-    def extract_faces(self, segment: dict[str, Any]) -> pa.Table:
+    def extract_faces(self, segment: Segment) -> pa.Table:
         """Run `FacesStage.extract_faces`."""
         return self.faces.extract_faces(segment)
 
