@@ -6,7 +6,6 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -74,13 +73,13 @@ def list_videos(inputs: Sequence[str]) -> Listing:
     seen: set[str] = set()
     duplicates = 0
     chunks = [SOURCES_SCHEMA.empty_table()]
-    rows: list[dict[str, Any]] = []
-    for row in describe_sources(expander.expand(inputs)):
-        if row["uri"] in seen:
+    rows = []
+    for source in describe_sources(expander.expand(inputs)):
+        if source.uri in seen:
             duplicates += 1
             continue
-        seen.add(row["uri"])
-        rows.append(row)
+        seen.add(source.uri)
+        rows.append(vars(source))
         if len(rows) == CHUNK_ROWS:
             chunks.append(pa.Table.from_pylist(rows, schema=SOURCES_SCHEMA))
             rows = []

@@ -1,4 +1,4 @@
-"""Rows of `schema.SOURCES_SCHEMA`: the identity, version and size of each named file."""
+"""Identity, version and size of each named file."""
 
 import functools
 import hashlib
@@ -9,7 +9,6 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from fer_batch.errors import DecodeError, InputError
@@ -33,6 +32,20 @@ MISSING_VERSION = "missing"
 
 
 @dataclass(frozen=True, kw_only=True)
+class VideoSource:
+    """A named file. The fields are the columns of `schema.SOURCES_SCHEMA`."""
+
+    video_id: str
+    version: str
+    uri: str
+    size_bytes: int
+    offset: int | None
+    error: str | None
+    duration_s: float | None
+    extra: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileFacts:
     """The properties of a file by its file system, store or archive."""
 
@@ -47,8 +60,8 @@ Candidate = tuple[Entry, FileFacts | None]
 """A named file, and its properties if they are known already."""
 
 
-def describe_sources(candidates: Iterator[Candidate]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of `schema.SOURCES_SCHEMA` for files and archive members."""
+def describe_sources(candidates: Iterator[Candidate]) -> Iterator[VideoSource]:
+    """Yield the description of each file and archive member."""
     while batch := list(itertools.islice(candidates, BATCH_FILES)):
         unknown = [
             entry.path
@@ -61,15 +74,15 @@ def describe_sources(candidates: Iterator[Candidate]) -> Iterator[dict[str, Any]
         found = iter(stores.find_files(unknown) if unknown else ())
         for entry, facts in batch:
             if facts is not None:
-                yield _to_row(entry, entry.path, facts)
+                yield _identify(entry, entry.path, facts)
             elif (parts := split_member(entry.path)) and not os.path.lexists(entry.path):
                 yield _describe_member(entry, *parts)
             elif not stores.is_remote(entry.path):
                 yield _describe_local(entry)
             elif entry.duration_s is not None:
-                yield _to_row(entry, entry.path, FileFacts(version=""))
+                yield _identify(entry, entry.path, FileFacts(version=""))
             else:
-                yield _to_row(entry, entry.path, facts_of_store(next(found)))
+                yield _identify(entry, entry.path, facts_of_store(next(found)))
 
 
 def facts_of_store(answer: stores.StoreEntry | InputError | None) -> FileFacts:
@@ -117,29 +130,29 @@ def clear_caches() -> None:
     read_index.cache_clear()
 
 
-def _describe_member(entry: Entry, archive: str, name: str) -> dict[str, Any]:
+def _describe_member(entry: Entry, archive: str, name: str) -> VideoSource:
     archive = resolve_uri(archive)
     members, error = read_index(archive)
     if name in members:
         facts = facts_of_member(members[name])
     else:
         facts = FileFacts(error=f"its archive: {error}" if error else "its archive has no such file")
-    return _to_row(entry, f"{archive}{MEMBER_SEPARATOR}{name}", facts)
+    return _identify(entry, f"{archive}{MEMBER_SEPARATOR}{name}", facts)
 
 
-def _describe_local(entry: Entry) -> dict[str, Any]:
+def _describe_local(entry: Entry) -> VideoSource:
     uri, status, error = _stat_file(entry.path)
     if status is None:
-        return _to_row(entry, uri, FileFacts(error=error))
+        return _identify(entry, uri, FileFacts(error=error))
     facts = FileFacts(
         size_bytes=status.st_size,
         version=f"{status.st_size} {status.st_mtime_ns}",
         error=None if stat.S_ISREG(status.st_mode) else "not a regular file",
     )
-    return _to_row(entry, uri, facts)
+    return _identify(entry, uri, facts)
 
 
-def _to_row(entry: Entry, uri: str, facts: FileFacts) -> dict[str, Any]:
+def _identify(entry: Entry, uri: str, facts: FileFacts) -> VideoSource:
     error = facts.error
     if UNPRINTABLE.search(uri):
         if stores.is_remote(uri):
@@ -149,16 +162,16 @@ def _to_row(entry: Entry, uri: str, facts: FileFacts) -> dict[str, Any]:
     version = MISSING_VERSION
     if facts.version != MISSING_VERSION:
         version = _hash(facts.version if entry.version is None else entry.version)
-    return {
-        "video_id": _hash(uri),
-        "version": version,
-        "uri": uri,
-        "size_bytes": facts.size_bytes,
-        "offset": facts.offset,
-        "error": error,
-        "duration_s": entry.duration_s,
-        "extra": entry.extra,
-    }
+    return VideoSource(
+        video_id=_hash(uri),
+        version=version,
+        uri=uri,
+        size_bytes=facts.size_bytes,
+        offset=facts.offset,
+        error=error,
+        duration_s=entry.duration_s,
+        extra=entry.extra,
+    )
 
 
 def _stat_file(path: str) -> tuple[str, os.stat_result | None, str | None]:

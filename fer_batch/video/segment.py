@@ -49,7 +49,7 @@ class Segment:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """Return the segment of a row that has the columns of `schema.PLAN_SCHEMA`."""
-        return cls(**{name: row[name] for name in PLAN_SCHEMA.names if name in row})
+        return cls(**{name: row[name] for name in PLAN_SCHEMA.names})
 
     @classmethod
     def from_table(cls, plan: pa.Table) -> list[Self]:

@@ -341,19 +341,19 @@ def test_store_is_listed_like_a_folder(store: Store, tmp_path: Path) -> None:
     for key in ("videos/b.mp4", "videos/deep/a.MKV", "videos/notes.md"):
         store.put(key, key.encode())
     store.put("videos/c.tar", pack(tmp_path / "c.tar", {"d.mp4": b"1234"}).read_bytes())
-    every = [
+    uris = [
         "s3://archive/videos/b.mp4",
         "s3://archive/videos/c.tar!/d.mp4",
         "s3://archive/videos/deep/a.MKV",
     ]
     for given in ("s3://archive/videos", "s3://archive/videos/", "s3://archive/videos/**"):
         listing = list_videos([given])
-        assert listing.sources.column("uri").to_pylist() == every
+        assert listing.sources.column("uri").to_pylist() == uris
         assert listing.sources.column("size_bytes").to_pylist() == [12, 4, 17]
         assert listing.skipped == 1
-    for uri in every:
+    for uri in uris:
         assert list_videos([uri]).sources.column("uri").to_pylist() == [uri]
-    assert list_videos(["S3://archive/videos/b.mp4"]).sources["uri"].to_pylist() == every[:1]
+    assert list_videos(["S3://archive/videos/b.mp4"]).sources["uri"].to_pylist() == uris[:1]
     with pytest.raises(InputError, match="there is no file s3://archive/nothing, and nothing below it"):
         list_videos(["s3://archive/nothing"])
     with pytest.raises(

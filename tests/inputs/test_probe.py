@@ -11,7 +11,7 @@ import pytest
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_video
 from fer_batch.schema import PROBED_SCHEMA
-from tests.conftest import remux, write_video
+from tests.conftest import SAMPLE, remux, write_video
 
 
 def probe(path: Path) -> dict:
@@ -27,7 +27,9 @@ def probe(path: Path) -> dict:
         (b"", "the file is empty"),
         (b"not a video at all\n" * 20, "not a video that FFmpeg can open"),
         (bytes(5000), "not a video that FFmpeg can open"),
+        (SAMPLE.read_bytes()[:100_000], "not a video that FFmpeg can open"),
     ],
+    ids=["empty", "text", "zeros", "without index"],
 )
 def test_file_that_is_not_a_video_fails_with_the_reason(tmp_path: Path, content: bytes, error: str) -> None:
     path = tmp_path / "video.mp4"
@@ -36,14 +38,6 @@ def test_file_that_is_not_a_video_fails_with_the_reason(tmp_path: Path, content:
     assert row["status"] == "failed"
     assert error in row["error"]
     assert row["size_bytes"] == len(content)
-
-
-def test_truncated_file_without_an_index_fails(tmp_path: Path, sample: Path) -> None:
-    path = tmp_path / "video.mp4"
-    path.write_bytes(sample.read_bytes()[: sample.stat().st_size // 2])
-    row = probe(path)
-    assert row["status"] == "failed"
-    assert "not a video that FFmpeg can open" in row["error"]
 
 
 def test_missing_file_fails_and_keeps_its_uri(tmp_path: Path) -> None:
@@ -89,15 +83,8 @@ def test_sample_is_described(sample: Path) -> None:
     row = probe(sample)
     assert row["status"] == "ok"
     assert row["error"] is None
-    assert {name: row[name] for name in ("width", "height", "codec", "fps", "duration_s", "first_pts")} == {
-        "width": 640,
-        "height": 360,
-        "codec": "h264",
-        "fps": 25.0,
-        "duration_s": 10.0,
-        "first_pts": 0,
-    }
-    assert row["size_bytes"] == sample.stat().st_size
+    assert (row["width"], row["height"], row["codec"], row["fps"]) == (640, 360, "h264", 25.0)
+    assert (row["duration_s"], row["first_pts"], row["size_bytes"]) == (10.0, 0, sample.stat().st_size)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "ts", "mov", "flv"])

@@ -96,9 +96,9 @@ def test_damaged_beginning_does_not_shift_times(tmp_path: Path, faststart: Path)
 def test_damage_does_not_shift_the_sample_grid(tmp_path: Path, faststart: Path, fps: float | None) -> None:
     path = zero_bytes(faststart, tmp_path / "video.mp4", 0.5, 3000)
     frames, report = read_segment(path, fps=fps)
-    every, _ = read_segment(path, fps=None)
-    assert times(frames) == (first_per_cell(times(every), fps) if fps else times(every))
-    assert report.frames == len(every)
+    all_frames, _ = read_segment(path, fps=None)
+    assert times(frames) == (first_per_cell(times(all_frames), fps) if fps else times(all_frames))
+    assert report.frames == len(all_frames)
 
 
 @settings(deadline=None, max_examples=20)

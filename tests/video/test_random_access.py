@@ -18,9 +18,9 @@ def test_last_frame_at_or_before_each_time_is_returned(tmp_path: Path, sample: P
     given = [9.99, 0.0, 3.2, 3.239, 3.2, 0.04, 100.0]
     frames = read_frames(path, given)
     assert times(frames) == pytest.approx([9.96, 0.0, 3.2, 3.2, 3.2, 0.04, 9.96])
-    every = read_sample(None)
+    all_frames = read_sample(None)
     for frame in frames:
-        assert np.array_equal(join_planes(frame), join_planes(every[round(frame.time_s * 25)]))
+        assert np.array_equal(join_planes(frame), join_planes(all_frames[round(frame.time_s * 25)]))
 
 
 def test_frame_is_an_upright_rgb_image(tmp_path: Path, small_frames: list[np.ndarray]) -> None:

@@ -39,12 +39,12 @@ def test_first_frame_of_each_cell_is_sampled(
     tmp_path: Path, small_frames: list[np.ndarray], rate: int | Fraction, expected: list[float]
 ) -> None:
     path = write_video(tmp_path / "video.mp4", small_frames[:100], fps=rate)
-    every, _ = read_segment(path, fps=None)
+    all_frames, _ = read_segment(path, fps=None)
     sampled, report = read_segment(path)
-    assert len(every) == report.frames == 100
+    assert len(all_frames) == report.frames == 100
     assert times(sampled)[:7] == pytest.approx(expected, abs=1e-6)
-    assert times(sampled) == first_per_cell(times(every), 5.0)
-    assert [f.index for f in sampled] == [times(every).index(t) for t in times(sampled)]
+    assert times(sampled) == first_per_cell(times(all_frames), 5.0)
+    assert [f.index for f in sampled] == [times(all_frames).index(t) for t in times(sampled)]
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -55,10 +55,10 @@ def test_variable_frame_rate_keeps_its_times(
     steps = np.random.default_rng(seed).choice([0.017, 0.033, 0.05, 0.31, 0.7], 79)
     given_s = [0.0, *np.round(np.cumsum(steps), 3).tolist()]
     path = write_video(tmp_path / f"video.{suffix}", small_frames[:80], times_s=given_s)
-    every, _ = read_segment(path, fps=None)
-    assert times(every) == pytest.approx(given_s, abs=1e-3)
+    all_frames, _ = read_segment(path, fps=None)
+    assert times(all_frames) == pytest.approx(given_s, abs=1e-3)
     sampled, report = read_segment(path)
-    assert times(sampled) == first_per_cell(times(every), 5.0)
+    assert times(sampled) == first_per_cell(times(all_frames), 5.0)
     assert report.error is None
 
 
@@ -67,10 +67,10 @@ def test_segment_of_a_variable_frame_rate_starts_anywhere(
 ) -> None:
     given_s = np.round(np.cumsum([0.0, *[0.02, 0.7, 0.033, 0.31] * 20])[:80], 3).tolist()
     path = write_video(tmp_path / "video.mkv", small_frames[:80], times_s=given_s, g="30")
-    every, _ = read_segment(path, fps=None)
+    all_frames, _ = read_segment(path, fps=None)
     for start_s in (0.0, 4.6, 9.9, 17.0):
         frames, _ = read_segment(path, start_s, start_s + 4.0, None)
-        assert have_same_frames(frames, select_frames(every, start_s, start_s + 4.0))
+        assert have_same_frames(frames, select_frames(all_frames, start_s, start_s + 4.0))
 
 
 @pytest.mark.parametrize("fps", [1.0, 5.0, 12.5, None])
@@ -99,8 +99,8 @@ def test_skipped_frames_do_not_change_results(
 @pytest.mark.parametrize("fast", ["nonref", "keyframes"])
 @pytest.mark.parametrize("name", VIDEO_OPTIONS)
 def test_fast_sampling_takes_frames_of_the_video(videos: dict[str, Path], name: str, fast: str) -> None:
-    every, _ = read_segment(videos[name], fps=None)
-    by_time = {frame.time_s: frame for frame in every}
+    all_frames, _ = read_segment(videos[name], fps=None)
+    by_time = {frame.time_s: frame for frame in all_frames}
     sampled, report = read_segment(videos[name], fast=fast)
     assert report.frames == 120
     assert 0 < len(sampled) < 120
@@ -113,7 +113,7 @@ def test_fast_sampling_takes_frames_of_the_video(videos: dict[str, Path], name: 
             f for f in sampled if math.floor((f.time_s + TIME_TOLERANCE_S) * 5) > cell and f.time_s < end_s
         ]
         assert have_same_frames(frames, expected)
-        assert part.frames == len(select_frames(every, start_s, end_s))
+        assert part.frames == len(select_frames(all_frames, start_s, end_s))
 
 
 @pytest.mark.parametrize("name", ["plain.mp4", "pyramid.mkv", "hevc.mp4"])
