@@ -66,6 +66,7 @@ PLACES = {
         "sample/make_sample.py",
         "data/explore/*.py",
         "evaluation/*.py",
+        "training/curves.py",
         "training/tune/plots.py",
         "timeline/plots/*.py",
         "timeline/store.py",

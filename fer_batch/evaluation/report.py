@@ -8,7 +8,6 @@ import numpy as np
 
 from fer_batch.errors import OutputError
 from fer_batch.evaluation.compare import COMPARED_METRICS, Comparison, ComparisonRow, compare
-from fer_batch.evaluation.curves import History, learning_curves
 from fer_batch.evaluation.evaluate import CheckpointResult, Evaluation
 from fer_batch.evaluation.examples import Examples
 from fer_batch.evaluation.metrics import normalize_rows, top1
@@ -21,6 +20,7 @@ from fer_batch.evaluation.plots import (
 )
 from fer_batch.plotting import render_figure
 from fer_batch.storage.atomic import format_csv, write_bytes, write_json
+from fer_batch.training.curves import History, plot_curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,7 +119,7 @@ def _write_history(out: Path, history: History) -> None:
     columns = list(dict.fromkeys(key for row in history.epochs for key in row))
     rows = ([row.get(key) for key in columns] for row in history.epochs)
     write_bytes(out / "history.csv", format_csv(columns, rows))
-    write_bytes(out / "learning_curves.png", learning_curves(history.epochs, history.selection))
+    write_bytes(out / "learning_curves.png", render_figure(plot_curves(history.epochs, history.selection)))
 
 
 def _tabulate_row(row: ComparisonRow) -> list[object]:

@@ -13,8 +13,10 @@ from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips, count_classes
 from fer_batch.model.network import Network
 from fer_batch.model.weights import Card, read_card, save_checkpoint
+from fer_batch.plotting import render_figure
 from fer_batch.storage.atomic import format_csv, write_bytes, write_json
 from fer_batch.training.calibrate import fit_temperature
+from fer_batch.training.curves import plot_curves
 from fer_batch.training.history import HISTORY_COLUMNS, selected_epoch
 from fer_batch.training.predict import predict_log_probs, select_input_frames
 from fer_batch.training.recipes import Settings
@@ -102,6 +104,7 @@ def export_model(
     rows = [row.to_dict() for row in trained.history]
     write_json(out / "history.json", rows)
     write_bytes(out / "history.csv", format_csv(HISTORY_COLUMNS, (list(row.values()) for row in rows)))
+    write_bytes(out / "learning_curves.png", render_figure(plot_curves(rows, kept.to_dict())))
     inactive_dropout = {"dropout": 0.0} if "dropout" in trained.architecture else {}
     card = Card(
         classes=data.classes,

@@ -2,8 +2,8 @@
 
 A run's folder is its record: `train.json` (the configuration), `history.json` and `.csv` (the epochs),
 `tensorboard/`, `state.pt` (everything the next epoch needs), and at the end `model.safetensors` with its card
-`model.json`. The state is not a checkpoint of Ray Train: Ray rewrites its list of checkpoints in place, so
-that a run that is killed at that moment could not continue.
+`model.json`, and `learning_curves.png`. The state is not a checkpoint of Ray Train: Ray rewrites its list of
+checkpoints in place, so that a run that is killed at that moment could not continue.
 """
 
 import dataclasses

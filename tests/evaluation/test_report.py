@@ -12,7 +12,6 @@ from PIL import Image
 
 from fer_batch.errors import OutputError
 from fer_batch.evaluation.compare import compare
-from fer_batch.evaluation.curves import History
 from fer_batch.evaluation.evaluate import CheckpointResult, Evaluation
 from fer_batch.evaluation.examples import DataPart, Examples
 from fer_batch.evaluation.metrics import measure
@@ -25,6 +24,7 @@ from fer_batch.evaluation.plots import (
 )
 from fer_batch.evaluation.report import write_comparison, write_evaluation, write_report
 from fer_batch.plotting import render_figure
+from fer_batch.training.curves import History
 from tests.evaluation.faces import clips, images
 
 FACES = ["mistakes.png", "samples_right.png", "samples_wrong.png"]

@@ -300,6 +300,7 @@ def test_the_history_has_a_row_for_each_epoch(whole: Run) -> None:
     assert [epoch["phase"] for epoch in history] == PHASES
     assert all(tuple(epoch) == HISTORY_COLUMNS for epoch in history)
     assert all(math.isfinite(value) for epoch in history for k, value in epoch.items() if k != "phase")
+    assert (whole.out / "learning_curves.png").read_bytes()[1:4] == b"PNG"
     with (whole.out / "history.csv").open(newline="") as file:
         assert list(csv.DictReader(file)) == [{k: str(v) for k, v in epoch.items()} for epoch in history]
     last = history[-1]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_batch.errors import InputError
 from fer_batch.model.weights import is_onnx_path, read_card
-from fer_batch.plotting import BLUE, GREY, INK, RED, hide_frame, new_figure, render_figure
+from fer_batch.plotting import BLUE, GREY, INK, RED, hide_frame, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,11 +57,6 @@ def read_history(checkpoint: Path | None) -> History | None:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file} is not the history of a training run: {error}; move it away") from error
     return History(epochs=list(epochs), selection=dict(card.training.get("selection") or {}))
-
-
-def learning_curves(history: Sequence[Epoch], selection: Mapping[str, Any] | None = None) -> bytes:
-    """Return `plot_curves` as a PNG."""
-    return render_figure(plot_curves(history, selection))
 
 
 def plot_curves(history: Sequence[Epoch], selection: Mapping[str, Any] | None = None) -> "Figure":
