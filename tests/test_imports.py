@@ -239,7 +239,15 @@ def test_import_loads_no_heavy_library(module: str) -> None:
     assert not heavy & set(loaded.split())
 
 
-def test_viewer_imports_neither_torch_nor_ray() -> None:
-    code = "import fer_batch.timeline.viewer.server, sys; print(*sys.modules)"
+@pytest.mark.parametrize(
+    ("module", "libraries"),
+    [
+        ("timeline.viewer.server", {"torch", "ray"}),
+        ("pipeline.local", {"ray"}),
+        ("pipeline.workers", {"torch"}),
+    ],
+)
+def test_module_does_not_load(module: str, libraries: set[str]) -> None:
+    code = f"import fer_batch.{module}, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert not {"torch", "ray"} & set(loaded.split())
+    assert not libraries & set(loaded.split())

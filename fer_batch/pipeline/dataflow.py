@@ -30,13 +30,12 @@ from fer_batch.inputs.segments import split_into_bundles
 from fer_batch.model.weights import Card
 from fer_batch.pipeline.guard import GuardedProbe
 from fer_batch.pipeline.placement import place_stages
+from fer_batch.pipeline.stages import PREFETCH_FRAMES
 from fer_batch.pipeline.workers import GuardedWorker, RecognizeWorker
 from fer_batch.run.results import list_done_bundles, write_bundle
 from fer_batch.schema import PLAN_SCHEMA, PROBED_SCHEMA, RESULTS_SCHEMA, pack_bundle, unpack_bundles
 from fer_batch.storage.folder import OutputFolder
 
-PREFETCH_FRAMES = 24
-"""Sampled frames that a worker decodes ahead in a second thread, where it has a core for it."""
 MAX_STALLED_STARTS = 2
 """Consecutive starts of the stages without any finished bundle, after which the remaining bundles fail."""
 NO_RESOURCES_TIMEOUT_S = 86_400.0

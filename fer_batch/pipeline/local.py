@@ -18,15 +18,12 @@ from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.recognize import check_checkpoint
 from fer_batch.pipeline.progress import OnProgress, Progress, ignore_progress
-from fer_batch.pipeline.stages import AnalyzeStage
+from fer_batch.pipeline.stages import PREFETCH_FRAMES, AnalyzeStage
 from fer_batch.run.stitch import stitch_segments
 from fer_batch.schema import RESULTS_SCHEMA, pack_bundle, tracks_schema, unpack_bundles
 
 if TYPE_CHECKING:
     import pandas as pd
-
-PREFETCH_FRAMES = 24
-"""Sampled frames that a second thread decodes ahead."""
 
 logger = logging.getLogger(__name__)
 

@@ -27,6 +27,9 @@ from fer_batch.video.segment import Segment
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import extract_faces
 
+PREFETCH_FRAMES = 24
+"""Sampled frames that a second thread decodes ahead, where a core is free for it."""
+
 
 class FacesStage:
     """Decode segments, detect and track their faces, and crop them.
