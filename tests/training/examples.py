@@ -22,6 +22,15 @@ SMALL_NETWORK: dict[str, Any] = {
     "window_length": 3,
     "batch_size": 8,
 }
+SMALL_RECIPE: dict[str, Any] = {
+    "epochs": 3,
+    "sequence_epochs": 1,
+    "batch_size": 16,
+    "filters": [8, 8],
+    "depths": [1, 1],
+    "fold": 2,
+}
+"""Settings that `write_recipe` can write."""
 
 
 def make_config(**changes: Any) -> TrainConfig:

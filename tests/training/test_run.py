@@ -32,20 +32,12 @@ from fer_batch.training.predict import predict_log_probs
 from fer_batch.training.run import train
 from fer_batch.training.sources import MIN_CALIBRATION_CLIPS
 from fer_batch.training.state import TrainState
-from tests.training.examples import collect_lines, make_epoch, write_bars_csv, write_recipe
+from tests.training.examples import SMALL_RECIPE, collect_lines, make_epoch, write_bars_csv, write_recipe
 from tests.training.processes import find_workers, run_and_kill, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # five runs at the same time
 
 IMAGES = 200
-RECIPE: dict[str, Any] = {
-    "epochs": 3,
-    "sequence_epochs": 1,
-    "batch_size": 16,
-    "filters": [8, 8],
-    "depths": [1, 1],
-    "fold": 2,
-}
 PHASES = ["stills", "stills", "stills", "sequences"]
 HALF_A_CPU = {"CPU": 0.5}
 
@@ -62,7 +54,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_config(data: Path, **changes: Any) -> TrainConfig:
-    return TrainConfig.from_dict({**RECIPE, "data": [["fer2013", str(data)]], **changes})
+    return TrainConfig.from_dict({**SMALL_RECIPE, "data": [["fer2013", str(data)]], **changes})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +221,7 @@ def kill_a_worker(out: Path) -> None:
 
 def train_and_kill(data: Path, out: Path) -> Path:
     """Train with a recipe like `make_config`, and kill the run after two epochs."""
-    recipe = write_recipe(out.with_name("small.toml"), RECIPE)
+    recipe = write_recipe(out.with_name("small.toml"), SMALL_RECIPE)
     command = ["train", "--recipe", str(recipe), "--data", f"fer2013={data}", "--out", str(out)]
     run_and_kill(command, out.with_name("killed.txt"), lambda: has_two_epochs(out))
     return out
@@ -240,7 +232,7 @@ def test_the_checkpoint_of_a_run_can_be_loaded(whole: Run, data: Path) -> None:
     assert whole.summary.checkpoint == whole.out / "model.safetensors"
     assert card.classes == EMOTIONS
     assert card.training == whole.summary.to_dict()
-    assert card.architecture["filters"] == RECIPE["filters"]
+    assert card.architecture["filters"] == SMALL_RECIPE["filters"]
     assert card.architecture["dropout"] == 0
     assert (card.window_length, card.window_rate_hz) == (make_config(data).window_length, 5.0)
     assert all(value.isfinite().all() for value in network.state_dict().values())
@@ -253,7 +245,7 @@ def test_the_summary_describes_data_and_settings(whole: Run, data: Path) -> None
     assert summary.init is None
     assert summary.left_out == {"twins_dropped": 1}
     assert str(data) not in (whole.out / "model.json").read_text()
-    assert {name: summary.config[name] for name in RECIPE} == RECIPE
+    assert {name: summary.config[name] for name in SMALL_RECIPE} == SMALL_RECIPE
     train_, calibrate = (sum(counts.values()) for counts in (summary.train_clips, summary.calibrate_clips))
     assert train_ + calibrate == IMAGES * 4 // 5 - 1
     assert 1 <= calibrate < 20

@@ -245,13 +245,13 @@ def test_training_examples_are_called_images_or_clips(
 @pytest.mark.parametrize(
     ("files", "options", "message"),
     [
-        (None, {}, "clips=videos: does not exist"),
-        ([], {}, "no files like"),
-        (["happy/notes.txt"], {}, "no files like"),
-        (["a.mp4"], {}, "and 1 outside them"),
-        (["happy/a.mp4"], {}, "training needs two or more classes, found only happy"),
-        (["happy/a.mp4", "sad/b.mp4"], {"--data": "clips=videos"}, "given more than once"),
-        (["happy/a.mp4", "dull/b.mp4", "odd/c.mp4"], {"--classes": "happy sad"}, "dull, odd; allowed are"),
+        (None, [], "clips=videos: does not exist"),
+        ([], [], "no files like"),
+        (["happy/notes.txt"], [], "no files like"),
+        (["a.mp4"], [], "and 1 outside them"),
+        (["happy/a.mp4"], [], "training needs two or more classes, found only happy"),
+        (["happy/a.mp4", "sad/b.mp4"], ["--data", "clips=videos"], "given more than once"),
+        (["happy/a.mp4", "dull/b.mp4", "odd/c.mp4"], ["--classes", "happy", "sad"], "dull, odd; allowed are"),
     ],
 )
 def test_unusable_videos_are_one_line_before_anything_is_written(
@@ -259,7 +259,7 @@ def test_unusable_videos_are_one_line_before_anything_is_written(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     files: list[str] | None,
-    options: dict[str, str],
+    options: list[str],
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -268,8 +268,7 @@ def test_unusable_videos_are_one_line_before_anything_is_written(
         (tmp_path / "videos" / name).write_text("not a video")
     if files == []:
         (tmp_path / "videos").mkdir()
-    words = " ".join(word for option in options.items() for word in option).split()
-    assert main(["train", "--data", "clips=videos", *words, "--out", "run"]) == 2
+    assert main(["train", "--data", "clips=videos", *options, "--out", "run"]) == 2
     streams = capfd.readouterr()
     assert message in streams.err.replace(f"{tmp_path}/", "")
     assert streams.err.count("\n") == 1

@@ -17,17 +17,10 @@ from fer_batch.training.tune.run import share_resources, tune
 from fer_batch.training.tune.search import VALUE, build_scheduler
 from fer_batch.training.tune.space import Point, locate_base
 from fer_batch.training.tune.study import DONE, FAILED, RUNNING, StudySummary, TrialRecord
-from tests.training.examples import collect_lines, make_history, write_bars_csv, write_recipe
+from tests.training.examples import SMALL_RECIPE, collect_lines, make_history, write_bars_csv, write_recipe
 from tests.training.processes import run_and_kill
 
-RECIPE: dict[str, Any] = {
-    "epochs": 4,
-    "sequence_epochs": 1,
-    "batch_size": 16,
-    "filters": [8, 8],
-    "depths": [1, 1],
-    "fold": 2,
-}
+RECIPE = SMALL_RECIPE | {"epochs": 4}
 TRIALS = 5
 POINT = Point(lr=0.1, augmentation=1.0, imbalance="sqrt")
 
