@@ -1,4 +1,4 @@
-"""An open video file, and its packets past damaged parts. It stays open for the next segment of the video."""
+"""Packets of an open video file, which stays open for the next segment of the video."""
 
 import itertools
 from collections import deque

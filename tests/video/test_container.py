@@ -11,7 +11,7 @@ from fer_batch.errors import DecodeError, NoVideoError
 from fer_batch.video.reader import SegmentReader, read_info
 from fer_batch.video.segment import Segment
 from tests.conftest import SAMPLE
-from tests.video.helpers import add_silence, truncate
+from tests.video.helpers import add_silence
 
 
 @pytest.mark.parametrize(
@@ -20,8 +20,10 @@ from tests.video.helpers import add_silence, truncate
         (b"", "the file is empty"),
         (b"0\n", "not a video that FFmpeg can open"),
         (b"dear diary\n" * 99, "not a video that FFmpeg can open"),
+        (SAMPLE.read_bytes()[:100_000], "not a video that FFmpeg can open"),
         (None, "the file does not exist"),
     ],
+    ids=["empty", "digit", "text", "without index", "missing"],
 )
 @pytest.mark.parametrize("name", ["video.mp4", "video.mkv", "video.ts"])
 def test_file_that_is_not_a_video_is_refused_with_the_reason(
@@ -36,16 +38,8 @@ def test_file_that_is_not_a_video_is_refused_with_the_reason(
     with pytest.raises(DecodeError, match=reason):
         list(reader)
     assert re.search(reason, str(reader.report.error))
-
-
-def test_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DecodeError):
         read_info(tmp_path)
-
-
-def test_file_truncated_before_its_index_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DecodeError, match="not a video that FFmpeg can open"):
-        read_info(truncate(SAMPLE, tmp_path / "video.mp4", 0.5))
 
 
 def test_index_without_pictures_is_refused(tmp_path: Path, faststart: Path) -> None:
