@@ -24,7 +24,6 @@ from fer_batch.config import IMBALANCE, TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.data.datasets import load_datasets
 from fer_batch.evaluation.metrics import measure
-from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.training.loop import train_network
 from fer_batch.training.predict import predict_log_probs
 from fer_batch.training.workers import WorkerContext
@@ -51,12 +50,11 @@ def train_and_measure(config: TrainConfig, data: Clips) -> dict[str, Any]:
     """Train on the training split; return the metrics on the selection split and the wall `seconds`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     began = time.monotonic()
-    state = train_network(
+    trained = train_network(
         config, data.take(data.splits == "train"), data.take(data.splits == ""), WorkerContext(device=device)
     )
     seconds = time.monotonic() - began
-    model = CnnBiLstm(**state["architecture"]).to(device).eval()
-    model.load_state_dict(state["ema"])
+    model = trained.build_network().to(device)
     selection = data.take(data.splits == "select")
     logits = predict_log_probs(model, selection.frames[selection.starts[1:] - 1][:, None], device)
     probs = torch.from_numpy(logits).double().softmax(dim=1).numpy()
