@@ -5,7 +5,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -148,14 +148,32 @@ class OddImages:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingOutcome:
+    """The result of loading the data for training."""
+
+    refused: str | None = None
+    """Why the data cannot be used for training. If it is not None, the other fields are empty."""
+    n: int = 0
+    """Number of stills and sequences."""
+    splits: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Numbers of examples by the reasons of `load_datasets`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        if self.refused:
+            return {"refused": self.refused}
+        return {"n": self.n, "splits": self.splits, "dropped": self.dropped}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exploration:
     """All statistics of several data sets."""
 
     faces: LabelledFaces
     datasets: list[DatasetSummary]
     together: ClassCounts
-    training: dict[str, Any]
-    """The result of loading the data for training: `n`, `splits` and `dropped`, or why it is `refused`."""
+    training: TrainingOutcome
     duplicates: Duplicates
     odd: dict[str, OddImages]
     """Odd images by kind."""
@@ -177,7 +195,7 @@ class Exploration:
             TOGETHER: self.together.to_dict(),
             "images": len(self.faces.pixels),
             "classes": list(self.faces.classes),
-            "training": self.training,
+            "training": self.training.to_dict(),
             "duplicates": self.duplicates.to_dict(),
             "odd": {kind: odd.to_dict() for kind, odd in self.odd.items()},
             **{name: {"all": rows.pop(ALL_CLASSES), "classes": rows} for name, rows in spreads.items()},
@@ -280,14 +298,15 @@ def find_odd(faces: LabelledFaces) -> dict[str, OddImages]:
     }
 
 
-def _try_training(data: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _try_training(data: Sequence[tuple[str, str]]) -> TrainingOutcome:
     """Load the data for training; raises InputError if it cannot be read at all."""
     try:
         clips, counts = load_datasets(data)
     except InputError as error:
         load_datasets(data, for_training=False)  # raises the same error unless the data can be read
-        return {"refused": str(error).encode("utf-8", "backslashreplace").decode()}
-    return {"n": len(clips), "splits": dict(Counter(clips.splits.tolist())), "dropped": dict(counts)}
+        return TrainingOutcome(refused=str(error).encode("utf-8", "backslashreplace").decode())
+    splits = Counter(clips.splits.tolist())
+    return TrainingOutcome(n=len(clips), splits=dict(splits), dropped=dict(counts))
 
 
 def _summarize_dataset(faces: LabelledFaces, source: Source) -> DatasetSummary:

@@ -177,12 +177,12 @@ def tabulate_spread(exploration: Exploration, name: str) -> Table:
 def tabulate_training(exploration: Exploration) -> Table:
     """Describe the result of loading the data for training."""
     training = exploration.training
-    if "refused" in training:
-        return _make_table("for training", ["result", "reason"], [["refused", training["refused"]]])
-    splits = training["splits"]
-    rows = [["stills and sequences", training["n"]]]
+    if training.refused:
+        return _make_table("for training", ["result", "reason"], [["refused", training.refused]])
+    splits = training.splits
+    rows: list[list[object]] = [["stills and sequences", training.n]]
     rows += [[text, splits[split]] for split, text in SPLIT_TEXTS.items() if split in splits]
-    rows += [[LEFT_OUT_TEXTS.get(reason, reason), count] for reason, count in training["dropped"].items()]
+    rows += [[LEFT_OUT_TEXTS.get(reason, reason), count] for reason, count in training.dropped.items()]
     return _make_table("for training", ["examples", "count"], rows)
 
 

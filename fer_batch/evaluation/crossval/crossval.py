@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -42,10 +41,11 @@ from fer_batch.plotting import render_figure
 from fer_batch.storage.atomic import write_json
 from fer_batch.storage.lease import hold_lease
 from fer_batch.storage.paths import check_folder_empty
+from fer_batch.training.recipes import Settings
 
 CK48_CLASSES = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
 """CK+'s own seven classes: contempt is one of them, neutral is not."""
-CK48_RECIPE: dict[str, Any] = {
+CK48_RECIPE: Settings = {
     "classes": CK48_CLASSES,
     "init": "default",
     "epochs": 10,
@@ -106,7 +106,7 @@ def crossval(
     folds = make_folds(data, protocol, config.seed, frozen_folds)
     for fold in folds:
         split_training(config, data, fold)  # raises InputError before anything is written
-    settings = {
+    settings: Settings = {
         **{name: value for name, value in config.to_dict().items() if name != "data"},
         **dataclasses.asdict(protocol),
         "by": list(protocol.by),
@@ -219,7 +219,7 @@ def _format_csv(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
-def _claim_folder(out: Path, settings: dict[str, Any]) -> None:
+def _claim_folder(out: Path, settings: Settings) -> None:
     """Write the settings into `out`, or raise ConfigError if it holds others."""
     file = out / SETTINGS_FILE
     if file.exists():

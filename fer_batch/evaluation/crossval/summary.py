@@ -21,6 +21,7 @@ from fer_batch.evaluation.crossval.pooled import (
 )
 from fer_batch.evaluation.crossval.train_fold import ONE_MODEL, FoldResult
 from fer_batch.evaluation.metrics import Metrics, PairedDifference, compare_pairs, measure
+from fer_batch.training.recipes import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class CrossValidation:
     """Either "images" or "sequences"."""
     subjects: int
     """Number of known subjects."""
-    settings: dict[str, Any]
+    settings: Settings
     divisions: dict[str, DivisionSummary]
     """Results by division: "subject", "random" or both."""
     leak: dict[str, dict[str, ScoreGap]]
@@ -87,7 +88,7 @@ def summarize(
     groups: np.ndarray,
     divisions: dict[str, list[FoldResult]],
     models: Sequence[str],
-    settings: dict[str, Any],
+    settings: Settings,
 ) -> CrossValidation:
     """Summarize the folds of each division. `groups` `(N,) str` are those of `group_clips`."""
     pooled = {by: pool_predictions(data, groups, results, models) for by, results in divisions.items()}
