@@ -18,8 +18,8 @@ def episodes_sql(
 
     An episode is a longest run of rows of one track with the same emotion and a confidence of at least
     `min_confidence`. No row is more than 1.5 steps after the one before, so a row below `min_confidence` ends
-    the episode. It lasts from its first row to one step after its last row, within what was read of the
-    video, for at least `min_s` seconds.
+    the episode. It lasts from its first row to one step after its last row, within the part of the video
+    that was read, for at least `min_s` seconds.
 
     Columns: video_id, uri, track_id, person, emotion, start_s, end_s, duration_s, moments (number of rows),
     peak_s (time of the first row with the highest confidence), peak and mean (of the confidence).

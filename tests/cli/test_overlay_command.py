@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fer_batch.cli.main import main
-from tests.timeline.plots.test_overlay import frames, grey, known, run_of  # noqa: F401
+from tests.timeline.plots.test_overlay import grey, known_size, read_frames, write_run_of  # noqa: F401
 
 
 def overlay(*words: object) -> int:
@@ -13,10 +13,10 @@ def overlay(*words: object) -> int:
 
 
 def test_overlay_writes_a_video(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = run_of(tmp_path / "run", str(sample), **known(sample))
+    out = write_run_of(tmp_path / "run", str(sample), **known_size(sample))
     assert overlay(out, sample.name, "-o", tmp_path / "out.mp4", "--blur-faces") == 0
     assert capsys.readouterr().out == "250 frames\n"
-    assert len(frames(tmp_path / "out.mp4")) == 250
+    assert len(read_frames(tmp_path / "out.mp4")) == 250
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_invalid_arguments_are_reported_in_one_line(
     words: list[str],
     message: str,
 ) -> None:
-    out = run_of(tmp_path / "run", str(grey), **known(grey))
+    out = write_run_of(tmp_path / "run", str(grey), **known_size(grey))
     assert overlay(out, *words) == 2
     text = capsys.readouterr().err
     assert message in text

@@ -1,4 +1,4 @@
-"""A run with known answers on a real video, a server of it, and a browser that notes what a page does."""
+"""A run with known rows on a real video, its server, and a browser that records errors and requests."""
 
 import os
 import shutil
@@ -41,11 +41,11 @@ STEP_S = 0.2
 SECONDS = 9
 PATIENCE_S = 30
 SCREENSHOTS = "FER_BATCH_SCREENSHOTS"
-"""The folder that pictures of the pages are kept in, by an environment variable."""
+"""Environment variable with the folder for screenshots."""
 
 
 def watched_faces(seed: int = 0) -> list[dict[str, Any]]:
-    """Rows of two faces over `SECONDS`: the first is away from 3 to 4 s, the second comes at 5 s."""
+    """Return rows of two faces. The first is missing from 3 to 4 s, the second begins at 5 s."""
     rng = np.random.default_rng(seed)
     rows = []
     for moment in range(round(SECONDS / STEP_S)):
@@ -61,7 +61,7 @@ def watched_faces(seed: int = 0) -> list[dict[str, Any]]:
 
 
 def write_watched(out: Path, videos: dict[str, list[dict[str, Any]]]) -> Path:
-    """A finished run of videos of `SECONDS` with these faces, by their uri."""
+    """Write a finished run of videos of `SECONDS` with these faces, by their uri."""
     out.mkdir(parents=True)
     create_run(out, AnalyzeConfig(), CARD)
     sizes = {uri: os.stat(uri).st_size if os.path.exists(uri) else 1000 for uri in videos}
@@ -93,9 +93,7 @@ def write_watched(out: Path, videos: dict[str, list[dict[str, Any]]]) -> Path:
 
 
 def write_random_run(out: Path, uri: str, *, faces: int, moments: int) -> Path:
-    """A run of one video in whose tables each face has any probabilities at each of so many moments, 0.2 s
-    apart; without plan and results.
-    """
+    """Write the tables of one video with random probabilities of each face in each frame, every 0.2 s."""
     out.mkdir(parents=True)
     create_run(out, AnalyzeConfig(), CARD)
     rng, rows, times_s = np.random.default_rng(0), faces * moments, np.arange(moments) / 5
@@ -137,7 +135,7 @@ def write_random_run(out: Path, uri: str, *, faces: int, moments: int) -> Path:
 
 @pytest.fixture(scope="session")
 def watched(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
-    """A run of one video: a copy of the sample, with the faces of `watched_faces`."""
+    """A run of one video, a copy of the sample, with the faces of `watched_faces`."""
     folder = tmp_path_factory.mktemp("watched")
     video = shutil.copy(sample, folder / "talk.mp4")
     return write_watched(folder / "run", {str(video): watched_faces()})
@@ -145,7 +143,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
 
 @contextmanager
 def serving(out: Path) -> Iterator[str]:
-    """The address of a server of a run."""
+    """Serve a run; the value is the server's address."""
     config = uvicorn.Config(
         create_app(out), port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1
     )
@@ -164,12 +162,12 @@ def serving(out: Path) -> Iterator[str]:
 
 @dataclass
 class Seen:
-    """A page in the browser, and what it did."""
+    """A page in the browser, with its requests and errors."""
 
     page: Any
     requests: list[str] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
-    """Errors on the console, and those that nothing caught."""
+    """Uncaught errors, and errors on the console."""
 
     def open(self, address: str) -> Any:
         self.page.goto(address)
@@ -179,14 +177,14 @@ class Seen:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Headless Chromium, the system's own."""
+    """The system's Chromium, headless."""
     from playwright.sync_api import sync_playwright
 
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
         pytest.skip("there is no Chromium; `apt-get install chromium` brings it")
     with sync_playwright() as playwright:
-        # Containers often lack what its sandbox needs, and all that is opened is ours.
+        # Containers often lack what its sandbox needs, and all opened pages are ours.
         opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield opened
         opened.close()
@@ -194,7 +192,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def look(browser: Any) -> Iterator[Callable[..., Seen]]:
-    """Opens pages `width` wide; at the end, none has had trouble or asked another host for anything."""
+    """Open pages in windows of a given size. In the end, none may have errors or requests elsewhere."""
     pages: list[Seen] = []
 
     def new(width: int = 1600, height: int = 1000, **options: Any) -> Seen:
@@ -203,7 +201,7 @@ def look(browser: Any) -> Iterator[Callable[..., Seen]]:
         seen = Seen(context.new_page())
         seen.page.on("request", lambda request: seen.requests.append(request.url))
         seen.page.on("pageerror", lambda error: seen.troubles.append(str(error)))
-        seen.page.on("console", lambda said: said.type == "error" and seen.troubles.append(said.text))
+        seen.page.on("console", lambda line: line.type == "error" and seen.troubles.append(line.text))
         pages.append(seen)
         return seen
 
@@ -219,7 +217,7 @@ def look(browser: Any) -> Iterator[Callable[..., Seen]]:
 
 @pytest.fixture
 def keep(tmp_path: Path) -> Callable[[Any, str], None]:
-    """Keeps a picture of a page where the environment says so, else with the test's own files."""
+    """Save screenshots to the folder of `SCREENSHOTS`, or to a temporary one."""
     folder = Path(os.environ.get(SCREENSHOTS) or tmp_path)
 
     def shoot(page: Any, name: str) -> None:
@@ -231,8 +229,9 @@ def keep(tmp_path: Path) -> Callable[[Any, str], None]:
 
 
 def until(page: Any, condition: str, value: Any = None) -> None:
-    """Wait until an expression, or a function of `value`, is true: the pages' policy lets nothing else wait
-    in them.
+    """Wait until an expression, or a function of `value`, is true.
+
+    Playwright's own waiting is blocked by the pages' policy.
     """
     last = time.monotonic() + PATIENCE_S
     while not page.evaluate(condition, value):

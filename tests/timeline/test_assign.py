@@ -1,4 +1,4 @@
-"""Who is who: by a list and by the seat, in every view, until the video is analyzed anew."""
+"""Persons of tracks: from a list, by position, in every view, until the next analysis."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from fer_batch.run.verify import verify_run
 from fer_batch.timeline.assign import assign_by_position, assign_from_csv
 from fer_batch.timeline.store import open_timeline
 from tests.runs import Seen, add_videos, video_id, write_run, write_tables
-from tests.timeline.videos import GRID_S, run_of
+from tests.timeline.videos import GRID_S, make_track
 
 TWO, ONE, NONE = "/a/two.mp4", "/a/one.mp4", "/a/none.mp4"
 
@@ -29,14 +29,14 @@ def out(tmp_path: Path) -> Path:
     return write_run(tmp_path / "out", videos)
 
 
-def test_at_first_nobody_is_anybody(out: Path) -> None:
+def test_new_run_has_no_persons(out: Path) -> None:
     timeline = open_timeline(out)
     for view in ("tracks", "videos", "moments", "episodes", "summary"):
         assert timeline.sql(f"SELECT DISTINCT person FROM {view}").fetchall() == [(None,)]
     assert not (out / PEOPLE_FILE).exists()
 
 
-def test_every_view_says_who(out: Path) -> None:
+def test_every_view_has_persons(out: Path) -> None:
     assign_by_position(out, ["Ann", "Bo"])
     timeline = open_timeline(out)
     found = {
@@ -75,13 +75,15 @@ def test_every_view_says_who(out: Path) -> None:
     ],
     ids=["empty", "one", "other columns", "by id", "quoted"],
 )
-def test_a_list_names_tracks(out: Path, tmp_path: Path, text: str, named: dict[tuple[str, int], str]) -> None:
+def test_list_assigns_persons(
+    out: Path, tmp_path: Path, text: str, named: dict[tuple[str, int], str]
+) -> None:
     (tmp_path / "people.csv").write_text(text)
     assert len(assign_from_csv(out, tmp_path / "people.csv")) == len(named)
     assert {track: person for track, person in people(out).items() if person} == named
 
 
-def test_what_is_said_again_replaces_what_was_said_of_the_same_videos(out: Path, tmp_path: Path) -> None:
+def test_assignment_replaces_earlier_ones_of_the_same_videos(out: Path, tmp_path: Path) -> None:
     assign_by_position(out, ["Ann", "Bo"])
     (tmp_path / "people.csv").write_text("video,track_id,person\ntwo.mp4,0,Cy\n")
     assign_from_csv(out, tmp_path / "people.csv")
@@ -110,7 +112,7 @@ def test_what_is_said_again_replaces_what_was_said_of_the_same_videos(out: Path,
     ],
     ids=["no column", "no number", "no track", "twice", "no video", "torn"],
 )
-def test_a_list_that_cannot_be_used_changes_nothing(
+def test_invalid_list_changes_nothing(
     out: Path, tmp_path: Path, text: str, error: type[FerBatchError], message: str
 ) -> None:
     (tmp_path / "people.csv").write_text(text)
@@ -119,7 +121,7 @@ def test_a_list_that_cannot_be_used_changes_nothing(
     assert not (out / PEOPLE_FILE).exists()
 
 
-def test_no_list_and_no_run(out: Path, tmp_path: Path) -> None:
+def test_missing_list_or_run_raises_error(out: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no file"):
         assign_from_csv(out, tmp_path / "gone.csv")
     with pytest.raises(OutputError, match="does not exist"):
@@ -135,23 +137,25 @@ def test_no_list_and_no_run(out: Path, tmp_path: Path) -> None:
         ([""], None, "named once each"),
         (["Ann"], 0, "at least 1"),
     ],
-    ids=["nobody", "twice", "no name", "no faces"],
+    ids=["none", "twice", "no name", "no faces"],
 )
-def test_seats_that_cannot_be(out: Path, persons: list[str], max_faces: int, message: str) -> None:
+def test_invalid_persons_raise_input_error(
+    out: Path, persons: list[str], max_faces: int, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         assign_by_position(out, persons, max_faces=max_faces)
 
 
 SEATED: dict[str, tuple[list[Any], dict[int, float], list[str | None]]] = {
-    "side by side": ([run_of(0, "hhh", 0.1), run_of(1, "hhh", 0.3)], {}, ["Ann", "Bo"]),
-    "alone on a side": ([run_of(0, "hhh", 0.1), run_of(1, "hhh", 0.7, first=5)], {}, ["Ann", "Bo"]),
+    "side by side": ([make_track(0, "hhh", 0.1), make_track(1, "hhh", 0.3)], {}, ["Ann", "Bo"]),
+    "alone on a side": ([make_track(0, "hhh", 0.1), make_track(1, "hhh", 0.7, first=5)], {}, ["Ann", "Bo"]),
     "changed over": (
-        [run_of(0, "hhhhh", 0.1), run_of(1, "hh", 0.0), run_of(2, "hhh", 0.5, first=2)],
+        [make_track(0, "hhhhh", 0.1), make_track(1, "hh", 0.0), make_track(2, "hhh", 0.5, first=2)],
         {},
         ["Ann", "Ann", "Bo"],
     ),
     "a small third": (
-        [run_of(0, "hhh", 0.1), run_of(1, "hhh", 0.0), run_of(2, "hhh", 0.5)],
+        [make_track(0, "hhh", 0.1), make_track(1, "hhh", 0.0), make_track(2, "hhh", 0.5)],
         {1: 0.1},
         ["Ann", None, "Bo"],
     ),
@@ -159,7 +163,7 @@ SEATED: dict[str, tuple[list[Any], dict[int, float], list[str | None]]] = {
 
 
 @pytest.mark.parametrize(("tracks", "height", "named"), SEATED.values(), ids=SEATED)
-def test_persons_are_seated_from_left_to_right(
+def test_persons_are_assigned_from_left_to_right(
     tmp_path: Path,
     tracks: list[list[tuple[int, float, str, float, float]]],
     height: dict[int, float],
@@ -173,23 +177,23 @@ def test_persons_are_seated_from_left_to_right(
     assert [found["/v.mp4", track] for track in range(len(named))] == named
 
 
-def test_the_largest_face_is_one_seat(tmp_path: Path) -> None:
-    faces = [*run_of(0, "hhhh", 0.1), *run_of(1, "hhhh", 0.5), *run_of(2, "h", 0.8, first=3)]
+def test_one_person_is_the_largest_face(tmp_path: Path) -> None:
+    faces = [*make_track(0, "hhhh", 0.1), *make_track(1, "hhhh", 0.5), *make_track(2, "h", 0.8, first=3)]
     seen = Seen(duration_s=4.0, moments_s=GRID_S, faces=faces, height={0: 0.2, 1: 0.5, 2: 0.6})
     out = write_tables(tmp_path / "out", {"/v.mp4": seen})
     assign_by_position(out, ["Ann"])
     assert people(out) == {("/v.mp4", 0): None, ("/v.mp4", 1): "Ann", ("/v.mp4", 2): "Ann"}
 
 
-def test_more_faces_may_count_than_persons(tmp_path: Path) -> None:
-    faces = [face for track, left in enumerate((0.0, 0.2, 0.7)) for face in run_of(track, "hhh", left)]
+def test_more_faces_than_persons_may_count(tmp_path: Path) -> None:
+    faces = [face for track, left in enumerate((0.0, 0.2, 0.7)) for face in make_track(track, "hhh", left)]
     seen = Seen(duration_s=4.0, moments_s=GRID_S, faces=faces, height={1: 0.1})
     out = write_tables(tmp_path / "out", {"/v.mp4": seen})
     assign_by_position(out, ["Ann", "Bo"], max_faces=3)
     assert people(out) == {("/v.mp4", 0): "Ann", ("/v.mp4", 1): "Ann", ("/v.mp4", 2): "Bo"}
 
 
-def test_an_analysis_anew_is_nobodys(out: Path) -> None:
+def test_new_analysis_has_no_persons(out: Path) -> None:
     assign_by_position(out, ["Ann", "Bo"])
     add_videos(out, {TWO: [["fear"] * 5]}, version="2")
     add_videos(out, {ONE: [["fear"] * 5]}, attempt=1)
@@ -197,7 +201,7 @@ def test_an_analysis_anew_is_nobodys(out: Path) -> None:
     assert open_timeline(out).sql("SELECT DISTINCT person FROM videos").fetchall() == [(None,)]
 
 
-def test_a_video_that_is_forgotten_has_nobody(out: Path) -> None:
+def test_forgotten_video_loses_its_persons(out: Path) -> None:
     assign_by_position(out, ["Ann", "Bo"])
     forget_videos(out, ["two.mp4"])
     assert set(pq.read_table(out / PEOPLE_FILE).column("video_id").to_pylist()) == {video_id(ONE)}

@@ -1,4 +1,4 @@
-"""Questions to a run: the right rows by SQL and by pandas, and nothing else within reach."""
+"""Timelines: rows by SQL and as pandas, names of videos, and access to nothing else."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def timeline(finished: Path) -> Timeline:
 
 
 @pytest.mark.parametrize("videos", [{}, {"/a.mp4": None}, {"/a.mp4": []}], ids=["none", "failed", "no faces"])
-def test_a_run_without_faces_has_all_tables(tmp_path: Path, videos: dict[str, Any]) -> None:
+def test_run_without_faces_has_all_tables(tmp_path: Path, videos: dict[str, Any]) -> None:
     timeline = open_timeline(write_run(tmp_path / "run", videos))
     assert timeline.classes == EMOTIONS
     assert len(timeline.to_pandas()) == 0
@@ -54,7 +54,7 @@ def test_a_run_without_faces_has_all_tables(tmp_path: Path, videos: dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("question", "rows"),
+    ("query", "rows"),
     [
         ("SELECT * FROM tracks WHERE false", []),
         ("SELECT count(*) FROM tracks", [(13,)]),
@@ -71,24 +71,24 @@ def test_a_run_without_faces_has_all_tables(tmp_path: Path, videos: dict[str, An
         ("SELECT tracks FROM videos JOIN tracks USING (video_id) WHERE emotion = 'fear'", [(1,)]),
     ],
 )
-def test_sql_answers(timeline: Timeline, question: str, rows: list[tuple[Any, ...]]) -> None:
-    assert timeline.sql(question).fetchall() == rows
+def test_sql_returns_rows(timeline: Timeline, query: str, rows: list[tuple[Any, ...]]) -> None:
+    assert timeline.sql(query).fetchall() == rows
 
 
-def test_answers_come_as_pandas_and_arrow(timeline: Timeline) -> None:
-    question = "SELECT uri, track_id, count(*) AS n FROM tracks GROUP BY ALL ORDER BY ALL"
-    assert timeline.sql(question).df()["n"].sum() == 13
-    assert timeline.sql(question).to_arrow_table().num_rows == 6
+def test_sql_results_convert_to_pandas_and_arrow(timeline: Timeline) -> None:
+    query = "SELECT uri, track_id, count(*) AS n FROM tracks GROUP BY ALL ORDER BY ALL"
+    assert timeline.sql(query).df()["n"].sum() == 13
+    assert timeline.sql(query).to_arrow_table().num_rows == 6
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_tables_can_be_described(timeline: Timeline, table: str) -> None:
+def test_describe_lists_columns(timeline: Timeline, table: str) -> None:
     columns = [row[0] for row in timeline.sql(f"DESCRIBE {table}").fetchall()]
     assert "video_id" in columns
     assert "bucket" not in columns
 
 
-def test_plain_pandas_reads_the_same_rows(timeline: Timeline, finished: Path) -> None:
+def test_rows_equal_the_files_of_the_table(timeline: Timeline, finished: Path) -> None:
     plain = pd.read_parquet(finished / "tracks").drop(columns="bucket")
     order = ["uri", "track_id", "time_s"]
     ours = timeline.to_pandas().drop(columns="person")
@@ -120,7 +120,7 @@ OFF, WOW, OLD = "/talks/50%_off.mp4", "/talks/wow!.mp4", "/talks/old/wow!.mp4"
         ({"video": OFF, "track": 0, "start_s": 0.1, "end_s": 9}, 2),
     ],
 )
-def test_rows_of_a_video_a_track_and_a_time(timeline: Timeline, filters: dict[str, Any], rows: int) -> None:
+def test_to_pandas_filters_rows(timeline: Timeline, filters: dict[str, Any], rows: int) -> None:
     frame = timeline.to_pandas(**filters)
     assert len(frame) == rows
     assert frame.equals(frame.sort_values(["uri", "track_id", "time_s"]))
@@ -128,16 +128,16 @@ def test_rows_of_a_video_a_track_and_a_time(timeline: Timeline, filters: dict[st
 
 
 @pytest.mark.parametrize("kind", [int, np.int32, np.int64])
-def test_a_track_may_be_named_by_any_whole_number(timeline: Timeline, kind: type) -> None:
+def test_track_may_be_any_integer_type(timeline: Timeline, kind: type) -> None:
     assert len(timeline.to_pandas(video=OFF, track=kind(1))) == 2
 
 
-def test_tracks_found_in_a_frame_can_be_asked_for(timeline: Timeline) -> None:
+def test_track_ids_of_a_frame_select_tracks(timeline: Timeline) -> None:
     tracks = timeline.to_pandas(video=OFF)["track_id"].unique()
     assert [len(timeline.to_pandas(video=OFF, track=track)) for track in tracks] == [3, 2]
 
 
-def test_the_summary_has_a_row_a_video_with_mean_probabilities(timeline: Timeline) -> None:
+def test_videos_returns_mean_probabilities(timeline: Timeline) -> None:
     summary = timeline.videos().set_index("uri")
     assert summary.index.tolist() == sorted(VIDEOS)
     assert summary.loc["/talks/broken.mp4", ["status", "error", "faces"]].tolist() == [
@@ -153,45 +153,45 @@ def test_the_summary_has_a_row_a_video_with_mean_probabilities(timeline: Timelin
     assert summary.loc["/talks/empty.mp4", list(EMOTIONS)].isna().all()
 
 
-ONLY_SELECT = "; it writes"
-NOT_ONE = "must be one SELECT statement"
+WRITES = "; it writes"
+NOT_ONE_STATEMENT = "must be one SELECT statement"
 NO_FILES = "disabled by configuration"
 
 
 @pytest.mark.parametrize(
-    ("question", "reason"),
+    ("query", "reason"),
     [
-        ("", NOT_ONE),
-        (" ; ", NOT_ONE),
-        ("-- SELECT 1", NOT_ONE),
+        ("", NOT_ONE_STATEMENT),
+        (" ; ", NOT_ONE_STATEMENT),
+        ("-- SELECT 1", NOT_ONE_STATEMENT),
         ("SELECT 1; SELECT 2", "has 2 statements"),
         ("SELECT 1; DROP VIEW tracks", "has 2 statements"),
-        ("COPY tracks TO 'copy.csv'", ONLY_SELECT),
-        ("COPY (SELECT 1) TO 'copy.parquet' (FORMAT parquet)", ONLY_SELECT),
-        ("EXPORT DATABASE 'everything'", ONLY_SELECT),
-        ("ATTACH 'other.db'", ONLY_SELECT),
-        ("CREATE TABLE t (a INT)", ONLY_SELECT),
-        ("CREATE TEMP TABLE t AS SELECT * FROM tracks", ONLY_SELECT),
-        ("CREATE OR REPLACE VIEW tracks AS SELECT 1", ONLY_SELECT),
-        ("CREATE SECRET s (TYPE s3)", ONLY_SELECT),
-        ("INSERT INTO tracks SELECT * FROM tracks", ONLY_SELECT),
-        ("WITH x AS (SELECT * FROM tracks) INSERT INTO tracks SELECT * FROM x", ONLY_SELECT),
-        ("UPDATE tracks SET emotion = 'happy'", ONLY_SELECT),
-        ("DELETE FROM tracks", ONLY_SELECT),
-        ("DROP VIEW tracks", ONLY_SELECT),
-        ("ALTER VIEW tracks RENAME TO t", ONLY_SELECT),
-        ("SET enable_external_access = true", ONLY_SELECT),
-        ("SET VARIABLE a = 1", ONLY_SELECT),
-        ("RESET lock_configuration", ONLY_SELECT),
-        ("PRAGMA database_list", ONLY_SELECT),
-        ("PRAGMA enable_profiling", ONLY_SELECT),
-        ("CALL pragma_version()", ONLY_SELECT),
-        ("INSTALL httpfs", ONLY_SELECT),
-        ("LOAD httpfs", ONLY_SELECT),
-        ("BEGIN", ONLY_SELECT),
-        ("CHECKPOINT", ONLY_SELECT),
-        ("PREPARE p AS SELECT 1", ONLY_SELECT),
-        ("EXPLAIN ANALYZE COPY tracks TO 'copy.csv'", ONLY_SELECT),
+        ("COPY tracks TO 'copy.csv'", WRITES),
+        ("COPY (SELECT 1) TO 'copy.parquet' (FORMAT parquet)", WRITES),
+        ("EXPORT DATABASE 'everything'", WRITES),
+        ("ATTACH 'other.db'", WRITES),
+        ("CREATE TABLE t (a INT)", WRITES),
+        ("CREATE TEMP TABLE t AS SELECT * FROM tracks", WRITES),
+        ("CREATE OR REPLACE VIEW tracks AS SELECT 1", WRITES),
+        ("CREATE SECRET s (TYPE s3)", WRITES),
+        ("INSERT INTO tracks SELECT * FROM tracks", WRITES),
+        ("WITH x AS (SELECT * FROM tracks) INSERT INTO tracks SELECT * FROM x", WRITES),
+        ("UPDATE tracks SET emotion = 'happy'", WRITES),
+        ("DELETE FROM tracks", WRITES),
+        ("DROP VIEW tracks", WRITES),
+        ("ALTER VIEW tracks RENAME TO t", WRITES),
+        ("SET enable_external_access = true", WRITES),
+        ("SET VARIABLE a = 1", WRITES),
+        ("RESET lock_configuration", WRITES),
+        ("PRAGMA database_list", WRITES),
+        ("PRAGMA enable_profiling", WRITES),
+        ("CALL pragma_version()", WRITES),
+        ("INSTALL httpfs", WRITES),
+        ("LOAD httpfs", WRITES),
+        ("BEGIN", WRITES),
+        ("CHECKPOINT", WRITES),
+        ("PREPARE p AS SELECT 1", WRITES),
+        ("EXPLAIN ANALYZE COPY tracks TO 'copy.csv'", WRITES),
         ("SELECT * FROM read_csv('/etc/passwd')", NO_FILES),
         ("SELECT * FROM read_text('/etc/passwd')", NO_FILES),
         ("SELECT * FROM read_blob('/etc/passwd')", NO_FILES),
@@ -214,12 +214,12 @@ NO_FILES = "disabled by configuration"
         ("SELECT * FROM nothing", "nothing does not exist"),
     ],
 )
-def test_what_does_not_only_read_the_tables_is_refused(
+def test_sql_rejects_all_but_reading_the_tables(
     timeline: Timeline,
     finished: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    question: str,
+    query: str,
     reason: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -227,7 +227,7 @@ def test_what_does_not_only_read_the_tables_is_refused(
     secret_frame = pd.DataFrame({"secret": [42]})
     before = listed(finished)
     with pytest.raises(QueryError, match=reason) as caught:
-        timeline.sql(question)
+        timeline.sql(query)
     assert "\n" not in str(caught.value)
     assert len(secret_frame) == 1
     assert listed(tmp_path).keys() == {"near.csv"}
@@ -240,18 +240,18 @@ def listed(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "question", ["SELECT * FROM sniff_csv('/etc/passwd')", "SELECT * FROM duckdb_secrets()"]
+    "query", ["SELECT * FROM sniff_csv('/etc/passwd')", "SELECT * FROM duckdb_secrets()"]
 )
-def test_what_duckdb_looks_for_only_later_is_out_of_reach_too(timeline: Timeline, question: str) -> None:
+def test_functions_that_fail_late_read_no_files(timeline: Timeline, query: str) -> None:
     with pytest.raises((QueryError, duckdb.Error)):
-        timeline.sql(question).fetchall()
+        timeline.sql(query).fetchall()
 
 
-def test_other_files_of_the_run_are_out_of_reach(timeline: Timeline, finished: Path) -> None:
+def test_sql_cannot_read_other_files_of_the_run(timeline: Timeline, finished: Path) -> None:
     result = next((finished / "results").glob("*.parquet"))
-    for question in (f"SELECT * FROM read_parquet('{result}')", f"SELECT * FROM '{finished}/tracks/**'"):
+    for query in (f"SELECT * FROM read_parquet('{result}')", f"SELECT * FROM '{finished}/tracks/**'"):
         with pytest.raises(QueryError):
-            timeline.sql(question)
+            timeline.sql(query)
 
 
 def missing(folder: Path) -> Path:
@@ -275,7 +275,7 @@ def a_file(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [empty, missing, of_something_else, a_file])
-def test_a_folder_that_holds_no_run_is_named_and_left_alone(tmp_path: Path, make: Any) -> None:
+def test_folder_without_a_run_raises_output_error(tmp_path: Path, make: Any) -> None:
     out = make(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(OutputError) as caught:
@@ -284,7 +284,7 @@ def test_a_folder_that_holds_no_run_is_named_and_left_alone(tmp_path: Path, make
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path: Path) -> None:
+def test_unfinished_run_raises_output_error(tmp_path: Path) -> None:
     create_run(tmp_path, AnalyzeConfig(), CARD)
     with pytest.raises(OutputError, match="not finished: run `fer-batch analyze` on it again"):
         open_timeline(tmp_path)
@@ -307,9 +307,7 @@ def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path: Path) -> None:
         "100%25",
     ],
 )
-def test_an_output_folder_of_any_name_is_either_refused_at_once_or_can_be_asked(
-    tmp_path: Path, name: str
-) -> None:
+def test_run_folder_may_have_any_allowed_name(tmp_path: Path, name: str) -> None:
     try:
         load_matching_run(tmp_path / name, AnalyzeConfig(), CARD)
     except OutputError:
@@ -322,7 +320,7 @@ def test_an_output_folder_of_any_name_is_either_refused_at_once_or_can_be_asked(
         timeline.sql("SELECT * FROM glob('/*')")
 
 
-def test_videos_added_later_are_in_a_timeline_opened_later(tmp_path: Path) -> None:
+def test_later_timeline_has_added_videos(tmp_path: Path) -> None:
     out = write_run(tmp_path / "run", {OFF: VIDEOS[OFF]})
     assert len(open_timeline(out).to_pandas()) == 5
     add_videos(out, {WOW: VIDEOS[WOW]})
@@ -330,7 +328,7 @@ def test_videos_added_later_are_in_a_timeline_opened_later(tmp_path: Path) -> No
     assert sorted(open_timeline(out).videos()["uri"]) == [OFF, WOW]
 
 
-def test_a_relative_path_stays_good_after_a_change_of_folder(
+def test_relative_path_survives_change_of_folder(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(finished.parent)
@@ -340,7 +338,7 @@ def test_a_relative_path_stays_good_after_a_change_of_folder(
     assert timeline.sql("SELECT count(*) FROM moments").fetchall() == [(30,)]
 
 
-def test_opening_writes_nothing(finished: Path) -> None:
+def test_opening_does_not_write(finished: Path) -> None:
     before = listed(finished)
     opened = open_timeline(os.fspath(finished))
     assert isinstance(opened, fer_batch.Timeline)
@@ -348,7 +346,7 @@ def test_opening_writes_nothing(finished: Path) -> None:
     assert listed(finished) == before
 
 
-def test_a_reader_keeps_its_state_while_the_tables_are_written_anew(tmp_path: Path) -> None:
+def test_open_timeline_keeps_its_state_during_finalize(tmp_path: Path) -> None:
     out = write_run(tmp_path / "run", {OFF: VIDEOS[OFF]})
     before, reader = rows_of(out), open_timeline(out)
     add_videos(out, {WOW: VIDEOS[WOW], OLD: VIDEOS[OLD]})
@@ -361,8 +359,8 @@ def test_a_reader_keeps_its_state_while_the_tables_are_written_anew(tmp_path: Pa
     assert same_rows(rows_of(out), finalized)
 
 
-def test_the_files_are_the_rows_unless_somebody_still_reads_what_was_replaced(tmp_path: Path) -> None:
-    """For those who read a table by its folder."""
+def test_replaced_files_stay_while_a_reader_is_open(tmp_path: Path) -> None:
+    """Programs that read a table's folder without its log see replaced files."""
     out = write_run(tmp_path / "run", {OFF: VIDEOS[OFF]})
     reader = open_timeline(out)
     finalize(out, rewrite_all=True)
@@ -376,17 +374,17 @@ def test_the_files_are_the_rows_unless_somebody_still_reads_what_was_replaced(tm
 @pytest.mark.parametrize(
     "video", ["", "nothing.mp4", "50%", "%", "______.mp4", "ff.mp4", "' OR true --", "wow!.mp4"]
 )
-def test_a_name_is_one_video(timeline: Timeline, video: str) -> None:
-    said = (
+def test_name_without_exactly_one_video_raises_query_error(timeline: Timeline, video: str) -> None:
+    message = (
         "wow!.mp4 matches 2 videos: .*whole path"
         if video == "wow!.mp4"
         else "has no video .*; the table videos"
     )
-    with pytest.raises(QueryError, match=said):
+    with pytest.raises(QueryError, match=message):
         timeline.to_pandas(video=video)
 
 
-def test_a_file_that_is_gone_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_missing_table_file_raises_output_error(tmp_path: Path) -> None:
     out = write_run(tmp_path / "run", {OFF: VIDEOS[OFF]})
     for path in (out / "tracks").rglob("bucket=*/*.parquet"):
         path.unlink()

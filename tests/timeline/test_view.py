@@ -1,4 +1,4 @@
-"""The pages of a run in a browser: the list finds videos, and a video's page shows what the tables say."""
+"""The pages of a run in a browser: the list of videos, and the page of each video."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def talk(watched: Path) -> Iterator[str]:
-    """The address of the page of one video."""
+    """The address of a video's page."""
     with serving(watched) as url:
         yield f"{url}/video/{video_id(str(watched.parent / 'talk.mp4'))}"
 
@@ -50,13 +50,13 @@ def listed(page: Any) -> list[str]:
 
 
 def settled(page: Any, act: Callable[[], Any]) -> None:
-    """Do something that asks for another list, and wait for that."""
+    """Run an action that loads another list, and wait for the list."""
     before = page.evaluate("document.documentElement.dataset.ready")
     act()
     until(page, "(before) => document.documentElement.dataset.ready !== before", before)
 
 
-def test_the_list_is_searched_and_filtered(look: Callable[..., Seen], archive: str) -> None:
+def test_list_is_searched_and_filtered(look: Callable[..., Seen], archive: str) -> None:
     page = look().open(archive)
     assert len(listed(page)) == 50
     page.keyboard.press("/")
@@ -83,7 +83,7 @@ def test_the_list_is_searched_and_filtered(look: Callable[..., Seen], archive: s
     page.wait_for_url("**/?words=monday&status=failed")
 
 
-def test_the_list_goes_on_when_it_is_scrolled(look: Callable[..., Seen], archive: str) -> None:
+def test_scrolling_loads_more_videos(look: Callable[..., Seen], archive: str) -> None:
     page = look().open(archive)
     for _ in range(2):
         settled(page, lambda: page.locator("#more").scroll_into_view_if_needed())
@@ -92,7 +92,7 @@ def test_the_list_goes_on_when_it_is_scrolled(look: Callable[..., Seen], archive
     assert page.locator("#more").is_hidden()
 
 
-def test_a_strip_shows_the_emotions_over_time(look: Callable[..., Seen], archive: str) -> None:
+def test_strip_shows_emotions_over_time(look: Callable[..., Seen], archive: str) -> None:
     page = look().open(f"{archive}/?words=tuesday")
     assert page.locator(".strip").get_attribute("aria-label") == "emotions over time: sad 67 %, happy 33 %"
     pixels = page.evaluate(
@@ -109,7 +109,7 @@ def test_a_strip_shows_the_emotions_over_time(look: Callable[..., Seen], archive
     assert pixels[1][3] == 0
 
 
-def test_pictures_are_shown_only_when_they_are_wanted(look: Callable[..., Seen], watched: Path) -> None:
+def test_pictures_are_off_by_default(look: Callable[..., Seen], watched: Path) -> None:
     with serving(watched) as url:
         seen = look()
         page = seen.open(url)
@@ -121,7 +121,7 @@ def test_pictures_are_shown_only_when_they_are_wanted(look: Callable[..., Seen],
         assert not page.locator("#pictures").is_checked()
 
 
-def test_the_list_is_used_with_keys(look: Callable[..., Seen], archive: str) -> None:
+def test_keys_of_the_list(look: Callable[..., Seen], archive: str) -> None:
     page = look().open(archive)
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
@@ -141,7 +141,7 @@ def test_the_list_is_used_with_keys(look: Callable[..., Seen], archive: str) -> 
 
 @pytest.mark.parametrize("width", [400, 1600])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_list_fits_and_is_readable(
+def test_list_fits_and_has_contrast(
     width: int, scheme: str, look: Callable[..., Seen], archive: str, keep: Callable[[Any, str], None]
 ) -> None:
     page = look(width, color_scheme=scheme).open(archive)
@@ -152,7 +152,7 @@ def test_the_list_fits_and_is_readable(
 
 @pytest.mark.parametrize("width", [400, 1600])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_video_fits_and_is_readable(
+def test_video_page_fits_and_has_contrast(
     width: int, scheme: str, look: Callable[..., Seen], talk: str, keep: Callable[[Any, str], None]
 ) -> None:
     page = look(width, color_scheme=scheme).open(f"{talk}#t=1.2")
@@ -168,13 +168,13 @@ def playing(page: Any) -> None:
 
 
 def now(page: Any) -> tuple[float, float]:
-    """Where the player is, and the lanes, in seconds."""
+    """Return the times of the player and of the lanes in seconds."""
     playing(page)
     player_s, lanes_s = page.evaluate("[fer.page.player.currentTime, fer.page.lanes.time_s]")
     return float(player_s), float(lanes_s)
 
 
-def test_a_click_seeks_the_video(look: Callable[..., Seen], talk: str, watched: Path) -> None:
+def test_click_seeks_the_video(look: Callable[..., Seen], talk: str, watched: Path) -> None:
     page = look().open(talk)
     playing(page)
     hover(page, 0, 6.1)
@@ -182,10 +182,10 @@ def test_a_click_seeks_the_video(look: Callable[..., Seen], talk: str, watched: 
     page.mouse.up()
     assert now(page) == pytest.approx((6.1, 6.1), abs=0.05)
     page.mouse.move(0, 0)
-    said, wanted = shown(page), shares_at(open_timeline(watched), 6.1)
-    assert said.keys() == wanted.keys()
+    texts, wanted = shown(page), shares_at(open_timeline(watched), 6.1)
+    assert texts.keys() == wanted.keys()
     for name, values in wanted.items():
-        assert said[name] == pytest.approx(values, abs=1)
+        assert texts[name] == pytest.approx(values, abs=1)
     box = page.locator(".overview").bounding_box()
     page.mouse.click(box["x"] + box["width"] * 2.5 / SECONDS, box["y"] + 5)
     assert now(page) == pytest.approx((2.5, 2.5), abs=0.05)
@@ -194,7 +194,7 @@ def test_a_click_seeks_the_video(look: Callable[..., Seen], talk: str, watched: 
     assert now(page) == pytest.approx((start_s, start_s), abs=0.01)
 
 
-def test_a_video_is_used_with_keys(look: Callable[..., Seen], talk: str) -> None:
+def test_keys_of_a_video_page(look: Callable[..., Seen], talk: str) -> None:
     page = look().open(talk)
     playing(page)
     for key, wanted in [
@@ -224,7 +224,7 @@ def test_a_video_is_used_with_keys(look: Callable[..., Seen], talk: str) -> None
 
 @pytest.mark.parametrize("time_s", [0.0, 2.8, 3.4, 5.0, 8.6])
 @pytest.mark.parametrize("width", [400, 1600])
-def test_boxes_lie_where_the_tables_say(
+def test_boxes_equal_the_tables(
     time_s: float, width: int, look: Callable[..., Seen], talk: str, watched: Path
 ) -> None:
     page = look(width).open(f"{talk}#t={time_s}")
@@ -248,7 +248,7 @@ def test_boxes_lie_where_the_tables_say(
 
 
 @pytest.mark.parametrize("damage", ["gone", "undecodable"])
-def test_without_a_picture_the_lanes_still_work(
+def test_lanes_work_without_a_picture(
     damage: str, look: Callable[..., Seen], tmp_path: Path, sample: Path
 ) -> None:
     video = Path(shutil.copy(sample, tmp_path / "talk.mp4"))
@@ -260,9 +260,9 @@ def test_without_a_picture_the_lanes_still_work(
     with serving(out) as url:
         seen = look()
         page = seen.open(f"{url}/video/{video_id(str(video))}")
-        said = page.locator(".player [role=status]")
+        texts = page.locator(".player [role=status]")
         until(page, "document.querySelector('.stage').hidden")
-        assert {"gone": "not there any more", "undecodable": "can't play"}[damage] in said.text_content()
+        assert {"gone": "no longer exists", "undecodable": "cannot play"}[damage] in texts.text_content()
         hover(page, 0, 6.1)
         page.mouse.down()
         page.mouse.up()
@@ -272,7 +272,7 @@ def test_without_a_picture_the_lanes_still_work(
 
 
 @pytest.mark.parametrize("tracks", [None, []])
-def test_a_video_without_faces_says_so(
+def test_page_of_a_video_without_faces(
     tracks: Tracks | None, look: Callable[..., Seen], archive: str
 ) -> None:
     uri = next(uri for uri, faces in ARCHIVE.items() if faces == tracks)
@@ -283,7 +283,7 @@ def test_a_video_without_faces_says_so(
     page.keyboard.press(".")
 
 
-def test_a_hostile_name_is_only_text(
+def test_hostile_name_is_shown_as_text(
     look: Callable[..., Seen], tmp_path: Path, sample: Path, archive: str
 ) -> None:
     seen = look()
@@ -303,7 +303,7 @@ def test_a_hostile_name_is_only_text(
         assert page.locator("img").count() == 0
 
 
-def test_a_script_that_gets_in_all_the_same_does_not_run(look: Callable[..., Seen], talk: str) -> None:
+def test_injected_script_does_not_run(look: Callable[..., Seen], talk: str) -> None:
     seen = look()
     page = seen.open(talk)
     page.evaluate(
@@ -317,11 +317,11 @@ def test_a_script_that_gets_in_all_the_same_does_not_run(look: Callable[..., See
     page.wait_for_timeout(200)
     assert page.evaluate("window.hacked") is None
     assert seen.troubles
-    assert all("Content Security Policy" in said for said in seen.troubles)
+    assert all("Content Security Policy" in texts for texts in seen.troubles)
     seen.troubles.clear()
 
 
-def test_another_origin_reads_nothing(look: Callable[..., Seen], talk: str, archive: str) -> None:
+def test_other_origin_cannot_read(look: Callable[..., Seen], talk: str, archive: str) -> None:
     """Two servers on this machine are two origins of one site."""
     seen = look()
     page = seen.open(archive)
@@ -332,7 +332,7 @@ def test_another_origin_reads_nothing(look: Callable[..., Seen], talk: str, arch
     seen.troubles.clear()
 
 
-def test_tables_written_anew_are_shown(look: Callable[..., Seen], tmp_path: Path) -> None:
+def test_changed_tables_are_shown(look: Callable[..., Seen], tmp_path: Path) -> None:
     out = write_run(tmp_path / "run", {"/a.mp4": [["happy"]]})
     with serving(out) as url:
         seen = look()
@@ -342,4 +342,4 @@ def test_tables_written_anew_are_shown(look: Callable[..., Seen], tmp_path: Path
         add_videos(out, {"/b.mp4": [["sad"]]})
         page.clock.run_for(16_000)
         until(page, "document.querySelectorAll('.video').length === 2")
-        until(page, "document.getElementById('found').textContent.includes('anew')")
+        until(page, "document.getElementById('found').textContent.includes('have changed')")

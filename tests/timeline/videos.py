@@ -6,8 +6,13 @@ TALK, SHOP, EMPTY = "/a/talk.mp4", "/a/shop.mp4", "/a/empty.mp4"
 GRID_S = [k / 5 for k in range(20)]
 
 
-def run_of(track: int, words: str, left: float, first: int = 0) -> list[tuple[int, float, str, float, float]]:
-    """Faces of a track from a moment on: a letter a moment, h(appy), s(ad), n(eutral), H surer; "." none."""
+def make_track(
+    track: int, words: str, left: float, first: int = 0
+) -> list[tuple[int, float, str, float, float]]:
+    """Return the faces of a track from frame `first` on.
+
+    Each letter is a frame: h(appy), s(ad), n(eutral), H (happy with more confidence), "." without a face.
+    """
     names = {"h": ("happy", 0.7), "s": ("sad", 0.7), "n": ("neutral", 0.5), "H": ("happy", 0.9)}
     return [
         (track, GRID_S[first + k], *names[letter], left) for k, letter in enumerate(words) if letter != "."
@@ -18,8 +23,8 @@ VIDEOS = {
     TALK: Seen(
         duration_s=4.0,
         moments_s=GRID_S,
-        faces=[*run_of(0, "hhhHhssshh", 0.1), *run_of(1, "sss.ssssnhhhh", 0.7)],
+        faces=[*make_track(0, "hhhHhssshh", 0.1), *make_track(1, "sss.ssssnhhhh", 0.7)],
     ),
-    SHOP: Seen(duration_s=2.0, moments_s=GRID_S[:10], faces=run_of(0, "HHH", 0.4, first=2)),
+    SHOP: Seen(duration_s=2.0, moments_s=GRID_S[:10], faces=make_track(0, "HHH", 0.4, first=2)),
     EMPTY: Seen(duration_s=1.0, moments_s=GRID_S[:5]),
 }

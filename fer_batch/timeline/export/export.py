@@ -166,7 +166,7 @@ def _read_annotations(
     trouble = _describe_trouble(video)
     notes = [
         f"Video: {video.uri}" + (f" ({trouble})" if trouble else ""),
-        "Facial expressions as a model sees them, not what people feel.",
+        "Facial expressions as a model sees them, not feelings.",
     ]
     if threshold or min_s:
         notes.append(f"Confidence at least {threshold:g} at each moment, for at least {min_s:g} s.")

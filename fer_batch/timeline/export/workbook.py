@@ -59,7 +59,7 @@ def write_workbook(
             FROM ({episodes_sql(threshold, min_s, "{where}")}) ORDER BY uri, start_s, track_id""",
     }
     about = [
-        "Facial expressions as a model sees them, not what people feel. Times are in seconds.",
+        "Facial expressions as a model sees them, not feelings. Times are in seconds.",
         "The share of an emotion: in how many of a face's sampled frames it is the most probable one.",
         "faces: a row for each person of a video, or track without a person. seconds: its time in view.",
         "episodes: runs of sampled frames of a track with one emotion and a confidence of at least "

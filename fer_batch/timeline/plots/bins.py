@@ -40,7 +40,7 @@ def bin_videos(
     """Divide each video (by its id) into at most `max_bins` bins, for all faces together or for each of
     `faces`.
 
-    A sampled frame stands for the time until the next one, or until the end of what was read. If that is more
+    A sampled frame stands for the time until the next one, or until the end of the part that was read. If that is more
     than `MAX_GAP_STEPS` steps away, it stands for one step.
     """
     columns = probability_columns(database)

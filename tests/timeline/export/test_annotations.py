@@ -1,4 +1,4 @@
-"""Episodes as intervals: none overlaps or is empty, and together they say what the rows say; and as files."""
+"""Episodes as intervals, captions and annotation files."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -24,13 +24,13 @@ from fer_batch.timeline.export.annotations import (
 )
 
 Row = tuple[int, float, str]
-"""A track at a moment (in seconds), and its emotion."""
+"""A track, a time in seconds, and an emotion."""
 NAMES = {0: None, 1: None, 2: "Ann", 3: "Bo"}
-"""Whose a track is."""
+"""The persons of tracks."""
 
 
 def episodes_of(rows: list[Row], step_s: float, names: Mapping[int, str | None] = NAMES) -> list[Episode]:
-    """The runs of rows of one emotion, each a step longer than its last moment."""
+    """Return the runs of rows with one emotion, each until one step after its last row."""
     found: list[Episode] = []
     for track, time_s, emotion in sorted(rows):
         if found and found[-1].track_id == track and found[-1].emotion == emotion:
@@ -42,7 +42,7 @@ def episodes_of(rows: list[Row], step_s: float, names: Mapping[int, str | None] 
 
 @st.composite
 def looks(draw: st.DrawFn) -> tuple[list[Row], float, float]:
-    """Rows of four tracks at moments of any spacing from a millisecond on, any step, and a duration."""
+    """Generate rows of four tracks at any times, a step, and a duration."""
     distances = draw(st.lists(st.floats(0.001, 3), max_size=12))
     times = list(itertools.accumulate(distances, initial=draw(st.floats(0, 3))))
     faces = st.dictionaries(st.sampled_from(sorted(NAMES)), st.sampled_from(["sad", "happy"]))
@@ -50,12 +50,12 @@ def looks(draw: st.DrawFn) -> tuple[list[Row], float, float]:
     return rows, draw(st.floats(0.001, 2)), draw(st.floats(times[-1] + 0.001, 50))
 
 
-def said(intervals: list[Interval], time_ms: int) -> list[str]:
+def texts_at(intervals: list[Interval], time_ms: int) -> list[str]:
     return [interval.text for interval in intervals if interval.start_ms <= time_ms < interval.end_ms]
 
 
 @given(looks())
-def test_intervals_are_in_order_and_say_what_the_rows_say(case: tuple[list[Row], float, float]) -> None:
+def test_intervals_are_ordered_and_equal_the_rows(case: tuple[list[Row], float, float]) -> None:
     rows, step_s, duration_s = case
     episodes = episodes_of(rows, step_s)
     length = measure_length_ms([duration_s], episodes)
@@ -69,12 +69,12 @@ def test_intervals_are_in_order_and_say_what_the_rows_say(case: tuple[list[Row],
     for track, time_s, emotion in sorted(rows, key=lambda row: row[1]):
         time_ms = round(1000 * time_s)
         if time_ms > before.get(track, -1):  # of two moments in a millisecond it says one
-            assert said(named[NAMES[track] or f"track {track}"], time_ms) == [emotion]
+            assert texts_at(named[NAMES[track] or f"track {track}"], time_ms) == [emotion]
         before[track] = time_ms
 
 
 @given(looks())
-def test_captions_follow_each_other_and_say_what_the_intervals_say(
+def test_captions_are_ordered_and_equal_the_intervals(
     case: tuple[list[Row], float, float],
 ) -> None:
     rows, step_s, duration_s = case
@@ -86,8 +86,8 @@ def test_captions_follow_each_other_and_say_what_the_intervals_say(
         assert one.end_ms < next_one.start_ms or one.text != next_one.text
     times = {time for own in named.values() for i in own for time in (i.start_ms, i.end_ms - 1, i.end_ms)}
     for time in times:
-        lines = [f"{name}: {text}" for name, own in named.items() for text in said(own, time)]
-        assert "\n".join(said(cues, time)).splitlines() == lines
+        lines = [f"{name}: {text}" for name, own in named.items() for text in texts_at(own, time)]
+        assert "\n".join(texts_at(cues, time)).splitlines() == lines
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_captions_follow_each_other_and_say_what_the_intervals_say(
         # to the millisecond, and one at least
         ([(0, None, "sad", 0.0004, 1.0006)], 5000, {"track 0": [(0, 1001, "sad")]}),
         ([(0, None, "sad", 1.0, 1.0)], 5000, {"track 0": [(1000, 1001, "sad")]}),
-        # a track is one thing at a time: what comes next goes before a step that is too long
+        # the next episode of a track cuts a step that is too long
         (
             [(0, None, "sad", 0.0, 1.2), (0, None, "happy", 1.0, 2.0)],
             5000,
@@ -126,7 +126,7 @@ def test_captions_follow_each_other_and_say_what_the_intervals_say(
         ),
     ],
 )
-def test_intervals_of_faces(episodes: list[tuple], length: int, wanted: dict[str, list[tuple]]) -> None:
+def test_build_tiers(episodes: list[tuple], length: int, wanted: dict[str, list[tuple]]) -> None:
     assert build_tiers([Episode(*episode) for episode in episodes], length) == wanted
 
 
@@ -140,9 +140,7 @@ def test_intervals_of_faces(episodes: list[tuple], length: int, wanted: dict[str
         ([1.0], [(0, None, "sad", 1.0, 1.2)], 1201),
     ],
 )
-def test_a_video_is_as_long_as_it_says_or_as_is_seen(
-    seconds: list[float | None], episodes: list[tuple], wanted: int
-) -> None:
+def test_measure_length(seconds: list[float | None], episodes: list[tuple], wanted: int) -> None:
     assert measure_length_ms(seconds, [Episode(*episode) for episode in episodes]) == wanted
 
 
@@ -205,17 +203,13 @@ FORMATS: list[tuple[Write, Read]] = [(write_vtt, of_vtt), (write_eaf, of_eaf), (
 
 @pytest.mark.parametrize(("write", "read"), FORMATS)
 @pytest.mark.parametrize("length", [0, 5000])
-def test_a_video_without_episodes_is_a_file_without_any(
-    write: Write, read: Read, length: int, tmp_path: Path
-) -> None:
+def test_files_without_episodes(write: Write, read: Read, length: int, tmp_path: Path) -> None:
     assert write(tmp_path / "file", annotated({}, length)) == 0
     assert read(tmp_path / "file") == {}
 
 
 @pytest.mark.parametrize(("write", "read"), FORMATS)
-def test_files_say_what_the_intervals_say_whatever_names_there_are(
-    write: Write, read: Read, tmp_path: Path
-) -> None:
+def test_files_equal_intervals_with_any_names(write: Write, read: Read, tmp_path: Path) -> None:
     episodes = [
         Episode(number, name, name, number * 1.25, number * 1.25 + 1) for number, name in enumerate(HOSTILE)
     ]
@@ -226,7 +220,7 @@ def test_files_say_what_the_intervals_say_whatever_names_there_are(
 
 
 @given(looks())
-def test_files_say_what_the_rows_say(
+def test_files_equal_the_rows(
     tmp_path_factory: pytest.TempPathFactory, case: tuple[list[Row], float, float]
 ) -> None:
     rows, step_s, duration_s = case
@@ -240,8 +234,8 @@ def test_files_say_what_the_rows_say(
         assert read(path) == named
 
 
-def test_a_textgrid_has_no_holes_from_zero_to_the_end(tmp_path: Path) -> None:
-    """Praat takes no other."""
+def test_textgrid_covers_the_whole_video(tmp_path: Path) -> None:
+    """Praat rejects other files."""
     named = {"track 0": [Interval(1000, 2000, "sad"), Interval(2500, 3000, "happy")], "Ann": []}
     write_textgrid(tmp_path / "file", annotated(named))
     for tier in textgrid.openTextgrid(str(tmp_path / "file"), includeEmptyIntervals=True).tiers:
@@ -250,14 +244,14 @@ def test_a_textgrid_has_no_holes_from_zero_to_the_end(tmp_path: Path) -> None:
         assert all(one.end == other.start for one, other in itertools.pairwise(tier.entries))
 
 
-def test_elan_finds_the_video(tmp_path: Path) -> None:
+def test_eaf_links_the_video(tmp_path: Path) -> None:
     write_eaf(tmp_path / "file", annotated({}))
     (linked,) = Eaf(str(tmp_path / "file")).get_linked_files()
     assert linked["MEDIA_URL"] == "file:///a%20b/%C3%A9%23%3F%25.mp4"
     assert linked["MIME_TYPE"] == "video/mp4"
 
 
-def test_captions_say_what_they_are(tmp_path: Path) -> None:
+def test_vtt_has_notes(tmp_path: Path) -> None:
     write_vtt(tmp_path / "file", annotated({"Ann": [Interval(0, 1000, "sad")]}))
     (note,) = webvtt.read(str(tmp_path / "file")).header_comments
     assert note.startswith("Video: a --&gt; &lt;b&gt;\n")

@@ -1,4 +1,4 @@
-"""Exports say what the tables say, whatever videos and people are called; whole or not at all."""
+"""Exports equal the tables with any names, and are written whole or not at all."""
 
 import csv
 import io
@@ -40,7 +40,7 @@ ANNOTATIONS = ("vtt", "eaf", "textgrid")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in which one track of two videos is somebody's."""
+    """A run in which one track of each of two videos has a person."""
     folder = tmp_path_factory.mktemp("export")
     out = write_run(folder / "run", VIDEOS, in_bucket=1)
     people = pd.DataFrame({"video": [TALK, FORMULA], "track_id": [1, 0], "person": PERSON})
@@ -54,12 +54,12 @@ def timeline(finished: Path) -> Timeline:
     return open_timeline(finished)
 
 
-def written(timeline: Timeline, target: Path, *arguments: Any, **options: Any) -> list[ExportedFile]:
+def export_files(timeline: Timeline, target: Path, *arguments: Any, **options: Any) -> list[ExportedFile]:
     return list(export(timeline, target, *arguments, **options))
 
 
 def parquet(out: Path) -> pd.DataFrame:
-    """The rows of `tracks` as their files have them."""
+    """Read the rows of `tracks` from its files."""
     rows = pd.read_parquet(out / "tracks").drop(columns="bucket")
     return rows.sort_values(["uri", "track_id", "time_s"]).reset_index(drop=True)
 
@@ -79,8 +79,8 @@ def read_jsonl(path: Path) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("format", "read"), [("csv", read_csv), ("jsonl", read_jsonl)])
 @pytest.mark.parametrize("at_once", [1, 250_000])
-def test_rows_are_those_of_the_tables(
-    form: str,
+def test_rows_equal_the_tables(
+    format: str,
     read: Any,
     at_once: int,
     finished: Path,
@@ -90,8 +90,8 @@ def test_rows_are_those_of_the_tables(
 ) -> None:
     monkeypatch.setattr(rows_module, "MAX_ROWS_IN_MEMORY", at_once)
     wanted = parquet(finished)
-    (file,) = written(timeline, tmp_path / f"rows.{form}")
-    assert file == ExportedFile(tmp_path / f"rows.{form}", len(wanted), None)
+    (file,) = export_files(timeline, tmp_path / f"rows.{format}")
+    assert file == ExportedFile(tmp_path / f"rows.{format}", len(wanted), None)
     rows = read(file.path)
     assert rows["person"].value_counts().to_dict() == {"": len(wanted) - 6, PERSON: 6}
     order = {uri: number for number, uri in enumerate(dict.fromkeys(rows["uri"]))}
@@ -102,24 +102,24 @@ def test_rows_are_those_of_the_tables(
     pd.testing.assert_frame_equal(rows.astype(wanted.dtypes), wanted, check_exact=True)
 
 
-def test_numbers_have_their_own_digits(timeline: Timeline, tmp_path: Path) -> None:
-    """And not those that a float of 32 bits has as one of 64."""
+def test_numbers_have_shortest_digits(timeline: Timeline, tmp_path: Path) -> None:
+    """A 32-bit number is not written with the digits of its 64-bit value."""
     for name in ("rows.csv", "rows.jsonl"):
-        written(timeline, tmp_path / name)
+        export_files(timeline, tmp_path / name)
         assert re.search(r"\b0\.9\b", (tmp_path / name).read_text())
         assert not re.search(r"0\.89999|0\.9000", (tmp_path / name).read_text())
 
 
 @pytest.mark.parametrize("format", SUFFIXES)
 @pytest.mark.parametrize("videos", [[], [TALK], ["empty.mp4", video_id(FORMULA), "/talks/empty.mp4"]])
-def test_a_folder_has_a_file_for_each_video(
-    form: str, videos: list[str], timeline: Timeline, tmp_path: Path
+def test_folder_gets_a_file_for_each_video(
+    format: str, videos: list[str], timeline: Timeline, tmp_path: Path
 ) -> None:
-    files = written(timeline, tmp_path / "a" / "b", form, videos)
+    files = export_files(timeline, tmp_path / "a" / "b", format, videos)
     wanted = {timeline.video_id(name) for name in videos} or {video_id(uri) for uri in VIDEOS}
     assert len(files) == len({file.path for file in files}) == len(wanted)
     assert sorted(file.path for file in files) == sorted((tmp_path / "a" / "b").iterdir())
-    assert all(file.path.suffix == SUFFIXES[form] for file in files)
+    assert all(file.path.suffix == SUFFIXES[format] for file in files)
     troubles = {"no_faces", "failed: no index"} if not videos else {"no_faces"} if len(videos) == 3 else set()
     assert {file.trouble for file in files} - {None} == troubles
 
@@ -129,11 +129,11 @@ READ = {"vtt": of_vtt, "eaf": of_eaf, "textgrid": of_textgrid}
 
 @pytest.mark.parametrize("format", ANNOTATIONS)
 @pytest.mark.parametrize("uri", [uri for uri, tracks in VIDEOS.items() if tracks])
-def test_captions_and_annotations_say_what_the_tables_say(
-    form: str, uri: str, finished: Path, timeline: Timeline, tmp_path: Path
+def test_captions_and_annotations_equal_the_tables(
+    format: str, uri: str, finished: Path, timeline: Timeline, tmp_path: Path
 ) -> None:
-    (file,) = written(timeline, tmp_path / f"file{SUFFIXES[form]}", None, [uri])
-    named = READ[form](file.path)
+    (file,) = export_files(timeline, tmp_path / f"file{SUFFIXES[format]}", None, [uri])
+    named = READ[format](file.path)
     rows = parquet(finished)
     rows = rows[rows.uri == uri]
     faces = {
@@ -157,12 +157,12 @@ def test_captions_and_annotations_say_what_the_tables_say(
         ({"threshold": 0.91}, {}),
     ],
 )
-def test_what_is_unsure_or_short_is_left_out(
-    form: str, options: dict[str, float], wanted: dict[str, int], timeline: Timeline, tmp_path: Path
+def test_threshold_and_min_s_select_episodes(
+    format: str, options: dict[str, float], wanted: dict[str, int], timeline: Timeline, tmp_path: Path
 ) -> None:
-    (file,) = written(timeline, tmp_path / f"file{SUFFIXES[form]}", None, [TALK], **options)
-    episodes = {name: len({i[2:] + i[:1] for i in own}) for name, own in READ[form](file.path).items()}
-    if form == "vtt":  # a face's episode is divided where another face changes
+    (file,) = export_files(timeline, tmp_path / f"file{SUFFIXES[format]}", None, [TALK], **options)
+    episodes = {name: len({i[2:] + i[:1] for i in own}) for name, own in READ[format](file.path).items()}
+    if format == "vtt":  # a face's episode is divided where another face changes
         assert episodes.keys() == wanted.keys()
     else:
         assert episodes == wanted
@@ -170,19 +170,19 @@ def test_what_is_unsure_or_short_is_left_out(
 
 @pytest.mark.parametrize("format", ANNOTATIONS)
 @pytest.mark.parametrize("name", ["empty.mp4", "broken.mp4"])
-def test_a_video_without_faces_is_a_file_that_says_so(
-    form: str, name: str, timeline: Timeline, tmp_path: Path
+def test_file_of_a_video_without_faces_has_a_note(
+    format: str, name: str, timeline: Timeline, tmp_path: Path
 ) -> None:
-    (file,) = written(timeline, tmp_path / f"file{SUFFIXES[form]}", None, [name])
+    (file,) = export_files(timeline, tmp_path / f"file{SUFFIXES[format]}", None, [name])
     assert file.entries == 0
     assert file.trouble in ("no_faces", "failed: no index")
-    assert READ[form](file.path) == {}
-    if form != "textgrid":
+    assert READ[format](file.path) == {}
+    if format != "textgrid":
         assert file.trouble in file.path.read_text()
 
 
 def sheets(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of each sheet, by the titles of their columns."""
+    """Read the rows of each sheet as dicts."""
     found = {}
     for sheet in openpyxl.load_workbook(path):
         titles, *rows = sheet.iter_rows(values_only=True)
@@ -190,10 +190,8 @@ def sheets(path: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def test_the_workbook_has_videos_faces_and_episodes(
-    finished: Path, timeline: Timeline, tmp_path: Path
-) -> None:
-    (file,) = written(timeline, tmp_path / "all.xlsx")
+def test_workbook_has_videos_faces_and_episodes(finished: Path, timeline: Timeline, tmp_path: Path) -> None:
+    (file,) = export_files(timeline, tmp_path / "all.xlsx")
     assert file.entries == len(VIDEOS)
     found = sheets(file.path)
     assert list(found) == ["videos", "faces", "episodes", "about"]
@@ -223,8 +221,8 @@ def test_the_workbook_has_videos_faces_and_episodes(
     ]
 
 
-def test_text_in_a_workbook_is_text_and_numbers_are_formatted(timeline: Timeline, tmp_path: Path) -> None:
-    written(timeline, tmp_path / "all.xlsx")
+def test_workbook_keeps_text_and_formats_numbers(timeline: Timeline, tmp_path: Path) -> None:
+    export_files(timeline, tmp_path / "all.xlsx")
     for sheet in openpyxl.load_workbook(tmp_path / "all.xlsx"):
         assert sheet.freeze_panes == "A2"
         titles = [cell.value for cell in sheet[1]]
@@ -242,13 +240,13 @@ def test_text_in_a_workbook_is_text_and_numbers_are_formatted(timeline: Timeline
     assert PERSON in {row["face"] for row in sheets(tmp_path / "all.xlsx")["faces"]}
 
 
-def test_what_is_too_long_for_a_sheet_goes_on_in_another(
+def test_long_sheet_continues_in_another(
     timeline: Timeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written(timeline, tmp_path / "one.xlsx")
+    export_files(timeline, tmp_path / "one.xlsx")
     monkeypatch.setattr(workbook, "MAX_SHEET_ROWS", 4)
     monkeypatch.setattr(rows_module, "MAX_ROWS_IN_MEMORY", 1)
-    written(timeline, tmp_path / "more.xlsx")
+    export_files(timeline, tmp_path / "more.xlsx")
     one, more = sheets(tmp_path / "one.xlsx"), sheets(tmp_path / "more.xlsx")
     assert [name for name in more if name.startswith("videos")] == ["videos", "videos 2"]
     for name in ("videos", "faces", "episodes"):
@@ -257,20 +255,20 @@ def test_what_is_too_long_for_a_sheet_goes_on_in_another(
 
 
 @pytest.mark.parametrize("format", SUFFIXES)
-def test_an_empty_archive_is_an_empty_file_or_folder(form: str, tmp_path: Path) -> None:
+def test_empty_run_gives_empty_file_or_folder(format: str, tmp_path: Path) -> None:
     timeline = open_timeline(write_run(tmp_path / "run", {}))
-    assert written(timeline, tmp_path / "folder", form) == []
+    assert export_files(timeline, tmp_path / "folder", format) == []
     assert list((tmp_path / "folder").iterdir()) == []
-    target = tmp_path / f"file{SUFFIXES[form]}"
-    if form in ANNOTATIONS:
+    target = tmp_path / f"file{SUFFIXES[format]}"
+    if format in ANNOTATIONS:
         with pytest.raises(QueryError, match=r"can hold one video, got 0"):
-            written(timeline, target)
+            export_files(timeline, target)
         assert not target.exists()
         return
-    assert [file.entries for file in written(timeline, target)] == [0]
-    if form == "csv":
+    assert [file.entries for file in export_files(timeline, target)] == [0]
+    if format == "csv":
         assert len(target.read_text().splitlines()) == 1
-    elif form == "jsonl":
+    elif format == "jsonl":
         assert target.read_bytes() == b""
     else:
         assert {name: len(rows) for name, rows in sheets(target).items() if name != "about"} == {
@@ -281,29 +279,29 @@ def test_an_empty_archive_is_an_empty_file_or_folder(form: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("format", SUFFIXES)
-def test_the_owners_columns_are_there_whatever_they_are_called(form: str, tmp_path: Path) -> None:
+def test_manifest_columns_may_have_any_name(format: str, tmp_path: Path) -> None:
     names = ["happy", "face", "line", "shares", "person", "select"]
     out = write_run(tmp_path / "run", {})
     add_manifest_columns(out, dict.fromkeys(names, "string"))
     add_videos(out, {TALK: VIDEOS[TALK]})
-    (file,) = written(open_timeline(out), tmp_path / f"file{SUFFIXES[form]}")
+    (file,) = export_files(open_timeline(out), tmp_path / f"file{SUFFIXES[format]}")
     shown = ["manifest_person" if name == "person" else name for name in names]
-    if form == "csv":
+    if format == "csv":
         assert set(shown) <= set(read_csv(file.path).columns)
-    elif form == "jsonl":
+    elif format == "jsonl":
         assert set(shown) <= set(read_jsonl(file.path).columns)
-    elif form == "xlsx":
+    elif format == "xlsx":
         titles = [cell.value for cell in openpyxl.load_workbook(file.path)["videos"][1]]
         assert titles[-len(shown) :] == shown
     else:
-        assert READ[form](file.path).keys() == {"track 0", "track 1"}
+        assert READ[format](file.path).keys() == {"track 0", "track 1"}
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_older_runs_can_be_exported(version: int, tmp_path: Path) -> None:
+def test_runs_of_older_versions_can_be_exported(version: int, tmp_path: Path) -> None:
     timeline = open_timeline(Path(__file__).parents[2] / "fixtures" / f"schema_{version}")
-    for form in SUFFIXES:
-        files = written(timeline, tmp_path / form, form)
+    for format in SUFFIXES:
+        files = export_files(timeline, tmp_path / format, format)
         assert sum(file.entries for file in files) > 0
 
 
@@ -329,7 +327,7 @@ def test_older_runs_can_be_exported(version: int, tmp_path: Path) -> None:
         (["/a/" + "é" * 200 + ".mp4"], ["é" * 60 + "-0"]),
     ],
 )
-def test_names_of_files_stay_in_their_folder_and_apart(uris: Sequence[str], names: list[str]) -> None:
+def test_unique_file_names(uris: Sequence[str], names: list[str]) -> None:
     ids = [f"{number:016x}" for number in range(len(uris))]
     uris = [uri.replace("ID0", ids[0]) for uri in uris]
     wanted = [
@@ -358,7 +356,7 @@ def test_names_of_files_stay_in_their_folder_and_apart(uris: Sequence[str], name
         ("s3://bucket/rows.csv", {}, OutputError, "give a file on this machine"),
     ],
 )
-def test_what_cannot_be_done_is_said_and_nothing_is_written(
+def test_invalid_export_raises_error_and_writes_nothing(
     target: str,
     options: dict[str, Any],
     error: type[FerBatchError],
@@ -370,38 +368,38 @@ def test_what_cannot_be_done_is_said_and_nothing_is_written(
     (tmp_path / "a_file").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=reason):
-        written(timeline, target, **options)
+        export_files(timeline, target, **options)
     assert [path.name for path in tmp_path.rglob("*")] == ["a_file"]
 
 
 @pytest.mark.parametrize("target", [".", "rows.csv", "tracks/rows.csv", "../run/x", "new/folder"])
-def test_nothing_is_written_into_the_run(
+def test_export_into_the_run_raises_output_error(
     target: str, finished: Path, timeline: Timeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sorted(finished.rglob("*"))
     monkeypatch.chdir(finished)
     with pytest.raises(OutputError, match="lies in the folder of the run"):
-        written(timeline, Path(target), "csv")
+        export_files(timeline, Path(target), "csv")
     assert sorted(finished.rglob("*")) == before
 
 
-def test_a_file_that_cannot_be_finished_leaves_the_one_before(
+def test_failed_export_keeps_the_old_file(
     timeline: Timeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "rows.csv").write_text("before")
     monkeypatch.setattr(rows_module, "_select_columns", lambda timeline: {"nothing": "no_such_column"})
     with pytest.raises(QueryError):
-        written(timeline, tmp_path / "rows.csv")
+        export_files(timeline, tmp_path / "rows.csv")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("rows.csv", "before")]
 
 
-def test_a_run_in_a_store_gives_the_same_files(store: Store, tmp_path: Path) -> None:
+def test_run_in_a_store_gives_the_same_files(store: Store, tmp_path: Path) -> None:
     videos = {TALK: VIDEOS[TALK], "/talks/broken.mp4": None}
     here = open_timeline(write_run(tmp_path / "run", videos))
     there = open_timeline(write_run(open_folder("s3://archive/run"), videos))
-    for form in ("csv", "vtt"):
+    for format in ("csv", "vtt"):
         for timeline, name in ((here, "here"), (there, "there")):
-            written(timeline, tmp_path / name, form)
+            export_files(timeline, tmp_path / name, format)
     assert len(list((tmp_path / "here").iterdir())) == 4
     for path in (tmp_path / "here").iterdir():
         assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes()

@@ -1,4 +1,4 @@
-"""Pictures: what they show is what the tables say, also of what was not analyzed, in colour and in grey."""
+"""Plots show the tables' rows, also without colour."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +43,7 @@ def timeline(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
 
 @pytest.fixture(scope="module")
 def gappy(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
-    """One face, of whom the moments at 0.4 and 0.6 s were not analyzed."""
+    """One face, without sampled frames at 0.4 and 0.6 s."""
     out = tmp_path_factory.mktemp("gappy") / "run"
     out.mkdir()
     create_run(out, AnalyzeConfig(), CARD, bucket_s=1e6)
@@ -61,7 +61,7 @@ def gappy(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
 
 
 def colour_at(axes: Axes, x: float, y: float) -> str | None:
-    """What a place of the picture's data shows, None where nothing is drawn."""
+    """Return the class that is drawn at a place, None for an empty place."""
     for image in axes.images:
         left, right, bottom, top = image.get_extent()
         if left <= x < right and min(bottom, top) <= y < max(bottom, top):
@@ -78,7 +78,7 @@ def emotions_at(axes: Axes, places: Sequence[tuple[float, float]]) -> list[str |
 
 
 def hatched(axes: Axes) -> list[tuple[float, float]]:
-    """From when to when it was not analyzed, in units of the axis."""
+    """Return the hatched ranges in units of the axis."""
     found = [p for p in axes.patches if isinstance(p, Rectangle) and p.get_hatch()]
     return [(round(p.get_x(), 2), round(p.get_x() + p.get_width(), 2)) for p in found]
 
@@ -95,7 +95,7 @@ def meanings(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_cells_hold_equally_many_moments(timeline: Timeline) -> None:
+def test_bins_hold_equal_numbers_of_frames(timeline: Timeline) -> None:
     video = video_id("/talks/a.mp4")
     cells = bin_videos(timeline, [video], 3, ["track 0", "track 1"])[video]
     assert cells.start_s.tolist() == pytest.approx([0, 0.4, 0.8])
@@ -107,7 +107,7 @@ def test_cells_hold_equally_many_moments(timeline: Timeline) -> None:
     assert cells.find(np.array([-0.1, 0.0, 0.39, 0.41, 0.99, 1.0])).tolist() == [-1, 0, 0, 1, 2, -1]
 
 
-def test_bin_videos_what_was_not_looked_at(timeline: Timeline, gappy: Timeline) -> None:
+def test_bins_leave_out_times_without_frames(timeline: Timeline, gappy: Timeline) -> None:
     nothing = bin_videos(timeline, [video_id("/talks/broken.mp4")], 10)[video_id("/talks/broken.mp4")]
     assert nothing.find(np.array([0.0])).tolist() == [-1]
     video = video_id("/talks/gap.mp4")
@@ -133,7 +133,7 @@ def test_ribbons_show_each_face_over_time(timeline: Timeline) -> None:
     assert meanings(figure)[7:] == ["no face"]
 
 
-def test_ribbons_tell_no_face_from_not_looked_at(gappy: Timeline) -> None:
+def test_ribbons_hatch_times_without_frames(gappy: Timeline) -> None:
     figure = gappy.plot_ribbons(video_id("/talks/gap.mp4"))
     (axes,) = figure.axes
     assert emotions_at(axes, [(0.1, 0.2), (0.6, 0.2), (0.9, 0.2)]) == ["happy", None, "happy"]
@@ -141,14 +141,14 @@ def test_ribbons_tell_no_face_from_not_looked_at(gappy: Timeline) -> None:
     assert meanings(figure)[7:] == ["no face", "not analyzed"]
 
 
-def test_ribbons_of_no_face_say_so(timeline: Timeline) -> None:
+def test_ribbons_without_faces(timeline: Timeline) -> None:
     (axes,) = timeline.plot_ribbons(video_id("/talks/empty.mp4")).axes
     assert words(axes) == ["no face was found"]
     with pytest.raises(QueryError, match=r"broken.mp4: no frame was analyzed \(no index\)"):
         timeline.plot_ribbons(video_id("/talks/broken.mp4"))
 
 
-def test_ribbons_of_many_faces_show_those_seen_longest(tmp_path: Path) -> None:
+def test_ribbons_show_the_longest_of_many_faces(tmp_path: Path) -> None:
     tracks = [["happy"] * (1 + number % 5) for number in range(MAX_FACES + 8)]
     figure = open_timeline(write_run(tmp_path / "run", {"/a.mp4": tracks})).plot_ribbons(video_id("/a.mp4"))
     assert len(rows(figure.axes[0])) == MAX_FACES
@@ -158,7 +158,7 @@ def test_ribbons_of_many_faces_show_those_seen_longest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("absolute", [False, True])
-def test_strip_has_a_row_a_video(timeline: Timeline, absolute: bool) -> None:
+def test_strip_has_a_row_for_each_video(timeline: Timeline, absolute: bool) -> None:
     figure = timeline.plot_strip(absolute=absolute)
     (axes,) = figure.axes
     assert rows(axes) == ["$x^2$ <script>.mp4", "a.mp4", "broken.mp4", "empty.mp4"]
@@ -178,7 +178,7 @@ def test_strip_of_one_emotion_shows_its_probability(timeline: Timeline) -> None:
         timeline.plot_strip("joy")
 
 
-def test_strip_and_shares_of_a_large_archive_say_what_they_show(tmp_path: Path) -> None:
+def test_strip_and_shares_limit_their_rows(tmp_path: Path) -> None:
     videos: dict[str, Tracks | None] = {f"/{'v' * (n + 1)}.mp4": [["sad"]] for n in range(MAX_VIDEOS + 5)}
     timeline = open_timeline(write_run(tmp_path / "run", videos))
     for figure, most in ((timeline.plot_strip(), MAX_VIDEOS), (timeline.plot_shares(), MAX_BARS)):
@@ -187,7 +187,7 @@ def test_strip_and_shares_of_a_large_archive_say_what_they_show(tmp_path: Path) 
         assert figure.get_figheight() < 16
 
 
-def test_nothing_to_draw_is_told(tmp_path: Path) -> None:
+def test_plot_without_rows_raises_query_error(tmp_path: Path) -> None:
     timeline = open_timeline(write_run(tmp_path / "run", {}))
     with pytest.raises(QueryError, match="no videos"):
         timeline.plot_strip()
@@ -198,12 +198,12 @@ def test_nothing_to_draw_is_told(tmp_path: Path) -> None:
 
 
 def bars(axes: Axes) -> list[list[float]]:
-    """The widths of each row's bars."""
+    """Return the widths of each row's bars."""
     widths = [[round(float(bar.get_width()), 3) for bar in emotion] for emotion in axes.containers]
     return [list(row) for row in zip(*widths, strict=True)]
 
 
-def test_shares_are_those_of_the_table(timeline: Timeline) -> None:
+def test_shares_equal_the_tables(timeline: Timeline) -> None:
     (axes,) = timeline.plot_shares().axes
     assert rows(axes) == ["$x^2$ <script>.mp4  (5)", "a.mp4  (7)"]
     of_a = dict(zip(EMOTIONS, bars(axes)[1], strict=True))
@@ -215,7 +215,7 @@ def test_shares_are_those_of_the_table(timeline: Timeline) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".PNG"])
-def test_a_picture_is_written_the_same_each_time(timeline: Timeline, tmp_path: Path, suffix: str) -> None:
+def test_same_figure_gives_the_same_file(timeline: Timeline, tmp_path: Path, suffix: str) -> None:
     paths = [tmp_path / f"{name}{suffix}" for name in ("one", "two")]
     for path in paths:
         figure = timeline.plot_strip()
@@ -230,7 +230,7 @@ def test_a_picture_is_written_the_same_each_time(timeline: Timeline, tmp_path: P
         assert Image.open(paths[0]).size == (round(width * SCREEN_DPI), round(height * SCREEN_DPI))
 
 
-def test_letters_in_pictures_fit_their_runs(timeline: Timeline) -> None:
+def test_letters_fit_into_their_bars(timeline: Timeline) -> None:
     figure = timeline.plot_shares()
     figure.canvas.draw()
     for emotion in figure.axes[0].containers:
@@ -243,7 +243,7 @@ def test_letters_in_pictures_fit_their_runs(timeline: Timeline) -> None:
                     assert inside.x0 <= place.x0 < place.x1 <= inside.x1
 
 
-def test_persons_have_lanes_and_bars_of_their_own(tmp_path: Path) -> None:
+def test_persons_have_lanes_and_bars(tmp_path: Path) -> None:
     out = write_run(tmp_path / "run", {"/a.mp4": [["happy"] * 2, ["sad"], ["angry"]], "/bb.mp4": [["sad"]]})
     (tmp_path / "people.csv").write_text(
         "video,track_id,person\na.mp4,0,Zoë $1$\na.mp4,2,Zoë $1$\nbb.mp4,0,Bo\n"
@@ -256,7 +256,7 @@ def test_persons_have_lanes_and_bars_of_their_own(tmp_path: Path) -> None:
     assert dict(zip(EMOTIONS, bars(axes)[1], strict=True))["happy"] == pytest.approx(2 / 3, abs=0.001)
 
 
-def test_strange_names_leave_a_picture_whole(tmp_path: Path) -> None:
+def test_hostile_names_are_drawn_as_text(tmp_path: Path) -> None:
     out = write_run(tmp_path / "run", {"/a.mp4": [["happy"]]})
     (tmp_path / "people.csv").write_text('video,track_id,person\na.mp4,0,"--><script>\n\x08$\\frac$"\n')
     assign_from_csv(out, tmp_path / "people.csv")

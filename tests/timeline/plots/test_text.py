@@ -1,4 +1,4 @@
-"""Ribbons: a line a track, its most frequent emotion cell by cell."""
+"""Ribbons as text."""
 
 import pandas as pd
 import pytest
@@ -27,12 +27,12 @@ def frame(rows: list[Row]) -> pd.DataFrame:
         ([(0, 2.0, "fear"), (0, 0.0, "disgust"), (0, 1.0, "angry")], 12, ["track 0  dis ang fea"]),
     ],
 )
-def test_known_ribbons(rows: list[Row], width: int, lines: list[str]) -> None:
+def test_format_ribbons(rows: list[Row], width: int, lines: list[str]) -> None:
     assert format_ribbons(frame(rows), width) == lines
 
 
 @pytest.mark.parametrize("width", [4, 60, 72, 200])
-def test_every_line_is_as_wide_as_asked(width: int) -> None:
+def test_lines_have_the_given_width(width: int) -> None:
     rows = [(track, 0.2 * k, "surprise") for track in range(3) for k in range(5 * track, 50)]
     lines = format_ribbons(frame(rows), width)
     assert len(lines) == 3

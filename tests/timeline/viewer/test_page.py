@@ -1,4 +1,4 @@
-"""A video's timeline in a browser: its numbers are the tables', in one file that asks nobody for anything."""
+"""The report of a video: one file with the tables' numbers that needs no network."""
 
 import json
 import re
@@ -25,7 +25,7 @@ HOSTILE = (
 
 
 def unpacked(packed: bytes) -> dict[str, Any]:
-    """What `pack` has packed, as its docstring says it is."""
+    """Unpack the result of `pack_video` as its docstring describes it."""
     length = int.from_bytes(packed[:4], "little")
     video = json.loads(packed[4 : 4 + length])
     offset = 4 + length
@@ -39,7 +39,7 @@ def unpacked(packed: bytes) -> dict[str, Any]:
 
 
 def rows_of(video: dict[str, Any]) -> list[tuple[int, float, str, list[float]]]:
-    """Track, time, emotion and probabilities of each row."""
+    """Return the track, time, emotion and probabilities of each row."""
     times_s = np.cumsum(video["times"]) / 1000
     probs = video["probs"].reshape(len(video["classes"]), -1).T / 255
     rows, first = [], 0
@@ -55,7 +55,7 @@ def rows_of(video: dict[str, Any]) -> list[tuple[int, float, str, list[float]]]:
 
 @pytest.mark.parametrize("tracks", [None, [], [["happy"]], [["sad"] * 5, ["fear", "fear", "angry"]]])
 @pytest.mark.parametrize("boxes", [False, True])
-def test_what_is_packed_is_what_the_tables_say(tmp_path: Path, tracks: Tracks | None, boxes: bool) -> None:
+def test_packed_values_equal_the_tables(tmp_path: Path, tracks: Tracks | None, boxes: bool) -> None:
     timeline = open_timeline(write_run(tmp_path / "run", {"/a.mp4": tracks}))
     video = unpacked(pack_video(timeline, video_id("/a.mp4"), boxes=boxes))
     wanted = timeline.to_pandas()
@@ -85,19 +85,19 @@ def test_what_is_packed_is_what_the_tables_say(tmp_path: Path, tracks: Tracks | 
         (["sad", "Very happy!", None, "other", "sad"], [1, 0, NO_EMOTION, NO_EMOTION, 1]),
     ],
 )
-def test_emotions_are_told_by_their_columns(emotions: list[str | None], numbers: list[int]) -> None:
+def test_number_classes(emotions: list[str | None], numbers: list[int]) -> None:
     column = pa.chunked_array([pa.array(emotions, pa.string())])
     assert number_classes(column, ("very_happy_", "sad")).tolist() == numbers
 
 
-def test_two_hours_of_five_faces_are_less_than_3_mb(tmp_path: Path) -> None:
+def test_two_hours_of_five_faces_take_less_than_3_mb(tmp_path: Path) -> None:
     write_random_run(tmp_path / "run", "/long.mp4", faces=5, moments=36_000)
     timeline = open_timeline(tmp_path / "run")
     assert timeline.sql("SELECT count(*) FROM tracks").fetchall() == [(180_000,)]
     assert len(render_report(timeline, "long.mp4").encode()) < 3_000_000
 
 
-def test_a_report_of_a_video_that_is_not_there_is_refused(watched: Path) -> None:
+def test_report_of_unknown_video_raises_query_error(watched: Path) -> None:
     with pytest.raises(QueryError, match=r"other\.mp4"):
         render_report(open_timeline(watched), "other.mp4")
 
@@ -111,7 +111,7 @@ def talk(watched: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def shares_at(timeline: Timeline, time_s: float) -> dict[str, dict[str, float]]:
-    """By face, its probabilities in percent at the moment that a time belongs to."""
+    """Return each face's probabilities in percent in the frame that stands for a time."""
     moment = timeline.sql(f"SELECT max(time_s) FROM moments WHERE time_s <= {time_s}").fetchall()[0][0]
     rows = timeline.sql(f"SELECT * FROM tracks WHERE abs(time_s - {moment}) < 1e-6").df().to_dict("records")
     return {
@@ -121,8 +121,8 @@ def shares_at(timeline: Timeline, time_s: float) -> dict[str, dict[str, float]]:
 
 
 def shown(page: Any) -> dict[str, dict[str, float]]:
-    """What the lanes say beside their names, of the faces that they say are there."""
-    said: dict[str, dict[str, str]] = page.evaluate(
+    """Return the values beside the lanes of visible faces."""
+    shown_values: dict[str, dict[str, str]] = page.evaluate(
         """() => Object.fromEntries([...document.querySelectorAll(".lane")].map((lane) => [
             lane.querySelector("h3").textContent,
             Object.fromEntries([...lane.querySelectorAll(".values li")].map((item) =>
@@ -130,7 +130,7 @@ def shown(page: Any) -> dict[str, dict[str, float]]:
     )
     numbers = {
         name: {kind: float(re.sub(r"[<%]", "", text)) for kind, text in values.items() if text != "–"}
-        for name, values in said.items()
+        for name, values in shown_values.items()
     }
     return {name: values for name, values in numbers.items() if values}
 
@@ -141,19 +141,19 @@ def hover(page: Any, lane: int, time_s: float, window: tuple[float, float] = (0,
 
 
 @pytest.mark.parametrize("time_s", [0.1, 2.9, 3.5, 4.9, 5.1, 8.7])
-def test_hovering_says_what_the_tables_say(
+def test_hovering_shows_the_tables_values(
     time_s: float, look: Callable[..., Seen], talk: str, watched: Path
 ) -> None:
     page = look().open(talk)
     hover(page, 0, time_s)
-    wanted, said = shares_at(open_timeline(watched), time_s), shown(page)
-    assert said.keys() == wanted.keys()
+    wanted, shown_values = shares_at(open_timeline(watched), time_s), shown(page)
+    assert shown_values.keys() == wanted.keys()
     for name, values in wanted.items():
-        assert said[name] == pytest.approx(values, abs=1)
+        assert shown_values[name] == pytest.approx(values, abs=1)
     assert page.locator("#time").text_content() == f"0:0{time_s:.1f}"
 
 
-def test_lanes_are_drawn_as_the_tables_say(look: Callable[..., Seen], talk: str, watched: Path) -> None:
+def test_lanes_equal_the_tables(look: Callable[..., Seen], talk: str, watched: Path) -> None:
     page = look().open(talk)
     timeline = open_timeline(watched)
     for lane, name in enumerate(page.locator(".lane h3").all_text_contents()):
@@ -175,24 +175,22 @@ def test_lanes_are_drawn_as_the_tables_say(look: Callable[..., Seen], talk: str,
             assert drawn == (pick_colour(max(values, key=values.__getitem__), EMOTIONS) if values else None)
 
 
-def test_a_report_says_what_the_video_is_and_how_it_ended(look: Callable[..., Seen], talk: str) -> None:
+def test_report_shows_facts_and_status(look: Callable[..., Seen], talk: str) -> None:
     page = look().open(talk)
     assert page.title().startswith("talk.mp4")
     assert page.locator("h1").text_content() == "talk.mp4"
     text = page.locator("body").inner_text()
-    for words in ("analyzed", "640 × 360", "h264", "0:09.0", "not what a person feels"):
+    for words in ("analyzed", "640 × 360", "h264", "0:09.0", "not a feeling"):
         assert words in text
     assert page.locator("video, img").count() == 0
 
 
-def test_shares_and_episodes_are_those_of_the_tables(
-    look: Callable[..., Seen], talk: str, watched: Path
-) -> None:
+def test_shares_and_episodes_equal_the_tables(look: Callable[..., Seen], talk: str, watched: Path) -> None:
     page, timeline = look().open(talk), open_timeline(watched)
     text = page.locator(".sharebar").first.locator("p").text_content()
     counts = timeline.sql("SELECT emotion, 100 * count(*) / sum(count(*)) OVER () FROM tracks GROUP BY 1")
-    said = {words.rsplit(" ", 2)[0]: float(words.rsplit(" ", 2)[1]) for words in text.split(", ")}
-    assert said == pytest.approx(dict(counts.fetchall()), abs=0.5)
+    shown_values = {words.rsplit(" ", 2)[0]: float(words.rsplit(" ", 2)[1]) for words in text.split(", ")}
+    assert shown_values == pytest.approx(dict(counts.fetchall()), abs=0.5)
     episodes = timeline.sql(
         "SELECT start_s, end_s, emotion FROM episodes ORDER BY start_s, track_id"
     ).fetchall()
@@ -202,7 +200,7 @@ def test_shares_and_episodes_are_those_of_the_tables(
         assert (start, length, kind) == (f"0:0{start_s:.1f}", f"{end_s - start_s:.1f} s", emotion)
 
 
-def test_a_report_is_used_with_keys_and_clicks(look: Callable[..., Seen], talk: str) -> None:
+def test_keys_and_clicks_of_a_report(look: Callable[..., Seen], talk: str) -> None:
     page = look().open(talk)
     time = lambda: float(page.evaluate("fer.page.lanes.time_s"))  # noqa: E731
     for key, wanted in [
@@ -239,7 +237,7 @@ def test_a_report_is_used_with_keys_and_clicks(look: Callable[..., Seen], talk: 
 
 @pytest.mark.parametrize("width", [400, 1600])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_report_fits_and_is_readable(
+def test_report_fits_and_has_contrast(
     width: int, scheme: str, look: Callable[..., Seen], talk: str, keep: Callable[[Any, str], None]
 ) -> None:
     page = look(width, color_scheme=scheme).open(talk)
@@ -249,7 +247,7 @@ def test_a_report_fits_and_is_readable(
 
 
 def contrasts(page: Any) -> float:
-    """The least contrast of text with what is behind it, by WCAG's formula, on the page's own background."""
+    """Return the lowest contrast of text with its background, by WCAG's formula."""
     return float(
         page.evaluate(
             """() => {
@@ -278,7 +276,7 @@ def contrasts(page: Any) -> float:
 
 
 @pytest.mark.parametrize("tracks", [None, [], [["happy"] * 5]])
-def test_a_hostile_name_is_only_text(
+def test_hostile_name_is_shown_as_text(
     tracks: Tracks | None, look: Callable[..., Seen], tmp_path: Path
 ) -> None:
     uri = f"/talks/{HOSTILE}"
@@ -294,12 +292,12 @@ def test_a_hostile_name_is_only_text(
     assert page.locator("img").count() == 0
 
 
-def test_a_report_may_ask_for_nothing(look: Callable[..., Seen], talk: str) -> None:
+def test_report_cannot_use_the_network(look: Callable[..., Seen], talk: str) -> None:
     seen = look(offline=True)
     page = seen.open(talk)
     assert [address for address in seen.requests if not address.startswith("data:")] == [talk]
     tried = page.evaluate("fetch('http://127.0.0.1:9/').then(() => 'read', (error) => error.name)")
     assert tried == "TypeError"
     assert seen.troubles
-    assert all("connect-src 'none'" in said or "Fetch API" in said for said in seen.troubles)
+    assert all("connect-src 'none'" in text or "Fetch API" in text for text in seen.troubles)
     seen.troubles.clear()

@@ -1,4 +1,4 @@
-"""The server of a run: byte ranges of its own videos, and nothing else for nobody else."""
+"""The server of a run: byte ranges of its videos, and protection from other sites."""
 
 import http.client
 import json
@@ -40,17 +40,17 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 def get(url: str, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
-    """An answer to a request that is sent just as it is written."""
+    """Send a request without normalization; return the status, headers and body."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
     connection.request(method, path, headers=dict(headers or {}))
     answer = connection.getresponse()
-    told = {name.lower(): value for name, value in answer.getheaders()}
+    headers = {name.lower(): value for name, value in answer.getheaders()}
     body = answer.read()
     connection.close()
-    return answer.status, told, body
+    return answer.status, headers, body
 
 
-def asked(url: str, path: str, **values: Any) -> Any:
+def get_json(url: str, path: str, **values: Any) -> Any:
     status, _, body = get(url, f"{path}?{urlencode(values)}")
     assert status == 200
     return json.loads(body)
@@ -86,9 +86,9 @@ RANGES = [
 ]
 
 
-def check_range(url: str, path: str, content: bytes, asked: str | None, status: int, part: Any) -> None:
+def check_range(url: str, path: str, content: bytes, byte_range: str | None, status: int, part: Any) -> None:
     for method in ("GET", "HEAD"):
-        got, headers, body = get(url, path, {"Range": asked} if asked else {}, method)
+        got, headers, body = get(url, path, {"Range": byte_range} if byte_range else {}, method)
         assert got == status
         if part is None:
             assert headers["content-range"].endswith(f"*/{len(content)}")
@@ -103,15 +103,13 @@ def check_range(url: str, path: str, content: bytes, asked: str | None, status: 
 
 
 @pytest.mark.parametrize(("wanted", "status", "part"), RANGES)
-def test_parts_of_a_file_are_answered(
-    wanted: str | None, status: int, part: Any, talk: str, watched: Path
-) -> None:
+def test_byte_ranges_of_a_file(wanted: str | None, status: int, part: Any, talk: str, watched: Path) -> None:
     check_range(talk, *media_of(watched), wanted, status, part)
 
 
 @pytest.fixture(scope="module", params=["clips.zip", "packed.zip", "clips.tar", "clips.tar.gz"])
 def member(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Any:
-    """The address of a server of a video in an archive, and its path there."""
+    """The address of a server of a video in an archive, and the video's path there."""
     folder = tmp_path_factory.mktemp("member")
     archive = folder / request.param
     if archive.suffix == ".zip":
@@ -125,13 +123,13 @@ def member(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     out = folder / "run"
     uri = write_listed(out, str(archive))
     with serving(out) as url:
-        found = asked(url, "/api/videos")["videos"]
+        found = get_json(url, "/api/videos")["videos"]
         assert [video["uri"] for video in found] == [uri]
         yield url, f"/media/{found[0]['video_id']}"
 
 
 def write_listed(out: Path, named: str) -> str:
-    """A run of the one video that a name stands for, planned as `analyze` does; its uri."""
+    """Write a run of one video, planned as `analyze` does, and return its uri."""
     sources = list_videos([named]).sources
     (source,) = sources.to_pylist()
     out.mkdir()
@@ -149,13 +147,13 @@ def write_listed(out: Path, named: str) -> str:
 
 
 @pytest.mark.parametrize(("wanted", "status", "part"), RANGES)
-def test_parts_of_an_archives_member_are_answered(
+def test_byte_ranges_of_an_archive_member(
     wanted: str | None, status: int, part: Any, member: tuple[str, str], sample: Path
 ) -> None:
     check_range(*member, sample.read_bytes(), wanted, status, part)
 
 
-def test_an_archives_member_can_be_read_by_many_at_once(member: tuple[str, str], sample: Path) -> None:
+def test_archive_member_is_read_concurrently(member: tuple[str, str], sample: Path) -> None:
     content = sample.read_bytes()
     wrong: list[int] = []
 
@@ -172,25 +170,25 @@ def test_an_archives_member_can_be_read_by_many_at_once(member: tuple[str, str],
     assert wrong == []
 
 
-def test_a_video_in_a_store_is_played_from_there(store: Store, sample: Path, tmp_path: Path) -> None:
+def test_video_in_a_store_is_sent(store: Store, sample: Path, tmp_path: Path) -> None:
     uri = store.put("talks/two.mp4", sample.read_bytes())
     write_listed(tmp_path / "run", uri)
     with serving(tmp_path / "run") as url:
-        (video,) = asked(url, "/api/videos")["videos"]
+        (video,) = get_json(url, "/api/videos")["videos"]
         path = f"/media/{video['video_id']}"
-        assert asked(url, f"/api/videos/{video['video_id']}/state")["trouble"] is None
+        assert get_json(url, f"/api/videos/{video['video_id']}/state")["trouble"] is None
         for wanted, status, part in RANGES:
             check_range(url, path, sample.read_bytes(), wanted, status, part)
 
 
-def test_results_in_a_store_are_shown(store: Store, watched: Path) -> None:
+def test_run_in_a_store_is_served(store: Store, watched: Path) -> None:
     from fer_batch.storage.folder import open_folder
 
     for path in watched.rglob("*"):
         if path.is_file():
             store.put(f"run/{path.relative_to(watched)}", path.read_bytes())
     with serving(open_folder("s3://archive/run")) as url:
-        (video,) = asked(url, "/api/videos")["videos"]
+        (video,) = get_json(url, "/api/videos")["videos"]
         assert video["name"] == "talk.mp4"
         status, _, body = get(url, f"/api/videos/{video['video_id']}/data")
         assert (status, body[4:5]) == (200, b"{")
@@ -224,7 +222,7 @@ def test_results_in_a_store_are_shown(store: Store, watched: Path) -> None:
         "/media/" + "a" * 5000,
     ],
 )
-def test_nothing_but_this_runs_videos_is_found(path: str, talk: str, watched: Path) -> None:
+def test_other_paths_are_not_found(path: str, talk: str, watched: Path) -> None:
     status, _, body = get(talk, path)
     assert status == 404
     assert len(body) < 100
@@ -235,7 +233,7 @@ def test_nothing_but_this_runs_videos_is_found(path: str, talk: str, watched: Pa
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "0.0.0.0", "[::1]"]
 )
-def test_a_host_of_another_name_is_refused(path: str, host: str, talk: str, watched: Path) -> None:
+def test_other_host_names_are_rejected(path: str, host: str, talk: str, watched: Path) -> None:
     path = path.replace("MEDIA", media_of(watched)[0])
     status, _, body = get(talk, path, {"Host": host})
     assert status == 400
@@ -243,7 +241,7 @@ def test_a_host_of_another_name_is_refused(path: str, host: str, talk: str, watc
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "localhost:9000", "LOCALHOST"])
-def test_this_machine_may_be_called_by_its_names(host: str, talk: str) -> None:
+def test_names_of_this_machine_are_accepted(host: str, talk: str) -> None:
     assert get(talk, "/api/run", {"Host": host})[0] == 200
 
 
@@ -259,7 +257,7 @@ def test_this_machine_may_be_called_by_its_names(host: str, talk: str) -> None:
         ("cross-site", "cors", 403),
     ],
 )
-def test_pages_of_other_sites_are_refused(site: str, mode: str, status: int, talk: str) -> None:
+def test_requests_of_other_sites_are_rejected(site: str, mode: str, status: int, talk: str) -> None:
     headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Origin": "http://evil.example"}
     assert get(talk, "/api/videos", headers)[0] == status
 
@@ -275,7 +273,7 @@ def test_pages_of_other_sites_are_refused(site: str, mode: str, status: int, tal
         ("/api/videos?first=x", 400),
     ],
 )
-def test_every_answer_is_for_this_site_alone(path: str, status: int, talk: str, watched: Path) -> None:
+def test_every_response_has_security_headers(path: str, status: int, talk: str, watched: Path) -> None:
     got, headers, _ = get(
         talk, path.replace("MEDIA", media_of(watched)[0]), {"Origin": "http://evil.example"}
     )
@@ -291,7 +289,7 @@ def test_every_answer_is_for_this_site_alone(path: str, status: int, talk: str, 
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-def test_nothing_can_be_written(method: str, talk: str, watched: Path) -> None:
+def test_other_methods_are_rejected(method: str, talk: str, watched: Path) -> None:
     for path in ("/", "/api/videos", media_of(watched)[0]):
         assert get(talk, path, method=method)[0] == 405
 
@@ -307,7 +305,7 @@ def test_nothing_can_be_written(method: str, talk: str, watched: Path) -> None:
         ("a.xml", "application/octet-stream"),
     ],
 )
-def test_a_file_is_never_a_page_of_its_own(name: str, kind: str, tmp_path: Path) -> None:
+def test_media_type_is_never_a_page(name: str, kind: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("<html><script>alert(1)</script>")
     uri = str(tmp_path / name)
     with serving(write_run(tmp_path / "run", {uri: []})) as url:
@@ -316,7 +314,7 @@ def test_a_file_is_never_a_page_of_its_own(name: str, kind: str, tmp_path: Path)
 
 
 def names(url: str, **filters: Any) -> list[str]:
-    return [video["name"] for video in asked(url, "/api/videos", **filters)["videos"]]
+    return [video["name"] for video in get_json(url, "/api/videos", **filters)["videos"]]
 
 
 @pytest.mark.parametrize(
@@ -337,26 +335,26 @@ def names(url: str, **filters: Any) -> list[str]:
         ({"emotion": "sad", "words": "monday"}, ["monday.mp4"]),
         ({"emotion": "fear"}, []),
         ({"emotion": "' OR 1=1 --"}, []),
-        ({"person": "nobody"}, []),
+        ({"person": "no one"}, []),
         ({"first": 1, "count": 2}, ["empty.mp4", "50%_off ünï.mp4"]),
         ({"first": 99}, []),
         ({"count": -1}, []),
     ],
 )
-def test_the_list_is_filtered(filters: dict[str, Any], found: list[str], archive: str) -> None:
+def test_list_is_filtered(filters: dict[str, Any], found: list[str], archive: str) -> None:
     assert names(archive, **filters) == found
 
 
-def test_an_emotion_comes_with_its_share(archive: str) -> None:
-    videos = asked(archive, "/api/videos", emotion="sad")["videos"]
+def test_emotion_filter_adds_share(archive: str) -> None:
+    videos = get_json(archive, "/api/videos", emotion="sad")["videos"]
     assert [video["share"] for video in videos] == pytest.approx([2 / 3, 2 / 7])
 
 
-def test_strips_are_the_emotions_over_time(archive: str) -> None:
+def test_strips_show_emotions_over_time(archive: str) -> None:
     ids = [video_id(uri) for uri in ARCHIVE]
-    strips = asked(archive, "/api/strips", ids=",".join([*ids, "0000000000000000", "'"]))
+    strips = get_json(archive, "/api/strips", ids=",".join([*ids, "0000000000000000", "'"]))
     assert strips.keys() == set(ids)
-    assert asked(archive, "/api/strips") == {}
+    assert get_json(archive, "/api/strips") == {}
     monday, empty = strips[video_id("/talks/monday.mp4")], strips[video_id("/clips/empty.mp4")]
     cells, happy = monday["cells"], EMOTIONS.index("happy")
     assert cells == [happy] * 5
@@ -365,34 +363,34 @@ def test_strips_are_the_emotions_over_time(archive: str) -> None:
     assert set(empty["cells"]) == {255}
 
 
-def test_tables_written_anew_are_shown(tmp_path: Path) -> None:
+def test_changed_tables_are_served(tmp_path: Path) -> None:
     out = write_run(tmp_path / "run", {"/a.mp4": [["happy"]]})
     with serving(out) as url:
-        before = asked(url, "/api/run")
+        before = get_json(url, "/api/run")
         assert names(url) == ["a.mp4"]
         for number in range(3):
             add_videos(out, {f"/b{number}.mp4": [["sad"]]})
             assert names(url) == ["a.mp4", *(f"b{n}.mp4" for n in range(number + 1))]
-        assert asked(url, "/api/run")["state"] != before["state"]
+        assert get_json(url, "/api/run")["state"] != before["state"]
         status, _, _ = get(url, f"/api/videos/{video_id('/b2.mp4')}/data")
         assert status == 200
 
 
-def test_persons_are_known_as_soon_as_somebody_says_who_is_who(tmp_path: Path) -> None:
+def test_assigned_persons_are_served(tmp_path: Path) -> None:
     from fer_batch.cli.main import main
 
     out = write_run(tmp_path / "run", {"/a.mp4": [["happy"], ["sad"]], "/b.mp4": [["happy"]]})
     with serving(out) as url:
-        assert asked(url, "/api/persons") == []
+        assert get_json(url, "/api/persons") == []
         (tmp_path / "people.csv").write_text("video,track_id,person\na.mp4,1,Ann <b>\n")
         assert main(["assign", str(out), "--list", str(tmp_path / "people.csv")]) == 0
-        assert asked(url, "/api/persons") == ["Ann <b>"]
+        assert get_json(url, "/api/persons") == ["Ann <b>"]
         assert names(url, person="Ann <b>") == ["a.mp4"]
         assert names(url, person="Ann <b>", emotion="happy") == []
 
 
 @pytest.mark.parametrize("damage", ["gone", "folder", "pipe", "other"])
-def test_a_file_that_cannot_be_played_is_told_in_words(damage: str, tmp_path: Path, sample: Path) -> None:
+def test_unplayable_file_has_a_reason(damage: str, tmp_path: Path, sample: Path) -> None:
     video = Path(shutil.copy(sample, tmp_path / "talk.mp4"))
     out = write_run(tmp_path / "run", {str(video): [["happy"] * 5]})
     video.unlink()
@@ -403,7 +401,7 @@ def test_a_file_that_cannot_be_played_is_told_in_words(damage: str, tmp_path: Pa
     elif damage == "other":
         video.write_bytes(b"another")
     with serving(out) as url:
-        state = asked(url, f"/api/videos/{video_id(str(video))}/state")
+        state = get_json(url, f"/api/videos/{video_id(str(video))}/state")
         status, _, body = get(url, f"/media/{video_id(str(video))}")
     if damage == "other":
         assert (status, body, state["trouble"]) == (200, b"another", None)
@@ -415,7 +413,7 @@ def test_a_file_that_cannot_be_played_is_told_in_words(damage: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("make", [None, Path.mkdir, Path.touch])
-def test_a_folder_without_a_run_is_refused(make: Any, tmp_path: Path) -> None:
+def test_folder_without_a_run_raises_output_error(make: Any, tmp_path: Path) -> None:
     if make:
         make(tmp_path / "out")
     with pytest.raises(OutputError, match="out"):

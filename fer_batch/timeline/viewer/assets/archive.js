@@ -1,12 +1,12 @@
-// The list of videos: searched and filtered by the server, a page at a time.
+// The list of videos. The server searches, filters, and sends one page at a time.
 "use strict";
 (async () => {
   const { element, timeText, percent } = fer;
-  const COUNT = 50;
-  const PATIENCE_MS = 150; // after the last letter that is typed
-  const LOOK_MS = 15000; // how often it is seen whether the tables have been written anew
-  const NONE = 255;
-  const [form, list, more, found, pictures] = ["filters", "videos", "more", "found", "pictures"].map((id) => document.getElementById(id));
+  const PAGE_VIDEOS = 50;
+  const TYPING_DELAY_MS = 150; // wait for further letters
+  const POLL_MS = 15000; // interval between checks for new tables
+  const NO_EMOTION = 255;
+  const [form, list, more, summary, pictures] = ["filters", "videos", "more", "found", "pictures"].map((id) => document.getElementById(id));
   const get = async (address) => {
     const answer = await fetch(address);
     if (!answer.ok) throw new Error(await answer.text());
@@ -14,12 +14,12 @@
   };
 
   let run = await get("/api/run");
-  let asked = 0; // which question is the last: answers to earlier ones come too late
+  let lastRequest = 0; // number of the last request: answers to earlier ones are dropped
 
-  const counted = (count) => `${count} ${count === 1 ? "video" : "videos"}`;
+  const countText = (count) => `${count} ${count === 1 ? "video" : "videos"}`;
   const describe = () => {
-    document.getElementById("run").textContent = `${counted(run.videos)} in ${run.out}`;
-    document.title = `${counted(run.videos)} – ${run.out}`;
+    document.getElementById("run").textContent = `${countText(run.videos)} in ${run.out}`;
+    document.title = `${countText(run.videos)} – ${run.out}`;
   };
   describe();
   for (const [status, count] of Object.entries(run.statuses)) form.status.append(element("option", { value: status }, `${status.replace("_", " ")} (${count})`));
@@ -31,16 +31,13 @@
   });
   for (const [name, value] of new URLSearchParams(location.search)) if (form.elements[name]) form.elements[name].value = value;
 
-  const strip = () => {
-    const canvas = element("canvas", { className: "strip", height: 1, role: "img", "aria-label": "emotions over time" });
-    return canvas;
-  };
+  const newStrip = () => element("canvas", { className: "strip", height: 1, role: "img", "aria-label": "emotions over time" });
 
-  const paint = (canvas, { cells, counts }) => {
+  const drawStrip = (canvas, { cells, counts }) => {
     canvas.width = cells.length;
     const context = canvas.getContext("2d");
     cells.forEach((kind, x) => {
-      if (kind === NONE) return;
+      if (kind === NO_EMOTION) return;
       context.fillStyle = run.colours[kind];
       context.fillRect(x, 0, 1, 1);
     });
@@ -51,66 +48,66 @@
     canvas.closest("li").querySelector(".mostly").textContent = text || "no face";
   };
 
-  const pictureOf = (video) => {
+  const newPicture = (video) => {
     const picture = element("video", { className: "picture", muted: true, preload: "metadata", tabIndex: -1, "aria-hidden": "true" });
     picture.src = `/media/${video.video_id}#t=${((video.duration_s ?? 0) * 0.2).toFixed(1)}`;
     return picture;
   };
 
-  const entry = (video) => {
+  const newEntry = (video) => {
     const length = video.duration_s ?? video.read_s;
     const folder = video.uri.slice(0, video.uri.length - video.name.length);
     const facts = [length ? timeText(length, 0) : null, video.tracks ? `${video.tracks} ${video.tracks === 1 ? "track" : "tracks"}` : null];
     if (video.share !== undefined) facts.unshift(`${form.emotion.value || form.person.value} ${percent(video.share)}`);
     return element(
-      "li", { className: "video" }, ...(pictures.checked ? [pictureOf(video)] : []),
+      "li", { className: "video" }, ...(pictures.checked ? [newPicture(video)] : []),
       element(
         "div", { className: "what" },
         element("a", { href: `/video/${encodeURIComponent(video.video_id)}` }, video.name),
         element("span", { className: "folder" }, folder),
       ),
       element("div", { className: "how" }, fer.badge(video.status), ` ${facts.filter(Boolean).join(" · ")}`),
-      element("div", { className: "strips" }, video.error && !video.tracks ? element("span", { className: "trouble" }, video.error) : strip(), element("span", { className: "mostly quiet" })),
+      element("div", { className: "strips" }, video.error && !video.tracks ? element("span", { className: "trouble" }, video.error) : newStrip(), element("span", { className: "mostly quiet" })),
     );
   };
 
   const show = async (first) => {
-    const mine = ++asked;
-    const wanted = new URLSearchParams(new FormData(form));
-    for (const [name, value] of [...wanted]) if (!value) wanted.delete(name);
-    const address = `/${wanted.size ? "?" : ""}${wanted}`;
+    const request = ++lastRequest;
+    const query = new URLSearchParams(new FormData(form));
+    for (const [name, value] of [...query]) if (!value) query.delete(name);
+    const address = `/${query.size ? "?" : ""}${query}`;
     history.replaceState(null, "", address);
     sessionStorage.setItem("list", address);
-    const page = await get(`/api/videos?${wanted}&first=${first}&count=${COUNT}`);
-    if (mine !== asked) return;
-    const entries = page.videos.map(entry);
+    const page = await get(`/api/videos?${query}&first=${first}&count=${PAGE_VIDEOS}`);
+    if (request !== lastRequest) return;
+    const entries = page.videos.map(newEntry);
     if (first) list.append(...entries);
     else list.replaceChildren(...entries);
-    found.textContent = page.total === run.videos ? "" : `${page.total} of ${counted(run.videos)}`;
+    summary.textContent = page.total === run.videos ? "" : `${page.total} of ${countText(run.videos)}`;
     const left = page.total - first - page.videos.length;
     more.hidden = left <= 0;
-    more.textContent = `show ${Math.min(left, COUNT)} more of ${left} videos`;
-    more.onclick = () => show(first + COUNT);
-    if (!page.videos.length) { settled(); return; }
+    more.textContent = `show ${Math.min(left, PAGE_VIDEOS)} more of ${left} videos`;
+    more.onclick = () => show(first + PAGE_VIDEOS);
+    if (!page.videos.length) { markReady(); return; }
     const strips = await get(`/api/strips?ids=${page.videos.map((video) => video.video_id).join(",")}`);
-    if (mine !== asked) return;
+    if (request !== lastRequest) return;
     page.videos.forEach((video, i) => {
       const canvas = entries[i].querySelector("canvas");
-      if (canvas) paint(canvas, strips[video.video_id]);
+      if (canvas) drawStrip(canvas, strips[video.video_id]);
     });
-    settled();
+    markReady();
   };
-  const settled = () => { document.documentElement.dataset.ready = String(asked); };
-  const told = (error) => { found.textContent = `The list can't be shown: ${error.message}`; };
-  const again = () => show(0).catch(told);
+  const markReady = () => { document.documentElement.dataset.ready = String(lastRequest); };
+  const showError = (error) => { summary.textContent = `The list cannot be shown: ${error.message}`; };
+  const reload = () => show(0).catch(showError);
 
   let timer;
   form.addEventListener("input", (event) => {
-    if (event.target === pictures) { again(); return; }
+    if (event.target === pictures) { reload(); return; }
     clearTimeout(timer);
-    timer = setTimeout(again, event.target.name === "words" ? PATIENCE_MS : 0);
+    timer = setTimeout(reload, event.target.name === "words" ? TYPING_DELAY_MS : 0);
   });
-  form.addEventListener("submit", (event) => { event.preventDefault(); again(); });
+  form.addEventListener("submit", (event) => { event.preventDefault(); reload(); });
 
   const links = () => [...list.querySelectorAll("a")];
   const step = (by) => {
@@ -118,7 +115,7 @@
     const next = all.indexOf(document.activeElement) + by;
     all[Math.min(Math.max(next, 0), all.length - 1)]?.focus();
   };
-  const help = fer.help([["/", "search"], ["↓ ↑", "next video, the one before"], ["Enter", "open it"], ["?", "these keys"]]);
+  const help = fer.help([["/", "search"], ["↓ ↑", "next, previous video"], ["Enter", "open the video"], ["?", "show these keys"]]);
   document.getElementById("help").onclick = help;
   fer.onKeys({ "/": () => form.words.focus(), ArrowDown: () => step(1), ArrowUp: () => step(-1), "?": help });
   form.words.addEventListener("keydown", (event) => {
@@ -132,7 +129,7 @@
   for (const name of persons) form.person.append(element("option", { value: name }, name));
   form.person.closest("label").hidden = !persons.length;
   const wantedPerson = new URLSearchParams(location.search).get("person");
-  if (wantedPerson && form.person.value !== wantedPerson) { form.person.value = wantedPerson; again(); }
+  if (wantedPerson && form.person.value !== wantedPerson) { form.person.value = wantedPerson; reload(); }
 
   setInterval(async () => {
     if (document.hidden) return;
@@ -140,10 +137,10 @@
     if (JSON.stringify(now.state) === JSON.stringify(run.state)) return;
     run = now;
     describe();
-    await again();
-    found.textContent += " – the tables have been written anew";
-  }, LOOK_MS);
+    await reload();
+    summary.textContent += " – the tables have changed";
+  }, POLL_MS);
 })().catch((error) => {
-  document.querySelector("main").prepend(fer.element("p", { className: "trouble", role: "alert" }, `The list can't be shown: ${error.message}`));
+  document.querySelector("main").prepend(fer.element("p", { className: "trouble", role: "alert" }, `The list cannot be shown: ${error.message}`));
   throw error;
 });

@@ -1,20 +1,20 @@
-// What a page knows of a video: unpacking what page.py has packed, and asking it by time.
+// The data of a video: unpack what payload.py has packed, and find rows by time.
 "use strict";
 globalThis.fer = {};
 (() => {
-  const KINDS = { uint32: Uint32Array, uint16: Uint16Array, uint8: Uint8Array };
-  const SLACK_S = 1e-4; // half of what times are rounded to, and less
-  const GAP_STEPS = 1.5;
+  const ARRAY_TYPES = { uint32: Uint32Array, uint16: Uint16Array, uint8: Uint8Array };
+  const TIME_TOLERANCE_S = 1e-4; // less than half of the unit that times are rounded to
+  const MAX_GAP_STEPS = 1.5;
 
-  // An element with properties, and children that are elements or text: text is never read as HTML.
+  // Create an element with properties and children (elements or text). Text is never parsed as HTML.
   fer.element = (tag, properties = {}, ...children) => {
-    const made = document.createElement(tag);
+    const created = document.createElement(tag);
     for (const [name, value] of Object.entries(properties)) {
-      if (name in made) made[name] = value;
-      else made.setAttribute(name, value);
+      if (name in created) created[name] = value;
+      else created.setAttribute(name, value);
     }
-    made.append(...children);
-    return made;
+    created.append(...children);
+    return created;
   };
 
   fer.timeText = (seconds, digits = 1) => {
@@ -32,14 +32,14 @@ globalThis.fer = {};
 
   fer.css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  const sums = (deltas) => {
+  const cumulate = (deltas) => {
     const all = new Uint32Array(deltas.length);
     for (let i = 0, sum = 0; i < deltas.length; i++) all[i] = sum += deltas[i];
     return all;
   };
 
-  // Tracks as people see them: those of one person are one face, in order of how long they are there.
-  const facesOf = (video) => {
+  // Group tracks into faces: the tracks of a person are one face. Faces with the most rows come first.
+  const groupFaces = (video) => {
     const faces = new Map();
     let first = 0;
     for (const track of video.tracks) {
@@ -62,8 +62,8 @@ globalThis.fer = {};
     return [...faces.values()].sort((a, b) => b.rows.length - a.rows.length);
   };
 
-  // The first place in `count` sorted values, told by `at`, that is not below `value`.
-  fer.place = (count, at, value) => {
+  // The index of the first of `count` sorted values `at(i)` that is not below `value`.
+  fer.findFirst = (count, at, value) => {
     let low = 0;
     let high = count;
     while (low < high) {
@@ -79,32 +79,32 @@ globalThis.fer = {};
     const video = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
     let offset = 4 + length;
     for (const [name, [kind, count]] of Object.entries(video.arrays)) {
-      video[name] = new KINDS[kind](buffer, offset, count);
+      video[name] = new ARRAY_TYPES[kind](buffer, offset, count);
       offset += video[name].byteLength;
     }
     video.rows = video.emotion.length;
-    video.times = Float64Array.from(sums(video.times), (ms) => ms / 1000);
+    video.times = Float64Array.from(cumulate(video.times), (ms) => ms / 1000);
     let row = 0;
     for (const track of video.tracks) {
-      video.moments.set(sums(video.moments.subarray(row, row + track.rows)), row);
+      video.moments.set(cumulate(video.moments.subarray(row, row + track.rows)), row);
       row += track.rows;
     }
-    video.faces = facesOf(video);
+    video.faces = groupFaces(video);
     video.step_s ||= 0.2;
     video.end_s = Math.max(
       video.facts.duration_s ?? 0, video.facts.read_s ?? 0,
       video.times.length ? video.times[video.times.length - 1] + video.step_s : 0, video.step_s,
     );
 
-    // The moment that a time belongs to: the last one before it that is not too long ago; -1 for none.
+    // The sampled frame that stands for a time: the last one before it, at most 1.5 steps ago; otherwise -1.
     video.momentAt = (time_s) => {
-      const after = fer.place(video.times.length, (i) => video.times[i], time_s + SLACK_S);
-      const near = after > 0 && time_s < video.times[after - 1] + GAP_STEPS * video.step_s;
+      const after = fer.findFirst(video.times.length, (i) => video.times[i], time_s + TIME_TOLERANCE_S);
+      const near = after > 0 && time_s < video.times[after - 1] + MAX_GAP_STEPS * video.step_s;
       return near ? after - 1 : -1;
     };
-    // Where a face's rows begin that are not before a moment.
-    video.placeIn = (face, moment) => fer.place(face.rows.length, (i) => video.moments[face.rows[i]], moment);
-    // The row of a face at a moment, -1 where it is not seen.
+    // The index of a face's first row at or after a sampled frame.
+    video.placeIn = (face, moment) => fer.findFirst(face.rows.length, (i) => video.moments[face.rows[i]], moment);
+    // The row of a face in a sampled frame, -1 if the frame does not show it.
     video.rowAt = (face, moment) => {
       const at = video.placeIn(face, moment);
       return moment >= 0 && at < face.rows.length && video.moments[face.rows[at]] === moment ? face.rows[at] : -1;

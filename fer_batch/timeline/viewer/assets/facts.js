@@ -1,14 +1,14 @@
-// What is said of a video beside its lanes: how it ended, shares, episodes.
+// The parts of a video's page besides its lanes: status, shares, facts, episodes, keys.
 "use strict";
 (() => {
   const { element, timeText, percent } = fer;
-  const SHOWN = 100; // episodes at first, and more each time they are asked for
-  const NAMES = {
+  const EPISODES_PER_CLICK = 100;
+  const LABELS = {
     uri: "file", duration_s: "length", read_s: "read", fps: "frames per second", codec: "codec",
-    size_bytes: "size", moments: "moments looked at", moments_with_face: "with a face", tracks: "tracks",
+    size_bytes: "size", moments: "sampled frames", moments_with_face: "with a face", tracks: "tracks",
     analyze_s: "analyzed in", model_id: "model",
   };
-  const LEFT_OUT = new Set(["video_id", "version", "bucket", "attempt", "width", "height", "status", "error"]);
+  const HIDDEN_FACTS = new Set(["video_id", "version", "bucket", "attempt", "width", "height", "status", "error"]);
   const STATUS = {
     ok: "analyzed", no_faces: "analyzed, no face found", no_video: "no video in this file",
     partial: "only a part could be read", failed: "could not be read",
@@ -19,7 +19,7 @@
 
   const factText = (name, value) => {
     if (name === "size_bytes") return `${(value / 1e6).toFixed(1)} MB`;
-    if (name.endsWith("_s") && name in NAMES) return name === "analyze_s" ? `${value.toFixed(1)} s` : timeText(value);
+    if (name.endsWith("_s") && name in LABELS) return name === "analyze_s" ? `${value.toFixed(1)} s` : timeText(value);
     return typeof value === "number" ? String(Math.round(value * 1000) / 1000) : String(value);
   };
 
@@ -27,18 +27,18 @@
     const list = element("dl", { className: "facts" });
     const add = (name, text) => list.append(element("div", {}, element("dt", {}, name), element("dd", {}, text)));
     for (const [name, value] of Object.entries(facts)) {
-      if (LEFT_OUT.has(name) || value === null) continue;
-      add(NAMES[name] ?? name, factText(name, value));
+      if (HIDDEN_FACTS.has(name) || value === null) continue;
+      add(LABELS[name] ?? name, factText(name, value));
       if (name === "fps" && facts.width) add("picture", `${facts.width} × ${facts.height}`);
     }
     return list;
   };
 
-  // How a video ended, in words, and why.
+  // The status of a video in words, with its error.
   fer.ending = (facts) =>
     element("p", { className: "ending" }, fer.badge(facts.status), ` ${fer.statusText(facts.status)}`, facts.error ? `: ${facts.error}` : "");
 
-  // Of how many of a face's moments each emotion is the strongest.
+  // A bar of shares: in how many of a face's sampled frames each emotion is the most probable one.
   const bar = (video, name, counts) => {
     const all = counts.reduce((a, b) => a + b, 0);
     const order = [...counts.keys()].filter((k) => counts[k]).sort((a, b) => counts[b] - counts[a]);
@@ -64,12 +64,12 @@
     else if (video.faces.length > 1) box.append(bar(video, `all ${video.faces.length} faces`, all));
     for (const face of video.faces.slice(0, 5)) box.append(bar(video, face.name, face.counts));
     if (video.rows) {
-      box.append(element("p", { className: "quiet" }, "Shares of the moments at which a face is seen, by the emotion that is strongest there."));
+      box.append(element("p", { className: "quiet" }, "Shares of the sampled frames that show a face, by their most probable emotion."));
     }
     return box;
   };
 
-  // A table of the episodes, of which each can be gone to.
+  // A table of the episodes. A click on a time seeks to it.
   fer.episodes = (video, onSeek) => {
     const { episodes, episodes_are: least } = video;
     const count = episodes.start_s.length;
@@ -78,7 +78,7 @@
     const face = (i) => episodes.person[i] ?? `track ${episodes.track_id[i]}`;
     const show = () => {
       const first = body.childElementCount;
-      for (let i = first; i < Math.min(first + SHOWN, count); i++) {
+      for (let i = first; i < Math.min(first + EPISODES_PER_CLICK, count); i++) {
         const kind = episodes.kind[i];
         const swatch = element("i", { className: "swatch" });
         swatch.style.background = video.colours[kind] ?? "none";
@@ -106,7 +106,7 @@
     );
   };
 
-  // A dialog with what the keys do, and the function that opens it.
+  // Create a dialog that lists the keys; return the function that opens it.
   fer.help = (keys) => {
     const dialog = element(
       "dialog", { id: "keys", "aria-label": "Keys" }, element("h2", {}, "Keys"),
@@ -117,7 +117,7 @@
     return () => dialog.showModal();
   };
 
-  // Calls what a key stands for, unless somebody types, or asks the browser for something.
+  // Run the action of a pressed key, unless the user types text or uses a shortcut of the browser.
   fer.onKeys = (actions) => {
     addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;

@@ -1,22 +1,23 @@
-// A lane for each face: what it looked like over time, with one time axis for all.
+// A lane for each face with its emotions over time. All lanes have the same time axis.
 "use strict";
 (() => {
   const { element, timeText, percent, css, pointsOf, runsOf, stacked } = fer;
-  const SHOWN = 8; // lanes at first, and more each time they are asked for
-  const RIBBON = [1.06, 1.3]; // where the strongest emotion stands, above the shares of 0 to 1
-  const LEAST_S = 1;
-  const RIGHT_PX = 14; // for half of the last time on the axis
+  const LANES_PER_CLICK = 8;
+  const RIBBON = [1.06, 1.3]; // y range of the most probable emotion, above the probabilities from 0 to 1
+  const MIN_WINDOW_S = 1;
+  const RIGHT_PX = 14; // room for half of the last time on the axis
   const TICKS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800];
-  const DRAGGED_PX = 5;
+  const MIN_DRAG_PX = 5;
 
-  // `onSeek(time_s)` is called with the time that somebody chose. Returns what the page may do with the lanes.
+  // Draw the lanes in `parent` and call `onSeek(time_s)` when the user chooses a time. Returns an object that
+  // controls the lanes.
   fer.lanes = (parent, video, onSeek) => {
     let [from_s, to_s] = [0, video.end_s];
     let now_s = 0;
     let hover_s = null;
     let lines = false;
     let shown = [];
-    const laid = element("div", { className: "lanes" });
+    const laneBox = element("div", { className: "lanes" });
     const overview = element("canvas", { className: "overview" });
     const brush = element("div", { className: "brush" });
     const brushNow = element("div", { className: "now" });
@@ -30,7 +31,7 @@
         "aria-valuemin": "0", "aria-valuemax": video.end_s.toFixed(1), "aria-describedby": "keys",
       },
       element("div", { className: "whole" }, overview, brush, brushNow),
-      laid,
+      laneBox,
     );
     const more = element("button", { type: "button", className: "more", onclick: () => showMore() });
     parent.append(tools, slider, more);
@@ -63,7 +64,7 @@
       const best = face.counts.indexOf(Math.max(...face.counts));
       const chart = element("div", {
         className: "chart", role: "img",
-        "aria-label": `${face.name}: seen at ${seen} moments, mostly ${video.classes[best] ?? "nothing"} (${percent((face.counts[best] ?? 0) / seen)} of them)`,
+        "aria-label": `${face.name}: in ${seen} sampled frames, mostly ${video.classes[best] ?? "nothing"} (${percent((face.counts[best] ?? 0) / seen)} of them)`,
       });
       const box = element(
         "section", { className: "lane", "aria-label": face.name },
@@ -73,7 +74,7 @@
         ),
         chart,
       );
-      laid.append(box);
+      laneBox.append(box);
       const lane = { face, values, chart, box, now: element("div", { className: "now" }) };
       lane.points = pointsOf(video, face, from_s, to_s, widthOf(lane));
       lane.plot = plotOf(lane);
@@ -116,7 +117,7 @@
           ],
           hooks: {
             draw: [(plot) => drawRibbon(plot, lane)],
-            setCursor: [(plot) => plot.cursor.event && hovered(plot)],
+            setCursor: [(plot) => plot.cursor.event && trackHover(plot)],
           },
         },
         dataOf(lane),
@@ -150,9 +151,9 @@
       context.restore();
     };
 
-    const hovered = (plot) => {
+    const trackHover = (plot) => {
       hover_s = plot.cursor.left >= 0 ? plot.posToVal(plot.cursor.left, "x") : null;
-      tell();
+      updateReadout();
     };
 
     const listen = (lane) => {
@@ -163,11 +164,11 @@
       over.addEventListener("mousedown", (event) => { lane.down = event.clientX; lane.dragged = false; });
       over.addEventListener("mouseup", (event) => {
         const { left, width } = lane.plot.select;
-        lane.dragged = Math.abs(event.clientX - lane.down) >= DRAGGED_PX;
+        lane.dragged = Math.abs(event.clientX - lane.down) >= MIN_DRAG_PX;
         if (lane.dragged && width > 0) api.show(lane.plot.posToVal(left, "x"), lane.plot.posToVal(left + width, "x"));
       });
       over.addEventListener("dblclick", () => api.show(0, video.end_s));
-      over.addEventListener("mouseleave", () => { hover_s = null; tell(); });
+      over.addEventListener("mouseleave", () => { hover_s = null; updateReadout(); });
     };
 
     const seek = (time_s) => onSeek(Math.min(Math.max(time_s, 0), video.end_s));
@@ -177,7 +178,7 @@
       seek(((event.clientX - left) / width) * video.end_s);
     });
 
-    // The strongest emotion over all faces, a bar a pixel; hatched where nothing was looked at.
+    // Draw the most probable emotion of all faces, one bar for each pixel. Hatch times without sampled frames.
     const drawOverview = () => {
       const [width, height] = [overview.clientWidth, overview.clientHeight].map((n) => Math.round(n * devicePixelRatio));
       if (!width) return;
@@ -185,21 +186,21 @@
       const context = overview.getContext("2d");
       const kinds = video.classes.length;
       const cells = new Uint32Array(width * kinds);
-      const looked = new Uint8Array(width);
+      const sampled = new Uint8Array(width);
       const cellOf = (time) => Math.min(Math.floor((time / video.end_s) * width), width - 1);
-      for (const time of video.times) looked.fill(1, cellOf(time), cellOf(time + video.step_s) + 1);
+      for (const time of video.times) sampled.fill(1, cellOf(time), cellOf(time + video.step_s) + 1);
       for (let row = 0; row < video.rows; row++) {
         if (video.emotion[row] < kinds) cells[cellOf(video.times[video.moments[row]]) * kinds + video.emotion[row]]++;
       }
       let unseen = null;
       let last = -1;
       for (let x = 0; x <= width; x++) {
-        if (x < width && !looked[x]) unseen ??= x;
+        if (x < width && !sampled[x]) unseen ??= x;
         else if (unseen !== null) { fer.hatch(context, unseen, 0, x - unseen, height); unseen = null; }
         if (x === width) break;
         const counts = cells.subarray(x * kinds, (x + 1) * kinds);
         const most = Math.max(...counts);
-        // A moment is wider than a pixel in short videos: its colour goes on until the next moment.
+        // In short videos a sampled frame is wider than a pixel: its colour continues until the next one.
         const time = (x / width) * video.end_s;
         const moment = most ? -1 : video.momentAt(time);
         if (most) last = counts.indexOf(most);
@@ -212,9 +213,9 @@
 
     const faceAt = (moment) => video.faces.slice(0, 50).some((face) => video.rowAt(face, moment) >= 0);
 
-    const place = (time_s, start_s, end_s) => `${(100 * (time_s - start_s)) / (end_s - start_s)}%`;
+    const toPercent = (time_s, start_s, end_s) => `${(100 * (time_s - start_s)) / (end_s - start_s)}%`;
 
-    const tell = () => {
+    const updateReadout = () => {
       const time_s = hover_s ?? now_s;
       const moment = video.momentAt(time_s);
       readout.textContent = timeText(time_s);
@@ -230,19 +231,19 @@
         });
         if (row >= 0) texts.push(`${face.name} ${video.classes[video.emotion[row]] ?? ""}`);
       }
-      const nothing = moment < 0 ? "not looked at" : "no face";
+      const nothing = moment < 0 ? "not analyzed" : "no face";
       slider.setAttribute("aria-valuenow", time_s.toFixed(1));
       slider.setAttribute("aria-valuetext", `${timeText(time_s)}: ${texts.join(", ") || nothing}`);
       const mean_s = shown.length ? shown[0].points.mean_s : 0;
       note.textContent = [
-        moment < 0 ? "not looked at" : video.faces.some((face) => video.rowAt(face, moment) >= 0) ? "" : "no face",
-        mean_s ? `a point is the mean of ${mean_s < 60 ? `${mean_s.toFixed(1)} s` : timeText(mean_s, 0)}` : "",
+        moment < 0 ? "not analyzed" : video.faces.some((face) => video.rowAt(face, moment) >= 0) ? "" : "no face",
+        mean_s ? `each point is the mean of ${mean_s < 60 ? `${mean_s.toFixed(1)} s` : timeText(mean_s, 0)}` : "",
       ].filter(Boolean).join(" · ");
       for (const { now } of shown) {
-        now.style.left = place(now_s, from_s, to_s);
+        now.style.left = toPercent(now_s, from_s, to_s);
         now.hidden = now_s < from_s || now_s > to_s;
       }
-      brushNow.style.left = place(now_s, 0, video.end_s);
+      brushNow.style.left = toPercent(now_s, 0, video.end_s);
     };
 
     const redraw = () => {
@@ -251,10 +252,10 @@
         lane.plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
         lane.plot.setData(dataOf(lane));
       }
-      brush.style.left = place(from_s, 0, video.end_s);
-      brush.style.right = `calc(100% - ${place(to_s, 0, video.end_s)})`;
+      brush.style.left = toPercent(from_s, 0, video.end_s);
+      brush.style.right = `calc(100% - ${toPercent(to_s, 0, video.end_s)})`;
       brush.hidden = from_s <= 0 && to_s >= video.end_s;
-      tell();
+      updateReadout();
     };
 
     const rebuild = () => {
@@ -269,22 +270,22 @@
     };
 
     const showMore = () => {
-      for (const face of video.faces.slice(shown.length, shown.length + SHOWN)) shown.push(build(face));
+      for (const face of video.faces.slice(shown.length, shown.length + LANES_PER_CLICK)) shown.push(build(face));
       const left = video.faces.length - shown.length;
       more.hidden = left <= 0;
-      more.textContent = `show ${Math.min(left, SHOWN)} more of ${left} faces`;
+      more.textContent = `show ${Math.min(left, LANES_PER_CLICK)} more of ${left} faces`;
       redraw();
     };
 
     const api = {
-      // The part of the video between two times.
+      // Show the part of the video between two times.
       show: (start_s, end_s) => {
-        const length = Math.min(Math.max(end_s - start_s, LEAST_S), video.end_s);
+        const length = Math.min(Math.max(end_s - start_s, MIN_WINDOW_S), video.end_s);
         from_s = Math.min(Math.max(start_s, 0), video.end_s - length);
         to_s = from_s + length;
         redraw();
       },
-      // A part that is so many times as long, around the time that is shown.
+      // Make the shown part `times` as long, around the current time.
       zoom: (times) => {
         const middle = now_s >= from_s && now_s <= to_s ? now_s : (from_s + to_s) / 2;
         const length = (to_s - from_s) * times;
@@ -293,14 +294,14 @@
       setTime: (time_s) => {
         now_s = time_s;
         if (time_s < from_s || time_s > to_s) api.show(time_s - (to_s - from_s) * 0.1, time_s + (to_s - from_s) * 0.9);
-        else tell();
+        else updateReadout();
       },
-      // The time of the moment that is so many after the one that is shown.
+      // The time of the sampled frame that is `steps` after the current one.
       momentFrom: (steps) => {
         const { times } = video;
         if (!times.length) return now_s;
         const here = video.momentAt(now_s);
-        const next = here >= 0 ? here + steps : fer.place(times.length, (i) => times[i], now_s) - (steps < 0 ? 1 : 0);
+        const next = here >= 0 ? here + steps : fer.findFirst(times.length, (i) => times[i], now_s) - (steps < 0 ? 1 : 0);
         return times[Math.min(Math.max(next, 0), times.length - 1)];
       },
       get time_s() { return now_s; },
@@ -310,12 +311,12 @@
 
     let width = 0;
     new ResizeObserver(() => {
-      if (laid.clientWidth === width) return;
-      width = laid.clientWidth;
+      if (laneBox.clientWidth === width) return;
+      width = laneBox.clientWidth;
       for (const lane of shown) lane.plot.setSize({ width: lane.chart.clientWidth, height: lane.plot.height });
       drawOverview();
       redraw();
-    }).observe(laid);
+    }).observe(laneBox);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", rebuild);
     showMore();
     drawOverview();

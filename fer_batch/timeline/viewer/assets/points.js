@@ -1,17 +1,17 @@
-// What is drawn of a face between two times.
+// The points, runs and layers that are drawn for a face between two times.
 "use strict";
 (() => {
   const POINT_PX = 3;
 
-  // Points to draw between two times: each moment where there is room, else means over equal parts of time.
+  // Points between two times: each sampled frame if there is room, otherwise means over equal parts of time.
   fer.pointsOf = (video, face, from_s, to_s, width) => {
     const kinds = video.classes.length;
     const { times, step_s } = video;
     const bin_s = Math.ceil(((to_s - from_s) / step_s / width) * POINT_PX) * step_s;
-    const whole = bin_s <= step_s;
+    const everyFrame = bin_s <= step_s;
     const xs = [];
     const ys = video.classes.map(() => []);
-    const top = []; // the strongest emotion of each point, null after a gap
+    const top = []; // the most probable emotion of each point, null after a gap
     let sums = new Float64Array(kinds);
     let count = 0;
     let bin = null;
@@ -35,28 +35,28 @@
       sums = new Float64Array(kinds);
       count = 0;
     };
-    const firstMoment = Math.max(0, fer.place(times.length, (i) => times[i], from_s - bin_s - step_s));
+    const firstMoment = Math.max(0, fer.findFirst(times.length, (i) => times[i], from_s - bin_s - step_s));
     for (let at = video.placeIn(face, firstMoment); at < face.rows.length; at++) {
       const row = face.rows[at];
       const time = times[video.moments[row]];
       if (time > to_s) break;
-      if (whole) {
+      if (everyFrame) {
         const values = video.classes.map((_, k) => video.probability(k, row));
         add(time, step_s, values, video.emotion[row]);
       } else {
-        const mine = Math.floor(time / bin_s + 1e-6);
-        if (mine !== bin) flush();
-        bin = mine;
+        const current = Math.floor(time / bin_s + 1e-6);
+        if (current !== bin) flush();
+        bin = current;
         for (let k = 0; k < kinds; k++) sums[k] += video.probs[k * video.rows + row] / 255;
         count++;
       }
     }
     flush();
     if (xs.length) close();
-    return { xs, ys, top, mean_s: whole ? 0 : bin_s };
+    return { xs, ys, top, mean_s: everyFrame ? 0 : bin_s };
   };
 
-  // Runs of one strongest emotion: [class, from, to].
+  // Runs of points with the same most probable emotion: [class, from, to].
   fer.runsOf = ({ xs, top }) => {
     const runs = [];
     for (let i = 0; i + 1 < xs.length; i++) {
@@ -71,10 +71,10 @@
   fer.stacked = ({ xs, ys }) => {
     const sums = new Array(xs.length).fill(0);
     const layers = ys.map((column) => column.map((value, i) => (value === null ? null : (sums[i] += value))));
-    return [xs, ...layers.reverse()]; // the highest first: the lower ones are painted over it
+    return [xs, ...layers.reverse()]; // the highest layer first, because lower ones are painted over it
   };
 
-  // Lines of dashes that pages draw where nothing was looked at.
+  // Hatch a time without sampled frames.
   fer.hatch = (context, left, top, width, height) => {
     context.save();
     context.beginPath();

@@ -1,4 +1,4 @@
-// The page of one video that stands alone.
+// The report of one video, a page without a server.
 "use strict";
 (async () => {
   const { element } = fer;
@@ -17,8 +17,8 @@
     fer.episodes(video, (time_s) => { lanes.setTime(time_s); lanesBox.scrollIntoView({ block: "nearest" }); }),
   );
   const help = fer.help([
-    ["← →", "a second back, on"], [", .", "a moment back, on"], ["Home End", "to the beginning, the end"],
-    ["+ −", "zoom in, out; or drag over a lane"], ["0", "the whole video"], ["?", "these keys"],
+    ["← →", "one second back, forward"], [", .", "one sampled frame back, forward"], ["Home End", "beginning, end"],
+    ["+ −", "zoom in, out; or drag over a lane"], ["0", "show the whole video"], ["?", "show these keys"],
   ]);
   document.getElementById("help").onclick = help;
   const go = (time_s) => lanes.setTime(Math.min(Math.max(time_s, 0), video.end_s));
@@ -32,6 +32,6 @@
   fer.page = { video, lanes };
   document.documentElement.dataset.ready = "true";
 })().catch((error) => {
-  document.querySelector("main").prepend(fer.element("p", { className: "trouble", role: "alert" }, `This page can't be shown: ${error.message}. A browser of 2023 or later shows it.`));
+  document.querySelector("main").prepend(fer.element("p", { className: "trouble", role: "alert" }, `This page cannot be shown: ${error.message}. It needs a browser of 2023 or later.`));
   throw error;
 });

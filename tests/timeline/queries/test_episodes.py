@@ -1,0 +1,112 @@
+"""Episodes: runs of one emotion of one face."""
+
+import itertools
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_batch.timeline.store import Timeline
+from fer_batch.timeline.views import episodes_sql
+from tests.timeline.queries.helpers import select
+from tests.timeline.videos import TALK
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ({"video": "empty.mp4"}, []),
+        ({"emotion": "fear"}, []),
+        ({"video": "shop.mp4"}, [(0, "happy", 0.4, 1.0, 3, 0.4)]),
+        (
+            {"person": "Bo"},
+            [(1, "sad", 0.0, 0.6, 3, 0.0), (1, "sad", 0.8, 1.6, 4, 0.8), (1, "happy", 1.8, 2.6, 4, 1.8)],
+        ),
+        ({"track": 0, "video": TALK, "min_s": 0.7}, [(0, "happy", 0.0, 1.0, 5, 0.6)]),
+        ({"track": 0, "video": TALK, "threshold": 0.8, "min_s": 0.0}, [(0, "happy", 0.6, 0.8, 1, 0.6)]),
+        ({"emotion": "sad", "person": "Ann"}, [(0, "sad", 1.0, 1.6, 3, 1.0)]),
+        ({"start_s": 1.8, "person": "Bo", "min_s": 0.1}, [(1, "happy", 1.8, 2.6, 4, 1.8)]),
+    ],
+    ids=["no faces", "none", "one", "a gap", "longer", "a moment", "one emotion", "from a time on"],
+)
+def test_episodes(timeline: Timeline, options: Any, rows: list[Any]) -> None:
+    columns = ("track_id", "emotion", "start_s", "end_s", "moments", "peak_s")
+    assert select(timeline.episodes(**options), *columns) == rows
+
+
+def test_view_has_episodes_of_default_arguments(timeline: Timeline) -> None:
+    order = ["uri", "track_id", "start_s"]
+    ours = timeline.sql("FROM episodes").df().sort_values(order, ignore_index=True)
+    pd.testing.assert_frame_equal(ours, timeline.episodes().df())
+
+
+WORDS = st.lists(st.sampled_from(["happy", "sad", "unsure", "gone"]), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(WORDS, max_size=3), st.sampled_from([0.0, 0.2, 0.5, 1.0]), st.sampled_from([0, 4, 993]))
+def test_episodes_are_longest_runs(tracks: list[list[str]], min_s: float, begin_s: int) -> None:
+    rows = [
+        (
+            "v",
+            "/v",
+            track,
+            None,
+            begin_s + k * 0.2,
+            "happy" if word == "unsure" else word,
+            0.3 if word == "unsure" else 0.9,
+        )
+        for track, words in enumerate(tracks)
+        for k, word in enumerate(words)
+        if word != "gone"
+    ]
+    connection = duckdb.connect()
+    names = ["video_id", "uri", "track_id", "person", "time_s", "emotion", "confidence"]
+    tables = {
+        "tracks": pd.DataFrame(rows[::-1], columns=names).astype({"time_s": float, "confidence": float}),
+        "videos": pd.DataFrame({"video_id": ["v"], "read_s": [2.4 + begin_s], "moments": [12 + 5 * begin_s]}),
+    }
+    for name, table in tables.items():
+        connection.register(name, table)
+    expected = []
+    for track, words in enumerate(tracks):
+        first = 0
+        for word, run in itertools.groupby(words):
+            count = len(list(run))
+            if word in ("happy", "sad") and count * 0.2 >= min_s - 1e-6:
+                span = round(begin_s + first * 0.2, 6), round(begin_s + (first + count) * 0.2, 6)
+                expected.append((track, word, *span, count))
+            first += count
+    found = connection.sql(f"FROM ({episodes_sql(0.6, min_s)}) ORDER BY track_id, start_s").df()
+    columns = ["track_id", "emotion", "start_s", "end_s", "moments"]
+    assert [tuple(row) for row in found[columns].round(6).itertuples(index=False)] == expected
+
+
+@pytest.mark.parametrize(
+    ("read_s", "min_s", "expected"),
+    [
+        (1.04, 0.0, [(0.0, 1.04)]),  # 26 frames of 25 a second, five of which a second are analyzed
+        (1.04, 1.1, []),
+        (1.2, 1.1, [(0.0, 1.2)]),
+        (1.26, 0.0, [(0.0, 1.21)]),
+    ],
+)
+def test_episode_ends_within_the_read_part(
+    read_s: float, min_s: float, expected: list[tuple[float, float]]
+) -> None:
+    times = [k / 5 for k in range(6)]
+    connection = duckdb.connect()
+    tables = {
+        "tracks": pd.DataFrame({"time_s": times, "confidence": 0.9}).assign(
+            video_id="v", uri="/v", track_id=0, person=None, emotion="happy"
+        ),
+        "videos": pd.DataFrame({"video_id": ["v"], "read_s": [read_s], "moments": [6]}),
+    }
+    for name, table in tables.items():
+        connection.register(name, table)
+    found = connection.sql(f"SELECT start_s, end_s, duration_s FROM ({episodes_sql(0.6, min_s)})").fetchall()
+    assert [(start, end) for start, end, _ in found] == [pytest.approx(span) for span in expected]
+    assert [length for *_, length in found] == [pytest.approx(end - start) for start, end in expected]
