@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 STEP_S = "read_s / nullif(moments, 0)"
 """Mean interval in seconds between the sampled frames of a row of `videos`. A sampled frame stands for it."""
 LENGTH_S = "greatest(coalesce(duration_s, 0), coalesce(read_s, 0))"
-"""Length in seconds of a row of `videos`: its container's, or that of the part that was read if it is longer."""
+"""Length in seconds of a row of `videos`: the container's, or that of the read part if it is longer."""
 MAX_GAP_STEPS = 1.5
 """A face that is not seen for more steps than this has left: an episode ends, a box disappears."""
 FACE = "coalesce(person, 'track ' || track_id)"
