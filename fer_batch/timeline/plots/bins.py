@@ -40,8 +40,8 @@ def bin_videos(
     """Divide each video (by its id) into at most `max_bins` bins, for all faces together or for each of
     `faces`.
 
-    A sampled frame stands for the time until the next one, or until the end of the part that was read. If that is more
-    than `MAX_GAP_STEPS` steps away, it stands for one step.
+    A sampled frame stands for the time until the next one, or until the end of the part that was read. If
+    that is more than `MAX_GAP_STEPS` steps away, it stands for one step.
     """
     columns = probability_columns(database)
     params: dict[str, Any] = {f"video{number}": video for number, video in enumerate(videos)}
