@@ -1,4 +1,4 @@
-"""Finished runs made without looking at a video: plan, answers and tables of what a test says was seen."""
+"""Write finished runs without reading a video: plan, results and tables of given content."""
 
 import multiprocessing
 import os
@@ -93,7 +93,7 @@ def answer(segment: dict[str, Any], tracks: Tracks) -> dict[str, Any]:
 def plan_videos(
     out: FolderLike, videos: Mapping[str, Tracks | None], version: str = "1", attempt: int = 0
 ) -> pa.Table:
-    """Another round of a run; its segments."""
+    """Add a planning round to a run; return its segments."""
     known = {row["video_id"]: row["bucket"] for row in read_planned_videos(out).to_pylist()}
     rows = pa.Table.from_pylist(
         [
@@ -108,14 +108,14 @@ def plan_videos(
 
 
 def read_plan(out: FolderLike) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """All planned videos, and their segments."""
+    """Return all planned videos and their segments."""
     videos = read_planned_videos(out)
     segments = [row for part in read_planned_segments(out, videos) for row in part.to_pylist()]
     return videos.to_pylist(), segments
 
 
 def answer_videos(out: FolderLike, plan: pa.Table, videos: Mapping[str, Tracks | None]) -> None:
-    """The results of planned segments, a file a bundle."""
+    """Write the results of planned segments, one file for each bundle."""
     results = open_folder(out).subfolder("results")
     results.create()
     for bundle_id in dict.fromkeys(plan["bundle_id"].to_pylist()):
@@ -127,13 +127,13 @@ def answer_videos(out: FolderLike, plan: pa.Table, videos: Mapping[str, Tracks |
 def add_videos(
     out: FolderLike, videos: Mapping[str, Tracks | None], version: str = "1", attempt: int = 0
 ) -> None:
-    """Another round of a run, finished: the plan, the answers, the tables."""
+    """Add a planning round, its results and its rows in the tables."""
     answer_videos(out, plan_videos(out, videos, version, attempt), videos)
     finalize(out)
 
 
 def write_run(out: Folder, videos: Mapping[str, Tracks | None], in_bucket: int = 10_000) -> Folder:
-    """A finished run of these videos, by their uri; so many in a bucket."""
+    """Write a finished run of these videos, by uri; `in_bucket` limits the videos in a bucket."""
     open_folder(out).create()
     create_run(out, AnalyzeConfig(), CARD, bucket_s=in_bucket * MIN_BUCKET_SHARE_S)
     add_videos(out, videos)
@@ -141,19 +141,19 @@ def write_run(out: Folder, videos: Mapping[str, Tracks | None], in_bucket: int =
 
 
 def rows_of(out: FolderLike) -> dict[str, pd.DataFrame]:
-    """All rows of the three tables, as readers see them, in a fixed order."""
+    """Return all rows of the three tables, as readers see them, in a fixed order."""
     keys = {"tracks": "video_id, track_id, time_s", "moments": "video_id, time_s", "videos": "video_id"}
     timeline = open_timeline(out)
     return {name: timeline.sql(f"SELECT * FROM {name} ORDER BY {keys[name]}").df() for name in TABLES}
 
 
 def same_rows(one: Mapping[str, pd.DataFrame], other: Mapping[str, pd.DataFrame]) -> bool:
-    """Whether two states are the same to the last bit."""
+    """Return whether all rows are equal to the last bit."""
     return all(one[name].equals(other[name]) for name in TABLES)
 
 
 def kill_at(fault: str, function: Callable[..., Any], *arguments: Any) -> None:
-    """Call a function in a process of its own that has to die at a fault point."""
+    """Call a function in its own process, which must die at a fault point."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.runs"])
     child = context.Process(target=_with_fault, args=(fault, dict(os.environ), function, *arguments))
@@ -171,15 +171,13 @@ def _with_fault(
 
 
 def temporary(path: Path, host: str = "", pid: int = 0) -> Path:
-    """The temporary file that a process leaves when it is killed while it writes `path`."""
+    """Return the temporary file that a process leaves if it is killed while it writes `path`."""
     return path.with_name(f".{path.name}.{host or socket.gethostname()}.{pid}.tmp")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What the tables say of a video: `faces` are (track, time_s, emotion, its probability, left of the
-    box).
-    """
+    """The rows of a video: `faces` are (track, time_s, emotion, its probability, left edge of the box)."""
 
     duration_s: float
     moments_s: Sequence[float]
@@ -189,9 +187,7 @@ class Seen:
 
 
 def write_tables(out: Path, videos: Mapping[str, Seen]) -> Path:
-    """A finished run's tables alone, as they would be of what was seen; enough to ask questions. Each video
-    is in a bucket of its own.
-    """
+    """Write only the tables of a finished run, enough for queries, with one video in each bucket."""
     out.mkdir(parents=True)
     create_run(out, AnalyzeConfig(), CARD)
     faces, moments, rows = [], [], []

@@ -1,4 +1,4 @@
-"""An S3 server on the loopback interface, and in front of it one that makes the mistakes that stores make."""
+"""An S3 server on the loopback interface, behind a proxy that makes the errors that stores make."""
 
 import http.client
 import socket
@@ -24,7 +24,7 @@ CREDENTIALS = {
 
 @dataclass
 class Store:
-    """An S3 store that can be told to fail, and what it was asked for."""
+    """An S3 store that can be made to fail, and counts its requests."""
 
     url: str
     fail: str = ""
@@ -35,20 +35,20 @@ class Store:
     """Requests by their method, and "bytes" that were answered."""
 
     def put(self, key: str, content: bytes) -> str:
-        """Store a file; its address."""
+        """Store a file; return its address."""
         client().put_object(Bucket=BUCKET, Key=key, Body=content)
         return f"s3://{BUCKET}/{key}"
 
 
 def client() -> Any:
-    """Of the store that the environment names; slow to import."""
+    """Return a client of the store in the environment; the import is slow."""
     import boto3
 
     return boto3.client("s3")
 
 
 def proxy(behind: str, port: int, store: Store) -> ThreadingHTTPServer:
-    """A server that passes on what it is asked to the one behind it, and fails as it is told."""
+    """Start a server that forwards requests and fails as configured."""
     bodies = 0
 
     class Handler(BaseHTTPRequestHandler):
@@ -117,7 +117,7 @@ def _servers() -> Iterator[Store]:
 
 @pytest.fixture
 def store(_servers: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """An empty bucket, in the environment as users name a store of their own."""
+    """An empty bucket, in the environment as users configure their own store."""
     for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": _servers.url}).items():
         monkeypatch.setenv(name, value)
     stores._create_filesystem.cache_clear()

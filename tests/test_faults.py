@@ -1,4 +1,4 @@
-"""A fault point kills its process at once, only where it is named, and at the time that is named."""
+"""A fault point kills its process at once, only at its name and at the given pass."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ for name in ("one", "two", "one"):
         ("one:2", "one two", -signal.SIGKILL),
     ],
 )
-def test_it_dies_where_it_is_told_to(fault: str | None, passed: str, status: int) -> None:
+def test_process_dies_at_the_selected_fault_point(fault: str | None, passed: str, status: int) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "FER_BATCH_FAULT"}
     environment |= {} if fault is None else {"FER_BATCH_FAULT": fault}
     ended = subprocess.run(

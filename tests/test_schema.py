@@ -1,4 +1,4 @@
-"""Tables: bundles pack and unpack without loss, and every column is plain and may be null."""
+"""Bundles pack and unpack without loss, and every column has a plain type and may be null."""
 
 import pyarrow as pa
 import pytest
@@ -29,8 +29,8 @@ TABLES = STAGES | {
 }
 
 
-def a_row(schema: pa.Schema, seed: int) -> dict[str, object]:
-    """Some value in every column but one, which is null."""
+def make_row(schema: pa.Schema, seed: int) -> dict[str, object]:
+    """Return a row with one null."""
 
     def value(kind: pa.DataType) -> object:
         if pa.types.is_struct(kind):
@@ -49,14 +49,14 @@ def a_row(schema: pa.Schema, seed: int) -> dict[str, object]:
     }
 
 
-def some_rows(schema: pa.Schema, count: int) -> pa.Table:
-    return pa.Table.from_pylist([a_row(schema, seed) for seed in range(count)], schema=schema)
+def make_rows(schema: pa.Schema, count: int) -> pa.Table:
+    return pa.Table.from_pylist([make_row(schema, seed) for seed in range(count)], schema=schema)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 @pytest.mark.parametrize("name", STAGES)
-def test_a_bundle_holds_its_rows(name: str, count: int) -> None:
-    rows = some_rows(STAGES[name], count)
+def test_bundle_round_trip(name: str, count: int) -> None:
+    rows = make_rows(STAGES[name], count)
     bundle = pack_bundle("b", rows)
     assert bundle.num_rows == 1
     assert bundle.schema == bundle_schema(STAGES[name])
@@ -65,15 +65,15 @@ def test_a_bundle_holds_its_rows(name: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_no_bundles_hold_no_rows(name: str) -> None:
+def test_no_bundles_have_no_rows(name: str) -> None:
     schema = STAGES[name]
     assert unpack_bundles(bundle_schema(schema).empty_table(), schema) == schema.empty_table()
 
 
 @given(st.lists(st.integers(0, 4), max_size=5), st.sampled_from(sorted(STAGES)))
-def test_bundles_go_together_and_come_apart(counts: list[int], name: str) -> None:
+def test_concatenated_bundles_unpack_to_all_rows(counts: list[int], name: str) -> None:
     schema = STAGES[name]
-    rows = some_rows(schema, sum(counts))
+    rows = make_rows(schema, sum(counts))
     starts = [sum(counts[:number]) for number in range(len(counts))]
     parts = [rows.slice(start, count) for start, count in zip(starts, counts, strict=True)]
     bundles = pa.concat_tables(
@@ -86,13 +86,13 @@ def test_bundles_go_together_and_come_apart(counts: list[int], name: str) -> Non
         assert unpack_bundles(bundles.combine_chunks().slice(number, 1), schema) == part
 
 
-def test_rows_in_several_chunks_make_one_bundle() -> None:
-    rows = pa.concat_tables([some_rows(PLAN_SCHEMA, 2), some_rows(PLAN_SCHEMA, 3)])
+def test_chunked_rows_become_one_bundle() -> None:
+    rows = pa.concat_tables([make_rows(PLAN_SCHEMA, 2), make_rows(PLAN_SCHEMA, 3)])
     assert unpack_bundles(pack_bundle("b", rows), PLAN_SCHEMA) == rows.combine_chunks()
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_column_may_be_null_and_has_a_name_of_its_own(name: str) -> None:
+def test_columns_are_nullable_and_unique(name: str) -> None:
     schema = TABLES[name]
     assert all(field.nullable for field in schema)
     assert len(set(schema.names)) == len(schema)
@@ -100,7 +100,7 @@ def test_every_column_may_be_null_and_has_a_name_of_its_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_no_column_is_of_a_dictionary_or_a_null_type(name: str) -> None:
+def test_columns_have_plain_types(name: str) -> None:
     for field in TABLES[name]:
         assert not pa.types.is_dictionary(field.type)
         assert not pa.types.is_null(field.type)
@@ -110,12 +110,12 @@ def test_no_column_is_of_a_dictionary_or_a_null_type(name: str) -> None:
     ("name", "column"),
     [("", "p_"), ("happy", "p_happy"), ("Very Sad", "p_very_sad"), ("a-b/c", "p_a_b_c"), ("7up", "p_7up")],
 )
-def test_a_class_has_a_column_of_its_name(name: str, column: str) -> None:
+def test_probability_column(name: str, column: str) -> None:
     assert probability_column(name) == column
 
 
 @pytest.mark.parametrize("classes", [(), ("calm", "Not calm"), EMOTIONS])
-def test_tracks_have_a_probability_a_class_between_the_answer_and_its_model(classes: tuple[str, ...]) -> None:
+def test_tracks_schema_has_a_column_for_each_class(classes: tuple[str, ...]) -> None:
     names = tracks_schema(classes).names
     first = names.index("confidence") + 1
     assert names[first : first + len(classes)] == [probability_column(name) for name in classes]

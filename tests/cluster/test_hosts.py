@@ -10,7 +10,7 @@ import pytest
 from fer_batch.config import AnalyzeConfig
 from fer_batch.run.verify import verify_run
 from tests.cluster.conftest import Host
-from tests.faults.conftest import CHILD, done, wait_for, write_clips
+from tests.faults.conftest import CHILD, list_bundle_stats, wait_for, write_clips
 from tests.integration.test_analyze import analyze_in_process, assert_same_run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -37,17 +37,17 @@ def test_submitted_job_survives_a_disconnected_and_a_killed_host(
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     job = head.start("python", "-m", "fer_batch.cli.main", *command, **pipes)
     assert wait_for(lambda: all(host.processes(CHILD) for host in (first, second)), job), job.communicate()
-    assert wait_for(lambda: len(done(out)) >= 2, job), job.communicate()
+    assert wait_for(lambda: len(list_bundle_stats(out)) >= 2, job), job.communicate()
     first.plug("down")
     second.kill()
-    kept = done(out)
+    kept = list_bundle_stats(out)
     time.sleep(10)  # until the head notices the loss
     assert job.poll() is None
     second.start_ray(*worker)
     first.plug("up")  # the head considers it dead and ignores its results
     log, errors = job.communicate(timeout=240)
     assert job.returncode == 0, log + errors
-    assert len(done(out)) > len(kept)
-    assert done(out).items() >= kept.items(), "finished bundles were processed again"
+    assert len(list_bundle_stats(out)) > len(kept)
+    assert list_bundle_stats(out).items() >= kept.items(), "finished bundles were processed again"
     assert_same_run(out, alone)
     assert verify_run(out) == []

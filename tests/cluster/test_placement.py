@@ -10,7 +10,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 
 from fer_batch.run.verify import verify_run
 from tests.cluster.conftest import Host, Started
-from tests.faults.conftest import CHILD, done, wait_for, write_clips
+from tests.faults.conftest import CHILD, list_bundle_stats, wait_for, write_clips
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -47,7 +47,7 @@ def check_end(run: Started, out: Path, count: int = CLIPS) -> None:
     """Wait for the end of a run, and check that it is complete."""
     _, errors = run.communicate(timeout=240)
     assert run.returncode == 0, errors
-    assert len(done(out)) == count
+    assert len(list_bundle_stats(out)) == count
     assert verify_run(out) == []
 
 
@@ -59,7 +59,7 @@ def test_joining_node_gets_work_and_all_cpus_find_faces_for_one_gpu(
     head.start_ray("--head", "--port", "6379", "--num-cpus", "0", "--num-gpus", "1")
     first.start_ray(*worker)
     run = analyze(head, sample_frames, tmp_path)
-    assert wait_for(lambda: len(done(tmp_path / "out")) >= 1, run), run.communicate()
+    assert wait_for(lambda: len(list_bundle_stats(tmp_path / "out")) >= 1, run), run.communicate()
     assert first.processes(CHILD)
     assert head.processes(RECOGNIZES)
     assert not first.processes(RECOGNIZES)

@@ -1,4 +1,4 @@
-"""What the faults share: small videos, the real command, and finding and killing its processes."""
+"""Shared by the fault tests: small videos, the real command, and finding and killing its processes."""
 
 import contextlib
 import os
@@ -29,14 +29,14 @@ FILM_S = 6
 
 
 @dataclass(frozen=True)
-class Marked:
-    """The processes of one run, or of one cluster: those with this mark in their environment."""
+class MarkedProcesses:
+    """The processes of one run or cluster, found by a mark in their environment."""
 
     environment: dict[str, str] = field(default_factory=dict)
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def start(self, command: list[str], fault: str | None = None, **options: object) -> subprocess.Popen[str]:
-        """Start a Python process with these arguments, to die at a fault point where one is named."""
+        """Start a Python process that is killed at the given fault point."""
         inherited = {name: value for name, value in os.environ.items() if name != "FER_BATCH_FAULT"}
         environment = inherited | self.environment | {MARK: self.mark}
         environment |= {"FER_BATCH_FAULT": fault} if fault else {}
@@ -45,14 +45,14 @@ class Marked:
         )
 
     def run(self, command: list[str], fault: str | None = None) -> "subprocess.CompletedProcess[str]":
-        """`fer-batch` with these arguments, to its end, with what it said."""
+        """Run `fer-batch` to its end and capture its output."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = self.start(["-m", "fer_batch.cli.main", *command], fault, **pipes)
         out, err = process.communicate()
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def processes(self, title: str = "") -> list[int]:
-        """Those that run and have this in their command line."""
+        """List the running processes with `title` in their command line."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it has just ended
@@ -64,7 +64,7 @@ class Marked:
         return found
 
     def kill(self) -> None:
-        """Kill all of them, and those that they start meanwhile."""
+        """Send SIGKILL; return whether the process existed."""
         while left := self.processes():
             for pid in left:
                 kill(pid)
@@ -72,7 +72,7 @@ class Marked:
 
 
 def kill(pid: int) -> bool:
-    """SIGKILL; whether there was such a process."""
+    """Send SIGKILL; return whether the process existed."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -81,7 +81,7 @@ def kill(pid: int) -> bool:
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], longest_s: float = 240) -> bool:
-    """Wait until it holds; False where the process ended before."""
+    """Wait until the condition holds; return False if the process ends before."""
     end = time.monotonic() + longest_s
     while not condition():
         if process.poll() is not None:
@@ -91,8 +91,8 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], long
     return True
 
 
-def done(out: Path) -> dict[str, tuple[int, int]]:
-    """The finished bundles, and what tells whether one was written again: inode and time."""
+def list_bundle_stats(out: Path) -> dict[str, tuple[int, int]]:
+    """Return the finished bundles with their inode and modification time."""
     stats = {}
     for path in (out / "results").glob("*.parquet"):
         if not path.name.startswith("."):
@@ -102,7 +102,7 @@ def done(out: Path) -> dict[str, tuple[int, int]]:
 
 
 def write_clips(folder: Path, frames: list[np.ndarray], clips: int, film_s: int = FILM_S) -> Path:
-    """A folder of that many clips of two seconds, no two alike, in all containers, and one film."""
+    """Write different clips of two seconds in all containers, and one longer film."""
     folder.mkdir(exist_ok=True)
     starts = random.Random(5).sample(range(len(frames) - 50), clips)
     for number, start in enumerate(starts):
@@ -115,7 +115,7 @@ def write_clips(folder: Path, frames: list[np.ndarray], clips: int, film_s: int 
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory, sample_frames: list[np.ndarray]) -> Path:
-    """Sixteen clips, a film of three segments, and what is no video: nineteen bundles."""
+    """Sixteen clips, a film of three segments and a file without video: nineteen bundles."""
     folder = write_clips(tmp_path_factory.mktemp("clips") / "clips", sample_frames, 16)
     (folder / "none.mp4").write_bytes(b"no video at all")
     (folder / "notes.md").write_text("skipped")
@@ -138,14 +138,11 @@ sys.stdin.read()
 
 
 @contextlib.contextmanager
-def standing_cluster(*nodes: int) -> Iterator[tuple[Marked, str, list[int]]]:
-    """A Ray cluster of nodes with so many logical CPUs: its processes, its address, its raylets.
-
-    In a process of its own, because Ray reads the token once a process.
-    """
+def start_cluster(*nodes: int) -> Iterator[tuple[MarkedProcesses, str, list[int]]]:
+    """Start a Ray cluster in its own process; give its processes, address and raylets."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     noticed_soon = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5"}
-    cluster = Marked(token | noticed_soon)
+    cluster = MarkedProcesses(token | noticed_soon)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = cluster.start(["-c", CLUSTER, *map(str, nodes)], **pipes)
     try:
@@ -158,28 +155,30 @@ def standing_cluster(*nodes: int) -> Iterator[tuple[Marked, str, list[int]]]:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[tuple[Marked, str]]:
-    """A cluster that outlives the drivers that are killed: a start on it takes half as long as one alone."""
-    with standing_cluster(2) as (processes, address, _):
+def cluster() -> Iterator[tuple[MarkedProcesses, str]]:
+    """A cluster that survives the killed drivers, which halves the time of a start."""
+    with start_cluster(2) as (processes, address, _):
         yield processes, address
 
 
 @pytest.fixture(scope="session")
-def undisturbed(clips: Path, cluster: tuple[Marked, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a run that nobody disturbs."""
+def undisturbed(
+    clips: Path, cluster: tuple[MarkedProcesses, str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The output of a run without faults."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     processes, address = cluster
-    ended = Marked(processes.environment).run(analyze_command(clips, out, address))
+    ended = MarkedProcesses(processes.environment).run(analyze_command(clips, out, address))
     assert ended.returncode == 0, ended.stderr
     return out
 
 
 @pytest.fixture
 def copied(undisturbed: Path, tmp_path: Path) -> Path:
-    """The same to do harm to."""
+    """A copy of the undisturbed run."""
     return Path(shutil.copytree(undisturbed, tmp_path / "copied"))
 
 
 def analyze_command(videos: Path, out: Path, address: str | None = None) -> list[str]:
-    """The arguments of `fer-batch` that are given again and again."""
+    """Return the arguments of `fer-batch analyze` that the fault tests share."""
     return ["analyze", str(videos), "--out", str(out), *OPTIONS, *(["--address", address] if address else [])]

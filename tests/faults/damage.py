@@ -1,4 +1,4 @@
-"""Damaged videos, made from the packaged sample by seeded mutation: the same seed gives the same files."""
+"""Create damaged videos from the packaged sample by seeded mutation: equal seeds give equal files."""
 
 import tempfile
 from collections.abc import Callable
@@ -14,25 +14,25 @@ FRAMES = 50
 
 
 def bit_flips(content: bytearray, random: np.random.Generator) -> None:
-    """1 to some 300 bits anywhere."""
+    """Flip 1 to about 300 bits at random positions."""
     for place in random.integers(len(content), size=int(2 ** random.uniform(0, 8.2))):
         content[place] ^= 1 << int(random.integers(8))
 
 
 def truncation(content: bytearray, random: np.random.Generator) -> None:
-    """The end is missing, from any byte on."""
+    """Remove the end of the file from a random position on."""
     del content[int(random.integers(len(content))) :]
 
 
 def zeroed_range(content: bytearray, random: np.random.Generator) -> None:
-    """Up to half of the file, from any byte on, is zero, as where a copy has holes."""
+    """Zero up to half of the file, like a copy with holes."""
     start = int(random.integers(len(content)))
     count = min(int(len(content) * random.uniform(0.001, 0.5)), len(content) - start)
     content[start : start + count] = bytes(count)
 
 
 def header_noise(content: bytearray, random: np.random.Generator) -> None:
-    """1 to 40 bytes of the first two thousand are others: sizes, rates, counts, the codec's parameters."""
+    """Replace 1 to 40 bytes of the first two thousand: sizes, rates, counts, codec parameters."""
     for place in random.integers(min(2000, len(content)), size=int(random.integers(1, 41))):
         content[place] = int(random.integers(256))
 
@@ -47,7 +47,7 @@ CONTAINERS = ("mp4", "mkv", "webm", "avi", "ts")
 
 
 def make_corpus(folder: Path, count: int, seed: int) -> list[Path]:
-    """Write `count` damaged files into a folder, `NUMBER_KIND.SUFFIX`: each container and kind in turn."""
+    """Write `count` damaged files, `NUMBER_KIND.SUFFIX`, with all containers and mutations in turn."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as elsewhere:
         originals = {path.suffix[1:]: path.read_bytes() for path in write_originals(Path(elsewhere))}
@@ -64,7 +64,7 @@ def make_corpus(folder: Path, count: int, seed: int) -> list[Path]:
 
 
 def write_originals(folder: Path) -> list[Path]:
-    """The undamaged films, one in each container: h264 (mp4 with its index first, mkv, ts), VP8, MPEG-4."""
+    """Write the undamaged films: h264 (mp4 with its index first, mkv, ts), VP8 and MPEG-4."""
     with av.open(str(SAMPLE)) as container:
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][:FRAMES]
     frames = [np.ascontiguousarray(frame[::2, ::2]) for frame in decoded]
@@ -83,7 +83,7 @@ def write_originals(folder: Path) -> list[Path]:
 
 
 def _copied(source: Path, target: Path, **options: str) -> Path:
-    """The same packets in another container, the same bytes each time: Matroska would draw its ids."""
+    """Copy the packets to another container, reproducibly: Matroska would draw random ids."""
     options |= {"fflags": "bitexact"}
     with av.open(str(target), "w", options=options) as output, av.open(str(source)) as container:
         stream = output.add_stream_from_template(container.streams.video[0])

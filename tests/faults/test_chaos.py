@@ -1,6 +1,6 @@
-"""Ten minutes of random kills, and what is left of the promise; by hand: `pytest -m chaos -s`.
+"""Kill a run at random for ten minutes and compare its rows; start it with `pytest -m chaos -s`.
 
-FER_BATCH_CHAOS_S says how many seconds instead, FER_BATCH_CHAOS_SEED which kills.
+FER_BATCH_CHAOS_S sets another duration in seconds, FER_BATCH_CHAOS_SEED other kills.
 """
 
 import os
@@ -16,7 +16,14 @@ import pandas as pd
 import pytest
 
 from fer_batch.run.verify import verify_run
-from tests.faults.conftest import CHILD, Marked, analyze_command, done, kill, write_clips
+from tests.faults.conftest import (
+    CHILD,
+    MarkedProcesses,
+    analyze_command,
+    kill,
+    list_bundle_stats,
+    write_clips,
+)
 from tests.integration.test_analyze import rows
 
 SECONDS = float(os.environ.get("FER_BATCH_CHAOS_S", "600"))
@@ -30,22 +37,22 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(SECONDS * 3 + 3600)]
 
 
 class Chaos:
-    """A command that is started whenever it does not run, and the kills that it suffers."""
+    """A command that is restarted whenever it ends early, and the kills that it gets."""
 
     def __init__(self, command: list[str], out: Path, log: Path, figures: Counter[str]) -> None:
         self.command, self.out, self.log, self.figures = command, out, log, figures
         self.seen: dict[str, tuple[int, int]] = {}
-        self.run = Marked()
+        self.run = MarkedProcesses()
         self.driver: subprocess.Popen[str] | None = None
 
-    def look(self) -> None:
-        """Count the bundles that were written again since the last look."""
-        now = done(self.out)
+    def update(self) -> None:
+        """Count the bundles that were written again since the last call."""
+        now = list_bundle_stats(self.out)
         self.figures["bundles done twice"] += sum(now.get(name) != stat for name, stat in self.seen.items())
         self.seen = now
 
-    def ended(self) -> bool:
-        """Whether the command has ended well; where it has ended otherwise, or not begun, start it."""
+    def is_finished(self) -> bool:
+        """Return whether the command has succeeded; start it again if it has ended otherwise."""
         code = None if self.driver is None else self.driver.poll()
         if code == 0:
             return True
@@ -74,8 +81,8 @@ def sixty(tmp_path: Path, sample_frames: list[np.ndarray]) -> Path:
     return write_clips(tmp_path / "clips", sample_frames, 60, film_s=0)
 
 
-def test_the_same_rows_after_random_kills(sixty: Path, tmp_path: Path) -> None:
-    ended = Marked().run(analyze_command(sixty, tmp_path / "undisturbed"))
+def test_random_kills_do_not_change_rows(sixty: Path, tmp_path: Path) -> None:
+    ended = MarkedProcesses().run(analyze_command(sixty, tmp_path / "undisturbed"))
     assert ended.returncode == 0, ended.stderr
     moments = random.Random(SEED)
     figures = Counter(dict.fromkeys([*KINDS, "starts", "ends with an error", "bundles done twice"], 0))
@@ -85,25 +92,25 @@ def test_the_same_rows_after_random_kills(sixty: Path, tmp_path: Path) -> None:
         outs.append(tmp_path / f"out{len(outs)}")
         chaos = Chaos(analyze_command(sixty, outs[-1]), outs[-1], tmp_path / "log", figures)
         try:
-            while not chaos.ended():
+            while not chaos.is_finished():
                 time.sleep(moments.uniform(*PAUSE_S) if time.monotonic() < end else 1)
-                chaos.look()
+                chaos.update()
                 if time.monotonic() < end:
                     chaos.strike(moments.choices(list(KINDS), list(KINDS.values()))[0], moments)
         finally:
             chaos.run.kill()
-        chaos.look()
+        chaos.update()
     figures["runs"] = len(outs)
     for out in outs:
-        figures["bundles"] += len(done(out))
+        figures["bundles"] += len(list_bundle_stats(out))
         trouble = rows(out, "videos").query("status not in ('ok', 'no_faces')")
         figures["videos given up, tried again"] += len(trouble)
         if len(trouble):  # struck twice while the same segment was looked at: what it says is to be done
             print(trouble[["uri", "status", "error"]].to_string())
-            ended = Marked().run([*analyze_command(sixty, out), "--retry-failed"])
+            ended = MarkedProcesses().run([*analyze_command(sixty, out), "--retry-failed"])
             assert ended.returncode == 0, ended.stderr
         assert verify_run(out) == []
-        for name, count in differences(tmp_path / "undisturbed", out):
+        for name, count in count_differences(tmp_path / "undisturbed", out):
             figures[name] += count
     print(f"\n{SECONDS:.0f} s of chaos:")
     print("\n".join(f"  {name}: {count}" for name, count in figures.items()))
@@ -113,8 +120,8 @@ def test_the_same_rows_after_random_kills(sixty: Path, tmp_path: Path) -> None:
     assert figures["rows lost"] == figures["rows doubled"] == figures["rows changed"] == 0
 
 
-def differences(expected: Path, out: Path) -> Iterator[tuple[str, int]]:
-    """Rows of all tables that are lost, doubled, or not what they were, but for the number of the attempt."""
+def count_differences(expected: Path, out: Path) -> Iterator[tuple[str, int]]:
+    """Count lost, repeated and changed rows of all tables; attempt numbers may differ."""
     keys = {
         "videos": ["uri"],
         "moments": ["video_id", "time_s"],

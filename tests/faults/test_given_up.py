@@ -1,4 +1,4 @@
-"""Work that takes worker after worker with it is tried a finite number of times, and told."""
+"""Work that kills every worker is retried a limited number of times and then reported."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from fer_batch.timeline.store import open_timeline
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
-def test_workers_that_die_are_replaced_but_not_for_ever(
+def test_bundle_that_kills_every_worker_fails(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each dies when it is given the only bundle."""
+    """Each worker dies when it gets the only bundle."""
     monkeypatch.setenv("FER_BATCH_FAULT", "guard.bundle")
     out = tmp_path / "out"
     with ray_session(num_cpus=2):

@@ -1,4 +1,4 @@
-"""Killed at any moment and started again: the rows of an undisturbed run, and nothing done is done again."""
+"""A run that is killed at any time and started again has the undisturbed rows and repeats no work."""
 
 import itertools
 import random
@@ -14,7 +14,15 @@ import pytest
 from fer_batch.cli.main import main
 from fer_batch.run.verify import verify_run
 from fer_batch.storage.lease import describe_lease_holder
-from tests.faults.conftest import CHILD, WORKER, Marked, analyze_command, done, kill, wait_for
+from tests.faults.conftest import (
+    CHILD,
+    WORKER,
+    MarkedProcesses,
+    analyze_command,
+    kill,
+    list_bundle_stats,
+    wait_for,
+)
 from tests.integration.test_analyze import assert_same_run
 from tests.runs import kill_at
 
@@ -38,20 +46,20 @@ TABLE_STEPS = (
 
 
 def assert_whole(out: Path, undisturbed: Path) -> None:
-    """Every row is there once, and no file of a killed process is left."""
+    """Check that every row exists once and that no temporary files are left."""
     assert_same_run(out, undisturbed)
     assert verify_run(out) == []
     assert list(out.rglob(".*.tmp")) == []
     assert (out / "_SUCCESS.json").exists()
 
 
-def succeeds(command: list[str], processes: Marked) -> None:
+def succeeds(command: list[str], processes: MarkedProcesses) -> None:
     ended = processes.run(command)
     assert ended.returncode == 0, ended.stderr
 
 
-def assert_gone(run: Marked) -> None:
-    """What works for a driver ends soon after it; what Ray was only starting may take a minute or two."""
+def assert_gone(run: MarkedProcesses) -> None:
+    """Check that the workers end soon after their driver; Ray may take longer to stop starting ones."""
     end = time.monotonic() + 30
     while (left := [*run.processes(WORKER), *run.processes(CHILD)]) and time.monotonic() < end:
         time.sleep(0.1)
@@ -59,31 +67,31 @@ def assert_gone(run: Marked) -> None:
     assert left == []
 
 
-def test_the_driver_killed_at_each_step_of_planning(
-    clips: Path, undisturbed: Path, cluster: tuple[Marked, str], tmp_path: Path
+def test_driver_killed_at_each_step_of_planning(
+    clips: Path, undisturbed: Path, cluster: tuple[MarkedProcesses, str], tmp_path: Path
 ) -> None:
-    """One folder, killed at step after step; what then goes on has the answers to the same plan at hand."""
+    """The last start finds the results for the same plan in place."""
     processes, address = cluster
-    driver = Marked(processes.environment)
+    driver = MarkedProcesses(processes.environment)
     out = tmp_path / "out"
     command = analyze_command(clips, out, address)
     for step in PLAN_STEPS:
         ended = driver.run(command, step)
         assert ended.returncode == KILLED, f"{step}: {ended.stderr}"
     shutil.copytree(undisturbed / "results", out / "results", dirs_exist_ok=True)
-    answers = done(out)
+    answers = list_bundle_stats(out)
     succeeds(command, driver)
-    assert done(out) == answers, "the plan was another one"
+    assert list_bundle_stats(out) == answers, "the plan was another one"
     assert_whole(out, undisturbed)
 
 
 @pytest.mark.parametrize("step", ["results.temporary:7", "results.renamed:7"])
-def test_whoever_writes_an_answer_killed_at_each_step(
+def test_worker_killed_while_it_writes_a_result(
     clips: Path, undisturbed: Path, tmp_path: Path, step: str
 ) -> None:
-    """Each worker dies at its seventh answer; with a Ray of its own, whose processes inherit that."""
+    """Each worker dies at its seventh result; it inherits the fault from a separate Ray."""
     out = tmp_path / "out"
-    run = Marked()
+    run = MarkedProcesses()
     ended = run.run(analyze_command(clips, out), step)
     assert ended.returncode == 0, ended.stderr
     assert_whole(out, undisturbed)
@@ -92,42 +100,42 @@ def test_whoever_writes_an_answer_killed_at_each_step(
 
 @pytest.mark.parametrize("standing", [False, True], ids=["new tables", "tables that stand"])
 def test_finalize_killed_at_each_step(undisturbed: Path, copied: Path, standing: bool) -> None:
-    """Three buckets, so that it also dies between two. Tables that stand are seen all the while."""
+    """The three buckets allow kills between two of them. Existing tables stay visible."""
     for path in (copied / "plan").glob("*.videos.parquet"):
         videos = pq.read_table(path)
         buckets = pa.array([number % 3 for number in range(len(videos))], pa.int32())
         place = videos.schema.get_field_index("bucket")
         pq.write_table(videos.set_column(place, "bucket", buckets), path)
-    without_tables(copied)
+    remove_tables(copied)
     command = ["finalize", str(copied)]
     if standing:
-        succeeds(command, Marked())
+        succeeds(command, MarkedProcesses())
     for step in (*(["finalize.stale_files"] if standing else []), *TABLE_STEPS):
         if not standing:
-            without_tables(copied)
+            remove_tables(copied)
         kill_at(step, main, command)
         if standing:
             assert_same_run(copied, undisturbed)
-    succeeds(command, Marked())
+    succeeds(command, MarkedProcesses())
     assert_whole(copied, undisturbed)
 
 
-def test_finalize_killed_at_random_moments(undisturbed: Path, copied: Path) -> None:
+def test_finalize_killed_at_random_times(undisturbed: Path, copied: Path) -> None:
     command = ["finalize", str(copied)]
     moments = random.Random(SEED)
     began = time.monotonic()
-    longest_s = run_to_lease(command, copied, None)
+    longest_s = kill_after_lease(command, copied, None)
     assert time.monotonic() - began > longest_s > 0
     for _ in range(8):
-        run_to_lease(command, copied, moments.uniform(0, longest_s))
+        kill_after_lease(command, copied, moments.uniform(0, longest_s))
         assert_same_run(copied, undisturbed)
-    succeeds(command, Marked())
+    succeeds(command, MarkedProcesses())
     assert_whole(copied, undisturbed)
 
 
-def run_to_lease(command: list[str], out: Path, kill_after_s: float | None) -> float:
-    """Start a command, and kill it so long after it took the lease; how long it went on from there."""
-    process = Marked().start(["-m", "fer_batch.cli.main", *command], stdout=subprocess.DEVNULL)
+def kill_after_lease(command: list[str], out: Path, kill_after_s: float | None) -> float:
+    """Start a command and kill it some time after it took the lease; return how long it ran from there."""
+    process = MarkedProcesses().start(["-m", "fer_batch.cli.main", *command], stdout=subprocess.DEVNULL)
     (out / ".lease").unlink(missing_ok=True)  # of the one that was killed before
     wait_for((out / ".lease").exists, process)
     began = time.monotonic()
@@ -139,61 +147,61 @@ def run_to_lease(command: list[str], out: Path, kill_after_s: float | None) -> f
     return time.monotonic() - began
 
 
-def test_the_driver_killed_at_random_moments(
-    clips: Path, undisturbed: Path, cluster: tuple[Marked, str], tmp_path: Path
+def test_driver_killed_at_random_times(
+    clips: Path, undisturbed: Path, cluster: tuple[MarkedProcesses, str], tmp_path: Path
 ) -> None:
-    """Four times in one run, by turns: while it works, and while it starts again."""
+    """Four kills in one run, alternately while it works and while it starts."""
     processes, address = cluster
     out = tmp_path / "out"
     moments = random.Random(SEED)
     kept: dict[str, tuple[int, int]] = {}
     kills = 0
     for works in (True, False, True, False):
-        driver = Marked(processes.environment).start(
+        driver = MarkedProcesses(processes.environment).start(
             ["-m", "fer_batch.cli.main", *analyze_command(clips, out, address)], stderr=subprocess.DEVNULL
         )
         if works:
-            started = wait_for(lambda: done(out).keys() > kept.keys(), driver)  # noqa: B023
+            started = wait_for(lambda: list_bundle_stats(out).keys() > kept.keys(), driver)  # noqa: B023
         else:
             started = wait_for(lambda: f"process {driver.pid} " in (describe_lease_holder(out) or ""), driver)  # noqa: B023
         time.sleep(moments.uniform(0, 0.6 if works else 2))
         kills += started and driver.poll() is None
         driver.kill()
         driver.wait()
-        now = done(out)
+        now = list_bundle_stats(out)
         assert now.items() >= kept.items(), "what was done before the kill was done again"
         kept = now
     assert kills >= 3, "the runs were too short to be killed"
     assert kept
-    succeeds(analyze_command(clips, out, address), Marked(processes.environment))
-    assert done(out).items() >= kept.items()
+    succeeds(analyze_command(clips, out, address), MarkedProcesses(processes.environment))
+    assert list_bundle_stats(out).items() >= kept.items()
     assert_whole(out, undisturbed)
 
 
-def test_a_driver_and_its_own_ray_killed_at_once(clips: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_driver_killed_together_with_its_ray(clips: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run = Marked()
+    run = MarkedProcesses()
     driver = run.start(["-m", "fer_batch.cli.main", *analyze_command(clips, out)], stderr=subprocess.DEVNULL)
-    assert wait_for(lambda: len(done(out)) >= 2, driver)
+    assert wait_for(lambda: len(list_bundle_stats(out)) >= 2, driver)
     kill(driver.pid)
     driver.wait()
-    kept = done(out)
+    kept = list_bundle_stats(out)
     assert_gone(run)
-    late = done(out)
+    late = list_bundle_stats(out)
     assert late.items() >= kept.items()
-    succeeds(analyze_command(clips, out), Marked())
-    assert done(out).items() >= late.items()
+    succeeds(analyze_command(clips, out), MarkedProcesses())
+    assert list_bundle_stats(out).items() >= late.items()
     assert_whole(out, undisturbed)
 
 
-def test_workers_and_their_children_killed_at_random_moments(
-    clips: Path, undisturbed: Path, cluster: tuple[Marked, str], tmp_path: Path
+def test_workers_and_guarded_processes_killed_at_random_times(
+    clips: Path, undisturbed: Path, cluster: tuple[MarkedProcesses, str], tmp_path: Path
 ) -> None:
-    """In one run, by turns: a child, and both workers. A segment whose child dies twice is given up."""
+    """In one run, kills alternate between one guarded process and both workers."""
     processes, address = cluster
     out = tmp_path / "out"
     moments = random.Random(SEED)
-    driver = Marked(processes.environment).start(
+    driver = MarkedProcesses(processes.environment).start(
         ["-m", "fer_batch.cli.main", *analyze_command(clips, out, address)], stderr=subprocess.PIPE
     )
     assert wait_for((out / "plan" / "000001.videos.parquet").exists, driver)
@@ -203,20 +211,20 @@ def test_workers_and_their_children_killed_at_random_moments(
         if not wait_for(lambda: len(processes.processes(CHILD)) == 2, driver) or kills >= 9:
             break
         time.sleep(moments.uniform(0, 0.8))
-        now = done(out)
+        now = list_bundle_stats(out)
         twice += sum(now[name] != stat for name, stat in seen.items())
         seen = now
         victims = processes.processes(title)
         kills += sum(kill(pid) for pid in moments.sample(victims, min(number, len(victims))))
     _, said = driver.communicate()
     assert driver.returncode == 0, said
-    twice += sum(done(out)[name] != stat for name, stat in seen.items())
+    twice += sum(list_bundle_stats(out)[name] != stat for name, stat in seen.items())
     assert kills >= 3, "the run was too short to be killed"
     assert twice == 0, "what was done before a kill was done again"
     assert_whole(out, undisturbed)
 
 
-def without_tables(out: Path) -> None:
+def remove_tables(out: Path) -> None:
     for name in ("moments", "tracks", "videos"):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in ("snapshot.json", "_SUCCESS.json"):

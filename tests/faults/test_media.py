@@ -1,4 +1,4 @@
-"""Hostile and damaged files: each ends with a status and a reason, in its time, and opens nothing else."""
+"""Hostile and damaged files end with a status and a reason, within limits, and open no other file."""
 
 import http.server
 import os
@@ -30,7 +30,7 @@ from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import extract_faces
 from tests.conftest import SAMPLE, write_video
 from tests.faults.damage import make_corpus
-from tests.faults.look import CONFIG, look, outcome_of
+from tests.faults.outcome import CONFIG, analyze_file, analyze_in_child
 from tests.integration.test_analyze import rows
 
 DAMAGED = 540
@@ -40,7 +40,7 @@ NARROW = Limits(timeout_s=TIMEOUT_S, memory_gb=0.5)
 
 
 def pictures(count: int, width: int = 160, height: int = 90) -> list[np.ndarray]:
-    """Grey pictures that differ, `(height, width, 3) uint8`."""
+    """Return grey pictures that differ, `(height, width, 3) uint8`."""
     ramp = np.linspace(0, 200, width)[None, :, None] + np.arange(count)[:, None, None, None]
     return list(np.broadcast_to(ramp, (count, height, width, 3)).astype(np.uint8))
 
@@ -50,8 +50,8 @@ def pictures(count: int, width: int = 160, height: int = 90) -> list[np.ndarray]
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
-def test_every_damaged_file_ends_with_a_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Through the whole pipeline, within narrow limits, which a process that crashes or hangs would tell."""
+def test_damaged_files_end_with_a_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The narrow limits of the whole pipeline reveal processes that crash or hang."""
     paths = make_corpus(tmp_path / "damaged", DAMAGED, seed=1)
     with ray_session(num_cpus=2):
         analyze([str(tmp_path / "damaged")], tmp_path / "out", SELDOM, limits=NARROW)
@@ -73,14 +73,14 @@ def test_every_damaged_file_ends_with_a_status(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.faults
-def test_streams_that_damage_makes_up_end_nothing(tmp_path: Path) -> None:
+def test_streams_invented_by_damage(tmp_path: Path) -> None:
     """PyAV raised IndexError at the end of this file."""
     path = make_corpus(tmp_path, 285, seed=2)[284]
-    assert outcome_of(path, TIMEOUT_S, False).status == "partial"
+    assert analyze_in_child(path, TIMEOUT_S, False).status == "partial"
 
 
 @pytest.mark.faults
-def test_the_same_seed_gives_the_same_damage(tmp_path: Path) -> None:
+def test_equal_seeds_give_equal_damage(tmp_path: Path) -> None:
     one, again, other = (make_corpus(tmp_path / f"{n}", 40, seed) for n, seed in enumerate((7, 7, 8)))
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in again]
     assert [p.name for p in one] == [p.name for p in other]
@@ -88,10 +88,10 @@ def test_the_same_seed_gives_the_same_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults
-def test_a_child_that_crashes_or_hangs_is_told_apart(tmp_path: Path) -> None:
-    """Else the tests above could not fail."""
-    assert outcome_of(tmp_path / "nothing.mp4", TIMEOUT_S, False).status == "crash"
-    assert outcome_of(SAMPLE, 0.0, True).status == "hang"
+def test_crash_and_hang_are_recognized(tmp_path: Path) -> None:
+    """Otherwise the tests above could not fail."""
+    assert analyze_in_child(tmp_path / "nothing.mp4", TIMEOUT_S, False).status == "crash"
+    assert analyze_in_child(SAMPLE, 0.0, True).status == "hang"
 
 
 TRICKY = {
@@ -119,13 +119,13 @@ TRICKY = {
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", TRICKY)
-def test_tricky_media_end_as_they_should(shared: Path, name: str) -> None:
-    found = outcome_of(shared / "media" / "tricky" / name, 60.0, True)
+def test_unusual_media_end_with_the_expected_status(shared: Path, name: str) -> None:
+    found = analyze_in_child(shared / "media" / "tricky" / name, 60.0, True)
     assert found.status == TRICKY[name]
     assert bool(found.error) == (found.status != "ok")
 
 
-def test_no_tricky_file_is_left_out(shared: Path) -> None:
+def test_unusual_media_are_complete(shared: Path) -> None:
     assert {p.name for p in (shared / "media" / "tricky").iterdir()} == set(TRICKY)
 
 
@@ -173,8 +173,8 @@ def shifted(seconds: float) -> Callable[[Path], Path]:
     return make
 
 
-def seconds_of(path: Path, *parts: list[np.ndarray]) -> Path:
-    """A film of which each part, a second of pictures, has a size of its own."""
+def write_parts(path: Path, *parts: list[np.ndarray]) -> Path:
+    """Write a film whose parts of one second differ in size."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream("mjpeg", rate=25)
         (stream.height, stream.width), stream.pix_fmt = parts[0][0].shape[:2], "yuvj420p"
@@ -192,7 +192,7 @@ def seconds_of(path: Path, *parts: list[np.ndarray]) -> Path:
 
 
 def sizes(*given: tuple[int, int]) -> Callable[[Path], Path]:
-    return lambda folder: seconds_of(folder / "film.mkv", *(pictures(25, *size) for size in given))
+    return lambda folder: write_parts(folder / "film.mkv", *(pictures(25, *size) for size in given))
 
 
 def two_videos(folder: Path) -> Path:
@@ -214,7 +214,7 @@ def atom(kind: bytes, content: bytes) -> bytes:
 
 
 def many_tracks(count: int) -> Callable[[Path], Path]:
-    """An mp4 whose index names its only track many times."""
+    """Write an mp4 whose index lists its only track many times."""
 
     def make(folder: Path) -> Path:
         content = write_video(folder / "one.mp4", pictures(3)).read_bytes()
@@ -236,7 +236,7 @@ def unknown_codec(folder: Path) -> Path:
 
 
 def years(folder: Path) -> Path:
-    """A Matroska film of two seconds that says that it lasts for 95 years, and its stream for 100 hours."""
+    """Write a Matroska film of two seconds with a duration of 95 years, and 100 hours for its stream."""
     content = write_video(folder / "one.mkv", pictures(50)).read_bytes()
     place = content.index(b"\x44\x89\x88") + 3
     content = content[:place] + struct.pack(">d", 3e12) + content[place + 8 :]
@@ -246,7 +246,7 @@ def years(folder: Path) -> Path:
 
 
 def huge_header(folder: Path) -> Path:
-    """Raw pictures of 16 × 16 whose header says 20000 × 20000."""
+    """Write raw pictures of 16 × 16 with a header of 20000 × 20000."""
     content = bytearray(write_video(folder / "one.avi", pictures(3, 16, 16), codec="rawvideo").read_bytes())
     place = content.index(b"strf") + 12
     content[place : place + 8] = struct.pack("<ii", 20000, 20000)
@@ -289,30 +289,28 @@ ODD: dict[str, tuple[Callable[[Path], Path], str, str]] = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_files_end_with_a_status_and_the_reason(tmp_path: Path, name: str) -> None:
+def test_odd_files_end_with_status_and_reason(tmp_path: Path, name: str) -> None:
     make, status, reason = ODD[name]
-    found = look(make(tmp_path), True)
+    found = analyze_file(make(tmp_path), True)
     assert (found["status"], bool(found["error"])) == (status, status != "ok"), found["error"]
     assert re.search(reason, found["error"] or "")
     assert (found.get("moments", 0) > 0) == (status in ("ok", "partial"))
 
 
-def test_faces_keep_their_places_where_the_size_of_the_picture_changes(
-    tmp_path: Path, sample_frames: list[np.ndarray]
-) -> None:
+def test_boxes_survive_changes_of_the_frame_size(tmp_path: Path, sample_frames: list[np.ndarray]) -> None:
     large = sample_frames[:75]
     parts = [
         [np.ascontiguousarray(frame[::step, ::step]) for frame in large[25 * n : 25 * n + 25]]
         for n, step in enumerate((1, 2, 1))
     ]
-    changing = faces_of(seconds_of(tmp_path / "changing.mkv", *parts))
-    constant = faces_of(seconds_of(tmp_path / "constant.mkv", large[:25], large[25:50], large[50:]))
+    changing = detect_boxes(write_parts(tmp_path / "changing.mkv", *parts))
+    constant = detect_boxes(write_parts(tmp_path / "constant.mkv", large[:25], large[25:50], large[50:]))
     assert len(changing) == len(constant) == 30
     assert np.abs(changing - constant).max() < 0.05
 
 
-def faces_of(path: Path) -> np.ndarray:
-    """Time and box, as shares, of each face: `(n, 5)`, by time and from left to right."""
+def detect_boxes(path: Path) -> np.ndarray:
+    """Return time and relative box of each face, `(n, 5)`, by time and from left to right."""
     video = probe_videos(list_videos([str(path)]).sources)
     (segment,) = Segment.from_table(plan_segments(video, CONFIG, 1.0, "model", 1))
     found = extract_faces(segment, CONFIG, FaceDetector(CONFIG.min_face, CONFIG.min_score), 0.96)
@@ -321,22 +319,20 @@ def faces_of(path: Path) -> np.ndarray:
     return np.array(sorted([getattr(face, name) for name in columns] for face in found.faces))
 
 
-def test_of_two_videos_the_first_is_read(tmp_path: Path) -> None:
+def test_first_of_two_video_streams_is_read(tmp_path: Path) -> None:
     info = read_info(two_videos(tmp_path))
     assert (info.width, info.height) == (96, 64)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_that_may_not_be_read_is_failed(tmp_path: Path) -> None:
+def test_unreadable_file_fails(tmp_path: Path) -> None:
     path = film("film.mp4", 3)(tmp_path)
     path.chmod(0)
-    assert look(path, False)["error"] == "the file can't be read (permission denied)"
+    assert analyze_file(path, False)["error"] == "the file can't be read (permission denied)"
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-def test_what_became_a_pipe_or_a_device_after_it_was_listed_is_not_opened(
-    tmp_path: Path, make: Callable[[Path], None]
-) -> None:
+def test_pipe_or_device_is_not_opened(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "film.mp4")
     with pytest.raises(DecodeError, match="not a regular file"):
         read_info(tmp_path / "film.mp4")
@@ -345,20 +341,20 @@ def test_what_became_a_pipe_or_a_device_after_it_was_listed_is_not_opened(
 @pytest.mark.parametrize(
     "name", [b"line\nbreak.mp4", b"caf\xe9.mp4", b"%41.mp4", b"film%03d.mp4", b"concat:a|b.mp4", b"-.mp4"]
 )
-def test_a_film_of_any_name_is_read(tmp_path: Path, name: bytes) -> None:
+def test_film_with_unusual_name_is_read(tmp_path: Path, name: bytes) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
     try:
         film("film.mp4", 25)(tmp_path).rename(path)
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    assert (look(path, True)["status"], look(path, False)["moments"]) == ("ok", 5)
+    assert (analyze_file(path, True)["status"], analyze_file(path, False)["moments"]) == ("ok", 5)
 
 
 # Other files and addresses
 
 
 class Requests(http.server.BaseHTTPRequestHandler):
-    """Serves a film, and remembers who asked."""
+    """Serves a film and records the requested paths."""
 
     asked: list[str]
     film: bytes
@@ -372,7 +368,7 @@ class Requests(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, *_: object) -> None:
-        """Not into the tests' output."""
+        """Keep the request log out of the test output."""
 
 
 @pytest.fixture(scope="module")
@@ -409,7 +405,7 @@ PLAYLISTS = {
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "m3u8", "ffconcat", "mpd", "sdp"])
 @pytest.mark.parametrize("kind", PLAYLISTS)
 @pytest.mark.parametrize("target", ["http", "file", "path", "subfile"])
-def test_a_playlist_under_any_name_opens_nothing(
+def test_playlist_opens_no_other_file(
     tmp_path: Path, server: tuple[str, list[str]], kind: str, suffix: str, target: str
 ) -> None:
     address, asked = server
@@ -423,21 +419,21 @@ def test_a_playlist_under_any_name_opens_nothing(
     }[target]
     path = tmp_path / f"film.{suffix}"
     path.write_text(PLAYLISTS[kind].format(there=there))
-    found = look(path, True)
+    found = analyze_file(path, True)
     assert found["status"] == "failed"
     assert "not a video" in found["error"]
     assert asked == []
 
 
 @pytest.mark.parametrize(("kind", "called"), [("HLS", "hls"), ("ffconcat", "concat"), ("SDP", "sdp")])
-def test_a_playlist_is_called_what_it_is(tmp_path: Path, kind: str, called: str) -> None:
+def test_playlist_is_reported_as_such(tmp_path: Path, kind: str, called: str) -> None:
     path = tmp_path / ("film.m3u8" if kind == "HLS" else "film.mp4")
     path.write_text(PLAYLISTS[kind].format(there="other.ts"))
-    assert f"the format {called} is not a video; playlists" in look(path, True)["error"]
+    assert f"the format {called} is not a video; playlists" in analyze_file(path, True)["error"]
 
 
-def test_the_server_would_have_been_asked(tmp_path: Path, server: tuple[str, list[str]]) -> None:
-    """FFmpeg by itself follows such a playlist, so that the tests above can fail."""
+def test_ffmpeg_follows_playlists_by_default(tmp_path: Path, server: tuple[str, list[str]]) -> None:
+    """Otherwise the tests above could not fail."""
     address, asked = server
     path = tmp_path / "film.m3u8"
     path.write_text(PLAYLISTS["HLS"].format(there=address))
@@ -447,7 +443,7 @@ def test_the_server_would_have_been_asked(tmp_path: Path, server: tuple[str, lis
     asked.clear()
 
 
-def test_a_film_that_keeps_its_pictures_in_another_file_is_not_followed(tmp_path: Path) -> None:
+def test_external_media_data_is_not_opened(tmp_path: Path) -> None:
     other = film("other.mov")(tmp_path)
     name = os.fsencode(other)
     # An alias of QuickTime: 150 bytes of volume, file and levels, then the absolute path (type 2).
@@ -466,4 +462,4 @@ def test_a_film_that_keeps_its_pictures_in_another_file_is_not_followed(tmp_path
     followed = {"enable_drefs": "1", "use_absolute_path": "1"}
     with av.open(str(path), container_options=followed) as container:
         assert next(container.decode(video=0)).width == 160
-    assert look(path, False)["status"] == "failed"
+    assert analyze_file(path, False)["status"] == "failed"

@@ -1,4 +1,4 @@
-"""Disks, memory and clocks that give out: one clear line, and the same command completes."""
+"""Full disks, full memory and wrong clocks end in one clear line, and the same command completes the run."""
 
 import contextlib
 import json
@@ -29,14 +29,14 @@ OPTIONS = ["--min-face", "0.2", "--fps", "2", "--segment", "4", "--bundle", "4"]
 
 
 @pytest.fixture(autouse=True)
-def _workers_as_quick_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray's are nice (15) unless told otherwise, and starve on a busy machine."""
+def _normal_worker_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's workers have niceness 15 by default and starve on a busy machine."""
     monkeypatch.setenv("RAY_worker_niceness", "0")
 
 
 @contextlib.contextmanager
 def small_disk(kb: int) -> Iterator[Path]:
-    """A file system in memory of so many kB, with a short name, for Ray's sockets."""
+    """Mount a file system in memory with a short name, which Ray's sockets need."""
     folder = Path(tempfile.mkdtemp(prefix="disk"))
     mounting = ["mount", "-t", "tmpfs", "-o", f"size={kb}k", "none", str(folder)]
     mounted = subprocess.run(mounting, check=False, capture_output=True, text=True)
@@ -50,8 +50,8 @@ def small_disk(kb: int) -> Iterator[Path]:
         folder.rmdir()
 
 
-def fill(folder: Path, left_kb: int) -> Path:
-    """A file that takes all the room but so much."""
+def fill_disk(folder: Path, left_kb: int) -> Path:
+    """Write a file that leaves only `left_kb` free."""
     path = folder / "filler"
     path.write_bytes(bytes(max(shutil.disk_usage(folder).free - 1024 * left_kb, 0)))
     return path
@@ -64,7 +64,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )  # fmt: skip
 
 
-def assert_told(ended: subprocess.CompletedProcess[str], what: str = "a disk is full") -> None:
+def assert_reported(ended: subprocess.CompletedProcess[str], what: str = "disk is full") -> None:
     assert ended.returncode == 2, ended.stderr
     assert "Traceback" not in ended.stderr
     last = ended.stderr.strip().split("\n")[-1]
@@ -80,15 +80,13 @@ def undisturbed(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_disk_that_fills_while_analyzing_is_told_and_the_same_command_completes(
-    sample: Path, undisturbed: Path
-) -> None:
-    """With room for the plan and a result or two."""
+def test_disk_full_during_analyze(sample: Path, undisturbed: Path) -> None:
+    """There is space for the plan and one or two results."""
     with small_disk(4096) as disk:
         out = disk / "out"
-        filler = fill(disk, 32)
+        filler = fill_disk(disk, 32)
         ended = command("analyze", str(sample), "--out", str(out), *OPTIONS)
-        assert_told(ended)
+        assert_reported(ended)
         assert "MB left" in ended.stderr
         assert not (out / "_SUCCESS.json").exists()
         filler.unlink()
@@ -98,9 +96,7 @@ def test_a_disk_that_fills_while_analyzing_is_told_and_the_same_command_complete
 
 
 @pytest.mark.parametrize("left_kb", [0, 16, 48])
-def test_a_disk_that_fills_during_finalize_is_told_and_the_same_command_completes(
-    left_kb: int, undisturbed: Path
-) -> None:
+def test_disk_full_during_finalize(left_kb: int, undisturbed: Path) -> None:
     with small_disk(4096) as disk:
         out = disk / "out"
         out.mkdir()
@@ -110,9 +106,9 @@ def test_a_disk_that_fills_during_finalize_is_told_and_the_same_command_complete
                 shutil.copytree(part, out / name)
             else:
                 shutil.copy(part, out / name)
-        filler = fill(disk, left_kb)
+        filler = fill_disk(disk, left_kb)
         ended = command("finalize", str(out))
-        assert_told(ended)
+        assert_reported(ended)
         assert not (out / "_SUCCESS.json").exists()
         filler.unlink()
         ended = command("finalize", str(out))
@@ -120,16 +116,16 @@ def test_a_disk_that_fills_during_finalize_is_told_and_the_same_command_complete
         assert_same_run(out, undisturbed)
 
 
-def test_a_full_disk_under_rays_own_files_is_told(sample: Path, tmp_path: Path) -> None:
+def test_disk_full_under_ray_files(sample: Path, tmp_path: Path) -> None:
     with small_disk(64) as disk:
         ended = command(
             "analyze", str(sample), "--out", str(tmp_path / "out"), *OPTIONS, RAY_TMPDIR=str(disk)
         )
-    assert_told(ended, "Ray's temporary folder")
+    assert_reported(ended, "Ray's temporary folder")
     assert not (tmp_path / "out" / "results").exists()
 
 
-def test_only_a_full_disk_is_taken_for_one(tmp_path: Path) -> None:
+def test_other_errors_are_not_reported_as_full_disk(tmp_path: Path) -> None:
     assert convert_disk_error(ValueError("full"), tmp_path) is None
     assert convert_disk_error(FileNotFoundError(2, "No such file"), tmp_path) is None
     told = convert_disk_error(
@@ -138,10 +134,8 @@ def test_only_a_full_disk_is_taken_for_one(tmp_path: Path) -> None:
     assert isinstance(told, ResourceError)
 
 
-def test_an_object_store_that_is_full_spills_and_the_rows_are_the_same(
-    sample: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    """The smallest that Ray takes, with all of it held by the driver while the run goes on."""
+def test_full_object_store_spills_to_disk(sample: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """The smallest object store that Ray allows is filled by the driver during the run."""
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
         object_store_memory=80_000_000,
@@ -155,8 +149,8 @@ def test_an_object_store_that_is_full_spills_and_the_rows_are_the_same(
     assert_same_run(tmp_path / "out", undisturbed)
 
 
-def test_clocks_that_step_change_nothing(sample: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """Files from tomorrow, and a lease that was taken then."""
+def test_clock_steps_are_harmless(sample: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Files and the lease have times of tomorrow."""
     out, video, tomorrow = tmp_path / "out", tmp_path / "two_faces.mp4", time.time() + 86_400
     shutil.copy(sample, video)
     os.utime(video, (tomorrow, tomorrow))

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C at any moment of a run: it ends at once and leaves nothing behind."""
+"""SIGTERM and Ctrl-C at any time end a run at once and leave no process behind."""
 
 import os
 import random
@@ -38,29 +38,29 @@ def start(videos: Path, out: Path) -> subprocess.Popen[str]:
 
 
 def stop(run: subprocess.Popen[str], number: int, times: int = 1) -> tuple[int, float, str, set[str]]:
-    """Exit code, seconds until then, what was said, and those of its processes that are there still."""
+    """Send a signal; return exit code, time wait_for_phase then, stderr, and the processes that are left."""
     below = set(descendants(run.pid))
     began = time.monotonic()
     for _ in range(times):
         run.send_signal(number)
     said = run.communicate(timeout=30)[1]
     took_s = time.monotonic() - began
-    while (left := {pid for pid in below if alive(pid)}) and time.monotonic() - began < took_s + 1:
+    while (left := {pid for pid in below if is_running(pid)}) and time.monotonic() - began < took_s + 1:
         time.sleep(0.01)
-    return run.returncode, took_s, said, {named(pid) for pid in left}
+    return run.returncode, took_s, said, {read_command_line(pid) for pid in left}
 
 
-def alive(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
 
-def until(run: subprocess.Popen[str], moment: str, out: Path) -> None:
-    """Wait for a moment of a run; fails where it does not come."""
+def wait_for_phase(run: subprocess.Popen[str], moment: str, out: Path) -> None:
+    """Wait for a phase of a run; fail if it does not come."""
     come = {
-        "Ray's start": lambda: any("gcs_server" in named(pid) for pid in descendants(run.pid)),
+        "Ray's start": lambda: any("gcs_server" in read_command_line(pid) for pid in descendants(run.pid)),
         "planning": (out / "plan").is_dir,
         "analyzing": lambda: any((out / "results").glob("*.parquet")),
         "finalize": lambda: any(out.glob("*/_delta_log")),
@@ -72,7 +72,7 @@ def until(run: subprocess.Popen[str], moment: str, out: Path) -> None:
         time.sleep(0.005)
 
 
-def named(pid: int) -> str:
+def read_command_line(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -89,7 +89,7 @@ def videos(long_video, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """A run that nobody stopped, and how long it took."""
+    """A run without signals, and its duration."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     began = time.monotonic()
     subprocess.run(command(videos, out), check=True, capture_output=True, env=ENVIRONMENT)
@@ -97,9 +97,9 @@ def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
-def test_ctrl_c_ends_a_run_at_once(times: int, videos: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_run_at_once(times: int, videos: Path, tmp_path: Path) -> None:
     run = start(videos, tmp_path / "out")
-    until(run, "analyzing", tmp_path / "out")
+    wait_for_phase(run, "analyzing", tmp_path / "out")
     returned, took_s, said, left = stop(run, signal.SIGINT, times)
     assert returned == 130
     assert took_s < PROMPT_S
@@ -107,10 +107,8 @@ def test_ctrl_c_ends_a_run_at_once(times: int, videos: Path, tmp_path: Path) -> 
     assert not left
 
 
-def test_sigterm_at_five_moments_and_then_the_same_command_gives_the_undisturbed_tracks(
-    videos: Path, undisturbed: tuple[Path, float], tmp_path: Path
-) -> None:
-    """But for the one at a random moment, each start goes on from the one before."""
+def test_sigterm_in_each_phase(videos: Path, undisturbed: tuple[Path, float], tmp_path: Path) -> None:
+    """Except for the random one, each start continues the one before."""
     clean, whole_s = undisturbed
     somewhen_s = random.Random(5).uniform(0.1, 0.6 * whole_s)
     times_s = []
@@ -118,7 +116,7 @@ def test_sigterm_at_five_moments_and_then_the_same_command_gives_the_undisturbed
         out = tmp_path / ("random" if moment == somewhen_s else "out")
         run = start(videos, out)
         if isinstance(moment, str):
-            until(run, moment, out)
+            wait_for_phase(run, moment, out)
         else:
             time.sleep(moment)
         returned, took_s, said, left = stop(run, signal.SIGTERM)

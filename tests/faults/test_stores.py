@@ -1,4 +1,4 @@
-"""A run whose output lies in a store, killed between the steps of its commits."""
+"""A run with its output in a store is killed between the steps of its commits."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from fer_batch.cli.main import main
 from fer_batch.run.verify import verify_run
 from fer_batch.storage.folder import open_folder
-from tests.faults.conftest import Marked, analyze_command, wait_for
+from tests.faults.conftest import MarkedProcesses, analyze_command, wait_for
 from tests.faults.test_kills import KILLED, TABLE_STEPS
 from tests.integration.test_analyze import assert_same_run
 from tests.runs import kill_at
@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def in_a_store(copied: Path, store: Store) -> Iterator[str]:
-    """The undisturbed run, without its tables."""
+def store_run(copied: Path, store: Store) -> Iterator[str]:
+    """The undisturbed run without its tables."""
     for name in ("run.json", "plan", "results"):
         for path in [copied / name, *(copied / name).rglob("*")]:
             if path.is_file():
@@ -36,25 +36,25 @@ def assert_whole(out: str, undisturbed: Path) -> None:
     assert not open_folder(out).find_names(".lease*")
 
 
-def test_finalize_killed_at_each_step_in_a_store(undisturbed: Path, in_a_store: str) -> None:
-    """The tables that stand are seen all the while."""
-    command = ["finalize", in_a_store]
-    assert Marked().run(command).returncode == 0
+def test_finalize_in_store_killed_at_each_step(undisturbed: Path, store_run: str) -> None:
+    """The existing tables stay visible."""
+    command = ["finalize", store_run]
+    assert MarkedProcesses().run(command).returncode == 0
     for step in ("finalize.stale_files", *TABLE_STEPS):
         if ":" in step:  # of another bucket, and there is one
             continue
         kill_at(step, main, command)
-        assert_same_run(open_folder(in_a_store), undisturbed)
-    assert Marked().run(command).returncode == 0
-    assert_whole(in_a_store, undisturbed)
+        assert_same_run(open_folder(store_run), undisturbed)
+    assert MarkedProcesses().run(command).returncode == 0
+    assert_whole(store_run, undisturbed)
 
 
-def test_a_run_into_a_store_that_fails_is_killed_and_goes_on(
+def test_run_into_failing_store_is_killed_and_continues(
     clips: Path, undisturbed: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While planning, and at work; each fourth answer of the store breaks off, or is an error."""
+    """The store cuts or refuses each fourth answer during planning and analysis."""
     monkeypatch.setenv("RAY_worker_niceness", "0")
-    driver = Marked()  # with a Ray of its own, which the store's address reaches
+    driver = MarkedProcesses()  # with a Ray of its own, which the store's address reaches
     out = "s3://archive/run"
     command = analyze_command(clips, out)  # type: ignore[arg-type]
     store.every = 4

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from fer_batch.run.verify import verify_run
-from tests.faults.conftest import Marked, analyze_command, kill, wait_for
+from tests.faults.conftest import MarkedProcesses, analyze_command, kill, wait_for
 from tests.integration.test_analyze import assert_same_run, rows
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 
-def test_of_two_runs_that_start_together_one_is_refused_and_after_a_kill_the_next_goes_on(
-    clips: Path, undisturbed: Path, cluster: tuple[Marked, str], tmp_path: Path
+def test_second_of_two_runs_is_refused(
+    clips: Path, undisturbed: Path, cluster: tuple[MarkedProcesses, str], tmp_path: Path
 ) -> None:
-    """The workers of the killed one, which the cluster still runs, hold nobody up."""
+    """Workers of the killed run, which the cluster still executes, do not block the next run."""
     processes, address = cluster
-    driver, out = Marked(processes.environment), tmp_path / "out"
+    driver, out = MarkedProcesses(processes.environment), tmp_path / "out"
     command = analyze_command(clips, out, address)
     arguments = ["-m", "fer_batch.cli.main", *command]
     both = [driver.start(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
@@ -46,11 +46,11 @@ def test_of_two_runs_that_start_together_one_is_refused_and_after_a_kill_the_nex
     assert not (out / ".lease").exists()
 
 
-def test_a_forgotten_video_comes_back_where_it_is_still_named(
-    clips: Path, undisturbed: Path, copied: Path, cluster: tuple[Marked, str]
+def test_forgotten_video_returns_if_it_is_still_an_input(
+    clips: Path, undisturbed: Path, copied: Path, cluster: tuple[MarkedProcesses, str]
 ) -> None:
     processes, address = cluster
-    driver = Marked(processes.environment)
+    driver = MarkedProcesses(processes.environment)
     for command in (["forget", str(copied), "film.mkv"], ["verify", str(copied)]):
         ended = driver.run(command)
         assert ended.returncode == 0, ended.stderr

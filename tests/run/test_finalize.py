@@ -1,4 +1,4 @@
-"""The tables hold what was planned and answered, once, whatever was killed, damaged, changed or added."""
+"""The tables contain each planned and analyzed video once, after kills, damage, changes and additions."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ IN_BUCKET = 2
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run whose next finalize would replace rows: LATER is planned and answered."""
+    """A finished run whose next finalize replaces rows: LATER is planned and analyzed."""
     out = write_run(tmp_path_factory.mktemp("old") / "out", FIRST, IN_BUCKET)
     answer_videos(out, plan_videos(out, LATER, version="2"), LATER)
     return out
@@ -55,7 +55,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def new(old: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same after that finalize, undisturbed."""
+    """The same run after that finalize, without faults."""
     out = tmp_path_factory.mktemp("new") / "out"
     shutil.copytree(old, out)
     finalize(out)
@@ -84,12 +84,12 @@ def buckets(out: Path, videos: Iterable[str]) -> set[int]:
     return {row["bucket"] for row in read_planned_videos(out).to_pylist() if row["uri"] in videos}
 
 
-def seen_files(out: Path) -> set[Path]:
+def visible_files(out: Path) -> set[Path]:
     tables = open_tables(out)
     return {Path(file) for name in TABLES for file in list_table_files(name, tables[name])}
 
 
-def test_there_is_something_to_lose(old: Path, new: Path) -> None:
+def test_next_finalize_changes_rows(old: Path, new: Path) -> None:
     before, after = rows_of(old), rows_of(new)
     assert [len(before[name]) for name in TABLES] == [15, 6, 4]
     assert [len(after[name]) for name in TABLES] == [20, 14, 5]
@@ -105,9 +105,7 @@ AFTER_THE_SNAPSHOT = ["finalize.snapshot", "success.temporary", "finalize.succes
 
 
 @pytest.mark.parametrize("fault", BEFORE_THE_SNAPSHOT + AFTER_THE_SNAPSHOT)
-def test_killed_anywhere_readers_see_one_state_and_the_next_start_completes(
-    out: Path, old: Path, new: Path, fault: str
-) -> None:
+def test_readers_see_one_state_after_a_kill(out: Path, old: Path, new: Path, fault: str) -> None:
     kill_at(fault, finalize, out)
     assert same_rows(rows_of(out), rows_of(old if fault in BEFORE_THE_SNAPSHOT else new))
     assert (out / "_SUCCESS.json").exists() == (fault == "finalize.success")
@@ -118,12 +116,12 @@ def test_killed_anywhere_readers_see_one_state_and_the_next_start_completes(
     assert find_differences(out) == []
     assert (out / "_SUCCESS.json").read_text() == (new / "_SUCCESS.json").read_text()
     finalize(out)
-    assert table_files(out) == seen_files(out)
+    assert table_files(out) == visible_files(out)
     assert not list(out.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("fault", BEFORE_THE_SNAPSHOT[1:] + AFTER_THE_SNAPSHOT)
-def test_killed_in_its_first_time_there_is_nothing_to_see_until_all_is(
+def test_first_finalize_killed_shows_nothing_until_complete(
     old: Path, new: Path, tmp_path: Path, fault: str
 ) -> None:
     out = tmp_path / "out"
@@ -137,10 +135,10 @@ def test_killed_in_its_first_time_there_is_nothing_to_see_until_all_is(
         assert same_rows(rows_of(out), rows_of(new))
     finalize(out)
     assert same_rows(rows_of(out), rows_of(new))
-    assert table_files(out) == seen_files(out)
+    assert table_files(out) == visible_files(out)
 
 
-def test_what_killed_processes_left_goes_at_the_next_start(done: Path) -> None:
+def test_leftovers_of_killed_processes_are_removed(done: Path) -> None:
     left = [
         temporary(done / "snapshot.json"),
         temporary(done / "results" / "0123456789abcdef.parquet"),
@@ -155,17 +153,17 @@ def test_what_killed_processes_left_goes_at_the_next_start(done: Path) -> None:
     assert find_differences(done) == []
 
 
-def test_again_nothing_is_written(done: Path, new: Path) -> None:
+def test_second_finalize_writes_nothing(done: Path, new: Path) -> None:
     finalize(done)
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*.*") if path.name != "_SUCCESS.json"}
     finalize(done)
     after = {path: path.stat().st_mtime_ns for path in done.rglob("*.*") if path.name != "_SUCCESS.json"}
     assert after == before
-    assert table_files(done) == seen_files(done)
+    assert table_files(done) == visible_files(done)
 
 
-def test_videos_added_or_changed_replace_the_files_of_their_buckets_alone(old: Path, new: Path) -> None:
-    before, after = seen_files(old), seen_files(new)
+def test_only_buckets_of_changed_videos_are_replaced(old: Path, new: Path) -> None:
+    before, after = visible_files(old), visible_files(new)
     touched = {f"bucket={bucket}" for bucket in buckets(old, LATER)}
     for name in TABLES:
         assert {path.parent.name for path in after - before if path.parts[0] == name} == touched
@@ -174,7 +172,7 @@ def test_videos_added_or_changed_replace_the_files_of_their_buckets_alone(old: P
     assert {path.parent.name for path in before & after} == untouched
 
 
-def test_a_changed_file_replaces_its_rows(old: Path, new: Path) -> None:
+def test_changed_video_replaces_its_rows(old: Path, new: Path) -> None:
     def of(out: Path, name: str) -> list[str]:
         return rows_of(out)["tracks"].query("uri == @name")["emotion"].tolist()
 
@@ -183,7 +181,7 @@ def test_a_changed_file_replaces_its_rows(old: Path, new: Path) -> None:
     assert rows_of(new)["videos"].query("uri == '/talks/one.mp4'")["version"].tolist() == ["2"]
 
 
-def test_another_attempt_replaces_the_rows_of_the_one_before(done: Path) -> None:
+def test_retry_replaces_rows_of_the_previous_attempt(done: Path) -> None:
     broken = "/talks/broken.mp4"
     key = {"video_id": video_id(broken), "version": "1"}
     assert failed_videos(done).to_pylist() == [key | {"attempt": 0}]
@@ -207,7 +205,7 @@ def test_another_attempt_replaces_the_rows_of_the_one_before(done: Path) -> None
     assert find_differences(done) == []
 
 
-def test_the_logs_name_nobody(done: Path) -> None:
+def test_delta_logs_contain_no_video_names(done: Path) -> None:
     for name in TABLES:
         DeltaTable(str(done / name)).create_checkpoint()
     logs = [path for path in done.glob("*/_delta_log/*") if path.is_file()]
@@ -220,7 +218,7 @@ def test_the_logs_name_nobody(done: Path) -> None:
         assert not [name for name in names if name in content], path
 
 
-def test_tables_that_do_not_add_up_are_not_shown(out: Path, old: Path, new: Path) -> None:
+def test_inconsistent_tables_are_not_shown(out: Path, old: Path, new: Path) -> None:
     paths = sorted((out / "results").iterdir())
     path = next(p for p in paths if pq.read_table(p).column("version")[0].as_py() == "2")
     rows = pq.read_table(path).to_pylist()
@@ -238,28 +236,28 @@ def test_tables_that_do_not_add_up_are_not_shown(out: Path, old: Path, new: Path
     assert same_rows(rows_of(out), rows_of(new))
 
 
-def no_result(out: Path) -> None:
+def remove_result(out: Path) -> None:
     next((out / "results").iterdir()).unlink()
 
 
-def torn_result(out: Path) -> None:
+def truncate_result(out: Path) -> None:
     path = next((out / "results").iterdir())
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def flipped_result(out: Path) -> None:
+def flip_bits_of_result(out: Path) -> None:
     path = next((out / "results").iterdir())
     content = bytearray(path.read_bytes())
     content[200] ^= 255
     path.write_bytes(content)
 
 
-def short_result(out: Path) -> None:
+def drop_row_of_result(out: Path) -> None:
     path = max((out / "results").iterdir(), key=lambda p: pq.read_metadata(p).num_rows)
     pq.write_table(pq.read_table(path).slice(1), path)
 
 
-def delete(table: str, where: str) -> Callable[[Path], None]:
+def delete_rows(table: str, where: str) -> Callable[[Path], None]:
     def damage(out: Path) -> None:
         tables = open_tables(out)
         assert tables[table].delete(where)["num_deleted_rows"]
@@ -268,7 +266,7 @@ def delete(table: str, where: str) -> Callable[[Path], None]:
     return damage
 
 
-def twice(table: str) -> Callable[[Path], None]:
+def repeat_row(table: str) -> Callable[[Path], None]:
     def damage(out: Path) -> None:
         from deltalake import write_deltalake
 
@@ -280,22 +278,22 @@ def twice(table: str) -> Callable[[Path], None]:
     return damage
 
 
-def no_file(out: Path) -> None:
+def remove_table_file(out: Path) -> None:
     (out / list_table_files("tracks", open_tables(out)["tracks"])[0]).unlink()
 
 
-def no_plan_of_a_video(out: Path) -> None:
+def remove_video_from_plan(out: Path) -> None:
     path = out / "plan" / "000001.videos.parquet"
     rows = pq.read_table(path)
     pq.write_table(rows.filter(pq.read_table(path).column("status").to_numpy() != "failed"), path)
 
 
-def no_segment(out: Path) -> None:
+def remove_segment_from_plan(out: Path) -> None:
     path = out / "plan" / "000002.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
 
 
-def no_snapshot(out: Path) -> None:
+def truncate_snapshot(out: Path) -> None:
     (out / "snapshot.json").write_text('{"tables": {"moments"')
 
 
@@ -303,25 +301,25 @@ def no_snapshot(out: Path) -> None:
     ("damage", "said"),
     [
         (lambda out: None, None),
-        (no_result, "segments are not done"),
-        (torn_result, "is damaged"),
-        (flipped_result, "is damaged"),
-        (short_result, "results for"),
-        (delete("videos", "uri = '/talks/empty.mp4'"), "empty.mp4: 0 rows in videos"),
-        (delete("videos", "uri = '/talks/one.mp4'"), "none in videos"),
-        (delete("moments", "time_s > 0.7"), "4 rows in moments, expected 5"),
-        (delete("tracks", "track_id = 1"), "1 tracks, expected 2"),
-        (delete("tracks", "track_id = 1"), "3 rows in tracks, expected 5"),
-        (twice("videos"), "2 rows in videos"),
-        (twice("moments"), "1 repeated rows in moments, expected 0"),
-        (twice("tracks"), "1 repeated rows in tracks, expected 0"),
-        (no_file, "cannot read bucket"),
-        (no_plan_of_a_video, "broken.mp4: a row in videos, but not in the plan"),
-        (no_segment, "0 of its segments planned"),
-        (no_snapshot, "not finished"),
+        (remove_result, "segments are not done"),
+        (truncate_result, "is damaged"),
+        (flip_bits_of_result, "is damaged"),
+        (drop_row_of_result, "results for"),
+        (delete_rows("videos", "uri = '/talks/empty.mp4'"), "empty.mp4: 0 rows in videos"),
+        (delete_rows("videos", "uri = '/talks/one.mp4'"), "none in videos"),
+        (delete_rows("moments", "time_s > 0.7"), "4 rows in moments, expected 5"),
+        (delete_rows("tracks", "track_id = 1"), "1 tracks, expected 2"),
+        (delete_rows("tracks", "track_id = 1"), "3 rows in tracks, expected 5"),
+        (repeat_row("videos"), "2 rows in videos"),
+        (repeat_row("moments"), "1 repeated rows in moments, expected 0"),
+        (repeat_row("tracks"), "1 repeated rows in tracks, expected 0"),
+        (remove_table_file, "cannot read bucket"),
+        (remove_video_from_plan, "broken.mp4: a row in videos, but not in the plan"),
+        (remove_segment_from_plan, "0 of its segments planned"),
+        (truncate_snapshot, "not finished"),
     ],
 )
-def test_what_does_not_add_up_is_told(done: Path, damage: Callable[[Path], None], said: str | None) -> None:
+def test_inconsistency_is_described(done: Path, damage: Callable[[Path], None], said: str | None) -> None:
     damage(done)
     found = find_differences(done)
     assert bool(found) == bool(said)
@@ -332,10 +330,10 @@ def test_what_does_not_add_up_is_told(done: Path, damage: Callable[[Path], None]
 @pytest.mark.parametrize(
     "damage",
     [
-        no_snapshot,
-        no_file,
-        no_plan_of_a_video,
-        delete("videos", "uri = '/talks/empty.mp4'"),
+        truncate_snapshot,
+        remove_table_file,
+        remove_video_from_plan,
+        delete_rows("videos", "uri = '/talks/empty.mp4'"),
         *[lambda out, name=name: shutil.rmtree(out / name) for name in TABLES],
         lambda out: (out / "tracks" / "_delta_log" / "00000000000000000000.json").write_bytes(b""),
         lambda out: (out / "snapshot.json").write_text(
@@ -343,21 +341,19 @@ def test_what_does_not_add_up_is_told(done: Path, damage: Callable[[Path], None]
         ),
     ],
 )
-def test_finalize_puts_tables_right_that_were_damaged(
-    done: Path, new: Path, damage: Callable[[Path], None]
-) -> None:
+def test_finalize_repairs_damaged_tables(done: Path, new: Path, damage: Callable[[Path], None]) -> None:
     damage(done)
     finalize(done)
     assert find_differences(done) == []
     rows = rows_of(done)
-    if damage is not no_plan_of_a_video:
+    if damage is not remove_video_from_plan:
         assert same_rows(rows, rows_of(new))
     else:
         assert len(rows["videos"]) == 4
 
 
-@pytest.mark.parametrize("damage", [torn_result, flipped_result])
-def test_damaged_results_are_to_do_again(done: Path, damage: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("damage", [truncate_result, flip_bits_of_result])
+def test_damaged_results_are_processed_again(done: Path, damage: Callable[[Path], None]) -> None:
     before = set((done / "results").iterdir())
     damage(done)
     with pytest.raises(OutputError, match=r"was damaged and has been removed: run `fer-batch analyze` again"):
@@ -372,12 +368,12 @@ FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 @pytest.fixture
 def first_schema(tmp_path: Path) -> Path:
-    """A run of the packaged sample and a file that is no video, as schema version 1 left it."""
+    """A run of schema 1 with the packaged sample and a file without video."""
     return Path(shutil.copytree(FIXTURES / "schema_1", tmp_path / "schema_1"))
 
 
 @pytest.mark.parametrize("schema", [f"schema_{number}" for number in range(1, SCHEMA_VERSION)])
-def test_a_run_of_an_older_schema_opens_and_is_gone_on_with(tmp_path: Path, schema: str) -> None:
+def test_run_of_older_schema_opens_and_continues(tmp_path: Path, schema: str) -> None:
     out = Path(shutil.copytree(FIXTURES / schema, tmp_path / schema))
     before = rows_of(out)
     assert [len(before[name]) for name in TABLES] == [50, 89, 2]
@@ -402,9 +398,7 @@ def test_a_run_of_an_older_schema_opens_and_is_gone_on_with(tmp_path: Path, sche
 @pytest.mark.parametrize(
     "fault", ["run.json.temporary", "finalize.moments", "finalize.videos", "finalize.snapshot"]
 )
-def test_killed_while_an_older_run_is_written_anew_nothing_half_is_seen(
-    first_schema: Path, fault: str
-) -> None:
+def test_upgrade_killed_shows_no_partial_tables(first_schema: Path, fault: str) -> None:
     before = rows_of(first_schema)
     kill_at(fault, finalize, first_schema)
     if fault == "run.json.temporary":
@@ -418,7 +412,7 @@ def test_killed_while_an_older_run_is_written_anew_nothing_half_is_seen(
     assert same_rows(after, before)
 
 
-def test_a_run_of_a_newer_schema_is_left_alone(done: Path) -> None:
+def test_run_of_newer_schema_is_refused(done: Path) -> None:
     run = json.loads((done / "run.json").read_text())
     (done / "run.json").write_text(json.dumps(run | {"schema_version": 99}))
     for go_on in (read_run, finalize, find_differences):

@@ -1,4 +1,4 @@
-"""No trace of a forgotten video, the others as they were, whenever it is killed."""
+"""A forgotten video leaves no trace and other videos keep their rows, whenever the command is killed."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ ALL = VIDEOS | LATER
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two rounds and several buckets."""
+    """A run of two planning rounds and several buckets."""
     out = write_run(tmp_path_factory.mktemp("forget") / "run", VIDEOS, in_bucket=2)
     add_videos(out, LATER)
     return out
@@ -38,8 +38,8 @@ def out(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def texts(path: Path) -> Iterator[str]:
-    """All that a file says, as bytes and as what it means."""
+def read_texts(path: Path) -> Iterator[str]:
+    """Yield the content of a file as text, raw and decoded."""
     yield path.read_bytes().decode("latin-1")
     yield path.read_bytes().decode("utf-8", "replace")
     if path.suffix == ".parquet":
@@ -55,20 +55,20 @@ def texts(path: Path) -> Iterator[str]:
         yield path.read_text().replace("\\", "")
 
 
-def traces(out: Path, uri: str) -> list[str]:
-    """Files under a folder that tell of a video, by its id, uri or file name."""
+def find_traces(out: Path, uri: str) -> list[str]:
+    """List the files that contain a video's id, uri or file name."""
     names = (video_id(uri), uri, uri.rsplit("/", 1)[-1])
     return [
         path.relative_to(out).as_posix()
         for path in sorted(out.rglob("*"))
         if any(name in path.name for name in names)
-        or (path.is_file() and any(name in text for text in texts(path) for name in names))
+        or (path.is_file() and any(name in text for text in read_texts(path) for name in names))
     ]
 
 
 def assert_forgotten(out: Path, uri: str, finished: Path) -> None:
-    """No trace of one video, and of the others all rows."""
-    assert not traces(out, uri)
+    """Check that a video has no trace and that the others have all their rows."""
+    assert not find_traces(out, uri)
     assert not read_forget_marker(out)
     assert verify_run(out) == []
     for name, frame in rows_of(finished).items():
@@ -76,20 +76,20 @@ def assert_forgotten(out: Path, uri: str, finished: Path) -> None:
         pd.testing.assert_frame_equal(rows_of(out)[name], wanted, check_exact=True, check_dtype=False)
 
 
-def test_nothing_is_forgotten_where_nothing_has_begun(out: Path) -> None:
+def test_nothing_to_forget_changes_nothing(out: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     complete_forget(out)
     assert forget_videos(out, []) == []
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
-def test_a_run_tells_of_its_videos_in_all_the_places_that_are_searched(out: Path) -> None:
-    found = {path.split("/")[0] for path in traces(out, ITS)}
+def test_traces_are_found_in_all_parts_of_a_run(out: Path) -> None:
+    found = {path.split("/")[0] for path in find_traces(out, ITS)}
     assert found == {"plan", "results", "moments", "tracks", "videos"}
 
 
 @pytest.mark.parametrize("uri", ALL)
-def test_a_forgotten_video_leaves_no_trace_and_the_others_stay(uri: str, out: Path, finished: Path) -> None:
+def test_forgotten_video_leaves_no_trace(uri: str, out: Path, finished: Path) -> None:
     assert forget_videos(out, [uri]) == [uri]
     # Two videos are called wow!.mp4: the other's name stays.
     twin = [other for other in ALL if other != uri and other.endswith(uri.rsplit("/", 1)[-1])]
@@ -101,7 +101,7 @@ def test_a_forgotten_video_leaves_no_trace_and_the_others_stay(uri: str, out: Pa
 
 
 @pytest.mark.parametrize("name", [ITS, "it's.mp4", "talks/it's.mp4", video_id(ITS)])
-def test_a_video_is_named_by_its_uri_its_files_name_or_its_id(name: str, out: Path, finished: Path) -> None:
+def test_video_is_given_by_uri_file_name_or_id(name: str, out: Path, finished: Path) -> None:
     assert forget_videos(out, [name]) == [ITS]
     assert_forgotten(out, ITS, finished)
 
@@ -117,7 +117,7 @@ def test_a_video_is_named_by_its_uri_its_files_name_or_its_id(name: str, out: Pa
         (["it's.mp4", "nothing.mp4"], "has no video nothing.mp4"),
     ],
 )
-def test_a_name_that_is_no_videos_or_several_changes_nothing(names: list[str], said: str, out: Path) -> None:
+def test_unknown_or_ambiguous_name_changes_nothing(names: list[str], said: str, out: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     with pytest.raises(InputError, match=said.replace("(", r"\(")) as refused:
         forget_videos(out, names)
@@ -125,9 +125,9 @@ def test_a_name_that_is_no_videos_or_several_changes_nothing(names: list[str], s
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
-def test_all_videos_can_be_forgotten_and_analyzed_again(out: Path, finished: Path) -> None:
+def test_all_videos_can_be_forgotten_and_added_again(out: Path, finished: Path) -> None:
     assert forget_videos(out, list(ALL)) == sorted(ALL)
-    assert not [uri for uri in ALL if traces(out, uri)]
+    assert not [uri for uri in ALL if find_traces(out, uri)]
     assert not list((out / "results").iterdir())
     assert verify_run(out) == []
     assert open_timeline(out).sql("SELECT count(*) FROM videos").fetchall() == [(0,)]
@@ -138,7 +138,7 @@ def test_all_videos_can_be_forgotten_and_analyzed_again(out: Path, finished: Pat
         pd.testing.assert_frame_equal(rows_of(out)[name], frame, check_exact=True)
 
 
-def test_a_video_that_comes_back_has_its_rows_once(out: Path, finished: Path) -> None:
+def test_video_that_returns_has_its_rows_once(out: Path, finished: Path) -> None:
     forget_videos(out, [ITS])
     add_videos(out, {ITS: VIDEOS[ITS]})
     assert verify_run(out) == []
@@ -147,7 +147,7 @@ def test_a_video_that_comes_back_has_its_rows_once(out: Path, finished: Path) ->
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: None])
-def test_a_folder_without_a_run_stays_as_it_is(make: Any, tmp_path: Path) -> None:
+def test_folder_without_run_is_not_changed(make: Any, tmp_path: Path) -> None:
     make(tmp_path / "out")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(OutputError, match="no run"):
@@ -155,34 +155,34 @@ def test_a_folder_without_a_run_stays_as_it_is(make: Any, tmp_path: Path) -> Non
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_run_that_is_in_use_is_left_alone(out: Path) -> None:
+def test_run_in_use_is_not_changed(out: Path) -> None:
     with hold_lease(out, "analyze"), pytest.raises(OutputError, match="in use"):
         forget_videos(out, [ITS])
     assert verify_run(out) == []
-    assert traces(out, ITS)
+    assert find_traces(out, ITS)
 
 
 def shared_bundle(out: Path) -> Path:
-    """The results file of ITS, in which others' are too."""
+    """Return the results file of ITS, which contains other videos too."""
     plan = read_plan(out)[1]
     bundle_id = next(row["bundle_id"] for row in plan if row["uri"] == ITS)
     assert len({row["uri"] for row in plan if row["bundle_id"] == bundle_id}) > 2
     return out / "results" / f"{bundle_id}.parquet"
 
 
-def test_a_bundle_that_others_share_stays_done_and_counts_its_own_faces(out: Path) -> None:
+def test_shared_bundle_stays_done_and_updates_its_face_count(out: Path) -> None:
     path = shared_bundle(out)
     faces = int(pq.read_metadata(path).metadata[b"faces"])
     forget_videos(out, [ITS])
     assert int(pq.read_metadata(path).metadata[b"faces"]) == faces - 1
 
 
-def test_of_a_run_that_is_not_finished_readers_keep_the_state_before(out: Path, finished: Path) -> None:
+def test_unfinished_run_keeps_its_previous_tables(out: Path, finished: Path) -> None:
     other = next(path for path in (out / "results").iterdir() if path != shared_bundle(out))
     kept = other.read_bytes()
     other.unlink()
     forget_videos(out, [ITS])
-    assert not traces(out, ITS)
+    assert not find_traces(out, ITS)
     assert not (out / "_SUCCESS.json").exists()
     assert [line for line in verify_run(out) if "are not done" in line]
     assert set(rows_of(out)["videos"].uri) == ALL.keys() - {ITS}
@@ -191,17 +191,17 @@ def test_of_a_run_that_is_not_finished_readers_keep_the_state_before(out: Path, 
     assert_forgotten(out, ITS, finished)
 
 
-def test_a_damaged_bundle_goes_since_it_may_tell_of_the_video(out: Path) -> None:
+def test_damaged_bundle_is_removed(out: Path) -> None:
     path = shared_bundle(out)
     path.write_bytes(path.read_bytes()[:-8])
     forget_videos(out, [ITS])
-    assert not traces(out, ITS)
+    assert not find_traces(out, ITS)
     assert not path.exists()
     assert [line for line in verify_run(out) if "are not done" in line]
 
 
-def test_trouble_with_another_video_does_not_keep_the_name(out: Path) -> None:
-    """Tables that are written anew need each answer, and one is damaged where only reading it shows."""
+def test_damage_of_another_video_keeps_no_trace(out: Path) -> None:
+    """Tables that are written again need each result, and one result is damaged inside."""
     path = next(path for path in (out / "results").iterdir() if path != shared_bundle(out))
     last = pq.read_metadata(path).row_group(0).column(pq.read_metadata(path).num_columns - 1)
     content = bytearray(path.read_bytes())
@@ -210,11 +210,11 @@ def test_trouble_with_another_video_does_not_keep_the_name(out: Path) -> None:
     shutil.rmtree(out / "tracks")
     with pytest.raises(OutputError, match="run `fer-batch analyze` again"):
         forget_videos(out, [ITS])
-    assert not traces(out, ITS)
+    assert not find_traces(out, ITS)
 
 
-def test_tables_whose_log_names_values_are_written_anew(out: Path, finished: Path) -> None:
-    """As those of schema 1 were: with statistics of all columns, and no snapshot."""
+def test_tables_with_statistics_in_their_log_are_written_again(out: Path, finished: Path) -> None:
+    """Tables of schema 1 have statistics of all columns, and no snapshot."""
     for name in ("moments", "tracks", "videos"):
         table = DeltaTable(str(out / name)).to_pyarrow_table()
         shutil.rmtree(out / name)
@@ -222,13 +222,13 @@ def test_tables_whose_log_names_values_are_written_anew(out: Path, finished: Pat
     (out / "snapshot.json").unlink()
     run = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps(run | {"schema_version": 1}))
-    assert any("_delta_log" in path for path in traces(out, ITS))
+    assert any("_delta_log" in path for path in find_traces(out, ITS))
     forget_videos(out, [ITS])
     assert_forgotten(out, ITS, finished)
 
 
-def test_what_killed_runs_have_left_is_searched_too(out: Path, finished: Path) -> None:
-    """A round whose second file never came, files never renamed, data never committed."""
+def test_leftovers_of_killed_runs_are_removed(out: Path, finished: Path) -> None:
+    """A round without its second file, files never renamed, data never committed."""
     shutil.copy(out / "plan" / "000001.parquet", out / "plan" / "000003.parquet")
     shutil.copy(shared_bundle(out), temporary(shared_bundle(out), "elsewhere"))
     shutil.copy(out / "plan" / "000001.parquet", temporary(out / "plan" / "000004.parquet", "elsewhere"))
@@ -238,14 +238,14 @@ def test_what_killed_runs_have_left_is_searched_too(out: Path, finished: Path) -
     assert_forgotten(out, ITS, finished)
 
 
-def test_of_a_finalize_that_was_killed_readers_keep_the_state_before(out: Path, finished: Path) -> None:
+def test_killed_finalize_keeps_the_previous_tables(out: Path, finished: Path) -> None:
     new = {"/films/new.mkv": [["happy"]]}
     kill_at("finalize.tracks", add_videos, out, new)
     plan = read_plan(out)[1]
     lost = next(row["bundle_id"] for row in plan if row["uri"] in new)
     (out / "results" / f"{lost}.parquet").unlink()
     forget_videos(out, [ITS])
-    assert not traces(out, ITS)
+    assert not find_traces(out, ITS)
     for name, frame in rows_of(finished).items():
         wanted = frame[frame.video_id != video_id(ITS)].reset_index(drop=True)
         pd.testing.assert_frame_equal(rows_of(out)[name], wanted, check_exact=True, check_dtype=False)
@@ -273,7 +273,7 @@ STEPS = [
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_killed_at_any_step_the_same_command_completes_it(step: str, out: Path, finished: Path) -> None:
+def test_same_command_completes_a_killed_one(step: str, out: Path, finished: Path) -> None:
     kill_at(step, forget_videos, out, [ITS])
     began = step != "file.temporary"
     assert read_forget_marker(out) == ({video_id(ITS): ITS} if began else {})
@@ -284,7 +284,7 @@ def test_killed_at_any_step_the_same_command_completes_it(step: str, out: Path, 
 
 
 @pytest.mark.parametrize("step", STEPS[1:])
-def test_killed_at_any_step_the_next_run_completes_it(step: str, out: Path, finished: Path) -> None:
+def test_next_run_completes_a_killed_one(step: str, out: Path, finished: Path) -> None:
     kill_at(step, forget_videos, out, [ITS])
     with hold_lease(out, "finalize"):
         complete_forget(out)

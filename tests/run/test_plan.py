@@ -1,4 +1,4 @@
-"""The record of a run: gone on with by the same settings only, whole after any kill, removed by name only."""
+"""The record and the plan of a run: continued with equal settings only, and whole after any kill."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ OTHER = AnalyzeConfig(fps=7.0)
 
 
 @pytest.mark.parametrize("missing", [[], ["flip"]])
-def test_a_run_from_before_faces_were_mirrored_goes_on_without(tmp_path: Path, missing: list[str]) -> None:
+def test_record_without_flip_means_no_flip(tmp_path: Path, missing: list[str]) -> None:
     create_run(tmp_path, AnalyzeConfig(flip=False), CARD)
     record = tmp_path / "run.json"
     run = json.loads(record.read_text())
@@ -64,7 +64,7 @@ def test_a_run_from_before_faces_were_mirrored_goes_on_without(tmp_path: Path, m
         load_matching_run(tmp_path, AnalyzeConfig(), CARD)
 
 
-def test_killed_before_its_record_stands_a_run_was_never_there(tmp_path: Path) -> None:
+def test_run_exists_once_its_record_is_written(tmp_path: Path) -> None:
     kill_at("run.json.temporary", create_run, tmp_path, AnalyzeConfig(), CARD)
     assert load_matching_run(tmp_path, OTHER, CARD) is None
     kill_at("run.json", create_run, tmp_path, AnalyzeConfig(), CARD)
@@ -82,7 +82,7 @@ def test_killed_before_its_record_stands_a_run_was_never_there(tmp_path: Path) -
         ("plan.videos", True),
     ],
 )
-def test_a_round_counts_whole_or_not_at_all(tmp_path: Path, fault: str, counts: bool) -> None:
+def test_planning_round_is_added_whole_or_not_at_all(tmp_path: Path, fault: str, counts: bool) -> None:
     out = write_run(tmp_path / "out", VIDEOS)
     videos, plan = read_plan(out)
     kill_at(fault, plan_videos, out, {"/c.mp4": [], "/a.mp4": []}, "2")
@@ -99,7 +99,7 @@ def test_a_round_counts_whole_or_not_at_all(tmp_path: Path, fault: str, counts: 
     assert not list(out.rglob("*.tmp"))
 
 
-def test_a_video_is_planned_as_in_its_last_round(tmp_path: Path) -> None:
+def test_last_round_of_a_video_counts(tmp_path: Path) -> None:
     create_run(tmp_path, AnalyzeConfig(), CARD)
     assert read_plan(tmp_path)[0] == []
     assert read_plan(tmp_path)[1] == []
@@ -117,7 +117,7 @@ def test_a_video_is_planned_as_in_its_last_round(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["000001.parquet", "000001.videos.parquet"])
-def test_a_torn_plan_says_what_to_do(tmp_path: Path, name: str) -> None:
+def test_truncated_plan_is_reported_with_advice(tmp_path: Path, name: str) -> None:
     create_run(tmp_path, AnalyzeConfig(), CARD)
     plan_videos(tmp_path, VIDEOS)
     path = tmp_path / "plan" / name
@@ -142,7 +142,7 @@ def test_a_torn_plan_says_what_to_do(tmp_path: Path, name: str) -> None:
         ("2", "is not there", ("1", 0), True, None),
     ],
 )
-def test_what_is_new_changed_or_to_be_tried_again_is_planned(
+def test_new_changed_and_retried_files_are_planned(
     version: str, error: str | None, known: tuple[str, int] | None, failed: bool, attempt: int | None
 ) -> None:
     source = {"video_id": "v", "version": version, "uri": "/v.mp4", "size_bytes": 1, "error": error}
@@ -158,7 +158,7 @@ def planned(version: str, attempt: int, extra: str | None = None) -> dict[str, A
     return {"video_id": "v", "version": version, "attempt": attempt, "extra": extra}
 
 
-def test_nothing_listed_nothing_planned() -> None:
+def test_empty_listing_plans_nothing() -> None:
     videos = pa.Table.from_pylist([planned("1", 0)], schema=PROBED_SCHEMA)
     assert select_sources_to_plan(SOURCES_SCHEMA.empty_table(), videos, videos).num_rows == 0
     assert changed_metadata(SOURCES_SCHEMA.empty_table(), videos).num_rows == 0
@@ -174,57 +174,55 @@ def test_nothing_listed_nothing_planned() -> None:
         ('{"a": 1}', '{"a": 2}', True),
     ],
 )
-def test_what_a_manifest_says_otherwise_is_taken_over(
-    before: str | None, now: str | None, anew: bool
-) -> None:
+def test_changed_manifest_columns_are_selected(before: str | None, now: str | None, anew: bool) -> None:
     source = {"video_id": "v", "version": "1", "uri": "/v.mp4", "size_bytes": 1, "extra": now}
     videos = pa.Table.from_pylist([planned("1", 2, before)], schema=PROBED_SCHEMA)
     rows = changed_metadata(pa.Table.from_pylist([source], schema=SOURCES_SCHEMA), videos).to_pylist()
     assert [(row["version"], row["attempt"], row["extra"]) for row in rows] == [("1", 2, now)] * anew
 
 
-def nothing(out: Path) -> None:
+def change_nothing(out: Path) -> None:
     pass
 
 
-def missing(out: Path) -> None:
+def remove_folder(out: Path) -> None:
     out.rmdir()
 
 
-def a_note(out: Path) -> None:
+def write_note(out: Path) -> None:
     (out / "notes.txt").write_text("mine")
 
 
-def tables_alone(out: Path) -> None:
+def write_table_folder(out: Path) -> None:
     (out / "tracks").mkdir()
     (out / "tracks" / "mine.parquet").write_text("mine")
 
 
-def another_record(out: Path) -> None:
+def write_other_record(out: Path) -> None:
     (out / "run.json").write_text('{"epochs": 3}')
 
 
-def a_torn_record(out: Path) -> None:
+def write_truncated_record(out: Path) -> None:
     (out / "run.json").write_text('{"settings"')
 
 
-def a_run_and_a_note(out: Path) -> None:
+def write_run_and_note(out: Path) -> None:
     shutil.rmtree(out)
     write_run(out, VIDEOS)
-    a_note(out)
+    write_note(out)
 
 
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (a_note, "other files than a run"),
-        (tables_alone, "other files than a run"),
-        (another_record, "Cannot read .*: it is not the record of a fer-batch run"),
-        (a_torn_record, "Cannot read .*run.json"),
-        (a_run_and_a_note, "other files than the run: notes.txt"),
+        (write_note, "other files than a run"),
+        (write_table_folder, "other files than a run"),
+        (write_other_record, "Cannot read .*: it is not the record of a fer-batch run"),
+        (write_truncated_record, "Cannot read .*run.json"),
+        (write_run_and_note, "other files than the run: notes.txt"),
     ],
 )
-def test_overwrite_touches_nothing_but_a_run(
+def test_overwrite_refuses_folders_with_other_files(
     tmp_path: Path, make: Callable[[Path], None], reason: str
 ) -> None:
     make(tmp_path)
@@ -234,8 +232,8 @@ def test_overwrite_touches_nothing_but_a_run(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("make", [nothing, missing])
-def test_overwrite_may_find_nothing(tmp_path: Path, make: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("make", [change_nothing, remove_folder])
+def test_overwrite_accepts_empty_or_missing_folder(tmp_path: Path, make: Callable[[Path], None]) -> None:
     out = tmp_path / "out"
     out.mkdir()
     make(out)
@@ -244,7 +242,7 @@ def test_overwrite_may_find_nothing(tmp_path: Path, make: Callable[[Path], None]
     assert not out.exists() or not list(out.iterdir())
 
 
-def test_a_run_of_other_settings_gives_way_to_overwrite(tmp_path: Path) -> None:
+def test_overwrite_replaces_run_with_other_settings(tmp_path: Path) -> None:
     out = write_run(tmp_path / "out", VIDEOS)
     write_people(out, PEOPLE_SCHEMA.empty_table(), [])
     (out / ".lease").write_text("held")
@@ -264,7 +262,7 @@ def test_a_run_of_other_settings_gives_way_to_overwrite(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "fault", ["overwrite.begun", *[f"overwrite.removed:{n + 1}" for n in range(len(RUN_FILES + RUN_FOLDERS))]]
 )
-def test_killed_while_it_is_removed_a_run_is_never_mixed_with_another(tmp_path: Path, fault: str) -> None:
+def test_interrupted_removal_is_never_mixed_with_another_run(tmp_path: Path, fault: str) -> None:
     out = write_run(tmp_path / "out", VIDEOS)
     write_people(out, PEOPLE_SCHEMA.empty_table(), [])
     kill_at(fault, remove_run, out)
@@ -283,7 +281,7 @@ def buckets(out: Path) -> dict[str, int]:
     return {row["uri"]: row["bucket"] for row in read_planned_videos(out).to_pylist()}
 
 
-def test_buckets_are_filled_one_after_the_other_and_kept(tmp_path: Path) -> None:
+def test_buckets_are_filled_in_order_and_kept(tmp_path: Path) -> None:
     create_run(tmp_path, AnalyzeConfig(), CARD, bucket_s=2 * MIN_BUCKET_SHARE_S)
     plan_videos(tmp_path, {})
     assert buckets(tmp_path) == {}
@@ -294,7 +292,7 @@ def test_buckets_are_filled_one_after_the_other_and_kept(tmp_path: Path) -> None
     assert buckets(tmp_path) == {"/a.mp4": 0, "/b.mp4": 0, "/c.mp4": 1, "/d.mp4": 1, "/e.mp4": 2}
 
 
-def test_a_long_video_leaves_the_rest_of_a_bucket_to_none(tmp_path: Path) -> None:
+def test_long_video_fills_its_bucket(tmp_path: Path) -> None:
     create_run(tmp_path, AnalyzeConfig(), CARD)
     row = {"version": "1", "size_bytes": 10**10, "status": "ok", "fps": 25.0, "first_pts": 0}
     lengths_s = {"a": BUCKET_S - 1, "b": 2 * BUCKET_S, "c": 60.0, "d": BUCKET_S}
@@ -303,7 +301,7 @@ def test_a_long_video_leaves_the_rest_of_a_bucket_to_none(tmp_path: Path) -> Non
     assert buckets(tmp_path) == {"a": 0, "b": 0, "c": 2, "d": 3}
 
 
-def test_a_run_whose_buckets_are_hashes_keeps_them_and_gets_others(tmp_path: Path) -> None:
+def test_hashed_buckets_are_kept(tmp_path: Path) -> None:
     first = {f"/{number}.mp4": None for number in range(20)}
     run = create_run(tmp_path, AnalyzeConfig(), CARD).to_dict()
     (tmp_path / "run.json").write_text(json.dumps(run | {"schema_version": 3, "buckets": 4}))
@@ -317,7 +315,7 @@ def test_a_run_whose_buckets_are_hashes_keeps_them_and_gets_others(tmp_path: Pat
     assert buckets(tmp_path) == before | {"/new.mp4": 4}
 
 
-def test_what_a_run_says_of_itself_must_be_there(tmp_path: Path) -> None:
+def test_record_needs_its_main_fields(tmp_path: Path) -> None:
     run = create_run(tmp_path, AnalyzeConfig(), CARD).to_dict()
     for name in ("schema_version", "settings", "classes"):
         (tmp_path / "run.json").write_text(json.dumps({k: v for k, v in run.items() if k != name}))

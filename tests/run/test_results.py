@@ -1,4 +1,4 @@
-"""A bundle is done when its file is there, whole; everything else is to do again."""
+"""A bundle is done if its whole file exists; every other bundle is processed again."""
 
 import shutil
 from collections.abc import Callable
@@ -28,26 +28,26 @@ VIDEOS: dict[str, Tracks | None] = {"/a.mp4": [["happy"] * 5, ["sad"]], "/b.mp4"
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """A run of which nothing is planned yet."""
+    """A run without planned videos."""
     create_run(tmp_path, AnalyzeConfig(), CARD)
     (tmp_path / "results").mkdir()
     return tmp_path
 
 
-def bundle_of(plan: pa.Table) -> pa.Table:
+def make_bundle(plan: pa.Table) -> pa.Table:
     answers = [answer(row, VIDEOS[row["uri"]] or []) for row in plan.to_pylist()]
     name = plan.column("bundle_id")[0].as_py()
     return pack_bundle(name, pa.Table.from_pylist(answers, schema=RESULTS_SCHEMA))
 
 
-def test_nothing_planned_has_no_answers(out: Path) -> None:
+def test_empty_plan_has_no_results(out: Path) -> None:
     plan = plan_videos(out, {})
     assert list_done_bundles(out / "results") == set()
     assert read_results(out / "results", plan).equals(RESULTS_SCHEMA.empty_table())
     remove_damaged_bundles(out / "results", [])
 
 
-def test_answers_come_back_a_row_a_segment(out: Path) -> None:
+def test_results_have_one_row_per_segment(out: Path) -> None:
     plan = plan_videos(out, VIDEOS)
     answer_videos(out, plan, VIDEOS)
     (bundle,) = list_done_bundles(out / "results")
@@ -57,7 +57,7 @@ def test_answers_come_back_a_row_a_segment(out: Path) -> None:
     assert one.column("segment_id").to_pylist() == plan.slice(1).column("segment_id").to_pylist()
 
 
-def test_answers_to_what_was_planned_before_do_not_count(out: Path) -> None:
+def test_results_of_an_earlier_plan_do_not_count(out: Path) -> None:
     answer_videos(out, plan_videos(out, VIDEOS), VIDEOS)
     later: dict[str, Tracks | None] = {"/a.mp4": [["fear"]]}
     plan = plan_videos(out, later, attempt=1)
@@ -69,9 +69,9 @@ def test_answers_to_what_was_planned_before_do_not_count(out: Path) -> None:
 
 
 @pytest.mark.parametrize(("fault", "is_done"), [("results.temporary", False), ("results.renamed", True)])
-def test_killed_while_it_writes_a_bundle_it_is_done_or_not(out: Path, fault: str, is_done: bool) -> None:
+def test_kill_while_writing_leaves_whole_file_or_none(out: Path, fault: str, is_done: bool) -> None:
     plan = plan_videos(out, VIDEOS)
-    bundle = bundle_of(plan)
+    bundle = make_bundle(plan)
     name = bundle.column("bundle_id")[0].as_py()
     kill_at(fault, write_bundle, out / "results", bundle)
     assert list_done_bundles(out / "results") == ({name} if is_done else set())
@@ -84,9 +84,9 @@ def test_killed_while_it_writes_a_bundle_it_is_done_or_not(out: Path, fault: str
     assert read_results(out / "results", plan).num_rows == 2
 
 
-def test_a_bundle_that_has_its_file_is_not_done_again(out: Path) -> None:
+def test_finished_bundle_is_skipped(out: Path) -> None:
     plan = plan_videos(out, VIDEOS)
-    answers = unpack_bundles(bundle_of(plan), RESULTS_SCHEMA)
+    answers = unpack_bundles(make_bundle(plan), RESULTS_SCHEMA)
     none, one, other = (
         bundle_schema(PLAN_SCHEMA).empty_table(),
         pack_bundle("one", plan),
@@ -143,7 +143,7 @@ def other(path: Path) -> None:
         (other, False),
     ],
 )
-def test_a_torn_file_is_to_do_again(out: Path, damage: Callable[[Path], None], is_done: bool) -> None:
+def test_truncated_file_is_removed(out: Path, damage: Callable[[Path], None], is_done: bool) -> None:
     plan = plan_videos(out, VIDEOS)
     answer_videos(out, plan, VIDEOS)
     (name,) = list_done_bundles(out / "results")
@@ -158,7 +158,7 @@ def test_a_torn_file_is_to_do_again(out: Path, damage: Callable[[Path], None], i
 
 @pytest.mark.parametrize("column", ["segment_id", "moments.list.element.time_s", "read_s"])
 @pytest.mark.parametrize("keep", [False, True])
-def test_what_is_damaged_within_is_noticed_when_it_is_read(out: Path, column: str, keep: bool) -> None:
+def test_damage_inside_a_file_is_found_by_reading(out: Path, column: str, keep: bool) -> None:
     plan = plan_videos(out, VIDEOS)
     answer_videos(out, plan, VIDEOS)
     (path,) = (out / "results").iterdir()
@@ -173,9 +173,7 @@ def test_what_is_damaged_within_is_noticed_when_it_is_read(out: Path, column: st
     assert path.exists() == keep
 
 
-def test_a_file_that_can_not_be_opened_is_not_taken_for_a_damaged_one(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_file_does_not_count_as_damaged(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_videos(out, VIDEOS)
     answer_videos(out, plan, VIDEOS)
     (path,) = (out / "results").iterdir()
@@ -200,7 +198,7 @@ def test_a_file_that_can_not_be_opened_is_not_taken_for_a_damaged_one(
     assert path.exists()
 
 
-def test_a_segment_without_an_answer_is_named(out: Path) -> None:
+def test_segment_without_result_is_named(out: Path) -> None:
     plan = plan_videos(out, VIDEOS)
     answer_videos(out, plan, VIDEOS)
     (path,) = (out / "results").iterdir()

@@ -1,4 +1,4 @@
-"""Stitching: a video cut into segments comes back as if it had never been cut."""
+"""A video that was cut into segments has the same timeline as an uncut one."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ LANES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """A video as it is in truth: which face is at which moment."""
+    """The true content of a video: which face is in which sampled frame."""
 
     moments: int
     tracks: tuple[tuple[int, tuple[int, ...]], ...]
@@ -31,7 +31,7 @@ class Video:
 
 @st.composite
 def videos(draw: st.DrawFn) -> Video:
-    """Faces in lanes well apart; a track may miss single moments, and another may follow in its lane."""
+    """Draw faces in separate lanes; a track may miss frames, and another may follow in its lane."""
     moments = draw(st.integers(1, 90))
     tracks = []
     for lane in range(draw(st.integers(0, LANES))):
@@ -45,8 +45,8 @@ def videos(draw: st.DrawFn) -> Video:
     return Video(moments=moments, tracks=tuple(tracks))
 
 
-def cut_places(moments: int) -> st.SearchStrategy[list[int]]:
-    """Moments at which a next core begins, a second or more apart."""
+def cut_positions(moments: int) -> st.SearchStrategy[list[int]]:
+    """Draw the sampled frames at which a core starts, a second or more apart."""
     return st.lists(st.integers(5, 40), max_size=6).map(
         lambda lengths: [int(m) for m in np.cumsum(lengths) if m < moments - 4]
     )
@@ -63,7 +63,7 @@ def probabilities(track: int, moment: int) -> list[float]:
 
 
 def faces_at(video: Video, moment: int) -> list[int]:
-    """Which tracks are seen at a moment, from left to right."""
+    """Return the tracks in a sampled frame, from left to right."""
     return sorted(
         (number for number, (_, seen) in enumerate(video.tracks) if moment in seen),
         key=lambda number: video.tracks[number][0],
@@ -71,7 +71,7 @@ def faces_at(video: Video, moment: int) -> list[int]:
 
 
 def segment(video: Video, index: int, core: tuple[int, int], last: bool, names: list[int]) -> dict[str, Any]:
-    """One segment's answer; `names` is the order in which its tracks are numbered."""
+    """Return one segment's result; `names` is the order in which its tracks are numbered."""
     start_s = core[0] * STEP_S - BEFORE_S
     end_s = np.inf if last else core[1] * STEP_S + AFTER_S
     inside = [m for m in range(video.moments) if start_s <= m * STEP_S < end_s]
@@ -100,7 +100,7 @@ def segment(video: Video, index: int, core: tuple[int, int], last: bool, names: 
 
 
 def results(video: Video, cuts: list[int], seed: int = 0) -> pa.Table:
-    """The rows of a video cut before these moments, in any order, each with its own track numbers."""
+    """Return the results of a video cut before these frames, shuffled, each with its own track numbers."""
     random = np.random.default_rng(seed)
     edges = [0, *cuts, video.moments]
     rows = [
@@ -111,8 +111,8 @@ def results(video: Video, cuts: list[int], seed: int = 0) -> pa.Table:
     return pa.Table.from_pylist([rows[i] for i in random.permutation(len(rows))], schema=RESULTS_SCHEMA)
 
 
-def truth(video: Video) -> list[dict[str, Any]]:
-    """The rows of the whole, in order: tracks by first appearance, then from left to right."""
+def expected_rows(video: Video) -> list[dict[str, Any]]:
+    """Return the rows of the uncut video: tracks by first appearance, then from left to right."""
     order = sorted(range(len(video.tracks)), key=lambda t: (video.tracks[t][1][0], video.tracks[t][0]))
     rows = []
     for number, track in enumerate(order):
@@ -135,7 +135,7 @@ def track_count(timeline: Timelines) -> int:
 
 
 def check(video: Video, timeline: Timelines) -> None:
-    expected = truth(video)
+    expected = expected_rows(video)
     assert rows_of(timeline, list(expected[0]) if expected else []) == expected
     assert track_count(timeline) == len(video.tracks)
     assert timeline.moments.to_pylist() == [
@@ -156,7 +156,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def test_a_video_without_segments_is_empty() -> None:
+def test_no_segments_give_empty_timelines() -> None:
     timeline = stitch_segments(RESULTS_SCHEMA.empty_table(), EMOTIONS)
     assert timeline.tracks.num_rows == timeline.moments.num_rows == 0
     assert timeline.tracks.column_names == COLUMNS
@@ -164,14 +164,14 @@ def test_a_video_without_segments_is_empty() -> None:
 
 
 @pytest.mark.parametrize("cuts", [[], [10], [5, 10, 15]])
-def test_a_video_without_faces_has_its_moments(cuts: list[int]) -> None:
+def test_video_without_faces_has_its_moments(cuts: list[int]) -> None:
     video = Video(moments=20, tracks=())
     timeline = stitch_segments(results(video, cuts), EMOTIONS)
     check(video, timeline)
     assert timeline.tracks.column_names == COLUMNS
 
 
-def test_one_segment_comes_back_as_it_is() -> None:
+def test_single_segment_is_unchanged() -> None:
     video = Video(moments=12, tracks=((1, tuple(range(4, 12))), (0, tuple(range(4, 9))), (3, (0, 1, 3))))
     timeline = stitch_segments(results(video, []), EMOTIONS)
     check(video, timeline)
@@ -179,26 +179,26 @@ def test_one_segment_comes_back_as_it_is() -> None:
     assert timeline.tracks["track_id"].to_pylist() == [0] * 3 + [1] * 5 + [2] * 8
 
 
-def test_a_face_that_leaves_and_comes_back_in_its_place_is_another_track() -> None:
+def test_face_that_returns_is_another_track() -> None:
     video = Video(moments=60, tracks=((0, tuple(range(0, 18))), (0, tuple(range(22, 60)))))
     check(video, stitch_segments(results(video, [20, 40]), EMOTIONS))
 
 
-def test_a_track_over_many_segments_is_one() -> None:
+def test_track_over_many_segments_is_linked() -> None:
     video = Video(moments=90, tracks=tuple((lane, tuple(range(90))) for lane in range(LANES)))
     check(video, stitch_segments(results(video, list(range(5, 85, 5))), EMOTIONS))
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_the_whole_comes_back_however_it_was_cut(data: st.DataObject) -> None:
+def test_timeline_does_not_depend_on_the_cuts(data: st.DataObject) -> None:
     video = data.draw(videos())
-    cuts = data.draw(cut_places(video.moments))
+    cuts = data.draw(cut_positions(video.moments))
     seed = data.draw(st.integers(0, 100))
     check(video, stitch_segments(results(video, cuts, seed), EMOTIONS))
 
 
-def test_many_videos_at_once_are_as_each_alone() -> None:
+def test_videos_are_stitched_independently() -> None:
     seen = [
         Video(moments=60, tracks=((2, tuple(range(60))), (0, tuple(range(3, 40))))),
         Video(moments=20, tracks=()),
@@ -218,14 +218,14 @@ def test_many_videos_at_once_are_as_each_alone() -> None:
     assert together.moments.equals(pa.concat_tables(one.moments for one in alone))
 
 
-def test_faces_outside_every_core_give_no_rows() -> None:
+def test_faces_outside_all_cores_give_no_rows() -> None:
     video = Video(moments=20, tracks=((0, tuple(range(20))),))
     rows = [row for row in results(video, [10]).to_pylist() if row["index"] == 0]
     timeline = stitch_segments(pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA), EMOTIONS)
     assert timeline.tracks["time_s"].to_pylist() == [m * STEP_S for m in range(10)]
 
 
-def test_a_segment_that_failed_leaves_the_others_theirs() -> None:
+def test_failed_segment_does_not_affect_others() -> None:
     video = Video(moments=60, tracks=((0, tuple(range(60))), (2, tuple(range(45, 60)))))
     rows = sorted(results(video, [20, 40]).to_pylist(), key=lambda row: row["index"])
     rows[1] |= {"status": "failed", "error": "broken", "frames": 0, "moments": [], "faces": []}
@@ -236,7 +236,7 @@ def test_a_segment_that_failed_leaves_the_others_theirs() -> None:
     assert track_count(timeline) == 3
 
 
-def test_a_moment_without_the_face_in_one_of_two_segments_does_not_part_it() -> None:
+def test_face_missing_in_one_segment_is_still_linked() -> None:
     video = Video(moments=40, tracks=((1, tuple(range(40))),))
     rows = sorted(results(video, [20]).to_pylist(), key=lambda row: row["index"])
     rows[1]["faces"] = [face for face in rows[1]["faces"] if face["frame_index"] >= 0]
@@ -263,9 +263,7 @@ Faces = list[tuple[float, int, float]]
         ([(t, 5, 0.0) for t in (0.0, 0.2, 0.4)], [(0.0, 0, 0.0), (0.2, 1, 0.0), (0.4, 1, 0.0)], [(5, 1)]),
     ],
 )
-def test_tracks_that_share_boxes_are_one_and_each_is_used_once(
-    a: Faces, b: Faces, pairs: list[tuple[int, int]]
-) -> None:
+def test_tracks_with_shared_boxes_are_matched_once(a: Faces, b: Faces, pairs: list[tuple[int, int]]) -> None:
     columns = []
     for faces in (a, b):
         times = np.array([f[0] for f in faces], np.float64)

@@ -1,4 +1,4 @@
-"""Members of archives, as good as files; and archives that want to do harm."""
+"""Members of archives are read like files, and harmful archives are refused."""
 
 import io
 import os
@@ -28,7 +28,7 @@ FILES = {"clips/one.mp4": CLIP, "two.mp4": b"two" * 50_000, "empty.mp4": b"", "Ã
 
 
 def pack(path: Path, files: dict[str, bytes]) -> Path:
-    """An archive of these files, of the kind that its name says."""
+    """Write an archive of these files, of the type that its name has."""
     if path.suffix == ".zip":
         kind = zipfile.ZIP_STORED if path.stem == "stored" else zipfile.ZIP_DEFLATED
         with zipfile.ZipFile(path, "w", kind) as archive:
@@ -43,7 +43,7 @@ def pack(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
-def look(path: Path) -> tuple[dict[str, ArchiveMember], str | None]:
+def list_by_name(path: Path) -> tuple[dict[str, ArchiveMember], str | None]:
     with path.open("rb") as file:
         found, trouble = list_members(file, str(path), path.stat().st_size)
     return {member.name: member for member in found}, trouble
@@ -65,14 +65,14 @@ def opened(path: Path, name: str, offset: int) -> io.IOBase:
         ("s3://b/a.tar.gz!/b.tar!/c.mp4", ("s3://b/a.tar.gz", "b.tar!/c.mp4")),
     ],
 )
-def test_a_name_is_taken_apart_after_an_archive_alone(uri: str, parts: tuple[str, str] | None) -> None:
+def test_name_is_split_after_an_archive_only(uri: str, parts: tuple[str, str] | None) -> None:
     assert split_member(uri) == parts
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_members_are_the_files_that_were_packed(name: str, tmp_path: Path) -> None:
+def test_members_are_the_packed_files(name: str, tmp_path: Path) -> None:
     path = pack(tmp_path / name, FILES)
-    found, trouble = look(path)
+    found, trouble = list_by_name(path)
     assert trouble is None
     assert {n: m.size_bytes for n, m in found.items()} == {n: len(c) for n, c in FILES.items()}
     assert len({m.version for m in found.values()}) == len(FILES)
@@ -82,8 +82,8 @@ def test_members_are_the_files_that_were_packed(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_archive_of_nothing_has_no_members(name: str, tmp_path: Path) -> None:
-    assert look(pack(tmp_path / name, {})) == ({}, None)
+def test_empty_archive_has_no_members(name: str, tmp_path: Path) -> None:
+    assert list_by_name(pack(tmp_path / name, {})) == ({}, None)
 
 
 @settings(max_examples=60, deadline=None)
@@ -91,7 +91,7 @@ def test_an_archive_of_nothing_has_no_members(name: str, tmp_path: Path) -> None
     st.lists(st.tuples(st.integers(-10, 3_000_100), st.integers(0, 70_000)), max_size=8),
     st.sampled_from(NAMES),
 )
-def test_a_member_is_sought_in_as_a_file_is(
+def test_member_is_seekable_like_a_file(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int]], name: str
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "sought"
@@ -100,7 +100,7 @@ def test_a_member_is_sought_in_as_a_file_is(
     if not path.exists():
         pack(path, FILES)
     plain = io.BytesIO(CLIP)
-    with opened(path, "clips/one.mp4", look(path)[0]["clips/one.mp4"].offset) as file:
+    with opened(path, "clips/one.mp4", list_by_name(path)[0]["clips/one.mp4"].offset) as file:
         for place, count in steps:
             whence = io.SEEK_END if place < 0 else io.SEEK_SET
             assert file.seek(place, whence) == plain.seek(place, whence)
@@ -140,10 +140,8 @@ def hostile_zip(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [hostile_tar, hostile_zip])
-def test_what_would_do_harm_is_refused_with_the_reason_and_the_rest_is_there(
-    make: Callable[[Path], Path], tmp_path: Path
-) -> None:
-    found, trouble = look(make(tmp_path / make.__name__.replace("hostile_", "a.")))
+def test_harmful_members_are_listed_with_the_reason(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    found, trouble = list_by_name(make(tmp_path / make.__name__.replace("hostile_", "a.")))
     assert trouble is None
     assert found.pop("good.mp4").error is None
     reasons = {name: member.error or "" for name, member in found.items()}
@@ -159,8 +157,8 @@ def test_what_would_do_harm_is_refused_with_the_reason_and_the_rest_is_there(
         assert all(reason in said for each, said in reasons.items() if each.endswith(name))
 
 
-def test_a_packed_archive_that_unpacks_without_end_is_left(tmp_path: Path) -> None:
-    """400 MB of zeros in 0.4 MB, behind one good file."""
+def test_archive_bomb_is_refused(tmp_path: Path) -> None:
+    """400 MB of zeros are packed into 0.4 MB behind one good file."""
     path = tmp_path / "a.tgz"
     with tarfile.open(path, "w:gz") as tar:
         info = tarfile.TarInfo("good.mp4")
@@ -169,20 +167,20 @@ def test_a_packed_archive_that_unpacks_without_end_is_left(tmp_path: Path) -> No
         info = tarfile.TarInfo("bomb.mp4")
         info.size = 400_000_000
         tar.addfile(info, io.BytesIO(bytes(info.size)))
-    found, trouble = look(path)
+    found, trouble = list_by_name(path)
     assert found["good.mp4"].error is None
     assert trouble is not None
     assert "200 times" in trouble
 
 
-def test_a_header_that_wants_all_memory_is_left(tmp_path: Path) -> None:
-    """An extended header is read as a whole, and its own header says how long it is."""
+def test_header_of_excessive_size_is_refused(tmp_path: Path) -> None:
+    """An extended header is read as a whole, and declares its own length."""
     info = tarfile.TarInfo("x")
     info.type, info.size = tarfile.XHDTYPE, 2**32
     (tmp_path / "a.tar").write_bytes(info.tobuf())
     with (tmp_path / "a.tar").open("r+b") as file:
         file.truncate(2**32)
-    found, trouble = look(tmp_path / "a.tar")
+    found, trouble = list_by_name(tmp_path / "a.tar")
     assert found == {}
     assert trouble is not None
     assert "index" in trouble
@@ -190,39 +188,39 @@ def test_a_header_that_wants_all_memory_is_left(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "stored.zip"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
-def test_an_archive_that_is_cut_short_says_so(name: str, share: float, tmp_path: Path) -> None:
+def test_truncated_archive_is_reported(name: str, share: float, tmp_path: Path) -> None:
     path = pack(tmp_path / name, FILES)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    found, trouble = look(path)
+    found, trouble = list_by_name(path)
     assert trouble is not None
     assert f"after {len(found)} files" in trouble
 
 
-def test_a_damaged_header_is_no_end_of_an_archive(tmp_path: Path) -> None:
+def test_damaged_header_does_not_count_as_end(tmp_path: Path) -> None:
     path = pack(tmp_path / "a.tar", FILES)
-    second = look(path)[0]["two.mp4"].offset
+    second = list_by_name(path)[0]["two.mp4"].offset
     whole = bytearray(path.read_bytes())
     whole[second + 150] ^= 0xFF
     path.write_bytes(whole)
-    found, trouble = look(path)
+    found, trouble = list_by_name(path)
     assert list(found) == ["clips/one.mp4"]
     assert "damaged header" in (trouble or "")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_archive_that_was_written_anew_is_told(name: str, tmp_path: Path) -> None:
+def test_changed_archive_is_reported(name: str, tmp_path: Path) -> None:
     path = pack(tmp_path / name, FILES)
-    place = look(path)[0]["two.mp4"].offset
+    place = list_by_name(path)[0]["two.mp4"].offset
     os.utime(pack(path, {"another.mp4": CLIP[:10_000], **FILES}), ns=(0, 1))
     with pytest.raises(DecodeError, match="archive"):
         opened(path, "two.mp4", place)
     assert "again" in ARCHIVE_CHANGED
 
 
-def test_damage_in_a_packed_member_is_told(tmp_path: Path) -> None:
+def test_damaged_member_is_reported(tmp_path: Path) -> None:
     path = pack(tmp_path / "deflated.zip", FILES)
-    place = look(path)[0]["clips/one.mp4"].offset
+    place = list_by_name(path)[0]["clips/one.mp4"].offset
     whole = bytearray(path.read_bytes())
     whole[place + 1_000_000] ^= 0xFF
     path.write_bytes(whole)
@@ -230,15 +228,13 @@ def test_damage_in_a_packed_member_is_told(tmp_path: Path) -> None:
         opened(path, "clips/one.mp4", place)
 
 
-def test_a_member_that_is_too_large_to_unpack_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_member_too_large_to_unpack_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = pack(tmp_path / "a.tgz", FILES)
     monkeypatch.setattr(archives, "MAX_COPY_BYTES", 1_000_000)
     with pytest.raises(DecodeError, match=r"larger than 0\.0 GB"):
-        opened(path, "clips/one.mp4", look(path)[0]["clips/one.mp4"].offset)
+        opened(path, "clips/one.mp4", list_by_name(path)[0]["clips/one.mp4"].offset)
 
 
-def test_only_archives_are_taken_for_one() -> None:
+def test_is_archive() -> None:
     named = ("a.tar", "a.TGZ", "a.tar.gz", "a.gz", "a.zip", "tar", "a.mp4")
     assert [name for name in named if is_archive(name)] == ["a.tar", "a.TGZ", "a.tar.gz", "a.zip"]

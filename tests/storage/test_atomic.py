@@ -1,4 +1,4 @@
-"""A file is there whole or not at all, and what killed writers leave is told from what live ones write."""
+"""Files are written whole or not at all, and temporary files of ended writers are removed."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from tests.runs import kill_at, temporary
 
 
 @pytest.mark.parametrize("before", [None, b"", b"old"])
-def test_killed_before_the_renaming_the_old_file_stands(tmp_path: Path, before: bytes | None) -> None:
+def test_kill_before_rename_keeps_the_old_file(tmp_path: Path, before: bytes | None) -> None:
     path = tmp_path / "file"
     if before is not None:
         path.write_bytes(before)
@@ -36,7 +36,7 @@ def test_killed_before_the_renaming_the_old_file_stands(tmp_path: Path, before: 
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"new"]
 
 
-def test_a_disk_that_is_full_keeps_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_full_disk_keeps_only_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
     script = """
@@ -53,20 +53,20 @@ write_bytes(pathlib.Path(sys.argv[1]), bytes(5000))
 
 
 @pytest.mark.parametrize("content", [None, {}, {"name": "ünï 漢字"}, [1.5, "a"]])
-def test_json_comes_back(tmp_path: Path, content: object) -> None:
+def test_json_round_trip(tmp_path: Path, content: object) -> None:
     write_json(tmp_path / "file.json", content)
     assert json.loads((tmp_path / "file.json").read_text()) == content
 
 
 @pytest.mark.parametrize("rows", [0, 3])
-def test_a_table_comes_back_with_its_notes(tmp_path: Path, rows: int) -> None:
+def test_parquet_round_trip_with_metadata(tmp_path: Path, rows: int) -> None:
     table = pa.table({"a": pa.array(range(rows), pa.int64())})
     write_parquet(tmp_path / "file.parquet", table, {"faces": "7"})
     assert pq.read_table(tmp_path / "file.parquet").equals(table)
     assert pq.read_metadata(tmp_path / "file.parquet").metadata[b"faces"] == b"7"
 
 
-def test_a_flipped_bit_of_a_table_is_noticed(tmp_path: Path) -> None:
+def test_flipped_bit_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "file.parquet"
     write_parquet(path, pa.table({"a": [f"{n:020d}" for n in range(1000)]}))
     content = bytearray(path.read_bytes())
@@ -100,7 +100,7 @@ def dead_pid() -> int:
         ("node.other", True, OLD, True),
     ],
 )
-def test_a_leftover_goes_when_nobody_writes_it(
+def test_temporary_file_of_ended_writer_is_removed(
     tmp_path: Path, dead_pid: int, host: str, alive: bool, age_s: float, goes: bool
 ) -> None:
     path = temporary(tmp_path / "0123.parquet", host, os.getpid() if alive else dead_pid)
@@ -113,7 +113,7 @@ def test_a_leftover_goes_when_nobody_writes_it(
 @pytest.mark.parametrize(
     "name", ["run.json", ".lease", ".tmp", "a.tmp", ".hidden", f".x.{socket.gethostname()}.1.tmp.parquet"]
 )
-def test_other_files_stay(tmp_path: Path, name: str) -> None:
+def test_other_files_are_kept(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"mine")
     remove_temporary_files(tmp_path)
     remove_temporary_files(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""One run at a time on a folder, and never one that has ended."""
+"""One run at a time writes to a folder, and an ended run never blocks the next."""
 
 import contextlib
 import ctypes
@@ -36,7 +36,7 @@ with hold_lease(Path(sys.argv[1]), "analyze"):
 
 @contextlib.contextmanager
 def holder(out: Path, script: str = HOLD):
-    """Another process that has the lease of `out`."""
+    """Start another process that holds the lease of `out`."""
     process = subprocess.Popen([sys.executable, "-c", script, str(out)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -47,7 +47,7 @@ def holder(out: Path, script: str = HOLD):
         process.wait()
 
 
-def test_a_lease_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_lease_leaves_no_files(tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     with hold_lease(out, "analyze"):
         told = json.loads((out / ".lease").read_text())
@@ -59,7 +59,7 @@ def test_a_lease_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_was_there_or_was_written_to_stays(tmp_path: Path) -> None:
+def test_existing_or_used_folder_is_kept(tmp_path: Path) -> None:
     with hold_lease(tmp_path / "new" / "out", "analyze"):
         (tmp_path / "new" / "out" / "run.json").touch()
     (tmp_path / "empty").mkdir()
@@ -73,7 +73,7 @@ def test_a_folder_that_was_there_or_was_written_to_stays(tmp_path: Path) -> None
     ]
 
 
-def test_a_second_run_is_told_who_writes_there(tmp_path: Path) -> None:
+def test_second_run_gets_the_holder_in_its_error(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
         with pytest.raises(OutputError) as refused, hold_lease(tmp_path, "finalize"):
             pass
@@ -85,7 +85,7 @@ def test_a_second_run_is_told_who_writes_there(tmp_path: Path) -> None:
     assert "\n" not in said
 
 
-def test_two_threads_or_calls_of_one_process_are_two_runs(tmp_path: Path) -> None:
+def test_second_lease_in_the_same_process_is_refused(tmp_path: Path) -> None:
     with hold_lease(tmp_path, "analyze"):
         with pytest.raises(OutputError, match=f"process {os.getpid()}"), hold_lease(tmp_path, "forget"):
             pass
@@ -95,7 +95,7 @@ def test_two_threads_or_calls_of_one_process_are_two_runs(tmp_path: Path) -> Non
         assert json.loads((tmp_path / ".lease").read_text())["command"] == "forget"
 
 
-def test_a_killed_runs_lease_is_free_at_once(tmp_path: Path) -> None:
+def test_lease_of_killed_run_is_free_at_once(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
         process.kill()
         process.wait()
@@ -124,7 +124,7 @@ with hold_lease(Path(sys.argv[1]), "analyze"):
 """
 
 
-def test_children_that_outlive_a_killed_run_hold_nobody_up(tmp_path: Path) -> None:
+def test_surviving_children_do_not_hold_the_lease(tmp_path: Path) -> None:
     run = subprocess.Popen(
         [sys.executable, "-c", HOLD_AND_FORK, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
@@ -166,7 +166,7 @@ def has_open(pid: int, path: Path) -> bool:
     return any(os.path.realpath(link) == str(path) for link in Path(f"/proc/{pid}/fd").iterdir())
 
 
-def test_ray_workers_of_a_killed_run_hold_nobody_up(tmp_path: Path) -> None:
+def test_surviving_ray_workers_do_not_hold_the_lease(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD_WITH_RAY, str(tmp_path)]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert run.stdout is not None
@@ -185,7 +185,7 @@ def test_ray_workers_of_a_killed_run_hold_nobody_up(tmp_path: Path) -> None:
 
 
 def contend(out: str, start: float, number: int) -> tuple[int, float, float] | None:
-    """Take the lease at a moment if it is free; from when to when it was held, by whom."""
+    """Take the lease at a given time if it is free; return the holder and the interval."""
     time.sleep(max(start - time.monotonic(), 0))
     try:
         with hold_lease(Path(out), f"number {number}"):
@@ -199,8 +199,8 @@ def contend(out: str, start: float, number: int) -> tuple[int, float, float] | N
         return None
 
 
-def test_of_runs_that_start_at_the_same_moment_one_wins(tmp_path: Path) -> None:
-    """Again and again on a folder that the winner makes and that goes when it ends."""
+def test_one_of_simultaneous_runs_wins(tmp_path: Path) -> None:
+    """The winner creates the folder, which is removed when it ends."""
     with multiprocessing.get_context("spawn").Pool(8) as pool:
         pool.map(time.sleep, [0.1] * 8)
         for round_ in range(10):
@@ -215,7 +215,7 @@ def test_of_runs_that_start_at_the_same_moment_one_wins(tmp_path: Path) -> None:
 
 
 def _without_flock(number: int) -> None:
-    """Have the kernel answer every flock of this process with an error."""
+    """Let the kernel answer every flock of this process with an error."""
     calls = {"x86_64": 73, "aarch64": 32}
     program = b"".join(
         struct.pack("HBBI", *step)
@@ -251,7 +251,7 @@ except OutputError as error:
 
 @pytest.mark.parametrize("number", ["37", "95"], ids=["ENOLCK", "EOPNOTSUPP"])
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="number of flock not known here")
-def test_a_file_system_without_locks_is_one_line(number: str, tmp_path: Path) -> None:
+def test_file_system_without_locks_is_reported_in_one_line(number: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", NO_LOCKS, str(tmp_path / "out"), number]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if said.startswith("no seccomp"):
@@ -262,7 +262,7 @@ def test_a_file_system_without_locks_is_one_line(number: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("out", ["/proc", "/proc/fer-batch/out", "/dev/null/out"])
-def test_a_folder_that_can_not_be_written_to_is_one_line(out: str) -> None:
+def test_unwritable_folder_is_reported_in_one_line(out: str) -> None:
     with pytest.raises(OutputError, match=out) as refused, hold_lease(Path(out), "analyze"):
         pass
     assert "\n" not in str(refused.value)
@@ -283,55 +283,53 @@ IN_STORE = "s3://archive/out"
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who gives no sign of life for four seconds is gone."""
+    """Shorten the heartbeat, and the timeout of a lease to four seconds."""
     monkeypatch.setattr(store_lease, "HEARTBEAT_S", 0.2)
     monkeypatch.setattr(store_lease, "LEASE_TIMEOUT_S", 4.0)
 
 
-def in_store() -> list[str]:
+def list_store_leases() -> list[str]:
     return open_folder(IN_STORE).find_names(".lease*")
 
 
-def test_a_lease_in_a_store_is_one_runs_and_leaves_nothing_behind(store: Store, quick: None) -> None:
+def test_store_lease_is_exclusive_and_leaves_no_files(store: Store, quick: None) -> None:
     out = open_folder(IN_STORE)
     with hold_lease(out, "analyze"):
-        assert in_store() == [".lease.000001"]
+        assert list_store_leases() == [".lease.000001"]
         with (
             pytest.raises(OutputError, match=rf"is in use.*process {os.getpid()} on"),
             hold_lease(out, "analyze"),
         ):
             pass
-    assert in_store() == []
+    assert list_store_leases() == []
     with hold_lease(out, "analyze"):
         pass
 
 
-def test_the_lease_in_a_store_of_a_killed_run_is_free_at_once_here(store: Store) -> None:
+def test_store_lease_of_killed_local_run_is_free_at_once(store: Store) -> None:
     with holder(open_folder(IN_STORE), HOLD_STORE) as process:
         process.kill()
         process.wait()
         began = time.monotonic()
         with hold_lease(open_folder(IN_STORE), "analyze"):
             assert time.monotonic() - began < store_lease.LEASE_TIMEOUT_S / 2
-            assert in_store() == [".lease.000002"]
-    assert in_store() == []
+            assert list_store_leases() == [".lease.000002"]
+    assert list_store_leases() == []
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_lease_in_a_store_of_another_host_is_taken_where_that_gives_no_sign_of_life(
-    store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_store_lease_without_heartbeat_is_taken_over(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     store.put(
         "out/.lease.000007", json.dumps({"host": "h", "pid": 1, "command": "analyze", "since": "s"}).encode()
     )
     began = time.monotonic()
     with hold_lease(open_folder(IN_STORE), "analyze"):
         assert time.monotonic() - began > store_lease.LEASE_TIMEOUT_S
-        assert in_store() == [".lease.000008"]
+        assert list_store_leases() == [".lease.000008"]
     assert "waiting 4 s for its next heartbeat" in caplog.text
 
 
-def test_who_was_suspended_until_another_took_the_lease_in_a_store_ends(store: Store) -> None:
+def test_run_that_lost_its_store_lease_ends(store: Store) -> None:
     with holder(open_folder(IN_STORE), HOLD_STORE) as process:
         os.kill(process.pid, signal.SIGSTOP)
         store.put("out/.lease.000002", b"{}")
@@ -340,7 +338,7 @@ def test_who_was_suspended_until_another_took_the_lease_in_a_store_ends(store: S
 
 
 @pytest.mark.usefixtures("quick")
-def test_of_runs_that_take_a_lease_in_a_store_at_once_one_wins(store: Store) -> None:
+def test_one_of_simultaneous_runs_wins_in_a_store(store: Store) -> None:
     barrier, won = threading.Barrier(6), []
 
     def take() -> None:
@@ -358,7 +356,7 @@ def test_of_runs_that_take_a_lease_in_a_store_at_once_one_wins(store: Store) -> 
 
 
 @pytest.mark.slow
-def test_a_store_that_can_not_be_reached_is_one_line(store: Store) -> None:
+def test_unreachable_store_is_reported_in_one_line(store: Store) -> None:
     store.fail = "down"
     with pytest.raises(OutputError, match="can't be"), hold_lease(open_folder(IN_STORE), "analyze"):
         pass

@@ -1,4 +1,4 @@
-"""Files of a store, from a real S3 server that fails as real ones do."""
+"""Files in stores, read from a real S3 server that fails like real ones."""
 
 import functools
 import io
@@ -35,7 +35,7 @@ from tests.s3 import CREDENTIALS, Store
         ("C:/a.mp4", False),
     ],
 )
-def test_an_address_is_told_from_a_path(name: str, remote: bool) -> None:
+def test_address_and_path_are_distinguished(name: str, remote: bool) -> None:
     assert is_remote(name) is remote
 
 
@@ -48,19 +48,19 @@ def test_an_address_is_told_from_a_path(name: str, remote: bool) -> None:
         "s3://key:word@bucket/a.mp4",
     ],
 )
-def test_an_address_with_a_secret_is_refused_and_not_repeated(uri: str) -> None:
+def test_address_with_secret_is_refused_without_showing_it(uri: str) -> None:
     with pytest.raises(InputError, match="password or signature") as refused:
         check_no_secrets(uri)
     assert not any(secret in str(refused.value) for secret in ("word@", "abc", "key:"))
     check_no_secrets("https://host/a.mp4?id=5&signed=no")
 
 
-def test_a_protocol_that_nothing_reads_says_which_there_are() -> None:
+def test_unknown_protocol_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"allowed are s3://"):
         find_file("nothing://host/a.mp4")
 
 
-def test_a_store_is_listed_and_asked(store: Store) -> None:
+def test_files_are_listed_and_found(store: Store) -> None:
     for key in ("films/a.mp4", "films/b/c.mkv", "other/d.mp4"):
         store.put(key, key.encode())
     assert [f.uri for f in list_files("s3://archive/films")] == [
@@ -85,7 +85,7 @@ def test_a_store_is_listed_and_asked(store: Store) -> None:
 
 
 @pytest.mark.parametrize("fail", ["", "500", "cut", "slow"])
-def test_what_a_store_gets_wrong_now_and_then_changes_no_byte(fail: str, store: Store) -> None:
+def test_temporary_errors_change_no_byte(fail: str, store: Store) -> None:
     content = os.urandom(3 * BLOCK_BYTES + 17)
     uri = store.put("a.bin", content)
     store.fail, store.every = fail, 3
@@ -98,7 +98,7 @@ def test_what_a_store_gets_wrong_now_and_then_changes_no_byte(fail: str, store: 
     assert medium.source.read() == content[-5:]
 
 
-def test_a_file_of_a_store_gives_the_frames_of_the_file(sample: Path, store: Store) -> None:
+def test_stored_file_gives_the_same_frames(sample: Path, store: Store) -> None:
     uri = store.put("two faces.mp4", sample.read_bytes())
     assert read_info(uri) == read_info(sample)
     parts = []
@@ -108,7 +108,7 @@ def test_a_file_of_a_store_gives_the_frames_of_the_file(sample: Path, store: Sto
     assert parts[0] == parts[1]
 
 
-def test_a_store_that_goes_away_is_the_reason(
+def test_failing_store_is_the_reported_reason(
     sample: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = store.put("a.mp4", sample.read_bytes())
@@ -122,7 +122,7 @@ def test_a_store_that_goes_away_is_the_reason(
 
 
 class Ranged(SimpleHTTPRequestHandler):
-    """Answers for parts of a file, as most servers do, and Python's own does not."""
+    """Serves ranges, as most servers do; Python's own server does not."""
 
     def log_message(self, *_: object) -> None:
         pass
@@ -146,14 +146,14 @@ class Ranged(SimpleHTTPRequestHandler):
 
 
 class Whole(SimpleHTTPRequestHandler):
-    """Answers with whole files only."""
+    """Serves whole files only."""
 
     def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.mark.parametrize("kind", [Ranged, Whole])
-def test_a_web_server_is_read_whether_it_has_ranges_or_not(
+def test_web_server_with_and_without_ranges(
     kind: type[SimpleHTTPRequestHandler], sample: Path, tmp_path: Path
 ) -> None:
     content = os.urandom(2 * BLOCK_BYTES + 17)
@@ -179,8 +179,8 @@ def test_a_web_server_is_read_whether_it_has_ranges_or_not(
         read_info(f"{url}/a.mp4")
 
 
-def test_each_byte_of_a_film_is_asked_for_once(store: Store, sample: Path) -> None:
-    """But for the index, wherever it lies: a block at each end at most."""
+def test_each_byte_is_requested_once(store: Store, sample: Path) -> None:
+    """Only the index may be read twice: at most one block at each end."""
     content = sample.read_bytes() + b"\0\0\0\x08free" * (
         BLOCK_BYTES // 2
     )  # boxes of nothing, 4 blocks of them

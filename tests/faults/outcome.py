@@ -1,4 +1,4 @@
-"""One file through all that reads it, in a process of its own that may crash or hang."""
+"""Analyze one file in its own process, which may crash or hang."""
 
 import functools
 import multiprocessing
@@ -23,7 +23,7 @@ CONFIG = AnalyzeConfig(min_face=0.2)
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a file ended."""
+    """The outcome of a file."""
 
     status: str
     """"ok", "partial", "failed", "no_video"; "crash" or "hang" where the process didn't end by itself."""
@@ -33,8 +33,8 @@ class Outcome:
     read_s: float = 0.0
 
 
-def outcome_of(path: Path, timeout_s: float, detect: bool) -> Outcome:
-    """Look at a file in a child process, only decoding it where `detect` is False."""
+def analyze_in_child(path: Path, timeout_s: float, detect: bool) -> Outcome:
+    """Analyze a file in a child process; only decode it if `detect` is False."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "pandas"])  # which pyarrow imports when it is first used
     ours, theirs = context.Pipe(duplex=False)
@@ -56,11 +56,11 @@ def outcome_of(path: Path, timeout_s: float, detect: bool) -> Outcome:
 
 def _work(answer: Connection, path: Path, detect: bool) -> None:
     torch.set_num_threads(1)
-    answer.send(Outcome(**look(path, detect)))
+    answer.send(Outcome(**analyze_file(path, detect)))
 
 
-def look(path: Path, detect: bool) -> dict:
-    """Probe, plan, and look at each segment; the fields of an `Outcome` but what it took."""
+def analyze_file(path: Path, detect: bool) -> dict:
+    """Probe, plan and analyze each segment; return the fields of an `Outcome`."""
     videos = probe_videos(list_videos([str(path)]).sources)
     (video,) = videos.to_pylist()
     if video["status"] != "ok":
