@@ -156,7 +156,7 @@ def _measure(
 def _run_stages(stage: AnalyzeStage, bundles: list[pa.Table]) -> tuple[StageTimer, pa.Table]:
     """Run bundles through all stages once and time STAGES, "rest" and "total"; return the rows of RESULTS."""
     timer, total = StageTimer(), StageTimer()
-    stage.faces.timer, stage.recognize.recognizer.timer = StageTimer(), StageTimer()
+    stage.timer, stage.recognize.recognizer.timer = StageTimer(), StageTimer()
     results = []
     with tempfile.TemporaryDirectory() as folder:
         total.restart()
@@ -167,7 +167,7 @@ def _run_stages(stage: AnalyzeStage, bundles: list[pa.Table]) -> tuple[StageTime
             timer.record("write")
             results.append(unpack_bundles(result, RESULTS_SCHEMA))
         total.record("total")
-    timer.add(stage.faces.timer)
+    timer.add(stage.timer)
     timer.add(stage.recognize.recognizer.timer)
     for sums, whole in ((timer.wall_s, total.wall_s), (timer.cpu_s, total.cpu_s)):
         sums["rest"] = whole["total"] - sum(sums[name] for name in STAGES)

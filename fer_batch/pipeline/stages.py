@@ -110,32 +110,20 @@ class RecognizeStage:
         ]
 
 
-class AnalyzeStage:
-    """Both stages in one process, so that no crops cross between processes: `bundle_schema(PLAN_SCHEMA)` to
-    `bundle_schema(RESULTS_SCHEMA)`.
+class AnalyzeStage(FacesStage):
+    """Both stages in one process, so that no crops cross between processes.
+
+    It maps `bundle_schema(PLAN_SCHEMA)` to `bundle_schema(RESULTS_SCHEMA)`.
     """
 
     def __init__(
         self, config: AnalyzeConfig, crop_scale: float, checkpoint: Path | None, prefetch: int = 0
     ) -> None:
-        self.faces = FacesStage(config, crop_scale, prefetch)
+        super().__init__(config, crop_scale, prefetch)
         self.recognize = RecognizeStage(checkpoint, config.flip)
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
-        return self.recognize(self.faces(bundles))
-
-    def extract_faces(self, segment: Segment) -> pa.Table:
-        """Run `FacesStage.extract_faces`."""
-        return self.faces.extract_faces(segment)
-
-    @property
-    def heartbeat(self) -> Callable[[float], None]:
-        """The callback of the FacesStage."""
-        return self.faces.heartbeat
-
-    @heartbeat.setter
-    def heartbeat(self, callback: Callable[[float], None]) -> None:
-        self.faces.heartbeat = callback
+        return self.recognize(super().__call__(bundles))
 
 
 def _number_tracks(faces: list[dict[str, Any]], counts: np.ndarray) -> np.ndarray:
