@@ -45,7 +45,7 @@ def assign_from_csv(out: FolderLike, path: Path) -> pa.Table:
         database.register("listed", people)
         unknown = database.sql("""
             SELECT uri, track_id FROM listed JOIN videos USING (video_id)
-            ANTI JOIN (SELECT DISTINCT video_id, track_id FROM tracks) AS known USING (video_id, track_id)
+            ANTI JOIN (SELECT DISTINCT video_id, track_id FROM tracks) AS existing USING (video_id, track_id)
             ORDER BY ALL""").fetchall()
         if unknown:
             examples = ", ".join(f"{track} of {uri}" for uri, track in unknown[:MAX_TRACKS_IN_MESSAGE])

@@ -83,8 +83,7 @@ class Timeline(Database):
         """Compute how often each emotion is the most probable one: one row for each group and emotion.
 
         `by` names the groups: "video", "person", "track" and columns of a manifest; an empty list makes one
-        group. With `every_s`, each interval of so many seconds is a group of its own, with a column
-        `start_s`.
+        group. With `every_s`, groups are divided into intervals of so many seconds from `start_s` on.
 
         Columns besides those of the groups: emotion, moments (rows of `tracks` with that emotion), seconds
         (that these stand for), share (of the group's rows, 0 to 1) and mean (probability over the group's

@@ -75,12 +75,6 @@ def test_sql_returns_rows(timeline: Timeline, query: str, rows: list[tuple[Any, 
     assert timeline.sql(query).fetchall() == rows
 
 
-def test_sql_results_convert_to_pandas_and_arrow(timeline: Timeline) -> None:
-    query = "SELECT uri, track_id, count(*) AS n FROM tracks GROUP BY ALL ORDER BY ALL"
-    assert timeline.sql(query).df()["n"].sum() == 13
-    assert timeline.sql(query).to_arrow_table().num_rows == 6
-
-
 @pytest.mark.parametrize("table", TABLES)
 def test_describe_lists_columns(timeline: Timeline, table: str) -> None:
     columns = [row[0] for row in timeline.sql(f"DESCRIBE {table}").fetchall()]
@@ -132,9 +126,23 @@ def test_track_may_be_any_integer_type(timeline: Timeline, kind: type) -> None:
     assert len(timeline.to_pandas(video=OFF, track=kind(1))) == 2
 
 
-def test_track_ids_of_a_frame_select_tracks(timeline: Timeline) -> None:
-    tracks = timeline.to_pandas(video=OFF)["track_id"].unique()
-    assert [len(timeline.to_pandas(video=OFF, track=track)) for track in tracks] == [3, 2]
+def test_repr_counts_videos_frames_and_tracks(timeline: Timeline, finished: Path) -> None:
+    assert repr(timeline) == f"<Timeline of {finished}: 7 videos, 30 sampled frames, 6 tracks>"
+
+
+def test_methods_take_file_names_and_write_files(timeline: Timeline, tmp_path: Path) -> None:
+    assert timeline.episodes("fear", video="it's.mp4", min_s=0).df()["uri"].tolist() == ["/talks/it's.mp4"]
+    for figure in (
+        timeline.plot_ribbons("it's.mp4"),
+        timeline.plot_shares("it's.mp4"),
+        timeline.plot_strip(),
+    ):
+        assert figure._repr_png_().startswith(b"\x89PNG")
+    (file,) = timeline.export(tmp_path / "rows.csv", videos=["it's.mp4"])
+    assert file.entries == 1
+    assert (
+        timeline.write_report("it's.mp4", tmp_path / "page.html") == (tmp_path / "page.html").stat().st_size
+    )
 
 
 def test_videos_returns_mean_probabilities(timeline: Timeline) -> None:

@@ -106,19 +106,19 @@ def export(
         raise QueryError(str(error).strip().split("\n")[0]) from error
 
 
-def _choose_format(target: Path, wanted: str | None) -> tuple[str, bool]:
+def _choose_format(target: Path, requested: str | None) -> tuple[str, bool]:
     """Return the format, and whether `target` is a file."""
     by_suffix = {suffix.lower(): name for name, suffix in SUFFIXES.items()}.get(target.suffix.lower())
     if target.is_dir() or by_suffix is None:
-        if wanted is None:
+        if requested is None:
             raise ConfigError(
                 f"The format of {target} is not clear: name a file that ends in "
                 f"{', '.join(SUFFIXES.values())}, or a folder with --format {' or '.join(SUFFIXES)}"
             )
-        return wanted, False
-    if wanted not in (None, by_suffix):
+        return requested, False
+    if requested not in (None, by_suffix):
         raise ConfigError(
-            f"{target} has the suffix of {by_suffix}, not of {wanted}; name another, or a folder"
+            f"{target} has the suffix of {by_suffix}, not of {requested}; name another, or a folder"
         )
     return by_suffix, True
 

@@ -68,10 +68,10 @@ def bin_videos(
     gaps = database.sql(
         f"{binned} SELECT video_id, end_s, next_s FROM binned WHERE end_s < next_s ORDER BY ALL", params
     ).fetchnumpy()
-    face, wanted = ("''", "true") if faces is None else (FACE, f"list_contains($faces, {FACE})")
+    face, condition = ("''", "true") if faces is None else (FACE, f"list_contains($faces, {FACE})")
     rows = database.sql(
         f"{binned} SELECT video_id, {face} AS face, bin, {', '.join(f'avg({c}) AS {c}' for c in columns)} "
-        f"FROM tracks JOIN binned USING (video_id, time_s) WHERE {chosen} AND {wanted} GROUP BY ALL",
+        f"FROM tracks JOIN binned USING (video_id, time_s) WHERE {chosen} AND {condition} GROUP BY ALL",
         params if faces is None else params | {"faces": list(faces)},
     ).fetchnumpy()
     means = np.stack([np.asarray(rows[column], float) for column in columns], axis=1)

@@ -111,11 +111,11 @@ class Catalogue:
         }
         rows = self._query(
             """
-            WITH wanted AS (
+            WITH strips AS (
                 SELECT unnest($ids) AS video_id, unnest($lengths) AS length_s, unnest($cells) AS cells)
             SELECT video_id, emotion, count(*) AS n,
                 least(floor(time_s / length_s * cells + 1e-6), cells - 1)::INT AS cell
-            FROM tracks JOIN wanted USING (video_id) WHERE length_s > 0
+            FROM tracks JOIN strips USING (video_id) WHERE length_s > 0
             GROUP BY ALL ORDER BY n, emotion DESC""",
             {
                 "ids": list(strips),
