@@ -1,30 +1,16 @@
-"""The command line application: registration, parsing and help of commands.
+"""The command line application: registration, parsing, errors and help of commands."""
 
-A command is a function with typed parameters. A parameter whose type is a configuration class, such as
-`AnalyzeConfig`, becomes one option per field: the field's type gives the allowed values, its `Topic` the
-heading, its docstring the help.
-"""
-
-import ast
-import dataclasses
-import functools
 import inspect
 import itertools
-import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from types import UnionType
-from typing import Annotated, Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, Token
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter
 
 from fer_batch.cli.formatter import format_panel
+from fer_batch.cli.options import Command, fill_options, has_option, option_stem, resolve_options
 from fer_batch.errors import FerBatchError
-from fer_batch.fields import FieldError, Topic, check_value, field_types, split_type
-
-UNIT_SUFFIXES = ("_s", "_gb")
-"""Ends of field names that their options do not have: `timeout_s` is `--timeout`."""
+from fer_batch.fields import FieldError
 
 ANALYZE, QUERY, LOOK, TRAIN, CLUSTER = (
     Group(title, sort_key=number)
@@ -35,21 +21,9 @@ ANALYZE, QUERY, LOOK, TRAIN, CLUSTER = (
 OTHER = Group("Other", sort_key=9)
 OPTIONS = Group("Options", sort_key=1)
 
-T = TypeVar("T")
-Command = Callable[..., int | None]
-Settings = Mapping[str, Any]
-"""The given options of a configuration class, without defaults: `Annotated[Settings, TrainConfig]`."""
-
 
 class UsageError(FerBatchError):
     """The arguments of a command contradict each other."""
-
-
-def option_stem(name: str) -> str:
-    """Return the option of a field or parameter without its dashes."""
-    for suffix in UNIT_SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name.strip("_").replace("_", "-")
 
 
 app = App(
@@ -68,22 +42,6 @@ app = App(
 _positions = itertools.count()
 
 
-@dataclasses.dataclass(frozen=True)
-class Convert:
-    """Convert the value of a parameter after it is parsed. The function may raise FerBatchError."""
-
-    function: Callable[[Any], object]
-
-
-@dataclasses.dataclass(frozen=True)
-class ConfigOptions:
-    """Mark a parameter whose options come from the fields of a configuration class."""
-
-    config: type
-    is_built: bool
-    """Whether the command receives an instance, not the given options only."""
-
-
 def add_command(
     group: Group, examples: str, *, parent: App = app, name: str | None = None
 ) -> Callable[[Command], Command]:
@@ -100,27 +58,6 @@ def add_command(
         return function
 
     return register
-
-
-def resolve_options(function: Command) -> Command:
-    """Replace the configuration classes among a function's parameters by options; return the function."""
-    function.__annotations__ = {
-        name: _resolve_annotation(hint)
-        for name, hint in get_type_hints(function, include_extras=True).items()
-    }
-    for name, hint in function.__annotations__.items():
-        if _find(hint, ConfigOptions):
-            function.__kwdefaults__ = {name: None, **(function.__kwdefaults__ or {})}
-            continue
-        default = (function.__kwdefaults__ or {}).get(name)
-        function.__annotations__[name] = Annotated[
-            hint,
-            Parameter(
-                negative_bool="no-" if default is True else (),
-                show_default=_format_default if _is_shown(default) else False,
-            ),
-        ]
-    return function
 
 
 def add_group(name: str, group: Group, text: str, examples: str, *, parent: App = app) -> App:
@@ -142,127 +79,14 @@ def _join_lines(docstring: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
-@functools.cache
-def _resolve_annotation(hint: Any) -> Any:
-    """Replace a configuration class by a dictionary type with one documented option per field."""
-    is_given = get_origin(hint) is Annotated and get_args(hint)[0] == Settings
-    config = get_args(hint)[1] if is_given else hint
-    if not dataclasses.is_dataclass(config):
-        return Annotated[hint, _WHOLE_NUMBERS] if _is_whole(split_type(hint)[0]) else hint
-    assert isinstance(config, type)
-    texts = _read_field_docstrings(config)
-    fields = {
-        field.name: _build_option(field_types(config)[field.name], texts.get(field.name, ""), field.default)
-        for field in dataclasses.fields(config)
-        if _find(field_types(config)[field.name], Topic)
-    }
-    options = TypedDict(config.__name__, fields, total=False)  # type: ignore[misc]
-    return Annotated[options, Parameter(name="*"), ConfigOptions(config, is_built=not is_given)]
-
-
-@functools.cache
-def _parse_module(name: str) -> ast.Module:
-    return ast.parse(inspect.getsource(sys.modules[name]))
-
-
-def _read_field_docstrings(config: type) -> dict[str, str]:
-    """Return the docstring below each field of a class, which Python itself does not keep."""
-    nodes = ast.walk(_parse_module(config.__module__))
-    body = next(
-        node.body for node in nodes if isinstance(node, ast.ClassDef) and node.name == config.__name__
-    )
-    return {
-        ast.unparse(field.target): str(text.value.value)
-        for field, text in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-    }
-
-
-def _build_option(hint: Any, text: str, default: object) -> Any:
-    """Return the annotated type of one option with its help."""
-    kind, topic = get_args(hint)[0], _find(hint, Topic)
-    assert topic is not None
-    if get_origin(kind) is Literal and "" in get_args(kind):
-        kind = Literal[tuple(filter(None, get_args(kind)))]
-    text = " ".join(text.split())
-    if _is_shown(default):
-        text += f" [default: {_format_default(default)}]"
-    option = Parameter(
-        help=text,
-        group=_group_of(topic),
-        negative_bool="no-" if default is True else (),
-        consume_multiple=get_origin(kind) is tuple,
-    )
-    return Annotated[kind, option, _WHOLE_NUMBERS if _is_whole(kind) else Parameter()]
-
-
-def _parse_whole_numbers(kind: Any, tokens: Sequence[Token]) -> int | tuple[int, ...]:
-    """Parse whole numbers; cyclopts itself rounds numbers such as 1.5."""
-    for token in tokens:
-        if not re.fullmatch(r"[+-]?\d+", token.value):
-            raise ValueError(f"must be a whole number, got {token.value}")
-    numbers = tuple(int(token.value) for token in tokens)
-    return numbers if get_origin(kind) is tuple else numbers[0]
-
-
-_WHOLE_NUMBERS = Parameter(converter=_parse_whole_numbers)
-
-
-def _is_whole(kind: Any) -> bool:
-    return int in (kind, *(split_type(item)[0] for item in get_args(kind)))
-
-
-def _is_shown(default: object) -> bool:
-    return default not in (None, "", (), dataclasses.MISSING) and default is not False
-
-
-def _format_default(default: object) -> str:
-    if isinstance(default, tuple):
-        return " ".join(map(str, default))
-    return f"{default:g}" if isinstance(default, float) else "yes" if default is True else str(default)
-
-
-@functools.cache
-def _group_of(topic: Topic) -> Group:
-    return Group(topic.title, sort_key=1000 * topic.order + next(_positions) + 2)
-
-
-def _find(hint: Any, kind: type[T]) -> T | None:
-    """Return the metadata of this kind in an annotated type, also within `X | None`."""
-    arguments = get_args(hint)
-    if get_origin(hint) in (Union, UnionType):
-        return next(filter(None, (_find(item, kind) for item in arguments)), None)
-    if get_origin(hint) is not Annotated:
-        return None
-    found = next((item for item in arguments[1:] if isinstance(item, kind)), None)
-    return found if found is not None else _find(arguments[0], kind)
-
-
 def parse_command(words: Sequence[str]) -> tuple[Command, inspect.BoundArguments]:
     """Find the command and its checked arguments; raises UsageError or FieldError."""
     try:
         function, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
     except CycloptsError as error:
         raise UsageError(_describe_usage_error(error)) from error
-    for name, hint in getattr(function, "__annotations__", {}).items():
-        if options := _find(hint, ConfigOptions):
-            hints = field_types(options.config)
-            values = bound.arguments.get(name) or {}
-            given = {key: _check_and_convert(key, value, hints[key]) for key, value in values.items()}
-            bound.arguments[name] = options.config(**given) if options.is_built else given
-        elif name in bound.arguments:
-            bound.arguments[name] = _check_and_convert(name, bound.arguments[name], hint)
+    fill_options(function, bound)
     return function, bound
-
-
-def _check_and_convert(name: str, value: Any, hint: Any) -> Any:
-    kind, bounds = split_type(hint)
-    if bounds or any(split_type(item)[1] for item in get_args(kind)):
-        check_value(name, value, hint)
-    conversion = _find(hint, Convert)
-    return value if conversion is None or value is None else conversion.function(value)
 
 
 def _describe_usage_error(error: CycloptsError) -> str:
@@ -280,15 +104,8 @@ def explain_error(error: FerBatchError, words: Sequence[str]) -> str:
     """Return one line that says which command failed, why, and for wrong arguments where to read more."""
     names, path, _ = app.parse_commands(list(words))
     prefix, message = " ".join(("fer-batch", *names)), str(error)
-    if isinstance(error, FieldError) and _has_option(path[-1].default_command, error.name):
+    if isinstance(error, FieldError) and has_option(path[-1].default_command, error.name):
         message = f"--{option_stem(error.name)} {error.problem}"
     if isinstance(error, (FieldError, UsageError)):
         message += f" See `{prefix} --help`" if message.endswith("?") else f"; see `{prefix} --help`"
     return f"{prefix}: {' '.join(message.split())}"
-
-
-def _has_option(function: Any, name: str) -> bool:
-    """Return whether a parameter of a command, or a field of one of its configurations, has this name."""
-    hints = getattr(function, "__annotations__", {})
-    configs = [options.config for hint in hints.values() if (options := _find(hint, ConfigOptions))]
-    return name in hints or any(_find(field_types(config).get(name), Topic) for config in configs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, Token
 
-from fer_batch.cli.app import Convert
+from fer_batch.cli.options import Convert
 from fer_batch.errors import ConfigError, InputError
 from fer_batch.fields import Topic
 

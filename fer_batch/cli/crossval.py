@@ -3,9 +3,10 @@
 import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fer_batch.cli.app import TRAIN, Settings, UsageError, add_command
+from fer_batch.cli.app import TRAIN, UsageError, add_command
 from fer_batch.cli.arguments import DataSets, RayOptions
 from fer_batch.cli.evaluate import format_interval, print_confusion
+from fer_batch.cli.options import Settings
 from fer_batch.cli.output import print_line, print_table
 from fer_batch.cli.train import JobFolder, Recipe, build_train_config
 from fer_batch.fields import Range

@@ -13,15 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from fer_batch.cli.app import (
-    CLUSTER,
-    Convert,
-    UsageError,
-    add_command,
-    add_group,
-    parse_command,
-    resolve_options,
-)
+from fer_batch.cli.app import CLUSTER, UsageError, add_command, add_group, parse_command
+from fer_batch.cli.options import Convert, resolve_options
 from fer_batch.cli.signals import leave_on_signals
 from fer_batch.errors import ConfigError
 from fer_batch.fields import Topic

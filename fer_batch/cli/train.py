@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fer_batch.cli.app import TRAIN, Settings, add_command
+from fer_batch.cli.app import TRAIN, add_command
 from fer_batch.cli.arguments import DataSets, RayOptions, check_data_exists
+from fer_batch.cli.options import Settings
 from fer_batch.cli.output import ProgressLine
 from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fer_batch.cli.app import TRAIN, Settings, add_command
+from fer_batch.cli.app import TRAIN, add_command
 from fer_batch.cli.arguments import DataSets, RayOptions
+from fer_batch.cli.options import Settings
 from fer_batch.cli.output import print_line, print_table
 from fer_batch.cli.train import JobFolder, Recipe, build_train_config, show_status
 from fer_batch.config import TrainConfig
