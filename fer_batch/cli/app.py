@@ -34,7 +34,9 @@ app = App(
     help_format="plaintext",
     help_formatter=format_panel,
     version=f"fer-batch {version('fer-batch')}",
-    default_parameter=Parameter(name_transform=option_stem, negative_bool=(), negative_iterable=()),
+    default_parameter=Parameter(
+        name_transform=option_stem, negative_bool=(), negative_iterable=(), allow_repeating=True
+    ),
     group_arguments=Group("Arguments", sort_key=0),
     group_parameters=OPTIONS,
     group_commands=OTHER,

@@ -11,7 +11,7 @@ from tests.conftest import write_video
 
 
 def run(*words: object) -> int:
-    """The exit code of a command line."""
+    """Return the exit code of a command line."""
     return main([str(word) for word in words])
 
 

@@ -27,7 +27,7 @@ def crossval(*words: object) -> int:
 
 
 def write_images(path: Path, subjects: list[str]) -> None:
-    """A happy and a sad sequence of each subject."""
+    """Write a happy and a sad sequence of each subject."""
     random = np.random.default_rng(0)
     for subject in subjects:
         for number, label in enumerate(("happy", "sadness")):
@@ -39,7 +39,7 @@ def write_images(path: Path, subjects: list[str]) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: tiny CK+48 of two people of different folds, and a tiny checkpoint."""
+    """Change into a folder with a tiny CK+48 of two people of different folds, and a tiny checkpoint."""
     monkeypatch.chdir(tmp_path)
     folds = read_folds()
     write_images(tmp_path / "ck48", [folds[0][0], folds[4][0]])

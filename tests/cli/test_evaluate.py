@@ -25,7 +25,7 @@ def evaluate(*words: object) -> int:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, and the current one."""
+    """Change into an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -86,7 +86,7 @@ def test_several_data_sets_and_an_unreadable_picture(place: Path, capsys: pytest
     streams = capsys.readouterr()
     assert "fer2013: 5 faces or clips of the split train" in streams.err
     assert "folder: 3 faces or clips of the split train (left out: 1 unreadable)" in streams.err
-    assert "how well it remembers" in streams.err
+    assert "show its memory" in streams.err
     assert ", without flip on fer2013, folder, train, n = 8" in streams.out
     figures = json.loads((place / "report" / "metrics.json").read_text())
     assert (figures["n"], figures["split"], figures["flip"]) == (8, "train", False)

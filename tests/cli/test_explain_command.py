@@ -24,7 +24,7 @@ def explain(*words: object) -> int:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of three emotions and windows of five moments."""
+    """Write a checkpoint with three emotions and windows of five sampled frames."""
     torch.manual_seed(0)
     model = build_network("cnn-bilstm", TINY)
     nn.init.normal_(model.crop_head.weight)
@@ -35,7 +35,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory, sample_frames: list[np.ndarray]) -> Path:
-    """Two faces for 1.6 s."""
+    """Write a video with two faces for 1.6 s."""
     return write_video(tmp_path_factory.mktemp("video") / "two.mp4", sample_frames[:40])
 
 
@@ -61,7 +61,7 @@ def test_videos_and_pictures_are_explained_and_failures_reported(
     *lines, last = streams.out.splitlines()
     assert [line.split(": ")[0] for line in lines] == [str(out / name) for name in pictures]
     assert "5 frames, sum off by" in lines[1]
-    assert last == f"{out / 'explain.json'}, maps.npz beside it"
+    assert last == f"{out / 'explain.json'}; maps.npz is beside it"
     *_, late, unknown, gone = streams.err.splitlines()
     assert late == f"{video} has no frame at 77 s: it ends at 1.60 s"
     assert unknown.startswith(f"{bad} is not a picture (.bmp, ") and "not a readable video" in unknown
@@ -97,7 +97,7 @@ def test_videos_and_pictures_are_explained_and_failures_reported(
 
 
 def test_emotions_and_methods_are_selected_with_unique_names(tmp_path: Path, checkpoint: Path) -> None:
-    """Two pictures of one name, and one in the output folder that is called as theirs would be."""
+    """Explain two pictures of the same name; the output folder has a file with the name of their result."""
     write_face(tmp_path / "a" / "x.png")
     write_face(tmp_path / "b" / "x.png", seed=1)
     own = write_face(tmp_path / "x_face1.png", seed=2)
@@ -175,7 +175,7 @@ def test_network_without_feature_map_has_occlusion_only(
     assert list(record["left_out"]) == ["grad-cam"]
     assert list(record["inputs"][0]["faces"][0]["maps"]) == ["occlusion"]
     assert explain(*words, "--method", "grad-cam") == 2
-    assert capsys.readouterr().err.endswith("take --method occlusion\n")
+    assert capsys.readouterr().err.endswith("give --method occlusion\n")
 
 
 def test_help_warns_about_pictures_of_faces(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ def explore(*words: object) -> int:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a data set in `faces`, and the current one."""
+    """Change into a folder with a data set in `faces`."""
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     for name in ("train/happy/a", "train/happy/b", "train/happy/c", "train/sad/a", "test/sad/a"):

@@ -20,7 +20,7 @@ def run(*words: object) -> int:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training run `run`, a checkpoint `tiny.safetensors`, and faces for them, and others."""
+    """Return a folder with a training run `run`, a checkpoint `tiny.safetensors`, and two data sets."""
     folder = tmp_path_factory.mktemp("export")
     (folder / "run").mkdir()
     write_checkpoint(folder / "run" / "model.safetensors", "cnn4")

@@ -14,7 +14,7 @@ FACES = ["--data", "folder=faces"]
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with different faces of two classes."""
+    """Change into a folder with faces of two classes."""
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     for name in ("calm", "wild"):

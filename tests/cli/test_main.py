@@ -30,7 +30,7 @@ COMMANDS = (
 
 
 def run(*words: object) -> int:
-    """The exit code of a command line."""
+    """Return the exit code of a command line."""
     return main([str(word) for word in words])
 
 
@@ -73,7 +73,7 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, and the current one."""
+    """Change into an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -11,13 +11,13 @@ from tests.conftest import write_video
 
 
 def run(*words: object) -> int:
-    """The exit code of a command line."""
+    """Return the exit code of a command line."""
     return main([str(word) for word in words])
 
 
 @pytest.fixture
 def folder(tmp_path: Path, sample_frames: list[np.ndarray]) -> Path:
-    """Two seconds of video, a file that is none, and a manifest that tells of an hour more."""
+    """Return a folder with a short video, a damaged file, and a manifest with the length of another hour."""
     write_video(tmp_path / "two.mp4", sample_frames[:50])
     (tmp_path / "none.mp4").write_bytes(b"no video at all")
     (tmp_path / "listed.mkv").touch()

@@ -37,7 +37,7 @@ def answer(
 
 
 def parsed(content: bytes, form: str) -> list[dict[str, Any]]:
-    """Rows of an answer; of text where the format knows nothing else."""
+    """Parse the rows of a result; CSV gives text."""
     if form == "parquet":
         return pq.read_table(io.BytesIO(content)).to_pylist()
     if form == "json":

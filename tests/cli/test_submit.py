@@ -20,7 +20,7 @@ NOWHERE = ["--address", "http://127.0.0.1:1"]
 
 
 def read_error(capfd: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line on stderr of a command that exits with 2 and says nothing else."""
+    """Return the only line of a command that exits with 2."""
     try:
         code: int | str | None = main(["submit", *words])
     except SystemExit as end:
@@ -34,7 +34,7 @@ def read_error(capfd: pytest.CaptureFixture[str], *words: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty current folder, and no cluster by the environment."""
+    """Change into an empty folder, without the address of a cluster in the environment."""
     monkeypatch.chdir(tmp_path)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)

@@ -67,7 +67,7 @@ def read_error(capfd: pytest.CaptureFixture[str], *words: str) -> str:
         ([*DATA, "--backbone-weights", "x.safetensors"], "--backbone-weights must be given with a backbone"),
         (
             [*DATA, "--backbone", "resnet18", "--backbone-weights", "x.pth"],
-            "--backbone-weights must be a .safetensors file, got x.pth",
+            "--backbone-weights must be a .safetensors file, got ",
         ),
         ([*DATA, "--backbone", "resnet18", "--backbone-weights", "x.safetensors"], "No such file"),
         ([*DATA, "--colour", "blue"], "unknown option: --colour"),
@@ -202,14 +202,12 @@ def test_every_setting_is_an_option_or_for_recipes_only() -> None:
     assert OPTIONS | RECIPE_ONLY | {"data"} == {field.name for field in dataclasses.fields(TrainConfig)}
 
 
-def test_help_lists_every_option_with_its_default(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+def test_help_lists_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--help"]) == 0
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.partition("Options:")[2].split())
     for name in ("data", "out", "recipe", "address", "verbose", *OPTIONS):
-        line = next(line for line in text.splitlines() if line.startswith(f"  --{name.replace('_', '-')} "))
+        _, option, rest = text.partition(f" --{name.replace('_', '-')} ")
+        assert option
         default = getattr(DEFAULTS, name, None)
         if isinstance(default, (int, str)) and default != "":
-            assert f"[default: {default}]" in line
+            assert f"[default: {default}]" in rest.partition(" --")[0]

@@ -24,7 +24,7 @@ def tune(*words: str) -> int:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with one face of each of two classes, and something that is no study."""
+    """Change into a folder with one face of each of two classes, and a folder that is not a study."""
     monkeypatch.chdir(tmp_path)
     for name in ("calm", "wild"):
         (tmp_path / "faces" / name).mkdir(parents=True)
@@ -70,7 +70,7 @@ def test_invalid_arguments_are_reported_and_write_nothing(
 
 @pytest.fixture
 def study(here: Path) -> Path:
-    """The folder of a study of `DATA` whose three trials are done."""
+    """Write a study of `DATA` with three finished trials."""
     config = TrainConfig(data=(("folder", str(here / "faces")),), epochs=2)
     out = here / "study"
     (out / "trials").mkdir(parents=True)

@@ -96,7 +96,7 @@ def leave_rubbish(out: Path) -> None:
 
 
 def rewrite(out: Path, name: str, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Change a table's rows as a program would that goes wrong."""
+    """Replace the rows of a table, as a faulty program would."""
     tables = {table: DeltaTable(str(out / table)) for table in ("moments", "tracks", "videos")}
     write_deltalake(tables[name], change(pa.table(tables[name].to_pyarrow_table())), mode="overwrite")
     write_snapshot(out, tables)
