@@ -1,6 +1,6 @@
 """The errors that users can cause or correct.
 
-Each message says what was given, what is allowed, and what to do next.
+Each message names the given value, the allowed values, and the next step.
 """
 
 import errno

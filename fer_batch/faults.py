@@ -1,4 +1,4 @@
-"""Fault points: named steps at which tests kill a process to check what it leaves behind."""
+"""Fault points: named steps at which tests kill a process to check the state that it leaves."""
 
 import os
 import signal

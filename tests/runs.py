@@ -183,7 +183,7 @@ class Seen:
     moments_s: Sequence[float]
     faces: Sequence[tuple[int, float, str, float, float]] = ()
     height: Mapping[int, float] = field(default_factory=dict)
-    """Of the boxes of a track, as a share of the frame's; 0.2 where it is not said."""
+    """The height of a track's boxes as a fraction of the frame; 0.2 by default."""
 
 
 def write_tables(out: Path, videos: Mapping[str, Seen]) -> Path:
@@ -207,8 +207,8 @@ def write_tables(out: Path, videos: Mapping[str, Seen]) -> Path:
             box = {"box_x0": left, "box_x1": left + 0.1, "box_y0": 0.1, "box_y1": 0.1 + height}
             rest = (1 - probability) / (len(EMOTIONS) - 1)
             probs = {probability_column(e): probability if e == emotion else rest for e in EMOTIONS}
-            said = {"track_id": track, "time_s": time_s, "emotion": emotion, "confidence": probability}
-            faces.append(key | {"uri": uri} | box | said | probs)
+            face_row = {"track_id": track, "time_s": time_s, "emotion": emotion, "confidence": probability}
+            faces.append(key | {"uri": uri} | box | face_row | probs)
     tables = {}
     for name, schema, content in (
         ("tracks", tracks_schema(EMOTIONS), faces),

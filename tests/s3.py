@@ -17,7 +17,7 @@ from fer_batch.storage import stores
 BUCKET = "archive"
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "AKIAFORTHETESTS",
-    "AWS_SECRET_ACCESS_KEY": "a-secret-that-nobody-may-write",
+    "AWS_SECRET_ACCESS_KEY": "a-secret-that-must-not-be-written",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
 
@@ -28,7 +28,7 @@ class Store:
 
     url: str
     fail: str = ""
-    """What goes wrong with an answer that has a body: "500", "slow", "cut"; "down" closes all connections."""
+    """The error of an answer with a body: "500", "slow", "cut"; "down" closes all connections."""
     every: int = 1
     """With which of them: each one, each second …"""
     answers: Counter[str] = field(default_factory=Counter)

@@ -1,7 +1,7 @@
 """Turn the results of a run into the tables that people query. It reads no video and can be repeated.
 
-Readers see the previous tables until `snapshot.json` is replaced. The next start undoes what a killed run has
-written after that snapshot.
+Readers see the previous tables until `snapshot.json` is replaced. The next start removes everything that a
+killed run has written after that snapshot.
 """
 
 import itertools

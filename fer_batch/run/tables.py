@@ -104,7 +104,7 @@ def replace_bucket(table: DeltaTable, bucket: int, rows: pa.Table) -> None:
 
 
 def sync_table(folder: OutputFolder, name: str, table: DeltaTable, version: int, files: set[str]) -> None:
-    """Flush what was added to a table since `version`, when it consisted of `files`, to disk."""
+    """Flush the files and commits that a table got since `version`, when it had `files`, to disk."""
     new = [file for file in list_table_files(name, table) if file not in files]
     log = f"{name}/_delta_log"
     commits = [f"{log}/{number:020d}.json" for number in range(version, table.version() + 1)]

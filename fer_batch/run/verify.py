@@ -24,8 +24,8 @@ from fer_batch.storage.lease import describe_lease_holder
 def verify_run(out: FolderLike) -> list[str]:
     """Describe each inconsistency of the run in `out` in one line; empty for a consistent run.
 
-    Nothing is written. If another process writes to `out` at the moment, the first line says so, since it may
-    still write what is missing. Raises OutputError if `out` contains no run.
+    Nothing is written. If another process writes to `out` at the moment, the first line says so: it may
+    still write the missing parts. Raises OutputError if `out` contains no run.
     """
     folder = open_folder(out)
     read_run(folder)

@@ -1,4 +1,4 @@
-"""Open what a video's name stands for: a local file, a file in a store, or a member of an archive."""
+"""Open a video by its name: a local file, a file in a store, or a member of an archive."""
 
 import io
 import os

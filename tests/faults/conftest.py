@@ -21,7 +21,7 @@ from tests.conftest import write_video
 MARK = "FER_BATCH_TEST_RUN"
 """In the environment of all that a test starts, so that it finds and kills its own processes alone."""
 WORKER, CHILD = "ray::MapWorker", "pipeline.child import serve_calls"
-"""In the command lines of those that look at videos: Ray's workers, and the guarded processes of theirs."""
+"""Parts of the command lines of Ray's workers and of their guarded processes."""
 CONTAINERS = ("mp4", "mkv", "mov", "avi", "ts")
 OPTIONS = ["--fps", "10", "--min-face", "0.2", "--segment", "2", "--bundle", "2"]
 """A bundle for each clip of two seconds, so that there are many for little work."""
@@ -57,9 +57,11 @@ class MarkedProcesses:
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it has just ended
                 if f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    said = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    command_line = (
+                        (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    )
                     state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-                    if title in said and state != "Z":
+                    if title in command_line and state != "Z":
                         found.append(int(folder.name))
         return found
 
@@ -86,7 +88,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], long
     while not condition():
         if process.poll() is not None:
             return False
-        assert time.monotonic() < end, "nothing came of it"
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.02)
     return True
 

@@ -29,7 +29,7 @@ from tests.integration.test_analyze import rows
 SECONDS = float(os.environ.get("FER_BATCH_CHAOS_S", "600"))
 SEED = int(os.environ.get("FER_BATCH_CHAOS_SEED", "5"))
 KINDS = {"worker": 4, "child": 4, "driver": 1, "driver and Ray": 1}
-"""What is killed, and how often; a driver seldom enough that a start gets to its work at all."""
+"""The targets and their weights; drivers are killed rarely, so that a start reaches its work."""
 TITLES = {"worker": "ray::", "child": CHILD}
 PAUSE_S = (2.0, 8.0)
 
@@ -105,7 +105,7 @@ def test_random_kills_do_not_change_rows(sixty: Path, tmp_path: Path) -> None:
         figures["bundles"] += len(list_bundle_stats(out))
         trouble = rows(out, "videos").query("status not in ('ok', 'no_faces')")
         figures["videos given up, tried again"] += len(trouble)
-        if len(trouble):  # struck twice while the same segment was looked at: what it says is to be done
+        if len(trouble):  # two kills during the same segment: follow the advice of its error
             print(trouble[["uri", "status", "error"]].to_string())
             ended = MarkedProcesses().run([*analyze_command(sixty, out), "--retry-failed"])
             assert ended.returncode == 0, ended.stderr

@@ -33,8 +33,10 @@ def test_run_continues_after_loss_of_a_node(clips: Path, undisturbed: Path, tmp_
         assert kill(raylets[1])
         kept = list_bundle_stats(out)
         assert driver.poll() is None
-        _, said = driver.communicate()
-        assert driver.returncode == 0, said
-    assert list_bundle_stats(out).items() >= kept.items(), "what was done before the loss was done again"
+        _, stderr = driver.communicate()
+        assert driver.returncode == 0, stderr
+    assert list_bundle_stats(out).items() >= kept.items(), (
+        "a bundle finished before the loss was processed again"
+    )
     assert_same_run(out, undisturbed)
     assert verify_run(out) == []

@@ -169,7 +169,7 @@ def test_driver_killed_at_random_times(
         driver.kill()
         driver.wait()
         now = list_bundle_stats(out)
-        assert now.items() >= kept.items(), "what was done before the kill was done again"
+        assert now.items() >= kept.items(), "a bundle finished before the kill was processed again"
         kept = now
     assert kills >= 3, "the runs were too short to be killed"
     assert kept
@@ -216,11 +216,11 @@ def test_workers_and_guarded_processes_killed_at_random_times(
         seen = now
         victims = processes.processes(title)
         kills += sum(kill(pid) for pid in moments.sample(victims, min(number, len(victims))))
-    _, said = driver.communicate()
-    assert driver.returncode == 0, said
+    _, stderr = driver.communicate()
+    assert driver.returncode == 0, stderr
     twice += sum(list_bundle_stats(out)[name] != stat for name, stat in seen.items())
     assert kills >= 3, "the run was too short to be killed"
-    assert twice == 0, "what was done before a kill was done again"
+    assert twice == 0, "a bundle finished before a kill was processed again"
     assert_whole(out, undisturbed)
 
 

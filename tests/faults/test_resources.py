@@ -128,10 +128,10 @@ def test_disk_full_under_ray_files(sample: Path, tmp_path: Path) -> None:
 def test_other_errors_are_not_reported_as_full_disk(tmp_path: Path) -> None:
     assert convert_disk_error(ValueError("full"), tmp_path) is None
     assert convert_disk_error(FileNotFoundError(2, "No such file"), tmp_path) is None
-    told = convert_disk_error(
+    converted = convert_disk_error(
         RuntimeError("External: No space left on device (os error 28)"), tmp_path / "none"
     )
-    assert isinstance(told, ResourceError)
+    assert isinstance(converted, ResourceError)
 
 
 def test_full_object_store_spills_to_disk(sample: Path, undisturbed: Path, tmp_path: Path) -> None:

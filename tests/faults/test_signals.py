@@ -15,10 +15,10 @@ from tests.test_runtime import descendants
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
-SAID = "fer-batch: stopped; the same command goes on from here"
+STOPPED = "fer-batch: stopped; run the same command again to continue"
 PROMPT_S = 2.0
 ENVIRONMENT = os.environ | {"RAY_worker_niceness": "0"}
-"""Ray's workers are nice (15) unless told otherwise, and starve on a busy machine."""
+"""Ray's workers have niceness 15 by default and starve on a busy machine."""
 
 
 def command(videos: Path, out: Path) -> list[str]:
@@ -43,11 +43,11 @@ def stop(run: subprocess.Popen[str], number: int, times: int = 1) -> tuple[int, 
     began = time.monotonic()
     for _ in range(times):
         run.send_signal(number)
-    said = run.communicate(timeout=30)[1]
+    stderr = run.communicate(timeout=30)[1]
     took_s = time.monotonic() - began
     while (left := {pid for pid in below if is_running(pid)}) and time.monotonic() - began < took_s + 1:
         time.sleep(0.01)
-    return run.returncode, took_s, said, {read_command_line(pid) for pid in left}
+    return run.returncode, took_s, stderr, {read_command_line(pid) for pid in left}
 
 
 def is_running(pid: int) -> bool:
@@ -100,10 +100,10 @@ def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def test_ctrl_c_ends_run_at_once(times: int, videos: Path, tmp_path: Path) -> None:
     run = start(videos, tmp_path / "out")
     wait_for_phase(run, "analyzing", tmp_path / "out")
-    returned, took_s, said, left = stop(run, signal.SIGINT, times)
+    returned, took_s, stderr, left = stop(run, signal.SIGINT, times)
     assert returned == 130
     assert took_s < PROMPT_S
-    assert said.strip().split("\n")[-1] == SAID
+    assert stderr.strip().split("\n")[-1] == STOPPED
     assert not left
 
 
@@ -119,13 +119,13 @@ def test_sigterm_in_each_phase(videos: Path, undisturbed: tuple[Path, float], tm
             wait_for_phase(run, moment, out)
         else:
             time.sleep(moment)
-        returned, took_s, said, left = stop(run, signal.SIGTERM)
+        returned, took_s, stderr, left = stop(run, signal.SIGTERM)
         assert not left, moment
         if returned == -signal.SIGTERM:  # Python itself was not up yet
             continue
-        assert returned == 143, (moment, said)
-        assert said.strip().split("\n")[-1] == SAID, moment
-        assert "Traceback" not in said
+        assert returned == 143, (moment, stderr)
+        assert stderr.strip().split("\n")[-1] == STOPPED, moment
+        assert "Traceback" not in stderr
         assert took_s < PROMPT_S, moment
         times_s.append(took_s)
     print(f"seconds from SIGTERM to the end: {', '.join(f'{t:.2f}' for t in times_s)}")

@@ -30,9 +30,9 @@ def test_second_of_two_runs_is_refused(
         (winner,) = [process for process in both if process is not refused]
         assert refused.returncode == 2
         assert refused.stderr is not None
-        said = refused.stderr.read().splitlines()[-1]
-        assert f"{out} is in use" in said
-        assert f"process {winner.pid} on" in said
+        stderr = refused.stderr.read().splitlines()[-1]
+        assert f"{out} is in use" in stderr
+        assert f"process {winner.pid} on" in stderr
         assert wait_for(lambda: any(out.glob("results/*.parquet")), winner)
         kill(winner.pid)
         winner.wait()

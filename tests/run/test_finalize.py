@@ -298,7 +298,7 @@ def truncate_snapshot(out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda out: None, None),
         (remove_result, "segments are not done"),
@@ -319,11 +319,11 @@ def truncate_snapshot(out: Path) -> None:
         (truncate_snapshot, "not finished"),
     ],
 )
-def test_inconsistency_is_described(done: Path, damage: Callable[[Path], None], said: str | None) -> None:
+def test_inconsistency_is_described(done: Path, damage: Callable[[Path], None], message: str | None) -> None:
     damage(done)
     found = find_differences(done)
-    assert bool(found) == bool(said)
-    assert any(said in line for line in found) if said else True
+    assert bool(found) == bool(message)
+    assert any(message in line for line in found) if message else True
     assert not any("\n" in line for line in found)
 
 

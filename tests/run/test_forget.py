@@ -107,7 +107,7 @@ def test_video_is_given_by_uri_file_name_or_id(name: str, out: Path, finished: P
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         ([""], "has no video"),
         (["nothing.mp4"], "has no video nothing.mp4"),
@@ -117,9 +117,9 @@ def test_video_is_given_by_uri_file_name_or_id(name: str, out: Path, finished: P
         (["it's.mp4", "nothing.mp4"], "has no video nothing.mp4"),
     ],
 )
-def test_unknown_or_ambiguous_name_changes_nothing(names: list[str], said: str, out: Path) -> None:
+def test_unknown_or_ambiguous_name_changes_nothing(names: list[str], message: str, out: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    with pytest.raises(InputError, match=said.replace("(", r"\(")) as refused:
+    with pytest.raises(InputError, match=message.replace("(", r"\(")) as refused:
         forget_videos(out, names)
     assert "\n" not in str(refused.value)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before

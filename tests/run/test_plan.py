@@ -165,7 +165,7 @@ def test_empty_listing_plans_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "anew"),
+    ("before", "now", "is_selected"),
     [
         (None, None, False),
         ('{"a": 1}', None, False),
@@ -174,11 +174,13 @@ def test_empty_listing_plans_nothing() -> None:
         ('{"a": 1}', '{"a": 2}', True),
     ],
 )
-def test_changed_manifest_columns_are_selected(before: str | None, now: str | None, anew: bool) -> None:
+def test_changed_manifest_columns_are_selected(
+    before: str | None, now: str | None, is_selected: bool
+) -> None:
     source = {"video_id": "v", "version": "1", "uri": "/v.mp4", "size_bytes": 1, "extra": now}
     videos = pa.Table.from_pylist([planned("1", 2, before)], schema=PROBED_SCHEMA)
     rows = changed_metadata(pa.Table.from_pylist([source], schema=SOURCES_SCHEMA), videos).to_pylist()
-    assert [(row["version"], row["attempt"], row["extra"]) for row in rows] == [("1", 2, now)] * anew
+    assert [(row["version"], row["attempt"], row["extra"]) for row in rows] == [("1", 2, now)] * is_selected
 
 
 def change_nothing(out: Path) -> None:

@@ -154,7 +154,7 @@ def test_harmful_members_are_listed_with_the_reason(make: Callable[[Path], Path]
         ("pipe.mp4", "regular"),
         ("bomb.mp4", "200 times"),
     ):
-        assert all(reason in said for each, said in reasons.items() if each.endswith(name))
+        assert all(reason in part for each, part in reasons.items() if each.endswith(name))
 
 
 def test_archive_bomb_is_refused(tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ def holder(out: Path, script: str = HOLD):
 def test_lease_leaves_no_files(tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     with hold_lease(out, "analyze"):
-        told = json.loads((out / ".lease").read_text())
-        assert {k: told[k] for k in ("host", "pid", "command")} == {
+        content = json.loads((out / ".lease").read_text())
+        assert {k: content[k] for k in ("host", "pid", "command")} == {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "command": "analyze",
@@ -77,12 +77,12 @@ def test_second_run_gets_the_holder_in_its_error(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
         with pytest.raises(OutputError) as refused, hold_lease(tmp_path, "finalize"):
             pass
-        said = str(refused.value)
-        told = json.loads((tmp_path / ".lease").read_text())
-        assert (told["command"], told["pid"]) == ("analyze", process.pid)
-    for part in (str(tmp_path), "analyze", str(process.pid), socket.gethostname(), told["since"], "wait"):
-        assert part in said
-    assert "\n" not in said
+        message = str(refused.value)
+        content = json.loads((tmp_path / ".lease").read_text())
+        assert (content["command"], content["pid"]) == ("analyze", process.pid)
+    for part in (str(tmp_path), "analyze", str(process.pid), socket.gethostname(), content["since"], "wait"):
+        assert part in message
+    assert "\n" not in message
 
 
 def test_second_lease_in_the_same_process_is_refused(tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ from pathlib import Path
 from fer_batch.storage.lease import hold_lease
 with hold_lease(Path(sys.argv[1]), "analyze"):
     ended = Path(sys.argv[1]) / "ended"
-    running, tell = os.pipe()
+    running, write_end = os.pipe()
     if (forked := os.fork()) == 0:
-        os.write(tell, b"1")  # it has come to run, so has let go of what it was born with
+        os.write(write_end, b"1")  # it runs, so it has closed the inherited lease
         while not ended.exists():
             time.sleep(0.05)
         sys.exit()  # through the lease's own end
@@ -253,11 +253,11 @@ except OutputError as error:
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="number of flock not known here")
 def test_file_system_without_locks_is_reported_in_one_line(number: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", NO_LOCKS, str(tmp_path / "out"), number]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    if said.startswith("no seccomp"):
+    message = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    if message.startswith("no seccomp"):
         pytest.skip("no seccomp here to take flock away")
-    assert f"{tmp_path / 'out'} has no locks" in said
-    assert said.count("\n") == 1
+    assert f"{tmp_path / 'out'} has no locks" in message
+    assert message.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -116,9 +116,9 @@ def test_failing_store_is_the_reported_reason(
     with pytest.raises(DecodeError, match="the file does not exist"):
         read_info("s3://archive/none.mp4")
     store.fail = "down"
-    with pytest.raises(DecodeError, match="cannot read the store") as told:
+    with pytest.raises(DecodeError, match="cannot read the store") as failed:
         read_info(uri)
-    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in str(told.value)
+    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in str(failed.value)
 
 
 class Ranged(SimpleHTTPRequestHandler):
@@ -133,12 +133,14 @@ class Ranged(SimpleHTTPRequestHandler):
             self.send_error(404)
             return None
         content = path.read_bytes()
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        first, last = (int(asked[1]), int(asked[2] or len(content) - 1)) if asked else (0, len(content) - 1)
+        ranges = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        first, last = (
+            (int(ranges[1]), int(ranges[2] or len(content) - 1)) if ranges else (0, len(content) - 1)
+        )
         last = min(last, len(content) - 1)
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if ranges else 200)
         self.send_header("Accept-Ranges", "bytes")
-        if asked:
+        if ranges:
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
         self.send_header("Content-Length", str(last + 1 - first))
         self.end_headers()
