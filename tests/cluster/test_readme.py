@@ -15,6 +15,7 @@ from ray.scripts.scripts import cli as ray_cli
 
 import fer_batch.cli.main  # noqa: F401  # registers the commands
 from fer_batch.cli.app import parse_command
+from fer_batch.errors import FerBatchError
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -224,7 +225,7 @@ def test_guide_has_commands_of_all_kinds() -> None:
 )
 def test_invalid_command_is_refused(line: str) -> None:
     arguments = words(line)
-    with pytest.raises((AssertionError, SystemExit, click.ClickException, OSError)):
+    with pytest.raises((AssertionError, FerBatchError, SystemExit, click.ClickException, OSError)):
         CHECKS[arguments[0]](arguments)
 
 
