@@ -245,7 +245,7 @@ def test_training_examples_are_called_images_or_clips(
 @pytest.mark.parametrize(
     ("files", "options", "message"),
     [
-        (None, [], "clips=videos: does not exist"),
+        (None, [], "clips=videos: there is no such file or folder"),
         ([], [], "no files like"),
         (["happy/notes.txt"], [], "no files like"),
         (["a.mp4"], [], "and 1 outside them"),
