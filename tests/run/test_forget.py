@@ -14,10 +14,14 @@ from deltalake import DeltaTable, write_deltalake
 from fer_batch.errors import InputError, OutputError
 from fer_batch.run.finalize import finalize
 from fer_batch.run.forget import complete_forget, forget_videos, read_forget_marker
+from fer_batch.run.record import remove_run
+from fer_batch.run.summary import summarize_run
 from fer_batch.run.verify import verify_run
+from fer_batch.storage.folder import open_folder
 from fer_batch.storage.lease import hold_lease
 from fer_batch.timeline.store import open_timeline
 from tests.runs import add_videos, kill_at, read_plan, rows_of, temporary, video_id, write_run
+from tests.s3 import Store
 from tests.timeline.test_store import VIDEOS
 
 ITS = "/talks/it's.mp4"
@@ -289,3 +293,16 @@ def test_next_run_completes_a_killed_one(step: str, out: Path, finished: Path) -
     with hold_lease(out, "finalize"):
         complete_forget(out)
     assert_forgotten(out, ITS, finished)
+
+
+def test_video_is_forgotten_in_a_store(store: Store, finished: Path) -> None:
+    out = write_run(open_folder("s3://archive/run"), VIDEOS, in_bucket=2)
+    add_videos(out, LATER)
+    assert forget_videos(out, [ITS]) == [ITS]
+    assert verify_run(out) == []
+    assert finalize(out, rewrite_all=True).videos == summarize_run(out).videos
+    for name, frame in rows_of(finished).items():
+        expected = frame[frame.video_id != video_id(ITS)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(rows_of(out)[name], expected, check_exact=True, check_dtype=False)
+    remove_run(out)
+    assert out.list_names() == []
