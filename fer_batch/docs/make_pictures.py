@@ -1,8 +1,8 @@
-"""Make the pictures of README and the tutorial anew from the packaged sample.
+"""Make the pictures of the README and the tutorial from the packaged sample video.
 
     python -m fer_batch.docs.make_pictures
 
-It needs what the tests need (`.[test]`), and Chromium for the pictures of the pages.
+Requires the test dependencies (`.[test]`) and Chromium.
 """
 
 import shutil
@@ -17,29 +17,29 @@ PICTURES = Path(__file__).parent / "pictures"
 CLIP = "two_faces.mp4"
 
 
-def fer_batch(*words: object) -> None:
-    """Run a command of ours."""
+def run_command(*words: object) -> None:
+    """Run one fer-batch command."""
     subprocess.run([sys.executable, "-m", "fer_batch.cli.main", *map(str, words)], check=True)
 
 
 def main() -> None:
     """Write all pictures."""
     PICTURES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as place:
-        out = Path(place, "results")
-        fer_batch("demo", "--out", out)
-        fer_batch("assign", out, "--seats", "Ann", "Bo")
-        fer_batch("plot", out, CLIP, "-o", PICTURES / "ribbons.png")
-        fer_batch("plot", out, "--kind", "shares", "--by-person", "-o", PICTURES / "shares.png")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "results")
+        run_command("demo", "--out", out)
+        run_command("assign", out, "--seats", "Ann", "Bo")
+        run_command("plot", out, CLIP, "-o", PICTURES / "ribbons.png")
+        run_command("plot", out, "--kind", "shares", "--by-person", "-o", PICTURES / "shares.png")
         command = [sys.executable, "-m", "fer_batch.cli.main", "view", str(out)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
-            _screenshot(server.stdout.readline().split()[0], PICTURES / "viewer.png")
+            _take_screenshot(server.stdout.readline().split()[0], PICTURES / "viewer.png")
             server.terminate()
 
 
-def _screenshot(url: str, path: Path) -> None:
-    """The viewer's page of the only video, two seconds into it, in a window of 1100 × 900."""
+def _take_screenshot(url: str, path: Path) -> None:
+    """Take a screenshot of the viewer at 2 s of the only video, in a window of 1100×900 pixels."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1100, "height": 900})

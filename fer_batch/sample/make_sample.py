@@ -1,8 +1,8 @@
-"""Makes two_faces.mp4, the sample video, from two public-domain portraits of NASA and the US Navy.
+"""Make the sample video two_faces.mp4 from two public-domain portraits of NASA and the US Navy.
 
-Grace Hopper stands in matplotlib's sample data, Eileen Collins in scikit-image's. Both drift, lean and come
-nearer; Eileen Collins leaves the picture to the right after 4 seconds and is back after 6. Run it with the
-extra `dev` installed:
+The portrait of Grace Hopper is in matplotlib's sample data, that of Eileen Collins in scikit-image's. Both
+move, tilt and change size. Eileen Collins leaves the picture to the right after 4 s and returns after 6 s.
+Requires the extra `dev`:
 
     python -m fer_batch.sample.make_sample [FILE]
 """
@@ -34,9 +34,9 @@ def main(target: Path) -> None:
         for number in range(FPS * SECONDS):
             time_s = number / FPS
             picture = background.copy()
-            away = 260 * _smooth((time_s - 3.4) / 0.8) - 260 * _smooth((time_s - 5.8) / 0.8)
+            offset_x = 260 * _smooth_step((time_s - 3.4) / 0.8) - 260 * _smooth_step((time_s - 5.8) / 0.8)
             _paste(picture, people[0], 170, 190, time_s, 0.0, 0)
-            _paste(picture, people[1], 460, 185, time_s, 2.0, away)
+            _paste(picture, people[1], 460, 185, time_s, 2.0, offset_x)
             for packet in stream.encode(av.VideoFrame.from_image(picture)):
                 container.mux(packet)
         for packet in stream.encode():
@@ -53,20 +53,26 @@ def _cut_out(portrait: Image.Image, box: tuple[int, int, int, int]) -> Image.Ima
 
 
 def _paste(
-    picture: Image.Image, person: Image.Image, x: float, y: float, time_s: float, phase: float, away: float
+    picture: Image.Image,
+    person: Image.Image,
+    x: float,
+    y: float,
+    time_s: float,
+    phase: float,
+    offset_x: float,
 ) -> None:
     zoom = 1 + 0.08 * math.sin(0.7 * time_s + phase)
-    lean = 5 * math.sin(0.9 * time_s + phase)
-    x += 22 * math.sin(0.8 * time_s + phase) + away
+    tilt_deg = 5 * math.sin(0.9 * time_s + phase)
+    x += 22 * math.sin(0.8 * time_s + phase) + offset_x
     y += 10 * math.cos(1.1 * time_s + phase)
-    turned = person.rotate(lean, Image.Resampling.BICUBIC)
-    turned = turned.resize(
-        (round(turned.width * zoom), round(turned.height * zoom)), Image.Resampling.BICUBIC
+    rotated = person.rotate(tilt_deg, Image.Resampling.BICUBIC)
+    rotated = rotated.resize(
+        (round(rotated.width * zoom), round(rotated.height * zoom)), Image.Resampling.BICUBIC
     )
-    picture.paste(turned, (round(x - turned.width / 2), round(y - turned.height / 2)), turned)
+    picture.paste(rotated, (round(x - rotated.width / 2), round(y - rotated.height / 2)), rotated)
 
 
-def _smooth(share: float) -> float:
+def _smooth_step(share: float) -> float:
     share = min(max(share, 0.0), 1.0)
     return share * share * (3 - 2 * share)
 
