@@ -73,7 +73,7 @@ def face(track: int, moment: int, emotion: str) -> dict[str, Any]:
     }
 
 
-def answer(segment: dict[str, Any], tracks: Tracks) -> dict[str, Any]:
+def make_segment_result(segment: dict[str, Any], tracks: Tracks) -> dict[str, Any]:
     faces = [
         face(number, moment, track[moment])
         for moment in range(5)
@@ -114,21 +114,21 @@ def read_plan(out: FolderLike) -> tuple[list[dict[str, Any]], list[dict[str, Any
     return videos.to_pylist(), segments
 
 
-def answer_videos(out: FolderLike, plan: pa.Table, videos: Mapping[str, Tracks | None]) -> None:
+def write_video_results(out: FolderLike, plan: pa.Table, videos: Mapping[str, Tracks | None]) -> None:
     """Write the results of planned segments, one file for each bundle."""
     results = open_folder(out).subfolder("results")
     results.create()
     for bundle_id in dict.fromkeys(plan["bundle_id"].to_pylist()):
         segments = [row for row in plan.to_pylist() if row["bundle_id"] == bundle_id]
-        answers = [answer(segment, videos[segment["uri"]] or []) for segment in segments]
-        write_bundle(results, pack_bundle(bundle_id, pa.Table.from_pylist(answers, schema=RESULTS_SCHEMA)))
+        rows = [make_segment_result(segment, videos[segment["uri"]] or []) for segment in segments]
+        write_bundle(results, pack_bundle(bundle_id, pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA)))
 
 
 def add_videos(
     out: FolderLike, videos: Mapping[str, Tracks | None], version: str = "1", attempt: int = 0
 ) -> None:
     """Add a planning round, its results and its rows in the tables."""
-    answer_videos(out, plan_videos(out, videos, version, attempt), videos)
+    write_video_results(out, plan_videos(out, videos, version, attempt), videos)
     finalize(out)
 
 
@@ -140,14 +140,14 @@ def write_run(out: Folder, videos: Mapping[str, Tracks | None], in_bucket: int =
     return out
 
 
-def rows_of(out: FolderLike) -> dict[str, pd.DataFrame]:
+def read_all_rows(out: FolderLike) -> dict[str, pd.DataFrame]:
     """Return all rows of the three tables, as readers see them, in a fixed order."""
     keys = {"tracks": "video_id, track_id, time_s", "moments": "video_id, time_s", "videos": "video_id"}
     timeline = open_timeline(out)
     return {name: timeline.sql(f"SELECT * FROM {name} ORDER BY {keys[name]}").df() for name in TABLES}
 
 
-def same_rows(one: Mapping[str, pd.DataFrame], other: Mapping[str, pd.DataFrame]) -> bool:
+def are_tables_equal(one: Mapping[str, pd.DataFrame], other: Mapping[str, pd.DataFrame]) -> bool:
     """Return whether all rows are equal to the last bit."""
     return all(one[name].equals(other[name]) for name in TABLES)
 
@@ -170,13 +170,13 @@ def _with_fault(
     function(*arguments)
 
 
-def temporary(path: Path, host: str = "", pid: int = 0) -> Path:
+def temporary_path(path: Path, host: str = "", pid: int = 0) -> Path:
     """Return the temporary file that a process leaves if it is killed while it writes `path`."""
     return path.with_name(f".{path.name}.{host or socket.gethostname()}.{pid}.tmp")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class VideoContent:
     """The rows of a video: `faces` are (track, time_s, emotion, its probability, left edge of the box)."""
 
     duration_s: float
@@ -186,7 +186,7 @@ class Seen:
     """The height of a track's boxes as a fraction of the frame; 0.2 by default."""
 
 
-def write_tables(out: Path, videos: Mapping[str, Seen]) -> Path:
+def write_tables(out: Path, videos: Mapping[str, VideoContent]) -> Path:
     """Write only the tables of a finished run, enough for queries, with one video in each bucket."""
     out.mkdir(parents=True)
     create_run(out, AnalyzeConfig(), CARD)

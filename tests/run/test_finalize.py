@@ -24,14 +24,14 @@ from fer_batch.timeline.store import open_timeline
 from tests.runs import (
     Tracks,
     add_videos,
-    answer_videos,
+    are_tables_equal,
     kill_at,
     plan_videos,
-    rows_of,
-    same_rows,
-    temporary,
+    read_all_rows,
+    temporary_path,
     video_id,
     write_run,
+    write_video_results,
 )
 
 FIRST: dict[str, Tracks | None] = {
@@ -49,7 +49,7 @@ IN_BUCKET = 2
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run whose next finalize replaces rows: LATER is planned and analyzed."""
     out = write_run(tmp_path_factory.mktemp("old") / "out", FIRST, IN_BUCKET)
-    answer_videos(out, plan_videos(out, LATER, version="2"), LATER)
+    write_video_results(out, plan_videos(out, LATER, version="2"), LATER)
     return out
 
 
@@ -90,7 +90,7 @@ def visible_files(out: Path) -> set[Path]:
 
 
 def test_next_finalize_changes_rows(old: Path, new: Path) -> None:
-    before, after = rows_of(old), rows_of(new)
+    before, after = read_all_rows(old), read_all_rows(new)
     assert [len(before[name]) for name in TABLES] == [15, 6, 4]
     assert [len(after[name]) for name in TABLES] == [20, 14, 5]
     assert (buckets(old, FIRST), buckets(old, LATER)) == ({0, 1}, {0, 2})
@@ -107,12 +107,12 @@ AFTER_THE_SNAPSHOT = ["finalize.snapshot", "success.temporary", "finalize.succes
 @pytest.mark.parametrize("fault", BEFORE_THE_SNAPSHOT + AFTER_THE_SNAPSHOT)
 def test_readers_see_one_state_after_a_kill(out: Path, old: Path, new: Path, fault: str) -> None:
     kill_at(fault, finalize, out)
-    assert same_rows(rows_of(out), rows_of(old if fault in BEFORE_THE_SNAPSHOT else new))
+    assert are_tables_equal(read_all_rows(out), read_all_rows(old if fault in BEFORE_THE_SNAPSHOT else new))
     assert (out / "_SUCCESS.json").exists() == (fault == "finalize.success")
     kill_at(fault, finalize, out, True)
-    assert same_rows(rows_of(out), rows_of(old if fault in BEFORE_THE_SNAPSHOT else new))
+    assert are_tables_equal(read_all_rows(out), read_all_rows(old if fault in BEFORE_THE_SNAPSHOT else new))
     finalize(out)
-    assert same_rows(rows_of(out), rows_of(new))
+    assert are_tables_equal(read_all_rows(out), read_all_rows(new))
     assert find_differences(out) == []
     assert (out / "_SUCCESS.json").read_text() == (new / "_SUCCESS.json").read_text()
     finalize(out)
@@ -132,17 +132,17 @@ def test_first_finalize_killed_shows_nothing_until_complete(
             open_timeline(out)
         assert find_differences(out)
     else:
-        assert same_rows(rows_of(out), rows_of(new))
+        assert are_tables_equal(read_all_rows(out), read_all_rows(new))
     finalize(out)
-    assert same_rows(rows_of(out), rows_of(new))
+    assert are_tables_equal(read_all_rows(out), read_all_rows(new))
     assert table_files(out) == visible_files(out)
 
 
 def test_leftovers_of_killed_processes_are_removed(done: Path) -> None:
     left = [
-        temporary(done / "snapshot.json"),
-        temporary(done / "results" / "0123456789abcdef.parquet"),
-        temporary(done / "plan" / "000003.parquet"),
+        temporary_path(done / "snapshot.json"),
+        temporary_path(done / "results" / "0123456789abcdef.parquet"),
+        temporary_path(done / "plan" / "000003.parquet"),
         next((done / "tracks").glob("bucket=*")) / "part-00000-never-committed.snappy.parquet",
         done / "tracks" / "_delta_log" / "_commit_never.json.tmp",
     ]
@@ -174,11 +174,11 @@ def test_only_buckets_of_changed_videos_are_replaced(old: Path, new: Path) -> No
 
 def test_changed_video_replaces_its_rows(old: Path, new: Path) -> None:
     def of(out: Path, name: str) -> list[str]:
-        return rows_of(out)["tracks"].query("uri == @name")["emotion"].tolist()
+        return read_all_rows(out)["tracks"].query("uri == @name")["emotion"].tolist()
 
     assert (of(old, "/talks/one.mp4"), of(new, "/talks/one.mp4")) == (["angry"], ["sad"] * 4)
     assert of(old, "/talks/two.mp4") == of(new, "/talks/two.mp4")
-    assert rows_of(new)["videos"].query("uri == '/talks/one.mp4'")["version"].tolist() == ["2"]
+    assert read_all_rows(new)["videos"].query("uri == '/talks/one.mp4'")["version"].tolist() == ["2"]
 
 
 def test_retry_replaces_rows_of_the_previous_attempt(done: Path) -> None:
@@ -197,9 +197,9 @@ def test_retry_replaces_rows_of_the_previous_attempt(done: Path) -> None:
         ).num_rows
         == 0
     )
-    answer_videos(done, plan, found)
+    write_video_results(done, plan, found)
     finalize(done)
-    row = rows_of(done)["videos"].query("uri == @broken").iloc[0]
+    row = read_all_rows(done)["videos"].query("uri == @broken").iloc[0]
     assert (row["status"], row["attempt"], row["tracks"]) == ("ok", 2, 1)
     assert failed_videos(done).num_rows == 0
     assert find_differences(done) == []
@@ -229,11 +229,11 @@ def test_inconsistent_tables_are_not_shown(out: Path, old: Path, new: Path) -> N
     )
     with pytest.raises(OutputError, match=r"are inconsistent: .*rows in tracks, expected"):
         finalize(out)
-    assert same_rows(rows_of(out), rows_of(old))
+    assert are_tables_equal(read_all_rows(out), read_all_rows(old))
     assert not (out / "_SUCCESS.json").exists()
     path.write_bytes(good)
     finalize(out)
-    assert same_rows(rows_of(out), rows_of(new))
+    assert are_tables_equal(read_all_rows(out), read_all_rows(new))
 
 
 def remove_result(out: Path) -> None:
@@ -345,9 +345,9 @@ def test_finalize_repairs_damaged_tables(done: Path, new: Path, damage: Callable
     damage(done)
     finalize(done)
     assert find_differences(done) == []
-    rows = rows_of(done)
+    rows = read_all_rows(done)
     if damage is not remove_video_from_plan:
-        assert same_rows(rows, rows_of(new))
+        assert are_tables_equal(rows, read_all_rows(new))
     else:
         assert len(rows["videos"]) == 4
 
@@ -375,22 +375,22 @@ def first_schema(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("schema", [f"schema_{number}" for number in range(1, SCHEMA_VERSION)])
 def test_run_of_older_schema_opens_and_continues(tmp_path: Path, schema: str) -> None:
     out = Path(shutil.copytree(FIXTURES / schema, tmp_path / schema))
-    before = rows_of(out)
+    before = read_all_rows(out)
     assert [len(before[name]) for name in TABLES] == [50, 89, 2]
     assert failed_videos(out).column("attempt").to_pylist() == [0]
     assert find_differences(out) == []
     config = AnalyzeConfig(min_face=0.15, segment_s=4.0, bundle_s=8.0)
     assert load_matching_run(out, config, load_checkpoint(None)[1]) == read_run(out)
     finalize(out, rewrite_all=True)
-    after = rows_of(out)
+    after = read_all_rows(out)
     assert after["videos"]["attempt"].tolist() == [0, 0]
     after["videos"] = after["videos"][before["videos"].columns]
-    assert same_rows(before, after)
+    assert are_tables_equal(before, after)
     assert find_differences(out) == []
     add_manifest_columns(out, {"who": "string"})
     add_videos(out, {"/talks/new.mp4": [["fear"] * 5]})
-    assert len(rows_of(out)["videos"]) == 3
-    assert rows_of(out)["tracks"]["who"].isna().all()
+    assert len(read_all_rows(out)["videos"]) == 3
+    assert read_all_rows(out)["tracks"]["who"].isna().all()
     assert read_run(out).schema_version == SCHEMA_VERSION
     assert find_differences(out) == []
 
@@ -399,17 +399,17 @@ def test_run_of_older_schema_opens_and_continues(tmp_path: Path, schema: str) ->
     "fault", ["run.json.temporary", "finalize.moments", "finalize.videos", "finalize.snapshot"]
 )
 def test_upgrade_killed_shows_no_partial_tables(first_schema: Path, fault: str) -> None:
-    before = rows_of(first_schema)
+    before = read_all_rows(first_schema)
     kill_at(fault, finalize, first_schema)
     if fault == "run.json.temporary":
-        assert same_rows(rows_of(first_schema), before)
+        assert are_tables_equal(read_all_rows(first_schema), before)
     elif fault != "finalize.snapshot":
         with pytest.raises(OutputError, match="not finished"):
             open_timeline(first_schema)
     finalize(first_schema)
-    after = rows_of(first_schema)
+    after = read_all_rows(first_schema)
     after["videos"] = after["videos"][before["videos"].columns]
-    assert same_rows(after, before)
+    assert are_tables_equal(after, before)
 
 
 def test_run_of_newer_schema_is_refused(done: Path) -> None:

@@ -20,7 +20,7 @@ from fer_batch.run.verify import verify_run
 from fer_batch.storage.folder import open_folder
 from fer_batch.storage.lease import hold_lease
 from fer_batch.timeline.store import open_timeline
-from tests.runs import add_videos, kill_at, read_plan, rows_of, temporary, video_id, write_run
+from tests.runs import add_videos, kill_at, read_all_rows, read_plan, temporary_path, video_id, write_run
 from tests.s3 import Store
 from tests.timeline.test_store import VIDEOS
 
@@ -75,9 +75,9 @@ def assert_forgotten(out: Path, uri: str, finished: Path) -> None:
     assert not find_traces(out, uri)
     assert not read_forget_marker(out)
     assert verify_run(out) == []
-    for name, frame in rows_of(finished).items():
+    for name, frame in read_all_rows(finished).items():
         wanted = frame[frame.video_id != video_id(uri)].reset_index(drop=True)
-        pd.testing.assert_frame_equal(rows_of(out)[name], wanted, check_exact=True, check_dtype=False)
+        pd.testing.assert_frame_equal(read_all_rows(out)[name], wanted, check_exact=True, check_dtype=False)
 
 
 def test_nothing_to_forget_changes_nothing(out: Path) -> None:
@@ -138,16 +138,16 @@ def test_all_videos_can_be_forgotten_and_added_again(out: Path, finished: Path) 
     add_videos(out, VIDEOS)
     add_videos(out, LATER)
     assert verify_run(out) == []
-    for name, frame in rows_of(finished).items():
-        pd.testing.assert_frame_equal(rows_of(out)[name], frame, check_exact=True)
+    for name, frame in read_all_rows(finished).items():
+        pd.testing.assert_frame_equal(read_all_rows(out)[name], frame, check_exact=True)
 
 
 def test_video_that_returns_has_its_rows_once(out: Path, finished: Path) -> None:
     forget_videos(out, [ITS])
     add_videos(out, {ITS: VIDEOS[ITS]})
     assert verify_run(out) == []
-    for name, frame in rows_of(finished).items():
-        pd.testing.assert_frame_equal(rows_of(out)[name], frame, check_exact=True)
+    for name, frame in read_all_rows(finished).items():
+        pd.testing.assert_frame_equal(read_all_rows(out)[name], frame, check_exact=True)
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: None])
@@ -189,7 +189,7 @@ def test_unfinished_run_keeps_its_previous_tables(out: Path, finished: Path) -> 
     assert not find_traces(out, ITS)
     assert not (out / "_SUCCESS.json").exists()
     assert [line for line in verify_run(out) if "are not done" in line]
-    assert set(rows_of(out)["videos"].uri) == ALL.keys() - {ITS}
+    assert set(read_all_rows(out)["videos"].uri) == ALL.keys() - {ITS}
     other.write_bytes(kept)
     finalize(out)
     assert_forgotten(out, ITS, finished)
@@ -234,8 +234,8 @@ def test_tables_with_statistics_in_their_log_are_written_again(out: Path, finish
 def test_leftovers_of_killed_runs_are_removed(out: Path, finished: Path) -> None:
     """A round without its second file, files never renamed, data never committed."""
     shutil.copy(out / "plan" / "000001.parquet", out / "plan" / "000003.parquet")
-    shutil.copy(shared_bundle(out), temporary(shared_bundle(out), "elsewhere"))
-    shutil.copy(out / "plan" / "000001.parquet", temporary(out / "plan" / "000004.parquet", "elsewhere"))
+    shutil.copy(shared_bundle(out), temporary_path(shared_bundle(out), "elsewhere"))
+    shutil.copy(out / "plan" / "000001.parquet", temporary_path(out / "plan" / "000004.parquet", "elsewhere"))
     for data in (out / "tracks").glob("bucket=*/*.parquet"):
         shutil.copy(data, data.with_name(f"uncommitted-{data.name}"))
     forget_videos(out, [ITS])
@@ -250,9 +250,9 @@ def test_killed_finalize_keeps_the_previous_tables(out: Path, finished: Path) ->
     (out / "results" / f"{lost}.parquet").unlink()
     forget_videos(out, [ITS])
     assert not find_traces(out, ITS)
-    for name, frame in rows_of(finished).items():
+    for name, frame in read_all_rows(finished).items():
         wanted = frame[frame.video_id != video_id(ITS)].reset_index(drop=True)
-        pd.testing.assert_frame_equal(rows_of(out)[name], wanted, check_exact=True, check_dtype=False)
+        pd.testing.assert_frame_equal(read_all_rows(out)[name], wanted, check_exact=True, check_dtype=False)
 
 
 STEPS = [
@@ -282,7 +282,7 @@ def test_same_command_completes_a_killed_one(step: str, out: Path, finished: Pat
     began = step != "file.temporary"
     assert read_forget_marker(out) == ({video_id(ITS): ITS} if began else {})
     assert bool(verify_run(out)) == began
-    assert len(rows_of(out)["videos"]) in (len(ALL), len(ALL) - 1)
+    assert len(read_all_rows(out)["videos"]) in (len(ALL), len(ALL) - 1)
     assert forget_videos(out, ["it's.mp4"]) == [ITS]
     assert_forgotten(out, ITS, finished)
 
@@ -301,8 +301,8 @@ def test_video_is_forgotten_in_a_store(store: Store, finished: Path) -> None:
     assert forget_videos(out, [ITS]) == [ITS]
     assert verify_run(out) == []
     assert finalize(out, rewrite_all=True).videos == summarize_run(out).videos
-    for name, frame in rows_of(finished).items():
+    for name, frame in read_all_rows(finished).items():
         expected = frame[frame.video_id != video_id(ITS)].reset_index(drop=True)
-        pd.testing.assert_frame_equal(rows_of(out)[name], expected, check_exact=True, check_dtype=False)
+        pd.testing.assert_frame_equal(read_all_rows(out)[name], expected, check_exact=True, check_dtype=False)
     remove_run(out)
     assert out.list_names() == []

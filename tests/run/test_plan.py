@@ -42,7 +42,7 @@ from tests.runs import (
     kill_at,
     plan_videos,
     read_plan,
-    temporary,
+    temporary_path,
     video_id,
     write_run,
 )
@@ -248,7 +248,7 @@ def test_overwrite_replaces_run_with_other_settings(tmp_path: Path) -> None:
     out = write_run(tmp_path / "out", VIDEOS)
     write_people(out, PEOPLE_SCHEMA.empty_table(), [])
     (out / ".lease").write_text("held")
-    temporary(out / "run.json").write_bytes(b"half")
+    temporary_path(out / "run.json").write_bytes(b"half")
     with pytest.raises(ConfigError, match="fps was"):
         load_matching_run(out, OTHER, CARD)
     assert load_matching_run(out, OTHER, CARD, overwrite=True) is None

@@ -21,7 +21,7 @@ from fer_batch.run.results import (
     write_bundle,
 )
 from fer_batch.schema import PLAN_SCHEMA, RESULTS_SCHEMA, bundle_schema, pack_bundle, unpack_bundles
-from tests.runs import CARD, Tracks, answer, answer_videos, kill_at, plan_videos
+from tests.runs import CARD, Tracks, kill_at, make_segment_result, plan_videos, write_video_results
 
 VIDEOS: dict[str, Tracks | None] = {"/a.mp4": [["happy"] * 5, ["sad"]], "/b.mp4": []}
 
@@ -35,7 +35,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def make_bundle(plan: pa.Table) -> pa.Table:
-    answers = [answer(row, VIDEOS[row["uri"]] or []) for row in plan.to_pylist()]
+    answers = [make_segment_result(row, VIDEOS[row["uri"]] or []) for row in plan.to_pylist()]
     name = plan.column("bundle_id")[0].as_py()
     return pack_bundle(name, pa.Table.from_pylist(answers, schema=RESULTS_SCHEMA))
 
@@ -49,7 +49,7 @@ def test_empty_plan_has_no_results(out: Path) -> None:
 
 def test_results_have_one_row_per_segment(out: Path) -> None:
     plan = plan_videos(out, VIDEOS)
-    answer_videos(out, plan, VIDEOS)
+    write_video_results(out, plan, VIDEOS)
     (bundle,) = list_done_bundles(out / "results")
     assert read_face_count(out / "results", bundle) == 6
     assert read_results(out / "results", plan).num_rows == 2
@@ -58,12 +58,12 @@ def test_results_have_one_row_per_segment(out: Path) -> None:
 
 
 def test_results_of_an_earlier_plan_do_not_count(out: Path) -> None:
-    answer_videos(out, plan_videos(out, VIDEOS), VIDEOS)
+    write_video_results(out, plan_videos(out, VIDEOS), VIDEOS)
     later: dict[str, Tracks | None] = {"/a.mp4": [["fear"]]}
     plan = plan_videos(out, later, attempt=1)
     with pytest.raises(OutputError, match="Cannot read"):
         read_results(out / "results", plan)
-    answer_videos(out, plan, later)
+    write_video_results(out, plan, later)
     assert len(list_done_bundles(out / "results")) == 2
     assert [len(faces) for faces in read_results(out / "results", plan).column("faces")] == [1]
 
@@ -145,7 +145,7 @@ def other(path: Path) -> None:
 )
 def test_truncated_file_is_removed(out: Path, damage: Callable[[Path], None], is_done: bool) -> None:
     plan = plan_videos(out, VIDEOS)
-    answer_videos(out, plan, VIDEOS)
+    write_video_results(out, plan, VIDEOS)
     (name,) = list_done_bundles(out / "results")
     path = out / "results" / f"{name}.parquet"
     damage(path)
@@ -160,7 +160,7 @@ def test_truncated_file_is_removed(out: Path, damage: Callable[[Path], None], is
 @pytest.mark.parametrize("keep", [False, True])
 def test_damage_inside_a_file_is_found_by_reading(out: Path, column: str, keep: bool) -> None:
     plan = plan_videos(out, VIDEOS)
-    answer_videos(out, plan, VIDEOS)
+    write_video_results(out, plan, VIDEOS)
     (path,) = (out / "results").iterdir()
     group = pq.read_metadata(path).row_group(0)
     chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
@@ -175,7 +175,7 @@ def test_damage_inside_a_file_is_found_by_reading(out: Path, column: str, keep: 
 
 def test_unreadable_file_does_not_count_as_damaged(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_videos(out, VIDEOS)
-    answer_videos(out, plan, VIDEOS)
+    write_video_results(out, plan, VIDEOS)
     (path,) = (out / "results").iterdir()
     path.rename(out / "kept")
     path.mkdir()
@@ -200,7 +200,7 @@ def test_unreadable_file_does_not_count_as_damaged(out: Path, monkeypatch: pytes
 
 def test_segment_without_result_is_named(out: Path) -> None:
     plan = plan_videos(out, VIDEOS)
-    answer_videos(out, plan, VIDEOS)
+    write_video_results(out, plan, VIDEOS)
     (path,) = (out / "results").iterdir()
     pq.write_table(pq.read_table(path).slice(1), path)
     lost = plan.column("segment_id")[0].as_py()

@@ -19,7 +19,7 @@ from fer_batch.storage.atomic import (
     write_json,
     write_parquet,
 )
-from tests.runs import kill_at, temporary
+from tests.runs import kill_at, temporary_path
 
 
 @pytest.mark.parametrize("before", [None, b"", b"old"])
@@ -103,7 +103,7 @@ def dead_pid() -> int:
 def test_temporary_file_of_ended_writer_is_removed(
     tmp_path: Path, dead_pid: int, host: str, alive: bool, age_s: float, goes: bool
 ) -> None:
-    path = temporary(tmp_path / "0123.parquet", host, os.getpid() if alive else dead_pid)
+    path = temporary_path(tmp_path / "0123.parquet", host, os.getpid() if alive else dead_pid)
     path.write_bytes(b"half")
     os.utime(path, (time.time() - age_s,) * 2)
     remove_temporary_files(tmp_path)

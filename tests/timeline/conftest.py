@@ -35,7 +35,7 @@ from fer_batch.schema import (
     tracks_schema,
 )
 from fer_batch.timeline.viewer.server import create_app
-from tests.runs import CARD, answer, face, probed, video_id
+from tests.runs import CARD, face, make_segment_result, probed, video_id
 
 STEP_S = 0.2
 SECONDS = 9
@@ -84,7 +84,7 @@ def write_watched(out: Path, videos: dict[str, list[dict[str, Any]]]) -> Path:
                 for m in range(round(SECONDS / STEP_S))
             ]
             read = {"read_s": float(SECONDS), "frames": 25 * SECONDS, "moments": moments, "faces": faces}
-            answers.append(answer(segment, []) | read)
+            answers.append(make_segment_result(segment, []) | read)
         write_bundle(
             out / "results", pack_bundle(bundle_id, pa.Table.from_pylist(answers, schema=RESULTS_SCHEMA))
         )

@@ -12,7 +12,7 @@ from fer_batch.run.people import PEOPLE_FILE
 from fer_batch.run.verify import verify_run
 from fer_batch.timeline.assign import assign_by_position, assign_from_csv
 from fer_batch.timeline.store import open_timeline
-from tests.runs import Seen, add_videos, video_id, write_run, write_tables
+from tests.runs import VideoContent, add_videos, video_id, write_run, write_tables
 from tests.timeline.videos import GRID_S, make_track
 
 TWO, ONE, NONE = "/a/two.mp4", "/a/one.mp4", "/a/none.mp4"
@@ -170,7 +170,7 @@ def test_persons_are_assigned_from_left_to_right(
     named: list[str],
 ) -> None:
     faces = [face for track in tracks for face in track]
-    seen = Seen(duration_s=4.0, moments_s=GRID_S, faces=faces, height=height)
+    seen = VideoContent(duration_s=4.0, moments_s=GRID_S, faces=faces, height=height)
     out = write_tables(tmp_path / "out", {"/v.mp4": seen})
     assign_by_position(out, ["Ann", "Bo"])
     found = people(out)
@@ -179,7 +179,7 @@ def test_persons_are_assigned_from_left_to_right(
 
 def test_one_person_is_the_largest_face(tmp_path: Path) -> None:
     faces = [*make_track(0, "hhhh", 0.1), *make_track(1, "hhhh", 0.5), *make_track(2, "h", 0.8, first=3)]
-    seen = Seen(duration_s=4.0, moments_s=GRID_S, faces=faces, height={0: 0.2, 1: 0.5, 2: 0.6})
+    seen = VideoContent(duration_s=4.0, moments_s=GRID_S, faces=faces, height={0: 0.2, 1: 0.5, 2: 0.6})
     out = write_tables(tmp_path / "out", {"/v.mp4": seen})
     assign_by_position(out, ["Ann"])
     assert people(out) == {("/v.mp4", 0): None, ("/v.mp4", 1): "Ann", ("/v.mp4", 2): "Ann"}
@@ -187,7 +187,7 @@ def test_one_person_is_the_largest_face(tmp_path: Path) -> None:
 
 def test_more_faces_than_persons_may_count(tmp_path: Path) -> None:
     faces = [face for track, left in enumerate((0.0, 0.2, 0.7)) for face in make_track(track, "hhh", left)]
-    seen = Seen(duration_s=4.0, moments_s=GRID_S, faces=faces, height={1: 0.1})
+    seen = VideoContent(duration_s=4.0, moments_s=GRID_S, faces=faces, height={1: 0.1})
     out = write_tables(tmp_path / "out", {"/v.mp4": seen})
     assign_by_position(out, ["Ann", "Bo"], max_faces=3)
     assert people(out) == {("/v.mp4", 0): "Ann", ("/v.mp4", 1): "Ann", ("/v.mp4", 2): "Bo"}

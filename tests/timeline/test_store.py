@@ -17,7 +17,7 @@ from fer_batch.run.record import create_run, load_matching_run
 from fer_batch.run.snapshot import TABLES
 from fer_batch.schema import EMOTIONS, tracks_schema
 from fer_batch.timeline.store import Timeline, open_timeline
-from tests.runs import CARD, Tracks, add_videos, rows_of, same_rows, video_id, write_run
+from tests.runs import CARD, Tracks, add_videos, are_tables_equal, read_all_rows, video_id, write_run
 
 VIDEOS: dict[str, Tracks | None] = {
     "/talks/50%_off.mp4": [["happy", "happy", "sad"], ["neutral", "neutral"]],
@@ -356,15 +356,15 @@ def test_opening_does_not_write(finished: Path) -> None:
 
 def test_open_timeline_keeps_its_state_during_finalize(tmp_path: Path) -> None:
     out = write_run(tmp_path / "run", {OFF: VIDEOS[OFF]})
-    before, reader = rows_of(out), open_timeline(out)
+    before, reader = read_all_rows(out), open_timeline(out)
     add_videos(out, {WOW: VIDEOS[WOW], OLD: VIDEOS[OLD]})
-    finalized = rows_of(out)
+    finalized = read_all_rows(out)
     for name in TABLES:
         columns = ", ".join(before[name].columns)
         again = reader.sql(f"SELECT {columns} FROM {name} ORDER BY ALL").df()
         assert again.equals(before[name].sort_values(list(before[name].columns)).reset_index(drop=True))
     finalize(out, rewrite_all=True)
-    assert same_rows(rows_of(out), finalized)
+    assert are_tables_equal(read_all_rows(out), finalized)
 
 
 def test_replaced_files_stay_while_a_reader_is_open(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Three videos with known faces, for tests of queries and commands."""
 
-from tests.runs import Seen
+from tests.runs import VideoContent
 
 TALK, SHOP, EMPTY = "/a/talk.mp4", "/a/shop.mp4", "/a/empty.mp4"
 GRID_S = [k / 5 for k in range(20)]
@@ -20,11 +20,11 @@ def make_track(
 
 
 VIDEOS = {
-    TALK: Seen(
+    TALK: VideoContent(
         duration_s=4.0,
         moments_s=GRID_S,
         faces=[*make_track(0, "hhhHhssshh", 0.1), *make_track(1, "sss.ssssnhhhh", 0.7)],
     ),
-    SHOP: Seen(duration_s=2.0, moments_s=GRID_S[:10], faces=make_track(0, "HHH", 0.4, first=2)),
-    EMPTY: Seen(duration_s=1.0, moments_s=GRID_S[:5]),
+    SHOP: VideoContent(duration_s=2.0, moments_s=GRID_S[:10], faces=make_track(0, "HHH", 0.4, first=2)),
+    EMPTY: VideoContent(duration_s=1.0, moments_s=GRID_S[:5]),
 }

@@ -26,7 +26,7 @@ from fer_batch.timeline.plots.overlay import BLUR_MARGIN, write_overlay
 from fer_batch.timeline.store import open_timeline
 from fer_batch.video.redraw import RedrawResult
 from tests.conftest import write_video
-from tests.runs import CARD, Tracks, answer, probed, video_id
+from tests.runs import CARD, Tracks, make_segment_result, probed, video_id
 from tests.s3 import Store
 
 WIDTH, HEIGHT = 640, 360
@@ -57,7 +57,7 @@ def write_run_of(
     add_planning_round(out, rows, plan)
     (out / "results").mkdir()
     for segment in plan.to_pylist():
-        row = answer(segment, tracks)
+        row = make_segment_result(segment, tracks)
         change(row)
         for moment in row["moments"]:
             moment["faces"] = sum(face["time_s"] == moment["time_s"] for face in row["faces"])

@@ -25,7 +25,7 @@ from fer_batch.timeline.plots.ribbons import MAX_FACES
 from fer_batch.timeline.plots.shares import MAX_BARS
 from fer_batch.timeline.plots.strip import MAX_VIDEOS
 from fer_batch.timeline.store import Timeline, open_timeline
-from tests.runs import CARD, Tracks, answer, plan_videos, video_id, write_run
+from tests.runs import CARD, Tracks, make_segment_result, plan_videos, video_id, write_run
 
 HOSTILE = "/talks/$x^2$ <script>.mp4"
 VIDEOS: dict[str, Tracks | None] = {
@@ -48,7 +48,7 @@ def gappy(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
     out.mkdir()
     create_run(out, AnalyzeConfig(), CARD, bucket_s=1e6)
     plan = plan_videos(out, {"/talks/gap.mp4": [["happy"] * 5]})
-    row = answer(plan.to_pylist()[0], [["happy"] * 5])
+    row = make_segment_result(plan.to_pylist()[0], [["happy"] * 5])
     for name in ("moments", "faces"):
         row[name] = [one for one in row[name] if one["time_s"] not in (0.4, 0.6)]
     (out / "results").mkdir()

@@ -5,7 +5,7 @@ import pytest
 
 from fer_batch.timeline.assign import assign_by_position
 from fer_batch.timeline.store import Timeline, open_timeline
-from tests.runs import Seen, write_tables
+from tests.runs import VideoContent, write_tables
 from tests.timeline.queries.helpers import STEP_S
 from tests.timeline.videos import VIDEOS
 
@@ -27,7 +27,7 @@ def random_timeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
     """Three tracks with random emotions in each of four videos, with gaps."""
     chance = np.random.default_rng(0)
     grid_s = [k * STEP_S for k in range(60)]
-    videos = {"/z/none.mp4": Seen(duration_s=12.0, moments_s=grid_s)}
+    videos = {"/z/none.mp4": VideoContent(duration_s=12.0, moments_s=grid_s)}
     for video in "cabd":
         seen = []
         for track in range(3):
@@ -38,7 +38,7 @@ def random_timeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
                     seen.append((track, time_s, emotion, float(chance.choice([0.4, 0.7, 0.9])), track / 4))
         if request.param == "shuffled":
             chance.shuffle(seen)
-        videos[f"/{video}.mp4"] = Seen(duration_s=12.0, moments_s=grid_s, faces=seen)
+        videos[f"/{video}.mp4"] = VideoContent(duration_s=12.0, moments_s=grid_s, faces=seen)
     out = write_tables(tmp_path_factory.mktemp("faces") / "out", videos)
     assign_by_position(out, ["Bo", "Ann"], ["a.mp4", "b.mp4"], max_faces=3)
     return open_timeline(out)

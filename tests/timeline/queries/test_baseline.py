@@ -7,7 +7,7 @@ import pytest
 from fer_batch.schema import EMOTIONS
 from fer_batch.timeline.assign import assign_by_position
 from fer_batch.timeline.store import Timeline, open_timeline
-from tests.runs import Seen, write_tables
+from tests.runs import VideoContent, write_tables
 from tests.timeline.queries.helpers import COLUMNS, assert_same_rows
 from tests.timeline.videos import GRID_S, TALK, make_track
 
@@ -26,8 +26,8 @@ def test_differences_have_mean_zero(timeline: Timeline) -> None:
 
 def test_person_has_one_baseline_in_all_videos(tmp_path: Path) -> None:
     videos = {
-        "/a.mp4": Seen(duration_s=1, moments_s=GRID_S[:5], faces=make_track(0, "hhhhh", 0.1)),
-        "/b.mp4": Seen(duration_s=1, moments_s=GRID_S[:5], faces=make_track(3, "sssss", 0.1)),
+        "/a.mp4": VideoContent(duration_s=1, moments_s=GRID_S[:5], faces=make_track(0, "hhhhh", 0.1)),
+        "/b.mp4": VideoContent(duration_s=1, moments_s=GRID_S[:5], faces=make_track(3, "sssss", 0.1)),
     }
     out = write_tables(tmp_path / "out", videos)
     by_track = open_timeline(out).baseline().df()

@@ -12,7 +12,7 @@ from fer_batch.errors import QueryError
 from fer_batch.run.record import add_manifest_columns
 from fer_batch.timeline.assign import assign_by_position
 from fer_batch.timeline.store import Timeline, open_timeline
-from tests.runs import Seen, add_videos, write_run, write_tables
+from tests.runs import VideoContent, add_videos, write_run, write_tables
 from tests.s3 import BUCKET, Store
 from tests.timeline.videos import TALK
 
@@ -130,7 +130,7 @@ def test_query_reads_only_needed_parts_of_a_store(store: Store, tmp_path: Path) 
     grid_s = [k / 5 for k in range(2000)]
     chance = np.random.default_rng(0)
     videos = {
-        f"/a/{number}.mp4": Seen(
+        f"/a/{number}.mp4": VideoContent(
             duration_s=400.0,
             moments_s=grid_s,
             faces=[(0, time_s, "happy", float(chance.uniform(0.5, 1)), 0.1) for time_s in grid_s],

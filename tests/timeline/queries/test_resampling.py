@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fer_batch.timeline.store import Timeline, open_timeline
-from tests.runs import Seen, write_tables
+from tests.runs import VideoContent, write_tables
 from tests.timeline.queries.helpers import COLUMNS, select
 from tests.timeline.videos import EMPTY, GRID_S, SHOP, TALK, make_track
 
@@ -14,7 +14,9 @@ from tests.timeline.videos import EMPTY, GRID_S, SHOP, TALK, make_track
 def test_state_tells_no_face_from_not_analyzed(tmp_path: Path) -> None:
     moments_s = [t for t in GRID_S if not 1.0 <= t < 2.0]
     faces = [*make_track(0, "hhh", 0.1), *make_track(0, "ss", 0.1, first=11)]
-    out = write_tables(tmp_path / "out", {"/v.mp4": Seen(duration_s=4.0, moments_s=moments_s, faces=faces)})
+    out = write_tables(
+        tmp_path / "out", {"/v.mp4": VideoContent(duration_s=4.0, moments_s=moments_s, faces=faces)}
+    )
     found = open_timeline(out).resample(0.6).df()
     assert select(open_timeline(out).resample(0.6), "start_s", "state", "frames", "faces") == [
         (0.0, "face", 3, 3),

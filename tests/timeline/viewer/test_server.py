@@ -24,7 +24,7 @@ from fer_batch.run.plan import add_planning_round
 from fer_batch.run.record import create_run
 from fer_batch.schema import EMOTIONS, PROBED_SCHEMA, conform_table
 from fer_batch.timeline.viewer.server import create_app
-from tests.runs import CARD, Tracks, add_videos, answer_videos, video_id, write_run
+from tests.runs import CARD, Tracks, add_videos, video_id, write_run, write_video_results
 from tests.s3 import Store
 from tests.timeline.conftest import serving
 
@@ -141,7 +141,7 @@ def write_listed(out: Path, named: str) -> str:
     )
     plan = plan_segments(rows, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1)
     add_planning_round(out, rows, plan)
-    answer_videos(out, plan, {source["uri"]: [["happy"] * 5]})
+    write_video_results(out, plan, {source["uri"]: [["happy"] * 5]})
     finalize(out)
     return str(source["uri"])
 
