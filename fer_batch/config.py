@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from fer_batch.errors import ConfigError
-from fer_batch.fields import Range, Topic, check_fields, require
+from fer_batch.fields import Flag, Range, Topic, check_fields, require
 
 FRAMES = Topic("Sampled frames")
 FACES = Topic("Faces")
 MODEL = Topic("Model")
 WORK_UNITS = Topic("Work units (they do not change the results)")
 LIMITS = Topic("Limits of one video (above them it ends as failed)")
+FAST_FLAGS = (
+    Flag("fast", "nonref", "For surveys: skip the frames that no other frame refers to."),
+    Flag("keyframes", "keyframes", "For surveys: decode key frames only, often one in several seconds."),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,7 @@ class AnalyzeConfig:
     """Sampled frames per second of video."""
     every_frame: Annotated[bool, FRAMES] = False
     """Analyze every frame and ignore the rate of sampled frames."""
-    fast: Annotated[Literal["nonref", "keyframes"] | None, FRAMES] = None
+    fast: Annotated[Literal["nonref", "keyframes"] | None, FRAMES, *FAST_FLAGS] = None
     """Decode fewer frames, for surveys. "nonref" skips the frames that no other frame refers to. "keyframes"
     decodes key frames only, often one in several seconds."""
     min_face: Annotated[float, Range(above=0, at_most=1), FACES] = 0.05
@@ -35,7 +39,8 @@ class AnalyzeConfig:
     """Number of faces that are kept per sampled frame, the largest first. By default all are kept."""
     detect_every: Annotated[float | None, Range(above=0, at_most=60), FACES] = None
     """Seconds of video between two searches for faces; faces are followed between them. Every other search
-    covers only the parts of the picture that have changed. By default 1, with --fast 2."""
+    covers only the parts of the picture that have changed. By default 1, or 2 with --fast and
+    --keyframes."""
     max_gap_s: Annotated[float, Range(at_least=0, at_most=60), FACES] = 0.5
     """Longest time without a detection after which a face keeps its track, in seconds."""
     checkpoint: Annotated[str | None, MODEL] = None

@@ -61,6 +61,15 @@ class Topic:
     """Topics of a higher order are listed later."""
 
 
+@dataclass(frozen=True)
+class Flag:
+    """Option without a value that sets a field. The command line has the flags of a field instead of it."""
+
+    name: str
+    value: str
+    help: str
+
+
 class FieldError(ConfigError):
     """A setting has a value that is not allowed."""
 

@@ -27,6 +27,6 @@ def format_panel(console: "Console", options: "ConsoleOptions", panel: "HelpPane
         notes = [f"[choices: {', '.join(entry.choices)}]"] if entry.choices else []
         notes += [f"[default: {entry.default}]"] if entry.default else []
         notes += ["[required]"] if entry.required else []
-        table.add_row(Text(label), Text(" ".join([description, *notes])))
+        table.add_row(Text(label), Text(" ".join([*description.split(), *notes])))
     console.print(Text(f"{panel.title}:", style="bold"))
     console.print(Padding(table, (0, 0, 1, 2)))

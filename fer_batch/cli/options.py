@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar, Union, get_args,
 
 from cyclopts import Group, Parameter, Token
 
-from fer_batch.fields import Topic, check_value, field_types, split_type
+from fer_batch.fields import FieldError, Flag, Topic, check_value, field_types, split_type
 
 UNIT_SUFFIXES = ("_s", "_gb")
 """Ends of field names that their options do not have: `timeout_s` is `--timeout`."""
@@ -76,11 +76,27 @@ def fill_options(function: Command, bound: inspect.BoundArguments) -> None:
     for name, hint in getattr(function, "__annotations__", {}).items():
         if options := _find(hint, ConfigOptions):
             hints = field_types(options.config)
-            values = bound.arguments.get(name) or {}
+            values = _resolve_flags(bound.arguments.get(name) or {}, hints)
             given = {key: _check_and_convert(key, value, hints[key]) for key, value in values.items()}
             bound.arguments[name] = options.config(**given) if options.is_built else given
         elif name in bound.arguments:
             bound.arguments[name] = _check_and_convert(name, bound.arguments[name], hint)
+
+
+def _resolve_flags(values: Settings, hints: Settings) -> Settings:
+    """Replace the flags among the parsed options by the fields that they set."""
+    resolved = dict(values)
+    for name, hint in hints.items():
+        given = [flag for flag in _list_flags(hint) if resolved.pop(flag.name, False)]
+        if len(given) > 1:
+            raise FieldError(given[0].name, f"excludes --{given[1].name}")
+        if given:
+            resolved[name] = given[0].value
+    return resolved
+
+
+def _list_flags(hint: Any) -> list[Flag]:
+    return [item for item in get_args(hint) if isinstance(item, Flag)]
 
 
 def has_option(function: Any, name: str) -> bool:
@@ -107,11 +123,15 @@ def _resolve_annotation(hint: Any) -> Any:
         return Annotated[hint, _WHOLE_NUMBERS] if _is_whole(split_type(hint)[0]) else hint
     assert isinstance(config, type)
     texts = _read_field_docstrings(config)
-    fields = {
-        field.name: _build_option(field_types(config)[field.name], texts.get(field.name, ""), field.default)
-        for field in dataclasses.fields(config)
-        if _find(field_types(config)[field.name], Topic)
-    }
+    fields = {}
+    for field in dataclasses.fields(config):
+        hint = field_types(config)[field.name]
+        topic, flags = _find(hint, Topic), _list_flags(hint)
+        if flags and topic:
+            for flag in flags:
+                fields[flag.name] = Annotated[bool, Parameter(help=flag.help, group=_group_of(topic))]
+        elif topic:
+            fields[field.name] = _build_option(hint, topic, texts.get(field.name, ""), field.default)
     options = TypedDict(config.__name__, fields, total=False)  # type: ignore[misc]
     return Annotated[options, Parameter(name="*"), ConfigOptions(config, is_built=not is_given)]
 
@@ -136,13 +156,11 @@ def _read_field_docstrings(config: type) -> dict[str, str]:
     }
 
 
-def _build_option(hint: Any, text: str, default: object) -> Any:
+def _build_option(hint: Any, topic: Topic, text: str, default: object) -> Any:
     """Return the annotated type of one option with its help."""
-    kind, topic = get_args(hint)[0], _find(hint, Topic)
-    assert topic is not None
+    kind = get_args(hint)[0]
     if get_origin(kind) is Literal and "" in get_args(kind):
         kind = Literal[tuple(filter(None, get_args(kind)))]
-    text = " ".join(text.split())
     if _is_shown(default):
         text += f" [default: {_format_default(default)}]"
     option = Parameter(

@@ -55,7 +55,7 @@ def check_submission_id(name: str) -> str:
     return name
 
 
-SubmissionId = Annotated[str, Convert(check_submission_id)]
+SubmissionId = Annotated[str, Parameter(help="Name of the job."), Convert(check_submission_id)]
 
 
 @dataclass(frozen=True, kw_only=True)

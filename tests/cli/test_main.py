@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import re
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fer_batch.cli.app import parse_command
 from fer_batch.cli.main import main
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
@@ -64,6 +66,7 @@ def test_help_of_a_command_shows_examples(command: str, capsys: pytest.CaptureFi
     examples = streams.out.partition("Examples")[2]
     assert f"\n  fer-batch {command} " in examples
     assert not any(len(line) > 120 for line in streams.out.splitlines())
+    assert not re.search(r"default: (\(\)|False|None)", streams.out)
 
 
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,6 +223,7 @@ def checkpoint_with_a_card_of_text(folder: Path) -> Path:
         (with_video("--segment", "0.5"), "--segment must be"),
         (with_video("--bundle", "30"), "--bundle must be at least the length of a segment, 60 s, got 30"),
         (with_video("--colour", "blue"), "--colour"),
+        (with_video("--fast", "--keyframes"), "--fast excludes --keyframes"),
         (with_video("--checkpoint"), "--checkpoint"),
         (with_checkpoint(checkpoint_missing), "model.safetensors"),
         (with_checkpoint(checkpoint_of_another_suffix), "model.pt"),
@@ -244,6 +248,12 @@ def test_invalid_input_is_reported_and_writes_nothing(
     assert streams.err.count("\n") == 1
     assert streams.err.startswith("fer-batch")
     assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--fast", "nonref"), ("--keyframes", "keyframes")])
+def test_flags_set_the_field_fast(flag: str, value: str) -> None:
+    for words in (["analyze", flag, "a.mp4", "--out", "out"], ["plan", "a.mp4", flag], ["bench", flag, "a"]):
+        assert parse_command(words)[1].arguments["config"].fast == value
 
 
 def test_missing_out_is_reported_in_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

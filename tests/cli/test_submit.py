@@ -46,7 +46,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["analyze", "/a", *OUT], ["analyze", "/a", *OUT]),
         (["analyze", "/a", *OUT, "--fps", "1"], ["analyze", "/a", *OUT, "--fps", "1"]),
         (["analyze", "/a b", "--submission-id", "x", "/c", *OUT], ["analyze", "/a b", "/c", *OUT]),
-        (["analyze", "/a", "--no-flip", *OUT], ["analyze", "/a", "--no-flip", *OUT]),
+        (["analyze", "/a", "--fast", "--no-flip", *OUT], ["analyze", "/a", "--fast", "--no-flip", *OUT]),
+        (["analyze", "--", "/a", *OUT, "--fps", "1"], ["analyze", "/a", *OUT, "--fps", "1"]),
+        (["--working-dir", ".", "--", "verify", "/out", "--json"], ["verify", "/out", "--json"]),
         (
             ["analyze", "/a", "--insecure", "--working-dir", ".", *OUT],
             ["analyze", "--insecure", "/a", *OUT],
@@ -65,7 +67,7 @@ def test_job_gets_the_words_of_its_command(
 
     monkeypatch.setattr(submit, "connect", lambda address, insecure: None)
     monkeypatch.setattr(submit, "submit_job", submit_job)
-    assert main(["submit", *words, *NOWHERE, "--no-wait"]) == 0
+    assert main(["submit", *NOWHERE, "--no-wait", *words]) == 0
     assert jobs == [sent]
     assert capfd.readouterr().out == "job\n"
 
