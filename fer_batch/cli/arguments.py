@@ -29,7 +29,7 @@ def keep_texts(kind: Any, tokens: Sequence[Token]) -> list[str]:
 
 def parse_file(name: str) -> Path:
     """Parse the path of a file to write; raises OutputError for an address of a store."""
-    from fer_batch.storage.paths import parse_file_path
+    from fer_batch.storage.folder import parse_file_path
 
     return parse_file_path(name)
 

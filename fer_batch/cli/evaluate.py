@@ -88,7 +88,7 @@ def evaluate_command(
     check_data_exists(data)
     from fer_batch.evaluation.compare import compare
     from fer_batch.evaluation.evaluate import evaluate
-    from fer_batch.storage.paths import check_folder
+    from fer_batch.storage.folder import check_folder
 
     check_folder(output)
     line = ProgressLine(is_logged=False)

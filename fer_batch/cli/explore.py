@@ -31,7 +31,7 @@ def explore_command(*, data: DataSets, output: OutputFolder, samples: bool = Tru
     from fer_batch.data.explore.explore import explore
     from fer_batch.data.explore.report import write_exploration
     from fer_batch.data.explore.tables import list_tables
-    from fer_batch.storage.paths import check_folder
+    from fer_batch.storage.folder import check_folder
 
     check_folder(output)
     line = ProgressLine(is_logged=False)

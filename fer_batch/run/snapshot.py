@@ -5,7 +5,9 @@ result of one `finalize` and never a mixture of two.
 """
 
 import contextlib
+import fcntl
 import json
+from collections.abc import Iterator
 from typing import IO
 
 from deltalake import DeltaTable
@@ -70,14 +72,36 @@ def list_table_files(name: str, table: DeltaTable) -> list[str]:
 def lock_for_reading(out: FolderLike) -> IO[bytes] | None:
     """Keep the files of the snapshot that is opened next until the returned file is closed.
 
-    Readers share a lock on `run.json`. Returns None without locks; then `finalize` may remove files in use.
+    Readers share a lock on `run.json`. Returns None without locks, as in a store; then `finalize` may remove
+    files in use.
     """
-    return open_folder(out).share_lock("run.json")
+    path = open_folder(out).path
+    if path is None:
+        return None
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context((path / "run.json").open("rb"))
+            fcntl.flock(file, fcntl.LOCK_SH)
+        except OSError:
+            return None
+        stack.pop_all()
+        return file
 
 
-def lock_if_unread(out: FolderLike) -> contextlib.AbstractContextManager[bool]:
+@contextlib.contextmanager
+def lock_if_unread(out: FolderLike) -> Iterator[bool]:
     """Exclude new readers during the body; gives False if there are readers or it cannot know."""
-    return open_folder(out).try_lock("run.json")
+    path = open_folder(out).path
+    if path is None:
+        yield False
+        return
+    with (path / "run.json").open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 def _has_first_schema(folder: OutputFolder) -> bool:

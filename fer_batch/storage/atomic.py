@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,24 @@ def write_parquet(
 ) -> None:
     """Write a Parquet file whole or not at all, see `encode_parquet`."""
     write_bytes(path, encode_parquet(table, metadata), step)
+
+
+class FileWriter(ABC):
+    """The methods for writing that a local folder and a folder in a store have in common."""
+
+    @abstractmethod
+    def write_bytes(self, name: str, content: bytes, step: str = "file") -> None:
+        """Write a file whole or not at all; `step` names the fault point for tests."""
+
+    def write_json(self, name: str, content: Any, step: str = "file") -> None:
+        """Write a JSON file whole or not at all."""
+        self.write_bytes(name, encode_json(content), step)
+
+    def write_parquet(
+        self, name: str, table: pa.Table, metadata: Mapping[str, str] | None = None, step: str = "file"
+    ) -> None:
+        """Write a Parquet file whole or not at all, see `encode_parquet`."""
+        self.write_bytes(name, encode_parquet(table, metadata), step)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,4 @@
-"""The output folder of a run: a local folder, or a prefix in an object store.
-
-Both kinds have the same methods. File names are relative to the folder and use "/".
-"""
+"""The output folder of a run, and checks of the paths that a user names for output."""
 
 from pathlib import Path
 from typing import TypeAlias
@@ -9,11 +6,10 @@ from typing import TypeAlias
 from fer_batch.errors import OutputError
 from fer_batch.storage import stores
 from fer_batch.storage.local_folder import LocalFolder
-from fer_batch.storage.output_folder import OutputFolder
 from fer_batch.storage.store_folder import StoreFolder, check_address
 
-__all__ = ["FolderLike", "LocalFolder", "OutputFolder", "StoreFolder", "check_outside_run", "open_folder"]
-
+OutputFolder: TypeAlias = LocalFolder | StoreFolder
+"""A local folder, or a prefix in an object store. Both have the methods that LocalFolder documents."""
 FolderLike: TypeAlias = OutputFolder | Path | str
 """An output folder, or the path or address of one."""
 
@@ -24,7 +20,7 @@ def open_folder(out: FolderLike) -> OutputFolder:
     Raises InputError for an address that contains a secret, and OutputError for an address that cannot be
     written to.
     """
-    if isinstance(out, OutputFolder):
+    if isinstance(out, LocalFolder | StoreFolder):
         return out
     if isinstance(out, Path):
         return LocalFolder(out)
@@ -34,8 +30,29 @@ def open_folder(out: FolderLike) -> OutputFolder:
     return StoreFolder(check_address(out)) if stores.is_remote(out) else LocalFolder(Path(out))
 
 
+def parse_file_path(name: str) -> Path:
+    """Return the path of a file to write; raise OutputError for the address of a store."""
+    if stores.is_remote(name):
+        raise OutputError(f"Cannot write {name}: give a file on this machine")
+    return Path(name)
+
+
 def check_outside_run(file: Path, run: FolderLike) -> None:
     """Raise OutputError for a file to write that lies in the folder of a run."""
     folder = open_folder(run)
-    if folder.contains(file):
+    if folder.path is not None and folder.path.resolve() in file.resolve().parents:
         raise OutputError(f"{file} lies in the folder of the run: give a file outside {folder}")
+
+
+def check_folder(out: Path) -> None:
+    """Raise OutputError if `out` or one of its parents is a file."""
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"{nearest} is a file; --out needs a folder")
+
+
+def check_folder_empty(out: Path, content: str) -> None:
+    """Raise OutputError if `out`, the future folder of `content` ("a study"), holds visible files."""
+    check_folder(out)
+    if out.exists() and any(path.name[0] != "." for path in out.iterdir()):
+        raise OutputError(f"{out} contains files other than {content}: give a new or empty folder")

@@ -1,25 +1,22 @@
 """An output folder on this machine or on a mounted file system."""
 
 import contextlib
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from fer_batch.errors import OutputError
 from fer_batch.storage import atomic
-from fer_batch.storage.output_folder import OutputFolder
 
 FORBIDDEN_IN_PATH = "[]*?\\%"
 """Characters that the Delta and SQL libraries interpret in a path."""
 
 
 @dataclass(frozen=True)
-class LocalFolder(OutputFolder):
-    """A folder on this machine or on a mounted file system."""
+class LocalFolder(atomic.FileWriter):
+    """A folder on this machine. File names are relative to the folder and use "/"."""
 
     path: Path
 
@@ -28,15 +25,19 @@ class LocalFolder(OutputFolder):
 
     @property
     def name(self) -> str:
+        """The last part of the path or address."""
         return self.path.name
 
     def subfolder(self, name: str) -> "LocalFolder":
+        """Return a folder in this one, whether or not it exists."""
         return LocalFolder(self.path / name)
 
     def absolute(self) -> "LocalFolder":
+        """Return the folder by its absolute path, which stays valid in other processes."""
         return LocalFolder(self.path.absolute())
 
     def check_usable(self) -> None:
+        """Raise OutputError if the tables cannot be kept under this name or the store does not answer."""
         if any(part.endswith(":") for part in self.path.parts[:-1]):
             raise OutputError(f"{self} is the path of an address: pass the address as str, not as Path")
         forbidden = sorted(set(str(self.path)) & set(FORBIDDEN_IN_PATH))
@@ -47,6 +48,7 @@ class LocalFolder(OutputFolder):
             )
 
     def check_writable(self) -> None:
+        """Raise OutputError if this is known to be a file or a folder without write permission."""
         nearest = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
         if nearest.is_file():
             raise OutputError(
@@ -56,12 +58,15 @@ class LocalFolder(OutputFolder):
             raise OutputError(f"Cannot write to {nearest}: permission denied; give another --out")
 
     def create(self) -> None:
+        """Create the folder if it is missing; a store needs none."""
         self.path.mkdir(parents=True, exist_ok=True)
 
     def exists(self, name: str = "") -> bool:
+        """Return whether a file or folder exists; by default this folder."""
         return (self.path / name).exists()
 
     def list_names(self) -> list[str]:
+        """List the names of all files and folders in this folder; empty if it does not exist."""
         try:
             with os.scandir(self.path) as entries:  # three times as fast as Path.iterdir on a million files
                 return [entry.name for entry in entries]
@@ -69,18 +74,23 @@ class LocalFolder(OutputFolder):
             return []
 
     def find_names(self, pattern: str) -> list[str]:
+        """List the names that match a glob pattern, relative to this folder."""
         return [path.relative_to(self.path).as_posix() for path in self.path.glob(pattern)]
 
     def read_bytes(self, name: str) -> bytes:
+        """Read a whole file, consistently even while it is being replaced."""
         return (self.path / name).read_bytes()
 
     def open(self, name: str) -> BinaryIO:
+        """Open a file for reading parts of it."""
         return (self.path / name).open("rb")
 
     def arrow_source(self, name: str) -> Path:
+        """Return a source of the file for the functions of pyarrow."""
         return self.path / name
 
     def read_change_mark(self, name: str) -> object:
+        """Return a value that changes when the file does; None if the file does not exist."""
         try:
             return (self.path / name).stat().st_mtime_ns
         except (FileNotFoundError, NotADirectoryError):
@@ -94,41 +104,27 @@ class LocalFolder(OutputFolder):
         atomic.sync_to_disk(self.path)
 
     def remove_file(self, name: str) -> None:
+        """Remove a file if it exists."""
         (self.path / name).unlink(missing_ok=True)
 
     def remove_folder(self, name: str) -> None:
+        """Remove a folder in this one with its content, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.path / name)
 
     def remove_temporary_files(self) -> None:
+        """Remove the temporary files in this folder whose writers have ended."""
         atomic.remove_temporary_files(self.path)
 
     def sync(self, *names: str) -> None:
+        """Flush files and folders so that they survive a power failure; "" is this folder."""
         for name in names:
             atomic.sync_to_disk(self.path / name)
 
-    def contains(self, file: Path) -> bool:
-        return self.path.resolve() in file.resolve().parents
-
-    def convert_error(self, error: BaseException) -> None:
+    def convert_error(self, error: BaseException) -> OutputError | None:
+        """Convert an error of the store into one with advice for the user; None for any other error."""
         return None
 
-    def share_lock(self, name: str) -> IO[bytes] | None:
-        with contextlib.ExitStack() as stack:
-            try:
-                file = stack.enter_context(self.open(name))
-                fcntl.flock(file, fcntl.LOCK_SH)
-            except OSError:
-                return None
-            stack.pop_all()
-            return file
-
-    @contextlib.contextmanager
-    def try_lock(self, name: str) -> Iterator[bool]:
-        with (self.path / name).open("r+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-            else:
-                yield True
+    def delta_options(self) -> dict[str, str] | None:
+        """Return the storage options for the Delta library."""
+        return None

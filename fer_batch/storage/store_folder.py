@@ -3,18 +3,15 @@
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
 
 from fer_batch.errors import OutputError
 from fer_batch.faults import fault_point
-from fer_batch.storage import stores
-from fer_batch.storage.output_folder import OutputFolder
+from fer_batch.storage import atomic, stores
 
 WRITABLE_PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs"}
 """Stores that can hold a run, with the library for each. They can refuse to overwrite an existing file, which
@@ -26,10 +23,10 @@ STORE_LIBRARIES = {"_internal", "aiobotocore", "aiohttp", "botocore", "deltalake
 
 
 @dataclass(frozen=True)
-class StoreFolder(OutputFolder):
-    """A prefix in an object store, see `WRITABLE_PROTOCOLS`."""
+class StoreFolder(atomic.FileWriter):
+    """A prefix in an object store, see `WRITABLE_PROTOCOLS`; `LocalFolder` documents the methods."""
 
-    path = None
+    path: ClassVar[None] = None
     address: str
 
     def __str__(self) -> str:
@@ -127,9 +124,6 @@ class StoreFolder(OutputFolder):
     def sync(self, *names: str) -> None:
         pass
 
-    def contains(self, file: Path) -> bool:
-        return False
-
     def convert_error(self, error: BaseException) -> OutputError | None:
         if isinstance(error, OSError):  # an error of a local file has its name, or is about a full disk
             of_store = error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT)
@@ -138,13 +132,6 @@ class StoreFolder(OutputFolder):
         reason = stores.format_reason(error)
         message = f"The store of {self} fails: {reason}; run the same command again when it answers"
         return OutputError(message) if of_store else None
-
-    def share_lock(self, name: str) -> None:
-        return None
-
-    @contextlib.contextmanager
-    def try_lock(self, name: str) -> Iterator[bool]:
-        yield False
 
     def delta_options(self) -> dict[str, str] | None:
         # The Delta library reads all other settings from the environment by itself.

@@ -23,8 +23,8 @@ from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.weights import read_card
 from fer_batch.runtime import call_periodically, ray_session
 from fer_batch.storage.atomic import write_json
+from fer_batch.storage.folder import check_folder_empty
 from fer_batch.storage.lease import hold_lease
-from fer_batch.storage.paths import check_folder_empty
 from fer_batch.training.export import TrainSummary, export_model
 from fer_batch.training.history import EpochResult
 from fer_batch.training.loop import StepProgress, train_network

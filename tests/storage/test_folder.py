@@ -9,9 +9,14 @@ from deltalake.exceptions import DeltaError
 
 from fer_batch.cli.main import main
 from fer_batch.errors import FerBatchError, OutputError
-from fer_batch.storage.folder import LocalFolder, OutputFolder, check_outside_run, open_folder
+from fer_batch.storage.folder import (
+    LocalFolder,
+    OutputFolder,
+    check_folder_empty,
+    check_outside_run,
+    open_folder,
+)
 from fer_batch.storage.lease import hold_lease
-from fer_batch.storage.paths import check_folder_empty
 from tests.s3 import Store
 
 

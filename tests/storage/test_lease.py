@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from fer_batch.errors import OutputError
-from fer_batch.storage import store_lease
+from fer_batch.storage import lease
 from fer_batch.storage.folder import open_folder
 from fer_batch.storage.lease import hold_lease
 from tests.s3 import Store
@@ -270,10 +270,10 @@ def test_unwritable_folder_is_reported_in_one_line(out: str) -> None:
 
 HOLD_STORE = """
 import sys, time
-from fer_batch.storage import store_lease
+from fer_batch.storage import lease
 from fer_batch.storage.folder import open_folder
 from fer_batch.storage.lease import hold_lease
-store_lease.HEARTBEAT_S, store_lease.LEASE_TIMEOUT_S = 0.2, 4.0
+lease.HEARTBEAT_S, lease.LEASE_TIMEOUT_S = 0.2, 4.0
 with hold_lease(open_folder(sys.argv[1]), "analyze"):
     print("held", flush=True)
     time.sleep(60)
@@ -284,8 +284,8 @@ IN_STORE = "s3://archive/out"
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the heartbeat, and the timeout of a lease to four seconds."""
-    monkeypatch.setattr(store_lease, "HEARTBEAT_S", 0.2)
-    monkeypatch.setattr(store_lease, "LEASE_TIMEOUT_S", 4.0)
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(lease, "LEASE_TIMEOUT_S", 4.0)
 
 
 def list_store_leases() -> list[str]:
@@ -312,7 +312,7 @@ def test_store_lease_of_killed_local_run_is_free_at_once(store: Store) -> None:
         process.wait()
         began = time.monotonic()
         with hold_lease(open_folder(IN_STORE), "analyze"):
-            assert time.monotonic() - began < store_lease.LEASE_TIMEOUT_S / 2
+            assert time.monotonic() - began < lease.LEASE_TIMEOUT_S / 2
             assert list_store_leases() == [".lease.000002"]
     assert list_store_leases() == []
 
@@ -324,7 +324,7 @@ def test_store_lease_without_heartbeat_is_taken_over(store: Store, caplog: pytes
     )
     began = time.monotonic()
     with hold_lease(open_folder(IN_STORE), "analyze"):
-        assert time.monotonic() - began > store_lease.LEASE_TIMEOUT_S
+        assert time.monotonic() - began > lease.LEASE_TIMEOUT_S
         assert list_store_leases() == [".lease.000008"]
     assert "waiting 4 s for its next heartbeat" in caplog.text
 

@@ -39,8 +39,8 @@ from fer_batch.evaluation.plots import plot_confusion
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.plotting import render_figure
 from fer_batch.storage.atomic import write_json
+from fer_batch.storage.folder import check_folder_empty
 from fer_batch.storage.lease import hold_lease
-from fer_batch.storage.paths import check_folder_empty
 from fer_batch.training.recipes import Settings
 
 CK48_CLASSES = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")

@@ -31,7 +31,7 @@ from fer_batch.model.network import Network
 from fer_batch.model.weights import Card, load_checkpoint
 from fer_batch.plotting import render_figure
 from fer_batch.storage.atomic import write_bytes
-from fer_batch.storage.paths import check_folder
+from fer_batch.storage.folder import check_folder
 from fer_batch.vision.detect import FaceDetector
 
 ALL_EMOTIONS = "all"

@@ -9,8 +9,7 @@ import duckdb
 
 from fer_batch.errors import ConfigError, OutputError, QueryError
 from fer_batch.storage.atomic import replace_file
-from fer_batch.storage.folder import check_outside_run
-from fer_batch.storage.paths import parse_file_path
+from fer_batch.storage.folder import check_outside_run, parse_file_path
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.export.annotations import (
     Annotations,

@@ -12,7 +12,7 @@ import optuna
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, OutputError
 from fer_batch.storage.atomic import format_csv, write_bytes, write_json
-from fer_batch.storage.paths import check_folder_empty
+from fer_batch.storage.folder import check_folder_empty
 from fer_batch.training.history import EpochResult, selected_epoch
 from fer_batch.training.recipes import Settings, format_recipe
 from fer_batch.training.tune.space import PARAMETERS, Point, apply_point, build_space
