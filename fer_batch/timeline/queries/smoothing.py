@@ -22,15 +22,22 @@ def smooth(
     columns = probability_columns(database)
     means = ", ".join(f"avg({column}) OVER around AS {column}" for column in columns)
     listed = ", ".join(columns)
+    track = "PARTITION BY video_id, track_id ORDER BY time_s"
     selection = select_faces(database, **filters)
+    # DuckDB searches the rows of a RANGE frame for each aggregate, which takes most of the time. Two counts
+    # find them once for all columns.
     return database.sql(
-        f"""WITH smoothed AS (
-            SELECT video_id, uri, track_id, person, time_s, {means}, count(*) OVER around AS moments
+        f"""WITH counted AS (
+            SELECT video_id, uri, track_id, person, time_s, {listed},
+                   count(*) OVER before - 1 AS n_before, count(*) OVER after - 1 AS n_after
             FROM tracks WHERE {selection.where}
-            WINDOW around AS (
-                PARTITION BY video_id, track_id ORDER BY time_s
-                RANGE BETWEEN {half_s} PRECEDING AND {half_s} FOLLOWING
-            )
+            WINDOW before AS ({track} RANGE BETWEEN {half_s} PRECEDING AND CURRENT ROW),
+                   after AS ({track} RANGE BETWEEN CURRENT ROW AND {half_s} FOLLOWING)
+        ),
+        smoothed AS (
+            SELECT video_id, uri, track_id, person, time_s, {means}, n_before + 1 + n_after AS moments
+            FROM counted
+            WINDOW around AS ({track} ROWS BETWEEN n_before PRECEDING AND n_after FOLLOWING)
         )
         SELECT video_id, uri, track_id, person, time_s, {most_probable_sql(database)} AS emotion,
                greatest({listed}) AS confidence, {listed}, moments
