@@ -4,24 +4,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-import duckdb
-import pyarrow as pa
-
 from fer_batch.storage.folder import FolderLike
 from fer_batch.timeline.database import Database
-from fer_batch.timeline.queries import (
-    baseline,
-    co_occurrence,
-    episodes,
-    events,
-    peaks,
-    resampling,
-    shares,
-    smoothing,
-    turning_points,
-)
+from fer_batch.timeline.queries.co_occurrence import count_co_occurrences
+from fer_batch.timeline.queries.episodes import find_episodes, find_peaks, find_turning_points
+from fer_batch.timeline.queries.events import add_faces
+from fer_batch.timeline.queries.means import resample_probabilities, smooth_probabilities, subtract_baseline
 from fer_batch.timeline.queries.selection import FaceFilter, select_faces
-from fer_batch.timeline.views import MIN_CONFIDENCE, MIN_EPISODE_S
+from fer_batch.timeline.queries.shares import compute_shares
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,134 +51,21 @@ class Timeline(Database):
         """Return one row for each video: its status, counts, and the mean probability of each emotion."""
         return self.sql("SELECT * FROM summary ORDER BY uri").df()
 
-    def to_pandas(
-        self,
-        video: str | Path | None = None,
-        track: int | None = None,
-        start_s: float | None = None,
-        end_s: float | None = None,
-        person: str | None = None,
-    ) -> "pd.DataFrame":
+    def to_pandas(self, **filters: Unpack[FaceFilter]) -> "pd.DataFrame":
         """Return the rows of `tracks` that match all arguments, in order of video, track and time."""
-        selection = select_faces(self, video=video, person=person, track=track, start_s=start_s, end_s=end_s)
-        query = f"SELECT * FROM tracks WHERE {selection.where} ORDER BY uri, track_id, time_s"
-        return self.sql(query, selection.params).df()
+        where, params = select_faces(self, **filters)
+        query = f"SELECT * FROM tracks WHERE {where} ORDER BY uri, track_id, time_s"
+        return self.sql(query, params).df()
 
-    def shares(
-        self,
-        by: str | Sequence[str] = ("video",),
-        every_s: float | None = None,
-        **filters: Unpack[FaceFilter],
-    ) -> duckdb.DuckDBPyRelation:
-        """Compute how often each emotion is the most probable one: one row for each group and emotion.
-
-        `by` names the groups: "video", "person", "track" and columns of a manifest; an empty list makes one
-        group. With `every_s`, groups are divided into intervals of so many seconds from `start_s` on.
-
-        Columns besides those of the groups: emotion, moments (rows of `tracks` with that emotion), seconds
-        (that these stand for), share (of the group's rows, 0 to 1) and mean (probability over the group's
-        rows, 0 to 1).
-        """
-        return shares.shares(self, by, every_s, **filters)
-
-    def episodes(
-        self,
-        emotion: str | None = None,
-        threshold: float = MIN_CONFIDENCE,
-        min_s: float = MIN_EPISODE_S,
-        **filters: Unpack[FaceFilter],
-    ) -> duckdb.DuckDBPyRelation:
-        """Find runs of one emotion of one face with a confidence of at least `threshold` in each row.
-
-        An episode lasts from its first row to one step after its last row, at least `min_s` seconds. It ends
-        where no row follows within 1.5 steps.
-
-        Columns: video_id, uri, track_id, person, emotion, start_s, end_s, duration_s, moments (number of
-        rows), peak_s (time of the first row with the highest confidence), peak and mean (of the confidence).
-        """
-        return episodes.episodes(self, emotion, threshold, min_s, **filters)
-
-    def peaks(
-        self,
-        emotion: str | None = None,
-        threshold: float = MIN_CONFIDENCE,
-        distance_s: float = 1.0,
-        **filters: Unpack[FaceFilter],
-    ) -> duckdb.DuckDBPyRelation:
-        """Find rows at which an emotion's probability is the highest within `distance_s` before and after.
-
-        Without `emotion`, these are the peaks of the most probable emotion, compared with rows of the same
-        emotion. A peak has a probability of at least `threshold`. Of equal probabilities, the first counts.
-
-        Columns: video_id, uri, track_id, person, emotion, time_s, probability.
-        """
-        return peaks.peaks(self, emotion, threshold, distance_s, **filters)
-
-    def turning_points(self, min_s: float = 1.0, **filters: Unpack[FaceFilter]) -> duckdb.DuckDBPyRelation:
-        """Find the times at which a face changes from one emotion to another, both lasting `min_s` or longer.
-
-        Columns: video_id, uri, track_id, person, time_s (the start of the second emotion), before, after,
-        gap_s (seconds between the two).
-        """
-        return turning_points.turning_points(self, min_s, **filters)
-
-    def co_occurrence(
-        self, by: str | Sequence[str] = ("video",), **filters: Unpack[FaceFilter]
-    ) -> duckdb.DuckDBPyRelation:
-        """Count the emotions of two faces in the same frame: one row for each group and pair of emotions.
-
-        `by` names the groups: "video", columns of a manifest, and "pair" (each two faces: face_a and face_b).
-
-        Columns besides those of the groups: emotion_a, emotion_b, pairs, share (of the group's pairs, 0 to 1)
-        and lift (the share divided by the share that independent faces would have; 1 is chance).
-        """
-        return co_occurrence.co_occurrence(self, by, **filters)
-
-    def baseline(self, by: str = "person", **filters: Unpack[FaceFilter]) -> duckdb.DuckDBPyRelation:
-        """Subtract each face's mean probabilities: some faces look angry or sad at rest.
-
-        The means are over all selected rows of the same person, or of the track if it has no person. With
-        `by="track"` they are over each track.
-
-        Columns: video_id, uri, track_id, person, time_s, emotion, a difference `d_…` (-1 to 1) for each
-        emotion, and rises (the emotion with the highest difference).
-        """
-        return baseline.baseline(self, by, **filters)
-
-    def smooth(self, window_s: float = 1.0, **filters: Unpack[FaceFilter]) -> duckdb.DuckDBPyRelation:
-        """Replace probabilities by their mean over `window_s` seconds, half before and half after.
-
-        Columns: video_id, uri, track_id, person, time_s, emotion and confidence (of the means), a mean `p_…`
-        for each emotion, and moments (the number of rows in the window).
-        """
-        return smoothing.smooth(self, window_s, **filters)
-
-    def resample(
-        self, every_s: float = 1.0, by: str = "video", **filters: Unpack[FaceFilter]
-    ) -> duckdb.DuckDBPyRelation:
-        """Compute one row for each `every_s` seconds of each video, with or without a face.
-
-        `by` is "video" (all selected faces together), "person" or "track". `state` is "face", "no face" or
-        "not analyzed".
-
-        Columns: video_id, uri, (person, or track_id and person), start_s, state, frames (number of sampled
-        frames), faces (number of rows of `tracks`), emotion (with the highest mean) and a mean `p_…` for each
-        emotion, null without a face.
-        """
-        return resampling.resample(self, every_s, by, **filters)
-
-    def join_events(
-        self, events_or_file: pa.Table | str | Path, **filters: Unpack[FaceFilter]
-    ) -> duckdb.DuckDBPyRelation:
-        """Add columns to your own events: which faces and emotions the run shows during each event.
-
-        Events are a table or a file (.csv, .parquet, .jsonl, .vtt, .srt). They have `start_s` and `end_s`, or
-        `time_s`, and `video`, unless the argument `video` names the video of all.
-
-        Added columns: faces (number of rows of `tracks` in `[start_s, end_s)`), emotion (with the highest
-        mean) and a mean `p_…` for each emotion, null without a face.
-        """
-        return events.join_events(self, events_or_file, **filters)
+    shares = compute_shares
+    episodes = find_episodes
+    peaks = find_peaks
+    turning_points = find_turning_points
+    co_occurrence = count_co_occurrences
+    baseline = subtract_baseline
+    smooth = smooth_probabilities
+    resample = resample_probabilities
+    join_events = add_faces
 
     def plot_ribbons(self, video: str | Path) -> "Figure":
         """Draw a lane over time for each face of a video: its most probable emotion and all probabilities."""

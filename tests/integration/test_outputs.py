@@ -47,8 +47,8 @@ def in_a_store(videos: Path, in_a_folder: Path, store: Store) -> Path:
 def test_run_in_a_store_equals_a_local_run(in_a_store: Path, in_a_folder: Path) -> None:
     assert_same_run(in_a_store, in_a_folder)
     assert verify_run(in_a_store) == []
-    here = open_timeline(in_a_folder).to_pandas("a.mp4")
-    pd.testing.assert_frame_equal(open_timeline(OUT).to_pandas("a.mp4"), here)
+    here = open_timeline(in_a_folder).to_pandas(video="a.mp4")
+    pd.testing.assert_frame_equal(open_timeline(OUT).to_pandas(video="a.mp4"), here)
     pd.testing.assert_frame_equal(open_timeline(OUT).videos(), open_timeline(in_a_folder).videos())
     assert finalize(in_a_store, rewrite_all=True) == finalize(in_a_folder, rewrite_all=True)
     assert_same_run(in_a_store, in_a_folder)

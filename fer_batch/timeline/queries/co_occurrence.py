@@ -11,18 +11,24 @@ from fer_batch.timeline.queries.selection import FaceFilter, select_faces
 from fer_batch.timeline.sql import FACE, FACE_WITH_URI, class_literals, group_columns, list_groups
 
 
-def co_occurrence(
+def count_co_occurrences(
     database: Database, by: str | Sequence[str] = ("video",), **filters: Unpack[FaceFilter]
 ) -> duckdb.DuckDBPyRelation:
-    """See `Timeline.co_occurrence`."""
+    """Count the emotions of two faces in the same frame: one row for each group and pair of emotions.
+
+    `by` names the groups: "video", columns of a manifest, and "pair" (each two faces: face_a and face_b).
+
+    Columns besides those of the groups: emotion_a, emotion_b, pairs, share (of the group's pairs, 0 to 1)
+    and lift (the share divided by the share that independent faces would have; 1 is chance).
+    """
     by_pair = "pair" in list_groups(by)
     keys = group_columns(database, by, without=("person", "track"), extra=("pair",))
-    selection = select_faces(database, **filters)
+    where, params = select_faces(database, **filters)
     if by_pair:
-        face = FACE if "video_id" in keys or "video" in selection.params else FACE_WITH_URI
-        pairs = _face_pairs_sql(selection.where, face)
+        face = FACE if "video_id" in keys or "video" in params else FACE_WITH_URI
+        pairs = _face_pairs_sql(where, face)
     else:
-        pairs = _emotion_pairs_sql(database, selection.where)
+        pairs = _emotion_pairs_sql(database, where)
     groups = [*keys, "face_a", "face_b"] if by_pair else keys
     group = ", ".join(groups) or "1"
     # Emotions without order count in both orders, so that both have the same marginal distribution.
@@ -46,7 +52,7 @@ def co_occurrence(
                pairs * {1 if by_pair else 2} / n_group AS share, n * n_group / (n_a * n_b) AS lift
         FROM totals {"" if by_pair else "WHERE emotion_a <= emotion_b"}
         ORDER BY {", ".join([*groups, "pairs DESC", "emotion_a", "emotion_b"])}""",
-        selection.params,
+        params,
     )
 
 

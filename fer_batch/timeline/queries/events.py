@@ -29,25 +29,25 @@ TABLE_READERS = {
 SUBTITLE_READERS = {".vtt": webvtt.read, ".srt": webvtt.from_srt}
 
 
-def join_events(
+def add_faces(
     database: Database, events: pa.Table | str | Path, **filters: Unpack[FaceFilter]
 ) -> duckdb.DuckDBPyRelation:
-    """Add columns to events: which faces and emotions the selected rows of `tracks` show during each event.
+    """Add columns to your own events: which faces and emotions the run shows during each event.
 
-    `events` is a table, or a file that `read_events` reads. It needs `start_s` and `end_s`, or `time_s`: then
-    the frame that stands for this time counts. It also needs `video` (id, path or file name), unless the
-    argument `video` names the video of all events.
+    `events` is a table or a file that `read_events` reads. It has `start_s` and `end_s`, or `time_s`: then
+    the frame that stands for this time counts. It has `video` (id, path or file name), unless the argument
+    `video` names the video of all events.
 
-    Added columns: faces (number of rows of `tracks` in `[start_s, end_s)`), emotion (with the highest mean)
-    and a mean `p_…` for each emotion, null without a face. Columns of the events with one of these names are
-    renamed to `event_…`.
+    Added columns: faces (number of rows of `tracks` in `[start_s, end_s)`), emotion (with the highest
+    mean) and a mean `p_…` for each emotion, null without a face. Columns of the events with one of these
+    names are renamed to `event_…`.
     """
     if not isinstance(events, pa.Table):
         events = read_events(Path(events))
     events = _locate_events(database, events, filters.pop("video", None))
     name = f"events_{id(events)}"  # a relation is read later, maybe after other events are joined
     database.register(name, events)
-    selection = select_faces(database, **filters)
+    where, params = select_faces(database, **filters)
     columns = probability_columns(database)
     added = {"faces", "emotion", *columns}
     kept = ", ".join(
@@ -62,12 +62,12 @@ def join_events(
             SELECT {NUMBER}, count(*) AS faces, {means}
             FROM (SELECT {NUMBER}, {VIDEO_ID}, {START}, {END} FROM {name})
             JOIN tracks ON video_id = {VIDEO_ID} AND time_s >= {START} AND time_s < {END}
-            WHERE {selection.where} GROUP BY {NUMBER}
+            WHERE {where} GROUP BY {NUMBER}
         )
         SELECT {kept}, coalesce(faces, 0) AS faces, {most_probable_sql(database)} AS emotion,
                {", ".join(columns)}
         FROM {name} AS events LEFT JOIN seen USING ({NUMBER}) ORDER BY {NUMBER}""",
-        selection.params,
+        params,
     )
 
 

@@ -1,8 +1,7 @@
 """The rows of `tracks` that a query reads: of a video, a person, a track, a part of the time."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from fer_batch.errors import QueryError
 from fer_batch.timeline.database import MAX_NAMES_IN_MESSAGE, Database
@@ -22,16 +21,19 @@ class FaceFilter(TypedDict, total=False):
     """Seconds of the video: rows before this."""
 
 
-@dataclass(frozen=True)
-class Selection:
-    """A condition on rows of `tracks` in SQL, with the values of its parameters."""
+CONDITIONS = {
+    "video": "video_id = $video",
+    "person": "person = $person",
+    "track": "track_id = $track",
+    "start_s": "time_s >= $start_s",
+    "end_s": "time_s < $end_s",
+}
 
-    where: str
-    params: dict[str, Any]
 
-
-def select_faces(database: Database, **filters: Unpack[FaceFilter]) -> Selection:
-    """Return the condition under which a row of `tracks` matches all filters.
+def select_faces(
+    database: Database, **filters: Unpack[FaceFilter]
+) -> tuple[str, dict[str, str | int | float]]:
+    """Return an SQL condition on rows of `tracks` that match all filters, with the values of its parameters.
 
     Raises QueryError if the run has no such video or person, or if `start_s` is after `end_s`.
     """
@@ -39,24 +41,19 @@ def select_faces(database: Database, **filters: Unpack[FaceFilter]) -> Selection
     start_s, end_s = filters.get("start_s"), filters.get("end_s")
     if start_s is not None and end_s is not None and start_s > end_s:
         raise QueryError(f"The start must not be after the end, got start {start_s:g} s and end {end_s:g} s")
+    params: dict[str, str | int | float] = {}
+    if video is not None:
+        params["video"] = database.video_id(video)
     if person is not None:
         _check_person(database, person)
-    params = {
-        "video": None if video is None else database.video_id(video),
-        "person": person,
-        "track": None if track is None else int(track),
-        "start_s": None if start_s is None else float(start_s),
-        "end_s": None if end_s is None else float(end_s),
-    }
-    conditions = {
-        "video": "video_id = $video",
-        "person": "person = $person",
-        "track": "track_id = $track",
-        "start_s": "time_s >= $start_s",
-        "end_s": "time_s < $end_s",
-    }
-    params = {name: value for name, value in params.items() if value is not None}
-    return Selection(" AND ".join(conditions[name] for name in params) or "true", params)
+        params["person"] = person
+    if track is not None:
+        params["track"] = int(track)
+    if start_s is not None:
+        params["start_s"] = float(start_s)
+    if end_s is not None:
+        params["end_s"] = float(end_s)
+    return " AND ".join(CONDITIONS[name] for name in params) or "true", params
 
 
 def _check_person(database: Database, person: str) -> None:

@@ -10,13 +10,21 @@ from fer_batch.timeline.queries.selection import FaceFilter, select_faces
 from fer_batch.timeline.sql import STEP_S, class_literals, group_columns, interval_sql
 
 
-def shares(
+def compute_shares(
     database: Database,
     by: str | Sequence[str] = ("video",),
     every_s: float | None = None,
     **filters: Unpack[FaceFilter],
 ) -> duckdb.DuckDBPyRelation:
-    """See `Timeline.shares`."""
+    """Compute how often each emotion is the most probable one: one row for each group and emotion.
+
+    `by` names the groups: "video", "person", "track" and columns of a manifest; an empty list makes one
+    group. With `every_s`, groups are divided into intervals of so many seconds from `start_s` on.
+
+    Columns besides those of the groups: emotion, moments (rows of `tracks` with that emotion), seconds
+    (that these stand for), share (of the group's rows, 0 to 1) and mean (probability over the group's
+    rows, 0 to 1).
+    """
     keys = group_columns(database, by)
     intervals = [] if every_s is None else [interval_sql(every_s)]
     starts = [f"{interval} * {every_s}::DOUBLE AS start_s" for interval in intervals]
@@ -28,12 +36,12 @@ def shares(
     )
     groups = ", ".join([*keys, *intervals])
     order = ", ".join([*keys, *(["start_s"] if starts else []), "share DESC", "emotion"])
-    selection = select_faces(database, **filters)
+    where, params = select_faces(database, **filters)
     return database.sql(
         f"""FROM (
             SELECT {", ".join([*keys, *starts, f"unnest([{emotions}], recursive := true)"])}
             FROM tracks JOIN (SELECT video_id, {STEP_S} AS step_s FROM videos) AS steps USING (video_id)
-            WHERE {selection.where} {f"GROUP BY {groups}" if groups else "HAVING count(*) > 0"}
+            WHERE {where} {f"GROUP BY {groups}" if groups else "HAVING count(*) > 0"}
         ) ORDER BY {order}""",
-        selection.params,
+        params,
     )

@@ -1,17 +1,20 @@
-"""Episodes: runs of one emotion of one face."""
+"""Episodes, turning points and peaks."""
 
 import itertools
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fer_batch.schema import probability_column
+from fer_batch.timeline.sql import MAX_GAP_STEPS, TIME_TOLERANCE_S
 from fer_batch.timeline.store import Timeline
 from fer_batch.timeline.views import episodes_sql
-from tests.timeline.queries.helpers import select
+from tests.timeline.queries.helpers import STEP_S, WINDOWS_S, assert_same_rows, list_tracks, select
 from tests.timeline.videos import TALK
 
 
@@ -110,3 +113,78 @@ def test_episode_ends_within_the_read_part(
     found = connection.sql(f"SELECT start_s, end_s, duration_s FROM ({episodes_sql(0.6, min_s)})").fetchall()
     assert [(start, end) for start, end, _ in found] == [pytest.approx(span) for span in expected]
     assert [length for *_, length in found] == [pytest.approx(end - start) for start, end in expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ({"video": "empty.mp4"}, []),
+        ({"video": "shop.mp4"}, []),
+        ({"person": "Ann", "min_s": 0.6}, [(1.0, "happy", "sad", 0.0)]),
+        ({"person": "Ann", "min_s": 0.4}, [(1.0, "happy", "sad", 0.0), (1.6, "sad", "happy", 0.0)]),
+        ({"person": "Ann", "min_s": 1.0}, []),
+        ({"person": "Bo", "min_s": 0.5}, [(1.8, "sad", "happy", 0.2)]),
+    ],
+    ids=["no faces", "one emotion", "a change", "two", "too short", "over a gap and a doubt"],
+)
+def test_turning_points(timeline: Timeline, options: Any, rows: list[Any]) -> None:
+    found = timeline.turning_points(**options)
+    assert select(found, "time_s", "before", "after", "gap_s") == rows
+
+
+@settings(max_examples=10, deadline=None)
+@given(min_s=st.sampled_from([0.0, 0.2, 0.4, 1.0]))
+def test_turning_points_are_between_long_runs(random_timeline: Timeline, min_s: float) -> None:
+    parts = []
+    for track in list_tracks(random_timeline):
+        time_s, emotion = track["time_s"].to_numpy(), track["emotion"].to_numpy()
+        breaks = (emotion[1:] != emotion[:-1]) | (np.diff(time_s) > MAX_GAP_STEPS * STEP_S)
+        runs = np.split(np.arange(len(track)), np.flatnonzero(breaks) + 1)
+        long = [run for run in runs if time_s[run[-1]] + STEP_S - time_s[run[0]] >= min_s - TIME_TOLERANCE_S]
+        for one, other in itertools.pairwise(long):
+            if emotion[one[0]] != emotion[other[0]]:
+                gap_s = time_s[other[0]] - time_s[one[-1]] - STEP_S
+                change = {"before": emotion[one[0]], "after": emotion[other[0]], "gap_s": gap_s}
+                parts.append(track.iloc[other[:1]].assign(**change))
+    assert_same_rows(random_timeline.turning_points(min_s).df(), pd.concat(parts))
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ({"emotion": "fear"}, []),
+        ({"video": "shop.mp4"}, [("happy", 0.4, 0.9)]),
+        (
+            {"person": "Ann", "emotion": "happy", "distance_s": 0.7},
+            [("happy", 0.6, 0.9), ("happy", 1.6, 0.7)],
+        ),
+        ({"person": "Ann", "emotion": "happy", "distance_s": 5.0}, [("happy", 0.6, 0.9)]),
+        ({"person": "Ann", "threshold": 0.8}, [("happy", 0.6, 0.9)]),
+    ],
+    ids=["none", "equal ones", "near", "far", "threshold"],
+)
+def test_peaks(timeline: Timeline, options: Any, rows: list[Any]) -> None:
+    assert select(timeline.peaks(**options), "emotion", "time_s", "probability") == rows
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    distance_s=WINDOWS_S, emotion=st.sampled_from([None, "angry", "sad"]), threshold=st.sampled_from([0, 0.6])
+)
+def test_peaks_are_higher_than_rows_around(
+    random_timeline: Timeline, distance_s: float, emotion: str | None, threshold: float
+) -> None:
+    found = random_timeline.peaks(emotion, threshold, distance_s).df()
+    parts = []
+    for track in list_tracks(random_timeline):
+        time_s, name = track["time_s"].to_numpy(), track["emotion"].to_numpy()
+        values = track["confidence" if emotion is None else probability_column(emotion)].to_numpy()
+        away = time_s - time_s[:, None]
+        near = (np.abs(away) <= distance_s + TIME_TOLERANCE_S) & (values >= threshold)
+        if emotion is None:
+            near &= name == name[:, None]
+        beaten = (near & (away < 0) & (values >= values[:, None])).any(1)
+        beaten |= (near & (away > 0) & (values > values[:, None])).any(1)
+        track = track.assign(probability=values, emotion=emotion or name)
+        parts.append(track[~beaten & (values >= threshold)])
+    assert_same_rows(found, pd.concat(parts))
