@@ -79,7 +79,7 @@ def tune_command(
 
 
 def _print_study(study: "StudySummary", out: Path, pictures: list[str]) -> None:
-    metric = study.settings["metric"]
+    metric = study.metric
     names = [name for name in COLUMNS if any(getattr(trial, name) is not None for trial in study.trials)]
     finished = [trial for trial in study.trials if getattr(trial, metric) is not None]
     failed = [trial for trial in study.trials if getattr(trial, metric) is None]

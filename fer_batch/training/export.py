@@ -17,11 +17,10 @@ from fer_batch.plotting import render_figure
 from fer_batch.storage.atomic import format_csv, write_bytes, write_json
 from fer_batch.training.calibrate import fit_temperature
 from fer_batch.training.curves import plot_curves
-from fer_batch.training.history import HISTORY_COLUMNS, selected_epoch
 from fer_batch.training.predict import predict_log_probs, select_input_frames
 from fer_batch.training.recipes import Settings
 from fer_batch.training.sources import MIN_CALIBRATION_CLIPS, count_training_clips, read_crop_scale
-from fer_batch.training.state import TrainState
+from fer_batch.training.state import HISTORY_COLUMNS, TrainState, selected_epoch
 
 PATH_SETTINGS = ("data", "init", "backbone_weights")
 """Settings that a card leaves out, because they are paths on the training machine."""
@@ -82,7 +81,7 @@ def export_model(
 
     `data` is the data in memory; its split "calibrate" calibrates the confidences.
     """
-    trained = state.finish()
+    trained = state
     model = trained.build_network()
     kept = selected_epoch(config, trained.history)
     summary = TrainSummary(

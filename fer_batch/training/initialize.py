@@ -12,11 +12,21 @@ from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
 from fer_batch.model.weights import load_checkpoint, read_card
 
+Architecture = dict[str, Any]
+"""Keyword arguments of a network, as a card stores them."""
 HEADS = ("crop_head", "context_head")
 """Parts of the CNN-BiLSTM and of the other networks that have a row of weights for each class."""
 
 
-def choose_architecture(config: TrainConfig, classes: int) -> tuple[str, dict[str, Any]]:
+def check_initial_weights(config: TrainConfig) -> None:
+    """Raise CheckpointError if the files of `init` or `backbone_weights` cannot be used."""
+    if config.init:
+        read_card(Path(config.init))
+    if config.backbone_weights:
+        BackboneEncoder(config.backbone, config.backbone_size).load_pretrained(Path(config.backbone_weights))
+
+
+def choose_architecture(config: TrainConfig, classes: int) -> tuple[str, Architecture]:
     """Return the network's name in `model.registry` and its architecture.
 
     A checkpoint to start from (`config.init`) decides both.
@@ -30,14 +40,14 @@ def choose_architecture(config: TrainConfig, classes: int) -> tuple[str, dict[st
         dropouts = {"dropouts": list(config.dropouts)} if config.dropouts else {}
         return config.network, {"classes": classes, **blocks, **dropouts}
     if config.backbone:
-        encoder: dict[str, Any] = {"backbone": config.backbone, "size": config.backbone_size}
+        encoder: Architecture = {"backbone": config.backbone, "size": config.backbone_size}
     else:
         encoder = {**blocks, "fold": config.fold}
     return config.network, {"classes": classes, **encoder, "dropout": config.dropout}
 
 
 def build_initial_network(
-    config: TrainConfig, name: str, architecture: dict[str, Any], classes: tuple[str, ...]
+    config: TrainConfig, name: str, architecture: Architecture, classes: tuple[str, ...]
 ) -> Network:
     """Build a network with random weights, a pretrained backbone, or the weights of `config.init`.
 

@@ -6,13 +6,14 @@ the encoder and its head are frozen, and the LSTMs and the chain learn from neig
 stills have the first phase only. Networks of whole clips have one phase, *clips*.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch import Tensor, nn
@@ -23,19 +24,29 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
 from fer_batch.training.batches import BatchSource, ClipStream
-from fer_batch.training.history import EpochResult, count_epochs_since_best
-from fer_batch.training.initialize import build_initial_network, choose_architecture
+from fer_batch.training.initialize import Architecture, build_initial_network, choose_architecture
 from fer_batch.training.optimize import PhaseOptimizer
-from fer_batch.training.predict import predict_log_probs, select_input_frames
-from fer_batch.training.state import TrainedNetwork, TrainState
+from fer_batch.training.predict import predict_log_probs, select_input_frames, sum_over_workers
+from fer_batch.training.state import EpochResult, TrainState, count_epochs_since_best
 from fer_batch.training.step import TrainingModule, compute_loss
-from fer_batch.training.workers import WorkerContext, broadcast_weights, sum_over_workers
 
 STILLS_PARTS = ("network.encoder", "network.crop_head", "votes_head")
 """Parts of the CNN-BiLSTM that the phase of stills trains; sequences train all others."""
-SEQUENCES_OPTIMIZER: dict[str, Any] = {"optimizer": "adamw", "weight_decay": 0.01}
+SEQUENCES_WEIGHT_DECAY = 0.01
 STEP_REPORT_S = 1.0
 """Seconds between two reports of steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerContext:
+    """The device of a worker, and its rank among all workers."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+    """Number of workers."""
+    join: Callable[[nn.Module], nn.Module] = lambda module: module
+    """Wraps a module so that all workers average its gradients."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +69,8 @@ def train_network(
     state: TrainState | None = None,
     on_epoch: Callable[[TrainState], None] = lambda state: None,
     on_step: Callable[[StepProgress], None] = lambda progress: None,
-) -> TrainedNetwork:
-    """Train all phases of a network.
+) -> TrainState:
+    """Train all phases of a network, and return the last state.
 
     `training` and `stream` are the clips to learn from, and `selection` measures each epoch; if it is empty,
     its metrics are NaN. `state` is an earlier state to continue from: on a CPU, an interrupted training ends
@@ -125,7 +136,7 @@ def train_network(
         if is_first and kept is not None:
             ema.load_state_dict(kept)
     assert state is not None, "a configuration has at least one epoch"
-    return state.finish()
+    return state
 
 
 @dataclass(frozen=True)
@@ -188,7 +199,7 @@ def _is_phase_over(config: TrainConfig, phase: str, epochs: int, history: list[E
 
 
 def _build_average(
-    name: str, architecture: dict[str, Any], state: TrainState | None, context: WorkerContext
+    name: str, architecture: Architecture, state: TrainState | None, context: WorkerContext
 ) -> Network:
     network = build_network(name, architecture)
     if state:
@@ -197,15 +208,17 @@ def _build_average(
 
 
 def _build_optimizer(config: TrainConfig, module: TrainingModule, total_steps: int) -> PhaseOptimizer:
-    named = list(module.named_parameters())
-    if module.phase == "sequences":
-        trained = [p for name, p in named if not name.startswith(STILLS_PARTS)]
-        settings = {**SEQUENCES_OPTIMIZER, "lr": config.sequence_lr}
-    else:
-        is_partial = isinstance(module.network, CnnBiLstm)
-        trained = [p for name, p in named if name.startswith(STILLS_PARTS) or not is_partial]
-        settings = {"optimizer": config.optimizer, "lr": config.lr, "weight_decay": config.weight_decay}
-    return PhaseOptimizer(config, trained, **settings, total_steps=total_steps)
+    trains_stills = module.phase != "sequences"
+    trained = [
+        parameter
+        for name, parameter in module.named_parameters()
+        if name.startswith(STILLS_PARTS) == trains_stills or not isinstance(module.network, CnnBiLstm)
+    ]
+    if not trains_stills:
+        config = dataclasses.replace(
+            config, optimizer="adamw", lr=config.sequence_lr, weight_decay=SEQUENCES_WEIGHT_DECAY
+        )
+    return PhaseOptimizer(config, trained, total_steps)
 
 
 def _measure_selection(
@@ -215,7 +228,9 @@ def _measure_selection(
     if not len(selection):
         return float("nan"), float("nan"), float("nan")
     # Batch norm sees other batches on each worker; a resumed run starts with the first worker's.
-    broadcast_weights(ema)
+    if dist.is_initialized():
+        for value in ema.state_dict().values():
+            dist.broadcast(value, 0)
     frames = select_input_frames(ema, selection, config.window_length)
     log_probs = predict_log_probs(ema, frames, context.device, rank=context.rank, world=context.world)
     predicted = log_probs.argmax(axis=1)

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from fer_batch.config import TrainConfig
 
@@ -14,39 +15,11 @@ class PhaseOptimizer:
     `total_steps` is the number of steps of the whole phase.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        parameters: list[nn.Parameter],
-        *,
-        optimizer: str,
-        lr: float,
-        weight_decay: float,
-        total_steps: int,
-    ) -> None:
+    def __init__(self, config: TrainConfig, parameters: list[nn.Parameter], total_steps: int) -> None:
         self.steps_taken = 0
         self.parameters, self.grad_clip = parameters, config.grad_clip
-        self.optimizer = _build_optimizer(optimizer, parameters, lr, weight_decay)
-        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer,
-            "max",
-            factor=config.plateau_factor,
-            patience=config.plateau_patience,
-            min_lr=config.min_lr,
-        )
-        self.step_schedule: torch.optim.lr_scheduler.LRScheduler | None = None
-        if config.schedule == "onecycle":
-            self.step_schedule = torch.optim.lr_scheduler.OneCycleLR(
-                self.optimizer,
-                lr,
-                total_steps=total_steps + 1,
-                pct_start=0.25 if total_steps == 4 else 0.2,  # at 5 × 0.2, torch divides by 0
-                cycle_momentum=False,
-            )
-        elif config.schedule == "cosine":
-            self.step_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-                self.optimizer, total_steps + 1, eta_min=config.min_lr
-            )
+        self.optimizer = _build_optimizer(config, parameters)
+        self.schedule = _build_schedule(config, self.optimizer, total_steps)
 
     @property
     def lr(self) -> float:
@@ -60,34 +33,44 @@ class PhaseOptimizer:
         nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
         self.optimizer.step()
         self.steps_taken += 1
-        if self.step_schedule:
-            self.step_schedule.step()
+        if not isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step()
 
     def end_epoch(self, accuracy: float) -> None:
         """Pass the epoch's accuracy to the schedule "plateau"."""
-        if not self.step_schedule:
-            self.plateau.step(accuracy)
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(accuracy)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed phase needs."""
-        schedule = self.step_schedule or self.plateau
         return {
             "optimizer": self.optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "taken": self.steps_taken,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`."""
         self.optimizer.load_state_dict(state["optimizer"])
-        (self.step_schedule or self.plateau).load_state_dict(state["schedule"])
+        self.schedule.load_state_dict(state["schedule"])
         self.steps_taken = state["taken"]
 
 
-def _build_optimizer(
-    name: str, parameters: list[nn.Parameter], lr: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    if name == "sgd":
+def _build_optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    lr, weight_decay = config.lr, config.weight_decay
+    if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
     optimizers = {"nadam": torch.optim.NAdam, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return optimizers[name](parameters, lr, weight_decay=weight_decay)
+    return optimizers[config.optimizer](parameters, lr, weight_decay=weight_decay)
+
+
+def _build_schedule(
+    config: TrainConfig, optimizer: torch.optim.Optimizer, total_steps: int
+) -> LRScheduler | ReduceLROnPlateau:
+    if config.schedule == "onecycle":
+        rise = 0.25 if total_steps == 4 else 0.2  # at 5 × 0.2, torch divides by 0
+        return OneCycleLR(optimizer, config.lr, total_steps + 1, pct_start=rise, cycle_momentum=False)
+    if config.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, total_steps + 1, eta_min=config.min_lr)
+    factor, patience = config.plateau_factor, config.plateau_patience
+    return ReduceLROnPlateau(optimizer, "max", factor, patience, min_lr=config.min_lr)

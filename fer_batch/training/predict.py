@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from fer_batch.data.clips import Clips
 from fer_batch.model.network import GREY_MEAN, GREY_STD, Network
 from fer_batch.training.sequences import stretch_clips
-from fer_batch.training.workers import sum_over_workers
 
 
 def predict_log_probs(
@@ -50,3 +50,10 @@ def frames_to_tensor(frames: np.ndarray, device: torch.device) -> Tensor:
 def normalize_crops(crops: Tensor) -> Tensor:
     """Shift and scale grey values from 0 to 1 to the encoder's input range."""
     return (crops - GREY_MEAN) / GREY_STD
+
+
+def sum_over_workers(value: Tensor) -> Tensor:
+    """Sum a tensor over all workers, in place."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(value)
+    return value

@@ -19,33 +19,30 @@ from tensorboardX import SummaryWriter
 
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
-from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.weights import read_card
 from fer_batch.runtime import call_periodically, ray_session
 from fer_batch.storage.atomic import write_json
 from fer_batch.storage.folder import check_folder_empty
 from fer_batch.storage.lease import hold_lease
 from fer_batch.training.export import TrainSummary, export_model
-from fer_batch.training.history import EpochResult
-from fer_batch.training.loop import StepProgress, train_network
+from fer_batch.training.initialize import check_initial_weights
+from fer_batch.training.loop import StepProgress, WorkerContext, train_network
 from fer_batch.training.sources import (
     IN_ORDER,
     build_streams,
-    check_splits,
-    check_videos,
+    check_examples,
     choose_worker_cpus,
     count_training_clips,
     describe_counts,
     describe_data,
     extract_video_clips,
-    find_video_folder,
+    list_training_videos,
     load_images,
     load_in_memory,
     open_stream,
 )
-from fer_batch.training.state import TrainState, read_state, write_state
+from fer_batch.training.state import EpochResult, TrainState, read_state, write_state
 from fer_batch.training.status import StatusCallback, StatusMessage, ignore_status
-from fer_batch.training.workers import WorkerContext
 
 TENSORBOARD_SCALARS = ("loss", "train_accuracy", "lr", "select_loss", "accuracy", "macro_f1", "seconds")
 MAX_RESTARTS = 3
@@ -92,11 +89,10 @@ def train(
             return TrainSummary.from_dict(card["training"], out / "model.safetensors")
     else:
         check_folder_empty(out, "a training run")
-    _check_initial_weights(config)
-    check_videos(config)
+    check_initial_weights(config)
+    video_classes = list_training_videos(config)
     images, counts = load_images(config)
-    if find_video_folder(config) is None:
-        check_splits(images)
+    check_examples(config, images, video_classes)
     with hold_lease(out, "train"):
         try:
             write_json(out / "train.json", config.to_dict())
@@ -104,7 +100,13 @@ def train(
             raise OutputError(f"cannot write {out}: {error.strerror}") from error
         on_progress(StatusMessage("starting Ray …"))
         with ray_session(address, insecure=insecure, verbose=verbose):
-            extracted = extract_video_clips(config, out / "clips", _report_videos(on_progress))
+            extracted = extract_video_clips(
+                config,
+                out / "clips",
+                lambda done, total: on_progress(
+                    StatusMessage(f"{done} of {total} videos cut into clips", transient=True)
+                ),
+            )
             if extracted.videos:
                 on_progress(
                     StatusMessage(
@@ -224,13 +226,6 @@ def _report_files(out: Path, on_progress: StatusCallback) -> Callable[[], None]:
     return report
 
 
-def _report_videos(on_progress: StatusCallback) -> Callable[[int, int], None]:
-    def report(done: int, total: int) -> None:
-        on_progress(StatusMessage(f"{done} of {total} videos cut into clips", transient=True))
-
-    return report
-
-
 def _check_same_config(config: TrainConfig, out: Path) -> None:
     """Raise ConfigError if the run in `out` has another configuration.
 
@@ -249,13 +244,6 @@ def _check_same_config(config: TrainConfig, out: Path) -> None:
         if [name, path] not in before.get("data", []) and not Path(path).exists():
             raise InputError(f"--data {name}={path}: there is no such file or folder")
     raise ConfigError(f"{out} holds a run of another configuration ({changed}); give another --out")
-
-
-def _check_initial_weights(config: TrainConfig) -> None:
-    if config.init:
-        read_card(Path(config.init))
-    if config.backbone_weights:
-        BackboneEncoder(config.backbone, config.backbone_size).load_pretrained(Path(config.backbone_weights))
 
 
 def _read_json(path: Path) -> Any:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,24 +34,25 @@ def find_video_folder(config: TrainConfig) -> Path | None:
     return paths[0] if paths else None
 
 
-def check_videos(config: TrainConfig) -> None:
-    """Check the labelled videos of `config`, if any, without opening them.
+def list_training_videos(config: TrainConfig) -> set[str]:
+    """Return the normalized classes of the videos to train on, without opening them; empty without videos.
 
     Raises ConfigError for several folders, or windows that are too short for a clip; InputError if the folder
     or its videos do not exist, or their classes cannot be trained.
     """
     videos = find_video_folder(config)
     if videos is None:
-        return
+        return set()
     if config.window_length < 2:
         raise ConfigError(
             f"--window-length must be an odd number from 3 with --data clips=…, got {config.window_length}"
         )
-    _, classes, _ = list_labelled_videos(videos, config.classes or None)
+    files, classes, _ = list_labelled_videos(videos, config.classes or None)
     if len(classes) < 2 and len(config.data) == 1:
         raise InputError(
             f"--data clips={videos}: training needs two or more classes, found only {classes[0]}"
         )
+    return {normalize_label(file.label) for file in files if file.split in ("", "train")}
 
 
 def load_images(config: TrainConfig) -> tuple[Clips, Counter[str]]:
@@ -62,14 +63,25 @@ def load_images(config: TrainConfig) -> tuple[Clips, Counter[str]]:
     return load_datasets(images, classes=config.classes or None, leave_out=config.leave_out)
 
 
-def check_splits(data: Clips) -> None:
-    """Raise InputError unless there are clips to train on and to select by."""
+def check_examples(config: TrainConfig, images: Clips, video_classes: Collection[str] = ()) -> None:
+    """Raise InputError unless there are examples to train on and to select by.
+
+    Each class that `config` names needs examples to train on: images, or videos of `video_classes`. The
+    splits of videos are checked when their clips are known.
+    """
     for split in ("train", "select"):
-        if split not in data.splits:
+        if split not in images.splits and find_video_folder(config) is None:
             raise InputError(
                 f"the data has no images of the split {split!r}, only of "
-                f"{', '.join(sorted(set(data.splits.tolist())))}; give more images"
+                f"{', '.join(sorted(set(images.splits.tolist())))}; give more images"
             )
+    present = count_classes(images.take(images.splits == "train"))
+    absent = [c for c in config.classes if c not in present and normalize_label(c) not in video_classes]
+    if absent:
+        raise InputError(
+            f"the data has no training examples of {', '.join(absent)}, but the classes are "
+            f"{', '.join(config.classes)}; add examples, or give other classes with --classes"
+        )
 
 
 def extract_video_clips(

@@ -1,33 +1,70 @@
-"""The state of a training after an epoch, and its result."""
+"""Results of epochs, and the state of a training after an epoch."""
 
+import dataclasses
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fer_batch.config import TrainConfig
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
 from fer_batch.storage.atomic import write_bytes
-from fer_batch.training.history import EpochResult
+from fer_batch.training.initialize import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedNetwork:
-    """The result of training: a network by its name in `model.registry`, and its weights."""
+class EpochResult:
+    """Results of one epoch: a row of `history.json` and `history.csv`."""
 
-    network: str
-    architecture: dict[str, Any]
-    weights: dict[str, Tensor]
-    history: list[EpochResult]
+    epoch: int
+    """Number of the epoch over all phases, from 1."""
+    phase: str
+    """"stills", "sequences" or "clips"."""
+    loss: float
+    """Mean training loss."""
+    train_accuracy: float
+    """Accuracy on the augmented training examples."""
+    lr: float
+    """Learning rate at the start of the epoch."""
+    select_loss: float
+    """Mean negative log likelihood of the selection split; NaN, like the next two, if it is empty."""
+    accuracy: float
+    """Accuracy on the selection split."""
+    macro_f1: float
+    """Macro-F1 on the selection split."""
+    n: int
+    """Number of selection clips."""
+    seconds: float
 
-    def build_network(self) -> Network:
-        """Build the network with the trained weights, on the CPU and in evaluation mode."""
-        network = build_network(self.network, self.architecture).eval()
-        network.load_state_dict(self.weights)
-        return network
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain values."""
+        return dataclasses.asdict(self)
+
+
+HISTORY_COLUMNS = tuple(field.name for field in dataclasses.fields(EpochResult))
+
+
+def selected_epoch(config: TrainConfig, history: Sequence[EpochResult]) -> EpochResult:
+    """Return the epoch whose weights `train` keeps if training ends after `history`.
+
+    With early stopping it is the most accurate epoch, unless sequences followed; otherwise it is the last.
+    """
+    if config.early_stopping and history[-1].phase != "sequences":
+        return max(history, key=lambda row: row.accuracy)
+    return history[-1]
+
+
+def count_epochs_since_best(history: Sequence[EpochResult]) -> int:
+    """Return the number of epochs since the accuracy was first at its highest."""
+    if not history:
+        return 0
+    return len(history) - 1 - int(np.argmax([row.accuracy for row in history]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +82,24 @@ class TrainState:
     history: list[EpochResult]
     network: str
     """Name in `model.registry`."""
-    architecture: dict[str, Any]
+    architecture: Architecture
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values and tensors."""
         return {**vars(self), "history": [row.to_dict() for row in self.history]}
 
-    def finish(self) -> TrainedNetwork:
-        """Return the network that training keeps if it ends here."""
-        weights = self.ema
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Weights of the network that training keeps if it ends here."""
         if self.kept is not None and self.history[-1].phase != "sequences":
-            weights = self.kept
-        return TrainedNetwork(
-            network=self.network, architecture=self.architecture, weights=weights, history=self.history
-        )
+            return self.kept
+        return self.ema
+
+    def build_network(self) -> Network:
+        """Build the network with `weights`, on the CPU and in evaluation mode."""
+        network = build_network(self.network, self.architecture).eval()
+        network.load_state_dict(self.weights)
+        return network
 
 
 def write_state(path: Path, state: TrainState) -> None:

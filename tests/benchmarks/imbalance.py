@@ -24,9 +24,8 @@ from fer_batch.config import IMBALANCE, TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.data.datasets import load_datasets
 from fer_batch.evaluation.metrics import measure
-from fer_batch.training.loop import train_network
+from fer_batch.training.loop import WorkerContext, train_network
 from fer_batch.training.predict import predict_log_probs
-from fer_batch.training.workers import WorkerContext
 
 SHORT: dict[str, Any] = {
     "filters": (16, 32, 64),

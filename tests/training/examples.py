@@ -9,9 +9,9 @@ import torch
 
 from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
-from fer_batch.training.history import EpochResult
+from fer_batch.training.loop import WorkerContext
+from fer_batch.training.state import EpochResult
 from fer_batch.training.status import StatusCallback
-from fer_batch.training.workers import WorkerContext
 
 CPU = WorkerContext(device=torch.device("cpu"))
 CLASSES = ("a", "b", "c")

@@ -11,11 +11,10 @@ import pytest
 from fer_batch.config import IMBALANCE, OPTIMIZERS
 from fer_batch.data.clips import Clips
 from fer_batch.training.batches import ClipStream, StreamedBatch
-from fer_batch.training.history import EpochResult
 from fer_batch.training.initialize import build_initial_network, choose_architecture
 from fer_batch.training.loop import StepProgress, train_network
 from fer_batch.training.predict import predict_log_probs
-from fer_batch.training.state import TrainedNetwork, TrainState, read_state, write_state
+from fer_batch.training.state import EpochResult, TrainState, read_state, write_state
 from tests.training.examples import CLASSES, CPU, SMALL_NETWORK, find_differences, make_bars, make_config
 
 
@@ -139,7 +138,7 @@ def test_a_resumed_training_ends_with_the_same_weights(
         resumed = train_network(config, training, selection, CPU, state=state)
         assert drop_seconds(resumed.history) == drop_seconds(whole.history)
         assert not find_differences(resumed.weights, whole.weights)
-    assert not find_differences(states[-1].finish().weights, whole.weights)
+    assert not find_differences(states[-1].weights, whole.weights)
 
 
 def test_sequences_train_the_context_only(training: Clips, selection: Clips, states: SavedStates) -> None:
@@ -201,7 +200,7 @@ def test_all_epochs_are_trained_without_early_stopping(training: Clips) -> None:
 def test_each_value_of_an_option_changes_the_weights(
     training: Clips, selection: Clips, name: str, values: list[Any]
 ) -> None:
-    results: list[TrainedNetwork] = []
+    results: list[TrainState] = []
     for value in values:
         config = make_config(sequence_epochs=0, lr=0.01, **{name: value})
         results.append(train_network(config, training, selection, CPU))

@@ -16,13 +16,9 @@ def make_parameter() -> nn.Parameter:
     return nn.Parameter(torch.tensor([3.0, -2.0, 0.5]))
 
 
-def make_optimizer(
-    point: nn.Parameter, *, total_steps: int = 20, optimizer: str = "sgd", lr: float = 0.1, **options: Any
-) -> PhaseOptimizer:
-    config = TrainConfig(data=(("fer2013", "fer2013.csv"),), **options)
-    return PhaseOptimizer(
-        config, [point], optimizer=optimizer, lr=lr, weight_decay=0.0, total_steps=total_steps
-    )
+def make_optimizer(point: nn.Parameter, *, total_steps: int = 20, **options: Any) -> PhaseOptimizer:
+    config = TrainConfig(data=(("fer2013", "fer2013.csv"),), **{"weight_decay": 0.0} | options)
+    return PhaseOptimizer(config, [point], total_steps)
 
 
 def take_steps(phase: PhaseOptimizer, point: nn.Parameter, steps: int) -> list[float]:
@@ -36,7 +32,7 @@ def take_steps(phase: PhaseOptimizer, point: nn.Parameter, steps: int) -> list[f
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_each_phasereduces_the_loss_with_each_schedule(optimizer: str, schedule: str) -> None:
+def test_each_optimizer_reduces_the_loss_with_each_schedule(optimizer: str, schedule: str) -> None:
     point = make_parameter()
     start = point.square().sum().item()
     phase = make_optimizer(point, optimizer=optimizer, schedule=schedule)
@@ -49,14 +45,7 @@ def test_optimizers_take_different_steps() -> None:
     ends = []
     for optimizer in OPTIMIZERS:
         point = make_parameter()
-        phase = PhaseOptimizer(
-            TrainConfig(data=(("a", "b"),)),
-            [point],
-            optimizer=optimizer,
-            lr=0.1,
-            weight_decay=0.1,
-            total_steps=9,
-        )
+        phase = make_optimizer(point, optimizer=optimizer, weight_decay=0.1, total_steps=9)
         take_steps(phase, point, 9)
         ends.append(tuple(point.tolist()))
     assert len(set(ends)) == len(OPTIMIZERS)

@@ -27,11 +27,10 @@ from fer_batch.runtime import ray_session
 from fer_batch.schema import EMOTIONS
 from fer_batch.training.calibrate import fit_temperature
 from fer_batch.training.export import TrainSummary, export_model
-from fer_batch.training.history import HISTORY_COLUMNS
 from fer_batch.training.predict import predict_log_probs
 from fer_batch.training.run import train
 from fer_batch.training.sources import MIN_CALIBRATION_CLIPS
-from fer_batch.training.state import TrainState
+from fer_batch.training.state import HISTORY_COLUMNS, TrainState
 from tests.training.examples import SMALL_RECIPE, collect_lines, make_epoch, write_bars_csv, write_recipe
 from tests.training.processes import find_workers, run_and_kill, wait_for
 
@@ -363,6 +362,19 @@ def test_a_file_instead_of_the_folder_is_not_changed(data: Path, tmp_path: Path)
     with pytest.raises(OutputError, match=str(out)):
         train(make_config(data), out)
     assert out.read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("classes", "leave_out", "absent"),
+    [([*EMOTIONS, "contempt"], [], "contempt"), ([*EMOTIONS], ["disgust"], "disgust")],
+)
+def test_a_named_class_without_training_examples_is_refused_before_anything_is_written(
+    data: Path, tmp_path: Path, classes: list[str], leave_out: list[str], absent: str
+) -> None:
+    config = make_config(data, classes=classes, leave_out=leave_out)
+    with pytest.raises(InputError, match=f"no training examples of {absent}, but the classes are angry, "):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def empty(text: str) -> str:

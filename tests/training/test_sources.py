@@ -25,7 +25,12 @@ from fer_batch.runtime import ray_session
 from fer_batch.storage.atomic import write_json
 from fer_batch.training.export import TrainSummary
 from fer_batch.training.run import train
-from fer_batch.training.sources import build_streams, check_videos, count_training_clips, describe_data
+from fer_batch.training.sources import (
+    build_streams,
+    count_training_clips,
+    describe_data,
+    list_training_videos,
+)
 from tests.conftest import write_video
 from tests.training.examples import collect_lines
 
@@ -252,6 +257,11 @@ def test_training_examples_are_called_images_or_clips(
         (["happy/a.mp4"], [], "training needs two or more classes, found only happy"),
         (["happy/a.mp4", "sad/b.mp4"], ["--data", "clips=videos"], "given more than once"),
         (["happy/a.mp4", "dull/b.mp4", "odd/c.mp4"], ["--classes", "happy", "sad"], "dull, odd; allowed are"),
+        (
+            ["train/happy/a.mp4", "train/sad/b.mp4", "val/dull/c.mp4"],
+            ["--classes", "Happiness", "sad", "dull", "odd"],
+            "no training examples of dull, odd, but the classes are Happiness, sad, dull, odd; add examples",
+        ),
     ],
 )
 def test_unusable_videos_are_one_line_before_anything_is_written(
@@ -278,7 +288,7 @@ def test_unusable_videos_are_one_line_before_anything_is_written(
 
 def test_windows_of_one_frame_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--window-length must be an odd number from 3"):
-        check_videos(make_config(("clips", tmp_path), window_length=1))
+        list_training_videos(make_config(("clips", tmp_path), window_length=1))
 
 
 def test_videos_without_a_face_are_one_error(

@@ -14,7 +14,7 @@ from fer_batch.errors import InputError
 from fer_batch.evaluation.crossval.folds import Fold, draw_part, group_clips
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
-from fer_batch.training.loop import train_network
+from fer_batch.training.loop import WorkerContext, train_network
 from fer_batch.training.predict import (
     frames_to_tensor,
     normalize_crops,
@@ -22,7 +22,6 @@ from fer_batch.training.predict import (
     select_input_frames,
 )
 from fer_batch.training.state import TrainState
-from fer_batch.training.workers import WorkerContext
 
 PAIR = ("cnn", "cnn_bilstm")
 """Two models of one training: the encoder with its head on the last frame, as the stills leave it; and the

@@ -12,12 +12,11 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.importance import BaseImportanceEvaluator
-from optuna.trial import TrialState
 from optuna.visualization import matplotlib as optuna_plots
 
 from fer_batch.plotting import save_figure
 from fer_batch.training.tune.space import PARAMETERS
-from fer_batch.training.tune.study import DONE, StudySummary, TrialResult
+from fer_batch.training.tune.study import StudySummary, TrialResult, build_optuna_study
 
 METRIC_LABELS = {"accuracy": "accuracy, selection", "macro_f1": "macro-F1, selection"}
 PANEL_IN = 3.1
@@ -31,9 +30,9 @@ def write_plots(out: Path, summary: StudySummary) -> list[str]:
 
     Raises OutputError if a file cannot be written.
     """
-    study = build_study(summary)
-    label = METRIC_LABELS[summary.settings["metric"]]
-    parameters = [name for name in PARAMETERS if getattr(summary.trials[0], name) is not None]
+    space = _infer_distributions(summary.trials)
+    study = build_optuna_study(summary.trials, space, summary.metric)
+    label, parameters = METRIC_LABELS[summary.metric], list(space)
     plots: dict[str, Callable[[], Any]] = {
         "history.png": lambda: optuna_plots.plot_optimization_history(study, target_name=label),
         "parameters.png": lambda: optuna_plots.plot_slice(study, params=parameters, target_name=label),
@@ -47,27 +46,6 @@ def write_plots(out: Path, summary: StudySummary) -> list[str]:
     for name, plot in plots.items():
         _save_plot(plot, out / name, len(parameters) if name == "parameters.png" else 3)
     return list(plots)
-
-
-def build_study(summary: StudySummary) -> optuna.Study:
-    """Return an Optuna study with the trials. Their numbers agree, because Optuna's trial 0 is a dummy."""
-    metric = summary.settings["metric"]
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize")
-    study.add_trial(optuna.create_trial(state=TrialState.FAIL))
-    distributions = _infer_distributions(summary.trials)
-    for trial in summary.trials:
-        done = trial.status == DONE
-        study.add_trial(
-            optuna.create_trial(
-                state=TrialState.COMPLETE if done else TrialState.FAIL,
-                value=trial.metric(metric) if done else None,
-                params={name: getattr(trial, name) for name in distributions},
-                distributions=distributions,
-                intermediate_values={row.epoch: getattr(row, metric) for row in trial.history},
-            )
-        )
-    return study
 
 
 def _infer_distributions(trials: list[TrialResult]) -> dict[str, BaseDistribution]:

@@ -21,22 +21,20 @@ import torch
 from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.errors import ConfigError, OutputError
-from fer_batch.model.backbone import BackboneEncoder
-from fer_batch.model.weights import read_card
 from fer_batch.runtime import ray_session
 from fer_batch.storage.atomic import remove_temporary_files, write_json
 from fer_batch.storage.lease import hold_lease
-from fer_batch.training.history import selected_epoch
-from fer_batch.training.loop import train_network
+from fer_batch.training.initialize import check_initial_weights
+from fer_batch.training.loop import WorkerContext, train_network
 from fer_batch.training.sources import (
-    check_splits,
+    check_examples,
     count_training_clips,
     describe_counts,
     describe_data,
     find_video_folder,
     load_images,
 )
-from fer_batch.training.state import TrainState
+from fer_batch.training.state import TrainState, selected_epoch
 from fer_batch.training.status import StatusCallback, StatusMessage, ignore_status
 from fer_batch.training.tune.search import (
     REASON,
@@ -47,8 +45,7 @@ from fer_batch.training.tune.search import (
     read_suggestion,
 )
 from fer_batch.training.tune.space import apply_point
-from fer_batch.training.tune.study import METRICS, RUNNING, StudySummary, read_records, write_results
-from fer_batch.training.workers import WorkerContext
+from fer_batch.training.tune.study import METRICS, RUNNING, Study, StudySummary, write_results
 
 MAX_RESTARTS = 2
 """Restarts of a trial whose process died."""
@@ -95,26 +92,24 @@ def tune(
     The first two are raised before anything is written.
     """
     _check_arguments(config, trials, metric, parallel)
-    out = Path(out).absolute()
-    settings = {**config.to_dict(), "metric": metric}
-    records = read_records(out, settings)
+    study = Study(config=config, out=Path(out).absolute(), metric=metric)
+    study.read_records()
     numbers = range(1, trials + 1)
-    if any(number not in records or records[number].status == RUNNING for number in numbers):
-        data = _load_data(config, out, on_progress)
-        with hold_lease(out, "tune"):
-            records = read_records(out, settings)  # another process may have continued the study
+    if any(n not in study.records or study.records[n].status == RUNNING for n in numbers):
+        data = _load_data(config, study.out, on_progress)
+        with hold_lease(study.out, "tune"):
+            study.read_records()  # another process may have continued the study
             try:
-                (out / "trials").mkdir(parents=True, exist_ok=True)
-                remove_temporary_files(out / "trials")
-                if not (out / "study.json").exists():
-                    write_json(out / "study.json", {"settings": settings})
+                (study.out / "trials").mkdir(parents=True, exist_ok=True)
+                remove_temporary_files(study.out / "trials")
+                if not (study.out / "study.json").exists():
+                    write_json(study.out / "study.json", {"settings": study.settings})
             except OSError as error:
-                raise OutputError(f"cannot write {out}: {error.strerror}") from error
+                raise OutputError(f"cannot write {study.out}: {error.strerror}") from error
             on_progress(StatusMessage("starting Ray …"))
             with ray_session(address, insecure=insecure, verbose=verbose):
-                recorder = TrialRecorder(config, out, metric, trials, records, on_progress)
-                _run_trials(recorder, data, parallel, verbose)
-    return write_results(config, out, settings, [records[number] for number in sorted(records)])
+                _run_trials(study, trials, data, on_progress, parallel, verbose)
+    return write_results(study)
 
 
 def run_trial(
@@ -152,21 +147,20 @@ def share_resources(
     return {"CPU": cpu, **({"GPU": 1 / math.ceil(parallel / gpus)} if gpus else {})}, parallel
 
 
-def _run_trials(recorder: TrialRecorder, data: Clips, parallel: int | None, verbose: bool) -> None:
+def _run_trials(
+    study: Study, trials: int, data: Clips, on_progress: StatusCallback, parallel: int | None, verbose: bool
+) -> None:
     """Run the remaining trials."""
-    config, metric, out = recorder.config, recorder.metric, recorder.out
+    config = study.config
     resources, parallel = share_resources(ray.cluster_resources(), config.threads, parallel)
-    search, remaining = build_search(
-        config, out, metric, recorder.trials, recorder.records, is_parallel=parallel > 1
-    )
-    scratch = out / "ray"
-    if scratch.exists():
-        shutil.rmtree(scratch)
+    search, remaining = build_search(study, trials, is_parallel=parallel > 1)
+    scratch = study.out / "ray"
+    shutil.rmtree(scratch, ignore_errors=True)
     os.environ |= {} if verbose else QUIET
     trainable = ray.tune.with_parameters(
         run_trial,
         config=config,
-        metric=metric,
+        metric=study.metric,
         training=data.take(data.splits == "train"),
         selection=data.take(data.splits == "select"),
     )
@@ -174,15 +168,15 @@ def _run_trials(recorder: TrialRecorder, data: Clips, parallel: int | None, verb
         ray.tune.with_resources(trainable, resources),
         tune_config=ray.tune.TuneConfig(
             search_alg=search,
-            scheduler=build_scheduler(config, metric, recorder.records),
+            scheduler=build_scheduler(study),
             num_samples=remaining,
             max_concurrent_trials=parallel,
             reuse_actors=True,
         ),
         run_config=ray.tune.RunConfig(
             name=scratch.name,
-            storage_path=str(out),
-            callbacks=[recorder],
+            storage_path=str(study.out),
+            callbacks=[TrialRecorder(study, trials, on_progress)],
             failure_config=ray.tune.FailureConfig(max_failures=MAX_RESTARTS),
             verbose=2 if verbose else 0,
         ),
@@ -191,10 +185,9 @@ def _run_trials(recorder: TrialRecorder, data: Clips, parallel: int | None, verb
 
 
 def _load_data(config: TrainConfig, out: Path, on_progress: StatusCallback) -> Clips:
-    if config.backbone_weights:
-        BackboneEncoder(config.backbone, config.backbone_size).load_pretrained(Path(config.backbone_weights))
+    check_initial_weights(config)
     data, counts = load_images(config)
-    check_splits(data)
+    check_examples(config, data)
     for line in [*describe_counts(counts), *describe_data(data, count_training_clips(config, data, out))]:
         on_progress(StatusMessage(line))
     return data
@@ -206,12 +199,7 @@ def _check_arguments(config: TrainConfig, trials: int, metric: str, parallel: in
         ("--metric", metric, metric in METRICS, f"one of {', '.join(METRICS)}"),
         ("--parallel", parallel, parallel is None or parallel >= 1, "a whole number from 1"),
         ("--epochs", config.epochs, config.epochs >= 1, "a whole number from 1"),
-        (
-            "--workers",
-            config.workers,
-            config.workers == 1,
-            "1; --parallel runs several trials",
-        ),
+        ("--workers", config.workers, config.workers == 1, "1; --parallel runs several trials"),
     ):
         if not is_valid:
             raise ConfigError(f"{option} must be {allowed}, got {value}")
@@ -220,5 +208,3 @@ def _check_arguments(config: TrainConfig, trials: int, metric: str, parallel: in
             "--data clips=… does not work with tune: tune on labelled images, then train on the videos with "
             "the recipe best.toml"
         )
-    if config.init:
-        read_card(Path(config.init))

@@ -10,11 +10,19 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from fer_batch.config import TrainConfig
-from fer_batch.training.history import HISTORY_COLUMNS, EpochResult, selected_epoch
+from fer_batch.training.recipes import Settings
+from fer_batch.training.state import HISTORY_COLUMNS, EpochResult
 from fer_batch.training.status import StatusCallback, StatusMessage
 from fer_batch.training.tune.space import Point, build_space, locate_base
-from fer_batch.training.tune.study import DONE, FAILED, RUNNING, TrialRecord, find_best, summarize_trial
+from fer_batch.training.tune.study import (
+    DONE,
+    FAILED,
+    RUNNING,
+    Study,
+    TrialRecord,
+    find_best,
+    summarize_trial,
+)
 
 ASHA_REDUCTION = 3
 """ASHA continues the best third of the trials at 1/9 and at 1/3 of the epochs."""
@@ -29,21 +37,12 @@ VALUE, REASON = "value", "reason"
 class TrialRecorder(ray.tune.Callback):
     """Writes the record of each trial when it ends, and reports the progress of the study."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        out: Path,
-        metric: str,
-        trials: int,
-        records: dict[int, TrialRecord],
-        on_progress: StatusCallback,
-    ) -> None:
-        self.config, self.out, self.metric, self.trials = config, out, metric, trials
-        self.records, self.on_progress = records, on_progress
+    def __init__(self, study: Study, trials: int, on_progress: StatusCallback) -> None:
+        self.study, self.trials, self.on_progress = study, trials, on_progress
         self.running: dict[int, TrialRecord] = {}
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: Settings, **info: Any
     ) -> None:
         record = self._find_record(trial)
         if REASON in result:
@@ -55,7 +54,7 @@ class TrialRecorder(ray.tune.Callback):
         self.on_progress(
             StatusMessage(
                 f"{self._count_ended()} of {self.trials} trials done; trial {record.number}: "
-                f"epoch {result['epoch']} of {self.config.epochs}, accuracy {result['accuracy']:.4f}",
+                f"epoch {result['epoch']} of {self.study.config.epochs}, accuracy {result['accuracy']:.4f}",
                 transient=True,
             )
         )
@@ -76,28 +75,29 @@ class TrialRecorder(ray.tune.Callback):
     def _close(self, record: TrialRecord) -> None:
         if record.status == DONE and not record.history:
             record.status, record.reason = FAILED, "it ended before its first epoch"
-        record.write(self.out)
-        self.records[record.number] = record
+        config, metric = self.study.config, self.study.metric
+        record.write(self.study.out)
+        self.study.records[record.number] = record
         self.running.pop(record.number, None)
-        results = [summarize_trial(each, self.config) for each in self.records.values()]
-        ended, best = summarize_trial(record, self.config), find_best(results, self.metric)
+        results = [summarize_trial(each, config) for each in self.study.records.values()]
+        ended, best = summarize_trial(record, config), find_best(results, metric)
         if ended.status == FAILED:
             outcome = f"failed: {ended.reason}"
         else:
             outcome = (
                 f"accuracy {ended.accuracy:.4f}, macro-F1 {ended.macro_f1:.4f}, "
-                f"{ended.epochs} of {self.config.epochs} epochs, {ended.seconds:.0f} s"
+                f"{ended.epochs} of {config.epochs} epochs, {ended.seconds:.0f} s"
             )
         text = f"trial {record.number} ({self._count_ended()} of {self.trials} done): {outcome}"
         if best:
-            text += f"; best so far: trial {best.trial}, {best.metric(self.metric):.4f}"
+            text += f"; best so far: trial {best.trial}, {best.metric(metric):.4f}"
         self.on_progress(StatusMessage(text))
 
     def _count_ended(self) -> int:
-        return sum(record.status != RUNNING for record in self.records.values())
+        return sum(record.status != RUNNING for record in self.study.records.values())
 
 
-def read_suggestion(suggestion: dict[str, Any]) -> tuple[int, Point]:
+def read_suggestion(suggestion: Settings) -> tuple[int, Point]:
     """Split a suggestion of `RecordedSearch` into the number of the trial and its point."""
     values = dict(suggestion)
     return values.pop("number"), Point(**values)
@@ -110,7 +110,7 @@ class RecordedSearch(OptunaSearch):
         super().__init__(**options)
         self.out, self.numbers = out, numbers
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
+    def suggest(self, trial_id: str) -> Settings:
         values = super().suggest(trial_id) or {}
         number = self.numbers.pop(0)
         TrialRecord(number=number, values=Point(**values)).write(self.out)
@@ -120,25 +120,17 @@ class RecordedSearch(OptunaSearch):
 class BaseKeepingAsha(ASHAScheduler):
     """ASHA that never stops the base, because all other trials are compared with it."""
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: Settings) -> str:
         action = super().on_trial_result(tune_controller, trial, result)
         return self.CONTINUE if trial.config["number"] == 1 else action
 
 
-def build_search(
-    config: TrainConfig,
-    out: Path,
-    metric: str,
-    trials: int,
-    records: dict[int, TrialRecord],
-    *,
-    is_parallel: bool,
-) -> tuple[RecordedSearch, int]:
+def build_search(study: Study, trials: int, *, is_parallel: bool) -> tuple[RecordedSearch, int]:
     """Build the search of a study with `trials` trials, which knows the results of the ended ones.
 
     Returns the search and the number of remaining trials. Interrupted trials are repeated first.
     """
-    ended = [record for record in records.values() if record.status != RUNNING]
+    config, records = study.config, study.records
     interrupted = [n for n in range(1, trials + 1) if n in records and records[n].status == RUNNING]
     new = [n for n in range(1, trials + 1) if n not in records]
     points = [records[n].values.to_dict() for n in interrupted]
@@ -146,7 +138,7 @@ def build_search(
         points.append(locate_base(config).to_dict())
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = RecordedSearch(
-        out,
+        study.out,
         [*interrupted, *new],
         space=build_space(config),
         metric=VALUE,
@@ -158,27 +150,29 @@ def build_search(
             seed=config.seed * 1_000_003 + len(records),  # a continued study draws other points
         ),
     )
-    for record in ended:
-        value = getattr(selected_epoch(config, record.history), metric) if record.status == DONE else 0.0
-        search.add_evaluated_point(record.values.to_dict(), value)
+    for record in records.values():
+        if record.status != RUNNING:
+            value = study.measure(record.history) if record.status == DONE else 0.0
+            search.add_evaluated_point(record.values.to_dict(), value)
     return search, len(interrupted) + len(new)
 
 
-def build_scheduler(config: TrainConfig, metric: str, records: dict[int, TrialRecord]) -> ASHAScheduler:
+def build_scheduler(study: Study) -> ASHAScheduler:
     """Build ASHA, which knows the results of the ended trials."""
+    epochs = study.config.epochs
     asha = BaseKeepingAsha(
         metric=VALUE,
         mode="max",
-        max_t=config.epochs,
-        grace_period=max(math.ceil(config.epochs / ASHA_REDUCTION**2), min(MIN_GRACE_EPOCHS, config.epochs)),
+        max_t=epochs,
+        grace_period=max(math.ceil(epochs / ASHA_REDUCTION**2), min(MIN_GRACE_EPOCHS, epochs)),
         reduction_factor=ASHA_REDUCTION,
     )
-    for record in records.values():
+    for record in study.records.values():
         if record.status == RUNNING:
             continue
         trial = Trial("", trial_id=f"before-{record.number}", config={"number": record.number}, stub=True)
         asha.on_trial_add(None, trial)  # type: ignore[arg-type]  # ASHA does not use the controller
         for epoch in range(1, len(record.history) + 1):
-            value = getattr(selected_epoch(config, record.history[:epoch]), metric)
+            value = study.measure(record.history[:epoch])
             asha.on_trial_result(None, trial, {"training_iteration": epoch, VALUE: value})
     return asha

@@ -2,19 +2,20 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import TrialState
 
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, OutputError
 from fer_batch.storage.atomic import format_csv, write_bytes, write_json
 from fer_batch.storage.folder import check_folder_empty
-from fer_batch.training.history import EpochResult, selected_epoch
 from fer_batch.training.recipes import Settings, format_recipe
+from fer_batch.training.state import EpochResult, selected_epoch
 from fer_batch.training.tune.space import PARAMETERS, Point, apply_point, build_space
 
 METRICS = ("accuracy", "macro_f1")
@@ -59,6 +60,46 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study: its base, its folder, and the trials that are recorded there."""
+
+    config: TrainConfig
+    out: Path
+    metric: str
+    """"accuracy" or "macro_f1", on the selection split."""
+    records: dict[int, TrialRecord] = field(default_factory=dict)
+    """The trials by number."""
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the base, and the "metric" that decides."""
+        return {**self.config.to_dict(), "metric": self.metric}
+
+    def measure(self, history: Sequence[EpochResult]) -> float:
+        """Return the metric of the epoch that training keeps if it ends after `history`."""
+        return float(getattr(selected_epoch(self.config, history), self.metric))
+
+    def read_records(self) -> None:
+        """Read the trials in the folder; there are none if the folder is new or empty.
+
+        Raises ConfigError if it holds a study of other settings, OutputError if it holds something else.
+        """
+        file = self.out / "study.json"
+        if not file.exists():
+            check_folder_empty(self.out, "a study")
+            return
+        try:
+            before = dict(json.loads(file.read_text())["settings"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise OutputError(f"{file} is not the record of a study: {error}") from error
+        if changed := difference(before, self.settings):
+            raise ConfigError(f"{self.out} holds a study of other settings ({changed}); give another --out")
+        for path in sorted((self.out / "trials").glob("[0-9]*.json")):
+            record = TrialRecord.read(path)
+            self.records[record.number] = record
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialResult:
     """The result of a trial: a row of `trials.csv`, and an entry of `trials.json`.
 
@@ -89,17 +130,13 @@ class TrialResult:
         """Return the "accuracy" or "macro_f1" of a finished trial."""
         return float(getattr(self, name))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the entry of `trials.json`."""
-        return dataclasses.asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class StudySummary:
     """The result of a study."""
 
-    settings: Settings
-    """Settings of the base, and the "metric" that decides."""
+    metric: str
+    """"accuracy" or "macro_f1", on the selection split; it decides."""
     trials: list[TrialResult]
     """In order of their numbers."""
     best: TrialResult
@@ -108,30 +145,10 @@ class StudySummary:
     """Share of the results' variance that each parameter explains; see `estimate_importance`."""
 
     def __repr__(self) -> str:
-        metric = self.settings["metric"]
         return (
             f"StudySummary({len(self.trials)} trials, best: trial {self.best.trial}, "
-            f"{metric}={self.best.metric(metric):.4f})"
+            f"{self.metric}={self.best.metric(self.metric):.4f})"
         )
-
-
-def read_records(out: Path, settings: Settings) -> dict[int, TrialRecord]:
-    """Read the trials in `out` by number; there are none if the folder is new or empty.
-
-    Raises ConfigError if the folder holds a study of other settings, OutputError if it holds something else.
-    """
-    file = out / "study.json"
-    if not file.exists():
-        check_folder_empty(out, "a study")
-        return {}
-    try:
-        before = dict(json.loads(file.read_text())["settings"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise OutputError(f"{file} is not the record of a study: {error}") from error
-    if changed := difference(before, settings):
-        raise ConfigError(f"{out} holds a study of other settings ({changed}); give another --out")
-    records = [TrialRecord.read(path) for path in sorted((out / "trials").glob("[0-9]*.json"))]
-    return {record.number: record for record in records}
 
 
 def summarize_trial(record: TrialRecord, config: TrainConfig) -> TrialResult:
@@ -161,6 +178,27 @@ def find_best(trials: Sequence[TrialResult], metric: str) -> TrialResult | None:
     return max(done, key=lambda trial: trial.metric(metric), default=None)
 
 
+def build_optuna_study(
+    trials: Sequence[TrialResult], space: Mapping[str, BaseDistribution], metric: str
+) -> optuna.Study:
+    """Build an Optuna study with the trials. Their numbers agree, because Optuna's trial 0 is a dummy."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize")
+    study.add_trial(optuna.create_trial(state=TrialState.FAIL))
+    for trial in trials:
+        done = trial.status == DONE
+        study.add_trial(
+            optuna.create_trial(
+                state=TrialState.COMPLETE if done else TrialState.FAIL,
+                value=trial.metric(metric) if done else None,
+                params={name: getattr(trial, name) for name in space},
+                distributions=dict(space),
+                intermediate_values={row.epoch: getattr(row, metric) for row in trial.history},
+            )
+        )
+    return study
+
+
 def estimate_importance(trials: Sequence[TrialResult], config: TrainConfig, metric: str) -> dict[str, float]:
     """Estimate the share of the results' variance that each parameter explains.
 
@@ -171,12 +209,7 @@ def estimate_importance(trials: Sequence[TrialResult], config: TrainConfig, metr
     done = [trial for trial in trials if trial.status == DONE]
     if len(done) < MIN_TRIALS_FOR_IMPORTANCE or len({trial.metric(metric) for trial in done}) == 1:
         return {}
-    space = build_space(config)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize")
-    for trial in done:
-        point = {name: getattr(trial, name) for name in space}
-        study.add_trial(optuna.create_trial(params=point, distributions=space, value=trial.metric(metric)))
+    study = build_optuna_study(done, build_space(config), metric)
     forest = optuna.importance.FanovaImportanceEvaluator(seed=0)
     try:
         shares = optuna.importance.get_param_importances(study, evaluator=forest)
@@ -185,28 +218,26 @@ def estimate_importance(trials: Sequence[TrialResult], config: TrainConfig, metr
     return {name: float(share) for name, share in shares.items()}
 
 
-def write_results(
-    config: TrainConfig, out: Path, settings: Settings, records: Sequence[TrialRecord]
-) -> StudySummary:
+def write_results(study: Study) -> StudySummary:
     """Write `trials.csv`, `trials.json`, `best.toml` and `study.json`, and return the summary.
 
     Raises OutputError if they cannot be written, FerBatchError if no trial is done.
     """
-    metric = settings["metric"]
-    trials = [summarize_trial(record, config) for record in records]
+    config, out, metric = study.config, study.out, study.metric
+    trials = [summarize_trial(record, config) for _, record in sorted(study.records.items())]
     best = find_best(trials, metric)
     importance = estimate_importance(trials, config, metric)
-    rows = [[getattr(trial, name) for name in COLUMNS] for trial in trials]
-    study = {"settings": settings, "best": best.trial if best else None, "importance": importance}
     try:
+        rows = [[getattr(trial, name) for name in COLUMNS] for trial in trials]
         write_bytes(out / "trials.csv", format_csv(COLUMNS, rows))
-        write_json(out / "trials.json", [trial.to_dict() for trial in trials])
+        write_json(out / "trials.json", [dataclasses.asdict(trial) for trial in trials])
         if best:
-            recipe = format_recipe(apply_point(config, records[trials.index(best)].values))
+            recipe = format_recipe(apply_point(config, study.records[best.trial].values))
             result = f"{metric} {best.metric(metric):.4f} on the selection split"
             title = f"# Trial {best.trial} of {len(trials)}: {result}\n"
             write_bytes(out / "best.toml", (title + recipe).encode())
-        write_json(out / "study.json", study)
+        record = {"settings": study.settings, "best": best.trial if best else None, "importance": importance}
+        write_json(out / "study.json", record)
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror}") from error
     if best is None:
@@ -214,4 +245,4 @@ def write_results(
             f"no trial in {out} is done; the first failed: {trials[0].reason}. "
             "Give other settings and another --out"
         )
-    return StudySummary(settings=settings, trials=trials, best=best, importance=importance)
+    return StudySummary(metric=metric, trials=trials, best=best, importance=importance)

@@ -6,11 +6,12 @@ from typing import Any
 import matplotlib
 import pytest
 from matplotlib import pyplot as plt
+from optuna.distributions import FloatDistribution
 from PIL import Image
 
 from fer_batch.errors import OutputError
-from fer_batch.training.tune.plots import build_study, write_plots
-from fer_batch.training.tune.study import StudySummary, TrialResult
+from fer_batch.training.tune.plots import write_plots
+from fer_batch.training.tune.study import StudySummary, TrialResult, build_optuna_study
 from tests.training.examples import make_history
 
 
@@ -22,9 +23,7 @@ def trial(number: int, *accuracies: float, **changes: Any) -> TrialResult:
 
 
 def summary(trials: list[TrialResult], **importance: float) -> StudySummary:
-    return StudySummary(
-        trials=trials, settings={"metric": "accuracy"}, best=trials[-1], importance=importance
-    )
+    return StudySummary(trials=trials, metric="accuracy", best=trials[-1], importance=importance)
 
 
 ONE = [trial(1, 0.3)]
@@ -54,7 +53,7 @@ def test_plots_have_300_dots_per_inch_and_leave_pyplot_unchanged(
 
 
 def test_trials_keep_their_numbers_and_results() -> None:
-    trials = build_study(summary(ALL)).trials
+    trials = build_optuna_study(ALL, {"lr": FloatDistribution(0.01, 0.3)}, "accuracy").trials
     assert [(t.number, t.values) for t in trials[1:]] == [(1, [0.4]), (2, [0.1]), (3, None), (4, [0.5])]
     assert trials[4].intermediate_values == {1: 0.2, 2: 0.5}
     assert trials[2].params["lr"] == 0.01

@@ -16,7 +16,7 @@ from fer_batch.runtime import ray_session
 from fer_batch.training.tune.run import share_resources, tune
 from fer_batch.training.tune.search import VALUE, build_scheduler
 from fer_batch.training.tune.space import Point, locate_base
-from fer_batch.training.tune.study import DONE, FAILED, RUNNING, StudySummary, TrialRecord
+from fer_batch.training.tune.study import DONE, FAILED, RUNNING, Study, StudySummary, TrialRecord
 from tests.training.examples import SMALL_RECIPE, collect_lines, make_history, write_bars_csv, write_recipe
 from tests.training.processes import run_and_kill
 
@@ -71,7 +71,8 @@ def test_asha_stops_trials_that_fall_behind_but_never_the_base(
     epochs: int, before: list[TrialRecord], number: int, accuracy: float, stopped_after: int | None
 ) -> None:
     config = TrainConfig(data=(("folder", "x"),), epochs=epochs)
-    asha = build_scheduler(config, "accuracy", {record.number: record for record in before})
+    records = {record.number: record for record in before}
+    asha = build_scheduler(Study(config=config, out=Path("study"), metric="accuracy", records=records))
     trial = Trial("", trial_id="now", config={"number": number}, stub=True)
     asha.on_trial_add(None, trial)  # type: ignore[arg-type]
     actions = [

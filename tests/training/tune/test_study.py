@@ -11,7 +11,7 @@ import pytest
 
 from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError, FerBatchError, OutputError
-from fer_batch.training.history import selected_epoch
+from fer_batch.training.state import selected_epoch
 from fer_batch.training.tune.space import apply_point, locate_base
 from fer_batch.training.tune.study import (
     COLUMNS,
@@ -19,10 +19,10 @@ from fer_batch.training.tune.study import (
     FAILED,
     MIN_TRIALS_FOR_IMPORTANCE,
     RUNNING,
+    Study,
     TrialRecord,
     estimate_importance,
     find_best,
-    read_records,
     summarize_trial,
     write_results,
 )
@@ -30,6 +30,17 @@ from tests.training.examples import make_epoch, make_history
 
 CONFIG = TrainConfig(data=(("fer2013", "x"),), epochs=3)
 SETTINGS = {**CONFIG.to_dict(), "metric": "accuracy"}
+
+
+def make_study(out: Path, *records: TrialRecord) -> Study:
+    by_number = {record.number: record for record in records}
+    return Study(config=CONFIG, out=out, metric="accuracy", records=by_number)
+
+
+def read_records(out: Path) -> dict[int, TrialRecord]:
+    study = make_study(out)
+    study.read_records()
+    return study.records
 
 
 def make_record(number: int, *accuracies: float, status: str = DONE, **values: Any) -> TrialRecord:
@@ -47,7 +58,7 @@ def test_a_new_study_has_no_trials(exists: bool, tmp_path: Path) -> None:
     out = tmp_path / "study"
     if exists:
         out.mkdir()
-    assert read_records(out, SETTINGS) == {}
+    assert read_records(out) == {}
 
 
 def test_written_trials_are_read(tmp_path: Path) -> None:
@@ -57,13 +68,13 @@ def test_written_trials_are_read(tmp_path: Path) -> None:
     for record in records:
         record.write(tmp_path)
     (tmp_path / "trials" / ".0003.json.here.1.tmp").write_text("{")  # of a killed writer
-    assert read_records(tmp_path, SETTINGS) == {record.number: record for record in records}
+    assert read_records(tmp_path) == {record.number: record for record in records}
 
 
 def test_a_study_of_an_older_version_is_read(tmp_path: Path) -> None:
     settings = SETTINGS | {"preset": "cnn4-fer2013"}
     (tmp_path / "study.json").write_text(json.dumps({"settings": settings}))
-    assert read_records(tmp_path, SETTINGS) == {}
+    assert read_records(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +108,7 @@ def test_another_folder_is_refused(
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(error, match=message):
-        read_records(tmp_path, SETTINGS)
+        read_records(tmp_path)
 
 
 def test_trials_are_summarized() -> None:
@@ -156,14 +167,16 @@ def test_results_are_tables_and_the_recipe_of_the_best_trial(tmp_path: Path) -> 
         make_record(2, 0.5, lr=0.05, width=0.5),
         make_record(3, status=FAILED),
     ]
-    summary = write_results(CONFIG, tmp_path, SETTINGS, records)
+    summary = write_results(make_study(tmp_path, *records))
     assert summary.best.trial == 2
     assert repr(summary) == "StudySummary(3 trials, best: trial 2, accuracy=0.5000)"
     base, best, _ = summary.trials
     assert base.settings == {}
     assert best.settings == {"lr": 0.05, "filters": [16, 32, 64, 128]}
     assert base.history == records[0].history
-    assert json.loads((tmp_path / "trials.json").read_text()) == [t.to_dict() for t in summary.trials]
+    assert json.loads((tmp_path / "trials.json").read_text()) == [
+        dataclasses.asdict(t) for t in summary.trials
+    ]
     assert json.loads((tmp_path / "study.json").read_text()) == {
         "settings": SETTINGS,
         "best": 2,
@@ -180,6 +193,6 @@ def test_results_are_tables_and_the_recipe_of_the_best_trial(tmp_path: Path) -> 
 
 def test_a_study_without_a_finished_trial_raises_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(FerBatchError, match=r"the first failed: lost\. Give other settings"):
-        write_results(CONFIG, tmp_path, SETTINGS, [make_record(1, status=FAILED)])
+        write_results(make_study(tmp_path, make_record(1, status=FAILED)))
     assert (tmp_path / "trials.csv").read_text().count("\n") == 2
     assert not (tmp_path / "best.toml").exists()
