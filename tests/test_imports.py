@@ -20,7 +20,7 @@ BASE = {"config", "errors", "faults", "fields", "plotting", "schema", "timing"}
 """Modules that every part may import."""
 BELOW_PIPELINE = {"storage", "video", "vision", "model", "inputs", "run", "runtime"}
 EDGES = {
-    "__init__": BASE | BELOW_PIPELINE | {"pipeline", "training", "evaluation", "timeline"},
+    "__init__": set(),
     "errors": set(),
     "faults": set(),
     "timing": set(),
