@@ -3,7 +3,6 @@
 It prints the peak memory of the worker and its guarded process after each bundle, in bytes, as JSON.
 """
 
-import itertools
 import json
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.inputs.segments import split_into_bundles
 from fer_batch.pipeline.guard import GuardedStage
 from fer_batch.run.results import write_bundle
 from fer_batch.schema import pack_bundle
@@ -21,12 +21,10 @@ def measure_peaks(planned: str, crop_scale: float) -> list[int]:
     """Return the peak memory after each bundle."""
     plan = pq.read_table(planned)
     stage = GuardedStage("AnalyzeStage", (AnalyzeConfig(), crop_scale, None), Limits())
-    peaks_bytes, first = [], 0
+    peaks_bytes = []
     with tempfile.TemporaryDirectory() as results:
-        for bundle_id, rows in itertools.groupby(plan.column("bundle_id").to_pylist()):
-            count = len(list(rows))
-            write_bundle(Path(results), stage(pack_bundle(bundle_id, plan.slice(first, count))))
-            first += count
+        for bundle_id, rows in split_into_bundles(plan):
+            write_bundle(Path(results), stage(pack_bundle(bundle_id, rows)))
             assert stage.child.process is not None
             peaks_bytes.append(_peak("self") + _peak(str(stage.child.process.pid)))
     stage.child.close()
