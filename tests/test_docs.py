@@ -58,9 +58,11 @@ def test_recipes_return_rows(timeline: Timeline) -> None:
     assert len(empty) <= 4 < len(RECIPES), empty
 
 
-def test_querying_guide_runs(timeline: Timeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(str(timeline.out)).parent)
-    assert run_python(DOCS / "guide" / "querying.md") == 1
+def test_querying_guide_runs(timeline: Timeline, sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(str(timeline.out)).parent
+    monkeypatch.chdir(folder)
+    shutil.copy(sample, folder / "talk.mp4")
+    assert run_python(DOCS / "guide" / "querying.md") == 2
 
 
 @pytest.mark.slow
