@@ -7,7 +7,7 @@ written last.
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class VideoClips:
 
 
 def write_index(
-    folder: Path, settings: dict[str, Any], classes: Sequence[str], videos: Sequence[VideoClips]
+    folder: Path, settings: Mapping[str, float], classes: Sequence[str], videos: Sequence[VideoClips]
 ) -> None:
     """Write the index, which marks the extraction as finished."""
     rows = [dataclasses.asdict(video) for video in videos]

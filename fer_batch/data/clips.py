@@ -3,7 +3,7 @@
 Every example is a clip. A still is a clip of one frame; a sequence of CK+48 is a clip of three.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,9 @@ def stack_examples(rows: Sequence[LabelledExample], classes: Sequence[str]) -> C
     index = {normalize_label(name): number for number, name in enumerate(classes)}
     votes = np.zeros((len(rows), len(classes)), np.float32)
     for number, row in enumerate(rows):
-        _add_votes(votes[number], row.votes or {}, index)
+        for label, count in (row.votes or {}).items():
+            if label in index:
+                votes[number, index[label]] = count
     sums = votes.sum(axis=1, keepdims=True)
     frames = [row.images for row in rows] or [np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8)]
     return Clips(
@@ -74,12 +76,9 @@ def concatenate_clips(parts: Sequence[Clips]) -> Clips:
     """Concatenate several sets of clips; raises ValueError if their classes differ."""
     if len({p.classes for p in parts}) != 1:
         raise ValueError(f"clips of different classes: {[p.classes for p in parts]}")
-    offsets = np.cumsum([0] + [len(p.frames) for p in parts])
     return Clips(
         frames=np.concatenate([p.frames for p in parts]),
-        starts=np.concatenate(
-            [p.starts[:-1] + o for p, o in zip(parts, offsets, strict=False)] + [offsets[-1:]]
-        ),
+        starts=np.cumsum(np.concatenate([[0], *(np.diff(p.starts) for p in parts)])).astype(np.int64),
         labels=np.concatenate([p.labels for p in parts]),
         splits=np.concatenate([p.splits for p in parts]),
         classes=parts[0].classes,
@@ -97,9 +96,3 @@ def count_classes(clips: Clips) -> dict[str, int]:
     """Count the clips of each class, in order of the classes; classes without clips are left out."""
     counts = np.bincount(clips.labels, minlength=len(clips.classes)).tolist()
     return {name: count for name, count in zip(clips.classes, counts, strict=True) if count}
-
-
-def _add_votes(row: np.ndarray, votes: Mapping[str, int], index: Mapping[str, int]) -> None:
-    for label, count in votes.items():
-        if label in index:
-            row[index[label]] = count

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -27,7 +27,9 @@ def divide_for_training(
     Training images that occur with different labels are kept, and counted as "contradictory".
     """
     rows = _drop_twins([row for dataset in datasets for row in _ensure_selection_split(dataset)], counts)
-    rows = _drop_blank(rows, counts)
+    rows = _drop_training(
+        rows, counts, "blank_dropped", lambda row: bool(row.images.min() == row.images.max())
+    )
     _count_contradictory(rows, counts)
     return _drop_twins(_hold_out(rows, "calibrate"), counts)
 
@@ -71,20 +73,21 @@ def _hold_out(rows: list[LabelledExample], split: str) -> list[LabelledExample]:
 
 def _drop_twins(rows: list[LabelledExample], counts: Counter[str]) -> list[LabelledExample]:
     held_out = {_hash_image(image) for row in rows if row.split != "train" for image in row.images}
-    kept = [
-        row
-        for row in rows
-        if row.split != "train" or not any(_hash_image(image) in held_out for image in row.images)
-    ]
-    if len(kept) < len(rows):
-        counts["twins_dropped"] += len(rows) - len(kept)
-    return kept
+    return _drop_training(
+        rows, counts, "twins_dropped", lambda row: any(_hash_image(i) in held_out for i in row.images)
+    )
 
 
-def _drop_blank(rows: list[LabelledExample], counts: Counter[str]) -> list[LabelledExample]:
-    kept = [row for row in rows if row.split != "train" or row.images.min() < row.images.max()]
+def _drop_training(
+    rows: list[LabelledExample],
+    counts: Counter[str],
+    reason: str,
+    is_dropped: Callable[[LabelledExample], bool],
+) -> list[LabelledExample]:
+    """Drop training examples, and count them under `reason`."""
+    kept = [row for row in rows if row.split != "train" or not is_dropped(row)]
     if len(kept) < len(rows):
-        counts["blank_dropped"] += len(rows) - len(kept)
+        counts[reason] += len(rows) - len(kept)
     return kept
 
 

@@ -35,25 +35,20 @@ class TrainSummary:
     config: Settings
     """Settings of the run, without paths."""
     data: list[str]
-    """Names of the data sets."""
     init: str | None
     """`model_id` of the checkpoint that training started from."""
     left_out: dict[str, int]
     """Number of examples that were left out or are doubtful, by reason."""
     train_clips: dict[str, int]
-    """Number of training clips of each class."""
     calibrate_clips: dict[str, int]
     select_clips: dict[str, int]
     accuracy: float
     """Accuracy on the selection split, in the epoch whose weights are kept, like `macro_f1`."""
     macro_f1: float
     n: int
-    """Number of selection clips."""
     seconds: int
-    """Duration of all epochs."""
     hardware: str
     torch: str
-    """Version of torch."""
 
     def __repr__(self) -> str:
         return (

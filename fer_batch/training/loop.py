@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, f1_score, log_loss
-from torch import Tensor, nn
+from torch import nn
 
 from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
@@ -24,7 +24,7 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
 from fer_batch.training.batches import BatchSource, ClipStream
-from fer_batch.training.initialize import Architecture, build_initial_network, choose_architecture
+from fer_batch.training.initialize import build_initial_network, choose_architecture
 from fer_batch.training.optimize import PhaseOptimizer
 from fer_batch.training.predict import predict_log_probs, select_input_frames, sum_over_workers
 from fer_batch.training.state import EpochResult, TrainState, count_epochs_since_best
@@ -81,9 +81,15 @@ def train_network(
     if state:
         architecture = state.architecture
     history = list(state.history) if state else []
-    ema = _build_average(name, architecture, state, context)
+    ema = build_network(name, architecture)
+    if state:
+        ema.load_state_dict(state.ema)
+    ema.to(context.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     kept = state.kept if state else None
-    for phase, epochs in _list_phases(config, ema):
+    phases = [(ema.first_phase, config.epochs)]
+    if isinstance(ema, CnnBiLstm):
+        phases.append(("sequences", config.sequence_epochs))
+    for phase, epochs in phases:
         is_first = phase == ema.first_phase
         if not epochs or (history and history[-1].phase == "sequences" and is_first):
             continue
@@ -122,7 +128,7 @@ def train_network(
                 )
             )
             if config.early_stopping and is_first and count_epochs_since_best(history) == 0:
-                kept = _copy_weights(ema)
+                kept = {name: value.detach().clone() for name, value in ema.state_dict().items()}
             state = TrainState(
                 module=module.state_dict(),
                 ema=ema.state_dict(),
@@ -182,29 +188,12 @@ class _PhaseTrainer:
         return float(totals[0] / totals[1]), float(totals[2] / totals[3])
 
 
-def _list_phases(config: TrainConfig, network: Network) -> list[tuple[str, int]]:
-    """List the phases of a network and their epochs."""
-    phases = [(network.first_phase, config.epochs)]
-    if isinstance(network, CnnBiLstm):
-        phases.append(("sequences", config.sequence_epochs))
-    return phases
-
-
 def _is_phase_over(config: TrainConfig, phase: str, epochs: int, history: list[EpochResult]) -> bool:
     results = [row for row in history if row.phase == phase]
     if len(results) >= epochs:
         return True
     may_stop = config.early_stopping > 0 and phase != "sequences"
     return may_stop and count_epochs_since_best(results) >= config.early_stopping
-
-
-def _build_average(
-    name: str, architecture: Architecture, state: TrainState | None, context: WorkerContext
-) -> Network:
-    network = build_network(name, architecture)
-    if state:
-        network.load_state_dict(state.ema)
-    return network.to(context.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 def _build_optimizer(config: TrainConfig, module: TrainingModule, total_steps: int) -> PhaseOptimizer:
@@ -252,7 +241,3 @@ def _update_average(ema: nn.Module, network: nn.Module, decay: float, step: int)
     for mean, value in pairs:
         if not mean.dtype.is_floating_point:
             mean.copy_(value)
-
-
-def _copy_weights(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in network.state_dict().items()}

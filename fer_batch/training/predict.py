@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fer_batch.data.clips import Clips
 from fer_batch.model.network import GREY_MEAN, GREY_STD, Network
-from fer_batch.training.sequences import stretch_clips
+from fer_batch.training.batches import stretch_clips
 
 
 def predict_log_probs(

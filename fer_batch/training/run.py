@@ -27,8 +27,10 @@ from fer_batch.storage.lease import hold_lease
 from fer_batch.training.export import TrainSummary, export_model
 from fer_batch.training.initialize import check_initial_weights
 from fer_batch.training.loop import StepProgress, WorkerContext, train_network
+from fer_batch.training.recipes import Settings
 from fer_batch.training.sources import (
     IN_ORDER,
+    Streams,
     build_streams,
     check_examples,
     choose_worker_cpus,
@@ -126,7 +128,7 @@ def train(
         return summary
 
 
-def train_worker(settings: dict[str, Any]) -> None:
+def train_worker(settings: Settings) -> None:
     """Run one worker: load the data, train, and write the state after each epoch."""
     config, out = TrainConfig.from_dict(settings["config"]), Path(settings["out"])
     ray_context, device = ray.train.get_context(), get_device()
@@ -170,7 +172,7 @@ def _run_workers(
     config: TrainConfig,
     out: Path,
     resources: dict[str, float] | None,
-    streams: dict[str, Any],
+    streams: Streams,
     on_progress: StatusCallback,
 ) -> TrainState:
     """Run the workers to the end, and return the state after the last epoch."""

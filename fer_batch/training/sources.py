@@ -22,6 +22,7 @@ from fer_batch.training.batches import ClipStream, StreamedBatch
 MIN_CALIBRATION_CLIPS = 50
 """With fewer clips the temperature would depend on chance, so that it stays at 1."""
 SHUFFLE_BUFFER_CLIPS = 512
+Streams = dict[str, ray.data.Dataset | Callable[[], ray.data.Dataset]]
 IN_ORDER = ray.train.DataConfig(execution_options=ray.data.ExecutionOptions(preserve_order=True))
 """Clips arrive in the order of their files, so that a resumed run sees the same order."""
 
@@ -126,7 +127,7 @@ def count_training_clips(config: TrainConfig, data: Clips, clip_folder: Path) ->
     return {name: count for name, count in zip(data.classes, counts.tolist(), strict=True) if count}
 
 
-def build_streams(config: TrainConfig, data: Clips, clip_folder: Path) -> dict[str, ray.data.Dataset]:
+def build_streams(config: TrainConfig, data: Clips, clip_folder: Path) -> Streams:
     """Build the streams that Ray Train splits among the workers; empty without videos.
 
     `data` is the data in memory. Raises InputError if there are too few clips to train on or to select by.

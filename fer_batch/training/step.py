@@ -9,9 +9,9 @@ from fer_batch.config import TrainConfig
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.training.augment import augment_sequences, augment_stills, mix_examples
+from fer_batch.training.batches import Windows
 from fer_batch.training.imbalance import compute_expression_loss
 from fer_batch.training.predict import frames_to_tensor, normalize_crops
-from fer_batch.training.sequences import Windows
 
 
 class TrainingModule(nn.Module):

@@ -117,14 +117,13 @@ def test_a_larger_zoom_spreads_the_sizes_more() -> None:
     assert 2 * sizes[0].log().std() < sizes[1].log().std()
 
 
-def test_each_still_is_augmented_differently() -> None:
-    made = augment_stills(make_images(1).expand(32, 1, 48, 48), make_config(), seeded(0)).flatten(1)
+@pytest.mark.parametrize(("augment", "steps"), [(augment_stills, []), (augment_sequences, [4])])
+def test_each_example_is_augmented_differently(
+    augment: Callable[..., torch.Tensor], steps: list[int]
+) -> None:
+    crops = make_images(1, *[1 for _ in steps]).expand(32, *steps, 1, 48, 48)
+    made = augment(crops, make_config(), seeded(0)).flatten(1)
     assert len(torch.unique(made, dim=0)) == 32
-
-
-def test_each_sequence_is_augmented_differently() -> None:
-    made = augment_sequences(make_images(1, 1).expand(16, 4, 1, 48, 48), make_config(), seeded(0)).flatten(1)
-    assert len(torch.unique(made, dim=0)) == 16
 
 
 def test_neighbouring_frames_of_a_sequence_are_more_similar_than_distant_ones() -> None:
@@ -146,15 +145,12 @@ def test_all_frames_of_a_sequence_are_flipped_together() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
-def test_a_warp_without_motion_is_the_identity(count: int) -> None:
+@pytest.mark.parametrize("flip", [1.0, -1.0])
+def test_a_warp_without_motion_only_flips(count: int, flip: float) -> None:
     crops = make_images(count)
-    torch.testing.assert_close(warp_crops(crops, make_motion().expand(count, 5)), crops, atol=1e-3, rtol=0)
-
-
-def test_a_negative_flip_mirrors_the_crop() -> None:
-    crops = make_images(3)
-    flipped = warp_crops(crops, make_motion(flip=-1.0).expand(3, 5))
-    torch.testing.assert_close(flipped, crops.flip(-1), atol=1e-3, rtol=0)
+    expected = crops if flip > 0 else crops.flip(-1)
+    warped = warp_crops(crops, make_motion(flip=flip).expand(count, 5))
+    torch.testing.assert_close(warped, expected, atol=1e-3, rtol=0)
 
 
 def test_a_positive_zoom_enlarges_the_centre() -> None:

@@ -3,13 +3,13 @@
 import dataclasses
 import inspect
 from dataclasses import dataclass
-from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from fer_batch.config import IMBALANCE, TrainConfig
 from fer_batch.model.registry import NETWORKS
 from fer_batch.training.initialize import choose_architecture
+from fer_batch.training.recipes import Settings
 
 LR_FACTORS = (1 / 10, 3.0)
 WIDTH_FACTORS = (0.5, 0.75, 1.0, 1.5)
@@ -81,7 +81,7 @@ def apply_point(config: TrainConfig, point: Point) -> TrainConfig:
     If the base has no dropout or no augmentation, the factor applies to the defaults instead: those of
     `TrainConfig`, and the dropouts of the network.
     """
-    changes: dict[str, Any] = {"lr": point.lr, "imbalance": point.imbalance}
+    changes: Settings = {"lr": point.lr, "imbalance": point.imbalance}
     if point.width not in (None, 1):
         multiples = (round(point.width * width / CHANNEL_MULTIPLE) for width in config.filters)
         changes["filters"] = tuple(CHANNEL_MULTIPLE * max(1, multiple) for multiple in multiples)

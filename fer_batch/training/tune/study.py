@@ -38,7 +38,6 @@ class TrialRecord:
     status: str = RUNNING
     """"running", "done" or "failed"."""
     reason: str = ""
-    """The reason of a failure."""
     history: list[EpochResult] = field(default_factory=list)
 
     def write(self, out: Path) -> None:
@@ -107,10 +106,8 @@ class TrialResult:
     """
 
     trial: int
-    """Number of the trial, from 1; trial 1 is the base."""
     lr: float
     width: float | None
-    """Factor, like `dropout` and `augmentation`."""
     dropout: float | None
     augmentation: float
     imbalance: str

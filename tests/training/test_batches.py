@@ -1,4 +1,4 @@
-"""Training sequences that are drawn from clips."""
+"""Training windows that are drawn from clips."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_batch.data.clips import Clips
-from fer_batch.training.sequences import draw_sequences, stretch_clips
+from fer_batch.training.batches import draw_sequences, stretch_clips
 
 
 def make_clips(lengths: list[int]) -> Clips:
@@ -93,12 +93,7 @@ def test_expressions_last_for_a_while_and_change_in_some_windows() -> None:
     changes = (np.diff(source, axis=1) != 0).sum(axis=1)
     assert 0.3 < (changes > 0).mean() < 0.6
     assert changes[changes > 0].mean() < 3
-
-
-def test_windows_without_a_change_have_the_chosen_clip() -> None:
-    source, _ = draw_full_windows([1] * 200, 2000)
-    held = source[(np.diff(source, axis=1) == 0).all(axis=1)]
-    assert (held[:, 0] == 0).mean() > 0.9
+    assert (source[changes == 0, 0] == 0).mean() > 0.9  # they have the chosen clip
 
 
 def test_clips_run_forwards_or_backwards_and_some_frames_are_dropped() -> None:
@@ -141,15 +136,19 @@ def test_equal_clip_ids_are_the_same_clip_and_clips_of_several_frames_move(
 
 
 @pytest.mark.parametrize(
-    ("frames", "length", "expected"),
-    [(1, 3, [0, 0, 0]), (3, 3, [0, 1, 2]), (2, 3, [0, 0, 1]), (4, 2, [0, 2])],
+    ("frames", "chosen", "length", "expected"),
+    [
+        (1, [1, 0], 3, [0, 0, 0]),
+        (3, [1, 0], 3, [0, 1, 2]),
+        (2, [1, 0], 3, [0, 0, 1]),
+        (4, [1, 0], 2, [0, 2]),
+        (2, [], 3, []),
+    ],
 )
-def test_clips_are_stretched_to_a_length(frames: int, length: int, expected: list[int]) -> None:
-    windows = stretch_clips(make_clips([frames, frames]), np.array([1, 0]), length)
-    assert windows.shape == (2, length, 48, 48)
-    assert windows[:, :, 0, 0].tolist() == [[1] * length, [0] * length]
-    assert windows[:, :, 0, 1].tolist() == [expected, expected]
-
-
-def test_no_clips_are_stretched_to_no_windows() -> None:
-    assert stretch_clips(make_clips([2]), np.zeros(0, np.int64), 3).shape == (0, 3, 48, 48)
+def test_clips_are_stretched_to_a_length(
+    frames: int, chosen: list[int], length: int, expected: list[int]
+) -> None:
+    windows = stretch_clips(make_clips([frames, frames]), np.array(chosen, np.int64), length)
+    assert windows.shape == (len(chosen), length, 48, 48)
+    assert windows[:, :, 0, 0].tolist() == [[number] * length for number in chosen]
+    assert windows[:, :, 0, 1].tolist() == [expected] * len(chosen)
