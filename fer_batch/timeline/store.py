@@ -68,22 +68,37 @@ class Timeline(Database):
     join_events = add_faces
 
     def plot_ribbons(self, video: str | Path) -> "Figure":
-        """Draw a lane over time for each face of a video: its most probable emotion and all probabilities."""
+        """Draw a lane over time for each face of a video.
+
+        The upper ribbon has the emotion with the highest mean probability, the lower one the stacked means of
+        all. At most the 12 faces that are seen longest have a lane.
+
+        Raises QueryError if no frame of the video was analyzed.
+        """
         from fer_batch.timeline.plots.ribbons import plot_ribbons
 
         return plot_ribbons(self, video)
 
     def plot_strip(self, emotion: str | None = None, *, absolute: bool = False) -> "Figure":
-        """Draw a row over time for each video: the most probable emotion of all faces, or one's probability.
+        """Draw a row over time for each video, of all its faces together.
 
-        Time is a share of each video's length, or with `absolute` in seconds.
+        A row has the emotion with the highest mean probability, or with `emotion` that emotion's mean
+        probability. Time is a share of each video's length, or with `absolute` in seconds. At most the first
+        60 videos by name have a row.
+
+        Raises QueryError if the run has no videos or no such emotion.
         """
         from fer_batch.timeline.plots.strip import plot_strip
 
         return plot_strip(self, emotion, absolute=absolute)
 
     def plot_shares(self, video: str | Path | None = None, *, by_person: bool = False) -> "Figure":
-        """Draw a bar for each video, or each face of `video`, or each person: the share of each emotion."""
+        """Draw a bar for each video, each face of `video`, or each person: how often each emotion is most
+        probable.
+
+        At most 40 bars are drawn. Raises QueryError if no face was found, or with `by_person` if no face has
+        a person.
+        """
         from fer_batch.timeline.plots.shares import plot_shares
 
         return plot_shares(self, video, by_person=by_person)
@@ -96,11 +111,16 @@ class Timeline(Database):
         threshold: float = 0.0,
         min_s: float = 0.0,
     ) -> "list[ExportedFile]":
-        """Write videos (all by default) as CSV, JSON lines, WebVTT, ELAN, TextGrid or XLSX.
+        """Write videos (named by id, path or file name; all by default) as files of other programs.
 
-        `target` is a file, whose suffix says the format, or a folder, which gets one file for each video in
-        `format`: "csv", "jsonl", "vtt", "eaf", "textgrid" or "xlsx". Captions, annotations and workbooks have
-        episodes of at least `threshold` and `min_s`.
+        `target` is a file that ends in .csv, .jsonl, .vtt, .eaf, .TextGrid or .xlsx. Otherwise it is a
+        folder, which gets one file for each video in `format`: "csv", "jsonl", "vtt" (WebVTT), "eaf" (ELAN),
+        "textgrid" (Praat) or "xlsx". Captions, annotations and workbooks have episodes with a confidence of
+        at least `threshold` that last `min_s` seconds or longer. CSV and JSON lines have the rows of
+        `tracks`, one video after the other, in order of track and time.
+
+        Raises ConfigError if the format is not clear, QueryError if a name does not match one video, and
+        OutputError if `target` cannot be written or lies in the run folder.
         """
         from fer_batch.timeline.export.export import export
 
@@ -114,16 +134,30 @@ class Timeline(Database):
         blur_faces: bool = False,
         on_progress: Callable[[float], None] = lambda time_s: None,
     ) -> "RedrawResult":
-        """Write a copy of a video (.mp4 or .mkv) with boxes, names and emotions, or with its faces hidden.
+        """Write a copy of a video with its faces to `target`, .mp4 or .mkv.
 
-        `on_progress` receives the time in seconds that has been written.
+        A face has a box, its name, its emotion with the confidence, and the probabilities of all emotions.
+        Between rows of a track that are at most 1.5 steps apart, its box moves evenly. Otherwise it stays for
+        one step.
+
+        `blur_faces` replaces each face by a few large squares instead, from one step before its track begins
+        to one step after it ends, gaps included. Frames at times without sampled frames are hidden as a
+        whole. Faces that were not found are not hidden. `on_progress` receives the time in seconds that has
+        been written.
+
+        Raises QueryError if no frame of the video was analyzed. Raises InputError if its file has changed
+        since. Raises OutputError if `target` cannot be written, is the video itself, or lies in the run
+        folder. Raises DecodeError if the video cannot be read.
         """
         from fer_batch.timeline.plots.overlay import write_overlay
 
         return write_overlay(self, video, Path(target), blur_faces=blur_faces, on_progress=on_progress)
 
     def write_report(self, video: str | Path, target: str | Path) -> int:
-        """Write a video's timeline as one HTML file that needs no network; return its size in bytes."""
+        """Write a video's timeline as one HTML file that needs no network; return its size in bytes.
+
+        Raises OutputError if `target` does not end in .html, cannot be written or lies in the run folder.
+        """
         from fer_batch.timeline.viewer.page import write_report
 
         return write_report(self, video, Path(target))

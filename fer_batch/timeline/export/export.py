@@ -65,16 +65,7 @@ def export(
     threshold: float = 0.0,
     min_s: float = 0.0,
 ) -> Iterator[ExportedFile]:
-    """Write videos (named by id, path or file name; all by default) and yield each file once it is written.
-
-    `target` is a file if it ends in one of `SUFFIXES`, which then gives the format. Otherwise it is a folder,
-    which gets one file for each video. Captions, annotations and workbooks have episodes with a confidence of
-    at least `threshold` that last `min_s` seconds or longer. CSV and JSON lines have the rows of `tracks`,
-    one video after the other, in order of track and time.
-
-    Raises ConfigError if the format is not clear, QueryError if a name does not match one video, and
-    OutputError if `target` cannot be written or lies in the run folder.
-    """
+    """See `Timeline.export`; yields each file once it is written."""
     target = parse_file_path(str(target))
     format, is_file = _choose_format(target, format)
     check_outside_run(target if is_file else target / "file", database.out)
@@ -87,16 +78,15 @@ def export(
         )
     try:
         if is_file:
-            trouble = _describe_trouble(chosen[0]) if format in ANNOTATION_WRITERS else None
-            entries = _write(database, target, format, chosen, threshold, min_s)
-            yield ExportedFile(target, entries, trouble)
-            return
-        target.mkdir(parents=True, exist_ok=True)
-        names = unique_file_names(dict(database.sql("SELECT video_id, uri FROM videos").fetchall()))
-        for video in chosen:
-            path = target / (names[video.video_id] + SUFFIXES[format])
-            entries = _write(database, path, format, [video], threshold, min_s)
-            yield ExportedFile(path, entries, _describe_trouble(video))
+            files = {target: chosen}
+        else:
+            target.mkdir(parents=True, exist_ok=True)
+            names = unique_file_names(dict(database.sql("SELECT video_id, uri FROM videos").fetchall()))
+            files = {target / (names[video.video_id] + SUFFIXES[format]): [video] for video in chosen}
+        has_one_video = not is_file or format in ANNOTATION_WRITERS
+        for path, part in files.items():
+            trouble = _describe_trouble(part[0]) if has_one_video else None
+            yield ExportedFile(path, _write(database, path, format, part, threshold, min_s), trouble)
     except OSError as error:
         raise database.out.convert_error(error) or OutputError(
             f"Cannot write {target}: {error.strerror or error}"

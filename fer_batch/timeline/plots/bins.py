@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -44,7 +43,9 @@ def bin_videos(
     that is more than `MAX_GAP_STEPS` steps away, it stands for one step.
     """
     columns = probability_columns(database)
-    params: dict[str, Any] = {f"video{number}": video for number, video in enumerate(videos)}
+    params: dict[str, str | int | list[str]] = {
+        f"video{number}": video for number, video in enumerate(videos)
+    }
     chosen = f"video_id IN ({', '.join(f'${name}' for name in params)})"
     params["max_bins"] = max_bins
     binned = f"""

@@ -26,11 +26,6 @@ def sample_times(end_s: float) -> np.ndarray:
     return (np.arange(RASTER_COLUMNS) + 0.5) / RASTER_COLUMNS * end_s
 
 
-def find_highest(means: np.ndarray) -> np.ndarray:
-    """Return the class with the highest mean, `(T,) int64`, -1 without a face; `means` is `(T, classes)`."""
-    return np.where(np.isnan(means[:, 0]), -1, np.nan_to_num(means).argmax(axis=1))
-
-
 def colour_classes(numbers: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Return the colours of class numbers, `(..., 4) uint8` RGBA, transparent for -1."""
     codes = [pick_colour(name, classes) for name in classes]
@@ -46,21 +41,20 @@ def stack_classes(means: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     return colour_classes(np.where(np.isnan(means[:, 0])[None], -1, numbers), classes)
 
 
-def find_runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Return the ranges `[start, end)` in which a mask is true."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(int)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-
-
 def draw_raster(axes: Axes, image: np.ndarray, span: tuple[float, float], lane: tuple[float, float]) -> None:
     """Draw `(lines, RASTER_COLUMNS, 4)` over `span` from left to right and `lane` from bottom to top."""
     axes.imshow(image, extent=(*span, *lane), aspect="auto", interpolation="nearest")
 
 
-def draw_letters(
-    axes: Axes, numbers: np.ndarray, end: float, y: float, size: float, classes: Sequence[str]
+def draw_highest(
+    axes: Axes, means: np.ndarray, end: float, lane: tuple[float, float], size: float, classes: Sequence[str]
 ) -> None:
-    """Write the emotion's name, or its letters, on each run of columns that is wide enough."""
+    """Draw the class with the highest mean, from 0 to `end`, with its name or letters where they fit.
+
+    `means` is `(RASTER_COLUMNS, classes)`, NaN without a face. `size` is that of the letters in points.
+    """
+    numbers = np.where(np.isnan(means[:, 0]), -1, np.nan_to_num(means).argmax(axis=1))
+    draw_raster(axes, colour_classes(numbers, classes)[None], (0, end), lane)
     edges = np.flatnonzero(np.diff(numbers, prepend=-2, append=-2))
     for first, after in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if numbers[first] < 0:
@@ -70,7 +64,9 @@ def draw_letters(
         if text:
             x = (first + after) / 2 / RASTER_COLUMNS * end
             ink = pick_text_colour(pick_colour(name, classes))
-            axes.text(x, y, text, ha="center", va="center", fontsize=size, color=ink, parse_math=False)
+            axes.text(
+                x, sum(lane) / 2, text, ha="center", va="center", fontsize=size, color=ink, parse_math=False
+            )
 
 
 def choose_text(texts: Sequence[str], share: float, size: float) -> str:
@@ -79,14 +75,21 @@ def choose_text(texts: Sequence[str], share: float, size: float) -> str:
     return next((text for text in texts if len(text) <= letters), "")
 
 
-def draw_unsampled(axes: Axes, left: float, right: float, top: float, bottom: float) -> None:
-    """Hatch a time without sampled frames."""
-    axes.add_patch(
-        Rectangle(
-            (left, top), right - left, bottom - top, facecolor=UNSAMPLED, edgecolor=LINE, hatch="////",
-            linewidth=0,
-        )
-    )  # fmt: skip
+def draw_unsampled(
+    axes: Axes, unsampled: np.ndarray, ends: tuple[float, float], lane: tuple[float, float]
+) -> bool:
+    """Hatch the columns of a raster in which a mask is true; return whether there are any.
+
+    `ends` are the right end of the raster and the largest x that is hatched.
+    """
+    right, max_x = ends
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], unsampled, [False]]).astype(int)))
+    for first, after in edges.reshape(-1, 2) / RASTER_COLUMNS * right:
+        width, height = min(after, max_x) - first, lane[1] - lane[0]
+        box = Rectangle((first, lane[0]), width, height, facecolor=UNSAMPLED, edgecolor=LINE, linewidth=0)
+        box.set_hatch("////")
+        axes.add_patch(box)
+    return len(edges) > 0
 
 
 def label_time(axes: Axes, end_s: float) -> None:

@@ -37,20 +37,7 @@ def write_overlay(
     blur_faces: bool = False,
     on_progress: Callable[[float], None] = lambda time_s: None,
 ) -> RedrawResult:
-    """Write a copy of a video (named by its id, path or file name) with its faces to `target`, .mp4 or .mkv.
-
-    A face has a box, its name, its emotion with the confidence, and the probabilities of all emotions.
-    Between rows of a track that are at most 1.5 steps apart, its box moves evenly. Otherwise it stays for one
-    step.
-
-    `blur_faces` replaces each face by a few large squares instead, from one step before its track begins to
-    one step after it ends, gaps included. Frames at times without sampled frames are hidden as a whole. Faces
-    that were not found are not hidden.
-
-    Raises QueryError if no frame of the video was analyzed. Raises InputError if its file has changed since.
-    Raises OutputError if `target` cannot be written, is the video itself, or lies in the run folder. Raises
-    DecodeError if the video cannot be read.
-    """
+    """See `Timeline.write_overlay`."""
     if target.suffix.lower() not in OUTPUT_FORMATS:
         raise OutputError(f"Cannot write {target} as a video: its name must end in .mp4 or .mkv")
     check_outside_run(target, database.out)

@@ -13,14 +13,11 @@ from fer_batch.timeline.plots.bins import bin_videos
 from fer_batch.timeline.plots.drawing import (
     GREY,
     WIDTH_IN,
-    colour_classes,
+    draw_highest,
     draw_legend,
-    draw_letters,
     draw_raster,
     draw_title,
     draw_unsampled,
-    find_highest,
-    find_runs,
     label_time,
     sample_times,
     stack_classes,
@@ -33,13 +30,7 @@ MAX_FACES = 12
 
 
 def plot_ribbons(database: Database, video: str | Path) -> Figure:
-    """Draw a lane over time for each face of a video: its most probable emotion above all probabilities.
-
-    The upper ribbon has the emotion with the highest mean probability, the lower one the stacked means of
-    all. At most the `MAX_FACES` faces that are seen longest have a lane.
-
-    Raises QueryError if no frame of the video was analyzed.
-    """
+    """See `Timeline.plot_ribbons`."""
     video_id = database.video_id(video)
     uri, length_s, problem = database.sql(
         f"SELECT uri, {LENGTH_S}, CASE WHEN coalesce(moments, 0) = 0 THEN coalesce(error, status) END "
@@ -63,14 +54,10 @@ def plot_ribbons(database: Database, video: str | Path) -> Figure:
     times_s = sample_times(end_s)
     for lane, face in enumerate(faces):
         means = bins.means_at(times_s, face)
-        highest = find_highest(means)
         draw_raster(axes, stack_classes(means, database.classes), (0, end_s), (lane + 0.92, lane + 0.4))
-        colours = colour_classes(highest, database.classes)[None]
-        draw_raster(axes, colours, (0, end_s), (lane + 0.38, lane + 0.08))
-        draw_letters(axes, highest, end_s, lane + 0.23, min(0.3 * lane_in * 72 * 0.75, 9), database.classes)
-    gaps = find_runs(bins.find(times_s) < 0)
-    for start, end in gaps:
-        draw_unsampled(axes, times_s[start] - times_s[0], times_s[end - 1] + times_s[0], -0.02, lanes)
+        size = min(0.3 * lane_in * 72 * 0.75, 9)
+        draw_highest(axes, means, end_s, (lane + 0.38, lane + 0.08), size, database.classes)
+    unsampled = draw_unsampled(axes, bins.find(times_s) < 0, (end_s, end_s), (-0.02, lanes))
     if not faces:
         axes.text(end_s / 2, 0.5, "no face was found", ha="center", va="center", color=GREY)
     axes.set(xlim=(0, end_s), ylim=(lanes, -0.02))
@@ -80,5 +67,5 @@ def plot_ribbons(database: Database, video: str | Path) -> Figure:
     limit = f"; the {len(faces)} faces seen longest of {count:,}" if count > len(faces) else ""
     subtitle = f"above the most probable emotion, below the probabilities of all{limit}"
     draw_title(figure, file_name(uri), subtitle)
-    draw_legend(figure, database.classes, unsampled=bool(gaps))
+    draw_legend(figure, database.classes, unsampled=unsampled)
     return figure

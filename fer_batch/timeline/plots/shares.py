@@ -23,13 +23,7 @@ MAX_BARS = 40
 
 
 def plot_shares(database: Database, video: str | Path | None = None, *, by_person: bool = False) -> Figure:
-    """Draw a bar for each video, each face of `video`, or each person: how often each emotion is most
-    probable.
-
-    At most `MAX_BARS` bars are drawn.
-
-    Raises QueryError if no face was found, or with `by_person` if no face has a person.
-    """
+    """See `Timeline.plot_shares`."""
     params = {} if video is None else {"video": database.video_id(video)}
     where = "true" if video is None else "video_id = $video"
     bar = "uri" if video is None else FACE

@@ -12,14 +12,10 @@ from fer_batch.timeline.plots.bins import bin_videos
 from fer_batch.timeline.plots.drawing import (
     LINE,
     WIDTH_IN,
-    colour_classes,
+    draw_highest,
     draw_legend,
-    draw_letters,
-    draw_raster,
     draw_title,
     draw_unsampled,
-    find_highest,
-    find_runs,
     label_shares,
     label_time,
     sample_times,
@@ -31,14 +27,7 @@ MAX_VIDEOS = 60
 
 
 def plot_strip(database: Database, emotion: str | None = None, *, absolute: bool = False) -> Figure:
-    """Draw a row over time for each video, of all its faces together.
-
-    A row has the emotion with the highest mean probability, or with `emotion` that emotion's mean
-    probability. Time is a share of each video's length, or with `absolute` in seconds. At most the first
-    `MAX_VIDEOS` videos by name have a row.
-
-    Raises QueryError if the run has no videos or no such emotion.
-    """
+    """See `Timeline.plot_strip`."""
     if emotion is not None:
         emotion = check_emotion(database, emotion)
     rows = database.sql(
@@ -61,20 +50,16 @@ def plot_strip(database: Database, emotion: str | None = None, *, absolute: bool
         scale = end / end_s
         times_s = sample_times(end_s)
         means = bins[video].means_at(times_s)
-        span, lane = (0, end), (row + 0.92, row + 0.08)
+        lane = (row + 0.92, row + 0.08)
         if emotion is None:
-            highest = find_highest(means)
-            draw_raster(axes, colour_classes(highest, database.classes)[None], span, lane)
-            draw_letters(axes, highest, end, row + 0.5, row_in * 72 * 0.45, database.classes)
+            draw_highest(axes, means, end, lane, row_in * 72 * 0.45, database.classes)
         else:
             image = axes.imshow(
                 means[None, :, database.classes.index(emotion)], cmap="cividis", vmin=0, vmax=1,
-                extent=(*span, *lane), aspect="auto", interpolation="nearest",
+                extent=(0, end, *lane), aspect="auto", interpolation="nearest",
             )  # fmt: skip
-        for first, after in find_runs((bins[video].find(times_s) < 0) & (times_s < length_s)):
-            left, right = times_s[first] - times_s[0], min(times_s[after - 1] + times_s[0], length_s)
-            draw_unsampled(axes, left * scale, right * scale, row + 0.08, row + 0.92)
-            unsampled = True
+        is_unsampled = (bins[video].find(times_s) < 0) & (times_s < length_s)
+        unsampled |= draw_unsampled(axes, is_unsampled, (end, length_s * scale), lane[::-1])
         axes.add_patch(
             Rectangle((0, row + 0.08), length_s * scale, 0.84, fill=False, edgecolor=LINE, linewidth=0.5)
         )

@@ -3,9 +3,8 @@
 import functools
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,7 +13,6 @@ from fer_batch.run.plan import read_planned_videos
 from fer_batch.run.snapshot import read_snapshot
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.timeline.database import Database
-from fer_batch.timeline.names import file_name
 from fer_batch.timeline.viewer.payload import NO_EMOTION, number_classes, pack_video
 
 STRIP_CELLS = 160
@@ -23,6 +21,15 @@ MAX_VIDEOS_PER_PAGE = 200
 COLUMNS = (
     "video_id", "uri", "status", "error", "duration_s", "read_s", "moments", "tracks", "size_bytes", "codec",
 )  # fmt: skip
+
+
+class ListedVideo(NamedTuple):
+    """A video whose file can be opened."""
+
+    video_id: str
+    uri: str
+    size_bytes: int | None
+    """Size in bytes when the video was analyzed."""
 
 
 class Catalogue:
@@ -38,15 +45,18 @@ class Catalogue:
         self._lock = threading.Lock()  # a connection runs one query at a time
         self.classes = self._database.classes
         self.videos = self._query(f"SELECT {', '.join(COLUMNS)} FROM videos ORDER BY uri")
+        self._database.register("listed", self.videos)  # in memory, so that each request reads no files
 
     def is_outdated(self) -> bool:
         """Return whether the tables or the persons have changed since this object was created."""
         return bool(_read_state(self.out) != self.state)
 
-    def find_video(self, video_id: str) -> dict[str, Any] | None:
-        """Return a video's values of `COLUMNS`, None if the run has no such video."""
-        row = pc.index(self.videos.column("video_id"), video_id).as_py()
-        return None if row < 0 else self.videos.slice(row, 1).to_pylist()[0]
+    def find_video(self, video_id: str) -> ListedVideo | None:
+        """Return a video, None if the run has no such video."""
+        row = pc.index(self.videos["video_id"], video_id).as_py()
+        if row < 0:
+            return None
+        return ListedVideo(*(self.videos[name][row].as_py() for name in ListedVideo._fields))
 
     def pack_video(self, video_id: str) -> bytes:
         """Return the data of a video's page, with boxes."""
@@ -73,26 +83,29 @@ class Catalogue:
 
     def list_videos(
         self, words: str, status: str, emotion: str, person: str, first: int, count: int
-    ) -> dict[str, Any]:
-        """Return `total` and one page of `videos` that match all filters; an empty text matches all.
+    ) -> tuple[int, pa.Table]:
+        """Return the number of videos that match all filters, and one page of them.
 
-        The uri must contain all `words`, in any case. With `emotion` or `person`, the video must show that
-        emotion or person. Videos are then in order of the emotion's share of the faces (of the person, if one
-        is given), otherwise in order of their uris.
+        An empty text matches all. The uri must contain all `words`, in any case. With `emotion` or `person`,
+        the video must show that emotion or person. Videos are then in order of the emotion's `share` of the
+        faces (of the person, if one is given), otherwise in order of their uris.
         """
-        videos = self.videos
-        uris = pc.utf8_lower(videos.column("uri"))
-        keep = pa.chunked_array([np.ones(len(videos), bool)])
-        for word in words.lower().split():
-            keep = pc.and_(keep, pc.match_substring(uris, word))
+        params = {f"word{number}": word for number, word in enumerate(words.lower().split())}
+        conditions = [f"contains(lower(uri), ${name})" for name in params]
         if status:
-            keep = pc.and_(keep, pc.equal(videos.column("status"), status))
-        videos = videos.filter(keep.fill_null(False))
+            conditions.append("status = $status")
+            params["status"] = status
+        source, order = "listed", "uri"
         if emotion or person:
-            videos = videos.join(self._compute_shares(emotion, person), "video_id", join_type="inner")
-            videos = videos.sort_by([("share", "descending"), ("uri", "ascending")])
-        rows = videos.slice(first, min(count, MAX_VIDEOS_PER_PAGE)).to_pylist()
-        return {"total": len(videos), "videos": [row | {"name": file_name(row["uri"])} for row in rows]}
+            source = f"""listed JOIN (
+                SELECT video_id, coalesce(sum(n) FILTER ($emotion IN ('', emotion)), 0) / sum(n) AS share
+                FROM {self._emotion_counts} WHERE $person IN ('', person) GROUP BY video_id HAVING share > 0
+            ) USING (video_id)"""
+            order = "share DESC, uri"
+            params |= {"emotion": emotion, "person": person}
+        where = " AND ".join(conditions) or "true"
+        videos = self._query(f"SELECT * FROM {source} WHERE {where} ORDER BY {order}", params)
+        return len(videos), videos.slice(first, min(count, MAX_VIDEOS_PER_PAGE))
 
     def draw_strips(self, video_ids: list[str]) -> dict[str, dict[str, list[int]]]:
         """Return the strip of each video: `cells` and `counts`.
@@ -132,31 +145,20 @@ class Catalogue:
         return strips
 
     @functools.cached_property
-    def _emotion_counts(self) -> pa.Table:
-        """The number of rows of each video, person and emotion. Only this query reads all rows, once."""
-        return self._query("SELECT video_id, person, emotion, count(*) AS n FROM tracks GROUP BY ALL")
-
-    def _compute_shares(self, emotion: str, person: str) -> pa.Table:
-        """Return the videos with matching faces, and the `share` of these in all faces (of the person)."""
-        counts = self._emotion_counts
-        if person:
-            counts = counts.filter(pc.equal(counts.column("person"), person))
-        totals = _sum_by_video(counts, "total")
-        if emotion:
-            names = np.array([*self.classes, ""])  # the last is for rows without an emotion
-            numbers = np.minimum(number_classes(counts.column("emotion"), self.classes), len(self.classes))
-            counts = counts.filter(names[numbers] == emotion)
-        sums = _sum_by_video(counts, "matching").join(totals, "video_id", join_type="inner")
-        share = pc.divide(sums.column("matching").cast(pa.float64()), sums.column("total"))
-        return sums.select(["video_id"]).append_column("share", share)
+    def _emotion_counts(self) -> str:
+        """The name of a table of the rows of each video, person and emotion. It reads all rows, only once."""
+        counts = self._query("SELECT video_id, person, count(*) AS n, emotion FROM tracks GROUP BY ALL")
+        names = dict(enumerate(self.classes))
+        emotions = [names.get(number) for number in number_classes(counts["emotion"], self.classes).tolist()]
+        with self._lock:
+            self._database.register(
+                "emotion_counts", counts.set_column(3, "emotion", pa.array(emotions, pa.string()))
+            )
+        return "emotion_counts"
 
     def _query(self, query: str, params: Mapping[str, Any] | None = None) -> pa.Table:
         with self._lock:
             return self._database.sql(query, params).to_arrow_table()
-
-
-def _sum_by_video(counts: pa.Table, name: str) -> pa.Table:
-    return counts.group_by("video_id").aggregate([("n", "sum")]).rename_columns(["video_id", name])
 
 
 def _read_state(out: OutputFolder) -> object:

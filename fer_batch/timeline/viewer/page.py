@@ -50,10 +50,7 @@ def render_report(database: Database, video: str | Path) -> str:
 
 
 def write_report(database: Database, video: str | Path, target: Path) -> int:
-    """Write the report of a video to a file that ends in .html; return its size in bytes.
-
-    Raises OutputError if the file cannot be written or lies in the run folder.
-    """
+    """See `Timeline.write_report`."""
     if target.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"Cannot write a report to {target}: its name must end in .html")
     check_outside_run(target, database.out)

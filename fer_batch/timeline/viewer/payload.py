@@ -16,7 +16,6 @@ from fer_batch.timeline.sql import probability_columns
 from fer_batch.timeline.views import MIN_CONFIDENCE, MIN_EPISODE_S, episodes_sql
 
 BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
-EPISODE_COLUMNS = ("track_id", "person", "emotion", "start_s", "end_s", "peak_s", "peak")
 NO_EMOTION = 255
 """The class number of rows without an emotion."""
 
@@ -63,6 +62,13 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
     }
     video = query("SELECT * FROM videos WHERE video_id = $id")
     facts = {name: _to_json_value(value[0]) for name, value in video.to_pydict().items()}
+    rounded = ", ".join(
+        f"round({name}::DOUBLE, 3) AS {name}" for name in ("start_s", "end_s", "peak_s", "peak")
+    )
+    episodes = query(
+        f"SELECT track_id, person, emotion, {rounded} FROM ({episodes_sql(where='video_id = $id')}) "
+        "ORDER BY start_s, track_id"
+    )
     persons = rows.column("person").take(pa.array(first_rows)).to_pylist()
     header = {
         "video_id": video_id,
@@ -74,13 +80,8 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
             {"id": int(track), "person": person, "rows": int(count)}
             for track, person, count in zip(tracks, persons, counts, strict=True)
         ],
-        "episodes": _pack_episodes(
-            query(
-                f"SELECT {', '.join(EPISODE_COLUMNS)} FROM ({episodes_sql(where='video_id = $id')}) "
-                "ORDER BY start_s, track_id"
-            ),
-            database.classes,
-        ),
+        "episodes": episodes.drop_columns("emotion").to_pydict()
+        | {"kind": number_classes(episodes.column("emotion"), database.classes).tolist()},
         "episodes_are": {"threshold": MIN_CONFIDENCE, "min_s": MIN_EPISODE_S},
         "arrays": {name: [array.dtype.name, array.size] for name, array in arrays.items()},
     }
@@ -105,15 +106,6 @@ def number_classes(emotions: pa.ChunkedArray, classes: tuple[str, ...]) -> np.nd
         for name in names.dictionary.to_pylist()
     ]
     return np.array([*table, NO_EMOTION], np.uint8)[names.indices.fill_null(len(table)).to_numpy()]
-
-
-def _pack_episodes(episodes: pa.Table, classes: tuple[str, ...]) -> dict[str, list[Any]]:
-    columns = episodes.drop_columns("emotion").to_pydict()
-    rounded = {
-        name: [round(value, 3) if isinstance(value, float) else value for value in values]
-        for name, values in columns.items()
-    }
-    return rounded | {"kind": number_classes(episodes.column("emotion"), classes).tolist()}
 
 
 def _to_ms(seconds: pa.ChunkedArray) -> np.ndarray:

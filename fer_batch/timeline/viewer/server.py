@@ -27,7 +27,7 @@ from fer_batch.storage.archives import split_member
 from fer_batch.storage.folder import FolderLike
 from fer_batch.storage.media import MediaFile, open_media, read_identity
 from fer_batch.timeline.names import file_name
-from fer_batch.timeline.viewer.catalogue import Catalogue
+from fer_batch.timeline.viewer.catalogue import Catalogue, ListedVideo
 from fer_batch.timeline.viewer.page import SCRIPTS, STYLES, read_asset
 from fer_batch.timeline.viewer.payload import describe_classes
 
@@ -95,25 +95,26 @@ def create_app(out: FolderLike) -> Starlette:
         except ValueError:
             raise HTTPException(HTTPStatus.BAD_REQUEST, "first and count must be whole numbers") from None
         filters = {name: query.get(name, "") for name in ("words", "status", "emotion", "person")}
-        page = open_catalogue().list_videos(**filters, first=max(first, 0), count=max(count, 0))
-        return JSONResponse(page)
+        total, page = open_catalogue().list_videos(**filters, first=max(first, 0), count=max(count, 0))
+        videos = [row | {"name": file_name(row["uri"])} for row in page.to_pylist()]
+        return JSONResponse({"total": total, "videos": videos})
 
     def draw_strips(request: Request) -> Response:
         return JSONResponse(open_catalogue().draw_strips(request.query_params.get("ids", "").split(",")))
 
     def send_data(request: Request) -> Response:
         catalogue = open_catalogue()
-        row = _find_video(catalogue, request)
-        return Response(catalogue.pack_video(row["video_id"]), media_type="application/octet-stream")
+        video = _find_video(catalogue, request)
+        return Response(catalogue.pack_video(video.video_id), media_type="application/octet-stream")
 
     def describe_media(request: Request) -> Response:
         """Tell whether a video can be played, as far as its file shows."""
         catalogue = open_catalogue()
-        row = _find_video(catalogue, request)
+        video = _find_video(catalogue, request)
         trouble = note = None
         try:
-            size = _open_video(catalogue, row)[0].size
-            if size != row["size_bytes"] and row["size_bytes"]:
+            size = _open_video(catalogue, video)[0].size
+            if size != video.size_bytes and video.size_bytes:
                 note = "This file is not the one that was analyzed: its size has changed."
         except (OSError, FerBatchError) as error:
             trouble = _describe_error(error)
@@ -121,12 +122,12 @@ def create_app(out: FolderLike) -> Starlette:
 
     def send_media(request: Request) -> Response:
         catalogue = open_catalogue()
-        row = _find_video(catalogue, request)
+        video = _find_video(catalogue, request)
         try:
-            media, lock = _open_video(catalogue, row)
+            media, lock = _open_video(catalogue, video)
         except (OSError, FerBatchError) as error:
             raise HTTPException(HTTPStatus.NOT_FOUND, _describe_error(error)) from error
-        media_type = _guess_media_type(row["uri"])
+        media_type = _guess_media_type(video.uri)
         if isinstance(media.source, str):
             return FileResponse(media.source, media_type=media_type)
         return _send_file(media.source, lock, media.size, {"Content-Type": media_type}, request)
@@ -225,19 +226,18 @@ class _SameSiteOnly:
             await self.app(scope, receive, send_with_headers)
 
 
-def _find_video(catalogue: Catalogue, request: Request) -> dict[str, Any]:
+def _find_video(catalogue: Catalogue, request: Request) -> ListedVideo:
     """Return the video that a request names. Only videos of the run are ever read."""
-    row = catalogue.find_video(request.path_params["video_id"])
-    if row is None:
+    video = catalogue.find_video(request.path_params["video_id"])
+    if video is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, "this run has no such video")
-    return row
+    return video
 
 
-def _open_video(catalogue: Catalogue, row: dict[str, Any]) -> tuple[MediaFile, threading.Lock]:
+def _open_video(catalogue: Catalogue, video: ListedVideo) -> tuple[MediaFile, threading.Lock]:
     """Open a video's file, with a lock to hold while reading; raises OSError or FerBatchError."""
-    uri = row["uri"]
-    offset = catalogue.member_offsets.get(row["video_id"]) if split_member(uri) else None
-    return _open_cached(uri, offset, read_identity(uri))
+    offset = catalogue.member_offsets.get(video.video_id) if split_member(video.uri) else None
+    return _open_cached(video.uri, offset, read_identity(video.uri))
 
 
 @functools.lru_cache(MAX_OPEN_VIDEOS)

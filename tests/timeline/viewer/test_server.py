@@ -102,9 +102,9 @@ def check_range(url: str, path: str, content: bytes, byte_range: str | None, sta
             assert headers["content-range"] == f"bytes {first}-{first + len(wanted) - 1}/{len(content)}"
 
 
-@pytest.mark.parametrize(("wanted", "status", "part"), RANGES)
-def test_byte_ranges_of_a_file(wanted: str | None, status: int, part: Any, talk: str, watched: Path) -> None:
-    check_range(talk, *media_of(watched), wanted, status, part)
+def test_byte_ranges_of_a_file(talk: str, watched: Path) -> None:
+    for wanted, status, part in RANGES:
+        check_range(talk, *media_of(watched), wanted, status, part)
 
 
 @pytest.fixture(scope="module", params=["clips.zip", "packed.zip", "clips.tar", "clips.tar.gz"])
@@ -146,11 +146,9 @@ def write_listed(out: Path, named: str) -> str:
     return str(source["uri"])
 
 
-@pytest.mark.parametrize(("wanted", "status", "part"), RANGES)
-def test_byte_ranges_of_an_archive_member(
-    wanted: str | None, status: int, part: Any, member: tuple[str, str], sample: Path
-) -> None:
-    check_range(*member, sample.read_bytes(), wanted, status, part)
+def test_byte_ranges_of_an_archive_member(member: tuple[str, str], sample: Path) -> None:
+    for wanted, status, part in RANGES:
+        check_range(*member, sample.read_bytes(), wanted, status, part)
 
 
 def test_archive_member_is_read_concurrently(member: tuple[str, str], sample: Path) -> None:
@@ -231,18 +229,19 @@ def test_other_paths_are_not_found(path: str, talk: str, watched: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/api/run", "/api/videos", "/page/style.css", "MEDIA"])
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "0.0.0.0", "[::1]"]
+    ("host", "status"),
+    [
+        *((host, 400) for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example")),
+        *((host, 400) for host in ("", "0.0.0.0", "[::1]")),
+        *((host, 200) for host in ("localhost", "127.0.0.1", "localhost:9000", "LOCALHOST")),
+    ],
 )
-def test_other_host_names_are_rejected(path: str, host: str, talk: str, watched: Path) -> None:
-    path = path.replace("MEDIA", media_of(watched)[0])
-    status, _, body = get(talk, path, {"Host": host})
-    assert status == 400
-    assert len(body) < 100
-
-
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "localhost:9000", "LOCALHOST"])
-def test_names_of_this_machine_are_accepted(host: str, talk: str) -> None:
-    assert get(talk, "/api/run", {"Host": host})[0] == 200
+def test_only_names_of_this_machine_are_accepted(
+    path: str, host: str, status: int, talk: str, watched: Path
+) -> None:
+    got, _, body = get(talk, path.replace("MEDIA", media_of(watched)[0]), {"Host": host})
+    assert got == status
+    assert status == 200 or len(body) < 100
 
 
 @pytest.mark.parametrize(
@@ -294,23 +293,15 @@ def test_other_methods_are_rejected(method: str, talk: str, watched: Path) -> No
         assert get(talk, path, method=method)[0] == 405
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("a.mp4", "video/mp4"),
-        ("a.webm", "video/webm"),
-        ("a.html", "application/octet-stream"),
-        ("a.svg", "application/octet-stream"),
-        ("a", "application/octet-stream"),
-        ("a.xml", "application/octet-stream"),
-    ],
-)
-def test_media_type_is_never_a_page(name: str, kind: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text("<html><script>alert(1)</script>")
-    uri = str(tmp_path / name)
-    with serving(write_run(tmp_path / "run", {uri: []})) as url:
-        _, headers, _ = get(url, f"/media/{video_id(uri)}")
-    assert headers["content-type"] == kind
+def test_media_type_is_never_a_page(tmp_path: Path) -> None:
+    kinds = {"a.mp4": "video/mp4", "a.webm": "video/webm"}
+    kinds |= dict.fromkeys(["a.html", "a.svg", "a", "a.xml"], "application/octet-stream")
+    for name in kinds:
+        (tmp_path / name).write_text("<html><script>alert(1)</script>")
+    with serving(write_run(tmp_path / "run", {str(tmp_path / name): [] for name in kinds})) as url:
+        for name, kind in kinds.items():
+            _, headers, _ = get(url, f"/media/{video_id(str(tmp_path / name))}")
+            assert headers["content-type"] == kind
 
 
 def names(url: str, **filters: Any) -> list[str]:
