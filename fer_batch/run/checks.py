@@ -1,7 +1,7 @@
 """Check that the tables of a run are consistent with its plan and with each other."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,6 @@ from fer_batch.storage.folder import OutputFolder
 
 COUNT_COLUMNS = ("uri", "moments", "moments_with_face", "tracks")
 """The columns of `videos` that the rows of the other tables are compared with."""
-
-
-@dataclass
-class _RowCounts:
-    """Counts of one video's rows in `moments` or `tracks`."""
-
-    rows: int = 0
-    distinct: int = 0
-    """Rows with different keys: `time_s`, or `track_id` and `time_s`."""
-    tracks: int = 0
-    faces: int = 0
-    with_face: int = 0
 
 
 def check_tables(
@@ -83,65 +71,62 @@ def _check_videos(stored: pa.Table, planned: pa.Table) -> Iterator[str]:
 
 def _check_counts(
     videos: Mapping[str, Mapping[str, Any]],
-    moments: Mapping[str, _RowCounts],
-    tracks: Mapping[str, _RowCounts],
+    moments: Mapping[str, Mapping[str, int]],
+    tracks: Mapping[str, Mapping[str, int]],
 ) -> Iterator[str]:
     """Describe the differences between the rows of `videos` in a bucket and the counted rows, by video_id."""
     for video_id in sorted(moments.keys() | tracks.keys() | videos.keys()):
-        frames, faces = moments.get(video_id, _RowCounts()), tracks.get(video_id, _RowCounts())
+        frames, faces = Counter(moments.get(video_id)), Counter(tracks.get(video_id))
         row = videos.get(video_id)
         if row is None:
-            yield f"{video_id}: {frames.rows} rows in moments and {faces.rows} in tracks, but none in videos"
+            counts = f"{frames['rows']} rows in moments and {faces['rows']} in tracks"
+            yield f"{video_id}: {counts}, but none in videos"
             continue
         for label, count, expected in (
-            ("rows in moments", frames.rows, row["moments"]),
-            ("moments with a face", frames.with_face, row["moments_with_face"]),
-            ("tracks", faces.tracks, row["tracks"]),
-            ("rows in tracks", faces.rows, frames.faces),
-            ("repeated rows in moments", frames.rows - frames.distinct, 0),
-            ("repeated rows in tracks", faces.rows - faces.distinct, 0),
+            ("rows in moments", frames["rows"], row["moments"]),
+            ("moments with a face", frames["with_face"], row["moments_with_face"]),
+            ("tracks", faces["tracks"], row["tracks"]),
+            ("rows in tracks", faces["rows"], frames["faces"]),
+            ("repeated rows in moments", frames["rows"] - frames["distinct"], 0),
+            ("repeated rows in tracks", faces["rows"] - faces["distinct"], 0),
         ):
             if count != expected:
                 yield f"{row['uri']}: {count} {label}, expected {expected}"
 
 
-def _count_moments(folder: OutputFolder, files: list[str]) -> dict[str, _RowCounts]:
-    """Count the rows of these files of `moments` by video."""
+def _count_moments(folder: OutputFolder, files: list[str]) -> dict[str, dict[str, int]]:
+    """Count the rows of these files of `moments` by video, those with different times, and their faces."""
     if not files:
         return {}
-    table, counts = _count_rows(folder, files, ["time_s"], ["faces"])
-    with_face = pc.greater(table.column("faces"), 0).cast(pa.int64())
-    sums = table.append_column("with_face", with_face).group_by("video_id")
-    for row in sums.aggregate([("faces", "sum"), ("with_face", "sum")]).to_pylist():
-        counts[row["video_id"]].faces = row["faces_sum"]
-        counts[row["video_id"]].with_face = row["with_face_sum"]
-    return counts
-
-
-def _count_tracks(folder: OutputFolder, files: list[str]) -> dict[str, _RowCounts]:
-    """Count the rows of these files of `tracks` by video."""
-    if not files:
-        return {}
-    table, counts = _count_rows(folder, files, ["track_id", "time_s"], [])
-    for row in table.group_by("video_id").aggregate([("track_id", "count_distinct")]).to_pylist():
-        counts[row["video_id"]].tracks = row["track_id_count_distinct"]
-    return counts
-
-
-def _count_rows(
-    folder: OutputFolder, files: list[str], key: list[str], more: list[str]
-) -> tuple[pa.Table, dict[str, _RowCounts]]:
-    """Read columns of these files; count all rows and those that differ in `key` by video."""
-    sources = map(folder.arrow_source, files)
-    table = pa.concat_tables(
-        pq.ParquetFile(source).read(columns=["video_id", *key, *more]) for source in sources
+    rows = _read_columns(folder, files, ["video_id", "time_s", "faces"])
+    rows = rows.append_column("with_face", pc.greater(rows.column("faces"), 0).cast(pa.int64()))
+    sums = [([], "count_all"), ("faces", "sum"), ("with_face", "sum")]
+    counts = rows.group_by(["video_id", "time_s"]).aggregate(sums).group_by("video_id")
+    table = counts.aggregate(
+        [("count_all", "sum"), ([], "count_all"), ("faces_sum", "sum"), ("with_face_sum", "sum")]
     )
-    rows = table.group_by("video_id").aggregate([([], "count_all")])
-    counts = {row["video_id"]: _RowCounts(rows=row["count_all"]) for row in rows.to_pylist()}
-    distinct = table.group_by(["video_id", *key]).aggregate([]).group_by("video_id")
-    for row in distinct.aggregate([([], "count_all")]).to_pylist():
-        counts[row["video_id"]].distinct = row["count_all"]
-    return table, counts
+    return _index_by_video(table, ["rows", "distinct", "faces", "with_face"])
+
+
+def _count_tracks(folder: OutputFolder, files: list[str]) -> dict[str, dict[str, int]]:
+    """Count the rows of these files of `tracks` by video, those with different keys, and the tracks."""
+    if not files:
+        return {}
+    rows = _read_columns(folder, files, ["video_id", "track_id", "time_s"])
+    counts = rows.group_by(rows.column_names).aggregate([([], "count_all")]).group_by("video_id")
+    table = counts.aggregate([("count_all", "sum"), ([], "count_all"), ("track_id", "count_distinct")])
+    return _index_by_video(table, ["rows", "distinct", "tracks"])
+
+
+def _read_columns(folder: OutputFolder, files: list[str], columns: list[str]) -> pa.Table:
+    return pa.concat_tables(
+        pq.ParquetFile(folder.arrow_source(file)).read(columns=columns) for file in files
+    ).select(columns)
+
+
+def _index_by_video(counts: pa.Table, names: list[str]) -> dict[str, dict[str, int]]:
+    rows = counts.rename_columns(["video_id", *names]).to_pylist()
+    return {row.pop("video_id"): row for row in rows}
 
 
 def _group_files(name: str, table: DeltaTable) -> dict[int, list[str]]:

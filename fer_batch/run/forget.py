@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fer_batch.errors import InputError, OutputError
+from fer_batch.errors import InputError
 from fer_batch.faults import fault_point
 from fer_batch.run.finalize import finalize
 from fer_batch.run.people import drop_videos, read_people, write_people
 from fer_batch.run.plan import read_planned_segments, read_planned_videos
 from fer_batch.run.record import SUCCESS_FILE, read_run
-from fer_batch.run.results import list_done_bundles, write_bundle
+from fer_batch.run.results import list_done_bundles, remove_damaged_file, write_bundle
 from fer_batch.run.snapshot import SNAPSHOT_FILE, TABLES, write_snapshot
 from fer_batch.run.tables import open_current_tables, remove_stale_files, replace_bucket, table_schemas
 from fer_batch.schema import PEOPLE_SCHEMA, RESULTS_SCHEMA, conform_table, pack_bundle
@@ -127,9 +127,8 @@ def _strip_results(results: OutputFolder, video_ids: set[str]) -> None:
                 owners = set(pq.read_table(file, columns=["video_id"]).column("video_id").to_pylist())
                 rows = pq.read_table(file, page_checksum_verification=True) if owners & video_ids else None
         except (pa.ArrowException, OSError) as error:
-            if getattr(error, "errno", None) is not None:  # an error of the file system, not damaged content
-                raise OutputError(f"Cannot read {results}/{name}: {error}") from error
-            results.remove_file(name)  # it may contain the videos, and has to be processed again anyway
+            # A damaged file may contain the videos, and has to be processed again anyway.
+            remove_damaged_file(results, name, error)
             continue
         if owners <= video_ids:
             results.remove_file(name)

@@ -58,8 +58,7 @@ def changed_metadata(sources: pa.Table, known: pa.Table) -> pa.Table:
     position = pc.index_in(known.column("video_id"), sources.column("video_id").combine_chunks())
     extra = sources.column("extra").take(position)
     changed = pc.and_(extra.is_valid(), pc.not_equal(extra, known.column("extra").fill_null("")))
-    column = known.schema.get_field_index("extra")
-    return known.set_column(column, PROBED_SCHEMA.field("extra"), extra).filter(changed.fill_null(False))
+    return _set_column(known, "extra", extra).filter(changed.fill_null(False))
 
 
 def add_planning_round(out: FolderLike, videos: pa.Table, segments: pa.Table) -> None:
@@ -144,9 +143,7 @@ def _assign_buckets(
     start_s = filled_s + np.cumsum(durations_s) - durations_s
     numbers = run.buckets + (start_s // run.bucket_s).astype(np.int32)
     buckets = pc.if_else(pa.array(is_new), pa.array(numbers, pa.int32()), videos.column("bucket"))
-    column = videos.schema.get_field_index("bucket")
-    videos = videos.set_column(column, PROBED_SCHEMA.field("bucket"), buckets)
-    return videos, filled_s + float(durations_s.sum())
+    return _set_column(videos, "bucket", buckets), filled_s + float(durations_s.sum())
 
 
 def _hash_buckets(video_ids: pa.ChunkedArray, buckets: int) -> list[int]:
@@ -156,8 +153,11 @@ def _hash_buckets(video_ids: pa.ChunkedArray, buckets: int) -> list[int]:
 
 
 def _fill_nulls(videos: pa.Table, name: str, values: pa.Array | pa.Scalar) -> pa.Table:
-    filled = pc.coalesce(videos.column(name), values)
-    return videos.set_column(videos.schema.get_field_index(name), PROBED_SCHEMA.field(name), filled)
+    return _set_column(videos, name, pc.coalesce(videos.column(name), values))
+
+
+def _set_column(videos: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    return videos.set_column(videos.schema.get_field_index(name), PROBED_SCHEMA.field(name), values)
 
 
 def _read_round(plan: OutputFolder, name: str, schema: pa.Schema) -> pa.Table:

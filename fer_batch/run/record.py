@@ -40,13 +40,11 @@ class RunRecord:
     settings: dict[str, Any]
     """The fields of AnalyzeConfig; `checkpoint` is the model's id, wherever its file lies."""
     classes: tuple[str, ...]
-    """The names of the model's classes, in the order of its outputs."""
     fingerprint: str = ""
     """A hash of all settings that the results depend on."""
     columns: dict[str, str] = field(default_factory=dict)
     """The columns from manifests, each with its type, a key of `manifest.COLUMN_TYPES`."""
     bucket_s: float = BUCKET_S
-    """Seconds of video in a bucket."""
     buckets: int = 0
     """Number of buckets that videos of schema 3 and older are spread over by a hash of their id."""
     started: str = ""
@@ -62,9 +60,7 @@ class RunRecord:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "RunRecord":
         """Read the content of `run.json`; columns of unknown types are ignored."""
-        columns = {
-            str(name): kind for name, kind in content.get("columns", {}).items() if kind in COLUMN_TYPES
-        }
+        columns = {k: kind for k, kind in content.get("columns", {}).items() if kind in COLUMN_TYPES}
         known = {name: value for name, value in content.items() if name in cls.__dataclass_fields__}
         return cls(**known | {"classes": tuple(content["classes"]), "columns": columns})
 
@@ -138,13 +134,13 @@ def load_matching_run(
     folder = open_folder(out)
     folder.check_usable()
     folder.check_writable()
+    visible = {name for name in folder.list_names() if name[0] != "."}
     is_half_removed = folder.exists(REMOVAL_MARKER)
     has_run = folder.exists(RECORD_FILE)
     if overwrite and (is_half_removed or has_run):
         if not is_half_removed:
             read_run(folder)
-        own_names = (*RUN_FILES, *RUN_FOLDERS)
-        foreign = sorted(name for name in folder.list_names() if name not in own_names and name[0] != ".")
+        foreign = sorted(visible.difference(RUN_FILES, RUN_FOLDERS))
         if foreign:
             raise OutputError(
                 f"{folder} contains other files than the run: {', '.join(foreign)}; move them away, or give "
@@ -157,7 +153,7 @@ def load_matching_run(
             "--out"
         )
     if not has_run:
-        if any(not name.startswith(".") for name in folder.list_names()):
+        if visible:
             raise OutputError(
                 f"{folder} contains other files than a run of fer-batch; give a new or empty folder"
             )

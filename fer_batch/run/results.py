@@ -135,7 +135,12 @@ def _remove_if_damaged(folder: OutputFolder, bundle_id: str) -> None:
         with folder.open(name) as file:
             pq.read_metadata(file)
     except (pa.ArrowException, OSError) as error:
-        # Arrow reports damaged content as a plain OSError without a number; file systems and stores do not.
-        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
-            raise OutputError(f"Cannot read {folder}/{name}: {error}") from error
-        folder.remove_file(name)
+        remove_damaged_file(folder, name, error)
+
+
+def remove_damaged_file(folder: OutputFolder, name: str, error: Exception) -> None:
+    """Remove a file that cannot be read; raise OutputError if the file system or the store is the reason."""
+    # Arrow reports damaged content as a plain OSError without a number; file systems and stores do not.
+    if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+        raise OutputError(f"Cannot read {folder}/{name}: {error}") from error
+    folder.remove_file(name)

@@ -114,7 +114,7 @@ def open_member(archive: str, member: str, offset: int, identity: Any) -> Binary
         if archive.lower().endswith(".tar"):
             file = open_seekable(archive)
             header = _read_tar_header(file, member, offset)
-            return _open_section(file, header.offset_data, header.size)
+            return _FileSection(file, header.offset_data, header.size)  # type: ignore[return-value]
         unpacked = _open_gzip(archive, identity)
         header = _read_tar_header(unpacked, member, offset)
         unpacked.seek(header.offset_data)
@@ -211,10 +211,6 @@ class _FileSection(io.RawIOBase):
         if not self.closed:
             self.file.close()
         super().close()
-
-
-def _open_section(file: BinaryIO, first: int, size: int) -> BinaryIO:
-    return _FileSection(file, first, size)  # type: ignore[return-value]
 
 
 def _iterate_tar(file: BinaryIO, name: str, size: int) -> Iterator[ArchiveMember]:
@@ -314,4 +310,5 @@ def _open_zip_member(archive: str, member: str, offset: int, identity: Any) -> B
     signature, name_length, extra_length = ZIP_LOCAL_HEADER.unpack(file.read(ZIP_LOCAL_HEADER.size))
     if signature != b"PK\x03\x04":
         raise zipfile.BadZipFile("no member at the position in the index")
-    return _open_section(file, offset + ZIP_LOCAL_HEADER.size + name_length + extra_length, info.file_size)
+    first = offset + ZIP_LOCAL_HEADER.size + name_length + extra_length
+    return _FileSection(file, first, info.file_size)  # type: ignore[return-value]

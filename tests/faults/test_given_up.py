@@ -21,5 +21,5 @@ def test_bundle_that_kills_every_worker_fails(
     with ray_session(num_cpus=2):
         summary = analyze([str(sample)], out, AnalyzeConfig(fps=2.0, min_face=0.2))
     assert summary.videos == {"failed": 1}
-    answer = open_timeline(out).sql("SELECT error, moments FROM videos").fetchall()
-    assert answer == [("every worker that processed this segment crashed", 0)]
+    rows = open_timeline(out).sql("SELECT error, moments FROM videos").fetchall()
+    assert rows == [("every worker that processed this segment crashed", 0)]

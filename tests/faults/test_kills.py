@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 SEED = 5
 KILLED = -9
 PLAN_STEPS = ("run.json", "plan.segments", "plan.videos")
-"""After each file; tests/pipeline/test_plan_store.py kills in the middle of them too."""
+"""After each file; tests/run/test_plan.py also kills while they are written."""
 TABLE_STEPS = (
     "finalize.moments",
     "finalize.tracks",
@@ -79,9 +79,9 @@ def test_driver_killed_at_each_step_of_planning(
         ended = driver.run(command, step)
         assert ended.returncode == KILLED, f"{step}: {ended.stderr}"
     shutil.copytree(undisturbed / "results", out / "results", dirs_exist_ok=True)
-    answers = list_bundle_stats(out)
+    before = list_bundle_stats(out)
     succeeds(command, driver)
-    assert list_bundle_stats(out) == answers, "the plan was another one"
+    assert list_bundle_stats(out) == before, "the plan has changed"
     assert_whole(out, undisturbed)
 
 
@@ -98,8 +98,8 @@ def test_worker_killed_while_it_writes_a_result(
     assert_gone(run)
 
 
-@pytest.mark.parametrize("standing", [False, True], ids=["new tables", "tables that stand"])
-def test_finalize_killed_at_each_step(undisturbed: Path, copied: Path, standing: bool) -> None:
+@pytest.mark.parametrize("has_tables", [False, True], ids=["new tables", "existing tables"])
+def test_finalize_killed_at_each_step(undisturbed: Path, copied: Path, has_tables: bool) -> None:
     """The three buckets allow kills between two of them. Existing tables stay visible."""
     for path in (copied / "plan").glob("*.videos.parquet"):
         videos = pq.read_table(path)
@@ -108,13 +108,13 @@ def test_finalize_killed_at_each_step(undisturbed: Path, copied: Path, standing:
         pq.write_table(videos.set_column(place, "bucket", buckets), path)
     remove_tables(copied)
     command = ["finalize", str(copied)]
-    if standing:
+    if has_tables:
         succeeds(command, MarkedProcesses())
-    for step in (*(["finalize.stale_files"] if standing else []), *TABLE_STEPS):
-        if not standing:
+    for step in (*(["finalize.stale_files"] if has_tables else []), *TABLE_STEPS):
+        if not has_tables:
             remove_tables(copied)
         kill_at(step, main, command)
-        if standing:
+        if has_tables:
             assert_same_run(copied, undisturbed)
     succeeds(command, MarkedProcesses())
     assert_whole(copied, undisturbed)

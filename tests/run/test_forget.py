@@ -17,7 +17,7 @@ from fer_batch.run.forget import complete_forget, forget_videos, read_forget_mar
 from fer_batch.run.record import remove_run
 from fer_batch.run.summary import summarize_run
 from fer_batch.run.verify import verify_run
-from fer_batch.storage.folder import open_folder
+from fer_batch.storage.folder import FolderLike, open_folder
 from fer_batch.storage.lease import hold_lease
 from fer_batch.timeline.store import open_timeline
 from tests.runs import add_videos, kill_at, read_all_rows, read_plan, temporary_path, video_id, write_run
@@ -70,14 +70,20 @@ def find_traces(out: Path, uri: str) -> list[str]:
     ]
 
 
+def assert_rows_equal(out: FolderLike, finished: Path, without: str = "") -> None:
+    """Check that `out` has the rows of `finished`, except those of the video `without`."""
+    actual = read_all_rows(out)
+    for name, frame in read_all_rows(finished).items():
+        expected = frame[frame.video_id != video_id(without)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(actual[name], expected, check_exact=True, check_dtype=not without)
+
+
 def assert_forgotten(out: Path, uri: str, finished: Path) -> None:
     """Check that a video has no trace and that the others have all their rows."""
     assert not find_traces(out, uri)
     assert not read_forget_marker(out)
     assert verify_run(out) == []
-    for name, frame in read_all_rows(finished).items():
-        wanted = frame[frame.video_id != video_id(uri)].reset_index(drop=True)
-        pd.testing.assert_frame_equal(read_all_rows(out)[name], wanted, check_exact=True, check_dtype=False)
+    assert_rows_equal(out, finished, without=uri)
 
 
 def test_nothing_to_forget_changes_nothing(out: Path) -> None:
@@ -138,16 +144,14 @@ def test_all_videos_can_be_forgotten_and_added_again(out: Path, finished: Path) 
     add_videos(out, VIDEOS)
     add_videos(out, LATER)
     assert verify_run(out) == []
-    for name, frame in read_all_rows(finished).items():
-        pd.testing.assert_frame_equal(read_all_rows(out)[name], frame, check_exact=True)
+    assert_rows_equal(out, finished)
 
 
 def test_video_that_returns_has_its_rows_once(out: Path, finished: Path) -> None:
     forget_videos(out, [ITS])
     add_videos(out, {ITS: VIDEOS[ITS]})
     assert verify_run(out) == []
-    for name, frame in read_all_rows(finished).items():
-        pd.testing.assert_frame_equal(read_all_rows(out)[name], frame, check_exact=True)
+    assert_rows_equal(out, finished)
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: None])
@@ -250,9 +254,7 @@ def test_killed_finalize_keeps_the_previous_tables(out: Path, finished: Path) ->
     (out / "results" / f"{lost}.parquet").unlink()
     forget_videos(out, [ITS])
     assert not find_traces(out, ITS)
-    for name, frame in read_all_rows(finished).items():
-        wanted = frame[frame.video_id != video_id(ITS)].reset_index(drop=True)
-        pd.testing.assert_frame_equal(read_all_rows(out)[name], wanted, check_exact=True, check_dtype=False)
+    assert_rows_equal(out, finished, without=ITS)
 
 
 STEPS = [
@@ -277,21 +279,19 @@ STEPS = [
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_same_command_completes_a_killed_one(step: str, out: Path, finished: Path) -> None:
+def test_killed_command_is_completed(step: str, out: Path, finished: Path, tmp_path: Path) -> None:
+    """The same command completes it, and so does the next run, unless the kill came before the first step."""
     kill_at(step, forget_videos, out, [ITS])
     began = step != "file.temporary"
     assert read_forget_marker(out) == ({video_id(ITS): ITS} if began else {})
     assert bool(verify_run(out)) == began
     assert len(read_all_rows(out)["videos"]) in (len(ALL), len(ALL) - 1)
+    if began:
+        next_run = Path(shutil.copytree(out, tmp_path / "next"))
+        with hold_lease(next_run, "finalize"):
+            complete_forget(next_run)
+        assert_forgotten(next_run, ITS, finished)
     assert forget_videos(out, ["it's.mp4"]) == [ITS]
-    assert_forgotten(out, ITS, finished)
-
-
-@pytest.mark.parametrize("step", STEPS[1:])
-def test_next_run_completes_a_killed_one(step: str, out: Path, finished: Path) -> None:
-    kill_at(step, forget_videos, out, [ITS])
-    with hold_lease(out, "finalize"):
-        complete_forget(out)
     assert_forgotten(out, ITS, finished)
 
 
@@ -301,8 +301,6 @@ def test_video_is_forgotten_in_a_store(store: Store, finished: Path) -> None:
     assert forget_videos(out, [ITS]) == [ITS]
     assert verify_run(out) == []
     assert finalize(out, rewrite_all=True).videos == summarize_run(out).videos
-    for name, frame in read_all_rows(finished).items():
-        expected = frame[frame.video_id != video_id(ITS)].reset_index(drop=True)
-        pd.testing.assert_frame_equal(read_all_rows(out)[name], expected, check_exact=True, check_dtype=False)
+    assert_rows_equal(out, finished, without=ITS)
     remove_run(out)
     assert out.list_names() == []

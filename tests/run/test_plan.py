@@ -73,16 +73,9 @@ def test_run_exists_once_its_record_is_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
-@pytest.mark.parametrize(
-    ("fault", "counts"),
-    [
-        ("plan.temporary:1", False),
-        ("plan.segments", False),
-        ("plan.temporary:2", False),
-        ("plan.videos", True),
-    ],
-)
-def test_planning_round_is_added_whole_or_not_at_all(tmp_path: Path, fault: str, counts: bool) -> None:
+@pytest.mark.parametrize("fault", ["plan.temporary:1", "plan.segments", "plan.temporary:2", "plan.videos"])
+def test_planning_round_is_added_whole_or_not_at_all(tmp_path: Path, fault: str) -> None:
+    counts = fault == "plan.videos"
     out = write_run(tmp_path / "out", VIDEOS)
     videos, plan = read_plan(out)
     kill_at(fault, plan_videos, out, {"/c.mp4": [], "/a.mp4": []}, "2")
@@ -101,8 +94,7 @@ def test_planning_round_is_added_whole_or_not_at_all(tmp_path: Path, fault: str,
 
 def test_last_round_of_a_video_counts(tmp_path: Path) -> None:
     create_run(tmp_path, AnalyzeConfig(), CARD)
-    assert read_plan(tmp_path)[0] == []
-    assert read_plan(tmp_path)[1] == []
+    assert read_plan(tmp_path) == ([], [])
     plan_videos(tmp_path, VIDEOS)
     plan_videos(tmp_path, {"/a.mp4": []}, attempt=1)
     plan_videos(tmp_path, {"/b.mp4": []}, version="2")
@@ -183,44 +175,27 @@ def test_changed_manifest_columns_are_selected(
     assert [(row["version"], row["attempt"], row["extra"]) for row in rows] == [("1", 2, now)] * is_selected
 
 
-def change_nothing(out: Path) -> None:
-    pass
+def write_file(name: str, content: str) -> Callable[[Path], None]:
+    def make(out: Path) -> None:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text(content)
 
-
-def remove_folder(out: Path) -> None:
-    out.rmdir()
-
-
-def write_note(out: Path) -> None:
-    (out / "notes.txt").write_text("mine")
-
-
-def write_table_folder(out: Path) -> None:
-    (out / "tracks").mkdir()
-    (out / "tracks" / "mine.parquet").write_text("mine")
-
-
-def write_other_record(out: Path) -> None:
-    (out / "run.json").write_text('{"epochs": 3}')
-
-
-def write_truncated_record(out: Path) -> None:
-    (out / "run.json").write_text('{"settings"')
+    return make
 
 
 def write_run_and_note(out: Path) -> None:
     shutil.rmtree(out)
     write_run(out, VIDEOS)
-    write_note(out)
+    (out / "notes.txt").write_text("mine")
 
 
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (write_note, "other files than a run"),
-        (write_table_folder, "other files than a run"),
-        (write_other_record, "Cannot read .*: it is not the record of a fer-batch run"),
-        (write_truncated_record, "Cannot read .*run.json"),
+        (write_file("notes.txt", "mine"), "other files than a run"),
+        (write_file("tracks/mine.parquet", "mine"), "other files than a run"),
+        (write_file("run.json", '{"epochs": 3}'), "Cannot read .*: it is not the record of a fer-batch run"),
+        (write_file("run.json", '{"settings"'), "Cannot read .*run.json"),
         (write_run_and_note, "other files than the run: notes.txt"),
     ],
 )
@@ -234,11 +209,11 @@ def test_overwrite_refuses_folders_with_other_files(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("make", [change_nothing, remove_folder])
-def test_overwrite_accepts_empty_or_missing_folder(tmp_path: Path, make: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("exists", [True, False])
+def test_overwrite_accepts_empty_or_missing_folder(tmp_path: Path, exists: bool) -> None:
     out = tmp_path / "out"
-    out.mkdir()
-    make(out)
+    if exists:
+        out.mkdir()
     assert load_matching_run(out, AnalyzeConfig(), CARD, overwrite=True) is None
     remove_run(out)
     assert not out.exists() or not list(out.iterdir())

@@ -34,6 +34,14 @@ def out(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def plan(out: Path) -> pa.Table:
+    """The planned segments of VIDEOS, with their results in one file."""
+    plan = plan_videos(out, VIDEOS)
+    write_video_results(out, plan, VIDEOS)
+    return plan
+
+
 def make_bundle(plan: pa.Table) -> pa.Table:
     answers = [make_segment_result(row, VIDEOS[row["uri"]] or []) for row in plan.to_pylist()]
     name = plan.column("bundle_id")[0].as_py()
@@ -47,9 +55,7 @@ def test_empty_plan_has_no_results(out: Path) -> None:
     remove_damaged_bundles(out / "results", [])
 
 
-def test_results_have_one_row_per_segment(out: Path) -> None:
-    plan = plan_videos(out, VIDEOS)
-    write_video_results(out, plan, VIDEOS)
+def test_results_have_one_row_per_segment(out: Path, plan: pa.Table) -> None:
     (bundle,) = list_done_bundles(out / "results")
     assert read_face_count(out / "results", bundle) == 6
     assert read_results(out / "results", plan).num_rows == 2
@@ -87,11 +93,8 @@ def test_kill_while_writing_leaves_whole_file_or_none(out: Path, fault: str, is_
 def test_finished_bundle_is_skipped(out: Path) -> None:
     plan = plan_videos(out, VIDEOS)
     answers = unpack_bundles(make_bundle(plan), RESULTS_SCHEMA)
-    none, one, other = (
-        bundle_schema(PLAN_SCHEMA).empty_table(),
-        pack_bundle("one", plan),
-        pack_bundle("other", plan),
-    )
+    none = bundle_schema(PLAN_SCHEMA).empty_table()
+    one, other = pack_bundle("one", plan), pack_bundle("other", plan)
     seen = []
 
     def work(bundles: pa.Table) -> pa.Table:
@@ -143,9 +146,9 @@ def other(path: Path) -> None:
         (other, False),
     ],
 )
-def test_truncated_file_is_removed(out: Path, damage: Callable[[Path], None], is_done: bool) -> None:
-    plan = plan_videos(out, VIDEOS)
-    write_video_results(out, plan, VIDEOS)
+def test_truncated_file_is_removed(
+    out: Path, plan: pa.Table, damage: Callable[[Path], None], is_done: bool
+) -> None:
     (name,) = list_done_bundles(out / "results")
     path = out / "results" / f"{name}.parquet"
     damage(path)
@@ -158,9 +161,7 @@ def test_truncated_file_is_removed(out: Path, damage: Callable[[Path], None], is
 
 @pytest.mark.parametrize("column", ["segment_id", "moments.list.element.time_s", "read_s"])
 @pytest.mark.parametrize("keep", [False, True])
-def test_damage_inside_a_file_is_found_by_reading(out: Path, column: str, keep: bool) -> None:
-    plan = plan_videos(out, VIDEOS)
-    write_video_results(out, plan, VIDEOS)
+def test_damage_inside_a_file_is_found_by_reading(out: Path, plan: pa.Table, column: str, keep: bool) -> None:
     (path,) = (out / "results").iterdir()
     group = pq.read_metadata(path).row_group(0)
     chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
@@ -173,9 +174,9 @@ def test_damage_inside_a_file_is_found_by_reading(out: Path, column: str, keep: 
     assert path.exists() == keep
 
 
-def test_unreadable_file_does_not_count_as_damaged(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_videos(out, VIDEOS)
-    write_video_results(out, plan, VIDEOS)
+def test_unreadable_file_does_not_count_as_damaged(
+    out: Path, plan: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (path,) = (out / "results").iterdir()
     path.rename(out / "kept")
     path.mkdir()
@@ -198,9 +199,7 @@ def test_unreadable_file_does_not_count_as_damaged(out: Path, monkeypatch: pytes
     assert path.exists()
 
 
-def test_segment_without_result_is_named(out: Path) -> None:
-    plan = plan_videos(out, VIDEOS)
-    write_video_results(out, plan, VIDEOS)
+def test_segment_without_result_is_named(out: Path, plan: pa.Table) -> None:
     (path,) = (out / "results").iterdir()
     pq.write_table(pq.read_table(path).slice(1), path)
     lost = plan.column("segment_id")[0].as_py()
