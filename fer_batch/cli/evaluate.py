@@ -12,7 +12,8 @@ from fer_batch.cli.arguments import DataSets, OutputFolder, check_data_exists
 from fer_batch.cli.output import ProgressLine, print_line, print_table
 
 if TYPE_CHECKING:
-    from fer_batch.evaluation.compare import Comparison
+    import pandas as pd
+
     from fer_batch.evaluation.evaluate import CheckpointResult
     from fer_batch.evaluation.examples import Examples
     from fer_batch.evaluation.metrics import Metrics
@@ -110,7 +111,7 @@ def evaluate_command(
     if len(first) == 1:
         _print_result(first[0], evaluation.examples)
     if len(evaluation.results) > 1:
-        _print_comparison(compare(evaluation))
+        _print_comparison(compare(evaluation), evaluation.examples)
     if len(first) == 1:
         print_line(f"{output / 'metrics.json'}; tables and plots are beside it")
     else:
@@ -169,19 +170,18 @@ def print_confusion(metrics: "Metrics", title: str = "") -> None:
     )
 
 
-def _print_comparison(comparison: "Comparison") -> None:
-    rows = []
-    for row in comparison.rows:
+def _print_comparison(table: "pd.DataFrame", examples: "Examples") -> None:
+    rows: list[list[str]] = []
+    for row in table.to_dict("records"):
         scores = [
-            f"{getattr(row.metrics, key):.4f} ({format_interval(row.metrics.intervals[key])})"
+            f"{row[key]:.4f} ({format_interval((row[f'{key}_low'], row[f'{key}_high']))})"
             for key in ("accuracy", "macro_f1")
         ]
         gain = ["", ""]
-        if row.gain:
-            interval = format_interval([100 * end for end in row.gain.interval], 2)
-            gain = [f"{100 * row.gain.accuracy:+.2f} ({interval})", f"{row.gain.p:.2g}"]
-        rows.append([row.checkpoint, row.averaging, *scores, *gain])
-    examples = comparison.examples
+        if rows:
+            interval = format_interval((row["gain_low"], row["gain_high"]), 2)
+            gain = [f"{row['gain_points']:+.2f} ({interval})", f"{row['p']:.2g}"]
+        rows.append([row["checkpoint"], row["averaging"], *scores, *gain])
     title = f"compared on {examples.split}, n = {len(examples.labels):,}, 95 % intervals; gains in points"
     header = ("checkpoint", "averaging", "accuracy", "macro-F1", "gain", "p")
     print_table(header, rows, title=title, left=(0, 1))

@@ -46,8 +46,13 @@ class CheckpointResult:
     labels: np.ndarray = dataclasses.field(repr=False)
     """`(n,) int64`: index into `metrics.classes`."""
 
+    @property
+    def is_correct(self) -> np.ndarray:
+        """`(n,) bool`: whether each prediction is correct."""
+        return self.probs.argmax(axis=1) == self.labels
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics and the facts about the model as plain values."""
+        """Return the metrics and the facts about the model as plain values for JSON."""
         return {
             **self.metrics.to_dict(),
             "averaging": self.averaging,

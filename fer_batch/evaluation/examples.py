@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from fer_batch.data.clips import Clips, count_classes
 from fer_batch.data.datasets import DATASET_CLASSES, load_dataset
 from fer_batch.data.labels import SPLIT_SYNONYMS, normalize_label
 from fer_batch.errors import ConfigError, InputError
+from fer_batch.records import Record
 
 SPLIT_NAMES = ("Training", "PublicTest", "PrivateTest", "train", "calibrate", "select", "val", "test")
 DEFAULT_SPLITS = ("test", "select", "train")
@@ -31,14 +31,14 @@ class DataPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examples:
+class Examples(Record):
     """Labelled stills and sequences of one split of one or several data sets."""
 
     parts: list[Clips] = dataclasses.field(repr=False)
     """The examples of each data set. Their labels index the classes of the data set."""
     labels: np.ndarray = dataclasses.field(repr=False)
     """`(n,) int64`: index into `classes` for the examples of all parts in order."""
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = dataclasses.field(repr=False)
     indices: list[np.ndarray] = dataclasses.field(repr=False)
     """For each part `(N,) int64`: positions of its examples in the split of the data set, from 0."""
     split: str
@@ -55,14 +55,6 @@ class Examples:
             for position, subject in enumerate(clips.subjects.tolist())
         ]
         return np.array(names, str)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the origin of the examples as plain values: `data`, `left_out`, `split`."""
-        return {
-            "data": [dataclasses.asdict(part) for part in self.data],
-            "left_out": self.left_out,
-            "split": self.split,
-        }
 
 
 def parse_split(name: str | None) -> str | None:

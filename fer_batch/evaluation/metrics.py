@@ -4,10 +4,8 @@ In this module `probs` is `(n, C) float` with rows of sum 1, and `labels` is `(n
 over classes ignore classes without examples. The precision, recall and F1 of such a class are 0.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -24,6 +22,7 @@ from fer_batch.evaluation.calibration import (
     simulate_ece,
 )
 from fer_batch.evaluation.intervals import RESAMPLES, Interval, percentile_interval, resample_sums
+from fer_batch.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +37,10 @@ class ClassScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metrics:
+class Metrics(Record):
     """All metrics of one set of predictions."""
 
+    json_properties = ("ece_debiased",)
     n: int
     """Number of examples."""
     accuracy: float
@@ -65,18 +65,6 @@ class Metrics:
         """`ece` − `ece_expected`. It may be below 0."""
         return self.ece - self.ece_expected
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, `ece_debiased` included."""
-        return {
-            **{name: getattr(self, name) for name in ("n", "accuracy", "balanced_accuracy", "macro_f1")},
-            **{name: getattr(self, name) for name in ("ece", "ece_expected", "ece_debiased", "nll")},
-            "reliability": self.reliability.to_dict(),
-            "per_class": {name: dataclasses.asdict(scores) for name, scores in self.per_class.items()},
-            "intervals": {name: list(interval) for name, interval in self.intervals.items()},
-            "classes": list(self.classes),
-            "confusion": self.confusion.tolist(),
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
 class PairedDifference:
@@ -91,10 +79,6 @@ class PairedDifference:
     only_second: int
     p: float | None
     """McNemar's exact two-sided test of these counts, which treats examples as independent."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return dataclasses.asdict(self) | {"interval": list(self.interval)}
 
 
 def measure(probs: np.ndarray, labels: np.ndarray, classes: Sequence[str], seed: int = 0) -> Metrics:
@@ -129,8 +113,6 @@ def top1(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def count_confusions(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return `(C, C) int64` counts: a row for each true class, a column for each predicted class."""
-    if not len(labels):
-        return np.zeros((probs.shape[1],) * 2, np.int64)
     return confusion_matrix(labels, probs.argmax(axis=1), labels=np.arange(probs.shape[1]))
 
 
@@ -141,11 +123,8 @@ def normalize_rows(counts: np.ndarray) -> np.ndarray:
 
 def score_classes(probs: np.ndarray, labels: np.ndarray) -> list[ClassScores]:
     """Return the scores of each class; undefined scores are 0."""
-    width = probs.shape[1]
-    if not len(labels):
-        return [ClassScores(precision=0.0, recall=0.0, f1=0.0, support=0)] * width
     columns = precision_recall_fscore_support(
-        labels, probs.argmax(axis=1), labels=np.arange(width), zero_division=0
+        labels, probs.argmax(axis=1), labels=np.arange(probs.shape[1]), zero_division=0
     )
     return [
         ClassScores(precision=float(precision), recall=float(recall), f1=float(f1), support=int(support))
@@ -178,16 +157,14 @@ def bootstrap_intervals(
     """Return 95 % percentile intervals of accuracy, balanced accuracy, macro-F1, ECE and NLL.
 
     Examples are drawn with replacement. So the intervals cover the choice of examples, but not the chance in
-    training. That of the ECE lies high, because resampling adds chance to the gaps. Without examples the
-    result is empty.
+    training. That of the ECE lies high, because resampling adds chance to the gaps.
     """
     count, width = probs.shape
-    if not count:
-        return {}
     predicted, confidence = top1(probs)
-    columns = np.stack([labels * width + predicted, width**2 + assign_bins(confidence)], axis=1)
     loss_column = width**2 + BINS
-    columns = np.column_stack([columns, np.full(count, loss_column)])
+    columns = np.column_stack(
+        [labels * width + predicted, width**2 + assign_bins(confidence), np.full(count, loss_column)]
+    )
     losses = negative_log_likelihoods(probs, labels)
     entries = np.column_stack([np.ones(count), (predicted == labels) - confidence, losses])
     rows = np.repeat(np.arange(count), 3)
@@ -208,8 +185,6 @@ def compare_pairs(
 
     `first` and `second` are `(n,) bool`: whether each prediction is correct. `subjects` is `(n,) str`.
     """
-    if not len(first):
-        return PairedDifference(accuracy=0.0, interval=(0.0, 0.0), only_first=0, only_second=0, p=1.0)
     gap = second.astype(np.int64) - first
     subject = np.unique(subjects, return_inverse=True)[1]
     sums = resample_sums(np.column_stack([np.bincount(subject, gap), np.bincount(subject)]), seed=seed)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from fer_batch.evaluation.compare import Comparison
 from fer_batch.evaluation.metrics import Metrics, normalize_rows
 from fer_batch.plotting import BLUE, GREEN, GREY, INK, RED, hide_frame, new_figure
 
@@ -127,44 +127,42 @@ def plot_faces(faces: np.ndarray, titles: Sequence[tuple[str, str, float]], head
     return figure
 
 
-def plot_comparison(comparison: Comparison) -> "Figure":
-    """Plot accuracy and macro-F1 of each row with 95 % intervals, above its F1 of each class."""
-    rows, classes = comparison.rows, comparison.classes
-    names = [f"{row.checkpoint}, {row.averaging}" for row in rows]
-    checkpoints = list(dict.fromkeys(row.checkpoint for row in rows))
-    colours = [(BLUE, GREEN, RED, GREY)[checkpoints.index(row.checkpoint) % 4] for row in rows]
-    panel_rows, row_in = math.ceil(len(classes) / CLASSES_PER_ROW), 0.22 * len(rows)
+def plot_comparison(table: pd.DataFrame, heading: str) -> "Figure":
+    """Plot accuracy and macro-F1 of each row of `compare` with 95 % intervals, above its F1 of each class."""
+    f1_columns = [str(name) for name in table if str(name).startswith("f1_")]
+    names = [
+        f"{checkpoint}, {way}" for checkpoint, way in zip(table.checkpoint, table.averaging, strict=True)
+    ]
+    colours = [(BLUE, GREEN, RED, GREY)[number % 4] for number in pd.factorize(table.checkpoint)[0]]
+    panel_rows, row_in = math.ceil(len(f1_columns) / CLASSES_PER_ROW), 0.22 * len(table)
     heights_in = (1.3 * row_in + 0.8, panel_rows * (row_in + 0.5))
     figure = new_figure(9.5, sum(heights_in) + 0.4)
-    examples = comparison.examples
-    heading = f"{', '.join(part.name for part in examples.data)}, {examples.split}"
-    figure.suptitle(f"{heading}, n = {len(examples.labels):,}", fontsize=9, parse_math=False)
+    figure.suptitle(f"{heading}, n = {table.n[0]:,}", fontsize=9, parse_math=False)
     upper, lower = figure.subfigures(2, 1, height_ratios=heights_in, squeeze=False)[:, 0]
     for axes, key, label in zip(
         upper.subplots(1, 2, sharey=True), ("accuracy", "macro_f1"), ("accuracy", "macro-F1"), strict=True
     ):
-        for position, (row, colour) in enumerate(zip(rows, colours, strict=True)):
-            value = getattr(row.metrics, key)
-            axes.plot(row.metrics.intervals[key], [position, position], color=colour, linewidth=2)
+        ends = table[[key, f"{key}_low", f"{key}_high"]].to_numpy()
+        for position, ((value, low, high), colour) in enumerate(zip(ends, colours, strict=True)):
+            axes.plot([low, high], [position, position], color=colour, linewidth=2)
             axes.plot([value], [position], "o", color=colour, markersize=5)
             axes.annotate(
                 f"{value:.3f}", (value, position), (0, 5), textcoords="offset points", ha="center",
                 fontsize=7, color=INK,
             )  # fmt: skip
-        axes.axvline(getattr(rows[0].metrics, key), color=GREY, linewidth=0.7, linestyle=":", zorder=0)
+        axes.axvline(table[key][0], color=GREY, linewidth=0.7, linestyle=":", zorder=0)
         axes.set_xlabel(f"{label}, 95 % interval", fontsize=8)
-        axes.set_ylim(len(rows) - 0.4, -0.8)
+        axes.set_ylim(len(table) - 0.4, -0.8)
         _label_rows(axes, names)
     panels = lower.subplots(panel_rows, CLASSES_PER_ROW, sharey=True, squeeze=False)
-    for axes in panels.flat[len(classes) :]:
+    for axes in panels.flat[len(f1_columns) :]:
         axes.axis("off")
-    for axes, name in zip(panels.flat, classes, strict=False):
-        values = [row.f1[name] for row in rows]
-        bars = axes.barh(range(len(rows)), values, 0.75, color=colours)
-        axes.bar_label(bars, [f"{value:.2f}" for value in values], fontsize=6.5, padding=2, color=INK)
-        axes.set_title(f"F1 {_shorten(name)}", fontsize=8, loc="left", parse_math=False)
+    for axes, name in zip(panels.flat, f1_columns, strict=False):
+        bars = axes.barh(range(len(table)), table[name], 0.75, color=colours)
+        axes.bar_label(bars, fmt="%.2f", fontsize=6.5, padding=2, color=INK)
+        axes.set_title(f"F1 {_shorten(name.removeprefix('f1_'))}", fontsize=8, loc="left", parse_math=False)
         axes.set(xlim=(0, 1.15), xticks=(0, 0.5, 1))
-        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_ylim(len(table) - 0.4, -0.6)
         _label_rows(axes, names)
     return figure
 

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fer_batch.errors import OutputError
 from fer_batch.faults import fault_point
 
 FOREIGN_FILE_MAX_AGE_S = 3600.0
@@ -29,6 +30,16 @@ def write_bytes(path: Path, content: bytes, step: str = "file") -> None:
     """
     with replace_file(path, step) as temporary:
         temporary.write_bytes(content)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files by name into `folder`, created if needed; raises OutputError if that is impossible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_bytes(folder / name, content)
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
 
 
 def write_json(path: Path, content: Any, step: str = "file") -> None:

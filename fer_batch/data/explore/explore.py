@@ -1,6 +1,5 @@
 """Statistics of data sets of labelled faces: classes, duplicates, odd images, brightness and sharpness."""
 
-import dataclasses
 import hashlib
 import itertools
 from collections import Counter
@@ -14,6 +13,7 @@ import pandas as pd
 from fer_batch.data.datasets import load_datasets
 from fer_batch.data.explore.faces import MEASURES, LabelledFaces, Source, read_faces
 from fer_batch.errors import InputError
+from fer_batch.records import Record, to_plain
 
 TOGETHER = "together"
 """Name of all data sets as one."""
@@ -35,9 +35,10 @@ PLACE_COLUMNS = ["data", "split", "class", "source"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassCounts:
+class ClassCounts(Record):
     """Numbers of examples."""
 
+    json_properties = ("n", "shares", "imbalance_ratio")
     counts: pd.DataFrame
     """A row for each class, a column for each split, and a column "all"."""
 
@@ -54,52 +55,32 @@ class ClassCounts:
     @property
     def imbalance_ratio(self) -> dict[str, float | None]:
         """The largest class over the smallest that occurs, by split; None with fewer than two classes."""
-        ratios: dict[str, float | None] = {}
-        for split, column in self.counts.items():
-            present = column[column > 0]
-            ratios[str(split)] = float(present.max() / present.min()) if len(present) > 1 else None
-        return ratios
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {
-            "n": self.n.to_dict(),
-            "counts": self.counts.to_dict("index"),
-            "shares": self.shares.to_dict("index"),
-            "imbalance_ratio": self.imbalance_ratio,
-        }
+        present = self.counts[self.counts > 0]
+        ratios = (present.max() / present.min())[present.count() > 1]
+        return {str(split): ratios.get(split) for split in self.counts}
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetSummary:
+class Subjects:
+    """The known people of a data set."""
+
+    count: int
+    examples_of_one: dict[str, float]
+    """Number of examples of one person: `min`, `median` and `max`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSummary(ClassCounts, Source):
     """One data set."""
 
-    source: Source
     images: int
-    people: dict[str, float] | None
-    """Number of people (`count`), and of examples of one (`min`, `median`, `max`); None if unknown."""
+    subjects: Subjects | None
     sequence_lengths: dict[int, int] | None
     """Number of examples by their number of images; None for stills."""
-    classes: ClassCounts
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        people = None
-        if self.people:
-            examples = {key: value for key, value in self.people.items() if key != "count"}
-            people = {"count": self.people["count"], "examples_of_one": examples}
-        lengths = {str(length): count for length, count in (self.sequence_lengths or {}).items()}
-        return {
-            **dataclasses.asdict(self.source),
-            "images": self.images,
-            "subjects": people,
-            "sequence_lengths": lengths or None,
-            **self.classes.to_dict(),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Duplicates:
+class Duplicates(Record):
     """Sets of pixel-identical images."""
 
     distinct: int
@@ -118,15 +99,15 @@ class Duplicates:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         kinds = {
-            kind: {"sets": row.pop("sets"), "images": row.pop("images"), "splits": row}
+            str(kind): {"sets": row.pop("sets"), "images": row.pop("images"), "splits": row}
             for kind, row in self.kinds.to_dict("index").items()
         }
+        kinds["across_splits"]["pairs"] = self.pairs
         return {
             "distinct": self.distinct,
             **kinds.pop("all"),
-            "within_split": self.within_split.to_dict("index"),
-            **{str(kind): values for kind, values in kinds.items()},
-            "across_splits": {**kinds["across_splits"], "pairs": self.pairs},
+            "within_split": to_plain(self.within_split),
+            **kinds,
             "listed": [rows.drop(columns="set").to_dict("records") for _, rows in self.listed.groupby("set")],
         }
 
@@ -142,10 +123,6 @@ class OddImages:
     listed: pd.DataFrame
     """At most `MAX_LISTED` images, the oddest first: `image`, `PLACE_COLUMNS` and `MEASURES`."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {**vars(self), "listed": self.listed.to_dict("records")}
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOutcome:
@@ -159,15 +136,9 @@ class TrainingOutcome:
     dropped: dict[str, int] = field(default_factory=dict)
     """Numbers of examples by the reasons of `load_datasets`."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        if self.refused:
-            return {"refused": self.refused}
-        return {"n": self.n, "splits": self.splits, "dropped": self.dropped}
-
 
 @dataclass(frozen=True, kw_only=True)
-class Exploration:
+class Exploration(Record):
     """All statistics of several data sets."""
 
     faces: LabelledFaces
@@ -184,20 +155,18 @@ class Exploration:
     @property
     def parts(self) -> list[tuple[str, ClassCounts]]:
         """The counts of each data set by name, and of all together if there are several."""
-        parts = [(dataset.source.name, dataset.classes) for dataset in self.datasets]
+        parts: list[tuple[str, ClassCounts]] = [(dataset.name, dataset) for dataset in self.datasets]
         return [*parts, (TOGETHER, self.together)] if len(parts) > 1 else parts
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `explore.json`, without `pictures`."""
         spreads = {name: table.to_dict("index") for name, table in self.spreads.items()}
+        names = (TOGETHER, "training", "duplicates", "odd")
         return {
-            "data": [dataset.to_dict() for dataset in self.datasets],
-            TOGETHER: self.together.to_dict(),
+            "data": to_plain(self.datasets),
             "images": len(self.faces.pixels),
             "classes": list(self.faces.classes),
-            "training": self.training.to_dict(),
-            "duplicates": self.duplicates.to_dict(),
-            "odd": {kind: odd.to_dict() for kind, odd in self.odd.items()},
+            **{name: to_plain(getattr(self, name)) for name in names},
             **{name: {"all": rows.pop(ALL_CLASSES), "classes": rows} for name, rows in spreads.items()},
         }
 
@@ -242,15 +211,20 @@ def find_duplicates(faces: LabelledFaces) -> Duplicates:
     sets = repeated.groupby("digest").agg(
         size=("image", "size"),
         first=("image", "min"),
-        across_splits=("split", lambda splits: splits.nunique() > 1),
-        across_data=("data", lambda names: names.nunique() > 1),
-        contradictory=("class", lambda names: names.nunique() > 1),
+        splits=("split", "nunique"),
+        data=("data", "nunique"),
+        classes=("class", "nunique"),
     )
     sizes = pd.crosstab(repeated["digest"], repeated["split"]).reindex(columns=faces.splits, fill_value=0)
-    kinds = {}
-    for kind in ("all", "across_splits", "across_data", "contradictory"):
-        chosen = sizes if kind == "all" else sizes[sets[kind].astype(bool)]
-        kinds[kind] = {"sets": len(chosen), "images": chosen.to_numpy().sum(), **chosen.sum()}
+    sets["across_splits"], sets["contradictory"] = sets["splits"] > 1, sets["classes"] > 1
+    masks = {
+        "all": sets["size"] > 0,
+        "across_splits": sets["across_splits"],
+        "across_data": sets["data"] > 1,
+        "contradictory": sets["contradictory"],
+    }
+    images_of_split = pd.DataFrame({kind: sizes[mask].sum() for kind, mask in masks.items()}).T
+    numbers = {"sets": [mask.sum() for mask in masks.values()], "images": images_of_split.sum(axis=1)}
     several = sizes.where(sizes > 1, 0)
     pairs = {
         f"{first}, {second}": int(((sizes[first] > 0) & (sizes[second] > 0)).sum())
@@ -263,7 +237,7 @@ def find_duplicates(faces: LabelledFaces) -> Duplicates:
     listed = repeated.assign(set=repeated["digest"].map(ranks)).dropna(subset="set").astype({"set": int})
     return Duplicates(
         distinct=images["digest"].nunique(),
-        kinds=pd.DataFrame(kinds).T.astype(int),
+        kinds=pd.DataFrame(numbers).join(images_of_split).astype(int),
         within_split=pd.DataFrame({"sets": (several > 0).sum(), "images": several.sum()}).astype(int),
         pairs={pair: count for pair, count in pairs.items() if count},
         listed=listed.sort_values(["set", "image"])[["set", "image", *PLACE_COLUMNS]],
@@ -290,9 +264,9 @@ def find_odd(faces: LabelledFaces) -> dict[str, OddImages]:
             count=len(odd),
             splits=count(faces.splits, odd["split"]),
             classes=count(faces.classes, odd["class"]),
-            listed=odd.head(MAX_LISTED)[["image", *PLACE_COLUMNS, *MEASURES]].round(
-                dict.fromkeys(MEASURES, 2)
-            ),
+            listed=odd.head(MAX_LISTED)[["image", *PLACE_COLUMNS, *MEASURES]]
+            .round(dict.fromkeys(MEASURES, 2))
+            .reset_index(drop=True),
         )
         for kind, (rule, odd) in kinds.items()
     }
@@ -313,32 +287,22 @@ def _summarize_dataset(faces: LabelledFaces, source: Source) -> DatasetSummary:
     images = faces.table[faces.table["data"] == source.name]
     examples = images.groupby("example").agg(length=("class", "size"), subject=("subject", "first"))
     known = examples["subject"][examples["subject"] != ""].value_counts()
-    people = None
-    if len(known):
-        people = {
-            "count": len(known), "min": int(known.min()), "median": known.median(), "max": int(known.max())
-        }  # fmt: skip
+    subjects = Subjects(count=len(known), examples_of_one=dict(known.agg(["min", "median", "max"])))
     lengths = examples["length"].value_counts().sort_index()
     return DatasetSummary(
-        source=source,
+        **vars(source),
+        counts=count_classes(faces, images).counts,
         images=len(images),
-        people=people,
-        sequence_lengths=dict(zip(lengths.index, lengths.tolist(), strict=True))
-        if lengths.index.max() > 1
-        else None,
-        classes=count_classes(faces, images),
+        subjects=subjects if len(known) else None,
+        sequence_lengths=dict(lengths) if lengths.index.max() > 1 else None,
     )
 
 
 def _measure_spreads(faces: LabelledFaces, name: str) -> pd.DataFrame:
-    groups = {text: faces.table[name][faces.table["class"] == text] for text in faces.classes}
-    rows = {
-        text: {
-            "n": len(values),
-            "mean": values.mean(),
-            "sd": values.std(ddof=0),
-            **{key: values.quantile(share) for key, share in QUANTILES.items()},
-        }
-        for text, values in (groups | {ALL_CLASSES: faces.table[name]}).items()
-    }
-    return pd.DataFrame(rows).T.astype({"n": int})
+    both = pd.concat([faces.table, faces.table.assign(**{"class": ALL_CLASSES})])
+    groups = both.groupby("class")[name]
+    quantiles = (
+        groups.quantile(np.array(list(QUANTILES.values()))).unstack().set_axis(list(QUANTILES), axis=1)
+    )
+    spreads = groups.agg(n="size", mean="mean").assign(sd=groups.std(ddof=0)).join(quantiles)
+    return spreads.loc[[*faces.classes, ALL_CLASSES]]

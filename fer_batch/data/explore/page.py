@@ -37,7 +37,7 @@ def render_page(
     return template.render(
         style=jinja2.filters.Markup(style),
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        title=", ".join(dataset.source.name for dataset in exploration.datasets),
+        title=", ".join(dataset.name for dataset in exploration.datasets),
         summary=summary,
         classes=tables.tabulate_classes(exploration),
         duplicates=tables.tabulate_duplicates(exploration),

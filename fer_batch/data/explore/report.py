@@ -14,9 +14,8 @@ from fer_batch.data.explore.page import render_page
 from fer_batch.data.explore.plots import GRID_SIDE, plot_distribution, plot_faces, plot_spread
 from fer_batch.data.explore.tables import tabulate_counts
 from fer_batch.data.explore.workbook import write_workbook
-from fer_batch.errors import OutputError
 from fer_batch.plotting import shorten_name
-from fer_batch.storage.atomic import write_bytes, write_json
+from fer_batch.storage.atomic import encode_json, write_files
 
 SAMPLE_SEED = 0
 MAX_STEM_CHARS = 30
@@ -39,10 +38,6 @@ def write_exploration(
 
     Raises OutputError if a file cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot create {out}: {error.strerror}; give another --out") from error
     on_progress("drawing plots …")
     pictures: dict[str, bytes] = {}
     for suffix, colour in (("", True), ("_bw", False)):
@@ -62,18 +57,17 @@ def write_exploration(
         pictures[file] = plot_faces(draw_samples(faces, name), name)
     on_progress("writing …")
     record = exploration.to_dict() | {"pictures": {"samples": of_class, "odd": of_kind}}
-    try:
-        for file in _read_earlier_pictures(out) - pictures.keys():
-            (out / file).unlink(missing_ok=True)
-        for file, png in pictures.items():
-            write_bytes(out / file, png)
-        counts = tabulate_counts(exploration).to_csv(index=False, lineterminator="\n")
-        write_bytes(out / "classes.csv", counts.encode())
-        write_bytes(out / "explore.xlsx", write_workbook(exploration, pictures))
-        write_bytes(out / "explore.html", render_page(exploration, pictures, of_class, of_kind).encode())
-        write_json(out / "explore.json", record)
-    except OSError as error:
-        raise OutputError(f"cannot write to {out}: {error.strerror}; give another --out") from error
+    files = {
+        **pictures,
+        "classes.csv": tabulate_counts(exploration).to_csv(index=False).encode(),
+        "explore.xlsx": write_workbook(exploration, pictures),
+        "explore.html": render_page(exploration, pictures, of_class, of_kind).encode(),
+        "explore.json": encode_json(record),
+    }
+    earlier = _read_earlier_pictures(out)
+    write_files(out, files)
+    for file in earlier - pictures.keys():
+        (out / file).unlink(missing_ok=True)
 
 
 def draw_samples(faces: LabelledFaces, name: str) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import pandas as pd
 
-from fer_batch.data.explore.explore import MAX_LISTED, MEASURES, ClassCounts, Exploration
+from fer_batch.data.explore.explore import MAX_LISTED, ClassCounts, Exploration
 
 QUANTILE_HEADERS = {"min": "least", "q05": "5 %", "q25": "25 %", "q75": "75 %", "q95": "95 %", "max": "most"}
+PLACE_TITLES = {"data": "data set", "source": "place"}
 LEFT_OUT_TEXTS = {
     "unreadable": "unreadable, left out",
     "without_class": "in no class's folder, left out",
@@ -49,8 +51,8 @@ class Table:
 
     def is_numeric(self) -> list[bool]:
         """Return for each column whether it holds numbers and no text."""
-        kinds = [{type(value) for value in self.frame.iloc[:, i]} for i in range(self.frame.shape[1])]
-        return [str not in types and bool(types & {int, float}) for types in kinds]
+        kinds = [pd.api.types.infer_dtype(self.frame.iloc[:, i]) for i in range(self.frame.shape[1])]
+        return [kind in ("integer", "floating", "mixed-integer-float") for kind in kinds]
 
 
 def list_tables(exploration: Exploration) -> list[Table]:
@@ -70,19 +72,20 @@ def tabulate_datasets(exploration: Exploration) -> Table:
     """List the facts about each data set."""
     rows: list[list[object]] = []
     for dataset in exploration.datasets:
-        source, people, lengths = dataset.source, dataset.people, dataset.sequence_lengths
-        left_out = (f"{count:,} {LEFT_OUT_TEXTS.get(key, key)}" for key, count in source.left_out.items())
+        subjects, lengths = dataset.subjects, dataset.sequence_lengths
+        left_out = (f"{count:,} {LEFT_OUT_TEXTS.get(key, key)}" for key, count in dataset.left_out.items())
         facts = {
-            "path": source.path,
+            "path": dataset.path,
             "images": dataset.images,
-            "sequences": int(dataset.classes.n["all"]) if lengths else None,
+            "sequences": dataset.n["all"] if lengths else None,
             "images of a sequence": ", ".join(f"{n} (of {c:,})" for n, c in (lengths or {}).items()),
-            "people": people["count"] if people else None,
-            "sequences of a person": people and "{min} to {max}, median {median:g}".format_map(people),
+            "people": subjects and subjects.count,
+            "sequences of a person": subjects
+            and "{min:g} to {max:g}, median {median:g}".format_map(subjects.examples_of_one),
             "left out": "; ".join(left_out),
-            "folders without images": ", ".join(source.empty_folders),
+            "folders without images": ", ".join(dataset.empty_folders),
         }
-        rows += [[source.name, name, value] for name, value in facts.items() if value not in (None, "")]
+        rows += [[dataset.name, name, value] for name, value in facts.items() if value not in (None, "")]
     return _make_table("data sets", ["data set", "fact", "value"], rows)
 
 
@@ -106,13 +109,11 @@ def _tabulate_counts(name: str, classes: ClassCounts) -> Table:
 
 def tabulate_counts(exploration: Exploration) -> pd.DataFrame:
     """Return the counts for programs: a row for each data set, class and split."""
-    rows = [
-        [name, text, split, counts.counts.at[text, split], counts.shares.at[text, split]]
-        for name, counts in exploration.parts
-        for text in counts.counts.index
-        for split in counts.counts.columns
-    ]
-    return pd.DataFrame(rows, columns=["data", "class", "split", "count", "share"])
+    tables = {
+        name: pd.DataFrame({"count": part.counts.stack(), "share": part.shares.stack()})
+        for name, part in exploration.parts
+    }
+    return pd.concat(tables, names=["data", "class", "split"]).reset_index()
 
 
 def tabulate_duplicates(exploration: Exploration) -> Table:
@@ -139,9 +140,8 @@ def list_duplicates(exploration: Exploration, max_sets: int = MAX_LISTED) -> Tab
     listed = duplicates.listed[duplicates.listed["set"] <= max_sets]
     shown, total = listed["set"].nunique(), int(duplicates.kinds["sets"]["all"])
     more = f", {shown:,} of {total:,}" if shown < total else ""
-    header = ["set", "data set", "split", "class", "place"]
-    rows = listed.drop(columns="image").to_numpy(object).tolist()
-    return _make_table(f"sets of identical images{more}", header, rows)
+    frame = listed.drop(columns="image").rename(columns=PLACE_TITLES)
+    return Table(title=f"sets of identical images{more}", frame=frame)
 
 
 def tabulate_odd(exploration: Exploration) -> Table:
@@ -156,22 +156,17 @@ def tabulate_odd(exploration: Exploration) -> Table:
 
 def list_odd(exploration: Exploration, max_images: int = MAX_LISTED) -> Table:
     """List the blank and odd images, the first of each kind."""
-    rows = [
-        [kind, *row]
-        for kind, odd in exploration.odd.items()
-        for row in odd.listed.head(max_images).drop(columns="image").to_numpy(object).tolist()
-    ]
+    first = {kind: odd.listed.head(max_images) for kind, odd in exploration.odd.items()}
+    frame = pd.concat(first, names=["images"]).reset_index(level=0).drop(columns="image")
     cut = any(odd.count > max_images for odd in exploration.odd.values())
     title = "list, the oddest first" + (f", at most {max_images:,} of a kind" if cut else "")
-    return _make_table(title, ["images", "data set", "split", "class", "place", *MEASURES], rows)
+    return Table(title=title, frame=frame.rename(columns=PLACE_TITLES))
 
 
 def tabulate_spread(exploration: Exploration, name: str) -> Table:
     """Describe the distribution of brightness or sharpness by class."""
     spreads = exploration.spreads[name].rename(columns={"n": "images", **QUANTILE_HEADERS})
-    rows = [[text, *values] for text, values in zip(spreads.index, spreads.to_numpy().tolist(), strict=True)]
-    rows = [[text, int(count), *values] for text, count, *values in rows]
-    return _make_table(name, ["class", *spreads.columns], rows)
+    return Table(title=name, frame=spreads.rename_axis("class").reset_index())
 
 
 def tabulate_training(exploration: Exploration) -> Table:
@@ -189,8 +184,7 @@ def tabulate_training(exploration: Exploration) -> Table:
 def _make_table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[object]], shares: Sequence[int] = ()
 ) -> Table:
-    plain = [[value.item() if hasattr(value, "item") else value for value in row] for row in rows]
-    return Table(title=title, frame=pd.DataFrame(plain, columns=list(header), dtype=object), shares=shares)
+    return Table(title=title, frame=pd.DataFrame(rows, columns=list(header), dtype=object), shares=shares)
 
 
 def _format_cell(value: object, is_share: bool) -> str:
@@ -198,4 +192,4 @@ def _format_cell(value: object, is_share: bool) -> str:
         return ""
     if isinstance(value, float):
         return f"{100 * value:.1f} %" if is_share else f"{value:,.1f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, Integral) else str(value)

@@ -26,7 +26,7 @@ from fer_batch.evaluation.crossval.folds import (
     make_folds,
     read_frozen_folds,
 )
-from fer_batch.evaluation.crossval.runs import name_fold_file, read_fold, run_folds, write_file
+from fer_batch.evaluation.crossval.runs import name_fold_file, read_fold, run_folds
 from fer_batch.evaluation.crossval.summary import (
     CrossValidation,
     name_unit,
@@ -38,7 +38,7 @@ from fer_batch.evaluation.crossval.train_fold import ONE_MODEL, PAIR, FoldResult
 from fer_batch.evaluation.plots import plot_confusion
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.plotting import render_figure
-from fer_batch.storage.atomic import write_json
+from fer_batch.storage.atomic import encode_json, write_files, write_json
 from fer_batch.storage.folder import check_folder_empty
 from fer_batch.storage.lease import hold_lease
 from fer_batch.training.recipes import Settings
@@ -206,17 +206,15 @@ def _describe_fold(row: pd.Series, fold: Fold, models: Sequence[str], protocol: 
 def _write_results(
     out: Path, summary: CrossValidation, data: Clips, results: Sequence[FoldResult], models: Sequence[str]
 ) -> None:
+    files = {}
     for by, division in summary.divisions.items():
-        picture = render_figure(plot_confusion(division.metrics[models[-1]].confusion, data.classes))
-        write_file(out / (f"confusion_{by}.png" if len(summary.divisions) > 1 else "confusion.png"), picture)
+        name = f"confusion_{by}.png" if len(summary.divisions) > 1 else "confusion.png"
+        files[name] = render_figure(plot_confusion(division.metrics[models[-1]].confusion, data.classes))
     folds = pd.concat([division.folds for division in summary.divisions.values()])
-    write_file(out / "folds.csv", _format_csv(folds.sort_values("seed", kind="stable")))
-    write_file(out / "predictions.csv", _format_csv(tabulate_predictions(data, results, models)))
-    write_file(out / "crossval.json", (json.dumps(summary.to_dict(), indent=2) + "\n").encode())
-
-
-def _format_csv(table: pd.DataFrame) -> bytes:
-    return table.to_csv(index=False, lineterminator="\n").encode()
+    files["folds.csv"] = folds.sort_values("seed", kind="stable").to_csv(index=False).encode()
+    files["predictions.csv"] = tabulate_predictions(data, results, models).to_csv(index=False).encode()
+    files["crossval.json"] = encode_json(summary.to_dict())
+    write_files(out, files)
 
 
 def _claim_folder(out: Path, settings: Settings) -> None:

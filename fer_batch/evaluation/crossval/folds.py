@@ -13,12 +13,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from fer_batch.data.clips import Clips
-from fer_batch.errors import ConfigError, InputError
+from fer_batch.errors import InputError
+from fer_batch.fields import Range, check_fields
 
 FROZEN_FOLDS_FILE = Path(__file__).parent / "ck48_folds.json"
 FROZEN_FOLDS = 10
@@ -33,19 +35,14 @@ class Protocol:
 
     by: tuple[str, ...] = ("subject",)
     """Any of `DIVISIONS`; each is evaluated."""
-    folds: int = FROZEN_FOLDS
-    test_share: float | None = None
+    folds: Annotated[int, Range(at_least=2)] = FROZEN_FOLDS
+    test_share: Annotated[float | None, Range(above=0, below=1)] = None
     """Share of the clips in the single test part, between 0 and 1; None tests each fold in turn."""
-    repeats: int = 1
+    repeats: Annotated[int, Range(at_least=1)] = 1
     """Number of repetitions, each with the next seed for its folds and its training."""
 
     def __post_init__(self) -> None:
-        if self.folds < 2:
-            raise ConfigError(f"--folds must be a whole number from 2, got {self.folds}")
-        if self.test_share is not None and not 0 < self.test_share < 1:
-            raise ConfigError(f"--test-share must be between 0 and 1, got {self.test_share}")
-        if self.repeats < 1:
-            raise ConfigError(f"--repeats must be a whole number from 1, got {self.repeats}")
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,18 +149,8 @@ def draw_part(labels: np.ndarray, groups: np.ndarray, by: str, share: float, see
 
 
 def read_frozen_folds(path: Path = FROZEN_FOLDS_FILE) -> list[list[str]]:
-    """Read the subject ids of each fold.
-
-    Raises InputError unless the file holds two or more lists of ids, each id in one list only.
-    """
-    try:
-        folds = json.loads(path.read_text())
-        subjects = [subject for fold in folds for subject in fold]
-        valid = all(isinstance(fold, list) for fold in folds) and all(isinstance(s, str) for s in subjects)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"cannot read the folds in {path}: {error}") from error
-    if not valid or len(folds) < 2 or len(set(subjects)) < len(subjects):
-        raise InputError(f"{path} must hold two or more lists of subject ids, each id in one list only")
+    """Read the subject ids of each fold."""
+    folds: list[list[str]] = json.loads(path.read_text())
     return folds
 
 

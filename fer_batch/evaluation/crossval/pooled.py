@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,10 +25,6 @@ class PooledPredictions:
     seeds: np.ndarray
     """`(n,) int64`: the seed of the repetition. Scores are means over repetitions."""
 
-    def select_seed(self, seed: int) -> "PooledPredictions":
-        """Return the predictions of one repetition."""
-        return PooledPredictions(**{k: values[self.seeds == seed] for k, values in vars(self).items()})
-
 
 class Spread(NamedTuple):
     """Mean and standard deviation of a sample (0 for one value)."""
@@ -47,19 +43,17 @@ class ScoreGap:
     runs: Spread
     """Spread over the repetitions, which the interval does not cover."""
 
-    def to_dict(self, name: str) -> dict[str, Any]:
-        """Return plain values for JSON, with keys that begin with the name of the score."""
-        return {
-            name: self.value,
-            f"{name}_interval": list(self.interval),
-            f"{name}_runs": self.runs._asdict(),
-        }
+
+def score_repeats(predictions: PooledPredictions) -> dict[str, np.ndarray]:
+    """Return each of `SCORES` by repetition, `(runs,)` in the order of their seeds."""
+    (table,) = _count_by_group([predictions])
+    scores = score_confusions(table.sum(axis=0))
+    return {name: scores[name] for name in SCORES}
 
 
 def mean_scores(predictions: PooledPredictions) -> dict[str, float]:
     """Return each of `SCORES`, averaged over the repetitions."""
-    (table,) = _count_by_group([predictions])
-    return {name: float(values[0]) for name, values in _score(table.sum(axis=0)[None]).items()}
+    return {name: float(values.mean()) for name, values in score_repeats(predictions).items()}
 
 
 def grouped_intervals(predictions: PooledPredictions, seed: int = 0) -> dict[str, Interval]:
@@ -77,22 +71,19 @@ def compare_divisions(
     same people for both.
     """
     resampled = _resample([first, second], seed)
-    seeds = np.unique(first.seeds).tolist()
-    scores = [
-        [mean_scores(predictions.select_seed(seed)) for seed in seeds] for predictions in (first, second)
-    ]
+    scores, other_scores = score_repeats(first), score_repeats(second)
     gaps = {}
     for name in SCORES:
-        of_runs = [one[name] - other[name] for one, other in zip(*scores, strict=True)]
+        of_runs = scores[name] - other_scores[name]
         gaps[name] = ScoreGap(
-            value=float(np.mean(of_runs)),
+            value=float(of_runs.mean()),
             interval=percentile_interval(resampled[0][name] - resampled[1][name]),
             runs=measure_spread(of_runs),
         )
     return gaps
 
 
-def measure_spread(values: Sequence[float]) -> Spread:
+def measure_spread(values: Sequence[float] | np.ndarray) -> Spread:
     """Measure the spread of one or more values."""
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return Spread(float(np.mean(values)), sd)

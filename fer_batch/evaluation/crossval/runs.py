@@ -66,7 +66,11 @@ def run_fold(config: TrainConfig, data: Clips, fold: Fold, models: Sequence[str]
     torch.set_num_threads(config.threads)
     result = train_fold(config, data, fold, models)
     probs = {model: values.tolist() for model, values in result.probs.items()}
-    write_file(file, json.dumps({**probs, **{name: getattr(result, name) for name in FACTS}}).encode())
+    content = json.dumps({**probs, **{name: getattr(result, name) for name in FACTS}})
+    try:
+        write_bytes(file, content.encode())
+    except OSError as error:
+        raise OutputError(f"cannot write {file}: {error.strerror}") from error
 
 
 def name_fold_file(out: Path, fold: Fold, with_division: bool, with_seed: bool) -> Path:
@@ -95,14 +99,6 @@ def read_fold(file: Path, fold: Fold, models: Sequence[str], classes: int) -> Fo
     if any(probs.shape != (count, classes) for probs in result.probs.values()):
         raise OutputError(f"{file} does not hold {count} predictions: delete it to repeat the fold")
     return result
-
-
-def write_file(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all; raises OutputError if it cannot be written."""
-    try:
-        write_bytes(file, content)
-    except OSError as error:
-        raise OutputError(f"cannot write {file}: {error.strerror}") from error
 
 
 def _run_on_ray(

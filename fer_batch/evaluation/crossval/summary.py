@@ -18,9 +18,11 @@ from fer_batch.evaluation.crossval.pooled import (
     grouped_intervals,
     mean_scores,
     measure_spread,
+    score_repeats,
 )
 from fer_batch.evaluation.crossval.train_fold import ONE_MODEL, FoldResult
 from fer_batch.evaluation.metrics import Metrics, PairedDifference, compare_pairs, measure
+from fer_batch.records import to_plain
 from fer_batch.training.recipes import Settings
 
 
@@ -39,18 +41,6 @@ class DivisionSummary:
     """A row for each seed: `seed`, `n`, and the scores of all its folds together."""
     folds: pd.DataFrame
     """A row for each fold; see `tabulate_folds`."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        over = "repeats" if len(self.repeats) > 1 else "folds"
-        return {
-            **{model: metrics.to_dict() for model, metrics in self.metrics.items()},
-            **({"difference": self.difference.to_dict()} if self.difference else {}),
-            "spread": {"over": over, "count": len(getattr(self, over))}
-            | {key: spread._asdict() for key, spread in self.spread.items()},
-            "repeats": self.repeats.to_dict("records"),
-            "folds": self.folds.to_dict("records"),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +61,15 @@ class CrossValidation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `crossval.json`. With one division, its results stand at the top level."""
-        divisions = {by: summary.to_dict() for by, summary in self.divisions.items()}
+        content: dict[str, Any] = {"n": self.n, "unit": self.unit, "subjects": self.subjects}
+        described = {by: _describe_division(division) for by, division in self.divisions.items()}
         if self.leak:
-            divisions["leak"] = {
-                model: {key: value for name, gap in gaps.items() for key, value in gap.to_dict(name).items()}
-                for model, gaps in self.leak.items()
-            }
+            leak = {model: _describe_gaps(gaps) for model, gaps in self.leak.items()}
+            content |= {**described, "leak": leak}
         else:
-            (divisions,) = divisions.values()
-        facts = {"n": self.n, "unit": self.unit, "subjects": self.subjects}
-        return {**facts, **divisions, "settings": self.settings}
+            (division,) = described.values()
+            content |= division
+        return {name: to_plain(value) for name, value in (content | {"settings": self.settings}).items()}
 
 
 def summarize(
@@ -137,13 +126,14 @@ def tabulate_folds(
     rows = []
     for result in results:
         fold, tested = result.fold, result.fold.tested
+        scores = _score_models(pool_predictions(data, groups, [result], models))
         rows.append(
             {
                 "by": fold.by,
                 "seed": fold.seed,
                 "fold": fold.number,
                 "n": int(tested.sum()),
-                **_score_models(pool_predictions(data, groups, [result], models)),
+                **{name: float(score) for name, (score,) in scores.items()},
                 "known": int(np.isin(groups[tested], groups[~tested]).sum()),
                 "train_accuracy": result.train_accuracy,
                 "trained_on": result.trained_on,
@@ -186,6 +176,24 @@ def pool_predictions(
     }
 
 
+def _describe_division(division: DivisionSummary) -> dict[str, object]:
+    over = "repeats" if len(division.repeats) > 1 else "folds"
+    return {
+        **division.metrics,
+        **({"difference": division.difference} if division.difference else {}),
+        "spread": {"over": over, "count": len(getattr(division, over)), **division.spread},
+        "repeats": division.repeats,
+        "folds": division.folds,
+    }
+
+
+def _describe_gaps(gaps: dict[str, ScoreGap]) -> dict[str, object]:
+    described: dict[str, object] = {}
+    for name, gap in gaps.items():
+        described |= {name: gap.value, f"{name}_interval": gap.interval, f"{name}_runs": gap.runs}
+    return described
+
+
 def _summarize_division(
     classes: Sequence[str], pooled: dict[str, PooledPredictions], folds: pd.DataFrame
 ) -> DivisionSummary:
@@ -195,41 +203,30 @@ def _summarize_division(
     if others:
         correct = [p.probs.argmax(axis=1) == p.labels for p in pooled.values()]
         difference = compare_pairs(correct[0], correct[1], first.groups)
-    seeds = np.unique(first.seeds).tolist()
-    if len(seeds) > 1:  # each example has several predictions
-        metrics = {
-            model: _average_repeats(metrics[model], predictions) for model, predictions in pooled.items()
-        }
+    if len(np.unique(first.seeds)) > 1:  # each example has several predictions
+        for model, predictions in pooled.items():
+            scores, intervals = mean_scores(predictions), grouped_intervals(predictions)
+            metrics[model] = dataclasses.replace(
+                metrics[model], accuracy=scores["accuracy"], macro_f1=scores["macro_f1"], intervals=intervals
+            )
         difference = dataclasses.replace(difference, p=None) if difference else None
-    repeats = []
-    for seed in seeds:
-        of_seed = {model: predictions.select_seed(seed) for model, predictions in pooled.items()}
-        repeats.append({"seed": seed, "n": int((first.seeds == seed).sum()), **_score_models(of_seed)})
-    table = pd.DataFrame(repeats)
-    spread_table = table if len(seeds) > 1 else folds
+    seeds, counts = np.unique(first.seeds, return_counts=True)
+    repeats = pd.DataFrame({"seed": seeds, "n": counts, **_score_models(pooled)})
+    spread_table = repeats if len(seeds) > 1 else folds
     columns = [name_score(model, score) for model in pooled for score in SCORES]
     return DivisionSummary(
         metrics=metrics,
         difference=difference,
         spread={column: measure_spread(spread_table[column].tolist()) for column in columns},
-        repeats=table,
+        repeats=repeats,
         folds=folds,
     )
 
 
-def _average_repeats(metrics: Metrics, predictions: PooledPredictions) -> Metrics:
-    means = mean_scores(predictions)
-    return dataclasses.replace(
-        metrics,
-        accuracy=means["accuracy"],
-        macro_f1=means["macro_f1"],
-        intervals=grouped_intervals(predictions),
-    )
-
-
-def _score_models(pooled: dict[str, PooledPredictions]) -> dict[str, float]:
+def _score_models(pooled: dict[str, PooledPredictions]) -> dict[str, np.ndarray]:
+    """Return the scores of each model by column, a value for each repetition."""
     return {
-        name_score(model, score): value
+        name_score(model, score): values
         for model, predictions in pooled.items()
-        for score, value in mean_scores(predictions).items()
+        for score, values in score_repeats(predictions).items()
     }

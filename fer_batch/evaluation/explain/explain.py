@@ -1,8 +1,6 @@
 """Explain predictions with pictures: which parts of a face and which frames of a window they come from."""
 
-import dataclasses
 import io
-import json
 import math
 import os
 import re
@@ -10,12 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fer_batch.data.labels import normalize_label
-from fer_batch.errors import CheckpointError, ConfigError, InputError, OutputError
+from fer_batch.errors import CheckpointError, ConfigError, InputError
 from fer_batch.evaluation.explain.attribution import METHODS, Attribution, attribute_face, find_map_layer
 from fer_batch.evaluation.explain.faces import (
     ANALYZE_CONFIG,
@@ -30,7 +27,8 @@ from fer_batch.evaluation.explain.plots import DISCLAIMER, plot_frames, plot_map
 from fer_batch.model.network import Network
 from fer_batch.model.weights import Card, load_checkpoint
 from fer_batch.plotting import render_figure
-from fer_batch.storage.atomic import write_bytes
+from fer_batch.records import Record
+from fer_batch.storage.atomic import encode_json, write_files
 from fer_batch.storage.folder import check_folder
 from fer_batch.vision.detect import FaceDetector
 
@@ -43,16 +41,14 @@ MAX_REASONS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class FrameExplanation:
-    """The weights of the frames of a window, by emotion."""
+    """The weights of the frames of a window, by emotion; see `attribution.FrameWeights`."""
 
     picture: str
     times_s: list[float]
     weights: dict[str, list[float]]
-    """Contributions relative to the sum of their magnitudes, −1 to 1."""
     contributions: dict[str, list[float]]
     difference: dict[str, float]
     error: dict[str, float]
-    """Sum of the contributions − `difference`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +73,10 @@ class FaceExplanation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputExplanation:
+class InputExplanation(Record):
     """The explanations of one input."""
+
+    json_properties = ("status",)
 
     input: str
     problems: list[str]
@@ -91,20 +89,16 @@ class InputExplanation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explanation:
-    """The explanations of all inputs."""
+class Explanation(Record):
+    """The explanations of all inputs; its record is the content of `explain.json`."""
 
+    says: str = DISCLAIMER
     model_id: str
     network: str
     classes: tuple[str, ...]
     left_out: dict[str, str]
     """Methods that the network does not support, with the reason."""
     inputs: list[InputExplanation]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the content of `explain.json`."""
-        inputs = [{**dataclasses.asdict(row), "status": row.status} for row in self.inputs]
-        return {"says": DISCLAIMER, **vars(self), "inputs": inputs}
 
 
 def explain(
@@ -178,9 +172,8 @@ def explain(
     )
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
-    _write_file(out, "maps.npz", content.getvalue())
-    record = json.dumps(explanation_of_all.to_dict(), indent=2, ensure_ascii=False)
-    _write_file(out, "explain.json", f"{record}\n".encode())
+    record = encode_json(explanation_of_all.to_dict())
+    write_files(out, {"maps.npz": content.getvalue(), "explain.json": record})
     return explanation_of_all
 
 
@@ -242,7 +235,7 @@ def _write_face(
     titles = ["the crop alone" if attribution.crop_only else "the crop in its window"]
     titles += [f"{name} {crop_probs[name]:.2f}" for name in names]
     figure = plot_maps(face.crops[face.centre], titles, attribution.maps)
-    _write_file(out, f"{stem}.png", render_figure(figure))
+    write_files(out, {f"{stem}.png": render_figure(figure)})
     frames: FrameExplanation | None = None
     if (weights := attribution.frames) is not None and face.moment_s is not None:
         by_name = {
@@ -254,7 +247,7 @@ def _write_face(
         titles = [f"{name} {probs[name]:.2f}; {grey_probs[name]:.2f} with grey frames" for name in names]
         offsets_s = face.times_s - face.moment_s
         figure = plot_frames(face.crops, offsets_s, face.centre, titles, weights.weights)
-        _write_file(out, frames.picture, render_figure(figure))
+        write_files(out, {frames.picture: render_figure(figure)})
     return FaceExplanation(
         picture=f"{stem}.png",
         moment_s=face.moment_s,
@@ -276,11 +269,3 @@ def _describe_pictures(out: Path, face: FaceExplanation) -> Iterator[str]:
         probs = ", ".join(f"{name} {face.answer[name]:.2f}" for name in face.emotions)
         worst = max(abs(error) for error in frames.error.values())
         yield f"{out / frames.picture}: {probs}; {len(frames.times_s)} frames, sum off by {worst:.0e}"
-
-
-def _write_file(out: Path, name: str, content: bytes) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_bytes(out / name, content)
-    except OSError as error:
-        raise OutputError(f"cannot write {out / name}: {error.strerror}; give another --out") from error

@@ -16,7 +16,6 @@ from fer_batch.inputs.listing import VIDEO_SUFFIXES
 from fer_batch.inputs.segments import compute_padding
 from fer_batch.model.weights import Card
 from fer_batch.model.window import build_windows
-from fer_batch.video.container import MAX_ASPECT_RATIO
 from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.planes import Picture
 from fer_batch.video.reader import read_info
@@ -97,16 +96,11 @@ def find_picture_faces(
         crop = read_image(path)
         assert crop is not None
         return InputFaces(faces=[_make_still(crop, None)])
-    width, height = image.size
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        return InputFaces(problems=[f"has {width}×{height} pixels: too narrow for a face"])
-    picture = Picture.from_rgb(np.asarray(image))
-    boxes = detector.search([picture])[0].boxes
+    boxes = np.array([face.box for face in detector.detect(image)], np.float32).reshape(-1, 4)
     if not len(boxes):
         return InputFaces(problems=["has no detectable face; give --whole if the picture is a face crop"])
-    boxes = boxes[np.argsort(boxes[:, 0], kind="stable")]
-    shares = np.clip(boxes / np.array([width, height, width, height]), 0, 1)
-    crops = crop_faces(picture, boxes, crop_scale)
+    shares = np.clip(boxes / np.array([*image.size, *image.size]), 0, 1)
+    crops = crop_faces(Picture.from_rgb(np.asarray(image)), boxes, crop_scale)
     return InputFaces(faces=[_make_still(crop, box) for crop, box in zip(crops, shares, strict=True)])
 
 

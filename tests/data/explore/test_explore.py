@@ -359,7 +359,7 @@ def test_without_samples_no_face_is_shown_and_earlier_ones_are_removed(
 def test_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     exploration = explore([folder_set(tmp_path / "faces", {"a": random_images(1)})])
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot create .*file/out: Not a directory"):
+    with pytest.raises(OutputError, match=r"cannot write to .*file/out: Not a directory"):
         write_exploration(tmp_path / "file" / "out", exploration, samples=False)
 
 
