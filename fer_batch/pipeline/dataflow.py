@@ -28,13 +28,14 @@ from ray.exceptions import (
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.inputs.segments import split_into_bundles
 from fer_batch.model.weights import Card
-from fer_batch.pipeline.guard import GuardedProbe
+from fer_batch.pipeline.guard import GuardedProbe, make_failed_row
 from fer_batch.pipeline.placement import place_stages
 from fer_batch.pipeline.stages import PREFETCH_FRAMES
 from fer_batch.pipeline.workers import GuardedWorker, RecognizeWorker
 from fer_batch.run.results import list_done_bundles, write_bundle
-from fer_batch.schema import PLAN_SCHEMA, PROBED_SCHEMA, RESULTS_SCHEMA, pack_bundle, unpack_bundles
+from fer_batch.schema import PLAN_SCHEMA, RESULTS_SCHEMA, pack_bundle, unpack_bundles
 from fer_batch.storage.folder import OutputFolder
+from fer_batch.video.segment import Segment
 
 MAX_STALLED_STARTS = 2
 """Consecutive starts of the stages without any finished bundle, after which the remaining bundles fail."""
@@ -66,20 +67,25 @@ def run_segments(segments: pa.Table, settings: RunSettings) -> None:
     Each finished bundle is a result file. Bundles of lost workers are retried as long as other bundles
     finish. A bundle that then remains has crashed each of its workers, so its segments fail.
     """
-    pending = [pack_bundle(bundle_id, rows) for bundle_id, rows in split_into_bundles(segments)]
+    pending = dict(split_into_bundles(segments))
     stalled = 0
     while pending and stalled < MAX_STALLED_STARTS:
         count = len(pending)
         try:
-            _run_stages(pending, settings)
+            _run_stages([pack_bundle(bundle_id, rows) for bundle_id, rows in pending.items()], settings)
         except Exception as error:
             if not any(isinstance(cause, WORKER_LOST) for cause in _causes(error)):
                 raise
         done = list_done_bundles(settings.results)
-        pending = [bundle for bundle in pending if _bundle_id(bundle) not in done]
+        pending = {bundle_id: rows for bundle_id, rows in pending.items() if bundle_id not in done}
         stalled = stalled + 1 if len(pending) == count else 0
-    for bundle in pending:
-        write_bundle(settings.results, _failed_result(bundle, settings.card))
+    reason = "every worker that processed this segment crashed"
+    for bundle_id, rows in pending.items():
+        failed = [
+            make_failed_row(segment, reason, RESULTS_SCHEMA, settings.card.model_id)
+            for segment in Segment.from_table(rows)
+        ]
+        write_bundle(settings.results, pack_bundle(bundle_id, pa.concat_tables(failed)))
 
 
 def _run_stages(bundles: list[pa.Table], settings: RunSettings) -> None:
@@ -157,8 +163,6 @@ def map_stage(
 
 def probe_on_cluster(sources: pa.Table, limits: Limits) -> pa.Table:
     """Probe listed files on all nodes: rows of `schema.SOURCES_SCHEMA` to rows of `schema.PROBED_SCHEMA`."""
-    if not sources.num_rows:
-        return PROBED_SCHEMA.empty_table()
     if len(sources) <= MAX_LOCAL_PROBES:
         with GuardedProbe(limits) as probe:
             return probe(sources)
@@ -192,27 +196,11 @@ def configure_ray_data(verbose: bool) -> None:
     logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
 
 
-def _failed_result(bundle: pa.Table, card: Card) -> pa.Table:
-    """Return the `bundled(RESULTS_SCHEMA)` of a bundle whose segments all failed."""
-    reason = "every worker that processed this segment crashed"
-    rows = [
-        {name: row.get(name) for name in RESULTS_SCHEMA.names}
-        | {"status": "failed", "error": reason, "model_id": card.model_id, "moments": [], "faces": []}
-        | dict.fromkeys(("read_s", "frames", "decode_s", "detect_s", "crop_s", "recognize_s"), 0)
-        for row in unpack_bundles(bundle, PLAN_SCHEMA).to_pylist()
-    ]
-    return pack_bundle(_bundle_id(bundle), pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA))
-
-
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an exception and its causes, also those that Ray keeps in `cause`."""
     while error is not None:
         yield error
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__
-
-
-def _bundle_id(bundle: pa.Table) -> str:
-    return str(bundle.column("bundle_id")[0])
 
 
 def _length_s(bundle: pa.Table) -> float:

@@ -51,12 +51,10 @@ class GuardedStage:
         return pa.concat_tables(results)
 
     def _run_guarded(self, segment: Segment, timeouts: dict[str, int]) -> pa.Table:
-        """Return the row of FACES_SCHEMA of one segment; `timeouts` counts each video's consecutive
-        timeouts.
-        """
+        """Return the row of FACES_SCHEMA; `timeouts` counts each video's consecutive timeouts."""
         video = segment.video_id
         if timeouts.get(video, 0) >= MAX_TIMEOUTS:
-            return _failed_row(segment, f"skipped: the previous {MAX_TIMEOUTS} segments timed out")
+            return make_failed_row(segment, f"skipped: the previous {MAX_TIMEOUTS} segments timed out")
         length_s = segment.end_s - segment.start_s
         max_s = 10 * self.child.limits.timeout_s + MAX_SLOWDOWN * length_s
         try:
@@ -71,19 +69,17 @@ class GuardedStage:
         """Process a segment once more, up to the time that the failed call reached."""
         reached_s = self.child.progress
         if reached_s is None or reached_s <= segment.core_start_s:
-            return _failed_row(segment, reason)
+            return make_failed_row(segment, reason)
         reason = f"{reason}, at {reached_s:.1f} s"
         try:
             part = self.child.call("extract_faces", segment.end_at(reached_s))
         except CallFailedError:
-            return _failed_row(segment, reason)
+            return make_failed_row(segment, reason)
         (row,) = part.to_pylist()
         row |= {"core_end_s": segment.core_end_s, "status": "partial", "error": reason}
-        return (
-            pa.Table.from_pylist([row], schema=FACES_SCHEMA)
-            if row["frames"]
-            else _failed_row(segment, reason)
-        )
+        if not row["frames"]:
+            return make_failed_row(segment, reason)
+        return pa.Table.from_pylist([row], schema=FACES_SCHEMA)
 
     def _recognize(self, faces: pa.Table) -> pa.Table:
         try:
@@ -132,17 +128,11 @@ class GuardedProbe:
             return [*before, *probed, *self._probe(sources.slice(reached + 1))]
 
 
-def _failed_row(segment: Segment, reason: str) -> pa.Table:
-    row = {name: value for name, value in segment.to_row().items() if name in FACES_SCHEMA.names} | {
-        "status": "failed",
-        "error": reason,
-        "read_s": 0.0,
-        "frames": 0,
-        "moments": [],
-        "faces": [],
-        "crops": b"",
-        "decode_s": 0.0,
-        "detect_s": 0.0,
-        "crop_s": 0.0,
-    }
-    return pa.Table.from_pylist([row], schema=FACES_SCHEMA)
+def make_failed_row(
+    segment: Segment, reason: str, schema: pa.Schema = FACES_SCHEMA, model_id: str | None = None
+) -> pa.Table:
+    """Return the row of FACES_SCHEMA or RESULTS_SCHEMA of a segment that cannot be processed."""
+    row = segment.to_row() | {"status": "failed", "error": reason, "frames": 0, "model_id": model_id}
+    row |= {"moments": [], "faces": [], "crops": b""}
+    row |= dict.fromkeys(("read_s", "decode_s", "detect_s", "crop_s", "recognize_s"), 0.0)
+    return pa.Table.from_pylist([row], schema=schema)

@@ -1,12 +1,11 @@
 """Analyze one video in this process, without Ray."""
 
-import dataclasses
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import torch
@@ -17,6 +16,7 @@ from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.recognize import check_checkpoint
+from fer_batch.model.weights import Card
 from fer_batch.pipeline.progress import OnProgress, Progress, ignore_progress
 from fer_batch.pipeline.stages import PREFETCH_FRAMES, AnalyzeStage
 from fer_batch.run.stitch import stitch_segments
@@ -60,16 +60,7 @@ def analyze_video(
     video = _probe_one(str(path))
     uri = video.column("uri")[0].as_py()
     plan = plan_segments(video, config, card.half_window_s, card.model_id, workers=1)
-    progress = _VideoProgress(plan.column("core_end_s")[-1].as_py(), on_progress)
-    results = [RESULTS_SCHEMA.empty_table()]
-    with _restore_threads():
-        stage = AnalyzeStage(config, card.crop_scale, checkpoint, PREFETCH_FRAMES)
-        stage.heartbeat = progress.report_time
-        for number in range(len(plan)):
-            bundle = pack_bundle(uri, plan.slice(number, 1))
-            results.append(unpack_bundles(stage(bundle), RESULTS_SCHEMA))
-            progress.add_faces(results[-1], is_last=number == len(plan) - 1)
-    segments = pa.concat_tables(results)
+    segments = pa.concat_tables(_analyze_segments(plan, config, card, checkpoint, on_progress))
     _check_status(uri, segments)
     tracks = stitch_segments(segments, card.classes).tracks
     for name, value in (("uri", uri), ("model_id", card.model_id)):
@@ -90,48 +81,40 @@ def _probe_one(path: str) -> pa.Table:
     return video
 
 
+def _analyze_segments(
+    plan: pa.Table, config: AnalyzeConfig, card: Card, checkpoint: Path | None, on_progress: OnProgress
+) -> Iterator[pa.Table]:
+    """Yield the row of `schema.RESULTS_SCHEMA` of each planned segment, and report the progress."""
+    began = time.monotonic()
+    length_s = plan.column("core_end_s")[-1].as_py()
+    progress = Progress(videos=1, videos_done=0, video_s=length_s, video_s_done=0, faces=0, elapsed_s=0)
+
+    def report(**changes: Any) -> None:
+        nonlocal progress
+        progress = replace(progress, elapsed_s=time.monotonic() - began, **changes)
+        on_progress(progress)
+
+    threads = torch.get_num_threads()  # stages on a CPU set it to one
+    try:
+        stage = AnalyzeStage(config, card.crop_scale, checkpoint, PREFETCH_FRAMES)
+        # The times of two segments overlap where they meet.
+        stage.heartbeat = lambda time_s: report(video_s_done=max(time_s, progress.video_s_done))
+        for number in range(len(plan)):
+            results = unpack_bundles(stage(pack_bundle("", plan.slice(number, 1))), RESULTS_SCHEMA)
+            faces = sum(moment["faces"] for moment in results.column("moments")[0].as_py())
+            report(faces=progress.faces + faces, videos_done=int(number == len(plan) - 1))
+            yield results
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _check_status(uri: str, segments: pa.Table) -> None:
     """Raise DecodeError where no segment could be read; warn where some could not."""
     statuses = set(segments.column("status").to_pylist())
     error = "; ".join(dict.fromkeys(filter(None, segments.column("error").to_pylist())))
     if statuses == {"no_video"}:
         raise NoVideoError(f"{uri}: {error}")
-    if statuses <= {"failed"}:
+    if statuses == {"failed"}:
         raise DecodeError(f"{uri}: {error}")
     if statuses != {"ok"}:
         logger.warning("%s was analyzed in part: %s", uri, error)
-
-
-class _VideoProgress:
-    """Report the progress within one video by the times of its sampled frames."""
-
-    def __init__(self, video_s: float, on_progress: OnProgress) -> None:
-        self.on_progress = on_progress
-        self.started = time.monotonic()
-        self.progress = Progress(
-            videos=1, videos_done=0, video_s=video_s, video_s_done=0.0, faces=0, elapsed_s=0.0
-        )
-
-    def report_time(self, time_s: float) -> None:
-        """Report that the frame at `time_s` was decoded. Times overlap where two segments meet."""
-        self._report(video_s_done=max(time_s, self.progress.video_s_done))
-
-    def add_faces(self, results: pa.Table, is_last: bool) -> None:
-        """Add the faces of a segment, a row of `schema.RESULTS_SCHEMA`."""
-        faces = sum(moment["faces"] for row in results.column("moments").to_pylist() for moment in row)
-        self._report(faces=self.progress.faces + faces, videos_done=int(is_last))
-
-    def _report(self, **changes: float) -> None:
-        elapsed_s = time.monotonic() - self.started
-        self.progress = dataclasses.replace(self.progress, elapsed_s=elapsed_s, **changes)  # type: ignore[arg-type]
-        self.on_progress(self.progress)
-
-
-@contextmanager
-def _restore_threads() -> Iterator[None]:
-    """Restore PyTorch's number of threads afterwards: stages on a CPU set it to one."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -47,14 +47,14 @@ class FacesStage:
         """Callback that receives the time of each sampled frame after it is decoded."""
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
-        def find_faces(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            return [self._faces_row(Segment.from_row(row)) for row in rows]
-
-        return _map_segments(bundles, PLAN_SCHEMA, FACES_SCHEMA, find_faces)
+        return _map_segments(bundles, PLAN_SCHEMA, FACES_SCHEMA, self._find_faces)
 
     def extract_faces(self, segment: Segment) -> pa.Table:
         """Map one segment to a table with one row of FACES_SCHEMA."""
         return pa.Table.from_pylist([self._faces_row(segment)], schema=FACES_SCHEMA)
+
+    def _find_faces(self, segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [self._faces_row(Segment.from_row(segment)) for segment in segments]
 
     def _faces_row(self, segment: Segment) -> dict[str, Any]:
         faces = extract_faces(
@@ -62,7 +62,7 @@ class FacesStage:
         )
         self.timer.add(faces.timer)
         return {
-            **{name: value for name, value in segment.to_row().items() if name in FACES_SCHEMA.names},
+            **segment.to_row(),
             "status": faces.status,
             "error": faces.error,
             "read_s": faces.read_s,

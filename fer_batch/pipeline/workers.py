@@ -30,13 +30,10 @@ class GuardedWorker(GuardedStage):
         self.results = results
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
-        run_stage = super().__call__
         try:
-            return (
-                run_stage(bundles)
-                if self.results is None
-                else process_bundles(self.results, bundles, run_stage)
-            )
+            if self.results is None:
+                return super().__call__(bundles)
+            return process_bundles(self.results, bundles, super().__call__)
         except BrokenWorkerError as error:  # Ray Data would end the run on an exception
             logger.error("%s", error)
             os._exit(1)
