@@ -87,9 +87,9 @@ def test_unreliable_store_gives_the_rows_of_its_files(
     assert not [path for path in out.rglob("*") if path.is_file() and secret in path.read_bytes()]
 
 
-@pytest.mark.parametrize(("fail", "reason"), [("cut", "can't be read"), ("500", "can't be read")])
+@pytest.mark.parametrize("fail", ["cut", "500"])
 def test_video_in_a_failing_store_fails(
-    fail: str, reason: str, store: Store, files: dict[str, bytes], tmp_path: Path
+    fail: str, store: Store, files: dict[str, bytes], tmp_path: Path
 ) -> None:
     """The manifest has its length, so it is not opened before it is analyzed."""
     store.put("films/a.mp4", files["a.mp4"])
@@ -98,4 +98,4 @@ def test_video_in_a_failing_store_fails(
     analyze_in_process([str(tmp_path / "list.csv")], tmp_path / "out", SELDOM)
     (video,) = rows(tmp_path / "out", "videos").to_dict("records")
     assert video["status"] == "failed"
-    assert reason in video["error"]
+    assert "cannot read the store" in video["error"]
