@@ -40,7 +40,7 @@ def assign_from_csv(out: FolderLike, path: Path) -> pa.Table:
 
     def choose(database: Database) -> tuple[list[str], pa.Table]:
         names = rows.column("video").to_pylist()
-        ids = {name: database.video_id(name) for name in dict.fromkeys(names)}
+        ids = database.video_ids(names)
         people = rows.set_column(0, "video_id", pa.array([ids[name] for name in names], pa.string()))
         database.register("listed", people)
         unknown = database.sql("""
@@ -61,10 +61,7 @@ def assign_from_csv(out: FolderLike, path: Path) -> pa.Table:
 
 
 def assign_by_position(
-    out: FolderLike,
-    persons: Sequence[str],
-    videos: Sequence[str | Path] = (),
-    max_faces: int | None = None,
+    out: FolderLike, persons: Sequence[str], videos: Sequence[str | Path] = (), max_faces: int | None = None
 ) -> pa.Table:
     """Assign persons by position: `persons` sit from the left to the right of the picture.
 

@@ -119,6 +119,18 @@ class Database:
         more = " …" if len(matches) > MAX_NAMES_IN_MESSAGE else ""
         raise QueryError(f"{name} matches {len(matches)} videos: {uris}{more}. Give the whole path of one.")
 
+    def video_ids(self, videos: Sequence[str]) -> dict[str, str]:
+        """Return the id of each named video by its name; paths and ids are found in one query.
+
+        Raises QueryError like `video_id`.
+        """
+        self.register("named_videos", pa.table({"name": pa.array(videos, pa.string())}))
+        exact = self.sql(
+            "SELECT DISTINCT name, video_id FROM named_videos JOIN videos ON name IN (video_id, uri)"
+        )
+        ids = dict(exact.fetchall())
+        return ids | {name: self.video_id(name) for name in dict.fromkeys(videos) if name not in ids}
+
     def step_s(self, video: str | Path) -> float | None:
         """Return the mean interval between a video's sampled frames in seconds, None if it has none."""
         query = f"SELECT {STEP_S} FROM videos WHERE video_id = $id"

@@ -95,17 +95,9 @@ def test_assignment_replaces_earlier_ones_of_the_same_videos(out: Path, tmp_path
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        (
-            "video,person\ntwo.mp4,Ann\n",
-            InputError,
-            "track_id and person, got video, person",
-        ),
+        ("video,person\ntwo.mp4,Ann\n", InputError, "track_id and person, got video, person"),
         ("video,track_id,person\ntwo.mp4,first,Ann\n", InputError, "a track_id must be a whole number"),
-        (
-            "video,track_id,person\ntwo.mp4,7,Ann\n",
-            InputError,
-            r"tracks that the run does not have \(7 of",
-        ),
+        ("video,track_id,person\ntwo.mp4,7,Ann\n", InputError, r"tracks that the run does not have \(7 of"),
         ("video,track_id,person\ntwo.mp4,0,Ann\ntwo.mp4,0,Bo\n", InputError, "has a track twice"),
         ("video,track_id,person\ngone.mp4,0,Ann\n", QueryError, "has no video gone.mp4"),
         ("video,track_id,person\none.mp4\n", InputError, "Cannot read .* as CSV"),

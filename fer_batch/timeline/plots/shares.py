@@ -10,13 +10,7 @@ from fer_batch.plotting import abbreviate_classes, new_figure, pick_colour, pick
 from fer_batch.schema import probability_column
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.names import file_name, natural_key
-from fer_batch.timeline.plots.drawing import (
-    WIDTH_IN,
-    choose_text,
-    draw_legend,
-    draw_title,
-    label_shares,
-)
+from fer_batch.timeline.plots.drawing import WIDTH_IN, choose_text, draw_legend, draw_title, label_shares
 from fer_batch.timeline.sql import FACE
 
 MAX_BARS = 40

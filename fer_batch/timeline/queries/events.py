@@ -89,13 +89,7 @@ def read_events(path: Path) -> pa.Table:
             table: pa.Table = TABLE_READERS[suffix](path)
             return table
         captions = SUBTITLE_READERS[suffix](str(path)).captions
-    except (
-        OSError,
-        UnicodeDecodeError,
-        pa.ArrowInvalid,
-        MalformedFileError,
-        MalformedCaptionError,
-    ) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowInvalid, MalformedFileError, MalformedCaptionError) as error:
         raise InputError(f"Cannot read {path} as {suffix}: {str(error).strip().splitlines()[0]}") from error
     return pa.table(
         {
@@ -120,7 +114,7 @@ def _locate_events(database: Database, events: pa.Table, video: str | Path | Non
         videos = [str(name) for name in events.column("video").to_pylist()]
     else:
         videos = [str(video)] * len(events)
-    ids = _find_videos(database, videos)
+    ids = database.video_ids(videos)
     try:
         starts = events.column("start_s" if has_spans else "time_s").cast(pa.float64())
         ends = events.column("end_s" if has_spans else "time_s").cast(pa.float64())
@@ -148,13 +142,3 @@ def _locate_events(database: Database, events: pa.Table, video: str | Path | Non
     for name, column in added.items():
         events = events.append_column(name, column)
     return events
-
-
-def _find_videos(database: Database, names: list[str]) -> dict[str, str]:
-    """Map names of videos to ids: exact names in one query, others one by one."""
-    database.register("event_videos", pa.table({"name": pa.array(names, pa.string())}))
-    exact = database.sql(
-        "SELECT DISTINCT name, video_id FROM event_videos JOIN videos ON name IN (video_id, uri)"
-    )
-    ids = dict(exact.fetchall())
-    return ids | {name: database.video_id(name) for name in dict.fromkeys(names) if name not in ids}

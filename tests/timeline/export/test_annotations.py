@@ -74,9 +74,7 @@ def test_intervals_are_ordered_and_equal_the_rows(case: tuple[list[Row], float, 
 
 
 @given(looks())
-def test_captions_are_ordered_and_equal_the_intervals(
-    case: tuple[list[Row], float, float],
-) -> None:
+def test_captions_are_ordered_and_equal_the_intervals(case: tuple[list[Row], float, float]) -> None:
     rows, step_s, duration_s = case
     episodes = episodes_of(rows, step_s)
     named = build_tiers(episodes, measure_length_ms([duration_s], episodes))

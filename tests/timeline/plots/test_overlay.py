@@ -106,8 +106,7 @@ def known_size(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("frame", "left"),
-    [(0, 0.1), (1, 0.12), (4, 0.18), (5, 0.2), (12, 0.34), (20, 0.5), (24, 0.5)],
+    ("frame", "left"), [(0, 0.1), (1, 0.12), (4, 0.18), (5, 0.2), (12, 0.34), (20, 0.5), (24, 0.5)]
 )
 def test_boxes_move_evenly_between_sampled_frames(
     grey: Path, tmp_path: Path, frame: int, left: float

@@ -106,11 +106,7 @@ def test_event_with_one_time_gets_the_frame_before_it(timeline: Timeline) -> Non
         (pa.table({"start_s": [0.0], "end_s": [1.0]}), None, "no column video"),
         (pa.table({"at": [0.0]}), "talk.mp4", "need the columns start_s and end_s, or time_s; got at"),
         (pa.table({"time_s": ["soon"]}), "talk.mp4", "numbers of seconds"),
-        (
-            pa.table({"start_s": [0.0, 5.0], "end_s": [0.0, 2.0]}),
-            TALK,
-            "got an event from 5 to 2 s .event 2",
-        ),
+        (pa.table({"start_s": [0.0, 5.0], "end_s": [0.0, 2.0]}), TALK, "got an event from 5 to 2 s .event 2"),
         (pa.table({"time_s": [1.0], "video": ["gone.mp4"]}), None, "has no video gone.mp4"),
     ],
     ids=["no video", "no times", "words", "backward", "unknown"],
