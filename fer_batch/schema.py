@@ -161,8 +161,8 @@ _VISION_TIMINGS = _fields(decode_s=pa.float64(), detect_s=pa.float64(), crop_s=p
 FACES_SCHEMA = pa.schema(
     [*_SEGMENT_FIELDS, *_fields(faces=pa.list_(FACE_TYPE), crops=pa.large_binary()), *_VISION_TIMINGS]
 )
-"""The faces of a segment and their crops, `(len(faces), 48, 48) uint8` grey, as the vision stage returns "
-"them."""
+"""The faces of a segment and their crops, `(len(faces), 48, 48) uint8` grey, as the vision stage returns
+them."""
 
 RESULTS_SCHEMA = pa.schema(
     [

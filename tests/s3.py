@@ -28,11 +28,11 @@ class Store:
 
     url: str
     fail: str = ""
-    """The error of an answer with a body: "500", "slow", "cut"; "down" closes all connections."""
+    """The failure of responses with a body: "500", "slow" or "cut"; "down" closes all connections."""
     every: int = 1
-    """With which of them: each one, each second …"""
+    """Fail one response out of this many."""
     answers: Counter[str] = field(default_factory=Counter)
-    """Requests by their method, and "bytes" that were answered."""
+    """Number of requests by method, and the "bytes" of all responses."""
 
     def put(self, key: str, content: bytes) -> str:
         """Store a file; return its address."""
@@ -57,7 +57,7 @@ def proxy(behind: str, port: int, store: Store) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             pass
 
-        def _pass_on(self) -> None:
+        def _forward(self) -> None:
             nonlocal bodies
             if store.fail == "down":
                 self.close_connection = True
@@ -93,7 +93,7 @@ def proxy(behind: str, port: int, store: Store) -> ThreadingHTTPServer:
                 time.sleep(0.5)
             self.wfile.write(body)
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward  # noqa: N815
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

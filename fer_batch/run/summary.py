@@ -37,7 +37,6 @@ class RunSummary:
     faces: int
     """Number of faces in all sampled frames, the rows of the table `tracks`."""
     tracks: int
-    """Number of tracks."""
     failures: tuple[VideoFailure, ...] = field(repr=False)
     """The videos with another status than "ok" and "no_faces", in order of their uri."""
 

@@ -66,7 +66,7 @@ class MarkedProcesses:
         return found
 
     def kill(self) -> None:
-        """Send SIGKILL; return whether the process existed."""
+        """Kill all processes until none is left."""
         while left := self.processes():
             for pid in left:
                 kill(pid)

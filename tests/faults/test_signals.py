@@ -38,7 +38,7 @@ def start(videos: Path, out: Path) -> subprocess.Popen[str]:
 
 
 def stop(run: subprocess.Popen[str], number: int, times: int = 1) -> tuple[int, float, str, set[str]]:
-    """Send a signal; return exit code, time wait_for_phase then, stderr, and the processes that are left."""
+    """Send a signal; return exit code, seconds until the end, stderr, and the processes that are left."""
     below = set(descendants(run.pid))
     began = time.monotonic()
     for _ in range(times):
@@ -59,14 +59,14 @@ def is_running(pid: int) -> bool:
 
 def wait_for_phase(run: subprocess.Popen[str], moment: str, out: Path) -> None:
     """Wait for a phase of a run; fail if it does not come."""
-    come = {
+    conditions = {
         "Ray's start": lambda: any("gcs_server" in read_command_line(pid) for pid in descendants(run.pid)),
         "planning": (out / "plan").is_dir,
         "analyzing": lambda: any((out / "results").glob("*.parquet")),
         "finalize": lambda: any(out.glob("*/_delta_log")),
-    }[moment]
+    }
     deadline = time.monotonic() + 300
-    while not come():
+    while not conditions[moment]():
         assert run.poll() is None, f"the run ended before {moment}"
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -110,10 +110,10 @@ def test_ctrl_c_ends_run_at_once(times: int, videos: Path, tmp_path: Path) -> No
 def test_sigterm_in_each_phase(videos: Path, undisturbed: tuple[Path, float], tmp_path: Path) -> None:
     """Except for the random one, each start continues the one before."""
     clean, whole_s = undisturbed
-    somewhen_s = random.Random(5).uniform(0.1, 0.6 * whole_s)
+    random_s = random.Random(5).uniform(0.1, 0.6 * whole_s)
     times_s = []
-    for moment in (somewhen_s, "Ray's start", "planning", "analyzing", "finalize"):
-        out = tmp_path / ("random" if moment == somewhen_s else "out")
+    for moment in (random_s, "Ray's start", "planning", "analyzing", "finalize"):
+        out = tmp_path / ("random" if moment == random_s else "out")
         run = start(videos, out)
         if isinstance(moment, str):
             wait_for_phase(run, moment, out)
@@ -121,7 +121,7 @@ def test_sigterm_in_each_phase(videos: Path, undisturbed: tuple[Path, float], tm
             time.sleep(moment)
         returned, took_s, stderr, left = stop(run, signal.SIGTERM)
         assert not left, moment
-        if returned == -signal.SIGTERM:  # Python itself was not up yet
+        if returned == -signal.SIGTERM:  # Python had not installed its handlers yet
             continue
         assert returned == 143, (moment, stderr)
         assert stderr.strip().split("\n")[-1] == STOPPED, moment

@@ -207,10 +207,10 @@ def test_one_of_simultaneous_runs_wins(tmp_path: Path) -> None:
             start = time.monotonic() + 0.1
             out = str(tmp_path / f"{round_}")
             jobs = [pool.apply_async(contend, (out, start, number)) for number in range(8)]
-            held = sorted((answer for job in jobs if (answer := job.get(60))), key=lambda h: h[1])
+            held = sorted((interval for job in jobs if (interval := job.get(60))), key=lambda h: h[1])
             assert held
             assert all(a[2] <= b[1] for a, b in itertools.pairwise(held)), held
-    # A folder stays, empty, where one run came into it just as the one that had made it went.
+    # An empty folder may stay if a run starts in it while the run that created it ends.
     assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
 
 

@@ -183,9 +183,8 @@ def test_web_server_with_and_without_ranges(
 
 def test_each_byte_is_requested_once(store: Store, sample: Path) -> None:
     """Only the index may be read twice: at most one block at each end."""
-    content = sample.read_bytes() + b"\0\0\0\x08free" * (
-        BLOCK_BYTES // 2
-    )  # boxes of nothing, 4 blocks of them
+    empty_boxes = b"\0\0\0\x08free" * (BLOCK_BYTES // 2)  # four blocks
+    content = sample.read_bytes() + empty_boxes
     uri = store.put("long.mp4", content)
     store.answers.clear()
     assert sum(1 for _ in SegmentReader(Segment.whole(uri), 1.0)) > 5
