@@ -156,31 +156,29 @@ def evaluate(
         kept = [
             i for i, label in enumerate(card.classes) if not common_classes or normalize_label(label) in used
         ]
+        kept_classes = [card.classes[i] for i in kept]
+        labels = match_classes(examples.classes, kept_classes)[examples.labels]
         for way in averaging:
-            probs = np.concatenate(
-                [
-                    predict_averaged(by_flip[way == "flip"], clips, way, _report(on_progress, name, way))
-                    for clips in examples.parts
-                ]
-            )
+            report = _report(on_progress, name, way)
+            parts = [predict_averaged(by_flip[way == "flip"], clips, way, report) for clips in examples.parts]
+            probs = restrict_classes(np.concatenate(parts), kept)
             results.append(
-                _measure_result(
-                    examples,
-                    restrict_classes(probs, kept),
-                    [card.classes[i] for i in kept],
+                CheckpointResult(
                     checkpoint=name,
                     averaging=way,
                     model_id=card.model_id,
+                    metrics=measure(probs, labels, kept_classes),
                     temperature=card.temperature,
                     unused_classes=tuple(label for i, label in enumerate(card.classes) if i not in kept),
                     members=(),
                     history=history,
+                    probs=probs,
+                    labels=labels,
                 )
             )
     if ensemble:
         results += [
-            _average_results(examples, way, [result for result in results if result.averaging == way])
-            for way in averaging
+            _average_results([result for result in results if result.averaging == way]) for way in averaging
         ]
     return Evaluation(examples=examples, results=tuple(results))
 
@@ -265,29 +263,23 @@ def match_classes(classes: Sequence[str], others: Sequence[str]) -> np.ndarray:
     return np.array([index[normalize_label(name)] for name in classes], np.int64)
 
 
-def _measure_result(
-    examples: Examples, probs: np.ndarray, classes: Sequence[str], **facts: Any
-) -> CheckpointResult:
-    labels = match_classes(examples.classes, classes)[examples.labels]
-    return CheckpointResult(metrics=measure(probs, labels, classes), probs=probs, labels=labels, **facts)
-
-
-def _average_results(
-    examples: Examples, averaging: str, members: Sequence[CheckpointResult]
-) -> CheckpointResult:
-    classes = members[0].metrics.classes
-    probs = [member.probs[:, match_classes(classes, member.metrics.classes)] for member in members]
-    return _measure_result(
-        examples,
-        average_probs(probs),
-        classes,
+def _average_results(members: Sequence[CheckpointResult]) -> CheckpointResult:
+    """Return the result of the ensemble, by the classes of its first member."""
+    first = members[0]
+    classes = first.metrics.classes
+    probs = average_probs(
+        [member.probs[:, match_classes(classes, member.metrics.classes)] for member in members]
+    )
+    return dataclasses.replace(
+        first,
         checkpoint=ENSEMBLE,
-        averaging=averaging,
         model_id=f"{ENSEMBLE} of {len(members)}",
+        metrics=measure(probs, first.labels, classes),
         temperature=None,
         unused_classes=(),
         members=tuple(member.model_id for member in members),
         history=None,
+        probs=probs,
     )
 
 

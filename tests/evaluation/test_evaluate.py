@@ -39,6 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
 
 def test_no_clips_have_no_predictions(recognizer: Recognizer) -> None:
     assert predict(recognizer, clips()).shape == (0, 7)
+    assert predict_averaged(recognizer, clips(), "ten-crop").shape == (0, 7)
 
 
 def test_still_is_a_window_of_one_frame(recognizer: Recognizer) -> None:
@@ -87,10 +88,6 @@ def test_packaged_model_keeps_its_accuracy_on_public_test(shared: Path, tmp_path
     assert metrics.accuracy >= 0.67
     assert metrics.macro_f1 >= 0.64
     assert metrics.ece_debiased < 0.03
-
-
-def test_no_clips_have_no_averages(recognizer: Recognizer) -> None:
-    assert predict_averaged(recognizer, clips(), "ten-crop").shape == (0, 7)
 
 
 def test_ten_crops_of_a_blank_face_predict_what_the_face_predicts(checkpoint: Path) -> None:

@@ -118,12 +118,9 @@ def measure_images(images: np.ndarray) -> dict[str, np.ndarray]:
 
 def _number_names(data: Sequence[tuple[str, str]]) -> list[str]:
     """Return unique names: "folder", "folder 2"."""
-    seen: Counter[str] = Counter()
-    names = []
-    for name, _ in data:
-        seen[name] += 1
-        names.append(name if seen[name] == 1 else f"{name} {seen[name]}")
-    return names
+    names = pd.Series([name for name, _ in data], dtype=object)
+    numbers = names.groupby(names).cumcount() + 1
+    return [f"{name} {number}" if number > 1 else name for name, number in zip(names, numbers, strict=True)]
 
 
 def _find_empty_folders(path: Path) -> list[str]:

@@ -61,7 +61,7 @@ class CrossValidation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `crossval.json`. With one division, its results stand at the top level."""
-        content: dict[str, Any] = {"n": self.n, "unit": self.unit, "subjects": self.subjects}
+        content: dict[str, object] = {"n": self.n, "unit": self.unit, "subjects": self.subjects}
         described = {by: _describe_division(division) for by, division in self.divisions.items()}
         if self.leak:
             leak = {model: _describe_gaps(gaps) for model, gaps in self.leak.items()}
