@@ -19,14 +19,8 @@ from fer_batch.storage.stores import is_remote, read_file
 
 PATH_COLUMNS = ("path", "uri", "video", "file")
 DURATION_COLUMNS = ("duration_s", "duration")
-VERSION_COLUMN = "version"
 ID_COLUMN = "id"
-COLUMN_TYPES: dict[str, pa.DataType] = {
-    "bool": pa.bool_(),
-    "int64": pa.int64(),
-    "double": pa.float64(),
-    "string": pa.string(),
-}
+COLUMN_TYPES = {"bool": pa.bool_(), "int64": pa.int64(), "double": pa.float64(), "string": pa.string()}
 """The types of a user's columns. All other types become text."""
 LEADING_ZERO = r"^[+-]?0\d"
 """Text that looks like a number but is a code with leading zeros."""
@@ -78,15 +72,13 @@ def read_manifest(name: str | Path) -> Manifest:
     if column is None:
         raise InputError(f"the manifest {path} has no column named {', '.join(PATH_COLUMNS[:-1])} or file")
     duration = next((names[name] for name in DURATION_COLUMNS if name in names), None)
-    version = names.get(VERSION_COLUMN)
-    user_columns = _convert_columns(
-        path, table.drop_columns([name for name in (column, duration, version) if name])
-    )
+    version = names.get("version")
+    own_columns = [name for name in (column, duration, version) if name]
+    user_columns = _convert_columns(path, table.drop_columns(own_columns))
     _check_ids(path, table.column(column), user_columns)
-    types = {kind: name for name, kind in COLUMN_TYPES.items()}
     return Manifest(
         entries=_read_entries(path, table, column, duration, version, user_columns),
-        columns={field.name: types[field.type] for field in user_columns.schema},
+        columns={field.name: str(field.type) for field in user_columns.schema},
         rows_without_path=sum(not (text or "").strip() for text in _as_text(table, column)),
     )
 
@@ -101,15 +93,13 @@ def merge_column_types(one: str, other: str) -> str:
 def manifest_values(extra: str | None, columns: Mapping[str, str]) -> dict[str, Any]:
     """Return a video's values of the user's columns, None for missing ones, from its `extra`."""
     values = json.loads(extra) if extra else {}
-    return {name: _convert_value(values.get(name), kind) for name, kind in columns.items()}
-
-
-def _convert_value(value: Any, kind: str) -> Any:
-    if value is None:
-        return None
-    if kind == "string":
-        return value if isinstance(value, str) else json.dumps(value)
-    return float(value) if kind == "double" else value
+    converted = {name: values.get(name) for name in columns}
+    for name, value in converted.items():
+        if columns[name] == "string" and value is not None and not isinstance(value, str):
+            converted[name] = json.dumps(value)
+        elif columns[name] == "double" and value is not None:
+            converted[name] = float(value)
+    return converted
 
 
 def _suffix(path: str) -> str:
@@ -156,8 +146,8 @@ def _read_csv(path: str) -> pa.Table:
         if row:
             for number, column in enumerate(columns):
                 column.append((row[number].strip() or None) if number < len(row) else None)
-    arrays = [pa.array(column, pa.string()) for column in columns]
-    return pa.table({name: _infer_type(arrays[n]) for n, name in enumerate(names) if name})
+    named = {name: column for name, column in zip(names, columns, strict=True) if name}
+    return pa.table({name: _infer_type(pa.array(column, pa.string())) for name, column in named.items()})
 
 
 def _read_json_lines(path: str) -> pa.Table:
@@ -173,12 +163,11 @@ def _read_json_lines(path: str) -> pa.Table:
             raise InputError(f"the manifest {path} can't be read: line {number}: {error}") from error
         if not isinstance(row, dict):
             raise InputError(f"the manifest {path} has no JSON object in line {number}: give one per line")
-        for name, value in row.items():
-            columns.setdefault(name, []).extend([None] * (count - len(columns[name])))
-            columns[name].append(value)
+        for name in row:
+            columns.setdefault(name, [None] * count)
+        for name, values in columns.items():
+            values.append(row.get(name))
         count += 1
-    for values in columns.values():
-        values += [None] * (count - len(values))
     return pa.table({name: _to_array(values) for name, values in columns.items()})
 
 
@@ -257,19 +246,14 @@ def _read_entries(
         try:
             durations_s = table.column(duration).cast(pa.float64()).to_pylist()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise InputError(
-                f"the manifest {path} has no numbers of seconds in {duration}: {error}"
-            ) from error
-    texts = _as_text(table, column), durations_s, _as_text(table, version), _format_extras(user_columns)
-    for name, duration_s, version_text, extra in zip(*texts, strict=False):
+            problem = f"the manifest {path} has no numbers of seconds in {duration}: {error}"
+            raise InputError(problem) from error
+    columns = _as_text(table, column), durations_s, _as_text(table, version), _format_extras(user_columns)
+    for name, duration_s, version_text, extra in zip(*columns, strict=False):
+        if duration_s is not None and not 0 < duration_s < float("inf"):
+            duration_s = None
         if name and name.strip():
-            is_known = duration_s is not None and 0 < duration_s < float("inf")
-            yield Entry(
-                path=name.strip(),
-                duration_s=duration_s if is_known else None,
-                version=version_text,
-                extra=extra,
-            )
+            yield Entry(path=name.strip(), duration_s=duration_s, version=version_text, extra=extra)
 
 
 def _format_extras(user_columns: pa.Table) -> Iterator[str | None]:

@@ -10,33 +10,34 @@ from fer_batch.schema import PROBED_SCHEMA
 from fer_batch.video.reader import read_info
 
 
-def probe_videos(sources: pa.Table, on_file: Callable[[int], None] = lambda files: None) -> pa.Table:
-    """Open listed files: rows of `schema.SOURCES_SCHEMA` to rows of `schema.PROBED_SCHEMA`.
-
-    `on_file` is called after each file with the number of files so far. This module imports nothing but the
-    reader of videos, so that a worker starts at once.
-    """
-    rows = []
-    for source in sources.to_pylist():
-        rows.append(probe_video(source))
-        on_file(len(rows))
-    return pa.Table.from_pylist(rows, schema=PROBED_SCHEMA)
-
-
 class Prober:
-    """`probe_videos` as the service of a guarded process."""
+    """`probe_videos` as the service of a guarded process.
+
+    This module imports nothing but the reader of videos, so that a worker starts at once.
+    """
 
     def __init__(self) -> None:
         self.heartbeat: Callable[[float], None] = lambda files: None
         """Called after each file with the number of files of a call so far."""
 
     def probe(self, sources: pa.Table) -> pa.Table:
-        """Return `probe_videos` of the sources."""
-        return probe_videos(sources, self.heartbeat)
+        """Open listed files: rows of `schema.SOURCES_SCHEMA` to rows of `schema.PROBED_SCHEMA`.
+
+        A failure ends in `status` ("no_video" or "failed") and `error`.
+        """
+        rows = []
+        for source in sources.to_pylist():
+            rows.append(_probe_video(source))
+            self.heartbeat(len(rows))
+        return pa.Table.from_pylist(rows, schema=PROBED_SCHEMA)
 
 
-def probe_video(source: dict[str, Any]) -> dict[str, Any]:
-    """Open one file and return its row. A failure ends in `status` ("no_video" or "failed") and `error`."""
+def probe_videos(sources: pa.Table) -> pa.Table:
+    """Return `Prober.probe` of the sources, in this process."""
+    return Prober().probe(sources)
+
+
+def _probe_video(source: dict[str, Any]) -> dict[str, Any]:
     row = source | {"status": "ok"}
     if source["error"]:
         return row | {"status": "failed"}

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,14 +50,13 @@ def plan_segments(
     firsts = _bundle_starts(ends_s - starts_s, config.bundle_s, workers)
     sizes = np.diff(np.append(firsts, len(video)))
     fingerprint = config.fingerprint(model_id)
-    bundle_ids = [
-        _bundle_id(fingerprint, ids[first : first + size])
-        for first, size in zip(firsts.tolist(), sizes.tolist(), strict=True)
-    ]
-    bundle = pa.array(np.repeat(np.arange(len(sizes)), sizes))
-    columns: dict[str, Any] = {
+    bundle_ids: list[str] = []
+    for first, size in zip(firsts, sizes.tolist(), strict=True):
+        content = "\n".join([fingerprint, *ids[first : first + size]])
+        bundle_ids += [hashlib.sha256(content.encode()).hexdigest()[:16]] * size
+    columns = {
         "segment_id": ids,
-        "bundle_id": pa.array(bundle_ids, pa.string()).take(bundle),
+        "bundle_id": bundle_ids,
         "index": index,
         "segments": counts[video],
         "start_s": starts_s,
@@ -66,12 +64,12 @@ def plan_segments(
         "core_start_s": core_starts_s,
         "core_end_s": core_ends_s,
     }
-    columns |= {name: video_columns.column(name) for name in video_columns.column_names}
+    columns |= dict(zip(video_columns.column_names, video_columns.columns, strict=True))
     return pa.table({name: columns[name] for name in PLAN_SCHEMA.names}).cast(PLAN_SCHEMA)
 
 
 def split_into_bundles(segments: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """Yield the id and the rows of each bundle of a plan, whose segments follow each other."""
+    """Yield the id and the rows of each bundle of a plan."""
     first = 0
     for bundle_id, rows in itertools.groupby(segments.column("bundle_id").to_pylist()):
         count = len(list(rows))
@@ -141,17 +139,12 @@ def compute_padding(
 
 def _segment_ids(videos: pa.Table, index: np.ndarray, attempts: np.ndarray) -> list[str]:
     """Return `VIDEO/VERSION/NUMBER` for each segment, with `.ATTEMPT` from the second attempt on."""
-    rows = zip(
-        videos.column("video_id").to_pylist(),
-        videos.column("version").to_pylist(),
-        index.tolist(),
-        attempts.tolist(),
-        strict=True,
-    )
+    names = videos.column("video_id").to_pylist(), videos.column("version").to_pylist()
+    rows = zip(*names, index.tolist(), attempts.tolist(), strict=True)
     return [f"{video}/{version}/{number:05d}{f'.{n}' if n else ''}" for video, version, number, n in rows]
 
 
-def _bundle_starts(lengths_s: np.ndarray, bundle_s: float, workers: int) -> np.ndarray:
+def _bundle_starts(lengths_s: np.ndarray, bundle_s: float, workers: int) -> list[int]:
     """Return the first segment of each bundle."""
     ends_s = np.cumsum(lengths_s)
     total_s = float(ends_s[-1]) if len(ends_s) else 0.0
@@ -164,8 +157,4 @@ def _bundle_starts(lengths_s: np.ndarray, bundle_s: float, workers: int) -> np.n
         beyond = int(np.searchsorted(ends_s, filled_s + budget_s, side="right"))
         first = min(max(beyond, first + 1), first + MAX_SEGMENTS_PER_BUNDLE)
         filled_s = float(ends_s[first - 1])
-    return np.array(firsts, np.int64)
-
-
-def _bundle_id(fingerprint: str, segment_ids: list[str]) -> str:
-    return hashlib.sha256("\n".join([fingerprint, *segment_ids]).encode()).hexdigest()[:16]
+    return firsts

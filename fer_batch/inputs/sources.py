@@ -45,7 +45,7 @@ class VideoSource:
     extra: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FileFacts:
     """The properties of a file by its file system, store or archive."""
 
@@ -73,16 +73,17 @@ def describe_sources(candidates: Iterator[Candidate]) -> Iterator[VideoSource]:
         ]
         found = iter(stores.find_files(unknown) if unknown else ())
         for entry, facts in batch:
-            if facts is not None:
-                yield _identify(entry, entry.path, facts)
-            elif (parts := split_member(entry.path)) and not os.path.lexists(entry.path):
-                yield _describe_member(entry, *parts)
-            elif not stores.is_remote(entry.path):
-                yield _describe_local(entry)
-            elif entry.duration_s is not None:
-                yield _identify(entry, entry.path, FileFacts(version=""))
-            else:
-                yield _identify(entry, entry.path, facts_of_store(next(found)))
+            uri = entry.path
+            if facts is None:
+                if (parts := split_member(entry.path)) and not os.path.lexists(entry.path):
+                    uri, facts = _find_member_facts(*parts)
+                elif not stores.is_remote(entry.path):
+                    uri, facts = _find_local_facts(entry.path)
+                elif entry.duration_s is not None:
+                    facts = FileFacts(version="")
+                else:
+                    facts = facts_of_store(next(found))
+            yield _identify(entry, uri, facts)
 
 
 def facts_of_store(answer: stores.StoreEntry | InputError | None) -> FileFacts:
@@ -96,9 +97,7 @@ def facts_of_store(answer: stores.StoreEntry | InputError | None) -> FileFacts:
 
 def facts_of_member(member: ArchiveMember) -> FileFacts:
     """Return the properties of an archive's member."""
-    return FileFacts(
-        size_bytes=member.size_bytes, version=member.version, offset=member.offset, error=member.error
-    )
+    return FileFacts(member.size_bytes, member.version, member.offset, member.error)
 
 
 def read_members(archive: str) -> tuple[list[ArchiveMember], str | None]:
@@ -130,26 +129,21 @@ def clear_caches() -> None:
     read_index.cache_clear()
 
 
-def _describe_member(entry: Entry, archive: str, name: str) -> VideoSource:
+def _find_member_facts(archive: str, name: str) -> tuple[str, FileFacts]:
     archive = resolve_uri(archive)
     members, error = read_index(archive)
+    uri = f"{archive}{MEMBER_SEPARATOR}{name}"
     if name in members:
-        facts = facts_of_member(members[name])
-    else:
-        facts = FileFacts(error=f"its archive: {error}" if error else "its archive has no such file")
-    return _identify(entry, f"{archive}{MEMBER_SEPARATOR}{name}", facts)
+        return uri, facts_of_member(members[name])
+    return uri, FileFacts(error=f"its archive: {error}" if error else "its archive has no such file")
 
 
-def _describe_local(entry: Entry) -> VideoSource:
-    uri, status, error = _stat_file(entry.path)
+def _find_local_facts(path: str) -> tuple[str, FileFacts]:
+    uri, status, error = _stat_file(path)
     if status is None:
-        return _identify(entry, uri, FileFacts(error=error))
-    facts = FileFacts(
-        size_bytes=status.st_size,
-        version=f"{status.st_size} {status.st_mtime_ns}",
-        error=None if stat.S_ISREG(status.st_mode) else "not a regular file",
-    )
-    return _identify(entry, uri, facts)
+        return uri, FileFacts(error=error)
+    error = None if stat.S_ISREG(status.st_mode) else "not a regular file"
+    return uri, FileFacts(status.st_size, f"{status.st_size} {status.st_mtime_ns}", error=error)
 
 
 def _identify(entry: Entry, uri: str, facts: FileFacts) -> VideoSource:

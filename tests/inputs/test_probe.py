@@ -5,19 +5,15 @@ from pathlib import Path
 
 import av
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from fer_batch.inputs.listing import list_videos
-from fer_batch.inputs.probe import probe_video
-from fer_batch.schema import PROBED_SCHEMA
+from fer_batch.inputs.probe import probe_videos
 from tests.conftest import SAMPLE, remux, write_video
 
 
 def probe(path: Path) -> dict:
-    (source,) = list_videos([str(path)]).sources.to_pylist()
-    row = probe_video(source)
-    assert pa.Table.from_pylist([row], schema=PROBED_SCHEMA).num_rows == 1
+    (row,) = probe_videos(list_videos([str(path)]).sources).to_pylist()
     return row
 
 
@@ -50,9 +46,9 @@ def test_missing_file_fails_and_keeps_its_uri(tmp_path: Path) -> None:
 
 def test_file_removed_after_the_listing_fails(tmp_path: Path, sample: Path) -> None:
     path = remux(sample, tmp_path / "video.mp4")
-    (source,) = list_videos([str(path)]).sources.to_pylist()
+    sources = list_videos([str(path)]).sources
     path.unlink()
-    row = probe_video(source)
+    (row,) = probe_videos(sources).to_pylist()
     assert (row["status"], row["error"]) == ("failed", "the file does not exist")
     assert row["size_bytes"] > 0
 
