@@ -5,7 +5,6 @@ import re
 import secrets
 import shlex
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +19,7 @@ from fer_batch.errors import ConfigError
 from fer_batch.fields import Topic
 
 if TYPE_CHECKING:
-    from fer_batch.pipeline.submit import Client
+    from fer_batch.pipeline.submit import JobClient
 
 JOB_COMMANDS = ("analyze", "demo", "finalize", "verify", "forget", "train", "tune", "evaluate", "crossval")
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -67,12 +66,11 @@ class Dashboard:
     insecure: Annotated[bool, DASHBOARD] = False
     """Allow a cluster without a token. Anyone who reaches such a cluster can run programs on it."""
 
-    def connect(self) -> "Client":
+    def connect(self) -> "JobClient":
         """Connect to the dashboard; raises ConfigError."""
         if find_spec("aiohttp") is None:
             raise ConfigError("submit needs Ray's dashboard: python -m pip install 'fer-batch[cluster]'")
-        variables = filter(None, map(os.environ.get, ADDRESS_VARIABLES))
-        address = self.address or next(variables, None)
+        address = self.address or next(filter(None, map(os.environ.get, ADDRESS_VARIABLES)), None)
         if not address:
             raise ConfigError(
                 f"--address is missing: give --address http://HOST:8265, or set {ADDRESS_VARIABLES[0]}"
@@ -111,10 +109,8 @@ def submit_command(
     if dashboard.insecure and "ray" in arguments:
         words.insert(1, "--insecure")
     client = dashboard.connect()
-    from fer_batch.pipeline.submit import submit_job
-
     name = submission_id or f"{words[0]}-{secrets.token_hex(4)}"
-    job_id, is_new = submit_job(client, words, name, working_dir)
+    job_id, is_new = client.start(words, name, working_dir)
     if not wait:
         print(job_id)
         return 0
@@ -127,29 +123,25 @@ def submit_command(
 def follow_command(submission_id: SubmissionId, /, *, dashboard: Dashboard) -> int:
     """Print the log of a job from its beginning until the job ends."""
     client = dashboard.connect()
-    from fer_batch.pipeline.submit import find_job
-
-    return _follow(client, str(find_job(client, submission_id).submission_id), dashboard)
+    return _follow(client, str(client.find(submission_id).submission_id), dashboard)
 
 
 @add_command(JOBS, "  fer-batch submit stop talks --address http://head:8265", parent=submit_app)
 def stop_command(submission_id: SubmissionId, /, *, dashboard: Dashboard) -> None:
     """Stop a job. A new submission with the same id continues it."""
     client = dashboard.connect()
-    from fer_batch.pipeline.submit import find_job, stop_job
-
-    job = find_job(client, submission_id)
-    stopped = stop_job(client, str(job.submission_id))
+    job = client.find(submission_id)
+    stopped = client.stop(str(job.submission_id))
     state = "had ended before" if job.status.is_terminal() else "has ended"
     print(f"job {job.submission_id} {state}: {stopped.status.value.lower()}", file=sys.stderr)
 
 
 def _check_paths(words: list[str], arguments: dict[str, Any], working_dir: Path | None) -> None:
     """Raise ConfigError for a relative path, which the nodes of the cluster would not find."""
-    inputs = [] if working_dir else list(_list_inputs(words, arguments))
     outputs = [arguments[name] for name in ("out", "output") if name in arguments]
     if words[0] == "demo":
         outputs = outputs or ["fer-batch-demo"]
+    inputs = [] if working_dir else _list_inputs(words, arguments)
     for path in [*inputs, *outputs]:
         if not str(path).startswith("/") and ":/" not in str(path):
             also = "" if path in outputs else ", or send its folder with --working-dir"
@@ -158,39 +150,37 @@ def _check_paths(words: list[str], arguments: dict[str, Any], working_dir: Path 
             )
 
 
-def _list_inputs(words: list[str], arguments: dict[str, Any]) -> Iterator[str]:
-    """Yield the input paths of a command, unchanged."""
-    if words[0] == "analyze":
-        yield from arguments.get("videos") or ()
+def _list_inputs(words: list[str], arguments: dict[str, Any]) -> list[str]:
+    """Return the input paths of a command, unchanged."""
     config = vars(arguments["config"]) if "config" in arguments else {}
     values = {**config, **arguments.get("settings", {}), **arguments}
+    paths = list(values.get("videos") or ()) if words[0] == "analyze" else []
     for name in ("checkpoint", "init", "backbone_weights"):
         value = values.get(name) or ()
-        yield from ({value} if isinstance(value, str) else set(value)) - {"default"}
+        paths += [value] if isinstance(value, str) else value
     recipe = values.get("recipe") or ""
     if recipe.endswith(".toml") or "/" in recipe:
-        yield recipe
-    absolute = {path for _, path in values.get("data", ())}
-    given = [word.removeprefix("--data=").partition("=")[2] for word in words]
-    yield from (path for path in given if path and str(Path(path).absolute()) in absolute)
+        paths.append(recipe)
+    for name, path in values.get("data", ()):  # parsing has made its relative paths absolute
+        paths.append(path if any(f"{name}={path}" in word for word in words) else os.path.relpath(path))
+    return [path for path in paths if path != "default"]
 
 
-def _follow(client: "Client", job_id: str, dashboard: Dashboard) -> int:
-    from fer_batch.pipeline.submit import exit_code, follow_job
+def _follow(client: "JobClient", job_id: str, dashboard: Dashboard) -> int:
+    from fer_batch.pipeline.submit import exit_code
 
     commands = _describe_commands(client, job_id, dashboard)
     with leave_on_signals(f"\njob {job_id} continues; {commands}\n"):
-        ended = follow_job(client, job_id, lambda text: print(text, end="", flush=True))
+        ended = client.follow(job_id, lambda text: print(text, end="", flush=True))
     code = exit_code(ended)
     if code:
-        reason = f"exit code {code}"
-        if ended.driver_exit_code is None:
-            reason = (ended.message or "").split("\n")[0]
+        is_exit = ended.driver_exit_code is not None
+        reason = f"exit code {code}" if is_exit else (ended.message or "").split("\n")[0]
         print(f"job {job_id} {ended.status.value.lower()}: {reason}", file=sys.stderr)
     return code
 
 
-def _describe_commands(client: "Client", job_id: str, dashboard: Dashboard) -> str:
+def _describe_commands(client: "JobClient", job_id: str, dashboard: Dashboard) -> str:
     insecure = ["--insecure"] if dashboard.insecure else []
     target = shlex.join([job_id, "--address", client.get_address(), *insecure])
     return f"follow it again: fer-batch submit follow {target}; stop it: fer-batch submit stop {target}"

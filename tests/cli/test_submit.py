@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,12 +62,11 @@ def test_job_gets_the_words_of_its_command(
 ) -> None:
     jobs: list[list[str]] = []
 
-    def submit_job(client: object, words: list[str], *more: object) -> tuple[str, bool]:
+    def start(words: list[str], *more: object) -> tuple[str, bool]:
         jobs.append(words)
         return "job", True
 
-    monkeypatch.setattr(submit, "connect", lambda address, insecure: None)
-    monkeypatch.setattr(submit, "submit_job", submit_job)
+    monkeypatch.setattr(submit, "connect", lambda address, insecure: SimpleNamespace(start=start))
     assert main(["submit", *NOWHERE, "--no-wait", *words]) == 0
     assert jobs == [sent]
     assert capfd.readouterr().out == "job\n"

@@ -9,12 +9,12 @@ from ray.job_submission import JobStatus
 
 from fer_batch.errors import ConfigError
 from fer_batch.pipeline import submit
-from fer_batch.pipeline.submit import exit_code, find_job, follow_job, stop_job, submit_job
+from fer_batch.pipeline.submit import JobClient, exit_code
 
 COMMAND = ["analyze", "/data/my videos", "--out", "/data/out"]
 
 
-class FakeClient:
+class FakeClient(JobClient):
     """A dashboard whose jobs change their status at each `get_job_info`."""
 
     def __init__(self) -> None:
@@ -66,54 +66,54 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_job_runs_the_command_with_its_working_dir(client: Any, tmp_path: Path) -> None:
-    assert submit_job(client, COMMAND, "talks", tmp_path) == ("talks", True)
-    job = find_job(client, "talks")
+    assert client.start(COMMAND, "talks", tmp_path) == ("talks", True)
+    job = client.find("talks")
     assert job.entrypoint.endswith("fer_batch.cli.main analyze '/data/my videos' --out /data/out")
     assert job.runtime_env == {"working_dir": str(tmp_path)}
 
 
 def test_id_has_one_active_job_and_a_new_one_after_each_failure(client: Any) -> None:
-    assert submit_job(client, COMMAND, "talks") == ("talks", True)
-    assert submit_job(client, COMMAND, "talks") == ("talks", False)
+    assert client.start(COMMAND, "talks") == ("talks", True)
+    assert client.start(COMMAND, "talks") == ("talks", False)
     with pytest.raises(ConfigError, match="The job talks is another command, verify /data/out"):
         client.jobs["talks"].entrypoint = submit.ENTRY_POINT + "verify /data/out"
-        submit_job(client, COMMAND, "talks")
+        client.start(COMMAND, "talks")
     for number in range(2, 12):
         list(client.jobs.values())[-1].status = JobStatus.FAILED
-        assert submit_job(client, COMMAND, "talks") == (f"talks.{number}", True)
-    assert find_job(client, "talks").submission_id == "talks.11"
+        assert client.start(COMMAND, "talks") == (f"talks.{number}", True)
+    assert client.find("talks").submission_id == "talks.11"
     list(client.jobs.values())[-1].status = JobStatus.SUCCEEDED
-    assert submit_job(client, COMMAND, "talks") == ("talks.11", False)
-    assert submit_job(client, COMMAND, "talk") == ("talk", True)
+    assert client.start(COMMAND, "talks") == ("talks.11", False)
+    assert client.start(COMMAND, "talk") == ("talk", True)
     with pytest.raises(ConfigError, match="has no job other"):
-        find_job(client, "other")
+        client.find("other")
 
 
 def test_log_is_shown_once_also_after_lost_requests(client: Any) -> None:
-    submit_job(client, COMMAND, "talks")
+    client.start(COMMAND, "talks")
     job = client.jobs["talks"]
     job.next_status = [JobStatus.PENDING, JobStatus.RUNNING, JobStatus.RUNNING, JobStatus.SUCCEEDED]
     job.logs = ["", "one\n", "one\n", "one\ntwo\n"]
     client.failures = 2
     texts: list[str] = []
-    assert follow_job(client, "talks", texts.append).status == JobStatus.SUCCEEDED
+    assert client.follow("talks", texts.append).status == JobStatus.SUCCEEDED
     assert texts == ["one\n", "two\n"]
 
 
 def test_lost_dashboard_ends_the_log(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    submit_job(client, COMMAND, "talks")
+    client.start(COMMAND, "talks")
     client.failures = 10
     monkeypatch.setattr(submit, "LOST_TIMEOUT_S", -1)
     with pytest.raises(ConfigError, match="does not respond; the job may continue"):
-        follow_job(client, "talks", print)
+        client.follow("talks", print)
 
 
 def test_stop_waits_for_the_end(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    submit_job(client, COMMAND, "talks")
-    assert stop_job(client, "talks").status == JobStatus.STOPPED
+    client.start(COMMAND, "talks")
+    assert client.stop("talks").status == JobStatus.STOPPED
     monkeypatch.setattr(submit, "STOP_TIMEOUT_S", -1)
     with pytest.raises(ConfigError, match="has not ended"):
-        stop_job(client, "talks")
+        client.stop("talks")
 
 
 @pytest.mark.parametrize(
