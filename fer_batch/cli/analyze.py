@@ -18,17 +18,7 @@ SAMPLE = Path(__file__).parent.parent / "sample" / "two_faces.mp4"
 MAX_LISTED_VIDEOS = 20
 
 
-@add_command(
-    ANALYZE,
-    """
-  fer-batch analyze talks/ --out results                 all videos in a folder and below it
-  fer-batch analyze 'talks/*.mkv' more.mp4 --out results
-  fer-batch analyze videos.csv --out results             a manifest
-  fer-batch analyze s3://bucket/talks/ --out results     in a store, with its standard credentials
-  fer-batch analyze 'shard-*.tar' --out results          videos in archives, such as WebDataset shards
-  fer-batch analyze talks/ --out results --fps 10        ten sampled frames per second
-  fer-batch analyze talks/ --out results --address auto  on the Ray cluster of this machine""",
-)
+@add_command(ANALYZE)
 def analyze_command(
     videos: Inputs | None = None,
     /,
@@ -46,23 +36,32 @@ def analyze_command(
     stopped run; other inputs are added to it. A video that cannot be read becomes a row in `videos` with the
     reason, and the exit code stays 0. Query the tables with `fer-batch query` and `fer-batch ask`.
 
-    Parameters
-    ----------
-    retry_failed
-        Analyze the given videos again that failed or are partial.
-    overwrite
-        Delete the run in OUT first, whatever its settings are.
+    Args:
+        retry_failed: Analyze the given videos again that failed or are partial.
+        overwrite: Delete the run in OUT first, whatever its settings are.
+
+    Examples:
+      fer-batch analyze talks/ --out results                 all videos in a folder and below it
+      fer-batch analyze 'talks/*.mkv' more.mp4 --out results
+      fer-batch analyze videos.csv --out results             a manifest
+      fer-batch analyze s3://bucket/talks/ --out results     in a store, with its standard credentials
+      fer-batch analyze 'shard-*.tar' --out results          videos in archives (WebDataset)
+      fer-batch analyze talks/ --out results --fps 10        ten sampled frames per second
+      fer-batch analyze talks/ --out results --address auto  on the Ray cluster of this machine
     """
     if retry_failed and overwrite:
         raise UsageError("--retry-failed and --overwrite exclude each other")
     _analyze(list(videos or ()), out, config, limits, ray, retry_failed=retry_failed, overwrite=overwrite)
 
 
-@add_command(ANALYZE, "  fer-batch demo --out /tmp/demo")
+@add_command(ANALYZE)
 def demo_command(*, out: NewRunFolder = "fer-batch-demo", ray: RayOptions) -> None:
     """Analyze the packaged sample video, and show its timeline.
 
     The sample shows two moving portraits in the public domain for ten seconds.
+
+    Examples:
+      fer-batch demo --out /tmp/demo
     """
     _analyze([str(SAMPLE)], out, AnalyzeConfig(), Limits(), ray)
     from fer_batch.timeline.plots.text import format_ribbons
@@ -75,11 +74,14 @@ def demo_command(*, out: NewRunFolder = "fer-batch-demo", ray: RayOptions) -> No
     print(f'  fer-batch query {out} "SELECT emotion, count(*) FROM tracks GROUP BY 1"')
 
 
-@add_command(ANALYZE, "  fer-batch finalize results")
+@add_command(ANALYZE)
 def finalize_command(out: RunFolder, /) -> None:
     """Write the tables of a run again from its results.
 
     `analyze` does this at its end. It also completes an interrupted `fer-batch forget`.
+
+    Examples:
+      fer-batch finalize results
     """
     from fer_batch.run.finalize import finalize
     from fer_batch.run.forget import complete_forget

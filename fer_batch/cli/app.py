@@ -8,7 +8,7 @@ from importlib.metadata import version
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter
 
 from fer_batch.cli.formatter import format_panel
-from fer_batch.cli.options import Command, fill_options, has_option, option_stem, resolve_options
+from fer_batch.cli.options import Command, fill_options, option_stem, resolve_options
 from fer_batch.errors import FerBatchError
 from fer_batch.fields import FieldError
 
@@ -44,19 +44,18 @@ app = App(
 _positions = itertools.count()
 
 
-def add_command(
-    group: Group, examples: str, *, parent: App = app, name: str | None = None
-) -> Callable[[Command], Command]:
+def add_command(group: Group, *, parent: App = app, name: str | None = None) -> Callable[[Command], Command]:
     """Return a decorator that registers a function as a command of `parent`.
 
     The function `NAME_command` becomes the command NAME, unless `name` gives another one. Its docstring is
-    the help: a summary, paragraphs, and a section with the parameters.
+    the help: a summary, paragraphs, the section "Args:" with its parameters, and the section "Examples:".
     """
 
     def register(function: Command) -> Command:
+        function.__doc__, _, examples = (inspect.getdoc(function) or "").partition("\n\nExamples:\n")
+        text = function.__doc__.partition("\n\nArgs:\n")[0]
         command_name = name or function.__name__.removesuffix("_command").replace("_", "-")
-        command = add_group(command_name, group, inspect.getdoc(function) or "", examples, parent=parent)
-        command.default(resolve_options(function))
+        add_group(command_name, group, text, examples, parent=parent).default(resolve_options(function))
         return function
 
     return register
@@ -64,21 +63,16 @@ def add_command(
 
 def add_group(name: str, group: Group, text: str, examples: str, *, parent: App = app) -> App:
     """Register and return a command that has subcommands, or gets a function later."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
     command = App(
         name=name,
-        help=_join_lines(inspect.cleandoc(text)),
+        help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs),
         help_epilogue="Examples:\n" + examples.strip("\n"),
         group=group,
         sort_key=next(_positions),
     )
     parent.command(command)
     return command
-
-
-def _join_lines(docstring: str) -> str:
-    """Return the paragraphs of a docstring before its section of parameters, each as one line."""
-    text = docstring.partition("\n\nParameters\n")[0]
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def parse_command(words: Sequence[str]) -> tuple[Command, inspect.BoundArguments]:
@@ -104,9 +98,8 @@ def _describe_usage_error(error: CycloptsError) -> str:
 
 def explain_error(error: FerBatchError, words: Sequence[str]) -> str:
     """Return one line that says which command failed, why, and for wrong arguments where to read more."""
-    names, path, _ = app.parse_commands(list(words))
-    prefix, message = " ".join(("fer-batch", *names)), str(error)
-    if isinstance(error, FieldError) and has_option(path[-1].default_command, error.name):
+    prefix, message = " ".join(("fer-batch", *app.parse_commands(list(words))[0])), str(error)
+    if isinstance(error, FieldError):
         message = f"--{option_stem(error.name)} {error.problem}"
     if isinstance(error, (FieldError, UsageError)):
         message += f" See `{prefix} --help`" if message.endswith("?") else f"; see `{prefix} --help`"

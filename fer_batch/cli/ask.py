@@ -1,11 +1,14 @@
 """Command `ask`: one subcommand for each query of `Timeline`, with the parameters of its method."""
 
 import inspect
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, dataclass_transform
 
 from cyclopts import Group
 
+import fer_batch
 from fer_batch.cli.answer import AnswerOptions
 from fer_batch.cli.app import QUERY, add_command, add_group
 from fer_batch.cli.arguments import FileName, OptionalVideoName, RunFolder
@@ -47,7 +50,37 @@ class RowFilter:
     """Use only rows before this time, in seconds of the video."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def question(example: str) -> Callable[[type], type]:
+    """Return a decorator that registers a query: fields are the parameters of the method of `Timeline`."""
+
+    def register(options_type: type) -> type:
+        method = re.sub(r"(?<!^)(?=[A-Z])", "_", options_type.__name__).lower()
+        name = method.replace("_", "-")
+
+        def command(
+            out: RunFolder,
+            video: OptionalVideoName = None,
+            /,
+            *,
+            options: Any,
+            rows: RowFilter,
+            answer: AnswerOptions,
+        ) -> None:
+            format = answer.resolve_format(out)
+            query = getattr(fer_batch.open_timeline(out), method)
+            answer.write(query(video=video, **vars(options), **vars(rows)), format)
+
+        command.__annotations__["options"] = dataclass(frozen=True, kw_only=True)(options_type)
+        text = inspect.getdoc(options_type)
+        command.__doc__ = f"{text}\n\nExamples:\n  fer-batch ask {name} results {example}"
+        add_command(QUESTIONS, parent=ask_app, name=name)(command)
+        return options_type
+
+    return register
+
+
+@question("--by person")
 class Shares:
     """Compute how often each emotion is the most probable one.
 
@@ -61,7 +94,7 @@ class Shares:
     """Group by intervals of this many seconds too."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@question("--emotion happy --threshold 0.8 --min 2")
 class Episodes:
     """Find runs of one emotion of one face.
 
@@ -77,7 +110,7 @@ class Episodes:
     """Shortest episode, in seconds."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@question("talk.mp4 --emotion surprise")
 class Peaks:
     """Find the times at which an emotion is most probable.
 
@@ -92,7 +125,7 @@ class Peaks:
     """Seconds before and after a peak in which no probability is higher."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@question("--person Ann")
 class TurningPoints:
     """Find the times at which a face changes from one emotion to another.
 
@@ -103,7 +136,7 @@ class TurningPoints:
     """Shortest duration of both emotions, in seconds; shorter ones are ignored."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@question("--by pair")
 class CoOccurrence:
     """Count the emotions of two faces in the same sampled frame.
 
@@ -115,7 +148,7 @@ class CoOccurrence:
     """Groups: video, pair (the two faces), and columns of a manifest. `--by` alone makes one group."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@question("--person Ann --format csv -o ann.csv")
 class Baseline:
     """Subtract each face's mean probabilities.
 
@@ -127,7 +160,7 @@ class Baseline:
     """Subtract the mean of the person (of the track if it has no person), or always of the track."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@question("talk.mp4 --window 2")
 class Smooth:
     """Average each face's probabilities over a window of time.
 
@@ -139,7 +172,7 @@ class Smooth:
     """Length of the window, in seconds, half before and half after each row."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@question("--every 10 --by person")
 class Resample:
     """Compute one row per interval of each video, with or without a face.
 
@@ -153,40 +186,7 @@ class Resample:
     """One row per interval and video, person or track."""
 
 
-def _add_question(name: str, question: type, example: str) -> None:
-    """Register a query whose `Timeline` method has the fields of `question` as parameters."""
-
-    def command(
-        out: RunFolder,
-        video: OptionalVideoName = None,
-        /,
-        *,
-        options: Any,
-        rows: RowFilter,
-        answer: AnswerOptions,
-    ) -> None:
-        format = answer.resolve_format(out)
-        from fer_batch.timeline.store import open_timeline
-
-        query = getattr(open_timeline(out), name.replace("-", "_"))
-        answer.write(query(video=video, **vars(options), **vars(rows)), format)
-
-    command.__annotations__["options"] = question
-    command.__doc__ = inspect.getdoc(question)
-    add_command(QUESTIONS, f"  fer-batch ask {name} results {example}", parent=ask_app, name=name)(command)
-
-
-_add_question("shares", Shares, "--by person")
-_add_question("episodes", Episodes, "--emotion happy --threshold 0.8 --min 2")
-_add_question("peaks", Peaks, "talk.mp4 --emotion surprise")
-_add_question("turning-points", TurningPoints, "--person Ann")
-_add_question("co-occurrence", CoOccurrence, "--by pair")
-_add_question("baseline", Baseline, "--person Ann --format csv -o ann.csv")
-_add_question("smooth", Smooth, "talk.mp4 --window 2")
-_add_question("resample", Resample, "--every 10 --by person")
-
-
-@add_command(QUESTIONS, "  fer-batch ask join results talk.srt talk.mp4", parent=ask_app)
+@add_command(QUESTIONS, parent=ask_app)
 def join_command(
     out: RunFolder,
     events: FileName,
@@ -201,13 +201,12 @@ def join_command(
     Columns: those of the events, faces (number of rows), emotion (the most probable one on average) and
     p_angry … (means, empty without a face).
 
-    Parameters
-    ----------
-    events
-        A .csv, .parquet or .jsonl file with start_s and end_s, or time_s, and video unless VIDEO is given; or
-        subtitles (.srt, .vtt).
+    Args:
+        events: A .csv, .parquet or .jsonl file with start_s and end_s, or time_s, and video unless VIDEO is
+            given; or subtitles (.srt, .vtt).
+
+    Examples:
+      fer-batch ask join results talk.srt talk.mp4
     """
     format = answer.resolve_format(out)
-    from fer_batch.timeline.store import open_timeline
-
-    answer.write(open_timeline(out).join_events(events, video=video, **vars(rows)), format)
+    answer.write(fer_batch.open_timeline(out).join_events(events, video=video, **vars(rows)), format)

@@ -15,16 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-@add_command(
-    QUERY,
-    """
-  fer-batch assign results --list people.csv   columns video, track_id, person
-  fer-batch assign results --seats Ann Bo      from the left of the picture to the right
-  fer-batch assign results talk.mp4 --seats Ann Bo --max-faces 3
-  fer-batch assign results --largest Ann       the largest face is Ann
-  fer-batch query results "SELECT uri AS video, track_id, min(time_s) AS from_s, max(time_s) AS to_s,
-      avg(face_px) AS height, person FROM tracks GROUP BY ALL ORDER BY ALL" -o people.csv""",
-)
+@add_command(QUERY)
 def assign_command(
     out: RunFolder,
     videos: VideoNames | None = None,
@@ -41,16 +32,19 @@ def assign_command(
     the names of tracks only, no data of faces. A video that is analyzed again has new tracks and loses its
     assignments.
 
-    Parameters
-    ----------
-    list_file
-        CSV file with the columns video, track_id and person.
-    seats
-        Persons from the left of the picture to the right.
-    largest
-        Person with the largest face.
-    max_faces
-        Number of the largest faces per frame that --seats uses. By default the number of persons.
+    Args:
+        list_file: CSV file with the columns video, track_id and person.
+        seats: Persons from the left of the picture to the right.
+        largest: Person with the largest face.
+        max_faces: Number of the largest faces per frame that --seats uses. By default the number of persons.
+
+    Examples:
+      fer-batch assign results --list people.csv   columns video, track_id, person
+      fer-batch assign results --seats Ann Bo      from the left of the picture to the right
+      fer-batch assign results talk.mp4 --seats Ann Bo --max-faces 3
+      fer-batch assign results --largest Ann       the largest face is Ann
+      fer-batch query results "SELECT uri AS video, track_id, min(time_s) AS from_s,
+          max(time_s) AS to_s, person FROM tracks GROUP BY ALL ORDER BY ALL" -o people.csv
     """
     from fer_batch.timeline.assign import assign_by_position, assign_from_csv
 

@@ -14,12 +14,7 @@ if TYPE_CHECKING:
     from fer_batch.pipeline.bench import VideoBenchmark
 
 
-@add_command(
-    ANALYZE,
-    """
-  fer-batch bench talk.mp4
-  fer-batch bench talks/ --fps 10 --runs 1 -o speed.json""",
-)
+@add_command(ANALYZE)
 def bench_command(
     videos: Inputs,
     /,
@@ -33,12 +28,13 @@ def bench_command(
     The command decodes each file alone (FFmpeg's libraries, one thread), then analyzes it, and prints the
     medians of several runs. All work is done in one process on one core, without Ray.
 
-    Parameters
-    ----------
-    runs
-        Number of runs.
-    output
-        JSON file for the numbers.
+    Args:
+        runs: Number of runs.
+        output: JSON file for the numbers.
+
+    Examples:
+      fer-batch bench talk.mp4
+      fer-batch bench talks/ --fps 10 --runs 1 -o speed.json
     """
     if output and (output.is_dir() or not output.absolute().parent.is_dir()):
         raise OutputError(f"cannot write --output {output}: it is a folder, or its folder does not exist")

@@ -19,15 +19,7 @@ MODEL_TITLES = {"cnn": "CNN, last frame", "cnn_bilstm": "CNN-BiLSTM, all frames"
 DIVISION_TITLES = {"random": "at random", "subject": "by subject"}
 
 
-@add_command(
-    TRAIN,
-    """
-  fer-batch crossval --data ck48=CK+48/ --out runs/ck48
-  fer-batch crossval --data ck48=ck48.parquet --init RUN/model.safetensors --seed 1 --out runs/ck48_1
-  fer-batch crossval --recipe dcnn-bilstm-ck48 --data ck48=ck48.parquet --test-share 0.3 --out runs/dcnn
-  fer-batch crossval --recipe dcnn-bilstm-ck48 --data ck48=ck48.parquet --by both --folds 5 --out runs/leak
-  fer-batch crossval --recipe cnn4bn-fer2013 --data fer2013=fer2013.parquet --folds 5 --out runs/cnn4bn""",
-)
+@add_command(TRAIN)
 def crossval_command(
     *,
     data: DataSets,
@@ -53,26 +45,24 @@ def crossval_command(
     OUT gets crossval.json, folds.csv, predictions.csv, confusion.png, and a file per finished fold. The same
     command continues a stopped cross-validation.
 
-    Parameters
-    ----------
-    init
-        Checkpoint that each fold starts from, a .safetensors file. By default random weights with a recipe,
-        or else the packaged checkpoint.
-    epochs
-        Passes over the training folds as stills; with dcnn-bilstm passes over all clips.
-    seed
-        Seed of the training and of the folds.
-    by
-        Divide by subject (examples without a subject by their image), at random as publications often do, or
-        both to measure the difference.
-    folds
-        Number of folds. By default 10.
-    test_share
-        Test one part with this share of the data instead of folds.
-    repeats
-        Repeat with this many seeds, from --seed on.
-    parallel
-        Folds at the same time, with Ray. By default as many as the CPUs allow; 1 does not use Ray.
+    Args:
+        init: Checkpoint that each fold starts from, a .safetensors file. By default random weights with a
+            recipe, or else the packaged checkpoint.
+        epochs: Passes over the training folds as stills; with dcnn-bilstm passes over all clips.
+        seed: Seed of the training and of the folds.
+        by: Divide by subject (examples without a subject by their image), at random as publications often do,
+            or both to measure the difference.
+        folds: Number of folds. By default 10.
+        test_share: Test one part with this share of the data instead of folds.
+        repeats: Repeat with this many seeds, from --seed on.
+        parallel: Folds at the same time, with Ray. By default as many as the CPUs allow; 1 does not use Ray.
+
+    Examples:
+      fer-batch crossval --data ck48=CK+48/ --out runs/ck48
+      fer-batch crossval --data ck48=ck48.parquet --init RUN/model.safetensors --out runs/ours
+      fer-batch crossval --recipe dcnn-bilstm-ck48 --data ck48=CK+48/ --test-share 0.3 --out runs/dcnn
+      fer-batch crossval --recipe dcnn-bilstm-ck48 --data ck48=CK+48/ --by both --out runs/leak
+      fer-batch crossval --recipe cnn4bn-fer2013 --data fer2013=fer2013.csv --folds 5 --out runs/bn
     """
     if folds is not None and test_share is not None:
         raise UsageError("--folds and --test-share exclude each other")

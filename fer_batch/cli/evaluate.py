@@ -31,15 +31,7 @@ METRICS = {
 }
 
 
-@add_command(
-    TRAIN,
-    """
-  fer-batch evaluate --data fer2013=fer2013.parquet --split PublicTest -o report
-  fer-batch evaluate --checkpoint RUN/model.safetensors --data fer2013=fer2013.csv --no-flip -o report
-  fer-batch evaluate --data ck48=CK+48/ --common-classes -o report
-  fer-batch evaluate --data fer2013=fer2013.csv --averaging none flip ten-crop -o report
-  fer-batch evaluate --checkpoint default --checkpoint RUN --ensemble --data folder=faces/ -o report""",
-)
+@add_command(TRAIN)
 def evaluate_command(
     *,
     data: DataSets,
@@ -63,26 +55,26 @@ def evaluate_command(
     samples_right.png, samples_wrong.png and mistakes.png show faces of the data set. Such data sets are for
     research only: do not publish these pictures, or use --no-samples.
 
-    Parameters
-    ----------
-    split
-        Training, PublicTest, PrivateTest, or train, select (or val), test. By default the first of test,
-        select and train that the data has.
-    checkpoint
-        Model, a .safetensors file, an .onnx file of `export-model`, the folder of a training run, or
-        `default` (the packaged one); may be repeated.
-    averaging
-        Views of a face whose predictions are averaged. none: the face alone; flip: with its mirror image, as
-        in `analyze` (default); ten-crop: four corners and the centre with their mirror images. Several are
-        compared.
-    flip
-        Short for --averaging flip, and --no-flip for --averaging none.
-    ensemble
-        Measure the mean of all checkpoints' probabilities too. They must have the same classes.
-    common_classes
-        Leave out examples of classes that the checkpoint lacks, and predict only classes of the data.
-    samples
-        Write pictures of faces with right and wrong predictions.
+    Args:
+        split: Training, PublicTest, PrivateTest, or train, select (or val), test. By default the first of
+            test, select and train that the data has.
+        checkpoint: Model, a .safetensors file, an .onnx file of `export-model`, the folder of a training run,
+            or `default` (the packaged one); may be repeated.
+        averaging: Views of a face whose predictions are averaged. none: the face alone; flip: with its mirror
+            image, as in `analyze` (default); ten-crop: four corners and the centre with their mirror images.
+            Several are compared.
+        flip: Short for --averaging flip, and --no-flip for --averaging none.
+        ensemble: Measure the mean of all checkpoints' probabilities too. They must have the same classes.
+        common_classes: Leave out examples of classes that the checkpoint lacks, and predict only classes of
+            the data.
+        samples: Write pictures of faces with right and wrong predictions.
+
+    Examples:
+      fer-batch evaluate --data fer2013=fer2013.parquet --split PublicTest -o report
+      fer-batch evaluate --checkpoint RUN --data fer2013=fer2013.csv --no-flip -o report
+      fer-batch evaluate --data ck48=CK+48/ --common-classes -o report
+      fer-batch evaluate --data fer2013=fer2013.csv --averaging none flip ten-crop -o report
+      fer-batch evaluate --checkpoint default --checkpoint RUN --ensemble --data folder=faces/ -o out
     """
     if averaging and flip is not None:
         raise UsageError("--averaging and --flip exclude each other")

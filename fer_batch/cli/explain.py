@@ -13,14 +13,7 @@ from fer_batch.fields import Range
 Method = Literal["grad-cam", "occlusion"]
 
 
-@add_command(
-    TRAIN,
-    """
-  fer-batch explain portrait.jpg -o why
-  fer-batch explain talk.mp4 --at 12.4 15 --emotion happy -o why
-  fer-batch explain faces/ --whole --emotion all --checkpoint RUN/model.safetensors -o why
-  fer-batch explain talk.mp4 --method occlusion -o why""",
-)
+@add_command(TRAIN)
 def explain_command(
     inputs: list[Path],
     /,
@@ -47,20 +40,19 @@ def explain_command(
     The pictures show faces: keep them as you keep the videos. They show how a model classifies an
     expression, not the feelings of a person.
 
-    Parameters
-    ----------
-    inputs
-        Pictures, videos, and folders of them.
-    checkpoint
-        Model, a .safetensors file. By default the packaged checkpoint.
-    emotion
-        Emotions to explain, or `all`. By default the most probable one and the runner-up.
-    method
-        Methods of the maps.
-    at_s
-        Times of the videos, in seconds. By default up to three with faces, spread over each video.
-    whole
-        Treat whole pictures as faces, without detection. Pictures of up to 100×100 pixels always are.
+    Args:
+        inputs: Pictures, videos, and folders of them.
+        checkpoint: Model, a .safetensors file. By default the packaged checkpoint.
+        emotion: Emotions to explain, or `all`. By default the most probable one and the runner-up.
+        method: Methods of the maps.
+        at_s: Times of the videos, in seconds. By default up to three with faces, spread over each video.
+        whole: Treat whole pictures as faces, without detection. Pictures of up to 100×100 pixels always are.
+
+    Examples:
+      fer-batch explain portrait.jpg -o why
+      fer-batch explain talk.mp4 --at 12.4 15 --emotion happy -o why
+      fer-batch explain faces/ --whole --emotion all --checkpoint RUN/model.safetensors -o why
+      fer-batch explain talk.mp4 --method occlusion -o why
     """
     import torch
 

@@ -5,13 +5,7 @@ from fer_batch.cli.arguments import DataSets, OutputFolder, check_data_exists
 from fer_batch.cli.output import ProgressLine, print_line, print_table
 
 
-@add_command(
-    TRAIN,
-    """
-  fer-batch explore --data fer2013=fer2013.parquet -o pages
-  fer-batch explore --data fer2013=fer2013.csv --data ck48=CK+48/ -o pages      each one, and both together
-  fer-batch explore --data folder=faces/ --no-samples -o pages                  without pictures of faces""",
-)
+@add_command(TRAIN)
 def explore_command(*, data: DataSets, output: OutputFolder, samples: bool = True) -> None:
     """Describe data sets of labelled faces: classes, duplicates, odd images, brightness, sharpness.
 
@@ -22,10 +16,13 @@ def explore_command(*, data: DataSets, output: OutputFolder, samples: bool = Tru
     The pictures and the page show faces. FER2013 and CK+48 are for research: do not publish their pictures,
     and use --no-samples for a page that you give to others.
 
-    Parameters
-    ----------
-    samples
-        Write pictures of faces, nine per class, also into the page.
+    Args:
+        samples: Write pictures of faces, nine per class, also into the page.
+
+    Examples:
+      fer-batch explore --data fer2013=fer2013.parquet -o pages
+      fer-batch explore --data fer2013=fer2013.csv --data ck48=CK+48/ -o pages     both, also together
+      fer-batch explore --data folder=faces/ --no-samples -o pages                 no pictures of faces
     """
     check_data_exists(data)
     from fer_batch.data.explore.explore import explore

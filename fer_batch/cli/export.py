@@ -18,16 +18,7 @@ CONTENTS = {
 MAX_LISTED_FILES = 10
 
 
-@add_command(
-    QUERY,
-    """
-  fer-batch export results talk.mp4 -o talk.vtt                      captions for a player
-  fer-batch export results talk.mp4 -o talk.eaf                      tiers for ELAN
-  fer-batch export results -o grids --format textgrid                a TextGrid for Praat per video
-  fer-batch export results -o results.xlsx                           sheets of videos, faces and episodes
-  fer-batch export results one.mp4 two.mp4 -o rows.csv               the rows of both in one file
-  fer-batch export results -o rows --format jsonl                    a file of rows per video""",
-)
+@add_command(QUERY)
 def export_command(
     out: RunFolder,
     videos: VideoNames | None = None,
@@ -45,16 +36,19 @@ def export_command(
     and episodes. An episode is a run of sampled frames in which a face has the same most probable emotion. An
     existing file is replaced.
 
-    Parameters
-    ----------
-    output
-        A file whose suffix is the format, or a folder, which gets one file per video.
-    format
-        Format of the files. By default the suffix of the file says it.
-    threshold
-        Lowest confidence in each row of an episode.
-    min_s
-        Shortest episode, in seconds.
+    Args:
+        output: A file whose suffix is the format, or a folder, which gets one file per video.
+        format: Format of the files. By default the suffix of the file says it.
+        threshold: Lowest confidence in each row of an episode.
+        min_s: Shortest episode, in seconds.
+
+    Examples:
+      fer-batch export results talk.mp4 -o talk.vtt                 captions for a player
+      fer-batch export results talk.mp4 -o talk.eaf                 tiers for ELAN
+      fer-batch export results -o grids --format textgrid           a TextGrid for Praat per video
+      fer-batch export results -o results.xlsx                      sheets of videos, faces and episodes
+      fer-batch export results one.mp4 two.mp4 -o rows.csv          the rows of both in one file
+      fer-batch export results -o rows --format jsonl               a file of rows per video
     """
     from fer_batch.timeline.store import open_timeline
 

@@ -13,13 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-@add_command(
-    TRAIN,
-    """
-  fer-batch export-model default -o model.onnx                          the packaged checkpoint
-  fer-batch export-model runs/first/model.safetensors -o model.onnx     your own checkpoint
-  fer-batch export-model default -o small.onnx --int8 --data fer2013=fer2013.parquet""",
-)
+@add_command(TRAIN)
 def export_model_command(
     checkpoint: FileName, /, *, output: OutputFile, int8: bool = False, data: DataSets = ()
 ) -> None:
@@ -30,15 +24,16 @@ def export_model_command(
     onnxruntime's probabilities differ from PyTorch's by at most 0.0001, on random crops and on real ones: of
     --data, or else of the packaged sample video.
 
-    Parameters
-    ----------
-    checkpoint
-        A .safetensors file, the folder of a training run, or `default`.
-    output
-        File to write: .onnx.
-    int8
-        Quantize the encoder, which makes it smaller and faster. The ranges come from the training split of
-        --data; accuracy is measured on its selection split, or else on its test split.
+    Args:
+        checkpoint: A .safetensors file, the folder of a training run, or `default`.
+        output: File to write: .onnx.
+        int8: Quantize the encoder, which makes it smaller and faster. The ranges come from the training split
+            of --data; accuracy is measured on its selection split, or else on its test split.
+
+    Examples:
+      fer-batch export-model default -o model.onnx                          the packaged checkpoint
+      fer-batch export-model runs/first/model.safetensors -o model.onnx     your own checkpoint
+      fer-batch export-model default -o small.onnx --int8 --data fer2013=fer2013.parquet
     """
     check_data_exists(data)
     from fer_batch.evaluation.export import export_model

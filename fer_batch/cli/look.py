@@ -9,14 +9,7 @@ from fer_batch.cli.output import ProgressLine
 from fer_batch.fields import Range
 
 
-@add_command(
-    LOOK,
-    """
-  fer-batch view results                    prints an address for a browser on this machine
-  fer-batch view results --port 8000        always the same address
-  fer-batch view s3://bucket/results        results in a store
-  ssh -L 8000:localhost:8000 MACHINE fer-batch view results --port 8000      on another machine""",
-)
+@add_command(LOOK)
 def view_command(out: RunFolder, /, *, port: Annotated[int, Range(at_least=0, at_most=65535)] = 0) -> int:
     """View a run in a browser.
 
@@ -24,26 +17,21 @@ def view_command(out: RunFolder, /, *, port: Annotated[int, Range(at_least=0, at
     for its keys and Ctrl-C to end. The server answers this machine only (all of its users), shows files of
     this run only, and writes nothing.
 
-    Parameters
-    ----------
-    port
-        Port of the server; 0 selects a free one.
+    Args:
+        port: Port of the server; 0 selects a free one.
+
+    Examples:
+      fer-batch view results                    prints an address for a browser on this machine
+      fer-batch view results --port 8000        always the same address
+      fer-batch view s3://bucket/results        results in a store
+      ssh -L 8000:localhost:8000 MACHINE fer-batch view results --port 8000      on another machine
     """
     from fer_batch.timeline.viewer.server import serve
 
     return serve(out, port, lambda url: print(f"{url}  (Ctrl-C ends it)", flush=True))
 
 
-@add_command(
-    LOOK,
-    """
-  fer-batch plot results monday.mp4 -o monday.png                 a lane over time for each face
-  fer-batch plot results -o archive.svg                           a row over time for each video
-  fer-batch plot results --emotion happy --absolute -o happy.png  the probability of "happy", in seconds
-  fer-batch plot results --kind shares -o shares.png              the share of each emotion, a bar per video
-  fer-batch plot results monday.mp4 --kind shares -o faces.png    a bar per face
-  fer-batch plot results --kind shares --by-person -o people.png  a bar per person""",
-)
+@add_command(LOOK)
 def plot_command(
     out: RunFolder,
     video: OptionalVideoName = None,
@@ -60,19 +48,21 @@ def plot_command(
     Colours differ for all kinds of colour vision and in grey. White areas have no face; hatched areas were
     not analyzed. A plot with too many faces, videos or persons shows some of them, and says how many.
 
-    Parameters
-    ----------
-    output
-        Picture to write: .png or .svg.
-    kind
-        ribbons: the faces of VIDEO over time (default with VIDEO). strip: all videos over time (default
-        without VIDEO). shares: one bar per video, or per face of VIDEO.
-    emotion
-        Draw the probability of this emotion instead of the most probable emotion (strip).
-    absolute
-        Draw time in seconds instead of shares of each video's length (strip).
-    by_person
-        Draw one bar per person of `assign` (shares).
+    Args:
+        output: Picture to write: .png or .svg.
+        kind: ribbons: the faces of VIDEO over time (default with VIDEO). strip: all videos over time (default
+            without VIDEO). shares: one bar per video, or per face of VIDEO.
+        emotion: Draw the probability of this emotion instead of the most probable emotion (strip).
+        absolute: Draw time in seconds instead of shares of each video's length (strip).
+        by_person: Draw one bar per person of `assign` (shares).
+
+    Examples:
+      fer-batch plot results monday.mp4 -o monday.png                 a lane over time for each face
+      fer-batch plot results -o archive.svg                           a row over time for each video
+      fer-batch plot results --emotion happy --absolute -o happy.png  probability over seconds
+      fer-batch plot results --kind shares -o shares.png              shares, a bar per video
+      fer-batch plot results monday.mp4 --kind shares -o faces.png    a bar per face
+      fer-batch plot results --kind shares --by-person -o people.png  a bar per person
     """
     kind = kind or ("ribbons" if video else "strip")
     if kind == "ribbons" and not video:
@@ -102,22 +92,19 @@ def plot_command(
     save_figure(figure, output, SCREEN_DPI)
 
 
-@add_command(
-    LOOK,
-    """
-  fer-batch report results talk.mp4 -o talk.html
-  fer-batch report s3://bucket/results 3f2a9c0d11e4b7a6 -o page.html      by video_id""",
-)
+@add_command(LOOK)
 def report_command(out: RunFolder, video: VideoName, /, *, output: OutputFile) -> None:
     """Write a video's timeline as one HTML page.
 
     The page needs no network; all browsers since 2023 show it. It has the rows of the video and its address,
     but no picture of a face.
 
-    Parameters
-    ----------
-    output
-        Page to write: .html.
+    Args:
+        output: Page to write: .html.
+
+    Examples:
+      fer-batch report results talk.mp4 -o talk.html
+      fer-batch report s3://bucket/results 3f2a9c0d11e4b7a6 -o page.html      by video_id
     """
     from fer_batch.timeline.store import open_timeline
 
@@ -125,13 +112,7 @@ def report_command(out: RunFolder, video: VideoName, /, *, output: OutputFile) -
     print(f"{output}: {size_bytes / 1e6:.1f} MB")
 
 
-@add_command(
-    LOOK,
-    """
-  fer-batch overlay results monday.mp4 -o annotated.mp4
-  fer-batch overlay results monday.mp4 -o anonymous.mp4 --blur-faces
-  fer-batch overlay results 3f2a9c0d11e4b7a6 -o annotated.mkv      by video_id""",
-)
+@add_command(LOOK)
 def overlay_command(
     out: RunFolder, video: VideoName, /, *, output: OutputFile, blur_faces: bool = False
 ) -> None:
@@ -144,12 +125,14 @@ def overlay_command(
     were NOT detected, such as profiles, covered faces and faces smaller than --min-face of `analyze`. It does
     not hide voices, name badges and surroundings either. Check the result before you publish it.
 
-    Parameters
-    ----------
-    output
-        Video to write: .mp4 or .mkv.
-    blur_faces
-        Reduce each detected face to a few large squares.
+    Args:
+        output: Video to write: .mp4 or .mkv.
+        blur_faces: Reduce each detected face to a few large squares.
+
+    Examples:
+      fer-batch overlay results monday.mp4 -o annotated.mp4
+      fer-batch overlay results monday.mp4 -o anonymous.mp4 --blur-faces
+      fer-batch overlay results 3f2a9c0d11e4b7a6 -o annotated.mkv      by video_id
     """
     from fer_batch.timeline.store import open_timeline
 

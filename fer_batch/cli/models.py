@@ -7,23 +7,20 @@ from fer_batch.config import BACKBONES, NETWORKS, TrainConfig
 LISTED_SETTINGS = ("optimizer", "lr", "schedule", "epochs", "batch_size", "imbalance")
 
 
-@add_command(
-    TRAIN,
-    """
-  fer-batch models                                 the recipes, and the cost of each model
-  fer-batch models cnn4-fer2013 > cnn4.toml        a recipe to edit, for `train --recipe`
-  fer-batch train --recipe cnn4-fer2013 --data fer2013=fer2013.parquet --out runs/cnn4""",
-)
+@add_command(TRAIN)
 def models_command(name: str | None = None, /) -> None:
     """List the recipes and models that can be trained, with their cost.
 
     The packaged recipes are the default model and published recognizers. Each is listed with its parameters,
     multiply-adds and training settings.
 
-    Parameters
-    ----------
-    name
-        Print this recipe as a .toml file instead.
+    Args:
+        name: Print this recipe as a .toml file instead.
+
+    Examples:
+      fer-batch models                                 the recipes, and the cost of each model
+      fer-batch models cnn4-fer2013 > cnn4.toml        a recipe to edit, for `train --recipe`
+      fer-batch train --recipe cnn4-fer2013 --data fer2013=fer2013.parquet --out runs/cnn4
     """
     from fer_batch.training.recipes import list_recipes, read_recipe
 

@@ -99,13 +99,6 @@ def _list_flags(hint: Any) -> list[Flag]:
     return [item for item in get_args(hint) if isinstance(item, Flag)]
 
 
-def has_option(function: Any, name: str) -> bool:
-    """Return whether a parameter of a command, or a field of one of its configurations, has this name."""
-    hints = getattr(function, "__annotations__", {})
-    configs = [options.config for hint in hints.values() if (options := _find(hint, ConfigOptions))]
-    return name in hints or any(_find(field_types(config).get(name), Topic) for config in configs)
-
-
 def _check_and_convert(name: str, value: Any, hint: Any) -> Any:
     kind, bounds = split_type(hint)
     if bounds or any(split_type(item)[1] for item in get_args(kind)):

@@ -27,6 +27,11 @@ def print_line(text: str, style: str = "") -> None:
     make_console().print(text, style=style, soft_wrap=True)
 
 
+def print_status(text: str) -> None:
+    """Print one line to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def print_table(
     header: Sequence[str],
     rows: Iterable[Sequence[str] | None],

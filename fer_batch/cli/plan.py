@@ -14,14 +14,7 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.fields import Range
 
 
-@add_command(
-    ANALYZE,
-    """
-  fer-batch plan archive/
-  fer-batch plan list.csv --nodes 1 8 64 --cores 16 --price 0.68
-  fer-batch plan s3://bucket/talks/
-  fer-batch plan archive/ --cpu-ms 140""",
-)
+@add_command(ANALYZE)
 def plan_command(
     videos: Inputs,
     /,
@@ -43,18 +36,19 @@ def plan_command(
     not start Ray. The estimate depends on the size of the frames and on the speed of an Intel Xeon core, or
     on --cpu-ms. The start of nodes and network reads come on top.
 
-    Parameters
-    ----------
-    nodes
-        Numbers of nodes to compare.
-    cores
-        Cores of a node.
-    price
-        Price of a node per hour, in any currency.
-    cpu_ms
-        CPU milliseconds per second of video: the "total" that `fer-batch bench` measures on your machine.
-    json_output
-        Print one JSON object instead of tables.
+    Args:
+        nodes: Numbers of nodes to compare.
+        cores: Cores of a node.
+        price: Price of a node per hour, in any currency.
+        cpu_ms: CPU milliseconds per second of video: the "total" that `fer-batch bench` measures on your
+            machine.
+        json_output: Print one JSON object instead of tables.
+
+    Examples:
+      fer-batch plan archive/
+      fer-batch plan list.csv --nodes 1 8 64 --cores 16 --price 0.68
+      fer-batch plan s3://bucket/talks/
+      fer-batch plan archive/ --cpu-ms 140
     """
     from fer_batch.inputs.listing import check_inputs_exist
 

@@ -5,14 +5,7 @@ from fer_batch.cli.app import QUERY, add_command
 from fer_batch.cli.arguments import RunFolder
 
 
-@add_command(
-    QUERY,
-    """
-  fer-batch query results "SELECT emotion, count(*) FROM tracks GROUP BY 1"
-  fer-batch query results "SELECT uri, status, error FROM videos WHERE status <> 'ok'"
-  fer-batch query results "SELECT time_s, emotion FROM tracks WHERE track_id = 0 ORDER BY 1" --format csv
-  fer-batch query results "SELECT * FROM tracks" -o all.parquet""",
-)
+@add_command(QUERY)
 def query_command(out: RunFolder, sql: str, /, *, answer: AnswerOptions) -> None:
     """Query the tables of a run in SQL.
 
@@ -21,10 +14,14 @@ def query_command(out: RunFolder, sql: str, /, *, answer: AnswerOptions) -> None
     video, with mean probabilities). The dialect is DuckDB's. A query can read these tables only, and cannot
     write.
 
-    Parameters
-    ----------
-    sql
-        One SELECT statement.
+    Args:
+        sql: One SELECT statement.
+
+    Examples:
+      fer-batch query results "SELECT emotion, count(*) FROM tracks GROUP BY 1"
+      fer-batch query results "SELECT uri, status, error FROM videos WHERE status <> 'ok'"
+      fer-batch query results "SELECT time_s, emotion FROM tracks WHERE track_id = 0" --format csv
+      fer-batch query results "SELECT * FROM tracks" -o all.parquet
     """
     format = answer.resolve_format(out)
     from fer_batch.timeline.store import open_timeline

@@ -119,16 +119,24 @@ def submit_command(
     return _follow(client, job_id, dashboard)
 
 
-@add_command(JOBS, "  fer-batch submit follow talks --address http://head:8265", parent=submit_app)
+@add_command(JOBS, parent=submit_app)
 def follow_command(submission_id: SubmissionId, /, *, dashboard: Dashboard) -> int:
-    """Print the log of a job from its beginning until the job ends."""
+    """Print the log of a job from its beginning until the job ends.
+
+    Examples:
+      fer-batch submit follow talks --address http://head:8265
+    """
     client = dashboard.connect()
     return _follow(client, str(client.find(submission_id).submission_id), dashboard)
 
 
-@add_command(JOBS, "  fer-batch submit stop talks --address http://head:8265", parent=submit_app)
+@add_command(JOBS, parent=submit_app)
 def stop_command(submission_id: SubmissionId, /, *, dashboard: Dashboard) -> None:
-    """Stop a job. A new submission with the same id continues it."""
+    """Stop a job. A new submission with the same id continues it.
+
+    Examples:
+      fer-batch submit stop talks --address http://head:8265
+    """
     client = dashboard.connect()
     job = client.find(submission_id)
     stopped = client.stop(str(job.submission_id))

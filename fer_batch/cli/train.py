@@ -28,16 +28,7 @@ Recipe = Annotated[
 ]
 
 
-@add_command(
-    TRAIN,
-    """
-  fer-batch train --data fer2013=fer2013.parquet --out runs/first
-  fer-batch train --data fer2013=fer2013.csv --data ck48=CK+48/ --out runs/both --workers 2
-  fer-batch train --data folder=faces/ --init default --epochs 5 --lr 0.01 --out runs/ours
-  fer-batch train --data fer2013=fer2013.parquet --recipe default --out runs/default
-  fer-batch train --recipe cnn4-fer2013 --data fer2013=fer2013.parquet --out runs/cnn4
-  fer-batch train --data folder=faces/ --backbone resnet18 --backbone-weights r18.safetensors --out runs/r""",
-)
+@add_command(TRAIN)
 def train_command(
     *,
     data: DataSets,
@@ -55,6 +46,14 @@ def train_command(
     The same command continues after the last finished epoch. The model is OUT/model.safetensors with its card
     OUT/model.json, for `fer-batch analyze --checkpoint`. `tensorboard --logdir OUT/tensorboard` shows the
     curves, if you install tensorboard.
+
+    Examples:
+      fer-batch train --data fer2013=fer2013.parquet --out runs/first
+      fer-batch train --data fer2013=fer2013.csv --data ck48=CK+48/ --out runs/both --workers 2
+      fer-batch train --data folder=faces/ --init default --epochs 5 --lr 0.01 --out runs/ours
+      fer-batch train --data fer2013=fer2013.parquet --recipe default --out runs/default
+      fer-batch train --recipe cnn4-fer2013 --data fer2013=fer2013.parquet --out runs/cnn4
+      fer-batch train --data folder=faces/ --backbone resnet18 --backbone-weights r.safetensors --out run
     """
     config = build_train_config(data, recipe, settings)
     from fer_batch.training.run import train

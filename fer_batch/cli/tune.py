@@ -29,14 +29,7 @@ COLUMNS = {
 """Heading and format of each value of a trial."""
 
 
-@add_command(
-    TRAIN,
-    """
-  fer-batch tune --data fer2013=fer2013.parquet --epochs 12 --trials 20 --out studies/first
-  fer-batch tune --recipe cnn4bn-fer2013 --data fer2013=fer2013.parquet --epochs 15 --out studies/cnn4bn
-  fer-batch tune --data folder=faces/ --init default --lr 0.01 --epochs 5 --parallel 4 --out studies/ours
-  fer-batch train --recipe studies/first/best.toml --data fer2013=fer2013.parquet --out runs/best""",
-)
+@add_command(TRAIN)
 def tune_command(
     *,
     data: DataSets,
@@ -58,14 +51,16 @@ def tune_command(
     The same command continues a stopped study, and a larger --trials extends it. OUT gets trials.csv,
     trials.json (with the curves), best.toml (a recipe for `train`), study.json and plots.
 
-    Parameters
-    ----------
-    trials
-        Number of trials.
-    metric
-        Metric on the selection split that decides.
-    parallel
-        Trials that run at the same time. By default one per GPU, or one per CPU.
+    Args:
+        trials: Number of trials.
+        metric: Metric on the selection split that decides.
+        parallel: Trials that run at the same time. By default one per GPU, or one per CPU.
+
+    Examples:
+      fer-batch tune --data fer2013=fer2013.parquet --epochs 12 --trials 20 --out studies/first
+      fer-batch tune --recipe cnn4bn-fer2013 --data fer2013=fer2013.csv --epochs 15 --out studies/bn
+      fer-batch tune --data folder=faces/ --init default --epochs 5 --parallel 4 --out studies/ours
+      fer-batch train --recipe studies/first/best.toml --data fer2013=fer2013.parquet --out runs/best
     """
     config = build_train_config(data, recipe, settings)
     from fer_batch.training.tune.plots import write_plots

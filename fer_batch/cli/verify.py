@@ -10,12 +10,7 @@ from fer_batch.cli.arguments import RunFolder, VideoNames
 from fer_batch.cli.output import print_table
 
 
-@add_command(
-    ANALYZE,
-    """
-  fer-batch verify results
-  fer-batch verify results --json""",
-)
+@add_command(ANALYZE)
 def verify_command(
     out: RunFolder, /, *, json_output: Annotated[bool, Parameter(name="--json")] = False
 ) -> int:
@@ -25,10 +20,12 @@ def verify_command(
     difference), and 2 if OUT holds no run. The command reads everything, writes nothing, and may run at any
     time.
 
-    Parameters
-    ----------
-    json_output
-        Print one JSON object instead of text.
+    Args:
+        json_output: Print one JSON object instead of text.
+
+    Examples:
+      fer-batch verify results
+      fer-batch verify results --json
     """
     from fer_batch.run.summary import summarize_run
     from fer_batch.run.verify import verify_run
@@ -51,18 +48,17 @@ def verify_command(
     return 0
 
 
-@add_command(
-    ANALYZE,
-    """
-  fer-batch forget results /archive/talks/monday.mp4
-  fer-batch forget results monday.mp4 tuesday.mp4
-  fer-batch forget results 3f2a9c0d11e4b7a6            by video_id""",
-)
+@add_command(ANALYZE)
 def forget_command(out: RunFolder, videos: VideoNames, /) -> None:
     """Delete all data of videos from a run.
 
     Afterwards no row, file or log in OUT refers to the videos. Copies elsewhere stay. If the command is
     interrupted, the same command completes it.
+
+    Examples:
+      fer-batch forget results /archive/talks/monday.mp4
+      fer-batch forget results monday.mp4 tuesday.mp4
+      fer-batch forget results 3f2a9c0d11e4b7a6            by video_id
     """
     from fer_batch.run.forget import forget_videos
     from fer_batch.storage.folder import open_folder
