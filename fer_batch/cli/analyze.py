@@ -1,12 +1,14 @@
 """Commands `analyze`, `demo` and `finalize`."""
 
-import sys
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import fer_batch
 from fer_batch.cli.app import ANALYZE, UsageError, add_command
 from fer_batch.cli.arguments import Inputs, NewRunFolder, RayOptions, RunFolder
-from fer_batch.cli.output import ProgressLine, count, print_line, print_table
+from fer_batch.cli.output import ProgressLine, count, print_line, print_status, print_table
 from fer_batch.config import AnalyzeConfig, Limits
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "two_faces.mp4"
 MAX_LISTED_VIDEOS = 20
+FAILED_SQL = ": SELECT uri, status, error FROM videos WHERE error IS NOT NULL"
 
 
 @add_command(ANALYZE)
@@ -51,7 +54,8 @@ def analyze_command(
     """
     if retry_failed and overwrite:
         raise UsageError("--retry-failed and --overwrite exclude each other")
-    _analyze(list(videos or ()), out, config, limits, ray, retry_failed=retry_failed, overwrite=overwrite)
+    settings = {"limits": limits, "retry_failed": retry_failed, "overwrite": overwrite}
+    _analyze(list(videos or ()), out, config, ray, **settings)
 
 
 @add_command(ANALYZE)
@@ -63,13 +67,11 @@ def demo_command(*, out: NewRunFolder = "fer-batch-demo", ray: RayOptions) -> No
     Examples:
       fer-batch demo --out /tmp/demo
     """
-    _analyze([str(SAMPLE)], out, AnalyzeConfig(), Limits(), ray)
+    _analyze([str(SAMPLE)], out, AnalyzeConfig(), ray)
     from fer_batch.timeline.plots.text import format_ribbons
-    from fer_batch.timeline.store import open_timeline
 
-    timeline = open_timeline(out)
     print("\nTwo faces, 10 seconds, from left to right (one face leaves and returns):")
-    print("\n".join(format_ribbons(timeline.to_pandas(), width=72)))
+    print("\n".join(format_ribbons(fer_batch.open_timeline(out).to_pandas(), width=72)))
     print(f"\nThe tracks are in {out}/tracks. A query, for example:")
     print(f'  fer-batch query {out} "SELECT emotion, count(*) FROM tracks GROUP BY 1"')
 
@@ -96,29 +98,16 @@ def finalize_command(out: RunFolder, /) -> None:
         print_summary(finalize(folder, rewrite_all=True), out)
 
 
-def _analyze(
-    videos: list[str],
-    out: str,
-    config: AnalyzeConfig,
-    limits: Limits,
-    ray: RayOptions,
-    *,
-    retry_failed: bool = False,
-    overwrite: bool = False,
-) -> None:
+def _analyze(videos: list[str], out: str, config: AnalyzeConfig, ray: RayOptions, **settings: Any) -> None:
     from fer_batch.inputs.listing import check_inputs_exist
 
     check_inputs_exist(videos)  # before the seconds that importing torch and ray takes
-    from fer_batch.pipeline.analyze import analyze
-
     line = ProgressLine()
-    summary = analyze(
+    summary = fer_batch.analyze(
         videos,
         out,
         config,
-        limits=limits,
-        retry_failed=retry_failed,
-        overwrite=overwrite,
+        **settings,
         **vars(ray),
         on_listing=_print_listing,
         on_progress=lambda progress: _show_progress(line, progress),
@@ -136,45 +125,34 @@ def _print_listing(listing: "Listing", finished: bool) -> None:
     if listing.rows_without_path:
         counts.append(f"{count(listing.rows_without_path, 'manifest row')} without a path ignored")
     state = "all are finished" if finished else "starting Ray …"
-    print(f"{', '.join(counts)}; {state}", file=sys.stderr, flush=True)
+    print_status(f"{', '.join(counts)}; {state}")
 
 
 def _show_progress(line: ProgressLine, progress: "Progress") -> None:
     speed = progress.video_s_done / max(progress.elapsed_s, 1e-9)
     remaining_s = (progress.video_s - progress.video_s_done) / speed if speed else None
+    remaining = "…" if remaining_s is None else timedelta(seconds=round(remaining_s))
     state = f"{progress.videos_done} of {progress.videos} videos done, {count(progress.faces, 'face')}"
-    line.show(f"{state}, {speed:.1f}× realtime, {_format_clock(remaining_s)} left", key=state)
+    line.show(f"{state}, {speed:.1f}× realtime, {remaining} left", key=state)
 
 
-def print_summary(summary: "RunSummary", out: str) -> None:
+def print_summary(summary: "RunSummary", title: str) -> None:
     """Print the numbers of a run, and its first videos with errors."""
     from fer_batch.schema import VIDEO_STATUSES
 
-    rows = [("videos", f"{sum(summary.videos.values()):,}")]
-    rows += [
-        (f"  {status}", f"{summary.videos[status]:,}")
-        for status in VIDEO_STATUSES
-        if status in summary.videos
-    ]
-    rows += [
-        ("hours of video", f"{summary.video_s / 3600:.3f}"),
-        ("sampled frames", f"{summary.moments:,}"),
-        ("faces", f"{summary.faces:,}"),
-        ("tracks", f"{summary.tracks:,}"),
-    ]
-    print_table(("", ""), rows, title=str(out))
-    for failure in summary.failures[:MAX_LISTED_VIDEOS]:
-        print_line(f"  {failure.status}: {failure.uri}: {failure.error}")
-    if len(summary.failures) > MAX_LISTED_VIDEOS:
-        print_line(
-            f"  … and {len(summary.failures) - MAX_LISTED_VIDEOS:,} more: "
-            "SELECT uri, status, error FROM videos WHERE error IS NOT NULL"
-        )
+    videos = summary.videos
+    rows = {"videos": f"{sum(videos.values()):,}"}
+    rows |= {f"  {status}": f"{videos[status]:,}" for status in VIDEO_STATUSES if status in videos}
+    rows["hours of video"] = f"{summary.video_s / 3600:.3f}"
+    rows["sampled frames"] = f"{summary.moments:,}"
+    rows |= {"faces": f"{summary.faces:,}", "tracks": f"{summary.tracks:,}"}
+    print_table(("", ""), rows.items(), title=title)
+    print_failures([(failure.status, failure.uri, failure.error) for failure in summary.failures], FAILED_SQL)
 
 
-def _format_clock(seconds: float | None) -> str:
-    if seconds is None:
-        return "…"
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+def print_failures(failures: Sequence[tuple[str, str, str | None]], sql: str = "") -> None:
+    """Print the status, address and error of the first videos that cannot be analyzed."""
+    for status, uri, error in failures[:MAX_LISTED_VIDEOS]:
+        print_line(f"  {status}: {uri}: {error}")
+    if len(failures) > MAX_LISTED_VIDEOS:
+        print_line(f"  … and {len(failures) - MAX_LISTED_VIDEOS:,} more{sql}")

@@ -1,6 +1,5 @@
 """Print the result of a query as a table, or write it as CSV, JSON or Parquet."""
 
-import csv
 import io
 import json
 import math
@@ -82,43 +81,38 @@ def _number_repeated(names: list[str]) -> list[str]:
     return unique
 
 
+def _format_csv(result: "pa.Table") -> bytes:
+    from fer_batch.storage.atomic import format_csv
+
+    return format_csv(result.column_names, _iterate_rows(result))
+
+
 def _iterate_rows(result: "pa.Table") -> Iterator[tuple[Any, ...]]:
     return zip(*(column.to_pylist() for column in result.columns), strict=True)
 
 
-def _format_csv(result: "pa.Table") -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(result.column_names)
-    writer.writerows(_iterate_rows(result))
-    return text.getvalue().encode()
-
-
 def _format_json(result: "pa.Table") -> bytes:
     rows = [
-        {name: _replace_nan(value) for name, value in zip(result.column_names, row, strict=True)}
-        for row in _iterate_rows(result)
+        {name: None if _is_not_finite(value) else value for name, value in row.items()}
+        for row in result.to_pylist()
     ]
     return (json.dumps(rows, indent=1, ensure_ascii=False, default=str) + "\n").encode()
 
 
-def _replace_nan(value: Any) -> Any:
-    """Return None for NaN and infinity, which JSON does not have."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _is_not_finite(value: object) -> bool:
+    """Return whether a value is NaN or infinite, which JSON does not have."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _format_parquet(result: "pa.Table") -> bytes:
-    import pyarrow.parquet as pq
+    from fer_batch.storage.atomic import encode_parquet
 
-    content = io.BytesIO()
-    pq.write_table(result, content)
-    return content.getvalue()
+    return encode_parquet(result)
 
 
 def _format_table(result: "pa.Table") -> bytes:
-    types = [str(field.type) for field in result.schema]
     numbers = ("int", "uint", "float", "double", "decimal")
-    left = [number for number, name in enumerate(types) if not name.startswith(numbers)]
+    left = [number for number, field in enumerate(result.schema) if not str(field.type).startswith(numbers)]
     rows = [
         [f"{v:.6g}" if isinstance(v, float) else "" if v is None else str(v) for v in row]
         for row in _iterate_rows(result.slice(0, MAX_TABLE_ROWS))

@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, dataclass_transform
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group
 
@@ -50,7 +50,6 @@ class RowFilter:
     """Use only rows before this time, in seconds of the video."""
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True)
 def question(example: str) -> Callable[[type], type]:
     """Return a decorator that registers a query: fields are the parameters of the method of `Timeline`."""
 

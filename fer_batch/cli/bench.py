@@ -1,11 +1,10 @@
 """Command `bench`."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 from fer_batch.cli.app import ANALYZE, add_command
 from fer_batch.cli.arguments import Inputs, OutputFile
-from fer_batch.cli.output import count, print_line, print_table
+from fer_batch.cli.output import count, print_line, print_status, print_table
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
 from fer_batch.fields import Range
@@ -44,7 +43,7 @@ def bench_command(
     from fer_batch.pipeline.bench import benchmark_videos
     from fer_batch.storage.atomic import write_json
 
-    print(f"{count(len(sources), 'video')}, {count(runs, 'run')} each …", file=sys.stderr, flush=True)
+    print_status(f"{count(len(sources), 'video')}, {count(runs, 'run')} each …")
     results = benchmark_videos(sources, config, runs, _print_benchmark)
     if output:
         try:

@@ -1,13 +1,13 @@
 """Command `crossval`."""
 
-import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fer_batch.cli.app import TRAIN, UsageError, add_command
 from fer_batch.cli.arguments import DataSets, RayOptions
-from fer_batch.cli.evaluate import format_interval, print_confusion
+from fer_batch.cli.evaluate import format_interval, format_score, print_confusion
 from fer_batch.cli.options import Settings
-from fer_batch.cli.output import print_line, print_table
+from fer_batch.cli.output import print_line, print_status, print_table
 from fer_batch.cli.train import JobFolder, Recipe, build_train_config
 from fer_batch.fields import Range
 
@@ -85,7 +85,7 @@ def crossval_command(
         ),
         parallel=parallel,
         **vars(ray),
-        on_line=lambda line: print(line, file=sys.stderr, flush=True),
+        on_line=print_status,
     )
     title = recipe if recipe and not recipe.endswith(".toml") else "the model"
     _print_result(result, [name for name, _ in data], title)
@@ -94,38 +94,32 @@ def crossval_command(
 
 
 def _print_result(result: "CrossValidation", data: list[str], model_title: str) -> None:
-    models = result.settings["models"]
-    titles = {model: MODEL_TITLES.get(model, model_title) for model in models}
-    suffixes = {by: f", {DIVISION_TITLES[by]}" if result.leak else "" for by in result.divisions}
+    titles = {model: MODEL_TITLES.get(model, model_title) for model in result.settings["models"]}
     names = " and ".join("CK+48" if name == "ck48" else name for name in data)
     people = f" of {result.subjects} people" if result.subjects else ""
     print_line(f"{names}, {result.n} {result.unit}{people}, {_describe_protocol(result)}", style="bold")
-    columns = [
-        (f"{titles[model]}{suffixes[by]}", division.metrics[model])
+    columns = {
+        title + (f", {DIVISION_TITLES[by]}" if result.leak else ""): division.metrics[model]
         for by, division in result.divisions.items()
-        for model in models
-    ]
-    rows = [["predictions", *(str(metrics.n) for _, metrics in columns)]]
+        for model, title in titles.items()
+    }
+    all_metrics = list(columns.values())
+    rows = [["predictions", *(str(metrics.n) for metrics in all_metrics)]]
     for key, title in SCORES.items():
-        scores = (
-            f"{getattr(metrics, key):.4f} ({format_interval(metrics.intervals[key])})"
-            for _, metrics in columns
-        )
-        rows.append([title, *scores])
+        rows.append([title, *(format_score(metrics, key) for metrics in all_metrics)])
     rows += [
-        [f"  F1 {name}", *(f"{metrics.per_class[name].f1:.3f}" for _, metrics in columns)]
-        for name in columns[0][1].classes
+        [f"  F1 {name}", *(f"{metrics.per_class[name].f1:.3f}" for metrics in all_metrics)]
+        for name in all_metrics[0].classes
     ]
-    print_table(["", *(title for title, _ in columns)], rows)
+    print_table(["", *columns], rows)
     for by, division in result.divisions.items():
-        prefix = f"{DIVISION_TITLES[by]}, " if result.leak else ""
-        _print_spread(division, titles, prefix)
-        _print_difference(division, prefix)
+        _print_division(division, titles, f"{DIVISION_TITLES[by]}, " if result.leak else "")
     for model in result.leak:
         _print_leak(result, model, titles[model])
-    for by, division in result.divisions.items():
-        title = titles[models[-1]].partition(",")[0] + suffixes[by]
-        print_confusion(division.metrics[models[-1]], title)
+    last_title = list(titles.values())[-1]
+    for title, metrics in columns.items():
+        if title.startswith(last_title):
+            print_confusion(metrics, f"{title.replace(last_title, last_title.partition(',')[0])}: ")
 
 
 def _describe_protocol(result: "CrossValidation") -> str:
@@ -135,45 +129,39 @@ def _describe_protocol(result: "CrossValidation") -> str:
     return text + (f", {repeats} times" if repeats > 1 else "")
 
 
-def _print_spread(division: "DivisionSummary", titles: dict[str, str], prefix: str) -> None:
-    """Print mean and standard deviation over repetitions or folds, if there are several."""
-    over, rows = ("repeats", division.repeats) if len(division.repeats) > 1 else ("folds", division.folds)
-    if len(rows) < 2:
-        return
+def _print_division(division: "DivisionSummary", titles: dict[str, str], prefix: str) -> None:
+    """Print the spread over repetitions or folds, if there are several, and the gain of a second model."""
     from fer_batch.evaluation.crossval.summary import name_score
 
-    for model, title in titles.items():
+    over, rows = ("repeats", division.repeats) if len(division.repeats) > 1 else ("folds", division.folds)
+    for model, title in titles.items() if len(rows) > 1 else ():
         scores = (division.spread[name_score(model, score)] for score in SCORES)
         accuracy, f1 = (f"{score.mean:.3f} ± {score.sd:.3f}" for score in scores)
+        spread = f"(mean ± standard deviation of {len(rows)} {over})"
+        print_line(f"{prefix}{title}: accuracy {accuracy}, macro-F1 {f1} {spread}")
+    if gain := division.difference:
+        test = "" if gain.p is None else f" (McNemar p = {gain.p:.2g})"
         print_line(
-            f"{prefix}{title}: accuracy {accuracy}, macro-F1 {f1} (mean ± standard deviation of "
-            f"{len(rows)} {over})"
+            f"{prefix}the sequence adds {100 * gain.accuracy:+.1f} points of accuracy "
+            f"({_format_points(gain.interval)}): {gain.only_second} sequences are right only with it, "
+            f"{gain.only_first} only without{test}"
         )
-
-
-def _print_difference(division: "DivisionSummary", prefix: str) -> None:
-    gain = division.difference
-    if gain is None:
-        return
-    test = "" if gain.p is None else f" (McNemar p = {gain.p:.2g})"
-    interval = format_interval([100 * end for end in gain.interval], 1)
-    print_line(
-        f"{prefix}the sequence adds {100 * gain.accuracy:+.1f} points of accuracy ({interval}): "
-        f"{gain.only_second} sequences are right only with it, {gain.only_first} only without{test}"
-    )
 
 
 def _print_leak(result: "CrossValidation", model: str, title: str) -> None:
     accuracy, f1 = (result.leak[model][score] for score in SCORES)
     at_random, by_subject = result.divisions["random"], result.divisions["subject"]
-    interval = format_interval([100 * end for end in accuracy.interval], 1)
     repeats = result.settings["repeats"]
     spread = f", over {repeats} repeats ± {100 * accuracy.runs.sd:.1f} points and ± {f1.runs.sd:.3f}"
     known = int(at_random.folds["known"].sum())
     unit = "people" if result.subjects else "images"
     print_line(
-        f"{title}: the leak is worth {100 * accuracy.value:+.1f} points of accuracy ({interval}) and "
-        f"{f1.value:+.3f} macro-F1 ({format_interval(f1.interval)}){spread if repeats > 1 else ''}; at "
-        f"random {known} of {at_random.metrics[model].n} predictions are for {unit} that the training folds "
-        f"contain too, by subject none of {by_subject.metrics[model].n}"
+        f"{title}: the leak is worth {100 * accuracy.value:+.1f} points of accuracy "
+        f"({_format_points(accuracy.interval)}) and {f1.value:+.3f} macro-F1 ({format_interval(f1.interval)})"
+        f"{spread if repeats > 1 else ''}; at random {known} of {at_random.metrics[model].n} predictions are "
+        f"for {unit} that the training folds contain too, by subject none of {by_subject.metrics[model].n}"
     )
+
+
+def _format_points(interval: Sequence[float]) -> str:
+    return format_interval([100 * end for end in interval], 1)

@@ -1,15 +1,15 @@
 """Command `evaluate`."""
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+import fer_batch
 from fer_batch.cli.app import TRAIN, UsageError, add_command
 from fer_batch.cli.arguments import DataSets, OutputFolder, check_data_exists
-from fer_batch.cli.output import ProgressLine, print_line, print_table
+from fer_batch.cli.output import ProgressLine, print_line, print_status, print_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ def evaluate_command(
     split: str | None = None,
     checkpoint: tuple[str, ...] = ("default",),
     averaging: Annotated[tuple[Averaging, ...], Parameter(consume_multiple=True)] = (),
-    flip: Annotated[bool | None, Parameter(negative_bool="no-")] = None,
+    flip: bool | None = None,
     ensemble: bool = False,
     common_classes: bool = False,
     samples: bool = True,
@@ -80,12 +80,11 @@ def evaluate_command(
         raise UsageError("--averaging and --flip exclude each other")
     check_data_exists(data)
     from fer_batch.evaluation.compare import compare
-    from fer_batch.evaluation.evaluate import evaluate
     from fer_batch.storage.folder import check_folder
 
     check_folder(output)
     line = ProgressLine(is_logged=False)
-    evaluation = evaluate(
+    evaluation = fer_batch.evaluate(
         data,
         split=split,
         checkpoints=[None if name == "default" else Path(name) for name in checkpoint],
@@ -97,11 +96,16 @@ def evaluate_command(
     )
     line.close()
     evaluation.write(output, samples=samples)
-    first = evaluation.first_results
+    first, examples = evaluation.first_results, evaluation.examples
     if common_classes:
-        _print_common_classes(evaluation.examples, first)
+        left_out = ", ".join(f"{number} {name}" for name, number in examples.left_out.items())
+        unused = ", ".join(dict.fromkeys(name for result in first for name in result.unused_classes))
+        print_line(
+            f"common classes: {', '.join(examples.classes)}; examples left out: {left_out or 'none'}; "
+            f"classes that are not predicted: {unused or 'none'}"
+        )
     if len(first) == 1:
-        _print_result(first[0], evaluation.examples)
+        _print_result(first[0], examples)
     if len(evaluation.results) > 1:
         _print_comparison(compare(evaluation), evaluation.examples)
     if len(first) == 1:
@@ -113,53 +117,37 @@ def evaluate_command(
 def _print_examples(examples: "Examples") -> None:
     for part in examples.data:
         left_out = ", ".join(f"{number} {reason}" for reason, number in part.left_out.items() if number)
-        text = f"{part.name}: {part.n} faces or clips of the split {examples.split}"
-        print(text + (f" (left out: {left_out})" if left_out else ""), file=sys.stderr, flush=True)
+        note = f" (left out: {left_out})" if left_out else ""
+        print_status(f"{part.name}: {part.n} faces or clips of the split {examples.split}{note}")
     if examples.split == "train":
-        text = "Models learn from the split train; metrics of a model that learned from it show its memory"
-        print(text, file=sys.stderr, flush=True)
-
-
-def _print_common_classes(examples: "Examples", results: Iterable["CheckpointResult"]) -> None:
-    left_out = ", ".join(f"{number} {name}" for name, number in examples.left_out.items())
-    unused = ", ".join(dict.fromkeys(name for result in results for name in result.unused_classes))
-    print_line(
-        f"common classes: {', '.join(examples.classes)}; examples left out: {left_out or 'none'}; "
-        f"classes that are not predicted: {unused or 'none'}"
-    )
+        print_status(
+            "Models learn from the split train; metrics of a model that learned from it show its memory"
+        )
 
 
 def _print_result(result: "CheckpointResult", examples: "Examples") -> None:
     metrics = result.metrics
     names = ", ".join(part.name for part in examples.data)
     view = {"none": ", without flip", "flip": ""}.get(result.averaging, f", {result.averaging}")
-    title = f"{result.model_id}{view} on {names}, {examples.split}, n = {metrics.n:,}"
-    print_line(title, style="bold")
+    print_line(f"{result.model_id}{view} on {names}, {examples.split}, n = {metrics.n:,}", style="bold")
     rows = []
     for key, name in METRICS.items():
         interval = metrics.intervals.get(key)
         rows.append((name, f"{getattr(metrics, key):.4f}", format_interval(interval, 4) if interval else ""))
     print_table(("", "", "95 % interval"), rows)
-    print_table(
-        ("class", "precision", "recall", "F1", "support"),
-        [
-            (name, f"{scores.precision:.3f}", f"{scores.recall:.3f}", f"{scores.f1:.3f}", str(scores.support))
-            for name, scores in metrics.per_class.items()
-        ],
-        title="by class",
-    )
-    print_confusion(metrics)
+    by_class = [
+        (name, f"{scores.precision:.3f}", f"{scores.recall:.3f}", f"{scores.f1:.3f}", str(scores.support))
+        for name, scores in metrics.per_class.items()
+    ]
+    print_table(("class", "precision", "recall", "F1", "support"), by_class, title="by class")
+    print_confusion(metrics, "")
 
 
-def print_confusion(metrics: "Metrics", title: str = "") -> None:
+def print_confusion(metrics: "Metrics", title: str) -> None:
     """Print the confusion matrix of a set of predictions."""
     rows = [(name, *map(str, row)) for name, row in zip(metrics.classes, metrics.confusion, strict=True)]
-    prefix = f"{title}: " if title else ""
-    print_table(
-        ("true", *metrics.classes),
-        rows,
-        title=f"{prefix}a row for each true class, a column for each predicted class",
-    )
+    title += "a row for each true class, a column for each predicted class"
+    print_table(("true", *metrics.classes), rows, title=title)
 
 
 def _print_comparison(table: "pd.DataFrame", examples: "Examples") -> None:
@@ -177,6 +165,11 @@ def _print_comparison(table: "pd.DataFrame", examples: "Examples") -> None:
     title = f"compared on {examples.split}, n = {len(examples.labels):,}, 95 % intervals; gains in points"
     header = ("checkpoint", "averaging", "accuracy", "macro-F1", "gain", "p")
     print_table(header, rows, title=title, left=(0, 1))
+
+
+def format_score(metrics: "Metrics", key: str) -> str:
+    """Format a metric with its interval, for example "0.6310 (0.612 to 0.655)"."""
+    return f"{getattr(metrics, key):.4f} ({format_interval(metrics.intervals[key])})"
 
 
 def format_interval(ends: Sequence[float], digits: int = 3) -> str:

@@ -1,6 +1,5 @@
 """Command `explain`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +7,7 @@ from cyclopts import Parameter
 
 from fer_batch.cli.app import TRAIN, add_command
 from fer_batch.cli.arguments import OutputFolder
+from fer_batch.cli.output import print_status
 from fer_batch.fields import Range
 
 Method = Literal["grad-cam", "occlusion"]
@@ -67,10 +67,10 @@ def explain_command(
         methods=method,
         at_s=at_s,
         whole=whole,
-        on_line=lambda line: print(line, file=sys.stderr, flush=True),
+        on_line=print_status,
         on_picture=lambda line: print(line, flush=True),
     )
     print(f"{output / 'explain.json'}; maps.npz is beside it")
     for row in explanation.inputs:
         for problem in row.problems:
-            print(f"{row.input} {problem}", file=sys.stderr)
+            print_status(f"{row.input} {problem}")

@@ -22,7 +22,7 @@ def explore_command(*, data: DataSets, output: OutputFolder, samples: bool = Tru
     Examples:
       fer-batch explore --data fer2013=fer2013.parquet -o pages
       fer-batch explore --data fer2013=fer2013.csv --data ck48=CK+48/ -o pages     both, also together
-      fer-batch explore --data folder=faces/ --no-samples -o pages                 no pictures of faces
+      fer-batch explore --data folder=faces/ --no-samples -o pages                 no pictures
     """
     check_data_exists(data)
     from fer_batch.data.explore.explore import explore

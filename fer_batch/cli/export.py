@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import fer_batch
 from fer_batch.cli.app import QUERY, add_command
 from fer_batch.cli.arguments import OutputFile, RunFolder, VideoNames
 from fer_batch.cli.output import count
@@ -46,13 +47,11 @@ def export_command(
       fer-batch export results talk.mp4 -o talk.vtt                 captions for a player
       fer-batch export results talk.mp4 -o talk.eaf                 tiers for ELAN
       fer-batch export results -o grids --format textgrid           a TextGrid for Praat per video
-      fer-batch export results -o results.xlsx                      sheets of videos, faces and episodes
+      fer-batch export results -o results.xlsx                      sheets of videos and faces
       fer-batch export results one.mp4 two.mp4 -o rows.csv          the rows of both in one file
       fer-batch export results -o rows --format jsonl               a file of rows per video
     """
-    from fer_batch.timeline.store import open_timeline
-
-    files = open_timeline(out).export(output, format, videos or (), threshold, min_s)
+    files = fer_batch.open_timeline(out).export(output, format, videos or (), threshold, min_s)
     if not files:
         print(f"{output}: nothing to write, because {out} has no videos")
         return

@@ -1,12 +1,12 @@
 """Command `export-model`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_batch.cli.analyze import SAMPLE
 from fer_batch.cli.app import TRAIN, add_command
 from fer_batch.cli.arguments import DataSets, FileName, OutputFile, check_data_exists
+from fer_batch.cli.output import print_status
 from fer_batch.config import CROP_SIZE_PX, AnalyzeConfig
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def export_model_command(
         crops=_sample_crops,
         data=data,
         int8=int8,
-        on_line=lambda line: print(line, file=sys.stderr, flush=True),
+        on_line=print_status,
     )
     source = "of the data" if data else "of the packaged sample video"
     print(f"{output}: {summary.model_id}, from {summary.source_id}, {summary.size_bytes / 1e6:.1f} MB")

@@ -3,6 +3,7 @@
 import time
 from typing import Annotated, Literal
 
+import fer_batch
 from fer_batch.cli.app import LOOK, UsageError, add_command
 from fer_batch.cli.arguments import OptionalVideoName, OutputFile, RunFolder, VideoName
 from fer_batch.cli.output import ProgressLine
@@ -69,26 +70,21 @@ def plot_command(
         raise UsageError("--kind ribbons shows one video; name a VIDEO")
     if kind == "strip" and video:
         raise UsageError("--kind strip shows all videos; leave VIDEO out, or use --kind ribbons")
-    for option, is_given, needed in (
-        ("--emotion", emotion is not None, "strip"),
-        ("--absolute", absolute, "strip"),
-        ("--by-person", by_person, "shares"),
-    ):
-        if is_given and kind != needed:
-            raise UsageError(f"{option} is for --kind {needed}")
+    if kind != "strip" and (emotion or absolute):
+        raise UsageError(f"{'--emotion' if emotion else '--absolute'} is for --kind strip")
+    if kind != "shares" and by_person:
+        raise UsageError("--by-person is for --kind shares")
     from fer_batch.plotting import SCREEN_DPI, save_figure
     from fer_batch.storage.folder import check_outside_run
-    from fer_batch.timeline.store import open_timeline
 
     check_outside_run(output, out)
-    timeline = open_timeline(out)
+    timeline = fer_batch.open_timeline(out)
     if kind == "strip":
         figure = timeline.plot_strip(emotion, absolute=absolute)
     elif kind == "shares":
         figure = timeline.plot_shares(video, by_person=by_person)
     else:
-        assert video is not None
-        figure = timeline.plot_ribbons(video)
+        figure = timeline.plot_ribbons(video or "")
     save_figure(figure, output, SCREEN_DPI)
 
 
@@ -106,9 +102,7 @@ def report_command(out: RunFolder, video: VideoName, /, *, output: OutputFile) -
       fer-batch report results talk.mp4 -o talk.html
       fer-batch report s3://bucket/results 3f2a9c0d11e4b7a6 -o page.html      by video_id
     """
-    from fer_batch.timeline.store import open_timeline
-
-    size_bytes = open_timeline(out).write_report(video, output)
+    size_bytes = fer_batch.open_timeline(out).write_report(video, output)
     print(f"{output}: {size_bytes / 1e6:.1f} MB")
 
 
@@ -134,10 +128,8 @@ def overlay_command(
       fer-batch overlay results monday.mp4 -o anonymous.mp4 --blur-faces
       fer-batch overlay results 3f2a9c0d11e4b7a6 -o annotated.mkv      by video_id
     """
-    from fer_batch.timeline.store import open_timeline
-
     line, start_s = ProgressLine(), time.monotonic()
-    timeline = open_timeline(out)
+    timeline = fer_batch.open_timeline(out)
     ((length_s,),) = timeline.sql(
         "SELECT greatest(coalesce(duration_s, 0), read_s) FROM videos WHERE video_id = $video",
         {"video": timeline.video_id(video)},

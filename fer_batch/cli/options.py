@@ -56,18 +56,19 @@ def option_stem(name: str) -> str:
 
 def resolve_options(function: Command) -> Command:
     """Replace the configuration classes among a function's parameters by options; return the function."""
-    function.__annotations__ = {
-        name: _resolve_annotation(hint)
-        for name, hint in get_type_hints(function, include_extras=True).items()
-    }
-    for name, hint in function.__annotations__.items():
-        if _find(hint, ConfigOptions):
-            function.__kwdefaults__ = {name: None, **(function.__kwdefaults__ or {})}
-            continue
-        default = (function.__kwdefaults__ or {}).get(name)
-        shown = Parameter(show_default=_format_default if _is_shown(default) else False)
-        negative = Parameter(negative_bool="no-") if default is True else Parameter()
-        function.__annotations__[name] = Annotated[hint, shown, negative]
+    hints = get_type_hints(function, include_extras=True)
+    defaults = function.__kwdefaults__ = dict(function.__kwdefaults__ or {})
+    for name, hint in hints.items():
+        is_given = get_origin(hint) is Annotated and get_args(hint)[0] == Settings
+        config = get_args(hint)[1] if is_given else hint
+        if dataclasses.is_dataclass(config):
+            assert isinstance(config, type)
+            options = ConfigOptions(config, is_built=not is_given)
+            hints[name] = Annotated[_list_options(config), Parameter(name="*"), options]
+            defaults[name] = None
+        else:
+            hints[name] = Annotated[hint, _describe_values(split_type(hint)[0], defaults.get(name))]
+    function.__annotations__ = hints
     return function
 
 
@@ -108,25 +109,38 @@ def _check_and_convert(name: str, value: Any, hint: Any) -> Any:
 
 
 @functools.cache
-def _resolve_annotation(hint: Any) -> Any:
-    """Replace a configuration class by a dictionary type with one documented option per field."""
-    is_given = get_origin(hint) is Annotated and get_args(hint)[0] == Settings
-    config = get_args(hint)[1] if is_given else hint
-    if not dataclasses.is_dataclass(config):
-        return Annotated[hint, _WHOLE_NUMBERS] if _is_whole(split_type(hint)[0]) else hint
-    assert isinstance(config, type)
+def _list_options(config: type) -> Any:
+    """Return a dictionary type with one documented option per field of a configuration class."""
     texts = _read_field_docstrings(config)
-    fields = {}
+    types: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         hint = field_types(config)[field.name]
         topic, flags = _find(hint, Topic), _list_flags(hint)
-        if flags and topic:
-            for flag in flags:
-                fields[flag.name] = Annotated[bool, Parameter(help=flag.help, group=_group_of(topic))]
-        elif topic:
-            fields[field.name] = _build_option(hint, topic, texts.get(field.name, ""), field.default)
-    options = TypedDict(config.__name__, fields, total=False)  # type: ignore[misc]
-    return Annotated[options, Parameter(name="*"), ConfigOptions(config, is_built=not is_given)]
+        if topic is None:
+            continue
+        group = Parameter(group=_group_of(topic))
+        for flag in flags:
+            types[flag.name] = Annotated[bool, group, Parameter(help=flag.help)]
+        if not flags:
+            kind, text = get_args(hint)[0], texts.get(field.name, "")
+            if get_origin(kind) is Literal:
+                kind = Literal[tuple(filter(None, get_args(kind)))]
+            if _is_shown(field.default):
+                text += f" [default: {_format_default(field.default)}]"
+            values = _describe_values(kind, field.default)
+            many = Parameter(help=text, consume_multiple=get_origin(kind) is tuple)
+            types[field.name] = Annotated[kind, group, values, many]
+    return TypedDict(config.__name__, types, total=False)  # type: ignore[operator]
+
+
+def _describe_values(kind: Any, default: object) -> Parameter:
+    """Return how the values of an option are parsed and its default is shown."""
+    shown = Parameter(show_default=_format_default if _is_shown(default) else False)
+    if default is True or bool in get_args(kind):
+        return Parameter.combine(shown, Parameter(negative_bool="no-"))
+    if int in (kind, *(split_type(item)[0] for item in get_args(kind))):
+        return Parameter.combine(shown, Parameter(converter=_parse_whole_numbers))
+    return shown
 
 
 @functools.cache
@@ -136,10 +150,8 @@ def _parse_module(name: str) -> ast.Module:
 
 def _read_field_docstrings(config: type) -> dict[str, str]:
     """Return the docstring below each field of a class, which Python itself does not keep."""
-    nodes = ast.walk(_parse_module(config.__module__))
-    body = next(
-        node.body for node in nodes if isinstance(node, ast.ClassDef) and node.name == config.__name__
-    )
+    classes = (node for node in ast.walk(_parse_module(config.__module__)) if isinstance(node, ast.ClassDef))
+    body = next(node.body for node in classes if node.name == config.__name__)
     return {
         ast.unparse(field.target): str(text.value.value)
         for field, text in itertools.pairwise(body)
@@ -149,22 +161,6 @@ def _read_field_docstrings(config: type) -> dict[str, str]:
     }
 
 
-def _build_option(hint: Any, topic: Topic, text: str, default: object) -> Any:
-    """Return the annotated type of one option with its help."""
-    kind = get_args(hint)[0]
-    if get_origin(kind) is Literal and "" in get_args(kind):
-        kind = Literal[tuple(filter(None, get_args(kind)))]
-    if _is_shown(default):
-        text += f" [default: {_format_default(default)}]"
-    option = Parameter(
-        help=text,
-        group=_group_of(topic),
-        negative_bool="no-" if default is True else (),
-        consume_multiple=get_origin(kind) is tuple,
-    )
-    return Annotated[kind, option, _WHOLE_NUMBERS if _is_whole(kind) else Parameter()]
-
-
 def _parse_whole_numbers(kind: Any, tokens: Sequence[Token]) -> int | tuple[int, ...]:
     """Parse whole numbers; cyclopts itself rounds numbers such as 1.5."""
     for token in tokens:
@@ -172,13 +168,6 @@ def _parse_whole_numbers(kind: Any, tokens: Sequence[Token]) -> int | tuple[int,
             raise ValueError(f"must be a whole number, got {token.value}")
     numbers = tuple(int(token.value) for token in tokens)
     return numbers if get_origin(kind) is tuple else numbers[0]
-
-
-_WHOLE_NUMBERS = Parameter(converter=_parse_whole_numbers)
-
-
-def _is_whole(kind: Any) -> bool:
-    return int in (kind, *(split_type(item)[0] for item in get_args(kind)))
 
 
 def _is_shown(default: object) -> bool:

@@ -1,5 +1,6 @@
 """Tables and lines on stdout, progress on stderr."""
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -70,7 +71,8 @@ class ProgressLine:
 
     def __init__(self, *, is_logged: bool = True) -> None:
         self.is_terminal = sys.stderr.isatty()
-        self.is_logged = is_logged
+        log_interval_s = LOG_INTERVAL_S if is_logged else math.inf
+        self.interval_s = TERMINAL_INTERVAL_S if self.is_terminal else log_interval_s
         self.last_s = 0.0
         self.last_key = ""
         self.pending = ""
@@ -78,30 +80,21 @@ class ProgressLine:
     def show(self, text: str, key: str = "") -> None:
         """Show the current progress. A log file gets it only if `key` has changed; by default the text."""
         key, now_s = key or text, time.monotonic()
-        self.pending = text
-        if not self.is_terminal and not self.is_logged:
+        is_repeated = key == self.last_key and not self.is_terminal
+        if is_repeated or now_s - self.last_s < self.interval_s:
+            self.pending = text
             return
-        if now_s - self.last_s < (TERMINAL_INTERVAL_S if self.is_terminal else LOG_INTERVAL_S):
-            return
-        if self.is_terminal:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        elif key != self.last_key:
-            print(text, file=sys.stderr, flush=True)
-        else:
-            return
+        self._write(text if self.is_terminal else f"{text}\n")
         self.last_s, self.last_key, self.pending = now_s, key, ""
 
     def print(self, text: str) -> None:
         """Print a line that stays."""
-        print(f"{self._clear()}{text}", file=sys.stderr, flush=True)
+        self._write(f"{text}\n")
 
     def close(self, *, keep: bool = False) -> None:
         """Remove the line from the terminal, or print the last progress as a line that stays."""
-        if keep and self.pending and (self.is_logged or self.is_terminal):
-            self.print(self.pending)
-        elif self.is_terminal:
-            print(self._clear(), end="", file=sys.stderr, flush=True)
-        self.pending = ""
+        self._write(f"{self.pending}\n" if keep and self.pending else "")
 
-    def _clear(self) -> str:
-        return "\r\x1b[K" if self.is_terminal else ""
+    def _write(self, text: str) -> None:
+        clear = "\r\x1b[K" if self.is_terminal else ""
+        print(f"{clear}{text}", end="", file=sys.stderr, flush=True)

@@ -6,12 +6,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fer_batch.cli.analyze import MAX_LISTED_VIDEOS
+from fer_batch.cli.analyze import print_failures
 from fer_batch.cli.app import ANALYZE, add_command
 from fer_batch.cli.arguments import Inputs
-from fer_batch.cli.output import print_line, print_table
+from fer_batch.cli.output import print_table
 from fer_batch.config import AnalyzeConfig
 from fer_batch.fields import Range
+
+NodeCounts = Annotated[tuple[Annotated[int, Range(at_least=1)], ...], Parameter(consume_multiple=True)]
 
 
 @add_command(ANALYZE)
@@ -19,11 +21,7 @@ def plan_command(
     videos: Inputs,
     /,
     *,
-    nodes: Annotated[tuple[Annotated[int, Range(at_least=1)], ...], Parameter(consume_multiple=True)] = (
-        1,
-        10,
-        100,
-    ),
+    nodes: NodeCounts = (1, 10, 100),
     cores: Annotated[int, Range(at_least=1)] = 8,
     price: Annotated[float | None, Range(above=0)] = None,
     cpu_ms: Annotated[float | None, Range(above=0)] = None,
@@ -62,37 +60,29 @@ def plan_command(
     if json_output:
         print(json.dumps(plan, indent=1))
         return
-    rows = [("videos", f"{plan['videos']:,}")]
+    rows = {"videos": f"{plan['videos']:,}"}
     for status, number in sorted(plan["statuses"].items()):
-        rows.append((f"  {'to analyze' if status == 'ok' else status}", f"{number:,}"))
+        rows[f"  {'to analyze' if status == 'ok' else status}"] = f"{number:,}"
     if plan["unknown_length"]:
-        rows.append(("  of unknown length", f"{plan['unknown_length']:,}"))
-    rows += [
-        ("hours of video", _format_amount(plan["hours"])),
-        ("size, GB", _format_amount(plan["bytes"] / 1e9)),
-        ("segments", f"{plan['segments']:,}"),
-        ("bundles", f"{plan['bundles']:,}"),
-        ("CPU hours, about", _format_amount(plan["cpu_hours"])),
-    ]
+        rows["  of unknown length"] = f"{plan['unknown_length']:,}"
+    rows |= {
+        "hours of video": _format_amount(plan["hours"]),
+        "size, GB": _format_amount(plan["bytes"] / 1e9),
+        "segments": f"{plan['segments']:,}",
+        "bundles": f"{plan['bundles']:,}",
+        "CPU hours, about": _format_amount(plan["cpu_hours"]),
+    }
     if plan["store_requests"]:
-        rows.append(("requests to stores, about", f"{plan['store_requests']:,}"))
-        rows.append(("GB from stores, about", _format_amount(plan["store_bytes"] / 1e9)))
-    print_table(("", ""), rows)
-    header = ["nodes", "cores", "time, about", *(["cost, about"] if price else [])]
-    print_table(
-        header,
-        [
-            [f"{row['nodes']:,}", f"{row['cores']:,}", _format_hours(row["hours"])]
-            + ([f"{row['cost']:,.2f}"] if price else [])
-            for row in plan["nodes"]
-        ],
-        left=(),
-    )
-    failed = estimate.failed_videos()
-    for uri, status, error in failed[:MAX_LISTED_VIDEOS]:
-        print_line(f"  {status}: {uri}: {error}")
-    if len(failed) > MAX_LISTED_VIDEOS:
-        print_line(f"  … and {len(failed) - MAX_LISTED_VIDEOS:,} more")
+        rows["requests to stores, about"] = f"{plan['store_requests']:,}"
+        rows["GB from stores, about"] = _format_amount(plan["store_bytes"] / 1e9)
+    print_table(("", ""), rows.items())
+    runs = [[f"{run['nodes']:,}", f"{run['cores']:,}", _format_hours(run["hours"])] for run in plan["nodes"]]
+    header = ["nodes", "cores", "time, about"]
+    if price:
+        header.append("cost, about")
+        runs = [[*row, f"{run['cost']:,.2f}"] for row, run in zip(runs, plan["nodes"], strict=True)]
+    print_table(header, runs, left=())
+    print_failures([(status, uri, error) for uri, status, error in estimate.failed_videos()])
 
 
 def _format_amount(number: float) -> str:

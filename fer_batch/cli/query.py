@@ -1,5 +1,6 @@
 """Command `query`."""
 
+import fer_batch
 from fer_batch.cli.answer import AnswerOptions
 from fer_batch.cli.app import QUERY, add_command
 from fer_batch.cli.arguments import RunFolder
@@ -24,6 +25,4 @@ def query_command(out: RunFolder, sql: str, /, *, answer: AnswerOptions) -> None
       fer-batch query results "SELECT * FROM tracks" -o all.parquet
     """
     format = answer.resolve_format(out)
-    from fer_batch.timeline.store import open_timeline
-
-    answer.write(open_timeline(out).sql(sql), format)
+    answer.write(fer_batch.open_timeline(out).sql(sql), format)

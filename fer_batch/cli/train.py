@@ -53,7 +53,7 @@ def train_command(
       fer-batch train --data folder=faces/ --init default --epochs 5 --lr 0.01 --out runs/ours
       fer-batch train --data fer2013=fer2013.parquet --recipe default --out runs/default
       fer-batch train --recipe cnn4-fer2013 --data fer2013=fer2013.parquet --out runs/cnn4
-      fer-batch train --data folder=faces/ --backbone resnet18 --backbone-weights r.safetensors --out run
+      fer-batch train --data folder=faces/ --backbone resnet18 --out runs/resnet18
     """
     config = build_train_config(data, recipe, settings)
     from fer_batch.training.run import train

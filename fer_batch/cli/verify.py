@@ -5,9 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from fer_batch.cli.analyze import print_summary
 from fer_batch.cli.app import ANALYZE, add_command
 from fer_batch.cli.arguments import RunFolder, VideoNames
-from fer_batch.cli.output import print_table
 
 
 @add_command(ANALYZE)
@@ -29,7 +29,6 @@ def verify_command(
     """
     from fer_batch.run.summary import summarize_run
     from fer_batch.run.verify import verify_run
-    from fer_batch.schema import VIDEO_STATUSES
 
     differences = verify_run(out)
     if differences:
@@ -37,14 +36,12 @@ def verify_command(
         print(report if json_output else "\n".join(differences))
         return 1
     summary = summarize_run(out)
-    counts = {"moments": summary.moments, "faces": summary.faces, "tracks": summary.tracks}
     if json_output:
-        print(json.dumps({"ok": True, "differences": [], "videos": summary.videos, **counts}, indent=1))
-        return 0
-    print(f"{out}: OK, consistent")
-    statuses = {f"  {status}": summary.videos.get(status, 0) for status in VIDEO_STATUSES}
-    rows = {"videos": sum(summary.videos.values()), **{k: v for k, v in statuses.items() if v}, **counts}
-    print_table(("", ""), [(name, f"{number:,}") for name, number in rows.items()])
+        counts = {name: getattr(summary, name) for name in ("videos", "moments", "faces", "tracks")}
+        print(json.dumps({"ok": True, "differences": [], **counts}, indent=1))
+    else:
+        print(f"{out}: OK, consistent")
+        print_summary(summary, "")
     return 0
 
 
