@@ -42,7 +42,7 @@ EDGES = {
     "training": BASE | BELOW_PIPELINE | {"data"},
     "evaluation": BASE | BELOW_PIPELINE | {"records", "data", "training"},
     "timeline": BASE | {"storage", "video", "run"},
-    "cli": BASE | BELOW_PIPELINE | {"pipeline", "data", "training", "evaluation", "timeline"},
+    "cli": BASE | BELOW_PIPELINE | {"__init__", "pipeline", "data", "training", "evaluation", "timeline"},
     "sample": set(),
     "docs": set(),
 }
