@@ -48,11 +48,6 @@ def test_member_of_an_archive_is_measured(two_seconds: Path, tmp_path: Path) -> 
     assert one.bare_decoding.cpu_s > 0
 
 
-def test_configuration_is_used(two_seconds: Path) -> None:
-    (one,) = benchmark_videos(list_videos([str(two_seconds)]).sources, AnalyzeConfig(fps=2.5), 1)
-    assert one.moments == 5
-
-
 def test_bare_decoding_skips_damage(two_seconds: Path, tmp_path: Path) -> None:
     content = bytearray(two_seconds.read_bytes())
     content[len(content) // 4 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 4)

@@ -15,11 +15,6 @@ from tests.s3 import Store
 SURVEY = AnalyzeConfig(fps=0.2, min_face=0.4, fast="keyframes", bundle_s=120.0)
 
 
-def test_local_files_need_no_store_requests(sample: Path) -> None:
-    estimate = estimate_run([str(sample)], SURVEY, load_checkpoint(None)[1], 1)
-    assert (estimate.store_requests, estimate.store_bytes) == (0, 0)
-
-
 def test_estimated_requests_and_bytes_match_a_run(
     store: Store,
     long_video: Callable[[int], Path],
@@ -39,7 +34,11 @@ def test_estimated_requests_and_bytes_match_a_run(
     assert 0.6 < store.answers["bytes"] / estimate.store_bytes < 1.5
 
 
-def test_size_of_unprobed_files_in_stores_is_assumed(tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_text("path,duration_s\ns3://archive/film.mp4,3600\n")
-    estimate = estimate_run([str(tmp_path / "list.csv")], SURVEY, load_checkpoint(None)[1], 1)
-    assert 1e9 < estimate.store_bytes < 3e9
+def test_only_files_in_stores_count_and_their_size_may_be_assumed(sample: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"path,duration_s\n{sample},10\ns3://archive/film.mp4,3600\n")
+    local, mixed = (
+        estimate_run([str(path)], SURVEY, load_checkpoint(None)[1], 1)
+        for path in (sample, tmp_path / "list.csv")
+    )
+    assert (local.store_requests, local.store_bytes) == (0, 0)
+    assert 1e9 < mixed.store_bytes < 3e9

@@ -38,11 +38,6 @@ def plan_bundle(video: Path, segments: int | None = None) -> pa.Table:
     return pack_bundle("b", plan.slice(0, segments))
 
 
-def test_no_bundles_give_an_empty_table() -> None:
-    stage = GuardedStage("AnalyzeStage", (QUICK, 0.96, None), Limits())
-    assert stage(bundle_schema(PLAN_SCHEMA).empty_table()).num_rows == 0
-
-
 def test_guarded_stage_gives_the_rows_of_the_stage(long_video: Callable[[int], Path]) -> None:
     bundle = plan_bundle(long_video(1))
     arguments = (QUICK, load_checkpoint(None)[1].crop_scale, None)
@@ -54,6 +49,7 @@ def test_guarded_stage_gives_the_rows_of_the_stage(long_video: Callable[[int], P
     )
     assert rows.num_rows == 2
     assert guarded_rows.equals(rows)
+    assert guarded(bundle_schema(PLAN_SCHEMA).empty_table()).num_rows == 0
 
 
 def test_segment_that_crashes_the_process_fails_alone(
@@ -99,22 +95,6 @@ def test_two_timeouts_skip_the_other_segments_of_the_video(
     assert time.monotonic() - began < 60
 
 
-def test_file_that_hangs_while_it_is_probed_fails_alone(
-    sample: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sources = list_videos([str(sample)]).sources
-    monkeypatch.setattr(guard, "PROBES_PER_CALL", 1)
-    monkeypatch.setenv("FER_BATCH_FAULT", "child.probe:2:STOP")
-    probe = GuardedProbe(LIMITS)
-    assert probe(sources.slice(0, 0)).num_rows == 0
-    probed = probe(pa.concat_tables([sources, sources]))
-    assert probed.schema == PROBED_SCHEMA
-    assert [(row["status"], row["error"]) for row in probed.to_pylist()] == [
-        ("ok", None),
-        ("failed", "no progress for 1 s (--timeout)"),
-    ]
-
-
 NAMES = ["1", "crash", "2", "allocate", "3", "hang", "4", "crash twice", "5"]
 REASONS = {
     "crash": "the worker process crashed (SIGSEGV) 2 times",
@@ -135,7 +115,11 @@ def test_failed_files_do_not_affect_the_files_of_the_same_call(
     limits = Limits(timeout_s=5.0, memory_gb=0.5)
     with GuardedProbe(limits) as probe:
         probe.child = WorkerProcess("tests.pipeline.faulty:FaultyProber", (), limits)
-        probed = probe(pa.Table.from_pylist(sources, schema=SOURCES_SCHEMA)).to_pylist()
+        table = probe(pa.Table.from_pylist(sources, schema=SOURCES_SCHEMA))
+        assert probe(SOURCES_SCHEMA.empty_table()).num_rows == 0
+    assert table.schema == PROBED_SCHEMA
+    probed = table.to_pylist()
     assert [row["uri"] for row in probed] == [row["uri"] for row in sources]
+    assert [row["status"] for row in probed] == ["failed" if row["error"] else "ok" for row in probed]
     assert [row["error"] for row in probed] == [REASONS.get(name.split()[0]) for name in NAMES]
     assert {row["width"] for row in probed if row["status"] == "ok"} == {640}
