@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -10,9 +10,6 @@ from fer_batch.cli.app import QUERY, UsageError, add_command
 from fer_batch.cli.arguments import FileName, RunFolder, VideoNames
 from fer_batch.cli.output import count
 from fer_batch.fields import Range
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 @add_command(QUERY)
@@ -60,15 +57,10 @@ def assign_command(
         rows = assign_from_csv(out, Path(list_file))
     else:
         rows = assign_by_position(out, seats or (largest or "",), videos or (), max_faces)
-    for person, tracks, named_videos in _count_by_person(rows):
-        print(f"{person}: {count(tracks, 'track')} in {count(named_videos, 'video')}")
-    if not rows.num_rows:
-        print("no assignments: " + ("the list has no person" if list_file else "no track matches"))
-
-
-def _count_by_person(rows: "pa.Table") -> list[tuple[str, int, int]]:
-    """Return (person, number of tracks, number of videos) by name."""
-    videos = defaultdict(list)
+    videos_of = defaultdict(list)  # one entry per track
     for row in rows.to_pylist():
-        videos[row["person"]].append(row["video_id"])
-    return [(person, len(ids), len(set(ids))) for person, ids in sorted(videos.items())]
+        videos_of[row["person"]].append(row["video_id"])
+    for person, ids in sorted(videos_of.items()):
+        print(f"{person}: {count(len(ids), 'track')} in {count(len(set(ids)), 'video')}")
+    if not videos_of:
+        print("no assignments: " + ("the list has no person" if list_file else "no track matches"))

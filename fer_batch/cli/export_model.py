@@ -66,15 +66,9 @@ def _sample_crops(crop_scale: float) -> "np.ndarray":
     """Return the faces of the packaged sample video, `(n, 48, 48) uint8`."""
     import numpy as np
 
-    from fer_batch.inputs.listing import list_videos
-    from fer_batch.inputs.probe import probe_videos
-    from fer_batch.inputs.segments import plan_segments
     from fer_batch.pipeline.stages import FacesStage
     from fer_batch.video.segment import Segment
 
-    config = AnalyzeConfig()
-    plan = plan_segments(probe_videos(list_videos([str(SAMPLE)]).sources), config, 0.0, "", 1)
-    stage = FacesStage(config, crop_scale, gpu=False)
-    segments = Segment.from_table(plan)
-    crops = b"".join(stage.extract_faces(segment).column("crops")[0].as_py() for segment in segments)
+    stage = FacesStage(AnalyzeConfig(), crop_scale, gpu=False)
+    crops = stage.extract_faces(Segment.whole(SAMPLE)).column("crops")[0].as_py()
     return np.frombuffer(crops, np.uint8).reshape(-1, CROP_SIZE_PX, CROP_SIZE_PX)

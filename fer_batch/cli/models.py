@@ -35,15 +35,8 @@ def models_command(name: str | None = None, /) -> None:
     for recipe in list_recipes():
         config = TrainConfig.from_dict({"classes": list(EMOTIONS), "data": [["", ""]], **recipe.settings})
         cost = measure_cost(*choose_architecture(config, len(config.classes)), config.window_length)
-        rows.append(
-            (
-                recipe.name,
-                recipe.reads,
-                str(len(config.classes)),
-                f"{cost.parameters:,}",
-                f"{cost.multiply_adds / 1e6:,.0f} M",
-            )
-        )
+        size = (f"{cost.parameters:,}", f"{cost.multiply_adds / 1e6:,.0f} M")
+        rows.append((recipe.name, recipe.reads, str(len(config.classes)), *size))
         settings = ", ".join(f"{key.replace('_', ' ')} {getattr(config, key)}" for key in LISTED_SETTINGS)
         lines += [recipe.name, f"  {recipe.layers}", f"  {', '.join(config.classes)}", f"  {settings}"]
         lines.append(f"  published: {recipe.published}")

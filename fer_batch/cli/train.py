@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+import fer_batch
 from fer_batch.cli.app import TRAIN, add_command
 from fer_batch.cli.arguments import DataSets, RayOptions, check_data_exists
 from fer_batch.cli.options import Settings
@@ -56,9 +57,7 @@ def train_command(
       fer-batch train --data folder=faces/ --backbone resnet18 --out runs/resnet18
     """
     config = build_train_config(data, recipe, settings)
-    from fer_batch.training.run import train
-
-    summary = train(config, out, on_progress=show_status(), **vars(ray))
+    summary = fer_batch.train(config, out, on_progress=show_status(), **vars(ray))
     print(
         f"{summary.checkpoint}: accuracy {summary.accuracy:.4f}, macro-F1 {summary.macro_f1:.4f} on "
         f"{summary.n} selection images, {summary.seconds} s"

@@ -1,8 +1,9 @@
 """Command `tune`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import fer_batch
 from fer_batch.cli.app import TRAIN, add_command
 from fer_batch.cli.arguments import DataSets, RayOptions
 from fer_batch.cli.options import Settings
@@ -64,9 +65,8 @@ def tune_command(
     """
     config = build_train_config(data, recipe, settings)
     from fer_batch.training.tune.plots import write_plots
-    from fer_batch.training.tune.run import tune
 
-    study = tune(
+    study = fer_batch.tune(
         config, out, trials, metric=metric, parallel=parallel, on_progress=show_status(), **vars(ray)
     )
     pictures = write_plots(out, study)
@@ -76,12 +76,11 @@ def tune_command(
 def _print_study(study: "StudySummary", out: Path, pictures: list[str]) -> None:
     metric = study.metric
     names = [name for name in COLUMNS if any(getattr(trial, name) is not None for trial in study.trials)]
-    finished = [trial for trial in study.trials if getattr(trial, metric) is not None]
-    failed = [trial for trial in study.trials if getattr(trial, metric) is None]
     rows = []
-    for trial in [*sorted(finished, key=lambda trial: -getattr(trial, metric)), *failed]:
+    for trial in sorted(study.trials, key=lambda trial: -(getattr(trial, metric) or 0)):
+        values = [(getattr(trial, name), COLUMNS[name][1]) for name in names]
         status = "stopped early" if trial.stopped_early else f"{trial.status} {trial.reason}".strip()
-        rows.append([*(_format_value(getattr(trial, name), COLUMNS[name][1]) for name in names), status])
+        rows.append([*("" if value is None else f"{value:{spec}}" for value, spec in values), status])
     header = [*(COLUMNS[name][0] for name in names), "status"]
     left = [number for number, heading in enumerate(header) if heading in ("imbalance", "status")]
     print_table(header, rows, title="best first; trial 1 has the given settings", left=left)
@@ -93,7 +92,3 @@ def _print_study(study: "StudySummary", out: Path, pictures: list[str]) -> None:
         f"{out / 'best.toml'}: trial {best.trial}, selection accuracy {best.accuracy:.4f}, macro-F1 "
         f"{best.macro_f1:.4f}; beside it trials.csv, trials.json, {', '.join(pictures)}"
     )
-
-
-def _format_value(value: Any, spec: str) -> str:
-    return "" if value is None else f"{value:{spec}}"

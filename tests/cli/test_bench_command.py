@@ -33,11 +33,6 @@ def test_benchmark_prints_a_table_per_video_and_writes_json(
     assert max(map(len, streams.out.splitlines())) <= max(100, len(str(tmp_path)) + 20)
 
 
-def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("bench", "--help") == 0
-    assert "\n  fer-batch bench talk.mp4" in capsys.readouterr().out.partition("Examples")[2]
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -80,12 +80,6 @@ def test_scripts_of_all_shells_have_commands_and_options(
     assert all(word in script for word in ("fer-batch", "analyze", "submit", "min-face"))
 
 
-def test_help_shows_how_to_install_the_scripts(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", "--help"]) == 0
-    text = capsys.readouterr().out
-    assert all(f"\n  fer-batch completion {shell} > " in text for shell in SHELLS)
-
-
 @pytest.mark.parametrize("words", [["completion"], ["completion", "cmd.exe"]])
 def test_unknown_shell_is_reported_in_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2

@@ -21,6 +21,8 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.schema import EMOTIONS
 
+DATA = ["--data", "ck48=ck48"]
+
 
 def crossval(*words: object) -> int:
     return main(["crossval", *map(str, words)])
@@ -51,20 +53,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_results_are_printed_and_written(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [
-        "--data",
-        "ck48=ck48",
-        "--init",
-        "tiny.safetensors",
-        "--epochs",
-        1,
-        "--seed",
-        3,
-        "--out",
-        "cv",
-        "--parallel",
-        1,
-    ]
+    words = ["--data", "ck48=ck48", "--init", "tiny.safetensors", "--epochs", 1, "--seed", 3]
+    words += ["--out", "cv", "--parallel", 1]
     assert crossval(*words) == 0
     streams = capsys.readouterr()
     assert "data: 116 subjects of the folds are missing\n" in streams.err
@@ -163,30 +153,30 @@ def test_killed_crossval_continues_with_the_remaining_folds(
         (["--data", "ck48"], "a data set must be NAME=PATH"),
         (["--data", "ck48=nowhere"], "nowhere"),
         (["--data", "folder=ck48"], "give --data ck48=PATH, and no other"),
-        (["--data", "ck48=ck48", "--data", "ck48=ck48"], "give --data ck48=PATH, and no other"),
+        ([*DATA, "--data", "ck48=ck48"], "give --data ck48=PATH, and no other"),
         (["--data", "ck48=strangers"], "2 of the data's subjects are in no fold"),
-        (["--data", "ck48=ck48", "--init", "no.safetensors"], "no.safetensors"),
-        (["--data", "ck48=ck48", "--epochs", "0"], "--epochs must be at least 1, got 0"),
-        (["--data", "ck48=ck48", "--epochs", "many"], "--epochs"),
-        (["--data", "ck48=ck48", "--seed", "-1"], "--seed must be at least 0, got -1"),
-        (["--data", "ck48=ck48", "--folds", "1"], "--folds must be at least 2, got 1"),
-        (["--data", "ck48=ck48", "--folds", "3"], "2 people or different images, fewer than --folds 3"),
+        ([*DATA, "--init", "no.safetensors"], "no.safetensors"),
+        ([*DATA, "--epochs", "0"], "--epochs must be at least 1, got 0"),
+        ([*DATA, "--epochs", "many"], "--epochs"),
+        ([*DATA, "--seed", "-1"], "--seed must be at least 0, got -1"),
+        ([*DATA, "--folds", "1"], "--folds must be at least 2, got 1"),
+        ([*DATA, "--folds", "3"], "2 people or different images, fewer than --folds 3"),
         (
-            ["--data", "ck48=ck48", "--folds", "2", "--test-share", "0.3"],
+            [*DATA, "--folds", "2", "--test-share", "0.3"],
             "--folds and --test-share exclude each other",
         ),
-        (["--data", "ck48=ck48", "--test-share", "1.5"], "--test-share must be above 0 and below 1, got 1.5"),
-        (["--data", "ck48=ck48", "--test-share", "0.1"], "--test-share 0.1 of the 4 examples is none"),
-        (["--data", "ck48=ck48", "--repeats", "0"], "--repeats must be at least 1, got 0"),
-        (["--data", "ck48=ck48", "--parallel", "0"], "--parallel must be at least 1, got 0"),
-        (["--data", "ck48=ck48", "--by", "luck"], "--by"),
-        (["--data", "ck48=ck48", "--recipe", "theirs"], "--recipe must be one of default, cnn-bilstm-fer6"),
-        (["--data", "ck48=ck48", "--recipe", "no.toml"], "--recipe: cannot read no.toml as a .toml file"),
+        ([*DATA, "--test-share", "1.5"], "--test-share must be above 0 and below 1, got 1.5"),
+        ([*DATA, "--test-share", "0.1"], "--test-share 0.1 of the 4 examples is none"),
+        ([*DATA, "--repeats", "0"], "--repeats must be at least 1, got 0"),
+        ([*DATA, "--parallel", "0"], "--parallel must be at least 1, got 0"),
+        ([*DATA, "--by", "luck"], "--by"),
+        ([*DATA, "--recipe", "theirs"], "--recipe must be one of default, cnn-bilstm-fer6"),
+        ([*DATA, "--recipe", "no.toml"], "--recipe: cannot read no.toml as a .toml file"),
         (
-            ["--data", "ck48=ck48", "--recipe", "cnn4-fer2013"],
+            [*DATA, "--recipe", "cnn4-fer2013"],
             "no examples of the class angry, disgust, fear, n",
         ),
-        (["--data", "ck48=ck48", "--out", "tiny.json"], "tiny.json is a file; --out needs a folder"),
+        ([*DATA, "--out", "tiny.json"], "tiny.json is a file; --out needs a folder"),
     ],
 )
 def test_invalid_arguments_are_reported_and_write_nothing(

@@ -19,6 +19,9 @@ KEYS = {
 }  # fmt: skip
 
 
+FACES = ["--data", "fer2013=faces.csv"]
+
+
 def evaluate(*words: object) -> int:
     return main(["evaluate", *map(str, words)])
 
@@ -170,21 +173,21 @@ def test_several_averagings_keep_the_report_of_the_first(
         (["--data", "fer2013=text.csv"], "text.csv"),
         (["--data", "folder=bored"], "not all checkpoints have: bored;"),
         (["--data", "folder=bored", "--common-classes"], "--common-classes needs two or more"),
-        (["--data", "fer2013=faces.csv", "--ensemble"], "--ensemble needs two or more checkpoints"),
-        (["--data", "fer2013=faces.csv", "--averaging", "five"], "five"),
-        (["--data", "fer2013=faces.csv", "--averaging", "none", "--flip"], "exclude each other"),
+        ([*FACES, "--ensemble"], "--ensemble needs two or more checkpoints"),
+        ([*FACES, "--averaging", "five"], "five"),
+        ([*FACES, "--averaging", "none", "--flip"], "exclude each other"),
         (
-            ["--data", "fer2013=faces.csv", "--checkpoint", "default", "--checkpoint", "none"],
+            [*FACES, "--checkpoint", "default", "--checkpoint", "none"],
             "none does not exist",
         ),
         (["--data", "folder=nothing"], "nothing"),
-        (["--data", "fer2013=faces.csv", "--split", "dev"], "--split must be one of Training, "),
-        (["--data", "fer2013=faces.csv", "--split", "PrivateTest"], "no examples in the split test"),
-        (["--data", "fer2013=faces.csv", "--checkpoint", "faces.csv"], "faces.csv is not a checkpoint"),
-        (["--data", "fer2013=faces.csv", "--checkpoint", "no.safetensors"], "no.safetensors"),
-        (["--data", "fer2013=faces.csv", "-o", "faces.csv"], "faces.csv is a file"),
-        (["--data", "fer2013=faces.csv", "-o", "faces.csv/report"], "faces.csv is a file"),
-        (["--data", "fer2013=faces.csv", "--flop"], "--flop"),
+        ([*FACES, "--split", "dev"], "--split must be one of Training, "),
+        ([*FACES, "--split", "PrivateTest"], "no examples in the split test"),
+        ([*FACES, "--checkpoint", "faces.csv"], "faces.csv is not a checkpoint"),
+        ([*FACES, "--checkpoint", "no.safetensors"], "no.safetensors"),
+        ([*FACES, "-o", "faces.csv"], "faces.csv is a file"),
+        ([*FACES, "-o", "faces.csv/report"], "faces.csv is a file"),
+        ([*FACES, "--flop"], "--flop"),
     ],
 )
 def test_invalid_arguments_are_reported_and_write_nothing(

@@ -11,24 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fer_batch.cli.app import parse_command
+from fer_batch.cli.app import app, parse_command
 from fer_batch.cli.main import main
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.schema import EMOTIONS
 
-COMMANDS = (
-    "analyze",
-    "finalize",
-    "demo",
-    "query",
-    "export",
-    "bench",
-    "explain",
-    "submit",
-    "view",
-    "report",
-)
+COMMANDS = [name for name in app.resolved_commands() if not name.startswith("-")]
 
 
 def run(*words: object) -> int:
@@ -81,16 +70,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def nothing(folder: Path) -> list[str]:
-    return []
+def with_file(name: str, content: bytes, given: str = "") -> Callable[[Path], list[str]]:
+    """Return a function that writes one file and returns the input to give, by default the file."""
 
+    def make(folder: Path) -> list[str]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+        return [given or name]
 
-def missing(folder: Path) -> list[str]:
-    return ["nowhere.mp4"]
-
-
-def missing_manifest(folder: Path) -> list[str]:
-    return ["nowhere.csv"]
+    make.__name__ = f"{name} {given}"
+    return make
 
 
 def empty_folder(folder: Path) -> list[str]:
@@ -98,34 +87,9 @@ def empty_folder(folder: Path) -> list[str]:
     return ["videos"]
 
 
-def folder_of_text(folder: Path) -> list[str]:
-    (folder / "videos").mkdir()
-    (folder / "videos" / "notes.md").write_text("hello")
-    return ["videos"]
-
-
-def glob_of_nothing(folder: Path) -> list[str]:
-    return ["*.mp4"]
-
-
-def manifest_without_a_column(folder: Path) -> list[str]:
-    (folder / "list.csv").write_text("name,speaker\na.mp4,Ada\n")
-    return ["list.csv"]
-
-
-def empty_csv(folder: Path) -> list[str]:
-    (folder / "list.csv").touch()
-    return ["list.csv"]
-
-
-def empty_txt(folder: Path) -> list[str]:
-    (folder / "list.txt").write_text("# nothing yet\n\n")
-    return ["list.txt"]
-
-
-def manifest_of_bytes(folder: Path) -> list[str]:
-    (folder / "list.txt").write_bytes(b"\xff\xfe\x00a")
-    return ["list.txt"]
+def named(*words: str) -> Callable[[Path], list[str]]:
+    """Return a function that returns inputs and writes nothing."""
+    return lambda folder: list(words)
 
 
 def with_video(*options: str) -> Callable[[Path], list[str]]:
@@ -201,16 +165,16 @@ def checkpoint_with_a_card_of_text(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (nothing, "no videos named"),
-        (missing, "nowhere.mp4"),
-        (missing_manifest, "nowhere.csv"),
+        (named(), "no videos named"),
+        (named("nowhere.mp4"), "nowhere.mp4"),
+        (named("nowhere.csv"), "nowhere.csv"),
         (empty_folder, "no videos found in videos"),
-        (folder_of_text, "1 other files skipped"),
-        (glob_of_nothing, "*.mp4"),
-        (manifest_without_a_column, "list.csv has no column named path"),
-        (empty_csv, "list.csv has no column"),
-        (empty_txt, "no videos found in list.txt"),
-        (manifest_of_bytes, "list.txt can't be read"),
+        (with_file("videos/notes.md", b"hello", "videos"), "1 other files skipped"),
+        (named("*.mp4"), "*.mp4"),
+        (with_file("list.csv", b"name,speaker\na.mp4,Ada\n"), "list.csv has no column named path"),
+        (with_file("list.csv", b""), "list.csv has no column"),
+        (with_file("list.txt", b"# nothing yet\n\n"), "no videos found in list.txt"),
+        (with_file("list.txt", b"\xff\xfe\x00a"), "list.txt can't be read"),
         (with_video("--fps", "-1"), "--fps must be above 0 and at most 1000, got -1"),
         (with_video("--fps", "0"), "--fps must be above 0"),
         (with_video("--fps", "nan"), "got nan"),

@@ -110,10 +110,3 @@ def test_finished_study_prints_a_table_and_writes_plots(
     assert 'imbalance = "focal"' in (study / "best.toml").read_text()
     assert tune(*words, "--lr", "0.2") == 2
     assert "(lr was 0.1, is 0.2); give another --out" in capsys.readouterr().err
-
-
-def test_help_has_examples_and_training_options(capsys: pytest.CaptureFixture[str]) -> None:
-    assert tune("--help") == 0
-    text = capsys.readouterr().out
-    for word in ("fer-batch tune --data", "--trials", "--metric", "--parallel", "--recipe", "--lr", "--out"):
-        assert word in text
