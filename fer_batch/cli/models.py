@@ -34,9 +34,10 @@ def models_command(name: str | None = None, /) -> None:
     rows, lines = [], []
     for recipe in list_recipes():
         config = TrainConfig.from_dict({"classes": list(EMOTIONS), "data": [["", ""]], **recipe.settings})
-        cost = measure_cost(*choose_architecture(config, len(config.classes)), config.window_length)
-        size = (f"{cost.parameters:,}", f"{cost.multiply_adds / 1e6:,.0f} M")
-        rows.append((recipe.name, recipe.reads, str(len(config.classes)), *size))
+        network, architecture = choose_architecture(config, len(config.classes))
+        parameters, multiply_adds = measure_cost(network, architecture, config.window_length)
+        counts = str(len(config.classes)), f"{parameters:,}", f"{multiply_adds / 1e6:,.0f} M"
+        rows.append((recipe.name, recipe.reads, *counts))
         settings = ", ".join(f"{key.replace('_', ' ')} {getattr(config, key)}" for key in LISTED_SETTINGS)
         lines += [recipe.name, f"  {recipe.layers}", f"  {', '.join(config.classes)}", f"  {settings}"]
         lines.append(f"  published: {recipe.published}")

@@ -44,7 +44,6 @@ class BackboneEncoder(CropEncoder):
             self.width, self.network.fc = self.network.fc.in_features, nn.Identity()
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Encode normalized crops `(N, 1, 48, 48)` to `(N, D)`."""
         sized = F.interpolate(crops, (self.size, self.size), mode="bilinear", align_corners=False)
         grey = sized * GREY_STD + GREY_MEAN  # (N, 1, size, size), 0–1
         mean = crops.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)

@@ -46,7 +46,6 @@ class Encoder(CropEncoder):
         self.width = channels
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Encode normalized crops `(N, 1, 48, 48)` to `(N, filters[-1])`."""
         if crops.shape[0] == 0:  # PixelUnshuffle does not fold an empty batch
             return crops.new_zeros(0, self.width)
         maps = self.blocks(crops)  # (N, D, 3, 3)
@@ -74,12 +73,10 @@ class CnnBiLstm(Network):
     ) -> None:
         super().__init__()
         self.encoder = BackboneEncoder(backbone, size) if backbone else Encoder(filters, depths, fold)
-        first, second = lstm
-        self.lstm1 = nn.LSTM(self.width, first, batch_first=True, bidirectional=True)
-        self.lstm2 = nn.LSTM(2 * first, second, batch_first=True, bidirectional=True)
+        self.add_lstms(lstm)
         self.dropout = nn.Dropout(dropout)
         self.crop_head = nn.Linear(self.width, classes)
-        self.context_head = nn.Linear(2 * second, classes)
+        self.context_head = nn.Linear(2 * lstm[1], classes)
         nn.init.zeros_(self.context_head.weight)  # untrained LSTMs do not change the logits of a crop
         nn.init.zeros_(self.context_head.bias)
         # Tensor.logit on the meta device would import torch's compiler, one second for each worker.
@@ -91,17 +88,10 @@ class CnnBiLstm(Network):
         """Logit of the probability that an expression is unchanged one frame later; "stay" in checkpoints."""
         return self.stay
 
-    @property
-    def lstms(self) -> list[nn.LSTM]:
-        """Both LSTMs."""
-        return [self.lstm1, self.lstm2]
-
     def classify_crops(self, embeddings: Tensor) -> Tensor:
-        """Classify each embedding without its neighbours, as in `Network`."""
         return self.crop_head(self.dropout(embeddings))
 
     def classify_with_context(self, embeddings: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
-        """Add the logits of the context to those of the crops, as in `Network`."""
         return self.crop_head(embeddings) + self.context_head(self.dropout(context))
 
     def smooth_log_probs(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:

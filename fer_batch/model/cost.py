@@ -1,7 +1,6 @@
 """Count the parameters of a network, and its multiply-adds per prediction."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,24 +12,15 @@ from fer_batch.config import CROP_SIZE_PX
 from fer_batch.model.registry import build_network
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkCost:
-    """Size of a network and work per prediction."""
-
-    parameters: int
-    multiply_adds: int
-    """Multiply-adds to encode one crop and to classify its window."""
-
-
-def measure_cost(network: str, architecture: dict[str, Any], window: int) -> NetworkCost:
-    """Measure the network of that name with windows of `window` embeddings.
+def measure_cost(network: str, architecture: Mapping[str, Any], window: int) -> tuple[int, int]:
+    """Return the parameters of a network, and its multiply-adds for one crop and its window.
 
     Convolutions, matrix products and LSTMs are counted, without biases and activations.
     """
     built = build_network(network, architecture).eval()
     crop = _count_multiply_adds(built, built.encode, torch.zeros(1, 1, CROP_SIZE_PX, CROP_SIZE_PX))
     context = _count_multiply_adds(built, built.classify, torch.zeros(1, window, built.width))
-    return NetworkCost(parameters=sum(p.numel() for p in built.parameters()), multiply_adds=crop + context)
+    return sum(p.numel() for p in built.parameters()), crop + context
 
 
 @torch.no_grad()

@@ -56,7 +56,6 @@ class AutocastEncoder(CropEncoder):
         self.dtype, self.width = dtype, encoder.width
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Encode normalized crops `(N, 1, 48, 48)` to `(N, D) float32`."""
         with torch.autocast(crops.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.encoder(crops).float()
 
@@ -79,7 +78,6 @@ class FusedEncoder(CropEncoder):
         self.blocks = blocks.to(memory_format=torch.channels_last)
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Encode normalized crops `(N, 1, 48, 48)` to `(N, D) float32`."""
         maps = self.blocks(crops.to(self.dtype))  # (N, D, 3, 3)
         return maps.mean(dim=(2, 3)).float()  # (N, D)
 

@@ -21,7 +21,7 @@ class Network(nn.Module):
     """A recognizer in three steps: `encode`, `classify`, `smooth_log_probs`.
 
     So each crop of a track is encoded once. This base class classifies each crop by itself. A network with
-    context lists its bidirectional LSTMs in `lstms` and uses their output in `classify_with_context`.
+    context calls `add_lstms`, and uses the LSTMs' output in `classify_with_context`.
     """
 
     encoder: CropEncoder
@@ -32,20 +32,24 @@ class Network(nn.Module):
     lstm_dropout: Sequence[float] = (0.0, 0.0)
     """Dropout after each of `lstms`, in training."""
 
-    @property
-    def width(self) -> int:
-        """Length of an embedding."""
-        return self.encoder.width
+    def add_lstms(self, units: Sequence[int]) -> None:
+        """Create two bidirectional LSTMs over embeddings, with `units` per direction."""
+        first, second = units
+        self.lstm1 = nn.LSTM(self.width, first, batch_first=True, bidirectional=True)
+        self.lstm2 = nn.LSTM(2 * first, second, batch_first=True, bidirectional=True)
 
     @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.crop_head.out_features
+    def width(self) -> int:
+        return self.encoder.width
 
     @property
     def lstms(self) -> list[nn.LSTM]:
         """Bidirectional LSTMs over a window, in order; empty if each crop is classified by itself."""
-        return []
+        return [module for module in self.children() if isinstance(module, nn.LSTM)]
+
+    @property
+    def classes(self) -> int:
+        return self.crop_head.out_features
 
     def encode(self, crops: Tensor) -> Tensor:
         """Encode normalized crops `(N, 1, 48, 48)` to embeddings `(N, D)`."""

@@ -1,6 +1,5 @@
 """The prediction for one face."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +10,6 @@ class Prediction:
 
     probabilities: dict[str, float]
     """By emotion, in the order of the model's classes; their sum is 1."""
-
-    @classmethod
-    def from_probs(cls, classes: Sequence[str], probs: Sequence[float]) -> "Prediction":
-        """Return the prediction of a row of probabilities."""
-        return cls(dict(zip(classes, probs, strict=True)))
 
     @property
     def emotion(self) -> str:
@@ -29,11 +23,7 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {
-            "emotion": self.emotion,
-            "confidence": self.confidence,
-            "probabilities": dict(self.probabilities),
-        }
+        return {"emotion": self.emotion, "confidence": self.confidence, "probabilities": self.probabilities}
 
     def __repr__(self) -> str:
         ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])

@@ -20,36 +20,17 @@ class SequentialEncoder(CropEncoder):
         self.layers, self.width = nn.Sequential(*layers), width
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Encode normalized crops `(N, 1, 48, 48)` to `(N, width)`."""
         return self.layers(crops)
-
-
-class Cnn4(Network):
-    """Four 3×3 convolutions without padding, and two dense layers: 48 → 46 → 23 → 21 → 10 → 8 → 4 → 2 → 1.
-
-    `dropouts` follow the pools and the dense layers, in order.
-    """
-
-    def __init__(
-        self,
-        classes: int = 7,
-        filters: Sequence[int] = BLOCKS["cnn4"][0],
-        depths: Sequence[int] = BLOCKS["cnn4"][1],
-        dense: Sequence[int] = (512, 256),
-        dropouts: Sequence[float] = (0.4, 0.4, 0.4, 0.4, 0.4, 0.3),
-    ) -> None:
-        super().__init__()
-        layers, flat = _conv_blocks(filters, depths, dropouts, padding=0, norm=False)
-        layers += [nn.Flatten(), *_dense_layers(flat, dense, dropouts[len(filters) :], norm=False)]
-        self.encoder = SequentialEncoder(layers, dense[-1])
-        self.crop_head = nn.Linear(self.width, classes)
 
 
 class Cnn4Bn(Network):
     """Four blocks of convolutions with batch norm, and two dense layers with batch norm.
 
-    With `depths` (2, 2, 3, 2) it has the 10.5 million parameters of the published network.
+    `dropouts` follow the pools and the dense layers, in order. With `depths` (2, 2, 3, 2) it has the 10.5
+    million parameters of the published network.
     """
+
+    padding, norm = 1, True
 
     def __init__(
         self,
@@ -60,10 +41,31 @@ class Cnn4Bn(Network):
         dropouts: Sequence[float] = (0.25, 0.3, 0.4, 0.5, 0.5, 0.5),
     ) -> None:
         super().__init__()
-        layers, flat = _conv_blocks(filters, depths, dropouts)
-        layers += [nn.Flatten(), *_dense_layers(flat, dense, dropouts[len(filters) :])]
-        self.encoder = SequentialEncoder(layers, dense[-1])
+        layers, inputs = _conv_blocks(filters, depths, dropouts, padding=self.padding, norm=self.norm)
+        layers.append(nn.Flatten())
+        for width, dropout in zip(dense, dropouts[len(filters) :], strict=True):
+            layers.append(nn.Linear(inputs, width))
+            layers += [nn.BatchNorm1d(width)] if self.norm else []
+            layers += [nn.ReLU(), nn.Dropout(dropout)]
+            inputs = width
+        self.encoder = SequentialEncoder(layers, inputs)
         self.crop_head = nn.Linear(self.width, classes)
+
+
+class Cnn4(Cnn4Bn):
+    """Four 3×3 convolutions without padding, and two dense layers: 48 → 46 → 23 → 21 → 10 → 8 → 4 → 2 → 1."""
+
+    padding, norm = 0, False
+
+    def __init__(
+        self,
+        classes: int = 7,
+        filters: Sequence[int] = BLOCKS["cnn4"][0],
+        depths: Sequence[int] = BLOCKS["cnn4"][1],
+        dense: Sequence[int] = (512, 256),
+        dropouts: Sequence[float] = (0.4, 0.4, 0.4, 0.4, 0.4, 0.3),
+    ) -> None:
+        super().__init__(classes, filters, depths, dense, dropouts)
 
 
 class CnnLstm(Network):
@@ -105,18 +107,11 @@ class DcnnBiLstm(Network):
         layers, _ = _conv_blocks(filters, depths, dropouts, activation=nn.ELU)
         layers += [nn.AdaptiveMaxPool2d(1), nn.Flatten()]
         self.encoder = SequentialEncoder(layers, filters[-1])
-        first, second = lstm
-        self.lstm1 = nn.LSTM(self.width, first, batch_first=True, bidirectional=True)
-        self.lstm2 = nn.LSTM(2 * first, second, batch_first=True, bidirectional=True)
+        self.add_lstms(lstm)
         *_, after_first, after_second, before_head = dropouts
         self.lstm_dropout = (after_first, after_second)
-        self.dense = nn.Sequential(nn.Linear(2 * second, dense), nn.ELU(), nn.Dropout(before_head))
+        self.dense = nn.Sequential(nn.Linear(2 * lstm[1], dense), nn.ELU(), nn.Dropout(before_head))
         self.crop_head = nn.Linear(dense, classes)
-
-    @property
-    def lstms(self) -> list[nn.LSTM]:
-        """Both LSTMs."""
-        return [self.lstm1, self.lstm2]
 
     def classify_crops(self, embeddings: Tensor) -> Tensor:
         """Classify each crop as a sequence of one frame, as in `Network`."""
@@ -165,15 +160,3 @@ def _conv_blocks(
         layers += [nn.MaxPool2d(2), nn.Dropout(dropout)]
         side //= 2
     return layers, channels * side * side
-
-
-def _dense_layers(
-    inputs: int, widths: Sequence[int], dropouts: Sequence[float], *, norm: bool = True
-) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for width, dropout in zip(widths, dropouts, strict=True):
-        layers.append(nn.Linear(inputs, width))
-        layers += [nn.BatchNorm1d(width)] if norm else []
-        layers += [nn.ReLU(), nn.Dropout(dropout)]
-        inputs = width
-    return layers

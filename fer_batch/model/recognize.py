@@ -86,9 +86,7 @@ class Recognizer:
     ) -> list[list[Prediction]]: ...
 
     def predict_faces(
-        self,
-        images: ImageInput | Sequence[ImageInput],
-        faces: Sequence[Any],
+        self, images: ImageInput | Sequence[ImageInput], faces: Sequence[Any]
     ) -> list[Prediction] | list[list[Prediction]]:
         """Predict the emotions of the faces of one image, or of each image of a list.
 
@@ -138,20 +136,16 @@ class Recognizer:
         probs = np.full((len(crops), len(self.card.classes)), np.nan, np.float32)
         embeddings = self.encode(crops)
         self.timer.record("encode")
-        rows, windows, lengths, centres = [], [], [], []
+        rate_hz, steps = self.card.window_rate_hz, self.card.window_length
+        parts = []
         order = np.lexsort((times, tracks))
         for members in np.split(order, np.flatnonzero(np.diff(tracks[order])) + 1):
-            index, length, centre = build_windows(
-                times[members], self.card.window_rate_hz, self.card.window_length
-            )
+            index, lengths, centres = build_windows(times[members], rate_hz, steps)
+            windows = np.where(index >= 0, members[np.maximum(index, 0)], 0)
             chosen = selected[members]
-            rows.append(members[chosen])
-            windows.append(np.where(index >= 0, members[np.maximum(index, 0)], 0)[chosen])
-            lengths.append(length[chosen])
-            centres.append(centre[chosen])
-        probs[np.concatenate(rows)] = self._classify(
-            embeddings, np.concatenate(windows), np.concatenate(lengths), np.concatenate(centres)
-        )
+            parts.append([column[chosen] for column in (members, windows, lengths, centres)])
+        rows, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+        probs[rows] = self._classify(embeddings, *columns)
         self.timer.record("window")
         return probs
 
@@ -160,7 +154,7 @@ class Recognizer:
         stacked = np.stack(crops) if crops else np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8)
         count = len(stacked)
         probs = self.predict_tracks(stacked, np.arange(count), np.zeros(count), np.ones(count, bool))
-        return [Prediction.from_probs(self.card.classes, row) for row in probs.tolist()]
+        return [Prediction(dict(zip(self.card.classes, row, strict=True))) for row in probs.tolist()]
 
     def _classify(
         self, embeddings: Tensor, windows: np.ndarray, lengths: np.ndarray, centres: np.ndarray

@@ -1,5 +1,6 @@
 """Build a network by the name that a checkpoint's card stores."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fer_batch.model.cnn_bilstm import CnnBiLstm
@@ -16,7 +17,7 @@ NETWORKS: dict[str, type[Network]] = {
 """The names equal `config.NETWORKS`."""
 
 
-def build_network(network: str, architecture: dict[str, Any]) -> Network:
+def build_network(network: str, architecture: Mapping[str, Any]) -> Network:
     """Build a network with random weights; `architecture` holds its keyword arguments.
 
     Raises ValueError for an unknown name, and ValueError or TypeError for arguments that do not fit.

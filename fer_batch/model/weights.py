@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.fields import Range, check_value, field_types, require
@@ -47,7 +46,6 @@ class Card:
     architecture: dict[str, Any]
     """Keyword arguments of the network."""
     network: str = "cnn-bilstm"
-    """Name in `model.registry`."""
     crop_scale: Positive = 0.96
     """Side of the square crop over the height of the face box."""
     mean: float = GREY_MEAN
@@ -62,7 +60,6 @@ class Card:
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Record of the training."""
     uses: str = USES
-    """Intended and forbidden uses."""
     licence: str = "see NOTICE; trained on images that are for research only"
     sha256: str = ""
     """Hash of the weights file."""
@@ -99,7 +96,10 @@ def save_checkpoint(path: Path, model: Network, card: Card) -> Card:
     The file has half precision, which halves its size and keeps the predictions. Loading converts to single
     precision.
     """
-    tensors = {name: _to_half(value) for name, value in model.state_dict().items()}
+    tensors = {}
+    for name, value in model.state_dict().items():
+        tensor = value.cpu().contiguous()
+        tensors[name] = tensor.half() if tensor.is_floating_point() else tensor
     data = safetensors.torch.save(tensors)
     card = dataclasses.replace(card, sha256=hashlib.sha256(data).hexdigest())
     write_bytes(path, data)
@@ -189,8 +189,3 @@ def parse_card(text: str) -> Card:
     if isinstance(values["classes"], list):
         values["classes"] = tuple(values["classes"])
     return Card(**values)
-
-
-def _to_half(value: Tensor) -> Tensor:
-    value = value.detach().cpu().contiguous()
-    return value.half() if value.is_floating_point() else value

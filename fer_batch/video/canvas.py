@@ -6,9 +6,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-
-from fer_batch.video.planes import yuv_to_rgb_matrix
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 Box = tuple[int, int, int, int]
 """xyxy in pixels. Parts outside the frame are ignored."""
@@ -22,24 +20,20 @@ class Canvas:
 
     planes: tuple[np.ndarray, np.ndarray, np.ndarray]
     """Luma, `(H, W) uint8` with even H and W, and two colour planes, `(H / 2, W / 2) uint8`."""
-    luma_weights: tuple[float, float]
-    """Weights of red and blue in luma."""
-    full_range: bool
-    """Whether luma has the range 0 to 255 instead of 16 to 235."""
+    yuv_to_rgb: tuple[float, ...]
+    """The `yuv_to_rgb_matrix` of these planes."""
 
     @property
     def width(self) -> int:
-        """Width in pixels."""
         return int(self.planes[0].shape[1])
 
     @property
     def height(self) -> int:
-        """Height in pixels."""
         return int(self.planes[0].shape[0])
 
     def fill(self, box: Box, colour: str, opacity: float = 1.0) -> None:
         """Fill a box with a colour, "#rrggbb"; `opacity` is 0 to 1."""
-        values = _to_yuv(colour, self.luma_weights, self.full_range)
+        values = _to_yuv(colour, self.yuv_to_rgb)
         for region, value in zip(self._regions(box), values, strict=True):
             region[:] = value if opacity == 1 else region * (1 - opacity) + (value * opacity + 0.5)
 
@@ -63,14 +57,19 @@ class Canvas:
             return
         opacity = mask[y0 - y : y1 - y, x0 - x : x1 - x]
         region = self.planes[0][y0:y1, x0:x1]
-        value = _to_yuv(colour, self.luma_weights, self.full_range)[0]
+        value = _to_yuv(colour, self.yuv_to_rgb)[0]
         region[:] = region * (1 - opacity) + (value * opacity + 0.5)
 
     def pixelate(self, box: Box, cells: int) -> None:
         """Replace a box by the means of at most `cells` × `cells` parts of it."""
         for region in self._regions(box):
-            if region.size:
-                region[:] = _pixelate(region, cells)
+            if not region.size:
+                continue
+            rows, columns = (np.linspace(0, n, min(cells, n) + 1).astype(int) for n in region.shape)
+            sums = np.add.reduceat(np.add.reduceat(region.astype(np.uint32), rows[:-1], 0), columns[:-1], 1)
+            heights, widths = np.diff(rows), np.diff(columns)
+            means = (sums / np.outer(heights, widths)).round().astype(np.uint8)
+            region[:] = means.repeat(heights, 0).repeat(widths, 1)
 
     def _regions(self, box: Box) -> list[np.ndarray]:
         """Return the part of each plane that a box covers."""
@@ -91,19 +90,10 @@ def render_text(text: str, size: int) -> np.ndarray:
     return np.asarray(image, np.float32) / 255
 
 
-def _pixelate(region: np.ndarray, cells: int) -> np.ndarray:
-    rows, columns = (np.linspace(0, count, min(cells, count) + 1).astype(int) for count in region.shape)
-    sums = np.add.reduceat(np.add.reduceat(region.astype(np.uint32), rows[:-1], 0), columns[:-1], 1)
-    heights, widths = np.diff(rows), np.diff(columns)
-    means = (sums / np.outer(heights, widths)).round().astype(np.uint8)
-    return means.repeat(heights, 0).repeat(widths, 1)
-
-
 @functools.cache
-def _to_yuv(colour: str, luma_weights: tuple[float, float], full_range: bool) -> tuple[int, int, int]:
+def _to_yuv(colour: str, yuv_to_rgb: tuple[float, ...]) -> list[int]:
     """Return the values of "#rrggbb" in the planes of a frame."""
-    matrix = np.array(yuv_to_rgb_matrix(*luma_weights, full_range)).reshape(3, 4)
-    rgb = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
-    values = np.linalg.solve(matrix[:, :3], np.array(rgb) - matrix[:, 3])
-    y, u, v = np.clip(np.round(values), 0, 255).astype(int).tolist()
-    return y, u, v
+    matrix = np.array(yuv_to_rgb).reshape(3, 4)
+    rgb = np.array(ImageColor.getrgb(colour))
+    values = np.linalg.solve(matrix[:, :3], rgb - matrix[:, 3])
+    return np.clip(np.round(values), 0, 255).astype(int).tolist()

@@ -71,15 +71,17 @@ def find_size_problem(width: int, height: int) -> str | None:
     short, long = sorted((width, height))
     if long <= MAX_SIDE_PX and width * height <= MAX_FRAME_PX and long <= MAX_ASPECT_RATIO * short:
         return None
-    return _describe_size_limits(width, height)
+    return (
+        f"a frame has {width} × {height} pixels; the limits are {MAX_SIDE_PX} pixels per side, "
+        f"{MAX_FRAME_PX} pixels in total and a ratio of {MAX_ASPECT_RATIO} between the sides"
+    )
 
 
 def explain_undecodable(media: MediaFile, last_error: str) -> DecodeError:
     """Return the error for a file that opens but from which no frame can be decoded."""
-    log = _log_of_opening(media)
-    if size := re.search(r"Picture size (\d+)x(\d+) (is invalid|exceeds)", log):
-        return DecodeError(_describe_size_limits(int(size[1]), int(size[2])))
-    return DecodeError(f"no frame can be decoded ({last_error or 'the stream is empty'})")
+    size = re.search(r"Picture size (\d+)x(\d+) (is invalid|exceeds)", _log_of_opening(media))
+    problem = find_size_problem(int(size[1]), int(size[2])) if size else None
+    return DecodeError(problem or f"no frame can be decoded ({last_error or 'the stream is empty'})")
 
 
 def count_logged_errors() -> int:
@@ -123,18 +125,11 @@ def describe_error(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).split(":")[0].strip()
 
 
-def _describe_size_limits(width: int, height: int) -> str:
-    return (
-        f"a frame has {width} × {height} pixels; the limits are {MAX_SIDE_PX} pixels per side, "
-        f"{MAX_FRAME_PX} pixels in total and a ratio of {MAX_ASPECT_RATIO} between the sides"
-    )
-
-
 def _open_av(media: MediaFile) -> av.container.InputContainer:
-    if isinstance(media.source, str):
-        file: Any = f"file:{media.source}"
+    file: Any = media.source
+    if isinstance(file, str):
+        file = f"file:{file}"
     else:
-        file = media.source
         file.seek(0)
     return av.open(
         file,

@@ -37,8 +37,7 @@ def decode_frames(
         if packet.stream is not stream:
             if packet.pts is not None and packet.time_base:
                 others_end = max(others_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-            if source.on_other_packet is not None:
-                source.on_other_packet(packet)
+            source.on_other_packet(packet)
             continue
         if remembers:
             source.remember(packet)
@@ -115,4 +114,4 @@ def start_decoding(
 
 def decode_first(source: Source) -> VideoInfo:
     """Return the description of a source that was just opened, from its first frame."""
-    return start_decoding(source, ALL_FRAMES, None, ReadReport(core_start_s=0.0, core_end_s=0.0))[0]
+    return start_decoding(source, ALL_FRAMES, None, ReadReport(core_end_s=0.0))[0]

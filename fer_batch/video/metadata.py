@@ -24,7 +24,6 @@ class VideoInfo:
     duration_s: float | None
     """None if the container states none."""
     fps: float
-    """Average frames per second."""
     width: int
     """Width of the upright frame in stored pixels."""
     height: int
@@ -78,13 +77,6 @@ def frame_rate(stream: av.VideoStream) -> float:
 def quarter_turns(frame: av.VideoFrame) -> int:
     """Return the quarter turns counter-clockwise, 0 to 3, that turn a frame upright."""
     return round(frame.rotation / 90) % 4
-
-
-def missing_seconds(info: VideoInfo, end_s: float, ends_inside_element: bool) -> float:
-    """Return the seconds missing at a file's end, 0 within the usual inaccuracy of stated durations."""
-    missing_s = (info.duration_s or 0) - end_s
-    tolerance_s = 1.5 / info.fps if ends_inside_element else 0.5 + 3 / info.fps
-    return missing_s if missing_s > tolerance_s else 0.0
 
 
 def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:

@@ -53,7 +53,7 @@ class Picture:
     """The planes of one upright frame: PIL images of mode "L" that may share the decoder's memory."""
 
     y: Image.Image
-    """Luma, `width` × `height`."""
+    """Luma."""
     u: Image.Image
     v: Image.Image
     """Colour differences, as large as `y` or smaller."""
@@ -103,12 +103,10 @@ class Picture:
 
     @property
     def width(self) -> int:
-        """Width in pixels."""
         return self.y.width
 
     @property
     def height(self) -> int:
-        """Height in pixels."""
         return self.y.height
 
     def to_rgb(self) -> np.ndarray:

@@ -28,9 +28,9 @@ def read_frames(path: str | Path, times_s: Iterable[float]) -> list[Frame]:
     DecodeError if it cannot be read or damage leaves no frame at or before a time.
     """
     times = [float(time_s) for time_s in times_s]
-    invalid = [time_s for time_s in times if not 0 <= time_s < math.inf]
-    if invalid:
-        raise InputError(f"times must be seconds from 0 on, got {invalid[0]:g}")
+    for time_s in times:
+        if not 0 <= time_s < math.inf:
+            raise InputError(f"times must be seconds from 0 on, got {time_s:g}")
     source = Source(path)
     try:
         frames = dict(_read_in_order(source, sorted(set(times))))
@@ -47,7 +47,7 @@ def _read_in_order(source: Source, times_s: list[float]) -> Iterator[tuple[float
     following: tuple[float, av.VideoFrame] | None = None
     for time_s in times_s:
         if current is None or (following is not None and following[0] + MAX_GAP_S < time_s):
-            report = ReadReport(core_start_s=0.0, core_end_s=math.inf)
+            report = ReadReport()
             frames = decode_from(source, time_s, ALL_FRAMES, info.first_pts, report)
             repaired = repair_timestamps(frames, math.inf, info.duration_s, report)
             decoded = ((at_s, image) for at_s, image in repaired if image is not None)

@@ -1,17 +1,15 @@
-"""Reading of videos: their description, the sampled frames of a segment, and all frames."""
+"""Reading of videos: their description, and the sampled frames of a segment."""
 
-import contextlib
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import av
 import av.error
 
 from fer_batch.errors import DecodeError
 from fer_batch.video.container import describe_error, ends_inside_element
-from fer_batch.video.decode import ALL_FRAMES, decode_first, decode_from, start_decoding
-from fer_batch.video.metadata import VideoInfo, missing_seconds
+from fer_batch.video.decode import decode_first, decode_from, start_decoding
+from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.planes import Frame, Picture
 from fer_batch.video.prefetch import prefetch_frames
 from fer_batch.video.report import ReadReport
@@ -68,12 +66,29 @@ class SegmentReader:
 
         Raises NoVideoError and DecodeError as `read_info` does. The report then has the reason as well.
         """
+        segment, grid, report = self.segment, self._grid, self.report
+        is_first = segment.start_s <= 0
+        # The segment of an undivided video finds the first timestamp itself.
+        origin = segment.first_pts if segment.segments > 1 else None
+        source = None if is_first else take_source(segment.uri)
         try:
-            self.info = self._open()
-        except DecodeError as error:
-            self.report.problem = str(error)
+            source = source or Source(segment.uri, segment.offset)
+            if is_first:
+                source.info, self._frames = start_decoding(source, grid, origin, report, self._fast)
+                report.damaged_packets += source.head_is_damaged
+            elif source.info is None:
+                source.info = decode_first(source)
+        except BaseException as error:
+            if isinstance(error, DecodeError):
+                report.problem = str(error)
+            if source is not None:
+                source.container.close()
             raise
-        return self.info
+        if not is_first:
+            origin = source.info.first_pts if origin is None else origin
+            self._frames = decode_from(source, segment.start_s, grid, origin, report, self._fast)
+        self._source, self.info = source, source.info
+        return source.info
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames, once. Damage ends in the report.
@@ -85,34 +100,10 @@ class SegmentReader:
         frames = self._read_frames()
         return prefetch_frames(frames, self._prefetch) if self._prefetch else frames
 
-    def _open(self) -> VideoInfo:
-        segment, grid, report = self.segment, self._grid, self.report
-        # The segment of an undivided video finds the first timestamp itself.
-        origin = segment.first_pts if segment.segments > 1 else None
-        source = take_source(segment.uri) if segment.start_s > 0 else None
-        if source is None:
-            source = Source(segment.uri, segment.offset)
-            try:
-                if segment.start_s > 0:
-                    source.info = decode_first(source)
-                else:
-                    source.info, self._frames = start_decoding(source, grid, origin, report, self._fast)
-                    report.damaged_packets += source.head_is_damaged
-            except BaseException:
-                source.container.close()
-                raise
-        assert source.info is not None
-        if segment.start_s > 0:
-            origin = source.info.first_pts if origin is None else origin
-            self._frames = decode_from(source, segment.start_s, grid, origin, report, self._fast)
-        self._source = source
-        return source.info
-
     def _read_frames(self) -> Generator[Frame]:
-        source, info, report = self._source, self.info, self.report
+        source, info, report, grid = self._source, self.info, self.report, self._grid
         assert source is not None
         assert info is not None
-        grid = self._grid
         end_before_start_s = 0.0
         damaged_packets, damage_s = 0, -math.inf
         is_reusable = False
@@ -141,7 +132,8 @@ class SegmentReader:
                     continue
                 yield Frame(time_s=time_s, index=index, picture=picture)
             if not math.isfinite(grid.end_s):
-                self._check_end(source, info, max(report.read_s, end_before_start_s))
+                report.end_s = max(report.read_s, end_before_start_s, report.other_streams_end_s)
+                self._check_end(source, info)
             is_reusable = not source.at_end
         except DecodeError as error:
             report.problem = str(error)
@@ -152,28 +144,12 @@ class SegmentReader:
             else:
                 source.container.close()
 
-    def _check_end(self, source: Source, info: VideoInfo, video_end_s: float) -> None:
-        """Report the seconds that are missing at the end of the file."""
+    def _check_end(self, source: Source, info: VideoInfo) -> None:
+        """Report the seconds that are missing at the end of the file, beyond inaccurate stated durations."""
         report = self.report
-        report.end_s = max(video_end_s, report.other_streams_end_s)
         is_cut_off = ends_inside_element(source.media, info.container)
-        report.missing_s = missing_seconds(info, report.end_s, is_cut_off)
+        missing_s = (info.duration_s or 0) - report.end_s
+        tolerance_s = 1.5 / info.fps if is_cut_off else 0.5 + 3 / info.fps
+        report.missing_s = missing_s if missing_s > tolerance_s else 0.0
         if is_cut_off and info.container == "mpegts" and not report.problem:
             report.problem = f"read {report.read_s:.1f} s, then the file is truncated"
-
-
-@contextlib.contextmanager
-def open_all_frames(
-    path: str | Path, offset: int | None, report: ReadReport, on_other_packet: Callable[[av.Packet], None]
-) -> Iterator[tuple[VideoInfo, av.container.InputContainer, Iterator[tuple[float, av.VideoFrame]]]]:
-    """Open a file and provide its description, its container and all frames, as decoded, with their times.
-
-    `on_other_packet` receives the packets of the other streams in between. Damage ends in `report`. The
-    container is open as long as the context. Raises NoVideoError and DecodeError as `read_info` does.
-    """
-    source = Source(path, offset)
-    source.on_other_packet = on_other_packet
-    with source.container:
-        info, frames = start_decoding(source, ALL_FRAMES, None, report)
-        repaired = repair_timestamps(frames, math.inf, info.duration_s, report)
-        yield info, source.container, ((time_s, image) for time_s, image in repaired if image is not None)

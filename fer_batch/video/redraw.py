@@ -1,9 +1,7 @@
 """Copying a video with drawings on its frames. Its times and its sound do not change."""
 
 import contextlib
-import itertools
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,10 +16,12 @@ from av.video.reformatter import ColorRange, Colorspace
 from fer_batch.errors import OutputError
 from fer_batch.storage.atomic import replace_file
 from fer_batch.video.canvas import Canvas
+from fer_batch.video.decode import ALL_FRAMES, start_decoding
 from fer_batch.video.metadata import VideoInfo
-from fer_batch.video.planes import BT601_WEIGHTS, LUMA_WEIGHTS
-from fer_batch.video.reader import open_all_frames
+from fer_batch.video.planes import BT601_WEIGHTS, LUMA_WEIGHTS, yuv_to_rgb_matrix
 from fer_batch.video.report import ReadReport
+from fer_batch.video.source import Source
+from fer_batch.video.timestamps import repair_timestamps
 
 OUTPUT_FORMATS = {".mp4": "mp4", ".mkv": "matroska"}
 """Containers by suffix. Matroska rounds times to milliseconds."""
@@ -39,7 +39,6 @@ class RedrawResult:
     """The content of the written video."""
 
     frames: int
-    """Number of frames."""
     audio_streams: list[str]
     """The codec of each audio stream, and whether it was copied or encoded."""
     error: str | None
@@ -63,21 +62,25 @@ def redraw_video(
 
     Raises DecodeError if no frame can be read, and OutputError if `target` cannot be written.
     """
-    report = ReadReport(core_start_s=0.0, core_end_s=math.inf)
-    other_packets: deque[av.Packet] = deque()
+    report = ReadReport()
+    other_packets: list[av.Packet] = []
     count, last_pts = 0, -1
-    with (
-        open_all_frames(uri, offset, report, other_packets.append) as (info, source, frames),
-        _open_output(target) as output,
-    ):
+    source = Source(uri, offset)
+    source.on_other_packet = other_packets.append
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(source.container)
+        info, frames = start_decoding(source, ALL_FRAMES, None, report)
+        output = stack.enter_context(_open_output(target))
         video, time_base = None, info.time_base
         if time_base.denominator > MAX_TICKS_PER_S:
             time_base = Fraction(1, 90_000)
         start = info.first_pts * info.time_base
-        audio = {stream.index: _AudioStream(stream, output, start) for stream in source.streams.audio}
-        for time_s, image in frames:
+        audio = {
+            stream.index: _AudioStream(stream, output, start) for stream in source.container.streams.audio
+        }
+        for time_s, image in repair_timestamps(frames, math.inf, info.duration_s, report):
             pts = round(time_s / time_base)
-            if pts <= last_pts:  # containers refuse a second frame at the same time
+            if image is None or pts <= last_pts:  # containers refuse a second frame at the same time
                 continue
             last_pts = pts
             video = video or _add_video_stream(output, info, image, time_base)
@@ -168,16 +171,17 @@ def _planes(image: av.VideoFrame) -> tuple[np.ndarray, ...]:
 def _to_canvas(frame: av.VideoFrame, image: av.VideoFrame) -> Canvas:
     weights = LUMA_WEIGHTS.get(image.colorspace, BT601_WEIGHTS) if _is_yuv420(image) else BT601_WEIGHTS
     y, u, v = _planes(frame)
-    return Canvas(planes=(y, u, v), luma_weights=weights, full_range=_has_full_range(image))
+    return Canvas(planes=(y, u, v), yuv_to_rgb=yuv_to_rgb_matrix(*weights, _has_full_range(image)))
 
 
-def _convert_packets(packets: deque[av.Packet], audio: dict[int, "_AudioStream"]) -> list[av.Packet]:
-    """Take all packets from the queue and return those to write."""
-    converted = [
-        audio[packet.stream.index].convert(packet) for packet in packets if packet.stream.index in audio
-    ]
+def _convert_packets(packets: list[av.Packet], audio: dict[int, "_AudioStream"]) -> list[av.Packet]:
+    """Take all packets from the list and return those to write."""
+    converted: list[av.Packet] = []
+    for packet in packets:
+        if packet.stream.index in audio:
+            converted += audio[packet.stream.index].convert(packet)
     packets.clear()
-    return [*itertools.chain(*converted)]
+    return converted
 
 
 class _AudioStream:
@@ -188,7 +192,7 @@ class _AudioStream:
         self.start = round(start / stream.time_base)
         self.last_dts: int | None = None
         codec = stream.codec_context.name
-        self.resampler = None
+        self.resampler: Any = None
         if codec in output.supported_codecs:
             self.out = output.add_stream_from_template(stream)
             self.description = f"{codec}, copied"
@@ -203,11 +207,8 @@ class _AudioStream:
             self.out.metadata["language"] = language
 
     def convert(self, packet: av.Packet) -> list[av.Packet]:
-        """Return the packets to write for a packet of the stream."""
         if self.resampler is not None:
-            with contextlib.suppress(av.error.FFmpegError):
-                return self._encode(self.resampler, packet.decode())
-            return []
+            return self._encode(packet)
         dts = packet.pts if packet.dts is None else packet.dts
         # Containers refuse packets whose times are damaged.
         if dts is None or (self.last_dts is not None and dts <= self.last_dts):
@@ -219,20 +220,18 @@ class _AudioStream:
         return [packet]
 
     def flush(self) -> list[av.Packet]:
-        """Return the packets to write at the end."""
         if self.resampler is None:
             return []
+        return self._encode(None) + self.out.encode(None)
+
+    def _encode(self, packet: av.Packet | None) -> list[av.Packet]:
+        """Decode, resample and encode a packet. None flushes the decoder and the resampler."""
         packets: list[av.Packet] = []
         with contextlib.suppress(av.error.FFmpegError):
-            packets += self._encode(self.resampler, self.stream.codec_context.decode(None))
-            packets += self._encode(self.resampler, [None])
-        return packets + self.out.encode(None)
-
-    def _encode(self, resampler: Any, frames: list[Any]) -> list[av.Packet]:
-        packets = []
-        for frame in frames:
-            if frame is not None and frame.pts is not None:
-                frame.pts -= self.start
-            for resampled in resampler.resample(frame):
-                packets += self.out.encode(resampled)
+            frames = self.stream.codec_context.decode(packet)
+            for frame in frames if packet is not None else [*frames, None]:
+                if frame is not None and frame.pts is not None:
+                    frame.pts -= self.start
+                for resampled in self.resampler.resample(frame):
+                    packets += self.out.encode(resampled)
         return packets

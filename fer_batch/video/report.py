@@ -8,19 +8,16 @@ from dataclasses import dataclass
 class ReadReport:
     """The extent and the damage of a segment as read. It is complete when all frames have been read."""
 
-    core_start_s: float
-    core_end_s: float
+    core_start_s: float = 0.0
+    core_end_s: float = math.inf
     """Infinity for the last segment of a video."""
     frames: int = 0
     """Number of frames in the core."""
     read_s: float = 0.0
     """End of the last readable frame, in seconds of the video."""
     last_frame_s: float = -math.inf
-    """Time of the last readable frame."""
     damaged_packets: int = 0
-    """Number of packets that the container or the decoder reports as damaged."""
     damaged_frames: int = 0
-    """Number of frames that the decoder reports as damaged."""
     misplaced_frames: int = 0
     """Number of skipped frames: out of order, or alone in the far future."""
     lost_s: float = 0.0
@@ -39,13 +36,13 @@ class ReadReport:
         """The description of all damage in this part of the file, None if there is none."""
         parts = [self.problem] if self.problem else []
         if self.damaged_packets:
-            parts.append(_count("damaged packet", self.damaged_packets))
+            parts.append(_format_count("damaged packet", self.damaged_packets))
         if self.lost_s >= 0.05:
             parts.append(f"{self.lost_s:.1f} s without a frame")
         if self.damaged_frames:
-            parts.append(_count("damaged frame", self.damaged_frames))
+            parts.append(_format_count("damaged frame", self.damaged_frames))
         if self.misplaced_frames:
-            parts.append(f"{_count('frame', self.misplaced_frames)} out of order")
+            parts.append(f"{_format_count('frame', self.misplaced_frames)} out of order")
         if self.missing_s > 0:
             stated_s = self.end_s + self.missing_s
             parts.append(f"read {self.end_s:.1f} of {stated_s:.1f} s, the file is truncated")
@@ -61,5 +58,5 @@ class ReadReport:
         return self.frames - 1
 
 
-def _count(noun: str, number: int) -> str:
+def _format_count(noun: str, number: int) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -26,7 +26,6 @@ class SampleGrid:
         self.start_cell = self.last_cell = self.cell_of(start_s - 2 * TIME_TOLERANCE_S) if start_s > 0 else -1
 
     def cell_of(self, time_s: float) -> int:
-        """Return the number of the cell of a time, -1 without `fps`."""
         return math.floor((time_s + TIME_TOLERANCE_S) * self.fps) if self.fps else -1
 
     def take(self, time_s: float) -> bool:
@@ -140,7 +139,6 @@ class FrameSkipper:
 
 
 def video_frames(frames: Iterable[Any]) -> list[av.VideoFrame]:
-    """Return the frames that are pictures."""
     return [frame for frame in frames if isinstance(frame, av.VideoFrame)]
 
 

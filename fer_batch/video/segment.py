@@ -53,16 +53,13 @@ class Segment:
 
     @classmethod
     def from_table(cls, plan: pa.Table) -> list[Self]:
-        """Return the segments of the rows of `schema.PLAN_SCHEMA`."""
         return [cls.from_row(row) for row in plan.to_pylist()]
 
     def to_row(self) -> dict[str, Any]:
-        """Return the row of `schema.PLAN_SCHEMA`."""
         return {name: getattr(self, name) for name in PLAN_SCHEMA.names}
 
     @property
     def is_last(self) -> bool:
-        """Whether the segment is the last of its video."""
         return self.index == self.segments - 1
 
     def end_at(self, end_s: float) -> Self:

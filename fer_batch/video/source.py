@@ -1,6 +1,5 @@
 """Packets of an open video file, which stays open for the next segment of the video."""
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -31,12 +30,12 @@ class Source:
     """An open video file that remembers its last packets, so that the next segment starts without a seek."""
 
     def __init__(self, path: str | Path, offset: int | None = None) -> None:
-        """Open a file. `path` and `offset` are arguments of `open_media`; raises DecodeError."""
+        """Open a file. `path` and `offset` are arguments of `open_media`. Raises DecodeError."""
         self.path, self.offset = str(path), offset
         self.identity = read_identity(path)
         self.info: VideoInfo | None = None
         self.last_error = ""
-        self.on_other_packet: Callable[[av.Packet], None] | None = None
+        self.on_other_packet: Callable[[av.Packet], None] = lambda packet: None
         """Receives the packets of the other streams."""
         self._replay: deque[av.Packet] = deque()
         """Remembered packets that come next."""
@@ -60,12 +59,10 @@ class Source:
 
     @property
     def format_name(self) -> str:
-        """FFmpeg's name of the format."""
         return self.container.format.name
 
     @property
     def time_base(self) -> Fraction:
-        """Seconds per unit of timestamps."""
         return self.stream.time_base or Fraction(1, 90_000)
 
     def packets(self, report: ReadReport) -> Iterator[av.Packet]:
@@ -111,28 +108,23 @@ class Source:
             self._recent[-1].append(packet)
             self._recent_bytes += packet.size
             if self._recent_bytes > MAX_REMEMBERED_BYTES:
-                self.forget()
-
-    def forget(self) -> None:
-        """Drop the remembered packets."""
-        self._recent.clear()
-        self._recent_bytes = 0
+                self._forget()
 
     def rewind(self, pts: int) -> bool:
         """Go back to the last remembered key frame at or before a timestamp; return whether there is one."""
         starts = [number for number, packets in enumerate(self._recent) if (packets[0].pts or 0) <= pts]
         if not starts:
             return False
-        packets = itertools.chain(*list(self._recent)[starts[-1] :])
-        self._replay.extendleft(reversed(list(packets)))
-        self.forget()
+        packets = [packet for part in list(self._recent)[starts[-1] :] for packet in part]
+        self._replay.extendleft(reversed(packets))
+        self._forget()
         self.stream.codec_context.flush_buffers()
         return True
 
     def seek(self, pts: int) -> bool:
         """Go to a key frame, usually the last one at or before a timestamp; return whether that succeeded."""
         self._replay.clear()
-        self.forget()
+        self._forget()
         try:
             self.container.seek(pts, stream=self.stream, backward=True)
         except MemoryError:
@@ -148,7 +140,11 @@ class Source:
         self.container.close()
         self._open()
         self._replay.clear()
-        self.forget()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._recent.clear()
+        self._recent_bytes = 0
 
 
 _last_source: dict[str, Source] = {}

@@ -97,15 +97,15 @@ class FaceDetector:
         """
         if isinstance(images, ImageInput):
             return self.detect([images])[0]
-        faces: list[list[Face]] = []
+        faces: list[list[Face]] = [[] for _ in images]
         for first in range(0, len(images), IMAGES_AT_ONCE):
-            loaded = [load_image(image, "RGB") for image in images[first : first + IMAGES_AT_ONCE]]
-            usable = [max(image.size) <= MAX_ASPECT_RATIO * min(image.size) for image in loaded]
-            pictures = [
-                Picture.from_rgb(np.asarray(image)) for image, use in zip(loaded, usable, strict=True) if use
-            ]
-            found = iter(self.search(pictures))
-            faces += [next(found).sort_by_x().to_faces() if use else [] for use in usable]
+            pictures = {}
+            for index, image in enumerate(images[first : first + IMAGES_AT_ONCE], first):
+                loaded = load_image(image, "RGB")
+                if max(loaded.size) <= MAX_ASPECT_RATIO * min(loaded.size):
+                    pictures[index] = Picture.from_rgb(np.asarray(loaded))
+            for index, found in zip(pictures, self.search([*pictures.values()]), strict=True):
+                faces[index] = found.sort_by_x().to_faces()
         return faces
 
     @torch.inference_mode()
@@ -120,11 +120,10 @@ class FaceDetector:
         `pixel_aspect` is the width of a pixel over its height. Unlike MTCNN's own code, the pyramid and
         R-Net's patches come from a halved 8-bit picture. O-Net's patches come from the full picture.
         """
+        regions = regions or [None] * len(pictures)
         views = [
             view_picture(index, picture, region, self.min_face, pixel_aspect)
-            for index, (picture, region) in enumerate(
-                zip(pictures, regions or [None] * len(pictures), strict=True)
-            )
+            for index, (picture, region) in enumerate(zip(pictures, regions, strict=True))
         ]
         return self._run_cascade(pictures, views, pixel_aspect, PICTURE_MAX_IOU)
 
@@ -151,8 +150,7 @@ class FaceDetector:
         squares = torch.from_numpy(np.concatenate([NO_FACES.boxes, *boxes]).astype(np.float32))
         if not len(squares):
             return [NO_FACES for _ in pictures]
-        counts = torch.tensor([len(picture_boxes) for picture_boxes in boxes], dtype=torch.int64)
-        owners = torch.repeat_interleave(torch.arange(len(boxes)), counts)
+        owners = torch.from_numpy(np.repeat(np.arange(len(boxes)), [len(part) for part in boxes]))
         results = self._run_onet(pictures, rerec(squares), owners, pixel_aspect)
         return [_to_detections(*(r[owners == index] for r in results)) for index in range(len(pictures))]
 
@@ -174,11 +172,12 @@ class FaceDetector:
         boxes, scores, landmarks = self._run_onet(pictures, boxes, owners, pixel_aspect)
         detections = []
         for index in range(len(pictures)):
-            faces = torch.nonzero((owners == index) & (scores >= self.min_score))[:, 0]
+            kept = (owners == index) & (scores >= self.min_score)
+            faces = _to_detections(boxes[kept], scores[kept], landmarks[kept])
             if len(faces):
-                kept = nms_numpy(boxes[faces].numpy(), scores[faces].numpy(), FINAL_MAX_OVERLAP, "Min")
-                faces = faces[kept.astype(np.int64)]
-            detections.append(_to_detections(boxes[faces], scores[faces], landmarks[faces]))
+                best = nms_numpy(faces.boxes, faces.scores, FINAL_MAX_OVERLAP, "Min")
+                faces = faces.take(best.astype(np.int64))
+            detections.append(faces)
         return detections
 
     def _run_pnet(self, views: Sequence[SearchView], max_iou: float) -> tuple[Tensor, Tensor]:
@@ -208,11 +207,11 @@ class FaceDetector:
         self, views: Sequence[SearchView], boxes: Tensor, owners: Tensor, max_iou: float
     ) -> tuple[Tensor, Tensor]:
         """Reject and correct the boxes of `_run_pnet`."""
-        patches = []
+        patches, size = [], (RNET_PX, RNET_PX)
         for box, owner in zip(boxes.numpy(), owners.tolist(), strict=True):
             image = views[owner].image
             pixels = clip_to_pixels(box, image.size)
-            patches.append(np.asarray(image.resize((RNET_PX, RNET_PX), Image.Resampling.BOX, pixels)))
+            patches.append(np.asarray(image.resize(size, Image.Resampling.BOX, pixels)))
         shifts, probs = self._run_patches(self.rnet, patches, RNET_PX)
         passed = probs[:, 1] > RNET_MIN_SCORE
         boxes, owners, shifts, scores = boxes[passed], owners[passed], shifts[passed], probs[passed, 1]

@@ -48,11 +48,9 @@ class Detections:
         )
 
     def sort_by_x(self) -> "Detections":
-        """Sort the faces from left to right."""
         return self.take(np.argsort(self.boxes[:, 0], kind="stable"))
 
     def to_faces(self) -> list[Face]:
-        """Return one object per face."""
         return [
             Face(box=tuple(box), score=score, landmarks=tuple((x, y) for x, y in points))
             for box, score, points in zip(

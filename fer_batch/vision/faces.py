@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -33,11 +32,6 @@ class Moment:
     time_s: float
     frame_index: int
     faces: int
-    """Number of faces."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the row of `schema.MOMENT_TYPE`."""
-        return dict(vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +55,6 @@ class TrackedFace:
     roll_deg: float
     yaw: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the row of `schema.FACE_TYPE`."""
-        return dict(vars(self))
-
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentFaces:
@@ -74,7 +64,7 @@ class SegmentFaces:
     """"ok", "partial", "failed" or "no_video"."""
     error: str | None
     info: VideoInfo | None
-    """Metadata of the video, None if it could not be opened."""
+    """None if the video could not be opened."""
     read_s: float
     """End of the last frame that could be read, in seconds of the video."""
     frames: int
@@ -114,22 +104,22 @@ def extract_faces(
     empty_status = "failed"
     try:
         info = reader.open()
+        aspect = info.pixel_aspect
         frames = _send_heartbeats(iter(reader), heartbeat)
-        interval_s = 1 / min(info.fps, math.inf if config.every_frame else config.fps)
+        interval_s = 1 / min(info.fps, fps or math.inf)
         tracker = Tracker(max(config.max_gap_s, 1.5 * interval_s))
-        for sampled in detect_in_frames(
-            frames, detector, config.search_s, interval_s, info.pixel_aspect, timer
-        ):
+        for sampled in detect_in_frames(frames, detector, config.search_s, interval_s, aspect, timer):
             frame, found = sampled.frame, sampled.faces
             if sampled.cut:
                 tracker.end_tracks()
             tracks = tracker.update(frame.time_s, found.boxes)
             timer.record("track")
             if config.max_faces is not None:
-                largest = _select_largest(found.boxes, config.max_faces)
+                areas = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1)
+                largest = np.sort(np.argsort(-areas, kind="stable")[: config.max_faces])
                 found, tracks = found.take(largest), tracks[largest]
-            boxes = found.boxes / np.array([info.pixel_aspect, 1, info.pixel_aspect, 1], np.float32)
-            frame_crops = crop_faces(frame.picture, boxes, crop_scale, info.pixel_aspect)
+            boxes = found.boxes / np.array([aspect, 1, aspect, 1], np.float32)
+            frame_crops = crop_faces(frame.picture, boxes, crop_scale, aspect)
             if frame.index >= 0:
                 moments.append(Moment(time_s=frame.time_s, frame_index=frame.index, faces=len(tracks)))
             faces += _describe_faces(frame, tracks, boxes, found, frame_crops)
@@ -160,12 +150,6 @@ def _send_heartbeats(frames: Iterator[Frame], heartbeat: Callable[[float], None]
         fault_point("faces.moment")
         heartbeat(frame.time_s)
         yield frame
-
-
-def _select_largest(boxes: np.ndarray, count: int) -> np.ndarray:
-    """Return the indices of the `count` largest boxes `(n, 4)` in their order, the first of equal ones."""
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return np.sort(np.argsort(-areas, kind="stable")[:count])
 
 
 def _describe_faces(

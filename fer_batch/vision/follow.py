@@ -91,29 +91,20 @@ def _locate_faces(
 ) -> list[Detections]:
     """Return the faces at or around the expected boxes `(n, 4)` of each frame."""
     pictures = [frame.frame.picture for frame in frames]
-    first = detector.refine(pictures, expected, pixel_aspect)
-    in_first = [
-        _confirm_boxes(boxes, found, detector.min_score) for boxes, found in zip(expected, first, strict=True)
-    ]
-    missing = [boxes[~confirmed] for boxes, confirmed in zip(expected, in_first, strict=True)]
-    corrected = [found.boxes[~confirmed] for found, confirmed in zip(first, in_first, strict=True)]
-    second = detector.refine(pictures, corrected, pixel_aspect)
-    second_min_score = max(detector.min_score, SECOND_MIN_SCORE)
-    in_second = [
-        _confirm_boxes(boxes, found, second_min_score) for boxes, found in zip(missing, second, strict=True)
-    ]
-    missing = [boxes[~confirmed] for boxes, confirmed in zip(missing, in_second, strict=True)]
+    tried = missing = expected
+    located: list[list[Detections]] = [[] for _ in frames]
+    for min_score in (detector.min_score, max(detector.min_score, SECOND_MIN_SCORE)):
+        refined = detector.refine(pictures, tried, pixel_aspect)
+        tried, unconfirmed = [], []
+        for parts, boxes, found in zip(located, missing, refined, strict=True):
+            iou = compute_iou(boxes, found.boxes).diagonal()
+            confirmed = (found.scores >= min_score) & (iou >= FOLLOW_MIN_IOU)
+            parts.append(found.take(confirmed))
+            tried.append(found.boxes[~confirmed])
+            unconfirmed.append(boxes[~confirmed])
+        missing = unconfirmed
     near = detector.search_near(pictures, missing, pixel_aspect)
-    return [
-        join_detections([first[n].take(in_first[n]), second[n].take(in_second[n]), near[n]])
-        for n in range(len(frames))
-    ]
-
-
-def _confirm_boxes(expected: np.ndarray, refined: Detections, min_score: float) -> np.ndarray:
-    """Return which refined boxes, `(n,) bool`, are faces at their expected place."""
-    iou = compute_iou(expected, refined.boxes).diagonal()
-    return (refined.scores >= min_score) & (iou >= FOLLOW_MIN_IOU)
+    return [join_detections([*parts, found]) for parts, found in zip(located, near, strict=True)]
 
 
 def _measure_shifts(before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -60,11 +60,8 @@ def find_changed_region(
         left, top = np.maximum(np.floor(cells[:2]), 0).astype(int)
         right, bottom = np.maximum(np.ceil(cells[2:]), 0).astype(int)
         changed[top:bottom, left:right] = False
-    changed_rows, changed_columns = np.nonzero(changed)
-    if not len(changed_rows):
+    places = np.argwhere(changed)[:, ::-1]  # (n, 2) columns and rows
+    if not len(places):
         return None
-    box = np.array(
-        [changed_columns.min(), changed_rows.min(), changed_columns.max() + 1, changed_rows.max() + 1]
-    )
-    margin = np.array([-MARGIN_CELLS, -MARGIN_CELLS, MARGIN_CELLS, MARGIN_CELLS])
-    return np.clip(box + margin, 0, [columns, rows, columns, rows]) * cell_size
+    box = np.concatenate([places.min(axis=0) - MARGIN_CELLS, places.max(axis=0) + 1 + MARGIN_CELLS])
+    return np.clip(box, 0, [columns, rows, columns, rows]) * cell_size

@@ -11,22 +11,19 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-COMPILER, COMPILER_UTILS = "torch._dynamo", "torch._dynamo.utils"
+COMPILER_UTILS = "torch._dynamo.utils"
 
 
 class _LazyModule(ModuleType):
-    """Stand in for the module; its functions import the module when they are called."""
+    """Stand in for `torch._dynamo.utils`, which is imported when it is used."""
+
+    def is_compile_supported(self, device: str) -> bool:  # the function that torchvision imports
+        return self._load().is_compile_supported(device)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if COMPILER in sys.modules:  # some other code imports the compiler now
-            return getattr(self._load(), name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return getattr(self._load(), name)(*args, **kwargs)
-
-        return call
+        return getattr(self._load(), name)
 
     def _load(self) -> ModuleType:
         if sys.modules.get(COMPILER_UTILS) is self:
@@ -36,13 +33,11 @@ class _LazyModule(ModuleType):
 
 @contextmanager
 def _without_compiler() -> Iterator[None]:
-    stand_in = _LazyModule(COMPILER_UTILS)
-    if COMPILER not in sys.modules:
-        sys.modules[COMPILER_UTILS] = stand_in
+    stand_in = sys.modules.setdefault(COMPILER_UTILS, _LazyModule(COMPILER_UTILS))
     try:
         yield
     finally:
-        if sys.modules.get(COMPILER_UTILS) is stand_in:
+        if isinstance(stand_in, _LazyModule) and sys.modules.get(COMPILER_UTILS) is stand_in:
             del sys.modules[COMPILER_UTILS]
 
 

@@ -17,7 +17,7 @@ from fer_batch.timing import StageTimer
 from fer_batch.video.planes import Frame
 from fer_batch.video.timestamps import TIME_TOLERANCE_S
 from fer_batch.vision.detect import FaceDetector
-from fer_batch.vision.detections import NO_FACES, Detections, join_detections
+from fer_batch.vision.detections import NO_FACES, join_detections
 from fer_batch.vision.follow import LOST_MAX_IOU, SampledFrame, find_known_faces, follow_faces
 from fer_batch.vision.motion import find_changed_region, is_shot_cut, make_thumbnail
 from fer_batch.vision.track import compute_iou
@@ -66,10 +66,9 @@ def detect_in_frames(
             group = group[-1:]
         timer.record("detect")
     timer.record("decode")
-    if group:
-        _detect_group(group, detector, pixel_aspect)
-        timer.record("detect")
-        yield from group
+    _detect_group(group, detector, pixel_aspect)
+    timer.record("detect")
+    yield from group
 
 
 def count_searches_per_span(search_s: float, frame_interval_s: float) -> int:
@@ -88,32 +87,33 @@ def _detect_group(group: list[SampledFrame], detector: FaceDetector, pixel_aspec
     spans = [span[:-1] if span[-1].cut and len(span) > 1 else span for span in spans]
     follow_faces([(span[1:], span[0].detected or NO_FACES) for span in spans], detector, pixel_aspect)
     closed = [span for span in spans if len(span) > 1 and span[-1].detected is not None]
-    follow_faces([(span[-2::-1], _select_unreached(span[-1])) for span in closed], detector, pixel_aspect)
-    motion_searches = [
-        (span, index, region)
-        for span in spans
-        for index, frame in enumerate(span)
-        if frame.motion_search and (region := _find_motion(span[0], frame, pixel_aspect)) is not None
-    ]
+    walks = []
+    for span in closed:
+        faces = span[-1].detected or NO_FACES
+        unreached = faces.take(~find_known_faces(faces, join_detections(span[-1].followed)))
+        walks.append((span[-2::-1], unreached))
+    follow_faces(walks, detector, pixel_aspect)
+    motion_searches: list[SearchPlace] = []
+    for span in spans:
+        for index, frame in enumerate(span):
+            if frame.motion_search:
+                known = (span[0].detected or NO_FACES).boxes
+                size = frame.frame.picture.width * pixel_aspect, frame.frame.picture.height
+                region = find_changed_region(span[0].thumbnail, frame.thumbnail, known, size)
+                motion_searches += [] if region is None else [(span, index, region)]
     _search_and_follow(motion_searches, detector, pixel_aspect)
     for after_motion_search in (False, True):
-        losses = [
-            (span, index, None)
-            for span in spans
-            if (index := _find_first_loss(span, after_motion_search)) is not None
-        ]
-        _search_and_follow(losses, detector, pixel_aspect)
+        losses = [(span, _find_first_loss(span, after_motion_search)) for span in spans]
+        places = [(span, index, None) for span, index in losses if index is not None]
+        _search_and_follow(places, detector, pixel_aspect)
 
 
-def _search_and_follow(
-    places: Sequence[tuple[list[SampledFrame], int, np.ndarray | None]],
-    detector: FaceDetector,
-    pixel_aspect: float,
-) -> None:
-    """Run the cascade on frames between key frames, and follow new faces forwards and backwards.
+SearchPlace = tuple[list[SampledFrame], int, np.ndarray | None]
+"""A span, an index in it, and the region to search, None for the whole picture."""
 
-    A place is a span, an index in it, and the region to search, None for the whole picture.
-    """
+
+def _search_and_follow(places: Sequence[SearchPlace], detector: FaceDetector, pixel_aspect: float) -> None:
+    """Run the cascade on frames between key frames, and follow new faces forwards and backwards."""
     pictures = [span[index].frame.picture for span, index, _ in places]
     found = detector.search(pictures, pixel_aspect, [region for *_, region in places])
     walks = []
@@ -123,16 +123,6 @@ def _search_and_follow(
         frame.followed.append(new)
         walks += [(span[index + 1 :], new), (span[index - 1 :: -1], new)]
     follow_faces(walks, detector, pixel_aspect)
-
-
-def _find_motion(key_frame: SampledFrame, frame: SampledFrame, pixel_aspect: float) -> np.ndarray | None:
-    picture = frame.frame.picture
-    return find_changed_region(
-        key_frame.thumbnail,
-        frame.thumbnail,
-        (key_frame.detected or NO_FACES).boxes,
-        (picture.width * pixel_aspect, picture.height),
-    )
 
 
 def _find_first_loss(span: Sequence[SampledFrame], after_motion_search: bool) -> int | None:
@@ -145,9 +135,3 @@ def _find_first_loss(span: Sequence[SampledFrame], after_motion_search: bool) ->
             if (compute_iou(lost, frame.faces.boxes) < LOST_MAX_IOU).all(axis=1).any():
                 return index
     return None
-
-
-def _select_unreached(frame: SampledFrame) -> Detections:
-    """Return the faces of a key frame to which no face was followed."""
-    faces = frame.detected or NO_FACES
-    return faces.take(~find_known_faces(faces, join_detections(frame.followed)))

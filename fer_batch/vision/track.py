@@ -35,17 +35,17 @@ class Tracker:
     def update(self, time_s: float, boxes: np.ndarray) -> np.ndarray:
         """Return the tracks, `(n,) int64`, of the `(n, 4)` boxes of a later frame, in square pixels."""
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-        self._keep(time_s - self.seen_s <= self.max_gap_s + 1e-4)
+        live = time_s - self.seen_s <= self.max_gap_s + 1e-4
+        self.ids, self.boxes = self.ids[live], self.boxes[live]
+        self.speeds, self.seen_s = self.speeds[live], self.seen_s[live]
         tracks = np.full(len(boxes), -1, np.int64)
         elapsed_s = time_s - self.seen_s
         scores = self._compare(self.boxes + self.speeds * elapsed_s[:, None], boxes)
         for track, face in match_tracks(scores):
             if scores[track, face] > 0:
                 tracks[face] = self.ids[track]
-                shift = (_compute_centres(boxes[face]) - _compute_centres(self.boxes[track])) / max(
-                    elapsed_s[track], 1e-9
-                )
-                self.speeds[track] = np.tile(shift, 2)
+                shift = _compute_centre(boxes[face]) - _compute_centre(self.boxes[track])
+                self.speeds[track] = np.tile(shift / max(elapsed_s[track], 1e-9), 2)
                 self.boxes[track], self.seen_s[track] = boxes[face], time_s
         new = np.flatnonzero(tracks < 0)
         tracks[new] = self.next_id + np.arange(len(new))
@@ -55,10 +55,6 @@ class Tracker:
         self.speeds = np.concatenate([self.speeds, np.zeros((len(new), 4))])
         self.seen_s = np.concatenate([self.seen_s, np.full(len(new), time_s)])
         return tracks
-
-    def _keep(self, live: np.ndarray) -> None:
-        self.ids, self.boxes = self.ids[live], self.boxes[live]
-        self.speeds, self.seen_s = self.speeds[live], self.seen_s[live]
 
     def _compare(self, expected: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Return the IoU of each live track and each box, `(tracks, n)`; 0 where they cannot match."""
@@ -94,8 +90,8 @@ def compute_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(union > 0, common / np.where(union > 0, union, 1), 0)
 
 
-def _compute_centres(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[..., :2] + boxes[..., 2:]) / 2
+def _compute_centre(box: np.ndarray) -> np.ndarray:
+    return (box[:2] + box[2:]) / 2
 
 
 def _enlarge(boxes: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ NEAR_SCALE = 1.6
 """Largest factor by which a lost face may have grown or shrunk."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SearchView:
     """An RGB image of a picture, or of a part of it, with square pixels."""
 
@@ -53,15 +53,8 @@ def view_picture(
     width = max(round((x1 - x0) / 2**halvings), 1)
     image = picture.crop_rgb((x0 / pixel_aspect, y0, x1 / pixel_aspect, y1), (width, height))
     scale = (y1 - y0) / height
-    return SearchView(
-        image=Image.fromarray(image),
-        picture=index,
-        left=x0,
-        top=y0,
-        scale=scale,
-        min_face_px=min_face * picture.height / scale,
-        max_face_px=math.inf,
-    )
+    min_face_px = min_face * picture.height / scale
+    return SearchView(Image.fromarray(image), index, x0, y0, scale, min_face_px, math.inf)
 
 
 def view_neighbourhood(index: int, picture: Picture, box: np.ndarray, pixel_aspect: float) -> SearchView:
@@ -74,15 +67,9 @@ def view_neighbourhood(index: int, picture: Picture, box: np.ndarray, pixel_aspe
     top = min(max((y0 + y1 - height) / 2, 0), picture_height - height)
     size = max(round(NEAR_FACE_PX * width / side), 1), max(round(NEAR_FACE_PX * height / side), 1)
     source = (left / pixel_aspect, top, (left + width) / pixel_aspect, top + height)
-    return SearchView(
-        image=Image.fromarray(picture.crop_rgb(source, size)),
-        picture=index,
-        left=left,
-        top=top,
-        scale=side / NEAR_FACE_PX,
-        min_face_px=NEAR_FACE_PX / NEAR_SCALE,
-        max_face_px=NEAR_FACE_PX * NEAR_SCALE,
-    )
+    image = Image.fromarray(picture.crop_rgb(source, size))
+    range_px = NEAR_FACE_PX / NEAR_SCALE, NEAR_FACE_PX * NEAR_SCALE
+    return SearchView(image, index, left, top, side / NEAR_FACE_PX, *range_px)
 
 
 def build_pyramid(view: SearchView) -> list[tuple[float, Image.Image]]:

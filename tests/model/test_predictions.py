@@ -42,7 +42,7 @@ def test_predict_accepts_one_crop_and_lists(recognizer: Recognizer, crops: np.nd
 def test_predict_equals_predict_tracks(recognizer: Recognizer, crops: np.ndarray) -> None:
     count = len(crops)
     probs = recognizer.predict_tracks(crops, np.arange(count), np.zeros(count), np.ones(count, bool))
-    expected = [Prediction.from_probs(EMOTIONS, row) for row in probs.tolist()]
+    expected = [Prediction(dict(zip(EMOTIONS, row, strict=True))) for row in probs.tolist()]
     assert recognizer.predict(list(crops)) == expected
 
 
@@ -73,7 +73,7 @@ def test_large_colour_crop_is_scaled_to_grey(recognizer: Recognizer, crops: np.n
 
 
 def test_prediction_has_emotion_confidence_dict_and_repr() -> None:
-    prediction = Prediction.from_probs(("sad", "happy", "calm", "angry"), [0.15, 0.55, 0.25, 0.05])
+    prediction = Prediction({"sad": 0.15, "happy": 0.55, "calm": 0.25, "angry": 0.05})
     assert (prediction.emotion, prediction.confidence) == ("happy", 0.55)
     assert repr(prediction) == "Prediction(happy 0.55, calm 0.25, sad 0.15)"
     assert prediction.to_dict() == {

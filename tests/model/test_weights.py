@@ -66,6 +66,8 @@ def test_weights_are_saved_in_half_precision(tmp_path: Path) -> None:
         rounded = value.half().float() if value.is_floating_point() else value
         assert torch.equal(loaded[name], rounded)
     assert any(not torch.equal(loaded[name], value) for name, value in saved.items())
+    single = len(safetensors.torch.save(dict(saved)))
+    assert 0.5 * single < path.stat().st_size < 0.52 * single
 
 
 def test_saving_a_loaded_checkpoint_gives_the_same_file(tmp_path: Path) -> None:
@@ -74,24 +76,11 @@ def test_saving_a_loaded_checkpoint_gives_the_same_file(tmp_path: Path) -> None:
     assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
 
 
-def test_file_has_half_the_size_of_the_weights(tmp_path: Path) -> None:
-    path, network, _ = save_small_checkpoint(tmp_path)
-    single = len(safetensors.torch.save(dict(network.state_dict())))
-    assert 0.5 * single < path.stat().st_size < 0.52 * single
-
-
 def test_single_precision_file_loads_without_rounding(tmp_path: Path) -> None:
     path, network, _ = save_small_checkpoint(tmp_path)
     replace_weights(path, safetensors.torch.save(dict(network.state_dict())))
     loaded = load_checkpoint(path)[0].state_dict()
-    assert [
-        name for name, value in network.state_dict().items() if not torch.equal(loaded[name], value)
-    ] == []
-
-
-def test_equal_weights_have_equal_model_ids(tmp_path: Path) -> None:
-    cards = [save_small_checkpoint(tmp_path, name)[2] for name in ("one", "two")]
-    assert cards[0].model_id == cards[1].model_id
+    assert all(torch.equal(loaded[name], value) for name, value in network.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -101,6 +90,7 @@ def test_equal_weights_have_equal_model_ids(tmp_path: Path) -> None:
 def test_model_id_depends_on_the_prediction_fields(tmp_path: Path, change: dict[str, Any]) -> None:
     card = save_small_checkpoint(tmp_path)[2]
     assert dataclasses.replace(card, **change).model_id != card.model_id
+    assert save_small_checkpoint(tmp_path, "another")[2].model_id == card.model_id
     assert dataclasses.replace(card, training={"seconds": 1}).model_id == card.model_id
 
 
@@ -141,7 +131,6 @@ DAMAGED_FILES: dict[str, Callable[[Path], object]] = {
     "pickle": lambda path: replace_weights(path, pickle.dumps({"weight": [0.0]})),
     "torch file": lambda path: replace_weights(path, save_torch_file(path)),
     "card of another file": lambda path: edit_card(path, sha256="0" * 64),
-    "card without sha256": lambda path: edit_card(path, sha256=""),
     "other width": lambda path: edit_card(path, architecture={**ARCHITECTURE, "filters": [8, 8, 8, 16]}),
     "unknown argument": lambda path: edit_card(path, architecture={**ARCHITECTURE, "attention": True}),
     "three LSTMs": lambda path: edit_card(path, architecture={**ARCHITECTURE, "lstm": [128, 64, 32]}),
@@ -182,9 +171,8 @@ def test_card_without_sha256_raises_an_error_with_the_solution(tmp_path: Path) -
 
 
 def test_huge_architecture_in_a_card_takes_no_memory(tmp_path: Path) -> None:
-    path = edit_card(
-        save_small_checkpoint(tmp_path)[0], architecture={**ARCHITECTURE, "filters": [1 << 20] * 4}
-    )
+    huge = {**ARCHITECTURE, "filters": [1 << 20] * 4}
+    path = edit_card(save_small_checkpoint(tmp_path)[0], architecture=huge)
     with pytest.raises(CheckpointError, match="weights, but the file has"):
         load_checkpoint(path)
 

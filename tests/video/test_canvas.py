@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from fer_batch.video.canvas import Box, Canvas, render_text
-from fer_batch.video.planes import yuv_to_rgb_matrix
+from fer_batch.video.planes import JPEG_TO_RGB, yuv_to_rgb_matrix
 
 BT709 = (0.2126, 0.0722)
 
@@ -13,7 +13,7 @@ BT709 = (0.2126, 0.0722)
 def make_canvas(width: int = 40, height: int = 20, full: bool = True) -> Canvas:
     y = np.full((height, width), 100, np.uint8)
     u, v = (np.full((height // 2, width // 2), 128, np.uint8) for _ in range(2))
-    return Canvas(planes=(y, u, v), luma_weights=BT709, full_range=full)
+    return Canvas(planes=(y, u, v), yuv_to_rgb=yuv_to_rgb_matrix(*BT709, full))
 
 
 def find_changes(canvas: Canvas) -> Box | None:
@@ -78,7 +78,7 @@ def test_pixelated_box_has_few_values() -> None:
     rng = np.random.default_rng(0)
     planes = [rng.integers(0, 256, size, dtype=np.uint8) for size in ((90, 160), (45, 80), (45, 80))]
     before = [plane.copy() for plane in planes]
-    canvas = Canvas(planes=(planes[0], planes[1], planes[2]), luma_weights=(0.299, 0.114), full_range=True)
+    canvas = Canvas(planes=(planes[0], planes[1], planes[2]), yuv_to_rgb=JPEG_TO_RGB)
     canvas.pixelate((20, 10, 80, 70), 6)
     inside = planes[0][10:70, 20:80]
     assert len(np.unique(inside)) <= 36

@@ -1,8 +1,11 @@
 """Extraction of the faces of a segment, and the status of damaged files."""
 
+import itertools
 import math
-from fractions import Fraction
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -65,6 +68,15 @@ def plan(path: Path, **options: float | bool) -> list[Segment]:
     return Segment.from_table(plan_segments(row, make_config(**options), HALF_WINDOW_S, "model", 1))
 
 
+def extract_as_planned(path: Path, detector: FaceDetector, duration_s: float) -> list[SegmentFaces]:
+    """Extract the faces of a video whose duration a manifest states."""
+    source = list_videos([str(path)]).sources.to_pylist()[0] | {"status": "ok", "duration_s": duration_s}
+    config = make_config(segment_s=4.0)
+    videos = pa.Table.from_pylist([source], schema=PROBED_SCHEMA)
+    segments = Segment.from_table(plan_segments(videos, config, HALF_WINDOW_S, "model", 1))
+    return [extract_faces(segment, config, detector, CROP_SCALE) for segment in segments]
+
+
 def track_times(found: SegmentFaces) -> dict[int, list[float]]:
     """Return the times of each track."""
     times: dict[int, list[float]] = {}
@@ -115,14 +127,10 @@ def test_sample_has_two_people_and_one_leaves_and_returns(whole_sample: SegmentF
 
 
 def test_faces_and_moments_fit_the_schema(whole_sample: SegmentFaces) -> None:
-    rows = [face.to_dict() for face in whole_sample.faces]
-    faces, moments = (
-        pa.array(rows, FACE_TYPE),
-        pa.array([m.to_dict() for m in whole_sample.moments], MOMENT_TYPE),
-    )
-    assert list(rows[0]) == [field.name for field in FACE_TYPE]
-    assert list(whole_sample.moments[0].to_dict()) == [field.name for field in MOMENT_TYPE]
-    assert not any(column.null_count for column in (*faces.flatten(), *moments.flatten()))
+    for objects, kind in ((whole_sample.faces, FACE_TYPE), (whole_sample.moments, MOMENT_TYPE)):
+        rows = [vars(item) for item in objects]
+        assert list(rows[0]) == [field.name for field in kind]
+        assert not any(column.null_count for column in pa.array(rows, kind).flatten())
     for seconds in (whole_sample.timer.wall_s, whole_sample.timer.cpu_s):
         assert seconds.keys() == {"decode", "detect", "track", "crop"}
         assert all(value > 0 for value in seconds.values())
@@ -193,32 +201,12 @@ def test_video_with_a_wrong_planned_duration_is_read_completely(
 ) -> None:
     """Too short a duration makes the last segment longer; too long a duration leaves segments empty."""
     (whole,) = extract(film, detector)
-    source = list_videos([str(film)]).sources.to_pylist()[0] | {"status": "ok", "duration_s": planned_s}
-    settings = make_config(segment_s=4.0)
-    rows = plan_segments(
-        pa.Table.from_pylist([source], schema=PROBED_SCHEMA), settings, HALF_WINDOW_S, "model", 1
-    )
-    parts = [extract_faces(row, settings, detector, CROP_SCALE) for row in Segment.from_table(rows)]
+    parts = extract_as_planned(film, detector, planned_s)
     assert {p.status for p in parts} == {"ok"}
     assert [m.time_s for p in parts for m in p.moments] == [m.time_s for m in whole.moments]
     assert [m.faces for p in parts for m in p.moments] == count_faces(whole)
     assert sum(p.frames for p in parts) == 250
     assert {(p.info.fps, p.info.width, p.info.codec) for p in parts if p.info} == {(25, 320, "h264")}
-
-
-def test_truncation_is_reported_with_a_planned_duration(
-    detector: FaceDetector, film: Path, tmp_path: Path
-) -> None:
-    path = remux(film, tmp_path / "film.mkv")
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    source = list_videos([str(path)]).sources.to_pylist()[0] | {"status": "ok", "duration_s": 10.0}
-    settings = make_config(segment_s=4.0)
-    rows = plan_segments(
-        pa.Table.from_pylist([source], schema=PROBED_SCHEMA), settings, HALF_WINDOW_S, "model", 1
-    )
-    states = [extract_faces(row, settings, detector, CROP_SCALE).status for row in Segment.from_table(rows)]
-    assert states[0] == "ok"
-    assert states[-1] == "failed"
 
 
 def test_segment_has_faces_in_its_padding(detector: FaceDetector, film: Path) -> None:
@@ -307,19 +295,25 @@ def test_changed_light_and_a_changed_face_are_no_cuts(
 # Frame shapes
 
 
+def write_film(folder: Path, images: list[Image.Image], configure: Callable[[Any], None]) -> Path:
+    with av.open(str(folder / "film.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height = images[0].size
+        stream.options = {"crf": "12", "preset": "ultrafast"}
+        configure(stream)
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode())
+    return folder / "film.mp4"
+
+
 def test_anamorphic_video_has_the_faces_of_the_displayed_video(
     tmp_path: Path, detector: FaceDetector, sample_frames: list[np.ndarray], whole_sample: SegmentFaces
 ) -> None:
-    path = tmp_path / "film.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 360, 320, "yuv420p"
-        stream.options = {"crf": "12", "preset": "ultrafast"}
-        stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
-        for image in sample_frames[:50]:
-            squeezed = Image.fromarray(image).resize((320, 360), Image.Resampling.BOX)
-            container.mux(stream.encode(av.VideoFrame.from_image(squeezed)))
-        container.mux(stream.encode())
+    images = [Image.fromarray(frame).resize((320, 360), Image.Resampling.BOX) for frame in sample_frames[:50]]
+    path = write_film(
+        tmp_path, images, lambda stream: setattr(stream.codec_context, "sample_aspect_ratio", 2)
+    )
     (found,) = extract(path, detector)
     assert count_faces(found) == count_faces(whole_sample)[:10]
     assert sorted(track_times(found)) == [0, 1]
@@ -330,6 +324,9 @@ def test_anamorphic_video_has_the_faces_of_the_displayed_video(
     assert np.abs(found.crops.astype(int) - whole_sample.crops[:20]).mean() < 16
 
 
+@pytest.mark.skipif(
+    not hasattr(av.VideoStream, "set_display_rotation"), reason="this PyAV writes no display matrix"
+)
 @pytest.mark.parametrize("degrees", [90, 270])
 def test_rotated_video_has_the_faces_of_the_upright_one(
     tmp_path: Path,
@@ -338,18 +335,8 @@ def test_rotated_video_has_the_faces_of_the_upright_one(
     whole_sample: SegmentFaces,
     degrees: int,
 ) -> None:
-    if not hasattr(av.VideoStream, "set_display_rotation"):
-        pytest.skip("this PyAV writes no display matrix")
-    path = tmp_path / "film.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 640, 360, "yuv420p"
-        stream.options = {"crf": "12", "preset": "ultrafast"}
-        stream.set_display_rotation(degrees)
-        for image in sample_frames[:25]:
-            stored = np.ascontiguousarray(np.rot90(image, -degrees // 90))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="rgb24")))
-        container.mux(stream.encode())
+    images = [Image.fromarray(np.rot90(image, -degrees // 90)) for image in sample_frames[:25]]
+    path = write_film(tmp_path, images, lambda stream: stream.set_display_rotation(degrees))
     (found,) = extract(path, detector)
     assert count_faces(found) == [2] * 5
     assert stack_boxes(found) == pytest.approx(stack_boxes(whole_sample)[:10], abs=0.03)
@@ -367,11 +354,15 @@ def test_missing_file_is_failed(tmp_path: Path, detector: FaceDetector, film: Pa
     assert (found.frames, found.moments, found.faces, found.crops.shape) == (0, [], [], (0, 48, 48))
 
 
-def test_truncated_file_is_partial(tmp_path: Path, detector: FaceDetector, film: Path) -> None:
-    content = remux(film, tmp_path / "whole.mkv").read_bytes()
-    path = tmp_path / "film.mkv"
-    path.write_bytes(content[: len(content) // 3])
-    (found,) = extract(path, detector)
+@pytest.fixture
+def third_of_film(tmp_path: Path, film: Path) -> Path:
+    path = remux(film, tmp_path / "film.mkv")
+    os.truncate(path, path.stat().st_size // 3)
+    return path
+
+
+def test_truncated_file_is_partial(detector: FaceDetector, third_of_film: Path) -> None:
+    (found,) = extract(third_of_film, detector)
     assert found.status == "partial"
     assert "the file is truncated" in str(found.error)
     assert len(found.moments) == math.ceil(found.read_s * 5 - 1e-6)
@@ -379,15 +370,14 @@ def test_truncated_file_is_partial(tmp_path: Path, detector: FaceDetector, film:
 
 
 def test_segment_after_the_end_of_a_truncated_file_is_failed(
-    tmp_path: Path, detector: FaceDetector, film: Path
+    detector: FaceDetector, third_of_film: Path
 ) -> None:
-    content = remux(film, tmp_path / "whole.mkv").read_bytes()
-    path = tmp_path / "film.mkv"
-    path.write_bytes(content[: len(content) // 3])
-    first, *_, last = extract(path, detector, segment_s=2.0, fps=1.0)
+    first, *_, last = extract(third_of_film, detector, segment_s=2.0, fps=1.0)
     assert (first.status, first.error, len(first.moments)) == ("ok", None, 2)
     assert (last.status, last.frames, last.moments) == ("failed", 0, [])
     assert last.error
+    first, *_, last = extract_as_planned(third_of_film, detector, 10.0)
+    assert (first.status, last.status) == ("ok", "failed")
 
 
 def test_raw_stream_without_a_duration_is_read_to_its_end(
@@ -430,10 +420,10 @@ def test_unusual_files_have_the_expected_status(
     assert found.status == status
     assert bool(found.error) == (status != "ok")
     assert len(found.moments) == moments
-    if status == "ok" and name not in ("rot90.mp4", "black_no_face.mp4"):
-        assert sum(count_faces(found)) >= len(count_faces(found)) / 2
     if name == "black_no_face.mp4":
         assert sum(count_faces(found)) == 0
+    elif status == "ok" and name != "rot90.mp4":
+        assert sum(count_faces(found)) >= len(count_faces(found)) / 2
 
 
 def test_video_of_one_woman_has_one_face_per_frame(shared: Path) -> None:
@@ -458,13 +448,9 @@ def test_max_faces_keeps_the_largest(
     (one,) = extract(sample, detector, max_faces=1)
     assert [m.time_s for m in one.moments] == [m.time_s for m in whole_sample.moments]
     assert {m.faces for m in one.moments} == {1}
-    largest: dict[float, int] = {}
     area = [(f.box_x1 - f.box_x0) * (f.box_y1 - f.box_y0) for f in whole_sample.faces]
-    for number, face in enumerate(whole_sample.faces):
-        best = largest.setdefault(face.time_s, number)
-        if area[number] > area[best]:
-            largest[face.time_s] = number
-    chosen = sorted(largest.values())
+    numbers = itertools.groupby(range(len(area)), lambda number: whole_sample.faces[number].time_s)
+    chosen = [max(group, key=area.__getitem__) for _, group in numbers]
     assert one.faces == [whole_sample.faces[number] for number in chosen]
     assert np.array_equal(one.crops, whole_sample.crops[chosen])
     (many,) = extract(sample, detector, max_faces=5)

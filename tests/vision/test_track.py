@@ -1,5 +1,7 @@
 """IoU of boxes, and the assignment of faces to tracks."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -100,38 +102,36 @@ def test_matches_have_the_largest_sum(
     assert match_tracks(np.asarray(score, float)) == expected
 
 
-def test_frames_without_faces_use_no_ids() -> None:
-    tracker = Tracker(0.5)
-    for frame in range(3):
-        tracks = tracker.update(frame * STEP_S, NO_BOXES)
-        assert tracks.shape == (0,)
-        assert tracks.dtype == np.int64
-    assert tracker.update(1.0, box(100)).tolist() == [0]
+def track(tracker: Tracker, frames: Sequence[np.ndarray], step_s: float = STEP_S) -> list[list[int]]:
+    return [tracker.update(number * step_s, boxes).tolist() for number, boxes in enumerate(frames)]
 
 
-def test_float32_and_empty_boxes_are_accepted() -> None:
-    tracker = Tracker(0.5)
-    assert tracker.update(0.0, np.zeros((0, 4), np.float32)).tolist() == []
-    assert tracker.update(0.2, box(100).astype(np.float32)).tolist() == [0]
-    assert tracker.update(0.4, np.zeros(0)).tolist() == []
-
-
-def test_still_face_is_one_track() -> None:
-    tracker = Tracker(0.5)
-    assert [tracker.update(n * STEP_S, box(100)).tolist() for n in range(5)] == [[0]] * 5
-
-
-def test_ids_rise_from_zero_and_are_unique() -> None:
-    tracker = Tracker(0.5)
-    assert tracker.update(0.0, both(box(100), box(400), box(700))).tolist() == [0, 1, 2]
-    assert tracker.update(0.2, both(box(1000), box(700), box(100))).tolist() == [3, 2, 0]
-    assert tracker.update(9.0, both(box(100), box(400))).tolist() == [4, 5]
-
-
-def test_order_of_boxes_does_not_matter() -> None:
-    tracker = Tracker(0.5)
-    tracker.update(0.0, both(box(100), box(400)))
-    assert tracker.update(0.2, both(box(405), box(95))).tolist() == [1, 0]
+@pytest.mark.parametrize(
+    ("frames", "step_s", "expected"),
+    [
+        ([NO_BOXES, NO_BOXES, box(100)], 0.2, [[], [], [0]]),
+        ([NO_BOXES.astype(np.float32), box(100).astype(np.float32), np.zeros(0)], 0.2, [[], [0], []]),
+        ([box(100)] * 5, 0.2, [[0]] * 5),
+        ([box(100)] * 10, 0.4, [[0]] * 10),
+        ([both(box(100), box(400)), both(box(405), box(95))], 0.2, [[0, 1], [1, 0]]),
+        ([both(box(100), box(400)), both(box(900), box(400), box(100))], 0.2, [[0, 1], [2, 1, 0]]),
+        ([both(box(100), box(400)), both(box(100), box(400))], 9.0, [[0, 1], [2, 3]]),
+        ([both(box(100 + 20 * n), box(190 + 20 * n)) for n in range(20)], 0.2, [[0, 1]] * 20),
+        ([box(100 + 80 * n) for n in range(6)], 0.2, [[0]] * 6),
+        ([box(100, width=80, height=100), box(100, width=280, height=350)], 0.2, [[0], [1]]),
+        ([box(300, width=80 * 1.2**n, height=100 * 1.2**n) for n in range(8)], 0.2, [[0]] * 8),
+        ([box(300, width=80 * 0.8**n, height=100 * 0.8**n) for n in range(8)], 0.2, [[0]] * 8),
+    ],
+    ids=[
+        "no faces", "float32", "still", "gap counts from the last frame", "order", "new face", "long gap",
+        "neighbours move", "moves by its width", "other size in the same place", "approaches", "recedes",
+    ],
+)  # fmt: skip
+def test_faces_are_assigned_to_tracks(
+    frames: list[np.ndarray], step_s: float, expected: list[list[int]]
+) -> None:
+    assert track(Tracker(0.5), frames, step_s) == expected
+    assert Tracker(0.5).update(0.0, frames[0]).dtype == np.int64
 
 
 @settings(deadline=None)
@@ -159,18 +159,6 @@ def test_face_that_hides_and_returns_keeps_its_id(data: st.DataObject) -> None:
         assert tracker.update(frame * STEP_S, faces).tolist() == seen
 
 
-def test_adjacent_faces_keep_their_ids_while_both_move() -> None:
-    tracker = Tracker(0.5)
-    for frame in range(20):
-        faces = both(box(100 + 20 * frame), box(190 + 20 * frame))
-        assert tracker.update(frame * STEP_S, faces).tolist() == [0, 1]
-
-
-def test_face_that_moves_by_its_width_is_one_track() -> None:
-    tracker = Tracker(0.5)
-    assert [tracker.update(n * STEP_S, box(100 + 80 * n)).tolist() for n in range(6)] == [[0]] * 6
-
-
 @settings(deadline=None)
 @given(max_gap_s=st.floats(0, 10), share=st.floats(0, 0.99))
 def test_face_that_returns_within_the_gap_keeps_its_track(max_gap_s: float, share: float) -> None:
@@ -188,11 +176,6 @@ def test_face_that_returns_after_the_gap_starts_a_track(max_gap_s: float, more_s
     assert tracker.update(1.0 + max_gap_s + more_s, box(100)).tolist() == [1]
 
 
-def test_gap_counts_from_the_last_frame_of_a_face() -> None:
-    tracker = Tracker(0.5)
-    assert [tracker.update(n * 0.4, box(100)).tolist() for n in range(10)] == [[0]] * 10
-
-
 def test_cut_ends_every_track_and_reuses_no_id() -> None:
     tracker = Tracker(0.5)
     faces = both(box(100), box(400))
@@ -203,20 +186,6 @@ def test_cut_ends_every_track_and_reuses_no_id() -> None:
     tracker.end_tracks()
     assert tracker.update(0.4, NO_BOXES).tolist() == []
     assert tracker.update(0.6, faces).tolist() == [4, 5]
-
-
-def test_face_of_another_size_in_the_same_place_starts_a_track() -> None:
-    tracker = Tracker(0.5)
-    tracker.update(0.0, box(100, width=80, height=100))
-    assert tracker.update(0.2, box(100, width=280, height=350)).tolist() == [1]
-
-
-@pytest.mark.parametrize("factor", [1.2, 0.8])
-def test_face_that_approaches_or_recedes_is_one_track(factor: float) -> None:
-    tracker = Tracker(0.5)
-    sizes = [100 * factor**n for n in range(8)]
-    faces = [box(300, width=size * 0.8, height=size) for size in sizes]
-    assert [tracker.update(n * STEP_S, face).tolist() for n, face in enumerate(faces)] == [[0]] * 8
 
 
 @settings(deadline=None)
@@ -242,6 +211,6 @@ def test_track_depends_on_nothing_older_than_the_gap() -> None:
     long.update(4.6, NO_BOXES)
     long.update(5.2, NO_BOXES)
     faces = [both(box(130), box(480)), both(box(480), box(130)), box(130)]
-    first = [long.update(6 + n * STEP_S, f) for n, f in enumerate(faces)]
-    second = [short.update(6 + n * STEP_S, f) for n, f in enumerate(faces)]
-    assert all((a - 2 == b).all() for a, b in zip(first, second, strict=True))
+    for number, boxes in enumerate(faces):
+        time_s = 6 + number * STEP_S
+        assert (long.update(time_s, boxes) - 2 == short.update(time_s, boxes)).all()

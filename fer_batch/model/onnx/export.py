@@ -163,7 +163,7 @@ def join_graphs(exported: ExportedNetwork) -> bytes:
         graph,
         producer_name="fer_batch",
         opset_imports=[helper.make_opsetid("", OPSET)],
-        doc_string=_describe(exported),
+        doc_string=_describe(card, exported.precision),
     )
     model.ir_version = IR_VERSION
     metadata = {
@@ -294,10 +294,9 @@ def _prefix_names(model: onnx.ModelProto, prefix: str) -> onnx.GraphProto:
     return graph
 
 
-def _describe(exported: ExportedNetwork) -> str:
-    card = exported.card
+def _describe(card: Card, precision: str) -> str:
     return (
-        f"{card.model_id}, {exported.precision}. Input: grey face crops of 48x48 pixels, values 0 to 255, "
+        f"{card.model_id}, {precision}. Input: grey face crops of 48x48 pixels, values 0 to 255, "
         f"cut as squares of {card.crop_scale:g} times the height of the face box. Output: the probabilities "
         f"of {', '.join(card.classes)}. A window has up to {card.window_length} frames of one face, "
         f"{card.window_rate_hz:g} per second, around one frame; the first `lengths` frames are valid. Use "

@@ -6,7 +6,7 @@ outside the file is loaded, and it contains no code: all operators are standard 
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -30,7 +30,7 @@ PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
 
 class OnnxEncoder(CropEncoder):
-    """The part of an exported network that encodes crops."""
+    """The part of an exported network that encodes crops on the CPU."""
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         super().__init__()
@@ -39,22 +39,17 @@ class OnnxEncoder(CropEncoder):
         self.width = self(torch.zeros(1, 1, CROP_SIZE_PX, CROP_SIZE_PX)).shape[1]
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Encode normalized crops `(N, 1, 48, 48)` on the CPU to `(N, D)`."""
         return torch.from_numpy(self.session.run([EMBEDDINGS], {NORMALIZED: crops.numpy()})[0])
 
 
 class OnnxReader(nn.Module):
-    """The part of an exported network that classifies windows, as `inference.WindowReader` does."""
+    """The part of an exported network that classifies windows on the CPU, like `inference.WindowReader`."""
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         super().__init__()
         self.session = session
 
     def forward(self, windows: Tensor, lengths: Tensor) -> Tensor:
-        """Convert windows `(B, T, D) float32` on the CPU to log probabilities `(B, T, C)`.
-
-        Only the first `lengths` `(B,)` steps of each window are valid.
-        """
         inputs = {WINDOWS: windows.numpy(), LENGTHS: lengths.numpy()}
         return torch.from_numpy(self.session.run([LOG_PROBABILITIES], inputs)[0])
 
@@ -68,12 +63,13 @@ def open_onnx(path: Path, device: str = "cpu") -> tuple[OnnxEncoder, OnnxReader,
     model, card = read_onnx(path)
     expected = (1, card.window_length, len(card.classes))
     try:
-        encoder = OnnxEncoder(_start_session(extract_encoder(model), device))
-        reader_model = _extract_reader(model, card.window_length, encoder.width)
-        reader = OnnxReader(_start_session(reader_model, device))
-        shape = reader(
-            torch.zeros(1, card.window_length, encoder.width), torch.ones(1, dtype=torch.int64)
-        ).shape
+        crop_shape, steps = (1, CROP_SIZE_PX, CROP_SIZE_PX), card.window_length
+        part = _extract_part(model, ENCODER, {NORMALIZED: crop_shape}, EMBEDDINGS)
+        encoder = OnnxEncoder(_start_session(part, device))
+        window_shapes = {WINDOWS: (steps, encoder.width), LENGTHS: ()}
+        part = _extract_part(model, READER, window_shapes, LOG_PROBABILITIES)
+        reader = OnnxReader(_start_session(part, device))
+        shape = reader(torch.zeros(1, steps, encoder.width), torch.ones(1, dtype=torch.int64)).shape
         if shape != expected:
             raise ValueError(f"its output has the shape {tuple(shape)}, but its card says {expected}")
     except Exception as error:  # onnxruntime raises a dozen types, all caused by the file
@@ -123,18 +119,8 @@ def compute_digest(model: onnx.ModelProto) -> str:
     return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
 
 
-def extract_encoder(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the part of a model from normalized crops to embeddings."""
-    return _extract_part(model, ENCODER, {NORMALIZED: (1, CROP_SIZE_PX, CROP_SIZE_PX)}, EMBEDDINGS)
-
-
-def _extract_reader(model: onnx.ModelProto, steps: int, width: int) -> onnx.ModelProto:
-    """Return the part of a model from windows `(N, steps, width)` to log probabilities."""
-    return _extract_part(model, READER, {WINDOWS: (steps, width), LENGTHS: ()}, LOG_PROBABILITIES)
-
-
 def _extract_part(
-    model: onnx.ModelProto, prefix: str, input_shapes: dict[str, tuple[int, ...]], output: str
+    model: onnx.ModelProto, prefix: str, input_shapes: Mapping[str, tuple[int, ...]], output: str
 ) -> onnx.ModelProto:
     """Return the nodes whose names begin with `prefix` as a model."""
     dtypes = {LENGTHS: onnx.TensorProto.INT64}
