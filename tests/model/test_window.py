@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.model.weights import Card
@@ -77,6 +77,7 @@ def test_known_windows(
     assert centres[frame] == centre
 
 
+@settings(deadline=None)
 @given(irregular_times(), RATES_HZ, LENGTHS)
 def test_every_frame_has_one_window_and_is_in_it_once(times: np.ndarray, rate_hz: float, length: int) -> None:
     indices, lengths, centres = build_windows(times, rate_hz, length)
@@ -87,6 +88,7 @@ def test_every_frame_has_one_window_and_is_in_it_once(times: np.ndarray, rate_hz
     assert ((lengths >= 1) & (lengths <= length) & (centres < lengths)).all()
 
 
+@settings(deadline=None)
 @given(irregular_times(), RATES_HZ, LENGTHS)
 def test_windows_are_left_aligned_and_increasing(times: np.ndarray, rate_hz: float, length: int) -> None:
     indices, lengths, _ = build_windows(times, rate_hz, length)
@@ -96,6 +98,7 @@ def test_windows_are_left_aligned_and_increasing(times: np.ndarray, rate_hz: flo
         assert (row[count:] == -1).all()
 
 
+@settings(deadline=None)
 @given(irregular_times(), RATES_HZ, LENGTHS)
 def test_windows_stay_within_the_half_window_of_the_card(
     times: np.ndarray, rate_hz: float, length: int
@@ -106,6 +109,7 @@ def test_windows_stay_within_the_half_window_of_the_card(
     assert distance.max() <= card.half_window_s + 1e-9
 
 
+@settings(deadline=None)
 @given(irregular_times(), RATES_HZ, LENGTHS)
 def test_each_slot_has_the_nearest_frame(times: np.ndarray, rate_hz: float, length: int) -> None:
     indices, lengths, centres = build_windows(times, rate_hz, length)
@@ -115,6 +119,7 @@ def test_each_slot_has_the_nearest_frame(times: np.ndarray, rate_hz: float, leng
         assert centres[frame] == centre
 
 
+@settings(deadline=None)
 @given(irregular_times(), RATES_HZ, LENGTHS, st.data())
 def test_windows_depend_only_on_near_frames(
     times: np.ndarray, rate_hz: float, length: int, data: st.DataObject
@@ -130,6 +135,7 @@ def test_windows_depend_only_on_near_frames(
     assert (whole[frame, :count] == part[here, :count] + near[0]).all()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(0, 5), st.sampled_from([5.0, 10.0, 15.0, 25.0, 30.0]))
 def test_regular_grid_repeats_no_frame(count: int, half: int, fps: float) -> None:
     indices, lengths, _ = build_windows(np.arange(count) / fps, 5.0, 2 * half + 1)
