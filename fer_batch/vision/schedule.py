@@ -66,9 +66,10 @@ def detect_in_frames(
             group = group[-1:]
         timer.record("detect")
     timer.record("decode")
-    _detect_group(group, detector, pixel_aspect)
-    timer.record("detect")
-    yield from group
+    if group:
+        _detect_group(group, detector, pixel_aspect)
+        timer.record("detect")
+        yield from group
 
 
 def count_searches_per_span(search_s: float, frame_interval_s: float) -> int:
