@@ -376,7 +376,14 @@ def test_segment_after_the_end_of_a_truncated_file_is_failed(
     assert (first.status, first.error, len(first.moments)) == ("ok", None, 2)
     assert (last.status, last.frames, last.moments) == ("failed", 0, [])
     assert last.error
-    first, *_, last = extract_as_planned(third_of_film, detector, 10.0)
+
+
+def test_truncation_is_reported_with_a_planned_duration(
+    detector: FaceDetector, film: Path, tmp_path: Path
+) -> None:
+    path = remux(film, tmp_path / "film.mkv")
+    os.truncate(path, path.stat().st_size // 2)
+    first, *_, last = extract_as_planned(path, detector, 10.0)
     assert (first.status, last.status) == ("ok", "failed")
 
 
