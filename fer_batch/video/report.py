@@ -45,7 +45,9 @@ class ReadReport:
             parts.append(f"{_format_count('frame', self.misplaced_frames)} out of order")
         if self.missing_s > 0:
             stated_s = self.end_s + self.missing_s
-            parts.append(f"read {self.end_s:.1f} of {stated_s:.1f} s, the file is truncated")
+            parts.append(
+                f"read {self.end_s:.1f} of {stated_s:.1f} s, the file ends before its container says"
+            )
         return "; ".join(parts) or None
 
     def record_frame(self, time_s: float, fps: float) -> int:

@@ -36,7 +36,7 @@ def test_truncated_file_gives_its_frames_and_reports_the_rest(
     assert report.missing_s == pytest.approx(10 - len(frames) / 25, abs=0.05)
     assert report.read_s == pytest.approx(len(frames) / 25)
     assert report.error is not None
-    assert f"read {len(frames) / 25:.1f} of 10.0 s, the file is truncated" in report.error
+    assert f"read {len(frames) / 25:.1f} of 10.0 s, the file ends before its container says" in report.error
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -170,7 +170,7 @@ def test_slightly_truncated_matroska_file_is_reported(
     path = truncate(small_videos["mkv"], tmp_path / "video.mkv", share)
     frames, report = read_segment(path, fps=None)
     assert 70 < len(frames) < 99
-    assert "of 4.0 s, the file is truncated" in str(report.error)
+    assert "of 4.0 s, the file ends before its container says" in str(report.error)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6])

@@ -17,11 +17,11 @@ from fer_batch.video.report import ReadReport
         ({"damaged_packets": 2, "lost_s": 0.16}, "2 damaged packets; 0.2 s without a frame"),
         (
             {"end_s": 8.75, "missing_s": 1.25},
-            "read 8.8 of 10.0 s, the file is truncated",
+            "read 8.8 of 10.0 s, the file ends before its container says",
         ),
         (
             {"problem": "gone", "damaged_packets": 1, "end_s": 7.0, "missing_s": 3.0},
-            "gone; 1 damaged packet; read 7.0 of 10.0 s, the file is truncated",
+            "gone; 1 damaged packet; read 7.0 of 10.0 s, the file ends before its container says",
         ),
     ],
 )
