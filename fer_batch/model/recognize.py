@@ -63,6 +63,9 @@ class Recognizer:
         self.timer = StageTimer()
         """Times of "encode" and "window" in `predict_tracks`. "window" includes waiting for a GPU."""
 
+    def __repr__(self) -> str:
+        return f"<Recognizer {self.card.model_id}: {', '.join(self.card.classes)}>"
+
     @overload
     def predict(self, crops: ImageInput) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload

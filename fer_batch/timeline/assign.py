@@ -74,7 +74,7 @@ def assign_by_position(
     `videos` are ids, paths or file names; all by default. Their earlier assignments are replaced. Returns the
     written rows of `PEOPLE_SCHEMA`.
 
-    Raises InputError if a name is empty or given twice. Raises QueryError if the run has no such video.
+    Raises InputError if a name is empty, given twice or a video of the run. Raises QueryError if the run has no such video.
     """
     count = len(persons)
     if not count or not all(persons) or len(set(persons)) < count:
@@ -84,6 +84,9 @@ def assign_by_position(
         raise InputError(f"The number of faces that count must be at least 1, got {max_faces}")
 
     def choose(database: Database) -> tuple[list[str], pa.Table]:
+        videos_of_run = {file_name(uri) for (uri,) in database.sql("SELECT uri FROM videos").fetchall()}
+        if mistaken := sorted(videos_of_run & set(persons)):
+            raise InputError(f"{mistaken[0]} is a video of the run, not a person; name videos before persons")
         ids = [database.video_id(video) for video in videos] or [
             video for (video,) in database.sql("SELECT video_id FROM videos").fetchall()
         ]

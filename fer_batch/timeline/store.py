@@ -45,7 +45,9 @@ class Timeline(Database):
         ((videos, moments, tracks),) = self.sql(
             "SELECT count(*), coalesce(sum(moments), 0)::BIGINT, coalesce(sum(tracks), 0)::BIGINT FROM videos"
         ).fetchall()
-        return f"<Timeline of {self.out}: {videos:,} videos, {moments:,} sampled frames, {tracks:,} tracks>"
+        counts = ((videos, "video"), (moments, "sampled frame"), (tracks, "track"))
+        texts = [f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts]
+        return f"<Timeline of {self.out}: {', '.join(texts)}>"
 
     def videos(self) -> "pd.DataFrame":
         """Return one row for each video: its status, counts, and the mean probability of each emotion."""

@@ -143,6 +143,9 @@ class Frame:
     picture: Picture
     """The upright frame, at most `MAX_LINES` high."""
 
+    def __repr__(self) -> str:
+        return f"<Frame at {self.time_s:.3f} s, {self.picture.width}×{self.picture.height}>"
+
     def to_rgb(self) -> np.ndarray:
         """Return the upright frame as `(H, W, 3) uint8` RGB, at most `MAX_LINES` high."""
         return self.picture.to_rgb()

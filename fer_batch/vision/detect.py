@@ -79,6 +79,10 @@ class FaceDetector:
                 if isinstance(layer, torch.nn.Linear):
                     setattr(network, name, _PaddedLinear(layer))
 
+    def __repr__(self) -> str:
+        device = self.device.type
+        return f"FaceDetector(min_face={self.min_face:g}, min_score={self.min_score:g}, device={device!r})"
+
     @overload
     def detect(self, images: ImageInput) -> list[Face]: ...  # type: ignore[overload-overlap]
     @overload

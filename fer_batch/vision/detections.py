@@ -21,6 +21,10 @@ class Face:
     landmarks: tuple[tuple[float, float], ...]
     """x and y of each of `LANDMARK_NAMES`."""
 
+    def __repr__(self) -> str:
+        left, top, right, bottom = self.box
+        return f"<Face {left:.0f},{top:.0f} to {right:.0f},{bottom:.0f}, score {self.score:.2f}>"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers for JSON."""
         points = {name: list(point) for name, point in zip(LANDMARK_NAMES, self.landmarks, strict=True)}

@@ -63,7 +63,7 @@ def plot_shares(database: Database, video: str | Path | None = None, *, by_perso
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
     labels = [f"{shorten_name(file_name(n) if bar == 'uri' else n)}  ({counts[n]:,})" for n in names]
     axes.set_yticks(range(len(names)), labels, fontsize=bar_in * 26, parse_math=False)
-    label_shares(axes, "of the sampled frames that show the face (their number in brackets)")
+    label_shares(axes, "of the faces in sampled frames (their number in brackets)")
     kind = "persons" if by_person else "videos" if video is None else "faces"
     total = rows[0][4]
     limit = f"; the first {len(names)} of {total:,} {kind}" if total > len(names) else ""

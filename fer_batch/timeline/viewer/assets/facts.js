@@ -64,7 +64,7 @@
     else if (video.faces.length > 1) box.append(bar(video, `all ${video.faces.length} faces`, all));
     for (const face of video.faces.slice(0, 5)) box.append(bar(video, face.name, face.counts));
     if (video.rows) {
-      box.append(element("p", { className: "quiet" }, "Shares of the sampled frames that show a face, by their most probable emotion."));
+      box.append(element("p", { className: "quiet" }, "Shares of the faces in sampled frames, by their most probable emotion."));
     }
     return box;
   };
