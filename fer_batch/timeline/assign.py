@@ -16,6 +16,7 @@ from fer_batch.schema import PEOPLE_SCHEMA
 from fer_batch.storage.folder import FolderLike, open_folder
 from fer_batch.storage.lease import hold_lease
 from fer_batch.timeline.database import Database
+from fer_batch.timeline.names import file_name
 
 COLUMN_NAMES = {
     "video": ("video", "video_id", "uri"),
@@ -74,7 +75,8 @@ def assign_by_position(
     `videos` are ids, paths or file names; all by default. Their earlier assignments are replaced. Returns the
     written rows of `PEOPLE_SCHEMA`.
 
-    Raises InputError if a name is empty, given twice or a video of the run. Raises QueryError if the run has no such video.
+    Raises InputError if a name is empty, given twice or a video of the run. Raises QueryError if the run has
+    no such video.
     """
     count = len(persons)
     if not count or not all(persons) or len(set(persons)) < count:

@@ -33,6 +33,7 @@ def crops(sample_frames: list[np.ndarray], faces: list[Face], recognizer: Recogn
 
 
 def test_predict_accepts_one_crop_and_lists(recognizer: Recognizer, crops: np.ndarray) -> None:
+    assert repr(recognizer).endswith(": angry, disgust, fear, happy, neutral, sad, surprise>")
     both = recognizer.predict(list(crops))
     assert [recognizer.predict(crop) for crop in crops] == both
     assert recognizer.predict([Image.fromarray(crop) for crop in crops]) == both

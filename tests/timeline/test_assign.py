@@ -127,9 +127,10 @@ def test_missing_list_or_run_raises_error(out: Path, tmp_path: Path) -> None:
         ([], None, "none"),
         (["Ann", "Ann"], None, "named once each"),
         ([""], None, "named once each"),
+        (["Ann", "two.mp4"], None, "two.mp4 is a video of the run"),
         (["Ann"], 0, "at least 1"),
     ],
-    ids=["none", "twice", "no name", "no faces"],
+    ids=["none", "twice", "no name", "a video", "no faces"],
 )
 def test_invalid_persons_raise_input_error(
     out: Path, persons: list[str], max_faces: int, message: str

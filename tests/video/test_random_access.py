@@ -26,6 +26,7 @@ def test_last_frame_at_or_before_each_time_is_returned(tmp_path: Path, sample: P
 def test_frame_is_an_upright_rgb_image(tmp_path: Path, small_frames: list[np.ndarray]) -> None:
     path = write_rotated_video(tmp_path / "video.mp4", small_frames[:5], 90)
     (frame,) = read_frames(path, [0.08])
+    assert repr(frame) == "<Frame at 0.080 s, 160×90>"
     image = frame.to_rgb()
     assert (image.shape, image.dtype) == ((90, 160, 3), np.uint8)
     assert np.abs(image.astype(int) - small_frames[2]).mean() < 6

@@ -10,7 +10,7 @@ from fer_batch.errors import ConfigError, InputError
 from fer_batch.video.planes import Picture
 from fer_batch.video.random_access import read_frames
 from fer_batch.vision.detect import BATCH_PATCHES, FaceDetector
-from fer_batch.vision.detections import NO_FACES, Detections, join_detections
+from fer_batch.vision.detections import NO_FACES, Detections, Face, join_detections
 
 HOPPER, COLLINS = 0, 1
 BATCH = BATCH_PATCHES["cpu"]
@@ -39,6 +39,12 @@ def is_equal(one: Detections, other: Detections) -> bool:
     return all(
         np.array_equal(getattr(one, name), getattr(other, name)) for name in ("boxes", "scores", "landmarks")
     )
+
+
+def test_detector_and_face_have_short_reprs(detector: FaceDetector) -> None:
+    assert repr(detector) == "FaceDetector(min_face=0.2, min_score=0.9, device='cpu')"
+    face = Face(box=(1.2, 2.0, 10.8, 12.0), score=0.987, landmarks=((0.0, 0.0),) * 5)
+    assert repr(face) == "<Face 1,2 to 11,12, score 0.99>"
 
 
 def assert_empty(found: Detections) -> None:
