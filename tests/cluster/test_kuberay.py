@@ -238,8 +238,8 @@ def test_worker_groups_can_grow_and_the_head_has_no_cpus() -> None:
 @pytest.mark.parametrize("name", ["rayjob", "raycronjob"])
 def test_command_of_the_job_is_valid(name: str) -> None:
     spec = manifest(name)["spec"]
-    options = parse_fer_batch(shlex.split(spec.get("jobTemplate", spec)["entrypoint"]))
-    assert [*options.videos, str(options.out)] == ["/data/videos", "/data/results"]
+    given = parse_fer_batch(shlex.split(spec.get("jobTemplate", spec)["entrypoint"])).arguments
+    assert [*given["videos"], str(given["out"])] == ["/data/videos", "/data/results"]
 
 
 def test_nightly_run_ends_before_the_next() -> None:

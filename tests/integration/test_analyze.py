@@ -26,25 +26,28 @@ from fer_batch.run.results import write_bundle
 from fer_batch.run.summary import RunSummary
 from fer_batch.runtime import ray_session
 from fer_batch.schema import pack_bundle
+from fer_batch.storage.folder import FolderLike, open_folder
 from fer_batch.timeline.store import open_timeline
 
 QUICK = AnalyzeConfig(min_face=0.15, segment_s=4.0, bundle_s=8.0)
 """Only larger faces, which is three times as fast. The sample has four segments in several bundles."""
 
 
-def analyze_in_process(inputs: list[str], out: Path, config: AnalyzeConfig) -> RunSummary:
+def analyze_in_process(inputs: list[str], out: FolderLike, config: AnalyzeConfig) -> RunSummary:
     """Do the work of `analyze` in this process, without Ray."""
+    out = open_folder(out)
+    results = out.subfolder("results")
     checkpoint = Path(config.checkpoint) if config.checkpoint else None
     card = check_checkpoint(checkpoint)
     probed = probe_videos(list_videos(inputs).sources)
     plan = plan_segments(probed, config, card.half_window_s, card.model_id, 2)
-    (out / "results").mkdir(parents=True)
+    results.create()
     create_run(out, config, card)
     add_planning_round(out, probed, plan)
     stage = AnalyzeStage(config, card.crop_scale, checkpoint)
     for bundle_id in dict.fromkeys(plan.column("bundle_id").to_pylist()):
         rows = plan.take([i for i, b in enumerate(plan.column("bundle_id").to_pylist()) if b == bundle_id])
-        write_bundle(out / "results", stage(pack_bundle(bundle_id, rows)))
+        write_bundle(results, stage(pack_bundle(bundle_id, rows)))
     return finalize(out)
 
 

@@ -8,7 +8,7 @@ import pytest
 from fer_batch.config import AnalyzeConfig
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.estimate import estimate_run
-from fer_batch.video import reader as decode
+from fer_batch.video import reader
 from tests.integration.test_analyze import analyze_in_process
 from tests.s3 import Store
 
@@ -23,7 +23,7 @@ def test_estimated_requests_and_bytes_match_a_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A film in several bundles without a shared cache, and a clip smaller than a block."""
-    monkeypatch.setattr(decode, "_take", lambda path: None)
+    monkeypatch.setattr(reader, "take_source", lambda path: None)
     store.put("film.mp4", long_video(36).read_bytes())
     store.put("clip.mp4", sample.read_bytes())
     estimate = estimate_run(["s3://archive/"], SURVEY, load_checkpoint(None)[1], 2)

@@ -358,5 +358,5 @@ def test_one_of_simultaneous_runs_wins_in_a_store(store: Store) -> None:
 @pytest.mark.slow
 def test_unreachable_store_is_reported_in_one_line(store: Store) -> None:
     store.fail = "down"
-    with pytest.raises(OutputError, match="can't be"), hold_lease(open_folder(IN_STORE), "analyze"):
+    with pytest.raises(OutputError, match="Cannot read"), hold_lease(open_folder(IN_STORE), "analyze"):
         pass
