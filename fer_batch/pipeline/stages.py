@@ -27,6 +27,8 @@ from fer_batch.video.segment import Segment
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import extract_faces
 
+Row = dict[str, Any]
+"""A row of an Arrow table, by column name."""
 PREFETCH_FRAMES = 24
 """Sampled frames that a second thread decodes ahead, where a core is free for it."""
 
@@ -53,10 +55,10 @@ class FacesStage:
         """Map one segment to a table with one row of FACES_SCHEMA."""
         return pa.Table.from_pylist([self._faces_row(segment)], schema=FACES_SCHEMA)
 
-    def _find_faces(self, segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _find_faces(self, segments: list[Row]) -> list[Row]:
         return [self._faces_row(Segment.from_row(segment)) for segment in segments]
 
-    def _faces_row(self, segment: Segment) -> dict[str, Any]:
+    def _faces_row(self, segment: Segment) -> Row:
         faces = extract_faces(
             segment, self.config, self.detector, self.crop_scale, self.prefetch, self.heartbeat
         )
@@ -90,7 +92,7 @@ class RecognizeStage:
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return _map_segments(bundles, FACES_SCHEMA, RESULTS_SCHEMA, self._results_rows)
 
-    def _results_rows(self, segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _results_rows(self, segments: list[Row]) -> list[Row]:
         began = time.perf_counter()
         crops = np.frombuffer(b"".join(segment.pop("crops") for segment in segments), np.uint8)
         faces = [face for segment in segments for face in segment["faces"]]
@@ -126,7 +128,7 @@ class AnalyzeStage(FacesStage):
         return self.recognize(super().__call__(bundles))
 
 
-def _number_tracks(faces: list[dict[str, Any]], counts: np.ndarray) -> np.ndarray:
+def _number_tracks(faces: list[Row], counts: np.ndarray) -> np.ndarray:
     """Return track numbers `(n,) int64` that are unique across segments, which have `counts` faces each."""
     segment = np.repeat(np.arange(len(counts)), counts)
     track = np.array([face["track"] for face in faces], np.int64)
@@ -137,7 +139,7 @@ def _map_segments(
     bundles: pa.Table,
     input_schema: pa.Schema,
     output_schema: pa.Schema,
-    function: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+    function: Callable[[list[Row]], list[Row]],
 ) -> pa.Table:
     """Apply a function to the rows of all segments of all bundles, and pack the rows into bundles again."""
     rows = iter(function(unpack_bundles(bundles, input_schema).to_pylist()))
