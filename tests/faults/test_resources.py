@@ -68,7 +68,7 @@ def assert_reported(ended: subprocess.CompletedProcess[str], what: str = "disk i
     assert ended.returncode == 2, ended.stderr
     assert "Traceback" not in ended.stderr
     last = ended.stderr.strip().split("\n")[-1]
-    assert last.startswith("fer-batch: ")
+    assert last.startswith("fer-batch ")
     assert what in last
     assert "run the same command again" in last
 
