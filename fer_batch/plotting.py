@@ -139,7 +139,7 @@ def render_figure(figure: "Figure", suffix: str = ".png", dpi: int = PRINT_DPI) 
 
 
 def save_figure(figure: "Figure", path: Path, dpi: int = PRINT_DPI) -> None:
-    """Write the figure to `path`, in the format of its suffix, whole or not at all.
+    """Write the figure to `path` atomically, in the format of its suffix.
 
     Raises OutputError if the suffix is not one of `FIGURE_SUFFIXES` or the file cannot be written.
     """

@@ -1,7 +1,7 @@
 """Labelled videos, in a folder for each class, to clips of face crops.
 
 The pipeline of `analyze` detects, follows and crops the faces. Each video becomes one file, which is written
-whole or not at all, so that a killed extraction continues with the remaining videos.
+atomically, so that a killed extraction continues with the remaining videos.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Write local files whole or not at all: to a temporary name, synced to disk, then renamed."""
+"""Write local files atomically: under a temporary name, synced to disk, then renamed."""
 
 import contextlib
 import csv
@@ -43,14 +43,14 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def write_json(path: Path, content: Any, step: str = "file") -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file atomically."""
     write_bytes(path, encode_json(content), step)
 
 
 def write_parquet(
     path: Path, table: pa.Table, metadata: Mapping[str, str] | None = None, step: str = "file"
 ) -> None:
-    """Write a Parquet file whole or not at all, see `encode_parquet`."""
+    """Write a Parquet file atomically, see `encode_parquet`."""
     write_bytes(path, encode_parquet(table, metadata), step)
 
 
@@ -59,16 +59,16 @@ class FileWriter(ABC):
 
     @abstractmethod
     def write_bytes(self, name: str, content: bytes, step: str = "file") -> None:
-        """Write a file whole or not at all; `step` names the fault point for tests."""
+        """Write a file atomically; `step` names the fault point for tests."""
 
     def write_json(self, name: str, content: Any, step: str = "file") -> None:
-        """Write a JSON file whole or not at all."""
+        """Write a JSON file atomically."""
         self.write_bytes(name, encode_json(content), step)
 
     def write_parquet(
         self, name: str, table: pa.Table, metadata: Mapping[str, str] | None = None, step: str = "file"
     ) -> None:
-        """Write a Parquet file whole or not at all, see `encode_parquet`."""
+        """Write a Parquet file atomically, see `encode_parquet`."""
         self.write_bytes(name, encode_parquet(table, metadata), step)
 
 

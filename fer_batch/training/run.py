@@ -72,7 +72,7 @@ def train(
         on_progress: Receives messages about the data, each epoch when it ends, and once a second the progress
             within an epoch (transient).
         address: Address of a Ray cluster, by default a local one.
-        insecure: Accept a cluster that does not ask for a token.
+        insecure: Accept a cluster that requires no token.
         verbose: Show the messages of Ray.
 
     Raises:

@@ -103,7 +103,7 @@ class TrainState:
 
 
 def write_state(path: Path, state: TrainState) -> None:
-    """Write `state.pt`, whole or not at all."""
+    """Write `state.pt` atomically."""
     buffer = io.BytesIO()
     torch.save(state.to_dict(), buffer)
     write_bytes(path, buffer.getvalue())

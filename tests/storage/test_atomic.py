@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and temporary files of ended writers are removed."""
+"""Files are written atomically, and temporary files of ended writers are removed."""
 
 import json
 import os

@@ -36,8 +36,8 @@ def test_frame_is_an_upright_rgb_image(tmp_path: Path, small_frames: list[np.nda
 def test_frame_stays_until_the_next_one(tmp_path: Path, small_frames: list[np.ndarray], suffix: str) -> None:
     given_s = [0.0, 0.5, 8.0, 8.1, 30.0]
     path = write_video(tmp_path / f"video.{suffix}", small_frames[:5], times_s=given_s, g="2")
-    asked_s = [29.9, 7.9, 0.4, 8.05, 30.5, 0.6 + MAX_GAP_S]
-    assert times(read_frames(path, asked_s)) == pytest.approx([8.1, 0.5, 0.0, 8.0, 30.0, 0.5])
+    requested_s = [29.9, 7.9, 0.4, 8.05, 30.5, 0.6 + MAX_GAP_S]
+    assert times(read_frames(path, requested_s)) == pytest.approx([8.1, 0.5, 0.0, 8.0, 30.0, 0.5])
 
 
 def test_no_times_give_no_frames(sample: Path) -> None:

@@ -273,7 +273,7 @@ def find_odd(faces: LabelledFaces) -> dict[str, OddImages]:
 
 
 def _try_training(data: Sequence[tuple[str, str]]) -> TrainingOutcome:
-    """Load the data for training; raises InputError if it cannot be read at all."""
+    """Load the data for training; raises InputError if none of it can be read."""
     try:
         clips, counts = load_datasets(data)
     except InputError as error:

@@ -132,7 +132,7 @@ def _write(
     threshold: float,
     min_s: float,
 ) -> int:
-    """Write one file, whole or not at all; return its number of entries."""
+    """Write one file atomically; return its number of entries."""
     with replace_file(path) as temporary:
         if format in ROW_WRITERS:
             return ROW_WRITERS[format](temporary, database, videos)

@@ -80,7 +80,7 @@ def tune(
         parallel: Trials that run at the same time, by default one on each GPU, or as many as the CPUs allow.
         on_progress: Receives messages about the data and each trial, and the current epoch (transient).
         address: Address of a Ray cluster, by default a local one.
-        insecure: Accept a cluster that does not ask for a token.
+        insecure: Accept a cluster that requires no token.
         verbose: Show the messages of Ray.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Exports equal the tables with any names, and are written whole or not at all."""
+"""Exports equal the tables with any names, and are written atomically."""
 
 import csv
 import io
