@@ -29,7 +29,7 @@ from fer_batch.data.labels import check_classes, normalize_label
 from fer_batch.data.splits import choose_held_out
 from fer_batch.errors import InputError, OutputError
 from fer_batch.inputs.listing import VIDEO_SUFFIXES
-from fer_batch.storage.atomic import write_parquet
+from fer_batch.storage.atomic import convert_write_error, write_parquet
 from fer_batch.video.segment import Segment
 from fer_batch.video.timestamps import TIME_TOLERANCE_S
 from fer_batch.vision.detect import FaceDetector
@@ -199,10 +199,8 @@ def _extract_video(path: Path, file: Path, video: str, label: str, settings: Cli
     if not found.frames:
         return found.error or "no frame could be read"
     metadata = {"status": found.status, "error": found.error or ""}
-    try:
+    with convert_write_error(file):
         write_parquet(file, _build_table(found, video, label, settings), metadata)
-    except OSError as error:
-        raise OutputError(f"cannot write {file}: {error.strerror}") from error
     return None
 
 

@@ -21,7 +21,7 @@ from fer_batch.model.onnx.export import (
 )
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import load_checkpoint
-from fer_batch.storage.atomic import write_bytes
+from fer_batch.storage.atomic import convert_write_error, write_bytes
 
 MAX_COMPARED_CROPS = 500
 MEASURED_SPLITS = ("select", "test")
@@ -102,10 +102,8 @@ def export_model(
             recognizers = {name: Recognizer(path, "cpu") for name, path in files.items()}
             precision = compare_precisions(recognizers, measured)
         model_id = Recognizer(files["int8" if int8 else "float32"], "cpu").card.model_id
-    try:
+    with convert_write_error(target):
         write_bytes(target, model)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
     return ExportSummary(
         model_id=model_id,
         source_id=card.model_id,

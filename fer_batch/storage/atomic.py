@@ -73,6 +73,15 @@ class FileWriter(ABC):
 
 
 @contextlib.contextmanager
+def convert_write_error(target: Path) -> Iterator[None]:
+    """Raise OutputError, which names `target`, if the body cannot write."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
 def replace_file(path: Path, step: str = "file") -> Iterator[Path]:
     """Provide a temporary path beside `path` that replaces `path` after the body has written it.
 

@@ -21,7 +21,7 @@ from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
 from fer_batch.model.weights import read_card
 from fer_batch.runtime import call_periodically, ray_session
-from fer_batch.storage.atomic import write_json
+from fer_batch.storage.atomic import convert_write_error, write_json
 from fer_batch.storage.folder import check_folder_empty
 from fer_batch.storage.lease import hold_lease
 from fer_batch.training.export import TrainSummary, export_model
@@ -96,10 +96,8 @@ def train(
     images, counts = load_images(config)
     check_examples(config, images, video_classes)
     with hold_lease(out, "train"):
-        try:
+        with convert_write_error(out):
             write_json(out / "train.json", config.to_dict())
-        except OSError as error:
-            raise OutputError(f"cannot write {out}: {error.strerror}") from error
         on_progress(StatusMessage("starting Ray …"))
         with ray_session(address, insecure=insecure, verbose=verbose):
             extracted = extract_video_clips(

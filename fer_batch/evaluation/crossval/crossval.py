@@ -38,7 +38,7 @@ from fer_batch.evaluation.crossval.train_fold import ONE_MODEL, PAIR, FoldResult
 from fer_batch.evaluation.plots import plot_confusion
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.plotting import render_figure
-from fer_batch.storage.atomic import encode_json, write_files, write_json
+from fer_batch.storage.atomic import convert_write_error, encode_json, write_files, write_json
 from fer_batch.storage.folder import check_folder_empty
 from fer_batch.storage.lease import hold_lease
 from fer_batch.training.recipes import Settings
@@ -228,10 +228,8 @@ def _claim_folder(out: Path, settings: Settings) -> None:
         if changed := difference(before, settings):
             raise ConfigError(f"{out} holds a run of another configuration ({changed}): give another --out")
         return
-    try:
+    with convert_write_error(out):
         write_json(file, settings)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}") from error
 
 
 def _hash_clips(data: Clips) -> str:

@@ -21,7 +21,7 @@ from fer_batch.errors import FerBatchError, OutputError
 from fer_batch.evaluation.crossval.folds import Fold
 from fer_batch.evaluation.crossval.train_fold import FoldResult, train_fold
 from fer_batch.runtime import ray_session
-from fer_batch.storage.atomic import write_bytes
+from fer_batch.storage.atomic import convert_write_error, write_bytes
 
 MAX_RETRIES = 3
 """Retries of a fold after its process has died."""
@@ -67,10 +67,8 @@ def run_fold(config: TrainConfig, data: Clips, fold: Fold, models: Sequence[str]
     result = train_fold(config, data, fold, models)
     probs = {model: values.tolist() for model, values in result.probs.items()}
     content = json.dumps({**probs, **{name: getattr(result, name) for name in FACTS}})
-    try:
+    with convert_write_error(file):
         write_bytes(file, content.encode())
-    except OSError as error:
-        raise OutputError(f"cannot write {file}: {error.strerror}") from error
 
 
 def name_fold_file(out: Path, fold: Fold, with_division: bool, with_seed: bool) -> Path:

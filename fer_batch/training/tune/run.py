@@ -20,9 +20,9 @@ import torch
 
 from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
-from fer_batch.errors import ConfigError, OutputError
+from fer_batch.errors import ConfigError
 from fer_batch.runtime import ray_session
-from fer_batch.storage.atomic import remove_temporary_files, write_json
+from fer_batch.storage.atomic import convert_write_error, remove_temporary_files, write_json
 from fer_batch.storage.lease import hold_lease
 from fer_batch.training.initialize import check_initial_weights
 from fer_batch.training.loop import WorkerContext, train_network
@@ -99,13 +99,11 @@ def tune(
         data = _load_data(config, study.out, on_progress)
         with hold_lease(study.out, "tune"):
             study.read_records()  # another process may have continued the study
-            try:
+            with convert_write_error(study.out):
                 (study.out / "trials").mkdir(parents=True, exist_ok=True)
                 remove_temporary_files(study.out / "trials")
                 if not (study.out / "study.json").exists():
                     write_json(study.out / "study.json", {"settings": study.settings})
-            except OSError as error:
-                raise OutputError(f"cannot write {study.out}: {error.strerror}") from error
             on_progress(StatusMessage("starting Ray …"))
             with ray_session(address, insecure=insecure, verbose=verbose):
                 _run_trials(study, trials, data, on_progress, parallel, verbose)

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, OutputError
-from fer_batch.storage.atomic import format_csv, write_bytes, write_json
+from fer_batch.storage.atomic import convert_write_error, format_csv, write_bytes, write_json
 from fer_batch.storage.folder import check_folder_empty
 from fer_batch.training.recipes import Settings, format_recipe
 from fer_batch.training.state import EpochResult, selected_epoch
@@ -224,7 +224,7 @@ def write_results(study: Study) -> StudySummary:
     trials = [summarize_trial(record, config) for _, record in sorted(study.records.items())]
     best = find_best(trials, metric)
     importance = estimate_importance(trials, config, metric)
-    try:
+    with convert_write_error(out):
         rows = [[getattr(trial, name) for name in COLUMNS] for trial in trials]
         write_bytes(out / "trials.csv", format_csv(COLUMNS, rows))
         write_json(out / "trials.json", [dataclasses.asdict(trial) for trial in trials])
@@ -235,8 +235,6 @@ def write_results(study: Study) -> StudySummary:
             write_bytes(out / "best.toml", (title + recipe).encode())
         record = {"settings": study.settings, "best": best.trial if best else None, "importance": importance}
         write_json(out / "study.json", record)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}") from error
     if best is None:
         raise FerBatchError(
             f"no trial in {out} is done; the first failed: {trials[0].reason}. "
