@@ -19,7 +19,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         evaluation = fer_batch.evaluate(
-            [tuple(word.split("=", 1)) for word in args.data],
+            [tuple(word.partition("=")[::2]) for word in args.data],
             split=args.split,
             checkpoints=args.checkpoint or [None],
             on_progress=print,

@@ -21,7 +21,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         settings = fer_batch.read_recipe(args.recipe).settings
-        data = [tuple(word.split("=", 1)) for word in args.data]
+        data = [tuple(word.partition("=")[::2]) for word in args.data]
         config = fer_batch.TrainConfig.from_dict({**settings, "data": data, "workers": args.workers})
         summary = fer_batch.train(
             config, args.out, insecure=args.insecure, on_progress=lambda message: print(message.text)

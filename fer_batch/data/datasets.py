@@ -86,7 +86,7 @@ def _read_dataset(
         raise InputError(f"{option}: unknown data set {name!r}; allowed are {', '.join(DATASETS)}")
     if name not in READERS:
         raise InputError(f"{option}: expected images, got videos; allowed here are {', '.join(READERS)}")
-    if not path.exists():
+    if not given_path or not path.exists():
         raise InputError(f"{option}: there is no such file or folder")
     rows = READERS[name](option, path, counts)
     counts.update(f"{row.label}_left_out" for row in rows if row.label in omitted)

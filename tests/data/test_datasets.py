@@ -677,9 +677,11 @@ def test_all_unexpected_classes_are_named(
         load_dataset(name, path, classes=classes, for_training=False)
 
 
-def test_a_missing_data_option_is_an_error() -> None:
+def test_missing_data_or_path_raises_input_error() -> None:
     with pytest.raises(InputError, match="no data set given"):
         load_datasets([])
+    with pytest.raises(InputError, match="no such file or folder"):
+        load_datasets([("folder", "")])
 
 
 @pytest.mark.parametrize("name", ["", "FER2013", "affectnet"])
