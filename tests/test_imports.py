@@ -79,7 +79,7 @@ PLACES = {
     "pympi": ["timeline/export/*.py"],
     "praatio": ["timeline/export/*.py"],
     "xlsxwriter": ["timeline/export/workbook.py"],
-    "jinja2": ["data/explore/page.py"],
+    "jinja2": ["data/explore/report.py"],
     "skimage": ["sample/make_sample.py"],
     "onnx": ["model/onnx/*.py"],
     "onnxruntime": ["model/onnx/*.py"],

@@ -1,5 +1,7 @@
 """Command `explore`."""
 
+import itertools
+
 from fer_batch.cli.app import TRAIN, add_command
 from fer_batch.cli.arguments import DataSets, OutputFolder, check_data_exists
 from fer_batch.cli.output import ProgressLine, print_line, print_table
@@ -38,7 +40,7 @@ def explore_command(*, data: DataSets, output: OutputFolder, samples: bool = Tru
         write_exploration(output, exploration, samples=samples, on_progress=line.show)
     finally:
         line.close()
-    for table in list_tables(exploration):
+    for table in itertools.chain(*list_tables(exploration).values()):
         left = [number for number, is_numeric in enumerate(table.is_numeric()) if not is_numeric]
         print_table(list(table.frame.columns), table.format_rows(), title=table.title, left=left)
     print_line(f"{output / 'explore.html'}; explore.xlsx, explore.json and pictures are beside it")

@@ -1,22 +1,29 @@
-"""The files of an exploration: JSON, CSV, pictures, a workbook and a page."""
+"""The files of an exploration: JSON, CSV, pictures, a workbook and an HTML page."""
 
+import base64
 import contextlib
+import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jinja2
 import numpy as np
 
 from fer_batch.data.explore.explore import BLANK, Exploration
 from fer_batch.data.explore.faces import LabelledFaces
-from fer_batch.data.explore.page import render_page
 from fer_batch.data.explore.plots import GRID_SIDE, plot_distribution, plot_faces, plot_spread
-from fer_batch.data.explore.tables import tabulate_counts
+from fer_batch.data.explore.tables import list_duplicates, list_odd, list_tables, tabulate_counts
 from fer_batch.data.explore.workbook import write_workbook
-from fer_batch.plotting import shorten_name
+from fer_batch.plotting import PRINT_DPI, shorten_name
 from fer_batch.storage.atomic import encode_json, write_files
 
+ASSETS = Path(__file__).parent
+MAX_SETS, MAX_ODD_IMAGES = 20, 10
+"""Sets of duplicates, and images of each odd kind, that the page lists. The workbook lists more."""
+PAGE_DPI = 110
+"""Resolution of pictures on the page. The text of plots is then about as large as that of the page."""
 SAMPLE_SEED = 0
 MAX_STEM_CHARS = 30
 
@@ -42,7 +49,7 @@ def write_exploration(
     pictures: dict[str, bytes] = {}
     for suffix, colour in (("", True), ("_bw", False)):
         pictures[f"distribution{suffix}.png"] = plot_distribution(exploration, colour=colour)
-        for name in ("brightness", "sharpness"):
+        for name in exploration.spreads:
             pictures[f"{name}{suffix}.png"] = plot_spread(exploration, name, colour=colour)
     faces, of_class, of_kind = exploration.faces, {}, {}
     if samples:
@@ -61,7 +68,7 @@ def write_exploration(
         **pictures,
         "classes.csv": tabulate_counts(exploration).to_csv(index=False).encode(),
         "explore.xlsx": write_workbook(exploration, pictures),
-        "explore.html": render_page(exploration, pictures, of_class, of_kind).encode(),
+        "explore.html": _render_page(exploration, pictures, of_class, of_kind).encode(),
         "explore.json": encode_json(record),
     }
     earlier = _read_earlier_pictures(out)
@@ -91,6 +98,43 @@ def name_files(stem: str, names: Sequence[str]) -> list[str]:
             file += "_"
         files.append(f"{file}.png")
     return files
+
+
+def _render_page(
+    exploration: Exploration, pictures: dict[str, bytes], samples: dict[str, str], odd: dict[str, str]
+) -> str:
+    """Return an HTML page that needs no network, server or script; it is printed in black and white.
+
+    `pictures` are PNG by file name. `samples` and `odd` name the pictures of faces, by class and by kind.
+    """
+    style = (ASSETS / "explore.css").read_text(encoding="utf-8")
+    ratio = exploration.together.imbalance_ratio["all"]
+    images, classes = len(exploration.faces.pixels), len(exploration.faces.classes)
+    summary = f"{images:,} image{'s' * (images != 1)} in {classes:,} class{'es' * (classes != 1)}"
+    if ratio:
+        summary += f"; the largest class has {ratio:,.1f} times as many examples as the smallest"
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        (ASSETS / "explore.html").read_text(encoding="utf-8")
+    )
+    return template.render(
+        style=jinja2.filters.Markup(style),
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        title=", ".join(dataset.name for dataset in exploration.datasets),
+        summary=summary,
+        tables=list_tables(exploration),
+        duplicate_list=list_duplicates(exploration, MAX_SETS),
+        odd_list=list_odd(exploration, MAX_ODD_IMAGES),
+        pictures={name: _embed_picture(png) for name, png in pictures.items()},
+        sample_pictures=samples,
+        odd_pictures=odd,
+    )
+
+
+def _embed_picture(png: bytes) -> dict[str, str | int]:
+    """Return the attributes of an image element."""
+    width, height = (int.from_bytes(png[at : at + 4], "big") * PAGE_DPI // PRINT_DPI for at in (16, 20))
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return {"width": width, "height": height, "src": source}
 
 
 def _read_earlier_pictures(out: Path) -> set[str]:

@@ -6,7 +6,7 @@ from numbers import Integral
 
 import pandas as pd
 
-from fer_batch.data.explore.explore import MAX_LISTED, ClassCounts, Exploration
+from fer_batch.data.explore.explore import MAX_LISTED, ClassCounts, Exploration, TrainingOutcome
 
 QUANTILE_HEADERS = {"min": "least", "q05": "5 %", "q25": "25 %", "q75": "75 %", "q95": "95 %", "max": "most"}
 PLACE_TITLES = {"data": "data set", "source": "place"}
@@ -55,21 +55,47 @@ class Table:
         return [kind in ("integer", "floating", "mixed-integer-float") for kind in kinds]
 
 
-def list_tables(exploration: Exploration) -> list[Table]:
-    """Return all tables without the lists of single images."""
-    return [
-        tabulate_datasets(exploration),
-        *tabulate_classes(exploration),
-        tabulate_duplicates(exploration),
-        tabulate_odd(exploration),
-        tabulate_spread(exploration, "brightness"),
-        tabulate_spread(exploration, "sharpness"),
-        tabulate_training(exploration),
-    ]
+def list_tables(exploration: Exploration) -> dict[str, list[Table]]:
+    """Return all tables by topic, without the lists of single images."""
+    return {
+        "datasets": [_tabulate_datasets(exploration)],
+        "classes": [_tabulate_classes(name, counts) for name, counts in exploration.parts],
+        "duplicates": [_tabulate_duplicates(exploration)],
+        "odd": [_tabulate_odd(exploration)],
+        "spreads": [_tabulate_spread(name, spreads) for name, spreads in exploration.spreads.items()],
+        "training": [_tabulate_training(exploration.training)],
+    }
 
 
-def tabulate_datasets(exploration: Exploration) -> Table:
-    """List the facts about each data set."""
+def tabulate_counts(exploration: Exploration) -> pd.DataFrame:
+    """Return the counts for programs: a row for each data set, class and split."""
+    tables = {
+        name: pd.DataFrame({"count": part.counts.stack(), "share": part.shares.stack()})
+        for name, part in exploration.parts
+    }
+    return pd.concat(tables, names=["data", "class", "split"]).reset_index()
+
+
+def list_duplicates(exploration: Exploration, max_sets: int = MAX_LISTED) -> Table:
+    """List the images of the first sets of identical ones."""
+    duplicates = exploration.duplicates
+    listed = duplicates.listed[duplicates.listed["set"] <= max_sets]
+    shown, total = listed["set"].nunique(), int(duplicates.kinds["sets"]["all"])
+    more = f", {shown:,} of {total:,}" if shown < total else ""
+    frame = listed.drop(columns="image").rename(columns=PLACE_TITLES)
+    return Table(title=f"sets of identical images{more}", frame=frame)
+
+
+def list_odd(exploration: Exploration, max_images: int = MAX_LISTED) -> Table:
+    """List the blank and odd images, the first of each kind."""
+    first = {kind: odd.listed.head(max_images) for kind, odd in exploration.odd.items()}
+    frame = pd.concat(first, names=["images"]).reset_index(level=0).drop(columns="image")
+    cut = any(odd.count > max_images for odd in exploration.odd.values())
+    title = "list, the oddest first" + (f", at most {max_images:,} of a kind" if cut else "")
+    return Table(title=title, frame=frame.rename(columns=PLACE_TITLES))
+
+
+def _tabulate_datasets(exploration: Exploration) -> Table:
     rows: list[list[object]] = []
     for dataset in exploration.datasets:
         subjects, lengths = dataset.subjects, dataset.sequence_lengths
@@ -89,12 +115,7 @@ def tabulate_datasets(exploration: Exploration) -> Table:
     return _make_table("data sets", ["data set", "fact", "value"], rows)
 
 
-def tabulate_classes(exploration: Exploration) -> list[Table]:
-    """Count classes by split: a table for each data set, and for all together if there are several."""
-    return [_tabulate_counts(name, counts) for name, counts in exploration.parts]
-
-
-def _tabulate_counts(name: str, classes: ClassCounts) -> Table:
+def _tabulate_classes(name: str, classes: ClassCounts) -> Table:
     splits = [split for split in classes.n.index if split != "all" or len(classes.n) > 2]
     counts, shares, ratios = classes.counts, classes.shares, classes.imbalance_ratio
     header = ["class", *(text for split in splits for text in (split, f"{split}, share"))]
@@ -107,17 +128,7 @@ def _tabulate_counts(name: str, classes: ClassCounts) -> Table:
     return _make_table(name, header, rows, shares=range(2, len(header), 2))
 
 
-def tabulate_counts(exploration: Exploration) -> pd.DataFrame:
-    """Return the counts for programs: a row for each data set, class and split."""
-    tables = {
-        name: pd.DataFrame({"count": part.counts.stack(), "share": part.shares.stack()})
-        for name, part in exploration.parts
-    }
-    return pd.concat(tables, names=["data", "class", "split"]).reset_index()
-
-
-def tabulate_duplicates(exploration: Exploration) -> Table:
-    """Count the sets of identical images by kind."""
+def _tabulate_duplicates(exploration: Exploration) -> Table:
     duplicates = exploration.duplicates
     splits = exploration.faces.splits
     rows: list[list[object]] = [
@@ -134,18 +145,7 @@ def tabulate_duplicates(exploration: Exploration) -> Table:
     return _make_table("duplicates", header, rows)
 
 
-def list_duplicates(exploration: Exploration, max_sets: int = MAX_LISTED) -> Table:
-    """List the images of the first sets of identical ones."""
-    duplicates = exploration.duplicates
-    listed = duplicates.listed[duplicates.listed["set"] <= max_sets]
-    shown, total = listed["set"].nunique(), int(duplicates.kinds["sets"]["all"])
-    more = f", {shown:,} of {total:,}" if shown < total else ""
-    frame = listed.drop(columns="image").rename(columns=PLACE_TITLES)
-    return Table(title=f"sets of identical images{more}", frame=frame)
-
-
-def tabulate_odd(exploration: Exploration) -> Table:
-    """Count blank and odd images by kind."""
+def _tabulate_odd(exploration: Exploration) -> Table:
     splits = exploration.faces.splits
     rows: list[list[object]] = [
         [kind, odd.rule, odd.count, *(odd.splits.get(split, 0) for split in splits)]
@@ -154,29 +154,18 @@ def tabulate_odd(exploration: Exploration) -> Table:
     return _make_table("blank and odd images", ["images", "rule", "all", *splits], rows)
 
 
-def list_odd(exploration: Exploration, max_images: int = MAX_LISTED) -> Table:
-    """List the blank and odd images, the first of each kind."""
-    first = {kind: odd.listed.head(max_images) for kind, odd in exploration.odd.items()}
-    frame = pd.concat(first, names=["images"]).reset_index(level=0).drop(columns="image")
-    cut = any(odd.count > max_images for odd in exploration.odd.values())
-    title = "list, the oddest first" + (f", at most {max_images:,} of a kind" if cut else "")
-    return Table(title=title, frame=frame.rename(columns=PLACE_TITLES))
+def _tabulate_spread(name: str, spreads: pd.DataFrame) -> Table:
+    named = spreads.rename(columns={"n": "images", **QUANTILE_HEADERS})
+    return Table(title=name, frame=named.rename_axis("class").reset_index())
 
 
-def tabulate_spread(exploration: Exploration, name: str) -> Table:
-    """Describe the distribution of brightness or sharpness by class."""
-    spreads = exploration.spreads[name].rename(columns={"n": "images", **QUANTILE_HEADERS})
-    return Table(title=name, frame=spreads.rename_axis("class").reset_index())
-
-
-def tabulate_training(exploration: Exploration) -> Table:
-    """Describe the result of loading the data for training."""
-    training = exploration.training
+def _tabulate_training(training: TrainingOutcome) -> Table:
     if training.refused:
         return _make_table("for training", ["result", "reason"], [["refused", training.refused]])
-    splits = training.splits
     rows: list[list[object]] = [["stills and sequences", training.n]]
-    rows += [[text, splits[split]] for split, text in SPLIT_TEXTS.items() if split in splits]
+    rows += [
+        [text, training.splits[split]] for split, text in SPLIT_TEXTS.items() if split in training.splits
+    ]
     rows += [[LEFT_OUT_TEXTS.get(reason, reason), count] for reason, count in training.dropped.items()]
     return _make_table("for training", ["examples", "count"], rows)
 

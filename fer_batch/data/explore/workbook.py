@@ -35,22 +35,15 @@ def write_workbook(exploration: Exploration, pictures: dict[str, bytes]) -> byte
 
     `pictures` holds the plots "brightness.png" and "sharpness.png".
     """
+    listed = tables.list_tables(exploration)
+    names = [table.title for table in listed["spreads"]]
     file = io.BytesIO()
     with pd.ExcelWriter(file, engine="xlsxwriter", engine_kwargs={"options": PLAIN_TEXT}) as writer:
-        notes = [NOTES, tables.tabulate_datasets(exploration), tables.tabulate_training(exploration)]
-        _write_sheet(writer, "overview", notes)
-        _write_sheet(writer, "classes by split", tables.tabulate_classes(exploration), with_charts=True)
-        _write_sheet(
-            writer,
-            "duplicates",
-            [tables.tabulate_duplicates(exploration), tables.list_duplicates(exploration)],
-        )
-        _write_sheet(writer, "odd images", [tables.tabulate_odd(exploration), tables.list_odd(exploration)])
-        names = ("brightness", "sharpness")
-        spreads = [tables.tabulate_spread(exploration, name) for name in names]
-        _write_sheet(
-            writer, "brightness and sharpness", spreads, pictures={n: pictures[f"{n}.png"] for n in names}
-        )
+        _write_sheet(writer, "overview", [NOTES, *listed["datasets"], *listed["training"]])
+        _write_sheet(writer, "classes by split", listed["classes"], with_charts=True)
+        _write_sheet(writer, "duplicates", [*listed["duplicates"], tables.list_duplicates(exploration)])
+        _write_sheet(writer, "odd images", [*listed["odd"], tables.list_odd(exploration)])
+        _write_sheet(writer, " and ".join(names), listed["spreads"], {n: pictures[f"{n}.png"] for n in names})
     return file.getvalue()
 
 
@@ -58,9 +51,9 @@ def _write_sheet(
     writer: Any,
     name: str,
     contents: list[Table],
+    pictures: dict[str, bytes] | None = None,
     *,
     with_charts: bool = False,
-    pictures: dict[str, bytes] | None = None,
 ) -> None:
     """Write tables below each other, each with its chart beside it or its picture below it."""
     sheet = writer.book.add_worksheet(name)
