@@ -14,7 +14,7 @@ from .errors import QueryError as QueryError
 from .errors import ResourceError as ResourceError
 from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import evaluate as evaluate
-from .model.predictions import Prediction as Prediction
+from .model.recognize import Prediction as Prediction
 from .model.recognize import Recognizer as Recognizer
 from .pipeline.analyze import analyze as analyze
 from .pipeline.local import analyze_video as analyze_video

@@ -51,10 +51,10 @@ def plan_command(
     from fer_batch.inputs.listing import check_inputs_exist
 
     check_inputs_exist(videos)
-    from fer_batch.model.recognize import check_checkpoint
+    from fer_batch.model.recognize import Recognizer
     from fer_batch.pipeline.estimate import estimate_run
 
-    card = check_checkpoint(Path(config.checkpoint) if config.checkpoint else None)
+    card = Recognizer(Path(config.checkpoint) if config.checkpoint else None, "cpu").card
     estimate = estimate_run(videos, config, card, max(nodes) * cores, cpu_ms)
     plan = estimate.to_dict(nodes, cores, price)
     if json_output:

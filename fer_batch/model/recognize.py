@@ -1,6 +1,7 @@
 """Recognize emotions: in images and face crops, and in the crops of tracked faces."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,8 +12,7 @@ from torch import Tensor, nn
 from fer_batch.config import CROP_SIZE_PX
 from fer_batch.model.inference import WindowReader, choose_dtype, optimize_encoder, pad_batch
 from fer_batch.model.network import CropEncoder
-from fer_batch.model.predictions import Prediction
-from fer_batch.model.weights import Card, is_onnx_path, load_checkpoint
+from fer_batch.model.weights import is_onnx_path, load_checkpoint
 from fer_batch.model.window import build_windows
 from fer_batch.timing import StageTimer
 from fer_batch.video.planes import Picture
@@ -24,6 +24,32 @@ BATCH_SIZE = {"cpu": 32, "cuda": 512}
 """Images, or windows, per batch. Smaller batches are padded: a matrix product of another shape rounds
 differently, and a prediction must not depend on the other faces of its batch. On a CPU, the first layers of
 more than 32 images do not fit into the cache."""
+
+
+@dataclass(frozen=True, repr=False)
+class Prediction:
+    """The probabilities of all emotions for one face."""
+
+    probabilities: dict[str, float]
+    """By emotion, in the order of the model's classes; their sum is 1."""
+
+    @property
+    def emotion(self) -> str:
+        """The most probable emotion."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+    @property
+    def confidence(self) -> float:
+        """Probability of `emotion`."""
+        return self.probabilities[self.emotion]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"emotion": self.emotion, "confidence": self.confidence, "probabilities": self.probabilities}
+
+    def __repr__(self) -> str:
+        ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
+        return f"Prediction({', '.join(f'{name} {probability:.2f}' for name, probability in ranked[:3])})"
 
 
 class Recognizer:
@@ -176,12 +202,3 @@ class Recognizer:
             log_probs = self.reader(batch, length.to(self.device))
             probs.append(log_probs[torch.arange(len(centre)), centre].exp())
         return torch.cat(probs).cpu().numpy()
-
-
-def check_checkpoint(checkpoint: Path | None = None) -> Card:
-    """Return the card of a model that a Recognizer can load; raises CheckpointError for any other file."""
-    if checkpoint is not None and is_onnx_path(checkpoint):
-        from fer_batch.model.onnx.network import open_onnx
-
-        return open_onnx(checkpoint)[2]
-    return load_checkpoint(checkpoint)[1]

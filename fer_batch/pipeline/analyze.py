@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.inputs.listing import Listing, list_videos
 from fer_batch.inputs.segments import MAX_PLANNED_S, plan_segments, probe_as_needed
-from fer_batch.model.recognize import check_checkpoint
+from fer_batch.model.recognize import Recognizer
 from fer_batch.pipeline.dataflow import (
     RunSettings,
     configure_ray_data,
@@ -87,7 +87,7 @@ def analyze(
     config, limits = config or AnalyzeConfig(), limits or Limits()
     folder = open_folder(out).absolute()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
-    card = check_checkpoint(checkpoint)
+    card = Recognizer(checkpoint, "cpu").card
     load_matching_run(folder, config, card, overwrite)  # the lease creates files there
     settings = RunSettings(
         results=folder.subfolder("results"), config=config, card=card, checkpoint=checkpoint, limits=limits

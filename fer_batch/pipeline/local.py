@@ -15,7 +15,7 @@ from fer_batch.errors import DecodeError, InputError, NoVideoError
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
-from fer_batch.model.recognize import check_checkpoint
+from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import Card
 from fer_batch.pipeline.progress import OnProgress, Progress, ignore_progress
 from fer_batch.pipeline.stages import PREFETCH_FRAMES, AnalyzeStage
@@ -56,7 +56,7 @@ def analyze_video(
     """
     config = config or AnalyzeConfig()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
-    card = check_checkpoint(checkpoint)
+    card = Recognizer(checkpoint, "cpu").card
     video = _probe_one(str(path))
     uri = video.column("uri")[0].as_py()
     plan = plan_segments(video, config, card.half_window_s, card.model_id, workers=1)

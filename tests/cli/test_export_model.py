@@ -10,7 +10,7 @@ from PIL import Image
 
 from fer_batch.cli.main import main
 from fer_batch.errors import CheckpointError
-from fer_batch.model.recognize import check_checkpoint
+from fer_batch.model.recognize import Recognizer
 from tests.onnx_models import CLASSES, write_checkpoint
 
 
@@ -48,7 +48,7 @@ def test_exported_training_run_can_be_evaluated(target: Path, capfd: pytest.Capt
     (target / "model.onnx").write_text("other content")
     assert run("export-model", "run", "-o", target / "model.onnx", "--data", "folder=faces") == 0
     streams = capfd.readouterr()
-    card = check_checkpoint(target / "model.onnx")
+    card = Recognizer(target / "model.onnx", "cpu").card
     assert streams.out.startswith(f"{target / 'model.onnx'}: {card.model_id}, from cnn4-")
     assert "on random crops and 90 of the data\n" in streams.out
     assert streams.out.count("\n") == 2
@@ -70,7 +70,7 @@ def test_int8_reports_the_change_of_accuracy(target: Path, capfd: pytest.Capture
         True
     ] * 3
     assert "setting ranges by" in streams.err
-    assert check_checkpoint(target / "small.ONNX").network == "cnn4"
+    assert Recognizer(target / "small.ONNX", "cpu").card.network == "cnn4"
     assert [path.name for path in target.iterdir()] == ["small.ONNX"]
 
 
@@ -80,7 +80,7 @@ def test_exported_packaged_checkpoint_analyzes_the_sample(
 ) -> None:
     assert run("export-model", "default", "-o", target / "model.onnx") == 0
     assert "of the packaged sample video" in capfd.readouterr().out
-    card = check_checkpoint(target / "model.onnx")
+    card = Recognizer(target / "model.onnx", "cpu").card
     assert card.window_length == 17
     words = [sample, "--fps", 1, "--checkpoint", target / "model.onnx", "--out", target / "out"]
     assert run("analyze", *words) == 0
@@ -134,7 +134,7 @@ def test_invalid_arguments_are_reported_in_one_line(
 def test_training_rejects_an_exported_model(target: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (target / "model.onnx").write_bytes(b"")
     with pytest.raises(CheckpointError):
-        check_checkpoint(target / "model.onnx")
+        Recognizer(target / "model.onnx", "cpu")
     words = ["--data", "folder=faces", "--init", target / "model.onnx", "--out", target / "run"]
     assert run("train", *words) == 2
     heard = capfd.readouterr().err

@@ -16,7 +16,7 @@ from fer_batch.errors import OutputError
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
-from fer_batch.model.recognize import check_checkpoint
+from fer_batch.model.recognize import Recognizer
 from fer_batch.pipeline.analyze import analyze
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.run.finalize import finalize
@@ -38,7 +38,7 @@ def analyze_in_process(inputs: list[str], out: FolderLike, config: AnalyzeConfig
     out = open_folder(out)
     results = out.subfolder("results")
     checkpoint = Path(config.checkpoint) if config.checkpoint else None
-    card = check_checkpoint(checkpoint)
+    card = Recognizer(checkpoint, "cpu").card
     probed = probe_videos(list_videos(inputs).sources)
     plan = plan_segments(probed, config, card.half_window_s, card.model_id, 2)
     results.create()

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from fer_batch.errors import InputError
-from fer_batch.model.predictions import Prediction
-from fer_batch.model.recognize import Recognizer
+from fer_batch.model.recognize import Prediction, Recognizer
 from fer_batch.schema import EMOTIONS
 from fer_batch.video.planes import Picture
 from fer_batch.vision.crop import crop_faces
