@@ -1,0 +1,136 @@
+"""Write small data sets of labelled faces in each layout."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from fer_batch.data.clips import Clips
+from fer_batch.data.fer2013 import CSV_CLASSES
+
+Row = tuple[np.ndarray, str, str]
+"""An image, its label and its split, as FER2013 names them."""
+SPLITS = {"Training": "train", "PublicTest": "select", "PrivateTest": "test"}
+FOLDERS = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
+Sequence48 = tuple[str, str, dict[int, np.ndarray]]
+"""A CK+48 sequence like S010_004, its label, and its images by frame number."""
+
+
+def random_images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 48, 48), np.uint8)
+
+
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_images(folder: Path, images: Mapping[str, Sequence[np.ndarray]]) -> Path:
+    """Write images by relative folder, such as "train/happy"."""
+    for place, its in images.items():
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        for number, image in enumerate(its):
+            (folder / place / f"{number}.png").write_bytes(png(image))
+    return folder
+
+
+def write_random_images(folder: Path, counts: Mapping[str, int]) -> Path:
+    """Write a number of different random images for each relative folder."""
+    images = {place: random_images(count, 100 + n) for n, (place, count) in enumerate(counts.items())}
+    return write_images(folder / "faces", images)
+
+
+def fer_rows(count: int, usages: Sequence[str] = tuple(FOLDERS), seed: int = 0) -> list[Row]:
+    images = random_images(count, seed)
+    return [(images[i], CSV_CLASSES[i % 7], usages[i % len(usages)]) for i in range(count)]
+
+
+def fer_parquet(folder: Path, rows: Sequence[Row]) -> Path:
+    images, labels, usages = zip(*rows, strict=True) if rows else ([], [], [])
+    columns = {"image_png": [png(i) for i in images], "label_name": list(labels), "usage": list(usages)}
+    path = folder / "fer2013.parquet"
+    pq.write_table(pa.table({k: pa.array(v) for k, v in columns.items()}), path)
+    return path
+
+
+def fer_csv(folder: Path, rows: Sequence[Row]) -> Path:
+    path = folder / "fer2013.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["emotion", "pixels", "Usage"])
+        for image, label, usage in rows:
+            writer.writerow([CSV_CLASSES.index(label), " ".join(map(str, image.ravel().tolist())), usage])
+    return path
+
+
+def fer_folders(folder: Path, rows: Sequence[Row]) -> Path:
+    path = folder / "fer2013"
+    path.mkdir()
+    for number, (image, label, usage) in enumerate(rows):
+        place = path / FOLDERS[usage] / label
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number:05d}.png").write_bytes(png(image))
+    return path
+
+
+LAYOUTS = [fer_parquet, fer_csv, fer_folders]
+Layout = Callable[[Path, Sequence[Row]], Path]
+
+
+def ck_sequences(subjects: int, seed: int = 0) -> list[Sequence48]:
+    labels = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
+    images = iter(random_images(subjects * 6, seed))
+    return [
+        (f"S{subject:03d}_{take:03d}", labels[(subject + take) % 7], {n: next(images) for n in (9, 10, 11)})
+        for subject in range(10, 10 + subjects)
+        for take in (1, 2)
+    ]
+
+
+def ck_parquet(folder: Path, sequences: Sequence[Sequence48]) -> Path:
+    rows = [
+        {"sequence": name, "subject": name[:4], "frame": n, "label_name": label, "image_png": png(image)}
+        for name, label, images in sequences
+        for n, image in images.items()
+    ]
+    path = folder / "ck48.parquet"
+    pq.write_table(pa.Table.from_pylist(list(reversed(rows))), path)
+    return path
+
+
+def ck_folders(folder: Path, sequences: Sequence[Sequence48]) -> Path:
+    path = folder / "CK+48"
+    path.mkdir()
+    for name, label, images in sequences:
+        (path / label).mkdir(exist_ok=True)
+        for n, image in images.items():
+            (path / label / f"{name}_{n:08d}.png").write_bytes(png(image))
+    return path
+
+
+def get_frames(clips: Clips) -> list[bytes]:
+    """Return the frames of each clip."""
+    return [clips.frames[clips.starts[i] : clips.starts[i + 1]].tobytes() for i in range(len(clips))]
+
+
+def get_frames_by_split(clips: Clips) -> dict[str, set[bytes]]:
+    frames = np.array(get_frames(clips), object)
+    return {split: set(frames[clips.splits == split]) for split in np.unique(clips.splits).tolist()}
+
+
+def count_contents(clips: Clips) -> Counter[tuple[bytes, str, str]]:
+    """Count the clips by frames, class and split; calibration clips count as training."""
+    labels = [clips.classes[label] for label in clips.labels]
+    splits = np.where(clips.splits == "calibrate", "train", clips.splits).tolist()
+    return Counter(zip(get_frames(clips), labels, splits, strict=True))
+
+
+def count_rows(rows: Sequence[Row]) -> Counter[tuple[bytes, str, str]]:
+    return Counter((image.tobytes(), label, SPLITS[usage]) for image, label, usage in rows)
