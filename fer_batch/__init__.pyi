@@ -30,7 +30,7 @@ from .training.recipes import list_recipes as list_recipes
 from .training.recipes import read_recipe as read_recipe
 from .training.run import train as train
 from .training.tune.run import tune as tune
-from .training.tune.study import StudySummary as StudySummary
+from .training.tune.study import Study as Study
 from .video.planes import Frame as Frame
 from .video.random_access import read_frames as read_frames
 from .video.segment import Segment as Segment

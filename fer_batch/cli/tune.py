@@ -13,7 +13,7 @@ from fer_batch.config import TrainConfig
 from fer_batch.fields import Range
 
 if TYPE_CHECKING:
-    from fer_batch.training.tune.study import StudySummary
+    from fer_batch.training.tune.study import Study
 
 COLUMNS = {
     "trial": ("trial", ""),
@@ -73,13 +73,13 @@ def tune_command(
     _print_study(study, out, pictures)
 
 
-def _print_study(study: "StudySummary", out: Path, pictures: list[str]) -> None:
-    metric = study.metric
-    names = [name for name in COLUMNS if any(getattr(trial, name) is not None for trial in study.trials)]
+def _print_study(study: "Study", out: Path, pictures: list[str]) -> None:
+    table = study.trials.sort_values(study.metric, ascending=False, kind="stable")
+    names = [name for name in COLUMNS if table[name].notna().any()]
     rows = []
-    for trial in sorted(study.trials, key=lambda trial: -(getattr(trial, metric) or 0)):
-        values = [(getattr(trial, name), COLUMNS[name][1]) for name in names]
-        status = "stopped early" if trial.stopped_early else f"{trial.status} {trial.reason}".strip()
+    for trial in table.astype(object).where(table.notna(), None).to_dict("records"):
+        values = [(trial[name], COLUMNS[name][1]) for name in names]
+        status = "stopped early" if trial["stopped_early"] else f"{trial['status']} {trial['reason']}".strip()
         rows.append([*("" if value is None else f"{value:{spec}}" for value, spec in values), status])
     header = [*(COLUMNS[name][0] for name in names), "status"]
     left = [number for number, heading in enumerate(header) if heading in ("imbalance", "status")]
@@ -87,7 +87,7 @@ def _print_study(study: "StudySummary", out: Path, pictures: list[str]) -> None:
     if study.importance:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in study.importance.items())
         print_line(f"fraction of the variance explained by each parameter: {shares}")
-    best = study.best
+    best = table.iloc[0]
     print_line(
         f"{out / 'best.toml'}: trial {best.trial}, selection accuracy {best.accuracy:.4f}, macro-F1 "
         f"{best.macro_f1:.4f}; beside it trials.csv, trials.json, {', '.join(pictures)}"

@@ -45,7 +45,7 @@ from fer_batch.training.tune.search import (
     read_suggestion,
 )
 from fer_batch.training.tune.space import apply_point
-from fer_batch.training.tune.study import METRICS, RUNNING, Study, StudySummary, write_results
+from fer_batch.training.tune.study import METRICS, RUNNING, Study
 
 MAX_RESTARTS = 2
 """Restarts of a trial whose process died."""
@@ -64,7 +64,7 @@ def tune(
     address: str | None = None,
     insecure: bool = False,
     verbose: bool = False,
-) -> StudySummary:
+) -> Study:
     """Try points of the search space around `config`, and write the results to the folder `out`.
 
     The first trial is `config` itself. A trial trains the stills of the CNN-BiLSTM, or another network as a
@@ -107,7 +107,8 @@ def tune(
             on_progress(StatusMessage("starting Ray …"))
             with ray_session(address, insecure=insecure, verbose=verbose):
                 _run_trials(study, trials, data, on_progress, parallel, verbose)
-    return write_results(study)
+    study.write_results()
+    return study
 
 
 def run_trial(

@@ -11,18 +11,10 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from fer_batch.training.recipes import Settings
-from fer_batch.training.state import HISTORY_COLUMNS, EpochResult
+from fer_batch.training.state import HISTORY_COLUMNS, EpochResult, selected_epoch
 from fer_batch.training.status import StatusCallback, StatusMessage
 from fer_batch.training.tune.space import Point, build_space, locate_base
-from fer_batch.training.tune.study import (
-    DONE,
-    FAILED,
-    RUNNING,
-    Study,
-    TrialRecord,
-    find_best,
-    summarize_trial,
-)
+from fer_batch.training.tune.study import DONE, FAILED, RUNNING, Study, TrialRecord
 
 ASHA_REDUCTION = 3
 """ASHA continues the best third of the trials at 1/9 and at 1/3 of the epochs."""
@@ -75,22 +67,22 @@ class TrialRecorder(ray.tune.Callback):
     def _close(self, record: TrialRecord) -> None:
         if record.status == DONE and not record.history:
             record.status, record.reason = FAILED, "it ended before its first epoch"
-        config, metric = self.study.config, self.study.metric
-        record.write(self.study.out)
-        self.study.records[record.number] = record
+        study = self.study
+        record.write(study.out)
+        study.records[record.number] = record
         self.running.pop(record.number, None)
-        results = [summarize_trial(each, config) for each in self.study.records.values()]
-        ended, best = summarize_trial(record, config), find_best(results, metric)
-        if ended.status == FAILED:
-            outcome = f"failed: {ended.reason}"
+        if record.status == FAILED:
+            outcome = f"failed: {record.reason}"
         else:
+            kept = selected_epoch(study.config, record.history)
+            seconds = sum(epoch.seconds for epoch in record.history)
             outcome = (
-                f"accuracy {ended.accuracy:.4f}, macro-F1 {ended.macro_f1:.4f}, "
-                f"{ended.epochs} of {config.epochs} epochs, {ended.seconds:.0f} s"
+                f"accuracy {kept.accuracy:.4f}, macro-F1 {kept.macro_f1:.4f}, "
+                f"{len(record.history)} of {study.config.epochs} epochs, {seconds:.0f} s"
             )
         text = f"trial {record.number} ({self._count_ended()} of {self.trials} done): {outcome}"
-        if best:
-            text += f"; best so far: trial {best.trial}, {best.metric(metric):.4f}"
+        if best := study.best:
+            text += f"; best so far: trial {best.number}, {study.score(best):.4f}"
         self.on_progress(StatusMessage(text))
 
     def _count_ended(self) -> int:
@@ -152,8 +144,7 @@ def build_search(study: Study, trials: int, *, is_parallel: bool) -> tuple[Recor
     )
     for record in records.values():
         if record.status != RUNNING:
-            value = study.measure(record.history) if record.status == DONE else 0.0
-            search.add_evaluated_point(record.values.to_dict(), value)
+            search.add_evaluated_point(record.values.to_dict(), study.score(record))
     return search, len(interrupted) + len(new)
 
 

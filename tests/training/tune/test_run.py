@@ -16,7 +16,7 @@ from fer_batch.runtime import ray_session
 from fer_batch.training.tune.run import share_resources, tune
 from fer_batch.training.tune.search import VALUE, build_scheduler
 from fer_batch.training.tune.space import Point, locate_base
-from fer_batch.training.tune.study import DONE, FAILED, RUNNING, Study, StudySummary, TrialRecord
+from fer_batch.training.tune.study import DONE, FAILED, RUNNING, Study, TrialRecord
 from tests.training.examples import SMALL_RECIPE, collect_lines, make_history, write_bars_csv, write_recipe
 from tests.training.processes import run_and_kill
 
@@ -99,7 +99,7 @@ class Studies:
     out: Path
     killed: dict[int, dict[str, Any]]
     """Its trials when it was killed."""
-    summary: StudySummary
+    study: Study
     """Returned by the second call."""
     lines: list[str]
     """Reported by the second call."""
@@ -133,7 +133,7 @@ def studies(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
     killed = read_trials(folder / "killed")
     lines: list[str] = []
     with ray_session(num_cpus=2):
-        summary = tune(
+        study = tune(
             make_config(data), folder / "killed", TRIALS, parallel=2, on_progress=collect_lines(lines)
         )
         with pytest.raises(FerBatchError) as raised:
@@ -141,7 +141,7 @@ def studies(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         yield Studies(
             out=folder / "killed",
             killed=killed,
-            summary=summary,
+            study=study,
             lines=lines,
             failed=folder / "failed",
             failure=str(raised.value),
@@ -165,20 +165,22 @@ def test_a_killed_study_continues_with_the_remaining_trials(studies: Studies, da
 
 @runs_studies
 def test_trials_train_the_stills_until_they_are_stopped_and_the_base_to_the_end(studies: Studies) -> None:
-    trials = studies.summary.trials
-    assert trials[0].epochs == RECIPE["epochs"]
-    for trial in trials:
-        assert [row.epoch for row in trial.history] == list(range(1, trial.epochs + 1))
-        assert {row.phase for row in trial.history} == {"stills"}
-        assert trial.accuracy == trial.history[-1].accuracy
-        assert trial.stopped_early == (trial.epochs < RECIPE["epochs"])
-    assert studies.summary.best.accuracy == max(trial.metric("accuracy") for trial in trials)
+    study = studies.study
+    trials = study.trials.set_index("trial")
+    assert trials.epochs[1] == RECIPE["epochs"]
+    assert trials.stopped_early.equals(trials.epochs < RECIPE["epochs"])
+    for number, record in study.records.items():
+        assert [row.epoch for row in record.history] == list(range(1, trials.epochs[number] + 1))
+        assert {row.phase for row in record.history} == {"stills"}
+        assert trials.accuracy[number] == record.history[-1].accuracy
+    assert study.best is not None
+    assert trials.accuracy[study.best.number] == trials.accuracy.max()
 
 
 @runs_studies
-def test_a_finished_study_returns_its_summary_at_once(studies: Studies, data: Path) -> None:
+def test_a_finished_study_returns_at_once(studies: Studies, data: Path) -> None:
     lines: list[str] = []
-    assert tune(make_config(data), studies.out, TRIALS, on_progress=collect_lines(lines)) == studies.summary
+    assert tune(make_config(data), studies.out, TRIALS, on_progress=collect_lines(lines)) == studies.study
     assert lines == []
 
 

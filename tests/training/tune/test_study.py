@@ -21,10 +21,6 @@ from fer_batch.training.tune.study import (
     RUNNING,
     Study,
     TrialRecord,
-    estimate_importance,
-    find_best,
-    summarize_trial,
-    write_results,
 )
 from tests.training.examples import make_epoch, make_history
 
@@ -112,14 +108,21 @@ def test_another_folder_is_refused(
 
 
 def test_trials_are_summarized() -> None:
-    done = summarize_trial(make_record(1, 0.5, 0.4, 0.3), CONFIG)
-    assert (done.accuracy, done.macro_f1, done.epochs, done.seconds) == (0.3, 0.15, 3, 6.0)
-    assert (done.status, done.stopped_early, done.lr, done.width) == (DONE, False, 0.1, 1.0)
-    stopped = summarize_trial(make_record(2, 0.5), CONFIG)
-    assert (stopped.stopped_early, stopped.accuracy) == (True, 0.5)
-    failed = summarize_trial(make_record(3, 0.5, status=FAILED), CONFIG)
-    assert (failed.stopped_early, failed.accuracy, failed.reason) == (False, None, "lost")
-    assert summarize_trial(make_record(4, status=FAILED), CONFIG).epochs == 0
+    study = make_study(
+        Path("study"),
+        make_record(1, 0.5, 0.4, 0.3),
+        make_record(2, 0.5),
+        make_record(3, 0.5, status=FAILED),
+        make_record(4, status=FAILED),
+    )
+    trials = study.trials.set_index("trial")
+    assert trials.epochs.tolist() == [3, 1, 1, 0]
+    assert trials.stopped_early.tolist() == [False, True, False, False]
+    assert trials.accuracy.tolist()[:2] == [0.3, 0.5]
+    assert trials.accuracy[2:].isna().all()
+    columns = ["macro_f1", "seconds", "status", "lr", "width", "reason"]
+    assert trials.loc[1, columns].tolist() == [0.15, 6.0, DONE, 0.1, 1.0, ""]
+    assert trials.reason[3] == "lost"
 
 
 def test_the_selected_epoch_is_the_one_that_train_keeps() -> None:
@@ -132,18 +135,15 @@ def test_the_selected_epoch_is_the_one_that_train_keeps() -> None:
 
 
 def test_the_best_trial_is_the_first_with_the_best_metric() -> None:
-    assert find_best([], "accuracy") is None
     records = [
+        make_record(4, 0.6),
         make_record(1, 0.2),
         make_record(2, 0.9, status=FAILED),
         make_record(3, 0.6),
-        make_record(4, 0.6),
     ]
-    trials = [summarize_trial(record, CONFIG) for record in records]
-    best = find_best(trials, "accuracy")
-    assert best is not None
-    assert best.trial == 3
-    assert find_best(trials[1:2], "accuracy") is None
+    assert make_study(Path("study"), *records).best == records[3]
+    for without in (records[2:3], []):
+        assert make_study(Path("study"), *without).best is None
 
 
 def test_importance_is_highest_for_the_parameter_that_matters() -> None:
@@ -151,14 +151,21 @@ def test_importance_is_highest_for_the_parameter_that_matters() -> None:
         make_record(n, 0.2 + 3 * lr, lr=lr, dropout=(7 * n % 10) / 10)
         for n, lr in enumerate([0.02, 0.2] * 6, 1)
     ]
-    trials = [summarize_trial(record, CONFIG) for record in records]
-    shares = estimate_importance(trials, CONFIG, "accuracy")
+    shares = make_study(Path("study"), *records).importance
     assert next(iter(shares)) == "lr"
     assert shares["lr"] > 0.8
     assert sum(shares.values()) == pytest.approx(1)
-    equal = trials[::2]
-    for too_few in ([], trials[: MIN_TRIALS_FOR_IMPORTANCE - 1], equal):
-        assert estimate_importance(too_few, CONFIG, "accuracy") == {}
+    equal = records[::2]
+    for too_few in ([], records[: MIN_TRIALS_FOR_IMPORTANCE - 1], equal):
+        assert make_study(Path("study"), *too_few).importance == {}
+
+
+def test_optuna_has_the_numbers_and_results_of_the_trials() -> None:
+    records = [make_record(1, 0.3, 0.4), make_record(2, lr=0.3, status=FAILED), make_record(3, 0.5, lr=0.2)]
+    trials = make_study(Path("study"), *records).to_optuna().trials
+    assert [(t.number, t.values) for t in trials[1:]] == [(1, [0.4]), (2, None), (3, [0.5])]
+    assert trials[1].intermediate_values == {1: 0.3, 2: 0.4}
+    assert trials[3].params["lr"] == 0.2
 
 
 def test_results_are_tables_and_the_recipe_of_the_best_trial(tmp_path: Path) -> None:
@@ -167,16 +174,15 @@ def test_results_are_tables_and_the_recipe_of_the_best_trial(tmp_path: Path) -> 
         make_record(2, 0.5, lr=0.05, width=0.5),
         make_record(3, status=FAILED),
     ]
-    summary = write_results(make_study(tmp_path, *records))
-    assert summary.best.trial == 2
-    assert repr(summary) == "StudySummary(3 trials, best: trial 2, accuracy=0.5000)"
-    base, best, _ = summary.trials
-    assert base.settings == {}
-    assert best.settings == {"lr": 0.05, "filters": [16, 32, 64, 128]}
-    assert base.history == records[0].history
-    assert json.loads((tmp_path / "trials.json").read_text()) == [
-        dataclasses.asdict(t) for t in summary.trials
-    ]
+    study = make_study(tmp_path, *records)
+    study.write_results()
+    assert repr(study) == "Study(3 trials, accuracy=0.5000 in trial 2)"
+    base, best, failed = json.loads((tmp_path / "trials.json").read_text())
+    assert base["settings"] == {}
+    assert best["settings"] == {"lr": 0.05, "filters": [16, 32, 64, 128]}
+    assert base["history"] == [row.to_dict() for row in records[0].history]
+    assert (failed["accuracy"], failed["history"]) == (None, [])
+    assert [*best][: len(COLUMNS)] == list(COLUMNS)
     assert json.loads((tmp_path / "study.json").read_text()) == {
         "settings": SETTINGS,
         "best": 2,
@@ -193,6 +199,6 @@ def test_results_are_tables_and_the_recipe_of_the_best_trial(tmp_path: Path) -> 
 
 def test_a_study_without_a_finished_trial_raises_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(FerBatchError, match=r"the first failed: lost\. Give other settings"):
-        write_results(make_study(tmp_path, make_record(1, status=FAILED)))
+        make_study(tmp_path, make_record(1, status=FAILED)).write_results()
     assert (tmp_path / "trials.csv").read_text().count("\n") == 2
     assert not (tmp_path / "best.toml").exists()
