@@ -1,29 +1,72 @@
-"""The results of a cross-validation: metrics of each fold, of each repetition, and of all predictions."""
+"""The results of a cross-validation: metrics of the out-of-fold predictions.
+
+The scores of each fold, of each repetition and of all predictions follow from confusion matrices by person
+and repetition. So intervals over resampled people cover all of them.
+"""
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from fer_batch.data.clips import Clips
-from fer_batch.evaluation.crossval.pooled import (
-    SCORES,
-    PooledPredictions,
-    ScoreGap,
-    Spread,
-    compare_divisions,
-    grouped_intervals,
-    mean_scores,
-    measure_spread,
-    score_repeats,
-)
 from fer_batch.evaluation.crossval.train_fold import ONE_MODEL, FoldResult
-from fer_batch.evaluation.metrics import Metrics, PairedDifference, compare_pairs, measure
+from fer_batch.evaluation.intervals import Interval, percentile_interval, resample_sums
+from fer_batch.evaluation.metrics import Metrics, PairedDifference, compare_pairs, measure, score_confusions
 from fer_batch.records import to_plain
 from fer_batch.training.recipes import Settings
+
+SCORES = ("accuracy", "macro_f1")
+
+
+class Spread(NamedTuple):
+    """Mean and standard deviation of a sample (0 for one value)."""
+
+    mean: float
+    sd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreGap:
+    """The difference of a score between two sets of predictions."""
+
+    value: float
+    interval: Interval
+    """95 % interval over resamples of the people."""
+    runs: Spread
+    """Spread over the repetitions, which the interval does not cover."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledPredictions:
+    """Predictions of one model for examples, some of them perhaps by several trainings."""
+
+    probs: np.ndarray
+    """`(n, C) float`."""
+    labels: np.ndarray
+    """`(n,) int64`."""
+    groups: np.ndarray
+    """`(n,) str`: examples of one group are similar and are resampled together."""
+    seeds: np.ndarray
+    """`(n,) int64`: the seed of the repetition. Scores are means over repetitions."""
+
+    @property
+    def scores(self) -> dict[str, np.ndarray]:
+        """Each of `SCORES` by repetition, `(runs,)` in the order of their seeds."""
+        scores = score_confusions(self.count_confusions(np.unique(self.groups)).sum(axis=0))
+        return {name: scores[name] for name in SCORES}
+
+    def count_confusions(self, groups: np.ndarray) -> np.ndarray:
+        """Return `(groups, runs, C, C) float64` counts; `groups` are sorted and contain all of these."""
+        seeds, run = np.unique(self.seeds, return_inverse=True)
+        classes = self.probs.shape[1]
+        counts = np.zeros((len(groups), len(seeds), classes, classes))
+        group, predicted = np.searchsorted(groups, self.groups), self.probs.argmax(axis=1)
+        np.add.at(counts, (group, run, self.labels, predicted), 1)
+        return counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +84,17 @@ class DivisionSummary:
     """A row for each seed: `seed`, `n`, and the scores of all its folds together."""
     folds: pd.DataFrame
     """A row for each fold; see `tabulate_folds`."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the division's part of `crossval.json`."""
+        over = "repeats" if len(self.repeats) > 1 else "folds"
+        return {
+            **self.metrics,
+            **({"difference": self.difference} if self.difference else {}),
+            "spread": {"over": over, "count": len(getattr(self, over)), **self.spread},
+            "repeats": self.repeats,
+            "folds": self.folds,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +115,17 @@ class CrossValidation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `crossval.json`. With one division, its results stand at the top level."""
-        content: dict[str, object] = {"n": self.n, "unit": self.unit, "subjects": self.subjects}
-        described = {by: _describe_division(division) for by, division in self.divisions.items()}
+        results: dict[str, Any] = {by: division.to_dict() for by, division in self.divisions.items()}
         if self.leak:
-            leak = {model: _describe_gaps(gaps) for model, gaps in self.leak.items()}
-            content |= {**described, "leak": leak}
+            results["leak"] = {model: {} for model in self.leak}
+            for model, gaps in self.leak.items():
+                for name, gap in gaps.items():
+                    values = {name: gap.value, f"{name}_interval": gap.interval, f"{name}_runs": gap.runs}
+                    results["leak"][model] |= values
         else:
-            (division,) = described.values()
-            content |= division
-        return {name: to_plain(value) for name, value in (content | {"settings": self.settings}).items()}
+            (results,) = results.values()
+        facts = {"n": self.n, "unit": self.unit, "subjects": self.subjects}
+        return {name: to_plain(v) for name, v in (facts | results | {"settings": self.settings}).items()}
 
 
 def summarize(
@@ -176,22 +232,56 @@ def pool_predictions(
     }
 
 
-def _describe_division(division: DivisionSummary) -> dict[str, object]:
-    over = "repeats" if len(division.repeats) > 1 else "folds"
-    return {
-        **division.metrics,
-        **({"difference": division.difference} if division.difference else {}),
-        "spread": {"over": over, "count": len(getattr(division, over)), **division.spread},
-        "repeats": division.repeats,
-        "folds": division.folds,
-    }
+def compare_divisions(
+    first: PooledPredictions, second: PooledPredictions, seed: int = 0
+) -> dict[str, ScoreGap]:
+    """Return by how much each of the first's `SCORES` is above the second's.
+
+    Both have the same repetitions, perhaps with other examples of the same people. Each resample draws the
+    same people for both.
+    """
+    resampled, others = _resample_scores(first, second, seed=seed)
+    gaps = {}
+    for name in SCORES:
+        of_runs = first.scores[name] - second.scores[name]
+        gaps[name] = ScoreGap(
+            value=float(of_runs.mean()),
+            interval=percentile_interval(resampled[name] - others[name]),
+            runs=measure_spread(of_runs),
+        )
+    return gaps
 
 
-def _describe_gaps(gaps: dict[str, ScoreGap]) -> dict[str, object]:
-    described: dict[str, object] = {}
-    for name, gap in gaps.items():
-        described |= {name: gap.value, f"{name}_interval": gap.interval, f"{name}_runs": gap.runs}
-    return described
+def measure_intervals(predictions: PooledPredictions, seed: int = 0) -> dict[str, Interval]:
+    """Return 95 % percentile intervals of the mean scores over resamples of the groups."""
+    (resampled,) = _resample_scores(predictions, seed=seed)
+    return {name: percentile_interval(values) for name, values in resampled.items()}
+
+
+def measure_spread(values: Sequence[float] | np.ndarray) -> Spread:
+    """Measure the spread of one or more values."""
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return Spread(float(np.mean(values)), sd)
+
+
+def _resample_scores(*sets: PooledPredictions, seed: int) -> list[dict[str, np.ndarray]]:
+    """Return the scores of each set, `(R,)` each, averaged over the repetitions, in resamples of the groups.
+
+    Resamples in which a repetition of one set has no example are left out.
+    """
+    groups = np.unique(np.concatenate([predictions.groups for predictions in sets]))
+    tables = [predictions.count_confusions(groups) for predictions in sets]
+    columns = np.concatenate([table.reshape(len(groups), -1) for table in tables], axis=1)
+    ends = np.cumsum([table[0].size for table in tables])[:-1]
+    sums = np.split(resample_sums(columns, seed=seed), ends, axis=1)
+    counts = [total.reshape(-1, *table.shape[1:]) for total, table in zip(sums, tables, strict=True)]
+    complete = np.all([(count.sum(axis=(2, 3)) > 0).all(axis=1) for count in counts], axis=0)
+    resampled = []
+    for count in counts:
+        drawn, runs, *matrix = count[complete].shape
+        scores = score_confusions(count[complete].reshape(-1, *matrix))
+        resampled.append({name: scores[name].reshape(drawn, runs).mean(axis=1) for name in SCORES})
+    return resampled
 
 
 def _summarize_division(
@@ -205,10 +295,9 @@ def _summarize_division(
         difference = compare_pairs(correct[0], correct[1], first.groups)
     if len(np.unique(first.seeds)) > 1:  # each example has several predictions
         for model, predictions in pooled.items():
-            scores, intervals = mean_scores(predictions), grouped_intervals(predictions)
-            metrics[model] = dataclasses.replace(
-                metrics[model], accuracy=scores["accuracy"], macro_f1=scores["macro_f1"], intervals=intervals
-            )
+            means = {name: float(values.mean()) for name, values in predictions.scores.items()}
+            intervals = measure_intervals(predictions)
+            metrics[model] = dataclasses.replace(metrics[model], **means, intervals=intervals)
         difference = dataclasses.replace(difference, p=None) if difference else None
     seeds, counts = np.unique(first.seeds, return_counts=True)
     repeats = pd.DataFrame({"seed": seeds, "n": counts, **_score_models(pooled)})
@@ -228,5 +317,5 @@ def _score_models(pooled: dict[str, PooledPredictions]) -> dict[str, np.ndarray]
     return {
         name_score(model, score): values
         for model, predictions in pooled.items()
-        for score, values in score_repeats(predictions).items()
+        for score, values in predictions.scores.items()
     }
