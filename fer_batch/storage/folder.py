@@ -1,7 +1,8 @@
 """The output folder of a run, and checks of the paths that a user names for output."""
 
+import json
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from fer_batch.errors import OutputError
 from fer_batch.storage import stores
@@ -51,8 +52,18 @@ def check_folder(out: Path) -> None:
         raise OutputError(f"{nearest} is a file; --out needs a folder")
 
 
-def check_folder_empty(out: Path, content: str) -> None:
-    """Raise OutputError if `out`, the future folder of `content` ("a study"), holds visible files."""
-    check_folder(out)
-    if out.exists() and any(path.name[0] != "." for path in out.iterdir()):
-        raise OutputError(f"{out} contains files other than {content}: give a new or empty folder")
+def read_folder_record(file: Path, content: str) -> dict[str, Any] | None:
+    """Read the JSON object that describes the `content` ("a study") of a folder; None for an empty folder.
+
+    Raises OutputError if `file` is not such an object, or is missing in a folder that holds visible files.
+    """
+    if not file.exists():
+        out = file.parent
+        check_folder(out)
+        if out.exists() and any(path.name[0] != "." for path in out.iterdir()):
+            raise OutputError(f"{out} contains files other than {content}: give a new or empty folder")
+        return None
+    try:
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise OutputError(f"{file} is not the record of {content}: {error}") from error

@@ -18,11 +18,11 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from tensorboardX import SummaryWriter
 
 from fer_batch.config import TrainConfig, difference
-from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
+from fer_batch.errors import ConfigError, FerBatchError, InputError
 from fer_batch.model.weights import read_card
 from fer_batch.runtime import call_periodically, ray_session
 from fer_batch.storage.atomic import convert_write_error, write_json
-from fer_batch.storage.folder import check_folder_empty
+from fer_batch.storage.folder import read_folder_record
 from fer_batch.storage.lease import hold_lease
 from fer_batch.training.export import TrainSummary, export_model
 from fer_batch.training.initialize import check_initial_weights
@@ -84,13 +84,12 @@ def train(
     The first two are raised before Ray starts and anything is written.
     """
     out = Path(out).absolute()
-    if (out / "train.json").exists():
-        _check_same_config(config, out)
+    before = read_folder_record(out / "train.json", "a training run")
+    if before is not None:
+        _check_same_config(config, before, out)
         if (out / "model.json").exists():
             card = json.loads((out / "model.json").read_text())
             return TrainSummary.from_dict(card["training"], out / "model.safetensors")
-    else:
-        check_folder_empty(out, "a training run")
     check_initial_weights(config)
     video_classes = list_training_videos(config)
     images, counts = load_images(config)
@@ -226,16 +225,11 @@ def _report_files(out: Path, on_progress: StatusCallback) -> Callable[[], None]:
     return report
 
 
-def _check_same_config(config: TrainConfig, out: Path) -> None:
-    """Raise ConfigError if the run in `out` has another configuration.
+def _check_same_config(config: TrainConfig, before: Settings, out: Path) -> None:
+    """Raise ConfigError if the configuration of the run in `out`, `before`, is another one.
 
     A checkpoint or data set that does not exist is a more likely mistake, and is reported first.
     """
-    record = out / "train.json"
-    try:
-        before = dict(json.loads(record.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise OutputError(f"{record} is not the record of a training run: {error}") from error
     if not (changed := difference(before, config.to_dict())):
         return
     if config.init and config.init != before.get("init"):

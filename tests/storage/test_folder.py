@@ -12,9 +12,9 @@ from fer_batch.errors import FerBatchError, OutputError
 from fer_batch.storage.folder import (
     LocalFolder,
     OutputFolder,
-    check_folder_empty,
     check_outside_run,
     open_folder,
+    read_folder_record,
 )
 from fer_batch.storage.lease import hold_lease
 from tests.s3 import Store
@@ -134,10 +134,10 @@ def test_new_output_needs_a_folder_without_files(out: str, message: str | None, 
     (tmp_path / "hidden" / ".lease").touch()
     (tmp_path / "full" / "notes.txt").touch()
     if message is None:
-        check_folder_empty(tmp_path / out, "a study")
+        read_folder_record(tmp_path / out / "study.json", "a study")
         return
     with pytest.raises(OutputError) as refused:
-        check_folder_empty(tmp_path / out, "a study")
+        read_folder_record(tmp_path / out / "study.json", "a study")
     assert str(refused.value).endswith(message)
 
 

@@ -6,7 +6,6 @@ selected on a part of the training folds.
 
 import dataclasses
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import pandas as pd
 from fer_batch.config import TrainConfig, difference
 from fer_batch.data.clips import Clips, count_classes
 from fer_batch.data.datasets import load_datasets
-from fer_batch.errors import ConfigError, InputError, OutputError
+from fer_batch.errors import ConfigError, InputError
 from fer_batch.evaluation.crossval.folds import (
     FROZEN_FOLDS,
     FROZEN_FOLDS_FILE,
@@ -39,7 +38,7 @@ from fer_batch.evaluation.plots import plot_confusion
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.plotting import render_figure
 from fer_batch.storage.atomic import convert_write_error, encode_json, write_files, write_json
-from fer_batch.storage.folder import check_folder_empty
+from fer_batch.storage.folder import read_folder_record
 from fer_batch.storage.lease import hold_lease
 from fer_batch.training.recipes import Settings
 
@@ -116,10 +115,11 @@ def crossval(
         "folds_sha256": hashlib.sha256(b"".join(fold.tested.tobytes() for fold in folds)).hexdigest(),
     }
     out = out.absolute()
-    if not (out / SETTINGS_FILE).exists():
-        check_folder_empty(out, "a cross-validation")
+    _check_settings(out, settings)
     with hold_lease(out, "crossval"):
-        _claim_folder(out, settings)
+        if not _check_settings(out, settings):
+            with convert_write_error(out):
+                write_json(out / SETTINGS_FILE, settings)
         for name, count in sorted(counts.items()):
             on_line(f"data: {count} {name.replace('_', ' ')}")
         absent = sum(map(len, frozen_folds)) - len(set(data.subjects.tolist()))
@@ -217,19 +217,12 @@ def _write_results(
     write_files(out, files)
 
 
-def _claim_folder(out: Path, settings: Settings) -> None:
-    """Write the settings into `out`, or raise ConfigError if it holds others."""
-    file = out / SETTINGS_FILE
-    if file.exists():
-        try:
-            before = dict(json.loads(file.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise OutputError(f"{file} is not the record of a cross-validation: {error}") from error
-        if changed := difference(before, settings):
-            raise ConfigError(f"{out} holds a run of another configuration ({changed}): give another --out")
-        return
-    with convert_write_error(out):
-        write_json(file, settings)
+def _check_settings(out: Path, settings: Settings) -> bool:
+    """Return whether `out` has settings; raises ConfigError if they are others."""
+    before = read_folder_record(out / SETTINGS_FILE, "a cross-validation")
+    if before and (changed := difference(before, settings)):
+        raise ConfigError(f"{out} holds a run of another configuration ({changed}): give another --out")
+    return before is not None
 
 
 def _hash_clips(data: Clips) -> str:

@@ -296,8 +296,12 @@ def _summarize_division(
     if len(np.unique(first.seeds)) > 1:  # each example has several predictions
         for model, predictions in pooled.items():
             means = {name: float(values.mean()) for name, values in predictions.scores.items()}
-            intervals = measure_intervals(predictions)
-            metrics[model] = dataclasses.replace(metrics[model], **means, intervals=intervals)
+            metrics[model] = dataclasses.replace(
+                metrics[model],
+                accuracy=means["accuracy"],
+                macro_f1=means["macro_f1"],
+                intervals=measure_intervals(predictions),
+            )
         difference = dataclasses.replace(difference, p=None) if difference else None
     seeds, counts = np.unique(first.seeds, return_counts=True)
     repeats = pd.DataFrame({"seed": seeds, "n": counts, **_score_models(pooled)})

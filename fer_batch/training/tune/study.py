@@ -16,7 +16,7 @@ from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, OutputError
 from fer_batch.records import to_plain
 from fer_batch.storage.atomic import convert_write_error, write_bytes, write_json
-from fer_batch.storage.folder import check_folder_empty
+from fer_batch.storage.folder import read_folder_record
 from fer_batch.training.recipes import Settings, format_recipe
 from fer_batch.training.state import EpochResult, selected_epoch
 from fer_batch.training.tune.space import PARAMETERS, Point, apply_point, build_space
@@ -174,15 +174,12 @@ class Study:
 
         Raises ConfigError if it holds a study of other settings, OutputError if it holds something else.
         """
-        file = self.out / "study.json"
-        if not file.exists():
-            check_folder_empty(self.out, "a study")
+        before = read_folder_record(self.out / "study.json", "a study")
+        if before is None:
             return
-        try:
-            before = dict(json.loads(file.read_text())["settings"])
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise OutputError(f"{file} is not the record of a study: {error}") from error
-        if changed := difference(before, self.settings):
+        if not isinstance(before.get("settings"), dict):
+            raise OutputError(f"{self.out / 'study.json'} is not the record of a study: it has no settings")
+        if changed := difference(before["settings"], self.settings):
             raise ConfigError(f"{self.out} holds a study of other settings ({changed}); give another --out")
         for path in sorted((self.out / "trials").glob("[0-9]*.json")):
             record = TrialRecord.read(path)
