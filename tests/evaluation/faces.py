@@ -13,6 +13,7 @@ from fer_batch.data.clips import Clips
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.schema import EMOTIONS
+from tests.clips import make_clips
 
 ARCHITECTURE = {"filters": [8, 8], "depths": [1, 1], "fold": 2}
 
@@ -61,16 +62,7 @@ def ck48(path: Path, **sequences: str) -> tuple[str, str]:
 
 
 def clips(*lengths: int) -> Clips:
-    count = len(lengths)
-    return Clips(
-        frames=images(sum(lengths)),
-        starts=np.cumsum([0, *lengths]).astype(np.int64),
-        labels=np.zeros(count, np.int64),
-        splits=np.full(count, "train"),
-        classes=EMOTIONS,
-        votes=np.zeros((count, 7), np.float32),
-        subjects=np.full(count, ""),
-    )
+    return make_clips(images(sum(lengths)), lengths, classes=EMOTIONS)
 
 
 def tiny(path: Path, *classes: str, seed: int = 0) -> Path:

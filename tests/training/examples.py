@@ -12,6 +12,7 @@ from fer_batch.data.clips import Clips
 from fer_batch.training.loop import WorkerContext
 from fer_batch.training.state import EpochResult
 from fer_batch.training.status import StatusCallback
+from tests.clips import make_clips
 
 CPU = WorkerContext(device=torch.device("cpu"))
 CLASSES = ("a", "b", "c")
@@ -45,16 +46,8 @@ def make_bars(labels: list[int], *, frames: int = 1, votes: bool = False, seed: 
     images = random.integers(0, 60, (count * frames, 48, 48)).astype(np.uint8)
     for number, label in enumerate(np.repeat(np.array(labels, np.int64), frames)):
         images[number, 14 * label + 2 : 14 * label + 12, 6:42] = 220
-    shares = np.eye(3, dtype=np.float32)[labels] * 0.8 + 0.2 / 3 if votes and count else np.zeros((count, 3))
-    return Clips(
-        frames=images,
-        starts=np.arange(count + 1, dtype=np.int64) * frames,
-        labels=np.array(labels, np.int64),
-        splits=np.full(count, "train"),
-        classes=CLASSES,
-        votes=shares.astype(np.float32),
-        subjects=np.full(count, ""),
-    )
+    shares = np.eye(3, dtype=np.float32)[labels] * 0.8 + 0.2 / 3 if votes and count else None
+    return make_clips(images, [frames] * count, classes=CLASSES, labels=labels, votes=shares)
 
 
 def make_epoch(epoch: int, accuracy: float, **changes: Any) -> EpochResult:

@@ -8,24 +8,16 @@ from hypothesis import strategies as st
 
 from fer_batch.data.clips import Clips
 from fer_batch.training.batches import draw_sequences, stretch_clips
+from tests.clips import make_clips
 
 
-def make_clips(lengths: list[int]) -> Clips:
+def number_clips(lengths: list[int]) -> Clips:
     """Make clips whose first two pixels are the number of the clip and of the frame."""
     clip = np.repeat(np.arange(len(lengths)), lengths)
     frame = np.concatenate([np.arange(n) for n in lengths] + [np.zeros(0)])
     frames = np.zeros((len(clip), 48, 48), np.uint8)
     frames[:, 0, 0], frames[:, 0, 1] = clip, frame
-    count = len(lengths)
-    return Clips(
-        frames=frames,
-        starts=np.cumsum([0, *lengths]).astype(np.int64),
-        labels=(7 * np.arange(count) % 5).astype(np.int64),
-        splits=np.full(count, "train"),
-        classes=("a", "b", "c", "d", "e"),
-        votes=np.zeros((count, 5), np.float32),
-        subjects=np.full(count, ""),
-    )
+    return make_clips(frames, lengths, classes="abcde", labels=7 * np.arange(len(lengths)) % 5)
 
 
 def make_generator(seed: int) -> torch.Generator:
@@ -36,7 +28,7 @@ def draw(
     lengths: list[int], chosen: list[int], length: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw windows; return the numbers of clips and frames, `(B, T)` each, and the labels."""
-    windows = draw_sequences(make_clips(lengths), np.array(chosen, np.int64), length, make_generator(seed))
+    windows = draw_sequences(number_clips(lengths), np.array(chosen, np.int64), length, make_generator(seed))
     frames, labels = windows.frames, windows.labels
     assert windows.clip_ids.shape == windows.moving.shape == labels.shape
     assert frames.dtype == np.uint8
@@ -64,7 +56,7 @@ def test_labels_belong_to_the_frames(lengths: list[int], length: int, seed: int,
     source, frame, labels = draw(lengths, chosen, length, seed)
     assert labels.shape[0] == len(chosen)
     assert 1 <= labels.shape[1] <= length
-    assert (labels == make_clips(lengths).labels[source]).all()
+    assert (labels == number_clips(lengths).labels[source]).all()
     assert (frame < np.array(lengths)[source]).all()
 
 
@@ -124,7 +116,7 @@ def test_equal_clip_ids_are_the_same_clip_and_clips_of_several_frames_move(
     lengths: list[int], length: int, seed: int
 ) -> None:
     chosen = np.arange(len(lengths))
-    windows = draw_sequences(make_clips(lengths), chosen, length, make_generator(seed))
+    windows = draw_sequences(number_clips(lengths), chosen, length, make_generator(seed))
     source = windows.frames[..., 0, 0].astype(int)
     for clip_numbers, clip_ids in zip(source, windows.clip_ids, strict=True):
         for clip_id in set(clip_ids.tolist()):
@@ -148,7 +140,7 @@ def test_equal_clip_ids_are_the_same_clip_and_clips_of_several_frames_move(
 def test_clips_are_stretched_to_a_length(
     frames: int, chosen: list[int], length: int, expected: list[int]
 ) -> None:
-    windows = stretch_clips(make_clips([frames, frames]), np.array(chosen, np.int64), length)
+    windows = stretch_clips(number_clips([frames, frames]), np.array(chosen, np.int64), length)
     assert windows.shape == (len(chosen), length, 48, 48)
     assert windows[:, :, 0, 0].tolist() == [[number] * length for number in chosen]
     assert windows[:, :, 0, 1].tolist() == [expected] * len(chosen)

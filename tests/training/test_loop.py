@@ -15,6 +15,7 @@ from fer_batch.training.initialize import build_initial_network, choose_architec
 from fer_batch.training.loop import StepProgress, train_network
 from fer_batch.training.predict import predict_log_probs
 from fer_batch.training.state import EpochResult, TrainState, read_state, write_state
+from tests.clips import make_clips
 from tests.training.examples import CLASSES, CPU, SMALL_NETWORK, find_differences, make_bars, make_config
 
 
@@ -301,15 +302,7 @@ def test_a_network_of_clips_learns_the_order_of_frames() -> None:
     count = 24
     labels = np.arange(count) % 2
     pairs = [np.stack([second, first] if label else [first, second]) for label in labels]
-    clips = Clips(
-        frames=np.concatenate(pairs),
-        starts=np.arange(count + 1, dtype=np.int64) * 2,
-        labels=labels.astype(np.int64),
-        splits=np.full(count, "train"),
-        classes=("a", "b"),
-        votes=np.zeros((count, 2), np.float32),
-        subjects=np.full(count, ""),
-    )
+    clips = make_clips(np.concatenate(pairs), [2] * count, classes="ab", labels=labels)
     still = {"flip": 0.0, "rotation_deg": 0.0, "zoom": 0.0, "shift": 0.0, "lighting": 0.0, "erasing": 0.0}
     dropouts = (0.0, 0.0, 0.0, 0.0, 0.0)
     config = make_config(

@@ -1,6 +1,5 @@
 """Training on labelled videos, alone and with images; continuing killed runs; unusable videos."""
 
-import dataclasses
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ from safetensors.numpy import load_file
 from fer_batch.cli.main import main
 from fer_batch.config import TrainConfig
 from fer_batch.data.clip_files import VideoClips, count_clips, write_index
-from fer_batch.data.clips import Clips, empty_clips
+from fer_batch.data.clips import empty_clips
 from fer_batch.errors import ConfigError, InputError
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.runtime import ray_session
@@ -31,6 +30,7 @@ from fer_batch.training.sources import (
     describe_data,
     list_training_videos,
 )
+from tests.clips import make_clips
 from tests.conftest import write_video
 from tests.training.examples import collect_lines
 
@@ -198,15 +198,7 @@ def test_too_few_clips_are_refused(
 ) -> None:
     config = make_config(("clips", tmp_path), workers=workers)
     clip_folder = write_clip_counts(tmp_path, train=training, calibrate={"a": 1})
-    held = Clips(
-        frames=np.zeros((1, 48, 48), np.uint8),
-        starts=np.array([0, 1]),
-        labels=np.array([0]),
-        splits=np.array(["select"]),
-        classes=("a", "b"),
-        votes=np.zeros((1, 2), np.float32),
-        subjects=np.array([""]),
-    )
+    held = make_clips(np.zeros((1, 48, 48), np.uint8), [1], classes="ab", split="select")
     with pytest.raises(InputError, match=message) as caught:
         build_streams(config, held if select else held.take(np.array([], int)), clip_folder)
     assert str(caught.value).startswith(f"--data clips={tmp_path}: ")
@@ -233,16 +225,7 @@ def test_clips_are_counted_by_the_class_names_of_the_configuration(tmp_path: Pat
 def test_training_examples_are_called_images_or_clips(
     frames: list[int], streamed_clips: int, noun: str
 ) -> None:
-    ends = np.cumsum([0, *frames])
-    data = dataclasses.replace(
-        empty_clips(("a", "b")),
-        frames=np.zeros((ends[-1], 48, 48), np.uint8),
-        starts=ends,
-        labels=np.array([0, 1]),
-        splits=np.array(["train", "train"]),
-        votes=np.zeros((2, 2), np.float32),
-        subjects=np.array(["", ""]),
-    )
+    data = make_clips(np.zeros((sum(frames), 48, 48), np.uint8), frames, classes="ab", labels=[0, 1])
     training = {"a": 1 + streamed_clips, "b": 1}
     assert describe_data(data, training)[0].startswith(f"data: {2 + streamed_clips} training {noun} (")
 

@@ -14,7 +14,6 @@ from optuna.trial import TrialState
 
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, OutputError
-from fer_batch.records import to_plain
 from fer_batch.storage.atomic import convert_write_error, write_bytes, write_json
 from fer_batch.storage.folder import read_folder_record
 from fer_batch.training.recipes import Settings, format_recipe
@@ -145,7 +144,7 @@ class Study:
                     "status": record.status,
                     "reason": record.reason,
                     "settings": {name: value for name, value in own.items() if value != base[name]},
-                    "history": to_plain(record.history),
+                    "history": [row.to_dict() for row in record.history],
                 }
             )
         return rows

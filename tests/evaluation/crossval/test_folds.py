@@ -20,6 +20,7 @@ from fer_batch.evaluation.crossval.folds import (
     make_folds,
     read_frozen_folds,
 )
+from tests.clips import make_clips
 
 FOLDS = [["S001", "S002"], ["S003"], ["S004", "S005"], ["S006"]]
 PEOPLE = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=20, max_size=60)
@@ -30,15 +31,8 @@ def clips_of(people: list[str], labels: list[int], images: list[int] | None = No
     """Return stills with different images, or with the given grey values."""
     count = len(people)
     shades = np.arange(count) if images is None else np.array(images, np.int64)
-    return Clips(
-        frames=np.broadcast_to(shades.astype(np.uint8)[:, None, None], (count, 48, 48)),
-        starts=np.arange(count + 1, dtype=np.int64),
-        labels=np.array(labels, np.int64),
-        splits=np.full(count, "train"),
-        classes=("happy", "sad", "fear"),
-        votes=np.zeros((count, 3), np.float32),
-        subjects=np.array(people, str),
-    )
+    frames = np.broadcast_to(shades.astype(np.uint8)[:, None, None], (count, 48, 48))
+    return make_clips(frames, [1] * count, classes=("happy", "sad", "fear"), labels=labels, subjects=people)
 
 
 @settings(max_examples=25, deadline=None)  # of which one takes scikit-learn 50 ms

@@ -27,23 +27,15 @@ from fer_batch.evaluation.crossval.train_fold import (
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
+from tests.clips import make_clips
 
 CPU = torch.device("cpu")
 TINY: dict[str, Any] = {"filters": [4, 8], "depths": [1, 1]}
 
 
 def clips_of(lengths: list[int]) -> Clips:
-    random = np.random.default_rng(1)
-    count = len(lengths)
-    return Clips(
-        frames=random.integers(0, 256, (sum(lengths), 48, 48), np.uint8),
-        starts=np.cumsum([0, *lengths]).astype(np.int64),
-        labels=np.zeros(count, np.int64),
-        splits=np.full(count, "train"),
-        classes=CLASSES,
-        votes=np.zeros((count, len(CLASSES)), np.float32),
-        subjects=np.full(count, "S001"),
-    )
+    frames = np.random.default_rng(1).integers(0, 256, (sum(lengths), 48, 48), np.uint8)
+    return make_clips(frames, lengths, classes=CLASSES, subjects=["S001"] * len(lengths))
 
 
 def network() -> CnnBiLstm:
