@@ -19,6 +19,7 @@ from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryErro
 
 from fer_batch.errors import ConfigError, FerBatchError, ResourceError
 from fer_batch.ray_internals import (
+    get_token_header,
     has_token,
     is_admitted,
     listen_on_loopback,
@@ -117,6 +118,25 @@ def call_periodically(callback: Callable[[], None], interval_s: float) -> Iterat
         callback()
 
 
+def make_token_header(cluster: str, address: str, requires_token: bool, insecure: bool) -> dict[str, str]:
+    """Return the HTTP header with Ray's token for a cluster that requires one, or else a header without it.
+
+    `cluster` is the name of the cluster in messages, `address` is HOST:PORT. Raises ConfigError where a
+    required token is missing, or where the cluster requires none and is not on the loopback interface,
+    unless `insecure`.
+    """
+    if requires_token:
+        if not has_token():
+            raise ConfigError(f"The {cluster} requires a token: provide it in {TOKEN_SOURCES}")
+        return get_token_header()
+    if not insecure and not is_loopback(address):
+        raise ConfigError(
+            f"The {cluster} requires no token, so anyone who reaches it can run code there: start it with "
+            "RAY_AUTH_MODE=token, or add --insecure"
+        )
+    return {"Authorization": ""}  # Ray adds its token to requests without this header
+
+
 def is_loopback(address: str) -> bool:
     """Return whether `HOST:PORT` can be reached only from this machine."""
     host = address.rpartition(":")[0].strip("[]")
@@ -154,15 +174,9 @@ def _authenticate(address: str, insecure: bool) -> Iterator[None]:
     gcs = resolve_address(address)
     _check_reachable(gcs)
     with _use_token(None):
-        if is_admitted(gcs):
-            if not insecure and not is_loopback(gcs):
-                raise ConfigError(
-                    f"The Ray cluster at {gcs} requires no token, so anyone who reaches it can run code "
-                    "there: start it with RAY_AUTH_MODE=token, or add --insecure"
-                )
-        else:
-            if not has_token():
-                raise ConfigError(f"The Ray cluster at {gcs} requires a token: provide it in {TOKEN_SOURCES}")
+        requires_token = not is_admitted(gcs)
+        make_token_header(f"Ray cluster at {gcs}", gcs, requires_token, insecure)
+        if requires_token:
             set_auth_mode("token")
             if not is_admitted(gcs):
                 raise ConfigError(f"The Ray cluster at {gcs} refuses the token in {TOKEN_SOURCES}")

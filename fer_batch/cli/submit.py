@@ -1,194 +1,224 @@
-"""Command `submit`: run other commands as jobs on a Ray cluster, through its dashboard."""
+"""Command `submit`: run other commands as jobs on a Ray cluster, through the Jobs API of its dashboard."""
 
+import asyncio
+import contextlib
 import os
 import re
 import secrets
 import shlex
-import sys
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 from cyclopts import Group, Parameter
+from cyclopts.types import ExistingDirectory
 
 from fer_batch.cli.app import CLUSTER, UsageError, add_command, add_group, parse_command
-from fer_batch.cli.options import Convert, resolve_options
+from fer_batch.cli.options import resolve_options
+from fer_batch.cli.output import print_status
 from fer_batch.cli.signals import leave_on_signals
 from fer_batch.errors import ConfigError
-from fer_batch.fields import Topic
 
 if TYPE_CHECKING:
-    from fer_batch.pipeline.submit import JobClient
+    from ray.job_submission import JobDetails, JobSubmissionClient
 
-JOB_COMMANDS = ("analyze", "demo", "finalize", "verify", "forget", "train", "tune", "evaluate", "crossval")
-ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-DASHBOARD = Topic("Cluster")
+JobCommand = Literal[
+    "analyze", "demo", "finalize", "verify", "forget", "train", "tune", "evaluate", "crossval"
+]
+CONNECT_TIMEOUT_S = 30
+CLUSTER_OPTIONS = Group("Cluster", sort_key=2)
 JOBS = Group("Jobs")
-
 JOB_EXAMPLES = """
   fer-batch submit analyze /mnt/talks --out /mnt/results --address http://head:8265
   fer-batch submit analyze /mnt/talks --out /mnt/results --submission-id talks --no-wait
   fer-batch submit analyze list.csv --out /mnt/results --working-dir .
   fer-batch submit follow talks
   fer-batch submit stop talks"""
-JOB_HELP = f"""Run a command as a job on a Ray cluster, follow it, or stop it.
+JOB_HELP = """Run a command as a job on a Ray cluster, follow it, or stop it.
 
-    COMMAND is one of {", ".join(JOB_COMMANDS)}, with its own arguments (see `fer-batch COMMAND --help`). It
-    runs on a node of the cluster with the fer_batch that is installed there. Paths, globs and manifests are
-    those of the nodes and must be absolute: nothing of this machine is sent. --working-dir sends a folder;
-    inputs may then be relative to it, and a fer_batch in it replaces the one of the nodes.
+    The command runs on a node of the cluster with the fer_batch that is installed there. Paths, globs and
+    manifests are those of the nodes and must be absolute: nothing of this machine is sent. --working-dir
+    sends a folder; inputs may then be relative to it, and a fer_batch in it replaces the one of the nodes.
 
     The exit code is that of the job: 0, 2 for an error to correct first, 143 for a stopped job. The same
     --submission-id follows a job that runs or has succeeded; a job that failed or was stopped starts again,
     as ID.2, ID.3 and so on. A token comes from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token."""
-
-
-def check_submission_id(name: str) -> str:
-    """Check and return the name of a job; raises UsageError."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
-        raise UsageError(
-            "a submission id must be 1 to 100 letters, digits, '.', '_' and '-', and begin with a letter or "
-            f"digit, got {name!r}"
-        )
-    return name
-
-
-SubmissionId = Annotated[str, Parameter(help="Name of the job."), Convert(check_submission_id)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dashboard:
-    """The dashboard of a Ray cluster."""
-
-    address: Annotated[str | None, DASHBOARD] = None
-    """Dashboard of the cluster, http://HOST:PORT. By default RAY_API_SERVER_ADDRESS, or else RAY_ADDRESS."""
-    insecure: Annotated[bool, DASHBOARD] = False
-    """Allow a cluster without a token. Anyone who reaches such a cluster can run programs on it."""
-
-    def connect(self) -> "JobClient":
-        """Connect to the dashboard; raises ConfigError."""
-        if find_spec("aiohttp") is None:
-            raise ConfigError("submit needs Ray's dashboard: python -m pip install 'fer-batch[cluster]'")
-        address = self.address or next(filter(None, map(os.environ.get, ADDRESS_VARIABLES)), None)
-        if not address:
-            raise ConfigError(
-                f"--address is missing: give --address http://HOST:8265, or set {ADDRESS_VARIABLES[0]}"
-            )
-        from fer_batch.pipeline.submit import connect
-
-        return connect(address, insecure=self.insecure)
-
+JobName = Annotated[str, Parameter(help="Name of the job.")]
+Address = Annotated[
+    str,
+    Parameter(
+        group=CLUSTER_OPTIONS,
+        env_var=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
+        help="Dashboard, http://HOST:PORT. RAY_API_SERVER_ADDRESS or RAY_ADDRESS can give it too.",
+    ),
+]
+Insecure = Annotated[
+    bool,
+    Parameter(
+        group=CLUSTER_OPTIONS,
+        help="Allow a cluster without a token. Anyone who reaches such a cluster can run programs on it.",
+    ),
+]
 
 submit_app = add_group("submit", CLUSTER, JOB_HELP, JOB_EXAMPLES)
+submit_app.usage = "fer-batch submit COMMAND --address STR [OPTIONS] [ARGS...]"
 
 
 @submit_app.default
 @resolve_options
 def submit_command(
-    *command: Annotated[str, Parameter(allow_leading_hyphen=True, help="Command with its arguments.")],
-    submission_id: Annotated[
-        SubmissionId | None, Parameter(help="Name of the job. By default a new one.")
-    ] = None,
+    command: Annotated[JobCommand, Parameter(help="Command to run.")],
+    /,
+    *arguments: Annotated[
+        str, Parameter(allow_leading_hyphen=True, help="Its arguments; see `fer-batch COMMAND --help`.")
+    ],
+    address: Address,
+    insecure: Insecure = False,
+    submission_id: Annotated[str | None, Parameter(help="Name of the job. By default a new one.")] = None,
     working_dir: Annotated[
-        Path | None,
+        ExistingDirectory | None,
         Parameter(help="Folder to send, at most 100 MB, without the files that .gitignore names."),
     ] = None,
     wait: Annotated[bool, Parameter(help="Follow the log of the job.")] = True,
-    dashboard: Dashboard,
 ) -> int:
     """Submit a command and follow its log."""
-    words = list(command)
-    if not words or words[0] not in JOB_COMMANDS:
-        given = words[0] if words else "none"
-        raise UsageError(f"COMMAND must be one of {', '.join(JOB_COMMANDS)}, got {given}")
-    if working_dir is not None and not working_dir.is_dir():
-        raise ConfigError(f"--working-dir must be a folder, got {working_dir}")
-    arguments = parse_command(words)[1].arguments
-    _check_paths(words, arguments, working_dir)
-    if dashboard.insecure and "ray" in arguments:
-        words.insert(1, "--insecure")
-    client = dashboard.connect()
-    name = submission_id or f"{words[0]}-{secrets.token_hex(4)}"
-    job_id, is_new = client.start(words, name, working_dir)
-    if not wait:
-        print(job_id)
-        return 0
-    state = "" if is_new else " was submitted before"
-    print(f"job {job_id}{state}; {_describe_commands(client, job_id, dashboard)}", file=sys.stderr)
-    return _follow(client, job_id, dashboard)
+    name = f"{command}-{secrets.token_hex(4)}" if submission_id is None else submission_id
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
+        raise UsageError(f"--submission-id must be 1 to 100 letters, digits, '.', '_' and '-', got {name!r}")
+    _, bound = parse_command([command, *arguments])
+    bound.apply_defaults()
+    inputs = () if working_dir or command == "forget" else arguments
+    _check_paths(bound.arguments.get("out") or bound.arguments["output"], inputs)
+    words = [command, *(["--insecure"] if insecure and "ray" in bound.arguments else []), *arguments]
+    with _connect(address, insecure) as client:
+        job_id = _start(client, f"exec python -m fer_batch.cli.main {shlex.join(words)}", name, working_dir)
+        if wait:
+            return _follow(client, job_id)
+    print(job_id)
+    return 0
 
 
 @add_command(JOBS, parent=submit_app)
-def follow_command(submission_id: SubmissionId, /, *, dashboard: Dashboard) -> int:
+def follow_command(submission_id: JobName, /, *, address: Address, insecure: Insecure = False) -> int:
     """Print the log of a job from its beginning until the job ends.
 
     Examples:
       fer-batch submit follow talks --address http://head:8265
     """
-    client = dashboard.connect()
-    return _follow(client, str(client.find(submission_id).submission_id), dashboard)
+    with _connect(address, insecure) as client:
+        return _follow(client, _find_job(client, submission_id))
 
 
 @add_command(JOBS, parent=submit_app)
-def stop_command(submission_id: SubmissionId, /, *, dashboard: Dashboard) -> None:
+def stop_command(submission_id: JobName, /, *, address: Address, insecure: Insecure = False) -> None:
     """Stop a job. A new submission with the same id continues it.
 
     Examples:
       fer-batch submit stop talks --address http://head:8265
     """
-    client = dashboard.connect()
-    job = client.find(submission_id)
-    stopped = client.stop(str(job.submission_id))
-    state = "had ended before" if job.status.is_terminal() else "has ended"
-    print(f"job {job.submission_id} {state}: {stopped.status.value.lower()}", file=sys.stderr)
+    with _connect(address, insecure) as client:
+        job_id = _find_job(client, submission_id)
+        client.stop_job(job_id)
+        print_status(f"job {job_id} has ended: {_wait_for_end(client, job_id).status.lower()}")
 
 
-def _check_paths(words: list[str], arguments: dict[str, Any], working_dir: Path | None) -> None:
+def _check_paths(out: str | Path, words: Sequence[str]) -> None:
     """Raise ConfigError for a relative path, which the nodes of the cluster would not find."""
-    outputs = [arguments[name] for name in ("out", "output") if name in arguments]
-    if words[0] == "demo":
-        outputs = outputs or ["fer-batch-demo"]
-    inputs = [] if working_dir else _list_inputs(words, arguments)
-    for path in [*inputs, *outputs]:
-        if not str(path).startswith("/") and ":/" not in str(path):
-            also = "" if path in outputs else ", or send its folder with --working-dir"
-            raise ConfigError(
-                f"{path} is relative, but the job runs on the cluster: give an absolute path there{also}"
-            )
+    advice = "is relative, but the job runs on the cluster: give an absolute path there"
+    if _is_relative(str(out)):
+        raise ConfigError(f"{out} {advice}")
+    for path in (word.rpartition("=")[2] for word in words):
+        if _is_relative(path) and glob(path):
+            raise ConfigError(f"{path} {advice}, or send its folder with --working-dir")
 
 
-def _list_inputs(words: list[str], arguments: dict[str, Any]) -> list[str]:
-    """Return the input paths of a command, unchanged."""
-    config = vars(arguments["config"]) if "config" in arguments else {}
-    values = {**config, **arguments.get("settings", {}), **arguments}
-    paths = list(values.get("videos") or ()) if words[0] == "analyze" else []
-    for name in ("checkpoint", "init", "backbone_weights"):
-        value = values.get(name) or ()
-        paths += [value] if isinstance(value, str) else value
-    recipe = values.get("recipe") or ""
-    if recipe.endswith(".toml") or "/" in recipe:
-        paths.append(recipe)
-    for name, path in values.get("data", ()):  # parsing has made its relative paths absolute
-        paths.append(path if any(f"{name}={path}" in word for word in words) else os.path.relpath(path))
-    return [path for path in paths if path != "default"]
+def _is_relative(path: str) -> bool:
+    return not path.startswith("/") and ":/" not in path
 
 
-def _follow(client: "JobClient", job_id: str, dashboard: Dashboard) -> int:
-    from fer_batch.pipeline.submit import exit_code
+@contextlib.contextmanager
+def _connect(address: str, insecure: bool) -> Iterator["JobSubmissionClient"]:
+    """Connect to the dashboard; raises ConfigError where a request fails, also in the body."""
+    if find_spec("aiohttp") is None:
+        raise ConfigError("submit needs Ray's dashboard: python -m pip install 'fer-batch[cluster]'")
+    import requests
+    from ray.exceptions import AuthenticationError, RayError
+    from ray.job_submission import JobSubmissionClient
 
-    commands = _describe_commands(client, job_id, dashboard)
-    with leave_on_signals(f"\njob {job_id} continues; {commands}\n"):
-        ended = client.follow(job_id, lambda text: print(text, end="", flush=True))
-    code = exit_code(ended)
-    if code:
-        is_exit = ended.driver_exit_code is not None
-        reason = f"exit code {code}" if is_exit else (ended.message or "").split("\n")[0]
-        print(f"job {job_id} {ended.status.value.lower()}: {reason}", file=sys.stderr)
-    return code
+    from fer_batch.runtime import make_token_header
+
+    address = address.rstrip("/")
+    try:
+        response = requests.get(f"{address}/api/version", timeout=CONNECT_TIMEOUT_S)
+        requires_token = response.status_code in (401, 403)
+        host = f"{urlsplit(address).hostname}:0"
+        header = make_token_header(f"dashboard at {address}", host, requires_token, insecure)
+        os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers it to the client's own argument
+        yield JobSubmissionClient(address, headers=header)
+    except OSError as error:
+        where = f"the dashboard at {address} (--address must be http://HOST:PORT)"
+        raise ConfigError(f"Cannot reach {where}: {error}") from error
+    except (RayError, RuntimeError, ValueError) as error:
+        lines = str(error).strip(" .\n").splitlines()  # the last line of a server's error has the cause
+        cause = lines[0 if isinstance(error, AuthenticationError) else -1]
+        raise ConfigError(f"The cluster refuses the request: {cause}") from error
 
 
-def _describe_commands(client: "JobClient", job_id: str, dashboard: Dashboard) -> str:
-    insecure = ["--insecure"] if dashboard.insecure else []
-    target = shlex.join([job_id, "--address", client.get_address(), *insecure])
-    return f"follow it again: fer-batch submit follow {target}; stop it: fer-batch submit stop {target}"
+def _list_jobs(client: "JobSubmissionClient", name: str) -> list["JobDetails"]:
+    """Return the jobs ID, ID.2, ID.3 and so on, in this order."""
+    pattern = re.compile(rf"{re.escape(name)}(\.\d+)?")
+    jobs = [job for job in client.list_jobs() if pattern.fullmatch(job.submission_id or "")]
+    return sorted(jobs, key=lambda job: job.start_time or 0)
+
+
+def _find_job(client: "JobSubmissionClient", name: str) -> str:
+    if jobs := _list_jobs(client, name):
+        return str(jobs[-1].submission_id)
+    raise ConfigError(f"The cluster at {client.get_address()} has no job {name}")
+
+
+def _start(client: "JobSubmissionClient", command: str, name: str, working_dir: Path | None) -> str:
+    """Return the id of a new job, or of the last one with this name if it runs or has succeeded."""
+    jobs = _list_jobs(client, name)
+    if jobs and jobs[-1].status not in ("FAILED", "STOPPED"):
+        if jobs[-1].entrypoint != command:
+            raise ConfigError(f"The job {name} is another command, {jobs[-1].entrypoint}: give another id")
+        print_status(f"job {jobs[-1].submission_id} was submitted before")
+        return str(jobs[-1].submission_id)
+    return client.submit_job(
+        entrypoint=command,
+        submission_id=f"{name}.{len(jobs) + 1}" if jobs else name,
+        runtime_env={"working_dir": str(working_dir.absolute())} if working_dir else {},
+    )
+
+
+def _follow(client: "JobSubmissionClient", job_id: str) -> int:
+    """Print the log of a job until it ends, and return its exit code."""
+    target = f"{job_id} --address {client.get_address()}"
+    hint = f"follow it again: fer-batch submit follow {target}; stop it: fer-batch submit stop {target}"
+    print_status(f"job {job_id}; {hint}")
+    with leave_on_signals(f"\njob {job_id} continues; {hint}\n"):
+        asyncio.run(_print_log(client, job_id))
+        job = _wait_for_end(client, job_id)
+    code = job.driver_exit_code
+    if job.status != "SUCCEEDED":
+        reason = (job.message or "").partition("\n")[0] if code is None else f"exit code {code}"
+        print_status(f"job {job_id} {job.status.lower()}: {reason}")
+    if code is None:
+        return 143 if job.status == "STOPPED" else 1
+    return code if code >= 0 else 128 - code
+
+
+async def _print_log(client: "JobSubmissionClient", job_id: str) -> None:
+    async for text in client.tail_job_logs(job_id):
+        print(text, end="", flush=True)
+
+
+def _wait_for_end(client: "JobSubmissionClient", job_id: str) -> "JobDetails":
+    while not (job := client.get_job_info(job_id)).status.is_terminal():
+        time.sleep(0.5)
+    return job

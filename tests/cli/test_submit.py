@@ -1,20 +1,21 @@
 """Test `fer-batch submit` up to the connection to a cluster."""
 
+import shlex
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
+from fer_batch.cli import submit
 from fer_batch.cli.main import main
-from fer_batch.cli.submit import JOB_COMMANDS
-from fer_batch.pipeline import submit
 
 OUT = ["--out", "/mnt/out"]
 NOWHERE = ["--address", "http://127.0.0.1:1"]
@@ -35,10 +36,13 @@ def read_error(capfd: pytest.CaptureFixture[str], *words: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Change into an empty folder, without the address of a cluster in the environment."""
+    """Change into a folder with a few files, without the address of a cluster in the environment."""
     monkeypatch.chdir(tmp_path)
+    for name in ("a.mp4", "talk.mp4", "m.safetensors", "faces", "r.toml"):
+        (tmp_path / name).touch()
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # the test then ends without a new value
+        monkeypatch.delenv(name)
 
 
 @pytest.mark.parametrize(
@@ -60,22 +64,23 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_job_gets_the_words_of_its_command(
     words: list[str], sent: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    jobs: list[list[str]] = []
+    jobs: list[str] = []
 
-    def start(words: list[str], *more: object) -> tuple[str, bool]:
-        jobs.append(words)
-        return "job", True
+    def submit_job(entrypoint: str, **more: object) -> str:
+        jobs.append(entrypoint)
+        return "job"
 
-    monkeypatch.setattr(submit, "connect", lambda address, insecure: SimpleNamespace(start=start))
+    client = SimpleNamespace(list_jobs=list, submit_job=submit_job)
+    monkeypatch.setattr(submit, "_connect", lambda *arguments: nullcontext(client))
     assert main(["submit", *NOWHERE, "--no-wait", *words]) == 0
-    assert jobs == [sent]
+    assert [shlex.split(job)[4:] for job in jobs] == [sent]
     assert capfd.readouterr().out == "job\n"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "COMMAND"),
+        ([], "COMMAND is missing"),
         (["query", "/out", "SELECT 1"], "query"),
         (["analyze", "/a"], "--out"),
         (["analyze", "/a", *OUT, "--colour"], "--colour"),
@@ -85,7 +90,7 @@ def test_job_gets_the_words_of_its_command(
         (["analyze", "/a", *OUT, "--submission-id", ""], "''"),
         (["analyze", "/a", *OUT, "--submission-id", "../x"], "'../x'"),
         (["analyze", "/a", *OUT, "--submission-id", "x" * 101], "1 to 100"),
-        (["analyze", "/a", *OUT, "--working-dir", "nowhere"], "--working-dir must be a folder, got nowhere"),
+        (["analyze", "/a", *OUT, "--working-dir", "nowhere"], "--working-dir"),
         (["analyze", "a.mp4", *OUT], "a.mp4 is relative"),
         (["analyze", "/a", "s3://b/c", "*.mp4", *OUT], "*.mp4 is relative"),
         (["analyze", "/a", *OUT, "--checkpoint", "m.safetensors"], "m.safetensors is relative"),
@@ -98,8 +103,6 @@ def test_job_gets_the_words_of_its_command(
         (["train", "--data", "ck48=faces", *OUT], "faces is relative"),
         (["train", "--data", "ck48=/faces", *OUT, "--recipe", "r.toml"], "r.toml is relative"),
         (["follow"], "SUBMISSION_ID is missing"),
-        (["follow", "a/b"], "'a/b'"),
-        (["stop", ".a"], "a submission id must be"),
     ],
 )
 def test_invalid_command_is_not_submitted(
@@ -135,15 +138,15 @@ def test_unreachable_dashboard_is_reported_at_once(
 def test_address_comes_from_the_environment(
     name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert "give --address http://HOST:8265" in read_error(capfd, "stop", "x")
+    assert "--address is missing" in read_error(capfd, "stop", "x")
     monkeypatch.setenv(name, "http://127.0.0.1:2")
     assert "Cannot reach the dashboard at http://127.0.0.1:2" in read_error(capfd, "stop", "x")
     assert "Cannot reach the dashboard at http://127.0.0.1:1" in read_error(capfd, "stop", "x", *NOWHERE)
 
 
-@pytest.mark.parametrize("address", ["auto", "head:6379", "ray://head:10001", "os://x", "/head"])
+@pytest.mark.parametrize("address", ["auto", "head:6379", "ray://head:10001"])
 def test_address_of_another_protocol_is_rejected(address: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert "give http://HOST:PORT" in read_error(capfd, "stop", "x", "--address", address)
+    assert "--address must be http://HOST:PORT" in read_error(capfd, "stop", "x", "--address", address)
 
 
 class _Page(BaseHTTPRequestHandler):
@@ -169,15 +172,15 @@ def web_server() -> Iterator[int]:
 def test_server_without_a_dashboard_is_rejected(capfd: pytest.CaptureFixture[str]) -> None:
     with web_server() as port:
         text = read_error(capfd, "stop", "x", "--address", f"http://127.0.0.1:{port}/")
-    assert f"The server at http://127.0.0.1:{port} is not a dashboard of Ray" in text
+    assert f"Cannot reach the dashboard at http://127.0.0.1:{port}" in text
 
 
 def test_silent_server_times_out(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "REQUEST_TIMEOUT_S", (5, 1))
+    monkeypatch.setattr(submit, "CONNECT_TIMEOUT_S", 1)
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         text = read_error(capfd, "stop", "x", "--address", f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert "no response in time" in text
+    assert "timed out" in text
     assert time.monotonic() - began < 60
 
 
@@ -197,4 +200,4 @@ def test_help_explains_paths(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_job_script_has_a_command_that_can_be_submitted() -> None:
     jobs = {path.stem for path in (Path(__file__).parents[2] / "jobs").glob("*.py")}
     assert "analyze" in jobs
-    assert jobs <= set(JOB_COMMANDS)
+    assert jobs <= set(get_args(submit.JobCommand))
