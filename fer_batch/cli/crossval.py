@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from fer_batch.cli.app import TRAIN, UsageError, add_command
 from fer_batch.cli.arguments import DataSets, RayOptions
-from fer_batch.cli.evaluate import format_interval, format_score, print_confusion
+from fer_batch.cli.evaluate import print_confusion
 from fer_batch.cli.options import Settings
-from fer_batch.cli.output import print_line, print_status, print_table
+from fer_batch.cli.output import format_estimate, print_line, print_status, print_table
 from fer_batch.cli.train import JobFolder, Recipe, build_train_config
 from fer_batch.fields import Range
 
@@ -98,28 +98,33 @@ def _print_result(result: "CrossValidation", data: list[str], model_title: str) 
     names = " and ".join("CK+48" if name == "ck48" else name for name in data)
     people = f" of {result.subjects} people" if result.subjects else ""
     print_line(f"{names}, {result.n} {result.unit}{people}, {_describe_protocol(result)}", style="bold")
+    suffixes = {by: f", {DIVISION_TITLES[by]}" if result.leak else "" for by in result.divisions}
     columns = {
-        title + (f", {DIVISION_TITLES[by]}" if result.leak else ""): division.metrics[model]
+        title + suffixes[by]: _format_scores(division, model)
         for by, division in result.divisions.items()
         for model, title in titles.items()
     }
-    all_metrics = list(columns.values())
-    rows = [["predictions", *(str(metrics.n) for metrics in all_metrics)]]
-    for key, title in SCORES.items():
-        rows.append([title, *(format_score(metrics, key) for metrics in all_metrics)])
-    rows += [
-        [f"  F1 {name}", *(f"{metrics.per_class[name].f1:.3f}" for metrics in all_metrics)]
-        for name in all_metrics[0].classes
-    ]
-    print_table(["", *columns], rows)
+    all_names = next(iter(columns.values()))
+    print_table(["", *columns], [[name, *(cells[name] for cells in columns.values())] for name in all_names])
+    gains = []
     for by, division in result.divisions.items():
-        _print_division(division, titles, f"{DIVISION_TITLES[by]}, " if result.leak else "")
-    for model in result.leak:
-        _print_leak(result, model, titles[model])
-    last_title = list(titles.values())[-1]
-    for title, metrics in columns.items():
-        if title.startswith(last_title):
-            print_confusion(metrics, f"{title.replace(last_title, last_title.partition(',')[0])}: ")
+        if gain := division.difference:
+            points = _format_points(gain.accuracy, gain.interval)
+            p = "" if gain.p is None else f"{gain.p:.2g}"
+            gains.append([f"sequence instead of last frame{suffixes[by]}", points, "", p])
+    for model, leak in result.leak.items():
+        accuracy, f1 = leak["accuracy"], leak["macro_f1"]
+        scores = (
+            _format_points(accuracy.value, accuracy.interval),
+            format_estimate(f1.value, f1.interval, "+.3f"),
+        )
+        gains.append([f"leak: at random instead of by subject, {titles[model]}", *scores, ""])
+    if gains:
+        header = ("gain", "accuracy, points", "macro-F1", "McNemar p")
+        print_table(header, gains, title="gains with 95 % intervals")
+    model, title = list(titles.items())[-1]
+    for by, division in result.divisions.items():
+        print_confusion(division.metrics[model], f"{title}{suffixes[by]}: ")
 
 
 def _describe_protocol(result: "CrossValidation") -> str:
@@ -129,39 +134,19 @@ def _describe_protocol(result: "CrossValidation") -> str:
     return text + (f", {repeats} times" if repeats > 1 else "")
 
 
-def _print_division(division: "DivisionSummary", titles: dict[str, str], prefix: str) -> None:
-    """Print the spread over repetitions or folds, if there are several, and the gain of a second model."""
+def _format_scores(division: "DivisionSummary", model: str) -> dict[str, str]:
+    """Return a column of the table of scores."""
     from fer_batch.evaluation.crossval.summary import name_score
 
-    over, rows = ("repeats", division.repeats) if len(division.repeats) > 1 else ("folds", division.folds)
-    for model, title in titles.items() if len(rows) > 1 else ():
-        scores = (division.spread[name_score(model, score)] for score in SCORES)
-        accuracy, f1 = (f"{score.mean:.3f} ± {score.sd:.3f}" for score in scores)
-        spread = f"(mean ± standard deviation of {len(rows)} {over})"
-        print_line(f"{prefix}{title}: accuracy {accuracy}, macro-F1 {f1} {spread}")
-    if gain := division.difference:
-        test = "" if gain.p is None else f" (McNemar p = {gain.p:.2g})"
-        print_line(
-            f"{prefix}the sequence adds {100 * gain.accuracy:+.1f} points of accuracy "
-            f"({_format_points(gain.interval)}): {gain.only_second} sequences are right only with it, "
-            f"{gain.only_first} only without{test}"
-        )
+    metrics = division.metrics[model]
+    over = "repeats" if len(division.repeats) > 1 else "folds"
+    cells = {"predictions": str(metrics.n), "  also in training": str(division.folds["known"].sum())}
+    for score, title in SCORES.items():
+        mean, sd = division.spread[name_score(model, score)]
+        cells[title] = format_estimate(getattr(metrics, score), metrics.intervals[score])
+        cells[f"  mean of {over}, {title}"] = f"{mean:.3f} ± {sd:.3f}"
+    return cells | {f"  F1 {name}": f"{metrics.per_class[name].f1:.3f}" for name in metrics.classes}
 
 
-def _print_leak(result: "CrossValidation", model: str, title: str) -> None:
-    accuracy, f1 = (result.leak[model][score] for score in SCORES)
-    at_random, by_subject = result.divisions["random"], result.divisions["subject"]
-    repeats = result.settings["repeats"]
-    spread = f", over {repeats} repeats ± {100 * accuracy.runs.sd:.1f} points and ± {f1.runs.sd:.3f}"
-    known = int(at_random.folds["known"].sum())
-    unit = "people" if result.subjects else "images"
-    print_line(
-        f"{title}: the leak is worth {100 * accuracy.value:+.1f} points of accuracy "
-        f"({_format_points(accuracy.interval)}) and {f1.value:+.3f} macro-F1 ({format_interval(f1.interval)})"
-        f"{spread if repeats > 1 else ''}; at random {known} of {at_random.metrics[model].n} predictions are "
-        f"for {unit} that the training folds contain too, by subject none of {by_subject.metrics[model].n}"
-    )
-
-
-def _format_points(interval: Sequence[float]) -> str:
-    return format_interval([100 * end for end in interval], 1)
+def _format_points(value: float, interval: Sequence[float]) -> str:
+    return format_estimate(100 * value, [100 * end for end in interval], "+.1f")

@@ -1,6 +1,5 @@
 """Command `evaluate`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,7 +8,7 @@ from cyclopts import Parameter
 import fer_batch
 from fer_batch.cli.app import TRAIN, UsageError, add_command
 from fer_batch.cli.arguments import DataSets, OutputFolder, check_data_exists
-from fer_batch.cli.output import ProgressLine, print_line, print_status, print_table
+from fer_batch.cli.output import ProgressLine, format_estimate, print_line, print_status, print_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,11 +129,11 @@ def _print_result(result: "CheckpointResult", examples: "Examples") -> None:
     names = ", ".join(part.name for part in examples.data)
     view = {"none": ", without flip", "flip": ""}.get(result.averaging, f", {result.averaging}")
     print_line(f"{result.model_id}{view} on {names}, {examples.split}, n = {metrics.n:,}", style="bold")
-    rows = []
-    for key, name in METRICS.items():
-        interval = metrics.intervals.get(key)
-        rows.append((name, f"{getattr(metrics, key):.4f}", format_interval(interval, 4) if interval else ""))
-    print_table(("", "", "95 % interval"), rows)
+    rows = [
+        (name, format_estimate(getattr(metrics, key), metrics.intervals.get(key)))
+        for key, name in METRICS.items()
+    ]
+    print_table(("", "value (95 % interval)"), rows)
     by_class = [
         (name, f"{scores.precision:.3f}", f"{scores.recall:.3f}", f"{scores.f1:.3f}", str(scores.support))
         for name, scores in metrics.per_class.items()
@@ -154,24 +153,12 @@ def _print_comparison(table: "pd.DataFrame", examples: "Examples") -> None:
     rows: list[list[str]] = []
     for row in table.to_dict("records"):
         scores = [
-            f"{row[key]:.4f} ({format_interval((row[f'{key}_low'], row[f'{key}_high']))})"
+            format_estimate(row[key], (row[f"{key}_low"], row[f"{key}_high"]), ".3f")
             for key in ("accuracy", "macro_f1")
         ]
-        gain = ["", ""]
-        if rows:
-            interval = format_interval((row["gain_low"], row["gain_high"]), 2)
-            gain = [f"{row['gain_points']:+.2f} ({interval})", f"{row['p']:.2g}"]
-        rows.append([row["checkpoint"], row["averaging"], *scores, *gain])
+        gain = format_estimate(row["gain_points"], (row["gain_low"], row["gain_high"]), "+.1f")
+        gains = [gain, f"{row['p']:.2g}"] if rows else ["", ""]  # the first row has no gain
+        rows.append([row["checkpoint"], row["averaging"], *scores, *gains])
     title = f"compared on {examples.split}, n = {len(examples.labels):,}, 95 % intervals; gains in points"
     header = ("checkpoint", "averaging", "accuracy", "macro-F1", "gain", "p")
     print_table(header, rows, title=title, left=(0, 1))
-
-
-def format_score(metrics: "Metrics", key: str) -> str:
-    """Format a metric with its interval, for example "0.6310 (0.612 to 0.655)"."""
-    return f"{getattr(metrics, key):.4f} ({format_interval(metrics.intervals[key])})"
-
-
-def format_interval(ends: Sequence[float], digits: int = 3) -> str:
-    """Format an interval, for example "0.612 to 0.655"."""
-    return f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"

@@ -66,6 +66,12 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def format_estimate(value: float, interval: Sequence[float] | None, spec: str = ".4f") -> str:
+    """Return a value with its interval, for example "0.6310 (0.6121 to 0.6553)"."""
+    ends = " to ".join(f"{end:{spec}}" for end in interval or ())
+    return f"{value:{spec}}" + (f" ({ends})" if ends else "")
+
+
 class ProgressLine:
     """A line on stderr that a terminal overwrites; a log file gets a line every ten seconds."""
 

@@ -63,7 +63,7 @@ def test_results_are_printed_and_written(place: Path, capsys: pytest.CaptureFixt
     assert streams.err.count("\n") == 3
     assert "CK+48, 4 sequences of 2 people, 2 folds pooled" in streams.out
     assert "macro-F1" in streams.out
-    assert "the sequence adds " in streams.out
+    assert "sequence instead of last frame" in streams.out
     assert all(streams.out.count(name) >= 3 for name in CLASSES)  # F1, a row and a column
     assert not any(len(line) > 150 for line in streams.out.splitlines())
     result = json.loads((place / "cv" / "crossval.json").read_text())
@@ -102,17 +102,18 @@ def test_leak_between_divisions_is_reported(place: Path, capsys: pytest.CaptureF
         "by subject, fold 1 of 2: 2", "by subject, fold 2 of 2: 2",
     ]  # fmt: skip
     assert streams.out.startswith("CK+48, 4 sequences of 2 people, 2 folds pooled\n")
-    assert "at random, the model: accuracy " in streams.out
-    assert "(mean ± standard deviation of 2 folds)" in streams.out
-    assert "the model: the leak is worth " in streams.out
-    assert "at random 4 of 4 predictions are for people that the training folds contain too" in streams.out
+    assert "the model, at random" in streams.out
+    assert "mean of folds, accuracy" in streams.out
+    assert "leak: at random instead of by subject, the model" in streams.out
+    (counts,) = (line for line in streams.out.splitlines() if "also in training" in line)
+    assert [cell.strip() for cell in counts.split("│")[2:4]] == ["4", "0"]
     assert "confusion_random.png, confusion_subject.png are beside it\n" in streams.out
     assert json.loads((place / "cv" / "crossval.json").read_text())["settings"]["init"] is None
     assert crossval(*words, "--test-share", 0.5, "--repeats", 2, "--out", "share") == 0
     streams = capsys.readouterr()
     assert streams.err.startswith("at random, seed 0: 2 sequences, accuracy ")
     assert "0.5 of them tested, 2 times" in streams.out
-    assert ", over 2 repeats ± " in streams.out
+    assert "mean of repeats, accuracy" in streams.out
 
 
 @pytest.mark.slow
