@@ -1,6 +1,7 @@
 """Command `plan`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -55,34 +56,33 @@ def plan_command(
     from fer_batch.pipeline.estimate import estimate_run
 
     card = Recognizer(Path(config.checkpoint) if config.checkpoint else None, "cpu").card
-    estimate = estimate_run(videos, config, card, max(nodes) * cores, cpu_ms)
-    plan = estimate.to_dict(nodes, cores, price)
+    plan = estimate_run(videos, config, card, nodes, cores, price=price, cpu_ms=cpu_ms)
     if json_output:
-        print(json.dumps(plan, indent=1))
+        print(json.dumps(asdict(plan), indent=1))
         return
-    rows = {"videos": f"{plan['videos']:,}"}
-    for status, number in sorted(plan["statuses"].items()):
+    rows = {"videos": f"{plan.videos:,}"}
+    for status, number in sorted(plan.statuses.items()):
         rows[f"  {'to analyze' if status == 'ok' else status}"] = f"{number:,}"
-    if plan["unknown_length"]:
-        rows["  of unknown length"] = f"{plan['unknown_length']:,}"
+    if plan.unknown_length:
+        rows["  of unknown length"] = f"{plan.unknown_length:,}"
     rows |= {
-        "hours of video": _format_amount(plan["hours"]),
-        "size, GB": _format_amount(plan["bytes"] / 1e9),
-        "segments": f"{plan['segments']:,}",
-        "bundles": f"{plan['bundles']:,}",
-        "CPU hours, about": _format_amount(plan["cpu_hours"]),
+        "hours of video": _format_amount(plan.hours),
+        "size, GB": _format_amount(plan.bytes / 1e9),
+        "segments": f"{plan.segments:,}",
+        "bundles": f"{plan.bundles:,}",
+        "CPU hours, about": _format_amount(plan.cpu_hours),
     }
-    if plan["store_requests"]:
-        rows["requests to stores, about"] = f"{plan['store_requests']:,}"
-        rows["GB from stores, about"] = _format_amount(plan["store_bytes"] / 1e9)
+    if plan.store_requests:
+        rows["requests to stores, about"] = f"{plan.store_requests:,}"
+        rows["GB from stores, about"] = _format_amount(plan.store_bytes / 1e9)
     print_table(("", ""), rows.items())
-    runs = [[f"{run['nodes']:,}", f"{run['cores']:,}", _format_hours(run["hours"])] for run in plan["nodes"]]
     header = ["nodes", "cores", "time, about"]
+    runs = [[f"{run.nodes:,}", f"{run.cores:,}", _format_hours(run.hours)] for run in plan.nodes]
     if price:
         header.append("cost, about")
-        runs = [[*row, f"{run['cost']:,.2f}"] for row, run in zip(runs, plan["nodes"], strict=True)]
+        runs = [[*row, f"{run.cost:,.2f}"] for row, run in zip(runs, plan.nodes, strict=True)]
     print_table(header, runs, left=())
-    print_failures([(status, uri, error) for uri, status, error in estimate.failed_videos()])
+    print_failures(plan.failures)
 
 
 def _format_amount(number: float) -> str:

@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.config import AnalyzeConfig, Limits
-from fer_batch.inputs.listing import Listing, list_videos
+from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.segments import plan_segments, planned_durations_s, probe_as_needed
 from fer_batch.model.weights import Card
 from fer_batch.pipeline.guard import GuardedProbe
@@ -36,101 +35,103 @@ START_S = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunEstimate:
-    """The inputs of a run, their plan, and the estimated cost."""
+class NodesEstimate:
+    """The duration of a run on a number of nodes."""
 
-    listing: Listing
-    videos: pa.Table
-    """Rows of `schema.PROBED_SCHEMA`."""
-    segments: pa.Table
-    """Rows of `schema.PLAN_SCHEMA`."""
-    video_s: float
-    """Length of all videos whose length is known, in seconds."""
-    cpu_s: float
-    """CPU time of the whole run, in seconds."""
-    longest_bundle_s: float
-    """CPU time of the longest bundle, in seconds. No number of workers makes the run faster."""
+    nodes: int
+    cores: int
+    """Cores of all nodes."""
+    hours: float
+    cost: float | None
+    """None if the price of a node is unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEstimate:
+    """The amount of video of a run, and its estimated cost."""
+
+    videos: int
+    statuses: dict[str, int]
+    """Number of videos by status. Those with the status "ok" are analyzed."""
+    unknown_length: int
+    skipped_files: int
+    """Files in the inputs that are no videos."""
+    hours: float
+    """Length of all videos whose length is known."""
+    bytes: int
+    segments: int
+    bundles: int
+    cpu_hours: float
     store_requests: int
     """Requests to stores, for probing and for reading."""
     store_bytes: int
     """Bytes that stores send."""
-
-    def duration_s(self, workers: int) -> float:
-        """Estimate the duration of the run with this number of workers, in seconds."""
-        return START_S + max(self.cpu_s / workers, self.longest_bundle_s)
-
-    def failed_videos(self) -> list[tuple[str, str, str]]:
-        """Return (uri, status, error) of each video that cannot be analyzed."""
-        failed = self.videos.filter(pc.not_equal(self.videos.column("status"), "ok"))
-        return [(row["uri"], row["status"], row["error"]) for row in failed.to_pylist()]
-
-    def to_dict(self, nodes: Sequence[int], cores: int, price: float | None = None) -> dict[str, Any]:
-        """Return plain values, with the duration on each number of nodes of so many cores.
-
-        `price` is that of a node for an hour; None leaves the cost out.
-        """
-        is_ok = pc.equal(self.videos.column("status"), "ok")
-        hours = {count: self.duration_s(count * cores) / 3600 for count in nodes}
-        return {
-            "videos": len(self.videos),
-            "statuses": dict(Counter(self.videos.column("status").to_pylist())),
-            "unknown_length": self.videos.filter(is_ok).column("duration_s").null_count,
-            "skipped_files": self.listing.skipped,
-            "hours": self.video_s / 3600,
-            "bytes": sum(self.videos.column("size_bytes").to_pylist()),
-            "segments": len(self.segments),
-            "bundles": len(self.segments.column("bundle_id").unique()),
-            "cpu_hours": self.cpu_s / 3600,
-            "store_requests": self.store_requests,
-            "store_bytes": self.store_bytes,
-            "nodes": [
-                {"nodes": count, "cores": count * cores, "hours": hours[count]}
-                | ({} if price is None else {"cost": hours[count] * count * price})
-                for count in nodes
-            ],
-        }
+    nodes: list[NodesEstimate]
+    failures: list[tuple[str, str, str]]
+    """Status, address and error of each video that cannot be analyzed."""
 
 
 def estimate_run(
     inputs: Sequence[str],
     config: AnalyzeConfig,
     card: Card,
-    workers: int,
+    nodes: Sequence[int],
+    cores: int,
+    *,
+    price: float | None = None,
     cpu_ms: float | None = None,
-    limits: Limits | None = None,
 ) -> RunEstimate:
     """List, probe and plan videos on this machine, write nothing, and estimate the cost.
 
-    `workers` is the number of workers to plan for. `cpu_ms` is the CPU time of a second of video in
-    milliseconds; None estimates it from the size of the frames. Raises InputError as `list_videos` does.
+    The duration is estimated for each number of nodes, which have `cores` cores each. `price` is that of a
+    node for an hour. `cpu_ms` is the CPU time of a second of video in milliseconds; None estimates it from
+    the size of the frames. Raises InputError as `list_videos` does.
     """
     listing = list_videos(inputs)
-    limits = limits or Limits()
-    videos = probe_as_needed(listing.sources, config, lambda unknown: _probe_locally(unknown, limits))
-    segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
+    videos = probe_as_needed(listing.sources, config, _probe_locally)
+    segments = plan_segments(videos, config, card.half_window_s, card.model_id, max(nodes) * cores)
     costs_ms = _costs_ms(videos, config) if cpu_ms is None else np.full(len(videos), cpu_ms)
     owner = pc.index_in(segments.column("video_id"), videos.column("video_id").combine_chunks()).to_numpy()
     lengths_s = pc.subtract(segments.column("end_s"), segments.column("start_s")).to_numpy()
     costs_s = lengths_s * costs_ms[owner] / 1000 if len(segments) else np.zeros(0)
     bundles = pa.table({"bundle": segments.column("bundle_id"), "cost_s": costs_s}).group_by("bundle")
+    bundle_costs_s = bundles.aggregate([("cost_s", "sum")]).column("cost_s_sum").to_numpy()
+    cpu_s, longest_s = float(costs_s.sum()), float(bundle_costs_s.max(initial=0))
+    # No number of workers makes a run faster than its longest bundle.
+    hours = {count: (START_S + max(cpu_s / (count * cores), longest_s)) / 3600 for count in nodes}
+    is_ok = pc.equal(videos.column("status"), "ok")
+    failed = videos.filter(pc.invert(is_ok)).select(["status", "uri", "error"])
     store_requests, store_bytes = _estimate_store_reads(videos, segments)
     return RunEstimate(
-        listing=listing,
-        videos=videos,
-        segments=segments,
-        video_s=float(np.nan_to_num(planned_durations_s(videos)).sum()),
-        cpu_s=float(costs_s.sum()),
-        longest_bundle_s=pc.max(bundles.aggregate([("cost_s", "sum")]).column("cost_s_sum")).as_py() or 0.0,
+        videos=len(videos),
+        statuses=dict(Counter(videos.column("status").to_pylist())),
+        unknown_length=videos.filter(is_ok).column("duration_s").null_count,
+        skipped_files=listing.skipped,
+        hours=float(np.nan_to_num(planned_durations_s(videos)).sum()) / 3600,
+        bytes=sum(videos.column("size_bytes").to_pylist()),
+        segments=len(segments),
+        bundles=len(bundle_costs_s),
+        cpu_hours=cpu_s / 3600,
         store_requests=store_requests,
         store_bytes=store_bytes,
+        nodes=[
+            NodesEstimate(
+                nodes=count,
+                cores=count * cores,
+                hours=hours[count],
+                cost=price and hours[count] * count * price,
+            )
+            for count in nodes
+        ],
+        failures=[tuple(row.values()) for row in failed.to_pylist()],
     )
 
 
-def _probe_locally(sources: pa.Table, limits: Limits) -> pa.Table:
+def _probe_locally(sources: pa.Table) -> pa.Table:
     """Probe files in guarded processes of this machine, one for each core."""
 
     def probe_part(part: pa.Table) -> pa.Table:
-        with GuardedProbe(limits) as probe:
+        with GuardedProbe(Limits()) as probe:
             return probe(part)
 
     size = max(math.ceil(len(sources) / (os.cpu_count() or 1)), 1)

@@ -26,7 +26,7 @@ def test_estimated_requests_and_bytes_match_a_run(
     monkeypatch.setattr(reader, "take_source", lambda path: None)
     store.put("film.mp4", long_video(36).read_bytes())
     store.put("clip.mp4", sample.read_bytes())
-    estimate = estimate_run(["s3://archive/"], SURVEY, load_checkpoint(None)[1], 2)
+    estimate = estimate_run(["s3://archive/"], SURVEY, load_checkpoint(None)[1], [2], 1)
     store.answers.clear()
     analyze_in_process(["s3://archive/"], tmp_path / "out", SURVEY)
     requests = store.answers["GET"] + store.answers["HEAD"]
@@ -37,7 +37,7 @@ def test_estimated_requests_and_bytes_match_a_run(
 def test_only_files_in_stores_count_and_their_size_may_be_assumed(sample: Path, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(f"path,duration_s\n{sample},10\ns3://archive/film.mp4,3600\n")
     local, mixed = (
-        estimate_run([str(path)], SURVEY, load_checkpoint(None)[1], 1)
+        estimate_run([str(path)], SURVEY, load_checkpoint(None)[1], [1], 1)
         for path in (sample, tmp_path / "list.csv")
     )
     assert (local.store_requests, local.store_bytes) == (0, 0)
