@@ -38,7 +38,25 @@ def run_and_kill(command: list[str], log: Path, condition: Callable[[], bool]) -
 
 def find_workers(file: Path) -> list[int]:
     """Find the training workers on this machine that have a file open."""
-    return [process for process in _list_workers() if str(file) in _list_open_files(process)]
+    return [process for process in find_children("RayTrainWorker") if str(file) in _list_open_files(process)]
+
+
+def find_children(command: str) -> list[int]:
+    """Find the processes below this one whose command line contains `command`."""
+    parents, commands = {}, {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            commands[int(entry.name)] = (entry / "cmdline").read_text(errors="replace")
+        except OSError:
+            continue
+    children = []
+    for process, parent in parents.items():
+        while parent in parents and parent != os.getpid():
+            parent = parents[parent]
+        if parent == os.getpid() and command in commands.get(process, ""):
+            children.append(process)
+    return children
 
 
 def _kill_session(leader: subprocess.Popen[bytes]) -> None:
@@ -64,15 +82,6 @@ def _list_session(session: int) -> Iterator[int]:
             continue
         if int(owner) == session and state != "Z":
             yield int(entry.name)
-
-
-def _list_workers() -> Iterator[int]:
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"RayTrainWorker" in (entry / "cmdline").read_bytes():
-                yield int(entry.name)
-        except OSError:
-            continue
 
 
 def _list_open_files(process: int) -> list[str]:

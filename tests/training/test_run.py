@@ -31,7 +31,14 @@ from fer_batch.training.predict import predict_log_probs
 from fer_batch.training.run import train
 from fer_batch.training.sources import MIN_CALIBRATION_CLIPS
 from fer_batch.training.state import HISTORY_COLUMNS, TrainState
-from tests.training.examples import SMALL_RECIPE, collect_lines, make_epoch, write_bars_csv, write_recipe
+from tests.training.examples import (
+    SMALL_RECIPE,
+    collect_lines,
+    find_differences,
+    make_epoch,
+    write_bars_csv,
+    write_recipe,
+)
 from tests.training.processes import find_workers, run_and_kill, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # five runs at the same time
@@ -181,11 +188,9 @@ def load_weights(out: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(out)[0].state_dict()
 
 
-def find_differences(first: Path, second: Path) -> list[str]:
+def compare_weights(first: Path, second: Path) -> list[str]:
     """List the weights that differ between the models of two runs."""
-    weights, others = load_weights(first), load_weights(second)
-    assert weights.keys() == others.keys()
-    return [name for name, value in weights.items() if not torch.equal(value, others[name])]
+    return find_differences(load_weights(first), load_weights(second))
 
 
 def list_curves(out: Path) -> list[Path]:
@@ -349,64 +354,57 @@ def test_another_configuration_is_refused_with_the_difference(
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "train.json", "model.json"])
-def test_a_folder_of_other_files_is_not_changed(data: Path, tmp_path: Path, name: str) -> None:
+def test_other_files_are_not_changed(data: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("years of work")
-    with pytest.raises(OutputError, match=str(tmp_path)):
-        train(make_config(data), tmp_path)
+    for out in (tmp_path, tmp_path / name):
+        with pytest.raises(OutputError, match=str(out)):
+            train(make_config(data), out)
     assert read_files(tmp_path) == {name: b"years of work"}
 
 
-def test_a_file_instead_of_the_folder_is_not_changed(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "thesis.tex"
-    out.write_text("years of work")
-    with pytest.raises(OutputError, match=str(out)):
-        train(make_config(data), out)
-    assert out.read_text() == "years of work"
-
-
 @pytest.mark.parametrize(
-    ("classes", "leave_out", "absent"),
-    [([*EMOTIONS, "contempt"], [], "contempt"), ([*EMOTIONS], ["disgust"], "disgust")],
+    ("changes", "change_text", "error", "message"),
+    [
+        (
+            {"classes": [*EMOTIONS, "contempt"]},
+            str,
+            InputError,
+            "no training examples of contempt, but the classes are angry, ",
+        ),
+        (
+            {"classes": [*EMOTIONS], "leave_out": ["disgust"]},
+            str,
+            InputError,
+            "no training examples of disgust, but the classes are angry, ",
+        ),
+        ({"init": "gone.safetensors"}, str, CheckpointError, "gone"),
+        ({}, lambda text: "", InputError, "spoilt.csv"),
+        ({}, lambda text: text.replace("pixels", "pictures", 1), InputError, "spoilt.csv"),
+        ({}, lambda text: text.replace("Training", "PublicTest"), InputError, "split 'train'"),
+        ({}, lambda text: "".join(line for line in text.splitlines(True) if line[0] in "e3"), InputError, ""),
+    ],
+    ids=[
+        "absent class",
+        "class left out",
+        "missing checkpoint",
+        "empty",
+        "renamed column",
+        "no training data",
+        "one class",
+    ],
 )
-def test_a_named_class_without_training_examples_is_refused_before_anything_is_written(
-    data: Path, tmp_path: Path, classes: list[str], leave_out: list[str], absent: str
-) -> None:
-    config = make_config(data, classes=classes, leave_out=leave_out)
-    with pytest.raises(InputError, match=f"no training examples of {absent}, but the classes are angry, "):
-        train(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def empty(text: str) -> str:
-    return ""
-
-
-def rename_column(text: str) -> str:
-    return text.replace("pixels", "pictures", 1)
-
-
-def keep_selection(text: str) -> str:
-    return text.replace("Training", "PublicTest")
-
-
-def keep_one_class(text: str) -> str:
-    return "".join(line for line in text.splitlines(True) if line[0] in "e3")
-
-
-@pytest.mark.parametrize("spoil", [empty, rename_column, keep_selection, keep_one_class])
-def test_unusable_data_is_refused_before_anything_is_written(
-    data: Path, tmp_path: Path, spoil: Callable[[str], str]
+def test_unusable_settings_and_data_are_refused_before_anything_is_written(
+    data: Path,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    change_text: Callable[[str], str],
+    error: type[Exception],
+    message: str,
 ) -> None:
     path = tmp_path / "spoilt.csv"
-    path.write_text(spoil(data.read_text()))
-    with pytest.raises(InputError):
-        train(make_config(path), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_missing_checkpoint_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="gone"):
-        train(make_config(data, init=str(tmp_path / "gone.safetensors")), tmp_path / "run")
+    path.write_text(change_text(data.read_text()))
+    with pytest.raises(error, match=message):
+        train(make_config(path, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -419,7 +417,7 @@ def test_two_workers_share_a_run(runs: Runs) -> None:
     assert [epoch["phase"] for epoch in history] == PHASES
     assert [epoch["n"] for epoch in history] == [IMAGES // 5 + 1] * len(PHASES)
     assert history[0]["loss"] > history[1]["loss"]
-    assert find_differences(runs.shared.out, runs.whole.out)
+    assert compare_weights(runs.shared.out, runs.whole.out)
 
 
 def test_a_run_with_a_killed_worker_ends_with_the_same_weights(runs: Runs) -> None:
@@ -429,7 +427,7 @@ def test_a_run_with_a_killed_worker_ends_with_the_same_weights(runs: Runs) -> No
     assert repeated[-1] == len(PHASES)
     assert len(list_curves(runs.shared.out)) == 1
     assert read_history(runs.hurt.out) == read_history(runs.shared.out)
-    assert not find_differences(runs.hurt.out, runs.shared.out)
+    assert not compare_weights(runs.hurt.out, runs.shared.out)
 
 
 def test_a_run_starts_from_a_checkpoint_of_other_classes(runs: Runs) -> None:
@@ -453,16 +451,15 @@ def test_a_run_with_early_stopping_keeps_its_best_epoch(runs: Runs) -> None:
     assert any(not torch.equal(value, state["ema"][name]) for name, value in state["kept"].items())
 
 
-def test_a_killed_run_continues_after_its_last_epoch(runs: Runs, resumed: Resumed) -> None:
+def test_a_killed_run_continues_after_its_last_epoch_to_the_same_weights(
+    runs: Runs, resumed: Resumed
+) -> None:
     assert 2 <= len(resumed.killed) < len(PHASES)
     assert [epoch["epoch"] for epoch in read_history(runs.killed)] == [1, 2, 3, 4]
     assert read_epochs(list_curves(runs.killed)[-1])[0] > 1
     assert read_history(runs.killed)[: len(resumed.killed)] == resumed.killed
-
-
-def test_a_killed_run_ends_with_the_same_weights(runs: Runs, resumed: Resumed) -> None:
     assert read_history(runs.killed) == read_history(runs.whole.out)
-    assert not find_differences(runs.killed, runs.whole.out)
+    assert not compare_weights(runs.killed, runs.whole.out)
     cards = [load_checkpoint(out)[1] for out in (runs.killed, runs.whole.out)]
     assert cards[0].temperature == cards[1].temperature
 

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from fer_batch.training.sources import (
 from tests.clips import make_clips
 from tests.conftest import write_video
 from tests.training.examples import collect_lines
+from tests.training.processes import find_children, wait_for
 
 CLASSES = ("serious", "smiling")
 VideoRun = tuple[Path, TrainSummary, list[str]]
@@ -94,9 +94,7 @@ def alone(_ray: None, videos: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.slow
-def test_a_model_is_trained_on_videos_alone(
-    alone: VideoRun,
-) -> None:
+def test_a_model_is_trained_on_videos_alone(alone: VideoRun) -> None:
     out, summary, lines = alone
     counts, _ = count_clips(out / "clips")
     assert set(counts) == {"train", "select"}
@@ -137,21 +135,10 @@ def test_a_run_with_a_killed_worker_ends_with_the_same_weights(
 
 def kill_workers_after_an_epoch(out: Path, killed: list[int]) -> None:
     """Kill the training workers below this process after the first epoch of a run."""
-    while not (out / "history.json").exists():
-        time.sleep(0.01)
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            after_name = (folder / "stat").read_text().rpartition(")")[2].split()
-            parents[int(folder.name)] = int(after_name[1]), (folder / "cmdline").read_text()
-        except OSError:
-            continue
-    for worker, (parent, command) in parents.items():
-        while parent in parents and parent != os.getpid():
-            parent = parents[parent][0]
-        if parent == os.getpid() and "RayTrainWorker" in command:
-            os.kill(worker, signal.SIGKILL)
-            killed.append(worker)
+    wait_for((out / "history.json").exists)
+    for worker in find_children("RayTrainWorker"):
+        os.kill(worker, signal.SIGKILL)
+        killed.append(worker)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
 from tests.clips import make_clips
+from tests.training.processes import find_children, wait_for
 
 CPU = torch.device("cpu")
 TINY: dict[str, Any] = {"filters": [4, 8], "depths": [1, 1]}
@@ -151,32 +151,9 @@ def test_error_in_this_process_keeps_the_folds_before_it(tmp_path: Path) -> None
     assert (result.trained_on, result.held_out, result.epochs) == (10, 0, 2)
 
 
-def tasks() -> list[int]:
-    """Return the ids of the child processes that run a fold."""
-    processes = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"ray::run_fold" in (entry / "cmdline").read_bytes() and os.getpid() in ancestors(entry):
-                processes.append(int(entry.name))
-        except OSError:
-            continue
-    return processes
-
-
-def ancestors(entry: Path) -> list[int]:
-    """Return the ids of the parents of a process, given its folder in /proc."""
-    parents: list[int] = []
-    while (parent := int((entry / "stat").read_text().rpartition(")")[2].split()[1])) > 0:
-        parents.append(parent)
-        entry = entry.with_name(str(parent))
-    return parents
-
-
 def kill_one() -> None:
-    deadline = time.monotonic() + 600
-    while not (processes := tasks()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(processes[0], signal.SIGKILL)
+    wait_for(lambda: find_children("ray::run_fold"))
+    os.kill(find_children("ray::run_fold")[0], signal.SIGKILL)
 
 
 @pytest.mark.slow
