@@ -83,11 +83,6 @@ def test_the_history_has_a_row_for_each_epoch_of_each_phase(
     assert network.crop_head.out_features == len(CLASSES)
 
 
-def test_fewer_clips_than_a_batch_are_trained_on() -> None:
-    trained = train_network(make_config(sequence_epochs=4), make_bars([0, 1, 2]), make_bars([0]), CPU)
-    assert all(math.isfinite(row.loss) for row in trained.history)
-
-
 def test_training_improves_loss_and_accuracy(training: Clips, selection: Clips) -> None:
     mild = {"erasing": 0, "dropout": 0, "shift": 0.01, "zoom": 0.01, "rotation_deg": 1.0}
     config = make_config(epochs=8, lr=0.05, ema_decay=0.5, **mild)
@@ -97,9 +92,12 @@ def test_training_improves_loss_and_accuracy(training: Clips, selection: Clips) 
     assert history[-1].macro_f1 > 0.8
 
 
-def test_metrics_are_nan_without_selection_clips(training: Clips) -> None:
-    rows = train_network(make_config(), training, make_bars([]), CPU).history
-    assert all(math.isnan(row.accuracy) and math.isnan(row.macro_f1) and row.n == 0 for row in rows)
+def test_few_clips_are_trained_on_and_without_selection_clips_the_metrics_are_nan() -> None:
+    config = make_config(epochs=4, lr=1e-9)
+    rows = train_network(config, make_bars([0, 1, 2]), make_bars([]), CPU).history
+    assert [row.phase for row in rows] == [*["stills"] * 4, "sequences"]
+    assert all(math.isfinite(row.loss) and row.n == 0 for row in rows)
+    assert all(math.isnan(row.accuracy) and math.isnan(row.macro_f1) for row in rows)
 
 
 def test_the_accuracy_is_measured_on_the_last_frame_of_each_clip(training: Clips) -> None:
@@ -142,21 +140,15 @@ def test_a_resumed_training_ends_with_the_same_weights(
     assert not find_differences(states[-1].weights, whole.weights)
 
 
-def test_sequences_train_the_context_only(training: Clips, selection: Clips, states: SavedStates) -> None:
-    config = make_config(epochs=1, sequence_epochs=2)
-    whole = train_network(config, training, selection, CPU, on_epoch=states.save)
-    stills = states[0].ema
-    changed = {name.split(".")[0] for name in find_differences(stills, whole.weights)}
-    assert changed == {"lstm1", "lstm2", "context_head", "stay"}
-    assert not stills["context_head.weight"].any()
-
-
-def test_stills_train_the_encoder_and_its_head_only(
+def test_stills_train_the_encoder_and_its_head_and_sequences_the_context(
     training: Clips, selection: Clips, states: SavedStates
 ) -> None:
-    train_network(make_config(epochs=2, sequence_epochs=0), training, selection, CPU, on_epoch=states.save)
-    changed = {name.split(".")[0] for name in find_differences(states[0].ema, states[1].ema)}
-    assert changed == {"encoder", "crop_head"}
+    train_network(make_config(epochs=2, sequence_epochs=2), training, selection, CPU, on_epoch=states.save)
+    first, stills, _, last = (state.ema for state in states)
+    assert {name.split(".")[0] for name in find_differences(first, stills)} == {"encoder", "crop_head"}
+    changed = {name.split(".")[0] for name in find_differences(stills, last)}
+    assert changed == {"lstm1", "lstm2", "context_head", "stay"}
+    assert not stills["context_head.weight"].any()
 
 
 @pytest.mark.parametrize("sequence_epochs", [0, 1])
@@ -175,11 +167,6 @@ def test_early_stopping_ends_the_stills_and_keeps_their_best_epoch(
     assert not [name for name in changed if name.startswith("encoder.")]
     assert bool(changed) == bool(sequence_epochs)
     assert len(trained.history) == len(accuracies) + sequence_epochs
-
-
-def test_all_epochs_are_trained_without_early_stopping(training: Clips) -> None:
-    config = make_config(epochs=4, sequence_epochs=0, lr=1e-9)
-    assert len(train_network(config, training, make_bars([]), CPU).history) == 4
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
-from fer_batch.evaluation.crossval.crossval import CK48_CLASSES, CK48_RECIPE, check_ck48_data, crossval
+from fer_batch.evaluation.crossval.crossval import CK48_CLASSES, CK48_RECIPE, crossval
 from fer_batch.evaluation.crossval.folds import Protocol
 from fer_batch.evaluation.metrics import measure
 from fer_batch.model.registry import build_network
@@ -303,10 +303,3 @@ def test_folder_with_other_files_is_refused(ck48: Path, folds: Path, tmp_path: P
     for out, message in (("out", "files other than a cross-validation"), ("file", "is a file")):
         with pytest.raises(OutputError, match=message):
             crossval(config_of(ck48), tmp_path / out, frozen=folds)
-
-
-@pytest.mark.parametrize("data", [[], [("folder", "faces")], [("ck48", "a"), ("ck48", "b")]])
-def test_default_recipe_needs_ck48_alone(data: list[tuple[str, str]]) -> None:
-    check_ck48_data([("ck48", "a")])
-    with pytest.raises(ConfigError, match="give --data ck48=PATH, and no other"):
-        check_ck48_data(data)
