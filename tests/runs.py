@@ -152,6 +152,11 @@ def are_tables_equal(one: Mapping[str, pd.DataFrame], other: Mapping[str, pd.Dat
     return all(one[name].equals(other[name]) for name in TABLES)
 
 
+def read_write_times(folder: Path) -> dict[Path, int]:
+    """Return when each file and folder below `folder` was last written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
 def kill_at(fault: str, function: Callable[..., Any], *arguments: Any) -> None:
     """Call a function in its own process, which must die at a fault point."""
     context = multiprocessing.get_context("forkserver")

@@ -34,55 +34,29 @@ def make_network_with_context(**options: object) -> CnnBiLstm:
     return network
 
 
-@pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize(
-    ("filters", "depths", "fold"),
-    [
-        (SMALL, (2, 2, 2, 2), 1),
-        ((32, 64, 128, 256), (2, 2, 2, 2), 1),
-        ((8, 16), (1, 1), 2),
-        ((8, 16, 24), (3, 1, 2), 2),
-        ((12,), (1,), 4),
-    ],
-)
-def test_encoder_returns_one_embedding_per_crop(
-    count: int, filters: tuple[int, ...], depths: tuple[int, ...], fold: int
-) -> None:
-    encoder = Encoder(filters, depths, fold).eval()
-    assert encoder.width == filters[-1]
-    assert encoder(torch.zeros(count, 1, CROP_SIZE_PX, CROP_SIZE_PX)).shape == (count, filters[-1])
-
-
-def test_encoder_accepts_an_empty_batch() -> None:
-    assert Encoder((8, 16), (1, 1)).eval()(torch.zeros(0, 1, CROP_SIZE_PX, CROP_SIZE_PX)).shape == (0, 16)
-
-
 @pytest.mark.parametrize(
     ("filters", "depths", "fold", "convolutions"),
     [
         ((8,), (1,), 1, [(1, 8)]),
         ((8, 16), (2, 1), 1, [(1, 8), (8, 8), (8, 16)]),
         ((8, 16), (1, 3), 2, [(4, 8), (8, 16), (16, 16), (16, 16)]),
+        ((12,), (1,), 4, [(16, 12)]),
     ],
 )
 def test_encoder_has_the_convolutions_of_its_depths(
     filters: tuple[int, ...], depths: tuple[int, ...], fold: int, convolutions: list[tuple[int, int]]
 ) -> None:
-    layers = [layer for layer in Encoder(filters, depths, fold).modules() if isinstance(layer, nn.Conv2d)]
+    encoder = Encoder(filters, depths, fold).eval()
+    layers = [layer for layer in encoder.modules() if isinstance(layer, nn.Conv2d)]
     assert [(layer.in_channels, layer.out_channels) for layer in layers] == convolutions
+    assert encoder.width == filters[-1]
+    for count in (0, 1, 3):
+        assert encoder(torch.zeros(count, 1, CROP_SIZE_PX, CROP_SIZE_PX)).shape == (count, filters[-1])
 
 
 def test_depths_and_filters_must_have_equal_length() -> None:
     with pytest.raises(ValueError, match="shorter"):
         Encoder((8, 8), (1,), 1)
-
-
-@pytest.mark.parametrize("classes", [2, 7])
-@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (3, 1), (1, 2), (2, 9), (1, 40)])
-def test_network_classifies_every_frame_of_any_length(batch: int, steps: int, classes: int) -> None:
-    logits = make_network(classes=classes)(make_crops(batch, steps))
-    assert logits.shape == (batch, steps, classes)
-    assert logits.isfinite().all()
 
 
 def test_default_encoder_has_the_documented_size() -> None:
@@ -133,14 +107,6 @@ def test_frame_depends_on_earlier_and_later_frames() -> None:
         other = embeddings.clone()
         other[0, changed] += 1
         assert (network.classify(other)[0, 2] != result[0, 2]).any()
-
-
-def test_embedding_does_not_depend_on_the_batch() -> None:
-    network = make_network()
-    crops = make_crops(1, 6)[0]
-    together = network.encode(crops)
-    for row in range(len(crops)):
-        torch.testing.assert_close(network.encode(crops[row : row + 1])[0], together[row], atol=1e-5, rtol=0)
 
 
 def test_dropout_is_active_in_training_only() -> None:

@@ -130,7 +130,7 @@ def test_dcnn_bilstm_has_the_published_layers() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (2, 1), (2, 3)])
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (2, 1), (2, 3), (1, 20)])
 def test_every_network_returns_a_distribution_per_frame(name: str, batch: int, steps: int) -> None:
     network = make_small(name)
     crops = torch.randn(batch, steps, 1, CROP_SIZE_PX, CROP_SIZE_PX)

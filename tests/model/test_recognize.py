@@ -1,4 +1,4 @@
-"""Predictions for tracked faces."""
+"""Predictions for tracked faces, for images and for crops."""
 
 import json
 import shutil
@@ -8,11 +8,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from fer_batch.data.datasets import load_dataset
-from fer_batch.model.recognize import Recognizer
+from fer_batch.errors import InputError
+from fer_batch.model.recognize import Prediction, Recognizer
 from fer_batch.model.weights import DEFAULT_CHECKPOINT
 from fer_batch.schema import EMOTIONS
+from fer_batch.video.planes import Picture
+from fer_batch.vision.crop import crop_faces
+from fer_batch.vision.detect import FaceDetector
+from fer_batch.vision.detections import Face
 from tests.tracked_faces import COUNT, TrackedFaces, assert_independent, make_faces
 
 FACES = make_faces()
@@ -142,6 +148,67 @@ def test_read_only_crops_are_accepted(recognizer: Recognizer) -> None:
     assert torch.equal(recognizer.encode(frozen), recognizer.encode(FACES.crops[:2]))
 
 
+@pytest.fixture(scope="module")
+def faces(sample_frames: list[np.ndarray]) -> list[Face]:
+    return FaceDetector(min_face=0.2).detect(sample_frames[0])
+
+
+@pytest.fixture(scope="module")
+def crops(sample_frames: list[np.ndarray], faces: list[Face], recognizer: Recognizer) -> np.ndarray:
+    boxes = np.array([face.box for face in faces])
+    return crop_faces(Picture.from_rgb(sample_frames[0]), boxes, recognizer.card.crop_scale)
+
+
+def test_predict_accepts_one_crop_and_lists(recognizer: Recognizer, crops: np.ndarray) -> None:
+    assert repr(recognizer).endswith(": angry, disgust, fear, happy, neutral, sad, surprise>")
+    probs = TrackedFaces(crops, np.arange(2), np.zeros(2)).predict(recognizer)
+    expected = [Prediction(dict(zip(EMOTIONS, row, strict=True))) for row in probs.tolist()]
+    assert recognizer.predict(list(crops)) == expected
+    assert [recognizer.predict(crop) for crop in crops] == expected
+    assert recognizer.predict([Image.fromarray(crop) for crop in crops]) == expected
+    assert recognizer.predict([]) == []
+
+
+def test_predict_faces_crops_the_faces_of_images(
+    recognizer: Recognizer,
+    sample_frames: list[np.ndarray],
+    faces: list[Face],
+    crops: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "frame.png"
+    Image.fromarray(sample_frames[0]).save(path)
+    expected = recognizer.predict(list(crops))
+    assert len(expected) == 2
+    assert recognizer.predict_faces(path, faces) == expected
+    several = recognizer.predict_faces([path, sample_frames[0], path], [faces[:1], [], faces])
+    assert several == [expected[:1], [], expected]
+
+
+def test_large_colour_crop_is_scaled_to_grey(recognizer: Recognizer, crops: np.ndarray) -> None:
+    large = Image.fromarray(crops[0]).resize((96, 96), Image.Resampling.NEAREST).convert("RGB")
+    expected, scaled = recognizer.predict(crops[0]), recognizer.predict(large)
+    assert scaled.emotion == expected.emotion
+    assert scaled.confidence == pytest.approx(expected.confidence, abs=0.2)
+
+
+def test_prediction_has_emotion_confidence_dict_and_repr() -> None:
+    prediction = Prediction({"sad": 0.15, "happy": 0.55, "calm": 0.25, "angry": 0.05})
+    assert (prediction.emotion, prediction.confidence) == ("happy", 0.55)
+    assert repr(prediction) == "Prediction(happy 0.55, calm 0.25, sad 0.15)"
+    probabilities = {"sad": 0.15, "happy": 0.55, "calm": 0.25, "angry": 0.05}
+    assert prediction.to_dict() == {
+        "emotion": "happy", "confidence": 0.55, "probabilities": probabilities
+    }  # fmt: skip
+
+
+def test_unusable_images_raise_input_error(recognizer: Recognizer, crops: np.ndarray) -> None:
+    with pytest.raises(InputError, match="pass several images as a list"):
+        recognizer.predict(crops)
+    with pytest.raises(InputError, match=r"Cannot read missing\.png"):
+        recognizer.predict_faces("missing.png", [])
+
+
 def test_packaged_model_has_its_accuracy_on_public_test(
     shared: Path, tmp_path: Path, recognizer: Recognizer
 ) -> None:
@@ -154,5 +221,5 @@ def test_packaged_model_has_its_accuracy_on_public_test(
     stills, _ = load_dataset("fer2013", tmp_path / "public_test.parquet", for_training=False)
     count = len(stills)
     assert count == 3589
-    probs = recognizer.predict_tracks(stills.frames, np.arange(count), np.zeros(count), np.ones(count, bool))
+    probs = TrackedFaces(stills.frames, np.arange(count), np.zeros(count)).predict(recognizer)
     assert np.mean(probs.argmax(axis=1) == stills.labels) >= 0.64

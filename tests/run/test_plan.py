@@ -141,19 +141,13 @@ def test_new_changed_and_retried_files_are_planned(
     sources = pa.Table.from_pylist([source], schema=SOURCES_SCHEMA)
     videos = pa.Table.from_pylist([planned(*known)] if known else [], schema=PROBED_SCHEMA)
     again = videos if failed else videos.slice(0, 0)
-    assert select_sources_to_plan(sources, videos, again).column("attempt").to_pylist() == (
-        [] if attempt is None else [attempt]
-    )
+    selected = select_sources_to_plan(sources, videos, again)
+    assert selected.column("attempt").to_pylist() == ([] if attempt is None else [attempt])
+    assert select_sources_to_plan(sources.slice(0, 0), videos, again).num_rows == 0
 
 
 def planned(version: str, attempt: int, extra: str | None = None) -> dict[str, Any]:
     return {"video_id": "v", "version": version, "attempt": attempt, "extra": extra}
-
-
-def test_empty_listing_plans_nothing() -> None:
-    videos = pa.Table.from_pylist([planned("1", 0)], schema=PROBED_SCHEMA)
-    assert select_sources_to_plan(SOURCES_SCHEMA.empty_table(), videos, videos).num_rows == 0
-    assert changed_metadata(SOURCES_SCHEMA.empty_table(), videos).num_rows == 0
 
 
 @pytest.mark.parametrize(
@@ -171,8 +165,10 @@ def test_changed_manifest_columns_are_selected(
 ) -> None:
     source = {"video_id": "v", "version": "1", "uri": "/v.mp4", "size_bytes": 1, "extra": now}
     videos = pa.Table.from_pylist([planned("1", 2, before)], schema=PROBED_SCHEMA)
-    rows = changed_metadata(pa.Table.from_pylist([source], schema=SOURCES_SCHEMA), videos).to_pylist()
+    sources = pa.Table.from_pylist([source], schema=SOURCES_SCHEMA)
+    rows = changed_metadata(sources, videos).to_pylist()
     assert [(row["version"], row["attempt"], row["extra"]) for row in rows] == [("1", 2, now)] * is_selected
+    assert changed_metadata(sources.slice(0, 0), videos).num_rows == 0
 
 
 def write_file(name: str, content: str) -> Callable[[Path], None]:

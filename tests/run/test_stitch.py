@@ -99,6 +99,14 @@ def segment(video: Video, index: int, core: tuple[int, int], last: bool, names: 
     }  # fmt: skip
 
 
+def sorted_results(video: Video, cuts: list[int]) -> list[dict[str, Any]]:
+    return sorted(results(video, cuts).to_pylist(), key=lambda row: row["index"])
+
+
+def stitch_rows(rows: list[dict[str, Any]]) -> Timelines:
+    return stitch_segments(pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA), EMOTIONS)
+
+
 def results(video: Video, cuts: list[int], seed: int = 0) -> pa.Table:
     """Return the results of a video cut before these frames, shuffled, each with its own track numbers."""
     random = np.random.default_rng(seed)
@@ -163,30 +171,23 @@ def test_no_segments_give_empty_timelines() -> None:
     assert timeline.moments.column_names == ["video_id", "time_s", "frame_index", "faces"]
 
 
-@pytest.mark.parametrize("cuts", [[], [10], [5, 10, 15]])
-def test_video_without_faces_has_its_moments(cuts: list[int]) -> None:
-    video = Video(moments=20, tracks=())
+EMPTY = Video(moments=20, tracks=())
+
+
+@pytest.mark.parametrize(
+    ("video", "cuts"),
+    [
+        *[(EMPTY, cuts) for cuts in ([], [10], [5, 10, 15])],
+        (Video(moments=12, tracks=((1, tuple(range(4, 12))), (0, tuple(range(4, 9))), (3, (0, 1, 3)))), []),
+        (Video(moments=60, tracks=((0, tuple(range(18))), (0, tuple(range(22, 60))))), [20, 40]),
+        (Video(moments=90, tracks=tuple((n, tuple(range(90))) for n in range(LANES))), list(range(5, 85, 5))),
+    ],
+    ids=["no faces", "no faces, cut", "no faces, cut often", "uncut", "face returns", "long tracks"],
+)
+def test_known_video_has_its_timeline(video: Video, cuts: list[int]) -> None:
     timeline = stitch_segments(results(video, cuts), EMOTIONS)
     check(video, timeline)
     assert timeline.tracks.column_names == COLUMNS
-
-
-def test_single_segment_is_unchanged() -> None:
-    video = Video(moments=12, tracks=((1, tuple(range(4, 12))), (0, tuple(range(4, 9))), (3, (0, 1, 3))))
-    timeline = stitch_segments(results(video, []), EMOTIONS)
-    check(video, timeline)
-    assert timeline.tracks.column_names == COLUMNS
-    assert timeline.tracks["track_id"].to_pylist() == [0] * 3 + [1] * 5 + [2] * 8
-
-
-def test_face_that_returns_is_another_track() -> None:
-    video = Video(moments=60, tracks=((0, tuple(range(0, 18))), (0, tuple(range(22, 60)))))
-    check(video, stitch_segments(results(video, [20, 40]), EMOTIONS))
-
-
-def test_track_over_many_segments_is_linked() -> None:
-    video = Video(moments=90, tracks=tuple((lane, tuple(range(90))) for lane in range(LANES)))
-    check(video, stitch_segments(results(video, list(range(5, 85, 5))), EMOTIONS))
 
 
 @settings(max_examples=200, deadline=None)
@@ -219,17 +220,15 @@ def test_videos_are_stitched_independently() -> None:
 
 
 def test_faces_outside_all_cores_give_no_rows() -> None:
-    video = Video(moments=20, tracks=((0, tuple(range(20))),))
-    rows = [row for row in results(video, [10]).to_pylist() if row["index"] == 0]
-    timeline = stitch_segments(pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA), EMOTIONS)
+    timeline = stitch_rows(sorted_results(Video(moments=20, tracks=((0, tuple(range(20))),)), [10])[:1])
     assert timeline.tracks["time_s"].to_pylist() == [m * STEP_S for m in range(10)]
 
 
 def test_failed_segment_does_not_affect_others() -> None:
     video = Video(moments=60, tracks=((0, tuple(range(60))), (2, tuple(range(45, 60)))))
-    rows = sorted(results(video, [20, 40]).to_pylist(), key=lambda row: row["index"])
+    rows = sorted_results(video, [20, 40])
     rows[1] |= {"status": "failed", "error": "broken", "frames": 0, "moments": [], "faces": []}
-    timeline = stitch_segments(pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA), EMOTIONS)
+    timeline = stitch_rows(rows)
     seen = [m for m in range(60) if not 20 <= m < 40]
     assert timeline.moments["time_s"].to_pylist() == [m * STEP_S for m in seen]
     assert timeline.tracks.num_rows == len(seen) + 15
@@ -237,10 +236,9 @@ def test_failed_segment_does_not_affect_others() -> None:
 
 
 def test_face_missing_in_one_segment_is_still_linked() -> None:
-    video = Video(moments=40, tracks=((1, tuple(range(40))),))
-    rows = sorted(results(video, [20]).to_pylist(), key=lambda row: row["index"])
+    rows = sorted_results(Video(moments=40, tracks=((1, tuple(range(40))),)), [20])
     rows[1]["faces"] = [face for face in rows[1]["faces"] if face["frame_index"] >= 0]
-    timeline = stitch_segments(pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA), EMOTIONS)
+    timeline = stitch_rows(rows)
     assert track_count(timeline) == 1
     assert timeline.tracks.num_rows == 40
 

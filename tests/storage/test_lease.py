@@ -14,7 +14,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,36 +29,58 @@ from tests.s3 import Store
 
 HOLD = """
 import sys, time
-from pathlib import Path
+from fer_batch.storage import lease
+from fer_batch.storage.folder import open_folder
 from fer_batch.storage.lease import hold_lease
-with hold_lease(Path(sys.argv[1]), "analyze"):
+lease.HEARTBEAT_S, lease.LEASE_TIMEOUT_S = 0.2, 4.0
+with hold_lease(open_folder(sys.argv[1]), "analyze"):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
+@dataclass
+class Holder:
+    """Another process that holds a lease."""
+
+    process: subprocess.Popen[str]
+    children: list[int]
+    """Process ids that the script printed after "held"."""
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
 @contextlib.contextmanager
-def holder(out: Path, script: str = HOLD):
-    """Start another process that holds the lease of `out`."""
-    process = subprocess.Popen([sys.executable, "-c", script, str(out)], stdout=subprocess.PIPE, text=True)
+def start_holder(out: str | Path, script: str = HOLD) -> Iterator[Holder]:
+    """Start another process that holds the lease of `out`; its children are killed at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(out)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    holder = Holder(process, [])
     try:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("held")
-        yield process
+        word, *children = process.stdout.readline().split()
+        assert word == "held"
+        holder.children += map(int, children)
+        yield holder
     finally:
-        process.kill()
-        process.wait()
+        holder.kill()
+        for child in holder.children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+
+def read_lease(out: Path) -> dict[str, Any]:
+    return json.loads((out / ".lease").read_text())
 
 
 def test_lease_leaves_no_files(tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     with hold_lease(out, "analyze"):
-        content = json.loads((out / ".lease").read_text())
-        assert {k: content[k] for k in ("host", "pid", "command")} == {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "command": "analyze",
-        }
+        values = {"host": socket.gethostname(), "pid": os.getpid(), "command": "analyze"}
+        assert read_lease(out).items() >= values.items()
     assert not list(tmp_path.iterdir())
 
 
@@ -65,43 +90,37 @@ def test_existing_or_used_folder_is_kept(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(KeyError), hold_lease(tmp_path / "empty", "analyze"):
         raise KeyError
-    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == [
-        "empty",
-        "new",
-        "new/out",
-        "new/out/run.json",
-    ]
+    kept = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert kept == ["empty", "new", "new/out", "new/out/run.json"]
 
 
 def test_second_run_gets_the_holder_in_its_error(tmp_path: Path) -> None:
-    with holder(tmp_path) as process:
+    with start_holder(tmp_path) as holder:
         with pytest.raises(OutputError) as refused, hold_lease(tmp_path, "finalize"):
             pass
-        message = str(refused.value)
-        content = json.loads((tmp_path / ".lease").read_text())
-        assert (content["command"], content["pid"]) == ("analyze", process.pid)
-    for part in (str(tmp_path), "analyze", str(process.pid), socket.gethostname(), content["since"], "wait"):
+        content = read_lease(tmp_path)
+    message, pid = str(refused.value), holder.process.pid
+    assert (content["command"], content["pid"]) == ("analyze", pid)
+    for part in (str(tmp_path), "analyze", str(pid), socket.gethostname(), content["since"], "wait"):
         assert part in message
     assert "\n" not in message
 
 
 def test_second_lease_in_the_same_process_is_refused(tmp_path: Path) -> None:
     with hold_lease(tmp_path, "analyze"):
-        with pytest.raises(OutputError, match=f"process {os.getpid()}"), hold_lease(tmp_path, "forget"):
-            pass
-        with pytest.raises(OutputError, match=f"process {os.getpid()}"), hold_lease(tmp_path, "forget"):
-            pass
+        for _ in range(2):
+            with pytest.raises(OutputError, match=f"process {os.getpid()}"), hold_lease(tmp_path, "forget"):
+                pass
     with hold_lease(tmp_path, "forget"):
-        assert json.loads((tmp_path / ".lease").read_text())["command"] == "forget"
+        assert read_lease(tmp_path)["command"] == "forget"
 
 
 def test_lease_of_killed_run_is_free_at_once(tmp_path: Path) -> None:
-    with holder(tmp_path) as process:
-        process.kill()
-        process.wait()
+    with start_holder(tmp_path) as holder:
+        holder.kill()
         assert (tmp_path / ".lease").exists()
         with hold_lease(tmp_path, "analyze"):
-            assert json.loads((tmp_path / ".lease").read_text())["pid"] == os.getpid()
+            assert read_lease(tmp_path)["pid"] == os.getpid()
 
 
 HOLD_AND_FORK = """
@@ -125,22 +144,15 @@ with hold_lease(Path(sys.argv[1]), "analyze"):
 
 
 def test_surviving_children_do_not_hold_the_lease(tmp_path: Path) -> None:
-    run = subprocess.Popen(
-        [sys.executable, "-c", HOLD_AND_FORK, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert run.stdout is not None
-    forked, spawned = map(int, run.stdout.readline().split()[1:])
-    try:
-        run.kill()
-        run.wait()
+    with start_holder(tmp_path, HOLD_AND_FORK) as holder:
+        holder.kill()
         with hold_lease(tmp_path, "analyze"):
-            os.kill(forked, 0)
-            os.kill(spawned, 0)
+            for child in holder.children:
+                os.kill(child, 0)
             (tmp_path / "ended").touch()
-            assert run.stdout.read() == ""  # when the forked child has ended
-            assert json.loads((tmp_path / ".lease").read_text())["pid"] == os.getpid()
-    finally:
-        os.kill(spawned, signal.SIGKILL)
+            assert holder.process.stdout is not None
+            assert holder.process.stdout.read() == ""  # when the forked child has ended
+            assert read_lease(tmp_path)["pid"] == os.getpid()
 
 
 HOLD_WITH_RAY = """
@@ -167,21 +179,14 @@ def has_open(pid: int, path: Path) -> bool:
 
 
 def test_surviving_ray_workers_do_not_hold_the_lease(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLD_WITH_RAY, str(tmp_path)]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert run.stdout is not None
-    worker = int(run.stdout.readline().split()[1])
-    os.kill(worker, signal.SIGSTOP)  # so that it outlives its Ray
-    try:
-        assert has_open(run.pid, tmp_path / ".lease")
+    with start_holder(tmp_path, HOLD_WITH_RAY) as holder:
+        (worker,) = holder.children
+        os.kill(worker, signal.SIGSTOP)  # so that it outlives its Ray
+        assert has_open(holder.process.pid, tmp_path / ".lease")
         assert not has_open(worker, tmp_path / ".lease")
-        run.kill()
-        run.wait()
+        holder.kill()
         with hold_lease(tmp_path, "analyze"):
             os.kill(worker, 0)
-    finally:
-        run.kill()
-        os.kill(worker, signal.SIGKILL)
 
 
 def contend(out: str, start: float, number: int) -> tuple[int, float, float] | None:
@@ -190,9 +195,9 @@ def contend(out: str, start: float, number: int) -> tuple[int, float, float] | N
     try:
         with hold_lease(Path(out), f"number {number}"):
             began = time.monotonic()
-            assert json.loads((Path(out) / ".lease").read_text())["pid"] == os.getpid()
+            assert read_lease(Path(out))["pid"] == os.getpid()
             time.sleep(0.05)
-            assert json.loads((Path(out) / ".lease").read_text())["pid"] == os.getpid()
+            assert read_lease(Path(out))["pid"] == os.getpid()
             return os.getpid(), began, time.monotonic()
     except OutputError as error:
         assert "is in use" in str(error)
@@ -268,16 +273,6 @@ def test_unwritable_folder_is_reported_in_one_line(out: str) -> None:
     assert "\n" not in str(refused.value)
 
 
-HOLD_STORE = """
-import sys, time
-from fer_batch.storage import lease
-from fer_batch.storage.folder import open_folder
-from fer_batch.storage.lease import hold_lease
-lease.HEARTBEAT_S, lease.LEASE_TIMEOUT_S = 0.2, 4.0
-with hold_lease(open_folder(sys.argv[1]), "analyze"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 IN_STORE = "s3://archive/out"
 
 
@@ -307,9 +302,8 @@ def test_store_lease_is_exclusive_and_leaves_no_files(store: Store, quick: None)
 
 
 def test_store_lease_of_killed_local_run_is_free_at_once(store: Store) -> None:
-    with holder(open_folder(IN_STORE), HOLD_STORE) as process:
-        process.kill()
-        process.wait()
+    with start_holder(IN_STORE) as holder:
+        holder.kill()
         began = time.monotonic()
         with hold_lease(open_folder(IN_STORE), "analyze"):
             assert time.monotonic() - began < lease.LEASE_TIMEOUT_S / 2
@@ -330,11 +324,11 @@ def test_store_lease_without_heartbeat_is_taken_over(store: Store, caplog: pytes
 
 
 def test_run_that_lost_its_store_lease_ends(store: Store) -> None:
-    with holder(open_folder(IN_STORE), HOLD_STORE) as process:
-        os.kill(process.pid, signal.SIGSTOP)
+    with start_holder(IN_STORE) as holder:
+        holder.process.send_signal(signal.SIGSTOP)
         store.put("out/.lease.000002", b"{}")
-        os.kill(process.pid, signal.SIGCONT)
-        assert process.wait(20) == 2
+        holder.process.send_signal(signal.SIGCONT)
+        assert holder.process.wait(20) == 2
 
 
 @pytest.mark.usefixtures("quick")
