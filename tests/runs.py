@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
 
 from fer_batch.config import AnalyzeConfig
@@ -155,6 +156,21 @@ def are_tables_equal(one: Mapping[str, pd.DataFrame], other: Mapping[str, pd.Dat
 def read_write_times(folder: Path) -> dict[Path, int]:
     """Return when each file and folder below `folder` was last written."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def flip_bits(path: Path, position: int, bits: int = 1) -> None:
+    """Flip bits of one byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[position] ^= bits
+    path.write_bytes(content)
+
+
+def flip_bit_of_column(path: Path, column: str) -> None:
+    """Flip a bit at the end of a column's data in a Parquet file, which only a full read detects."""
+    group = pq.read_metadata(path).row_group(0)
+    chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    flip_bits(path, start + chunk.total_compressed_size - 3, 4)
 
 
 def kill_at(fault: str, function: Callable[..., Any], *arguments: Any) -> None:

@@ -80,11 +80,11 @@ def open_image(source: Path | bytes, mode: str) -> Image.Image | None:
         return None
 
 
-def read_image_table(option: str, path: Path, columns: list[str], optional_prefix: str = "fp_") -> pa.Table:
+def read_image_table(option: str, path: Path, columns: list[str]) -> pa.Table:
     """Read columns of a Parquet file, among them `image_png`, which must hold bytes.
 
-    Columns whose names begin with `optional_prefix` are read as well. Raises InputError, which begins with
-    `option`, if the file cannot be read or a column is missing.
+    Columns of votes, which begin with "fp_", are read as well. Raises InputError, which begins with `option`,
+    if the file cannot be read or a column is missing.
     """
     expected = f"expected a Parquet file with the columns {', '.join(columns)}"
     try:
@@ -93,7 +93,7 @@ def read_image_table(option: str, path: Path, columns: list[str], optional_prefi
             raise InputError(
                 f"{option}: no column {', '.join(missing)}; {expected}, found {shorten_list(names)}"
             )
-        table = pq.read_table(path, columns=[*columns, *(n for n in names if n.startswith(optional_prefix))])
+        table = pq.read_table(path, columns=[*columns, *(n for n in names if n.startswith("fp_"))])
     except (pa.ArrowException, OSError) as error:
         reason = str(error).split("\n")[0]
         raise InputError(f"{option}: cannot read the file ({reason}); {expected}") from error

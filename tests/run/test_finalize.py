@@ -26,6 +26,7 @@ from tests.runs import (
     Tracks,
     add_videos,
     are_tables_equal,
+    flip_bits,
     kill_at,
     plan_videos,
     read_all_rows,
@@ -231,10 +232,7 @@ def truncate_result(out: Path) -> None:
 
 
 def flip_bits_of_result(out: Path) -> None:
-    path = next((out / "results").iterdir())
-    content = bytearray(path.read_bytes())
-    content[200] ^= 255
-    path.write_bytes(content)
+    flip_bits(next((out / "results").iterdir()), 200, 255)
 
 
 def drop_row_of_result(out: Path) -> None:

@@ -21,6 +21,7 @@ from fer_batch.storage.folder import FolderLike, open_folder
 from fer_batch.storage.lease import hold_lease
 from tests.runs import (
     add_videos,
+    flip_bit_of_column,
     kill_at,
     read_all_rows,
     read_plan,
@@ -213,10 +214,7 @@ def test_truncated_bundle_is_removed(out: Path) -> None:
 def test_damage_of_another_video_keeps_no_trace(out: Path) -> None:
     """Tables that are written again need each result, and one result is damaged inside."""
     path = next(path for path in (out / "results").iterdir() if path != shared_bundle(out))
-    last = pq.read_metadata(path).row_group(0).column(pq.read_metadata(path).num_columns - 1)
-    content = bytearray(path.read_bytes())
-    content[(last.dictionary_page_offset or last.data_page_offset) + last.total_compressed_size - 2] ^= 1
-    path.write_bytes(content)
+    flip_bit_of_column(path, "recognize_s")
     shutil.rmtree(out / "tracks")
     with pytest.raises(OutputError, match="run `fer-batch analyze` again"):
         forget_videos(out, [ITS])

@@ -21,7 +21,15 @@ from fer_batch.run.results import (
     write_bundle,
 )
 from fer_batch.schema import PLAN_SCHEMA, RESULTS_SCHEMA, bundle_schema, pack_bundle, unpack_bundles
-from tests.runs import CARD, Tracks, kill_at, make_segment_result, plan_videos, write_video_results
+from tests.runs import (
+    CARD,
+    Tracks,
+    flip_bit_of_column,
+    kill_at,
+    make_segment_result,
+    plan_videos,
+    write_video_results,
+)
 
 VIDEOS: dict[str, Tracks | None] = {"/a.mp4": [["happy"] * 5, ["sad"]], "/b.mp4": []}
 
@@ -163,11 +171,7 @@ def test_truncated_file_is_removed(
 @pytest.mark.parametrize("keep", [False, True])
 def test_damage_inside_a_file_is_found_by_reading(out: Path, plan: pa.Table, column: str, keep: bool) -> None:
     (path,) = (out / "results").iterdir()
-    group = pq.read_metadata(path).row_group(0)
-    chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
-    content = bytearray(path.read_bytes())
-    content[(chunk.dictionary_page_offset or chunk.data_page_offset) + chunk.total_compressed_size - 3] ^= 4
-    path.write_bytes(content)
+    flip_bit_of_column(path, column)
     remove_damaged_bundles(out / "results", [path.stem])
     with pytest.raises(OutputError, match=r"damaged.* run `fer-batch analyze` again"):
         read_bundle(out / "results", path.stem, keep_damaged=keep)

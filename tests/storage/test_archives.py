@@ -21,6 +21,7 @@ from fer_batch.storage.archives import (
     open_member,
     split_member,
 )
+from tests.runs import flip_bits
 
 CLIP = os.urandom(3_000_000)
 NAMES = ("a.tar", "a.tar.gz", "a.tgz", "stored.zip", "deflated.zip")
@@ -200,9 +201,7 @@ def test_truncated_archive_is_reported(name: str, share: float, tmp_path: Path) 
 def test_damaged_header_does_not_count_as_end(tmp_path: Path) -> None:
     path = pack(tmp_path / "a.tar", FILES)
     second = list_by_name(path)[0]["two.mp4"].offset
-    whole = bytearray(path.read_bytes())
-    whole[second + 150] ^= 0xFF
-    path.write_bytes(whole)
+    flip_bits(path, second + 150, 0xFF)
     found, trouble = list_by_name(path)
     assert list(found) == ["clips/one.mp4"]
     assert "damaged header" in (trouble or "")
@@ -221,9 +220,7 @@ def test_changed_archive_is_reported(name: str, tmp_path: Path) -> None:
 def test_damaged_member_is_reported(tmp_path: Path) -> None:
     path = pack(tmp_path / "deflated.zip", FILES)
     place = list_by_name(path)[0]["clips/one.mp4"].offset
-    whole = bytearray(path.read_bytes())
-    whole[place + 1_000_000] ^= 0xFF
-    path.write_bytes(whole)
+    flip_bits(path, place + 1_000_000, 0xFF)
     with pytest.raises(DecodeError, match="cannot read it from its archive"):
         opened(path, "clips/one.mp4", place)
 

@@ -19,7 +19,7 @@ from fer_batch.storage.atomic import (
     write_json,
     write_parquet,
 )
-from tests.runs import kill_at, temporary_path
+from tests.runs import flip_bits, kill_at, temporary_path
 
 
 @pytest.mark.parametrize("before", [None, b"", b"old"])
@@ -69,9 +69,7 @@ def test_parquet_round_trip_with_metadata(tmp_path: Path, rows: int) -> None:
 def test_flipped_bit_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "file.parquet"
     write_parquet(path, pa.table({"a": [f"{n:020d}" for n in range(1000)]}))
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    flip_bits(path, path.stat().st_size // 2)
     with pytest.raises((pa.ArrowException, OSError)):
         pq.read_table(path, page_checksum_verification=True)
 
