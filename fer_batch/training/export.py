@@ -76,15 +76,14 @@ def export_model(
 
     `data` is the data in memory; its split "calibrate" calibrates the confidences.
     """
-    trained = state
-    model = trained.build_network()
-    kept = selected_epoch(config, trained.history)
+    model = state.build_network()
+    kept = selected_epoch(config, state.history)
     summary = TrainSummary(
         checkpoint=out / "model.safetensors",
         accuracy=kept.accuracy,
         macro_f1=kept.macro_f1,
         n=kept.n,
-        seconds=round(sum(row.seconds for row in trained.history)),
+        seconds=round(sum(row.seconds for row in state.history)),
         config={k: v for k, v in config.to_dict().items() if k not in PATH_SETTINGS},
         data=[name for name, _ in config.data],
         init=read_card(Path(config.init))[1].model_id if config.init else None,
@@ -95,15 +94,15 @@ def export_model(
         hardware=_describe_hardware(),
         torch=torch.__version__,
     )
-    rows = [row.to_dict() for row in trained.history]
+    rows = [row.to_dict() for row in state.history]
     write_json(out / "history.json", rows)
     write_bytes(out / "history.csv", format_csv(HISTORY_COLUMNS, (list(row.values()) for row in rows)))
     write_bytes(out / "learning_curves.png", render_figure(plot_curves(rows, kept.to_dict())))
-    inactive_dropout = {"dropout": 0.0} if "dropout" in trained.architecture else {}
+    inactive_dropout = {"dropout": 0.0} if "dropout" in state.architecture else {}
     card = Card(
         classes=data.classes,
-        network=trained.network,
-        architecture=trained.architecture | inactive_dropout,
+        network=state.network,
+        architecture=state.architecture | inactive_dropout,
         window_rate_hz=config.window_rate_hz,
         window_length=config.window_length if model.lstms else 1,
         crop_scale=read_crop_scale(config),

@@ -42,13 +42,6 @@ def test_no_clips_have_no_predictions(recognizer: Recognizer) -> None:
     assert predict_averaged(recognizer, clips(), "ten-crop").shape == (0, 7)
 
 
-def test_still_is_a_window_of_one_frame(recognizer: Recognizer) -> None:
-    stills = clips(1, 1, 1)
-    each = np.arange(3)
-    expected = recognizer.predict_tracks(stills.frames, each, np.zeros(3), np.ones(3, bool))
-    assert np.array_equal(predict(recognizer, stills), expected)
-
-
 def test_clip_is_classified_at_its_last_frame_with_those_before(recognizer: Recognizer) -> None:
     some = clips(3, 1, 4)
     probs = predict(recognizer, some)
