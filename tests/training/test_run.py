@@ -381,7 +381,12 @@ def test_other_files_are_not_changed(data: Path, tmp_path: Path, name: str) -> N
         ({}, lambda text: "", InputError, "spoilt.csv"),
         ({}, lambda text: text.replace("pixels", "pictures", 1), InputError, "spoilt.csv"),
         ({}, lambda text: text.replace("Training", "PublicTest"), InputError, "split 'train'"),
-        ({}, lambda text: "".join(line for line in text.splitlines(True) if line[0] in "e3"), InputError, ""),
+        (
+            {},
+            lambda text: "".join(line for line in text.splitlines(True) if line[0] in "e3"),
+            InputError,
+            "two or more classes",
+        ),
     ],
     ids=[
         "absent class",
