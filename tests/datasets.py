@@ -5,6 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from fer_batch.data.clips import Clips
+from fer_batch.data.datasets import load_datasets
 from fer_batch.data.fer2013 import CSV_CLASSES
 
 Row = tuple[np.ndarray, str, str]
@@ -20,6 +22,10 @@ SPLITS = {"Training": "train", "PublicTest": "select", "PrivateTest": "test"}
 FOLDERS = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
 Sequence48 = tuple[str, str, dict[int, np.ndarray]]
 """A CK+48 sequence like S010_004, its label, and its images by frame number."""
+
+
+def load_dataset(name: str, path: Path, **options: Any) -> tuple[Clips, Counter[str]]:
+    return load_datasets([(name, str(path))], **options)
 
 
 def random_images(count: int, seed: int = 0) -> np.ndarray:

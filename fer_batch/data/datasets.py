@@ -70,13 +70,6 @@ def load_datasets(
     return stack_examples(examples, classes), counts
 
 
-def load_dataset(
-    name: str, path: Path, *, classes: Sequence[str] | None = None, for_training: bool = True
-) -> tuple[Clips, Counter[str]]:
-    """Load one data set; see `load_datasets`."""
-    return load_datasets([(name, str(path))], classes=classes, for_training=for_training)
-
-
 def _read_dataset(
     name: str, given_path: str, classes: Sequence[str] | None, omitted: set[str], counts: Counter[str]
 ) -> list[LabelledExample]:

@@ -176,8 +176,7 @@ def _extract_all(
     while waiting or running:
         while waiting and len(running) < max_running:
             video = waiting.pop(0)
-            task = extract.remote(path / video.video, out / video.file, video.video, video.label, settings)
-            running[task] = video.file
+            running[extract.remote(path, out, video, settings)] = video.file
         (ended,), _ = ray.wait(list(running), num_returns=1)
         file = running.pop(ended)
         try:
@@ -192,25 +191,26 @@ def _extract_all(
     return problems
 
 
-def _extract_video(path: Path, file: Path, video: str, label: str, settings: ClipSettings) -> str | None:
+def _extract_video(path: Path, out: Path, video: VideoClips, settings: ClipSettings) -> str | None:
     """Write the clips of one video; returns the reason if it cannot be read."""
     config = AnalyzeConfig(fps=settings.rate_hz)
-    found = extract_faces(Segment.whole(path), config, _load_detector(config), settings.crop_scale)
+    segment = Segment.whole(path / video.video)
+    found = extract_faces(segment, config, _load_detector(config), settings.crop_scale)
     if not found.frames:
         return found.error or "no frame could be read"
     metadata = {"status": found.status, "error": found.error or ""}
-    with convert_write_error(file):
-        write_parquet(file, _build_table(found, video, label, settings), metadata)
+    with convert_write_error(out / video.file):
+        write_parquet(out / video.file, _build_table(found, video, settings), metadata)
     return None
 
 
-def _build_table(found: SegmentFaces, video: str, label: str, settings: ClipSettings) -> pa.Table:
+def _build_table(found: SegmentFaces, video: VideoClips, settings: ClipSettings) -> pa.Table:
     tracks = np.array([face.track for face in found.faces], np.int64)
     times = np.array([face.time_s for face in found.faces], np.float64)
     rows = [
         {
-            "video": video,
-            "label": label,
+            "video": video.video,
+            "label": video.label,
             "track": int(tracks[window[0]]),
             "start_s": float(times[window[0]]),
             "frames": found.crops[window].tobytes(),

@@ -4,12 +4,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from fer_batch.data.clips import Clips, count_classes
-from fer_batch.data.datasets import DATASET_CLASSES, load_dataset
+from fer_batch.data.datasets import DATASET_CLASSES, load_datasets
 from fer_batch.data.labels import SPLIT_SYNONYMS, normalize_label
 from fer_batch.errors import ConfigError, InputError
 from fer_batch.records import Record
@@ -132,7 +131,7 @@ def _load_all_classes(name: str, path: str, classes: Sequence[str]) -> tuple[Cli
     allowed = None  # the classes that occur
     if name in DATASET_CLASSES:
         allowed = tuple(dict.fromkeys((*DATASET_CLASSES[name], *map(normalize_label, classes))))
-    return load_dataset(name, Path(path), classes=allowed, for_training=False)
+    return load_datasets([(name, path)], classes=allowed, for_training=False)
 
 
 def _select_common(classes: Sequence[str], loaded: Sequence[Clips]) -> list[str]:

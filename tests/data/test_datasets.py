@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fer_batch.data.clips import count_classes
-from fer_batch.data.datasets import load_dataset, load_datasets
+from fer_batch.data.datasets import load_datasets
 from fer_batch.errors import InputError
 from fer_batch.schema import EMOTIONS
 from tests.datasets import (
@@ -26,6 +26,7 @@ from tests.datasets import (
     fer_parquet,
     fer_rows,
     get_frames_by_split,
+    load_dataset,
     png,
     random_images,
     write_random_images,

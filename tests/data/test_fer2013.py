@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.data.clips import count_classes
-from fer_batch.data.datasets import load_dataset
 from fer_batch.data.fer2013 import VOTE_COLUMNS
 from fer_batch.errors import InputError
 from fer_batch.schema import EMOTIONS
@@ -28,6 +27,7 @@ from tests.datasets import (
     fer_parquet,
     fer_rows,
     get_frames_by_split,
+    load_dataset,
     random_images,
 )
 

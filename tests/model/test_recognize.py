@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_batch.data.datasets import load_dataset
 from fer_batch.errors import InputError
 from fer_batch.model.recognize import Prediction, Recognizer
 from fer_batch.model.weights import DEFAULT_CHECKPOINT
@@ -19,6 +18,7 @@ from fer_batch.video.planes import Picture
 from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.detections import Face
+from tests.datasets import load_dataset
 from tests.tracked_faces import COUNT, TrackedFaces, assert_independent, make_faces
 
 FACES = make_faces()

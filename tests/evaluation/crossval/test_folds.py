@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.data.clips import Clips
-from fer_batch.data.datasets import load_dataset
 from fer_batch.errors import ConfigError, InputError
 from fer_batch.evaluation.crossval.crossval import CK48_CLASSES
 from fer_batch.evaluation.crossval.folds import (
@@ -21,6 +20,7 @@ from fer_batch.evaluation.crossval.folds import (
     read_frozen_folds,
 )
 from tests.clips import make_clips
+from tests.datasets import load_dataset
 
 FOLDS = [["S001", "S002"], ["S003"], ["S004", "S005"], ["S006"]]
 PEOPLE = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=20, max_size=60)
