@@ -17,8 +17,7 @@ from urllib.parse import urlsplit
 from cyclopts import Group, Parameter
 from cyclopts.types import ExistingDirectory
 
-from fer_batch.cli.app import CLUSTER, UsageError, add_command, add_group, parse_command
-from fer_batch.cli.options import resolve_options
+from fer_batch.cli.app import CLUSTER, UsageError, add_command, app, parse_command
 from fer_batch.cli.output import print_status
 from fer_batch.cli.signals import leave_on_signals
 from fer_batch.errors import ConfigError
@@ -30,28 +29,11 @@ JobCommand = Literal[
     "analyze", "demo", "finalize", "verify", "forget", "train", "tune", "evaluate", "crossval"
 ]
 CONNECT_TIMEOUT_S = 30
-CLUSTER_OPTIONS = Group("Cluster", sort_key=2)
 JOBS = Group("Jobs")
-JOB_EXAMPLES = """
-  fer-batch submit analyze /mnt/talks --out /mnt/results --address http://head:8265
-  fer-batch submit analyze /mnt/talks --out /mnt/results --submission-id talks --no-wait
-  fer-batch submit analyze list.csv --out /mnt/results --working-dir .
-  fer-batch submit follow talks
-  fer-batch submit stop talks"""
-JOB_HELP = """Run a command as a job on a Ray cluster, follow it, or stop it.
-
-    The command runs on a node of the cluster with the fer_batch that is installed there. Paths, globs and
-    manifests are those of the nodes and must be absolute: nothing of this machine is sent. --working-dir
-    sends a folder; inputs may then be relative to it, and a fer_batch in it replaces the one of the nodes.
-
-    The exit code is that of the job: 0, 2 for an error to correct first, 143 for a stopped job. The same
-    --submission-id follows a job that runs or has succeeded; a job that failed or was stopped starts again,
-    as ID.2, ID.3 and so on. A token comes from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token."""
 JobName = Annotated[str, Parameter(help="Name of the job.")]
 Address = Annotated[
     str,
     Parameter(
-        group=CLUSTER_OPTIONS,
         env_var=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
         help="Dashboard, http://HOST:PORT. RAY_API_SERVER_ADDRESS or RAY_ADDRESS can give it too.",
     ),
@@ -59,33 +41,46 @@ Address = Annotated[
 Insecure = Annotated[
     bool,
     Parameter(
-        group=CLUSTER_OPTIONS,
-        help="Allow a cluster without a token. Anyone who reaches such a cluster can run programs on it.",
+        help="Allow a cluster without a token. Anyone who reaches such a cluster can run programs on it."
     ),
 ]
 
-submit_app = add_group("submit", CLUSTER, JOB_HELP, JOB_EXAMPLES)
-submit_app.usage = "fer-batch submit COMMAND --address STR [OPTIONS] [ARGS...]"
 
-
-@submit_app.default
-@resolve_options
+@add_command(CLUSTER)
 def submit_command(
-    command: Annotated[JobCommand, Parameter(help="Command to run.")],
+    command: JobCommand,
     /,
-    *arguments: Annotated[
-        str, Parameter(allow_leading_hyphen=True, help="Its arguments; see `fer-batch COMMAND --help`.")
-    ],
+    *arguments: Annotated[str, Parameter(allow_leading_hyphen=True)],
     address: Address,
     insecure: Insecure = False,
-    submission_id: Annotated[str | None, Parameter(help="Name of the job. By default a new one.")] = None,
-    working_dir: Annotated[
-        ExistingDirectory | None,
-        Parameter(help="Folder to send, at most 100 MB, without the files that .gitignore names."),
-    ] = None,
-    wait: Annotated[bool, Parameter(help="Follow the log of the job.")] = True,
+    submission_id: str | None = None,
+    working_dir: ExistingDirectory | None = None,
+    wait: bool = True,
 ) -> int:
-    """Submit a command and follow its log."""
+    """Run a command as a job on a Ray cluster, follow it, or stop it.
+
+    The command runs on a node of the cluster with the fer_batch that is installed there. Paths, globs and
+    manifests are those of the nodes and must be absolute: nothing of this machine is sent. --working-dir
+    sends a folder; inputs may then be relative to it, and a fer_batch in it replaces the one of the nodes.
+
+    The exit code is that of the job: 0, 2 for an error to correct first, 143 for a stopped job. The same
+    --submission-id follows a job that runs or has succeeded; a job that failed or was stopped starts again,
+    as ID.2, ID.3 and so on. A token comes from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
+
+    Args:
+        command: Command to run.
+        arguments: Its arguments; see `fer-batch COMMAND --help`.
+        submission_id: Name of the job. By default a new one.
+        working_dir: Folder to send, at most 100 MB, without the files that .gitignore names.
+        wait: Follow the log of the job.
+
+    Examples:
+      fer-batch submit analyze /mnt/talks --out /mnt/results --address http://head:8265
+      fer-batch submit analyze /mnt/talks --out /mnt/results --submission-id talks --no-wait
+      fer-batch submit analyze list.csv --out /mnt/results --working-dir .
+      fer-batch submit follow talks
+      fer-batch submit stop talks
+    """
     name = f"{command}-{secrets.token_hex(4)}" if submission_id is None else submission_id
     if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
         raise UsageError(f"--submission-id must be 1 to 100 letters, digits, '.', '_' and '-', got {name!r}")
@@ -100,6 +95,10 @@ def submit_command(
             return _follow(client, job_id)
     print(job_id)
     return 0
+
+
+submit_app = app["submit"]
+submit_app.usage = "fer-batch submit COMMAND --address STR [OPTIONS] [ARGS...]"
 
 
 @add_command(JOBS, parent=submit_app)
