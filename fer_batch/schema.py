@@ -4,6 +4,8 @@ Times are seconds since the video's first presentation timestamp. Intervals incl
 their end. Boxes are fractions of the upright frame's width and height.
 """
 
+from collections.abc import Callable
+
 import pyarrow as pa
 
 SCHEMA_VERSION = 4
@@ -265,3 +267,17 @@ def unpack_bundles(bundles: pa.Table, rows: pa.Schema) -> pa.Table:
         [chunk.flatten() for chunk in bundles.column("segments").chunks], type=pa.struct(list(rows))
     )
     return pa.Table.from_struct_array(segments).cast(rows)
+
+
+def map_bundles(
+    bundles: pa.Table, rows: pa.Schema, output_rows: pa.Schema, function: Callable[[pa.Table], pa.Table]
+) -> pa.Table:
+    """Apply a function to the rows of each bundle, and pack the returned rows into a bundle with its id.
+
+    The function maps rows of the schema `rows` to rows of `output_rows`.
+    """
+    tables = [bundle_schema(output_rows).empty_table()]
+    for number, bundle_id in enumerate(bundles.column("bundle_id").to_pylist()):
+        unpacked = unpack_bundles(bundles.slice(number, 1), rows)
+        tables.append(pack_bundle(bundle_id, function(unpacked)))
+    return pa.concat_tables(tables)

@@ -1,5 +1,6 @@
 """Stages that run in a guarded child process: a file that cannot be read ends as a failed row."""
 
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
@@ -7,15 +8,7 @@ import pyarrow as pa
 from fer_batch.config import Limits
 from fer_batch.faults import fault_point
 from fer_batch.pipeline.child import BrokenWorkerError, CallFailedError, WorkerProcess
-from fer_batch.schema import (
-    FACES_SCHEMA,
-    PLAN_SCHEMA,
-    PROBED_SCHEMA,
-    RESULTS_SCHEMA,
-    bundle_schema,
-    pack_bundle,
-    unpack_bundles,
-)
+from fer_batch.schema import FACES_SCHEMA, PLAN_SCHEMA, PROBED_SCHEMA, map_bundles
 from fer_batch.video.segment import Segment
 
 MAX_SLOWDOWN = 100.0
@@ -36,31 +29,28 @@ class GuardedStage:
     def __init__(self, name: str, arguments: tuple[Any, ...], limits: Limits) -> None:
         self.child = WorkerProcess(f"fer_batch.pipeline.stages:{name}", arguments, limits)
         self.recognizes = name == "AnalyzeStage"
-        self.empty = bundle_schema(RESULTS_SCHEMA if self.recognizes else FACES_SCHEMA).empty_table()
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         fault_point("guard.bundle")
-        results = [self.empty]
-        for number in range(bundles.num_rows):
-            bundle = bundles.slice(number, 1)
-            timeouts: dict[str, int] = {}
-            segments = Segment.from_table(unpack_bundles(bundle, PLAN_SCHEMA))
-            rows = [self._run_guarded(segment, timeouts) for segment in segments]
-            faces = pack_bundle(bundle.column("bundle_id")[0].as_py(), pa.concat_tables(rows))
-            results.append(self._recognize(faces) if self.recognizes else faces)
-        return pa.concat_tables(results)
+        faces = map_bundles(bundles, PLAN_SCHEMA, FACES_SCHEMA, self._find_faces)
+        return self._recognize(faces) if self.recognizes else faces
 
-    def _run_guarded(self, segment: Segment, timeouts: dict[str, int]) -> pa.Table:
+    def _find_faces(self, plan: pa.Table) -> pa.Table:
+        timeouts: Counter[str] = Counter()
+        tables = [self._run_guarded(segment, timeouts) for segment in Segment.from_table(plan)]
+        return pa.concat_tables(tables)
+
+    def _run_guarded(self, segment: Segment, timeouts: Counter[str]) -> pa.Table:
         """Return the row of FACES_SCHEMA; `timeouts` counts each video's consecutive timeouts."""
         video = segment.video_id
-        if timeouts.get(video, 0) >= MAX_TIMEOUTS:
+        if timeouts[video] >= MAX_TIMEOUTS:
             return make_failed_row(segment, f"skipped: the previous {MAX_TIMEOUTS} segments timed out")
         length_s = segment.end_s - segment.start_s
         max_s = 10 * self.child.limits.timeout_s + MAX_SLOWDOWN * length_s
         try:
             row = self.child.call("extract_faces", segment, max_s=max_s)
         except CallFailedError as error:
-            timeouts[video] = timeouts.get(video, 0) + 1 if error.timed_out else 0
+            timeouts[video] = timeouts[video] + 1 if error.timed_out else 0
             return self._keep_readable_part(segment, str(error))
         timeouts[video] = 0
         return row

@@ -1,6 +1,5 @@
 """The stages of the pipeline: callables from one Arrow table of bundles to another. They do not use Ray."""
 
-import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from fer_batch.config import CROP_SIZE_PX, AnalyzeConfig
@@ -18,17 +16,13 @@ from fer_batch.schema import (
     FACES_SCHEMA,
     PLAN_SCHEMA,
     RESULTS_SCHEMA,
-    bundle_schema,
-    pack_bundle,
-    unpack_bundles,
+    map_bundles,
 )
 from fer_batch.timing import StageTimer
 from fer_batch.video.segment import Segment
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import extract_faces
 
-Row = dict[str, Any]
-"""A row of an Arrow table, by column name."""
 PREFETCH_FRAMES = 24
 """Sampled frames that a second thread decodes ahead, where a core is free for it."""
 
@@ -49,21 +43,19 @@ class FacesStage:
         """Callback that receives the time of each sampled frame after it is decoded."""
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
-        return _map_segments(bundles, PLAN_SCHEMA, FACES_SCHEMA, self._find_faces)
+        return map_bundles(bundles, PLAN_SCHEMA, FACES_SCHEMA, self._find_faces)
+
+    def _find_faces(self, plan: pa.Table) -> pa.Table:
+        tables = map(self.extract_faces, Segment.from_table(plan))
+        return pa.concat_tables([FACES_SCHEMA.empty_table(), *tables])
 
     def extract_faces(self, segment: Segment) -> pa.Table:
         """Map one segment to a table with one row of FACES_SCHEMA."""
-        return pa.Table.from_pylist([self._faces_row(segment)], schema=FACES_SCHEMA)
-
-    def _find_faces(self, segments: list[Row]) -> list[Row]:
-        return [self._faces_row(Segment.from_row(segment)) for segment in segments]
-
-    def _faces_row(self, segment: Segment) -> Row:
         faces = extract_faces(
             segment, self.config, self.detector, self.crop_scale, self.prefetch, self.heartbeat
         )
         self.timer.add(faces.timer)
-        return {
+        row = {
             **segment.to_row(),
             "status": faces.status,
             "error": faces.error,
@@ -77,23 +69,25 @@ class FacesStage:
             "crop_s": faces.timer.wall_s["crop"],
             **{name: getattr(faces.info, name, None) for name in CONTAINER_COLUMNS},
         }
+        return pa.Table.from_pylist([row], schema=FACES_SCHEMA)
 
 
 class RecognizeStage:
     """Encode the crops of faces and classify each face.
 
     It maps `bundle_schema(FACES_SCHEMA)` to `bundle_schema(RESULTS_SCHEMA)`, on the worker's GPU if there is
-    one. The segments of one call share the model's batches, which does not change any prediction.
+    one. The segments of a bundle share the model's batches, which does not change any prediction.
     """
 
     def __init__(self, checkpoint: Path | None, flip: bool) -> None:
         self.recognizer = Recognizer(checkpoint, _select_device(), flip)
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
-        return _map_segments(bundles, FACES_SCHEMA, RESULTS_SCHEMA, self._results_rows)
+        return map_bundles(bundles, FACES_SCHEMA, RESULTS_SCHEMA, self._recognize)
 
-    def _results_rows(self, segments: list[Row]) -> list[Row]:
+    def _recognize(self, rows: pa.Table) -> pa.Table:
         began = time.perf_counter()
+        segments = rows.to_pylist()
         crops = np.frombuffer(b"".join(segment.pop("crops") for segment in segments), np.uint8)
         faces = [face for segment in segments for face in segment["faces"]]
         counts = np.array([len(segment["faces"]) for segment in segments], np.int64)
@@ -105,11 +99,9 @@ class RecognizeStage:
         for face, is_in_core, face_probs in zip(faces, in_core.tolist(), probs.tolist(), strict=True):
             face["probs"] = face_probs if is_in_core else []
         shares_s = (time.perf_counter() - began) * counts / max(counts.sum(), 1)
-        model_id = self.recognizer.card.model_id
-        return [
-            {**segment, "model_id": model_id, "recognize_s": share_s}
-            for segment, share_s in zip(segments, shares_s.tolist(), strict=True)
-        ]
+        for segment, share_s in zip(segments, shares_s.tolist(), strict=True):
+            segment |= {"model_id": self.recognizer.card.model_id, "recognize_s": share_s}
+        return pa.Table.from_pylist(segments, schema=RESULTS_SCHEMA)
 
 
 class AnalyzeStage(FacesStage):
@@ -128,27 +120,11 @@ class AnalyzeStage(FacesStage):
         return self.recognize(super().__call__(bundles))
 
 
-def _number_tracks(faces: list[Row], counts: np.ndarray) -> np.ndarray:
+def _number_tracks(faces: list[dict[str, Any]], counts: np.ndarray) -> np.ndarray:
     """Return track numbers `(n,) int64` that are unique across segments, which have `counts` faces each."""
     segment = np.repeat(np.arange(len(counts)), counts)
     track = np.array([face["track"] for face in faces], np.int64)
     return segment * (track.max(initial=0) + 1) + track
-
-
-def _map_segments(
-    bundles: pa.Table,
-    input_schema: pa.Schema,
-    output_schema: pa.Schema,
-    function: Callable[[list[Row]], list[Row]],
-) -> pa.Table:
-    """Apply a function to the rows of all segments of all bundles, and pack the rows into bundles again."""
-    rows = iter(function(unpack_bundles(bundles, input_schema).to_pylist()))
-    counts = pc.list_value_length(bundles.column("segments")).to_pylist()
-    tables = [bundle_schema(output_schema).empty_table()]
-    for bundle_id, count in zip(bundles.column("bundle_id").to_pylist(), counts, strict=True):
-        segments = pa.Table.from_pylist(list(itertools.islice(rows, count)), schema=output_schema)
-        tables.append(pack_bundle(bundle_id, segments))
-    return pa.concat_tables(tables)
 
 
 def _select_device(gpu: bool = True) -> str:
