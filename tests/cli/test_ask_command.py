@@ -9,6 +9,7 @@ import pytest
 from fer_batch.cli.app import app
 from fer_batch.cli.main import main
 from fer_batch.timeline.store import open_timeline
+from tests.cli.conftest import ReadError
 from tests.runs import write_tables
 from tests.timeline.videos import VIDEOS
 
@@ -65,11 +66,9 @@ def test_options_reach_the_question(out: Path, capsys: pytest.CaptureFixture[str
     ids=["emotion", "zero", "a word", "group", "events", "question", "folder", "output"],
 )
 def test_invalid_question_is_reported_in_one_line(
-    out: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+    out: Path, read_error: ReadError, words: list[str], message: str
 ) -> None:
-    assert run("ask", *(word.replace("OUT", str(out)) for word in words)) == 2
-    text = capsys.readouterr().err
-    assert message in text and text.count("\n") == 1
+    assert message in read_error("ask", *(word.replace("OUT", str(out)) for word in words))
 
 
 def test_assign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,8 +95,6 @@ def test_assign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ids=["nothing", "both", "list", "video", "largest", "none"],
 )
 def test_invalid_assignment_is_reported_in_one_line(
-    out: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+    out: Path, read_error: ReadError, words: list[str], message: str
 ) -> None:
-    assert run("assign", out, *words) == 2
-    text = capsys.readouterr().err
-    assert message in text and text.count("\n") == 1
+    assert message in read_error("assign", out, *words)

@@ -80,12 +80,6 @@ def test_scripts_of_all_shells_have_commands_and_options(
     assert all(word in script for word in ("fer-batch", "analyze", "submit", "min-face"))
 
 
-@pytest.mark.parametrize("words", [["completion"], ["completion", "cmd.exe"]])
-def test_unknown_shell_is_reported_in_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
 def test_help_imports_no_heavy_library() -> None:
     code = "import sys; from fer_batch.cli.main import main; main(['--help']); print('', *sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -20,6 +20,7 @@ from fer_batch.evaluation.crossval.folds import read_frozen_folds as read_folds
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, save_checkpoint
 from fer_batch.schema import EMOTIONS
+from tests.cli.conftest import ReadError
 
 DATA = ["--data", "ck48=ck48"]
 
@@ -181,13 +182,7 @@ def test_killed_crossval_continues_with_the_remaining_folds(
     ],
 )
 def test_invalid_arguments_are_reported_and_write_nothing(
-    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+    place: Path, read_error: ReadError, words: list[str], message: str
 ) -> None:
     write_images(place / "strangers", ["S001", "S002"])
-    before = sorted(place.rglob("*"))
-    assert crossval(*words, *([] if "--out" in words else ["--out", "cv"])) == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert message in streams.err
-    assert streams.err.count("\n") == 1
-    assert sorted(place.rglob("*")) == before
+    assert message in read_error("crossval", *words, *([] if "--out" in words else ["--out", "cv"]))

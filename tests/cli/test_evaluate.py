@@ -10,6 +10,7 @@ from PIL import Image
 from fer_batch.cli.main import main
 from fer_batch.model.weights import read_card
 from fer_batch.schema import EMOTIONS
+from tests.cli.conftest import ReadError
 from tests.evaluation.faces import tiny
 
 KEYS = {
@@ -191,17 +192,11 @@ def test_several_averagings_keep_the_report_of_the_first(
     ],
 )
 def test_invalid_arguments_are_reported_and_write_nothing(
-    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+    place: Path, read_error: ReadError, words: list[str], message: str
 ) -> None:
     write_csv(place / "faces.csv", "Training", "Training", "PublicTest")
     write_csv(place / "empty.csv")
     (place / "text.csv").write_text("label,picture\n1,2\n")
     (place / "nothing").mkdir()
     write_folder(place / "bored", "happy", "bored")
-    before = sorted(place.rglob("*"))
-    assert evaluate(*words, *([] if "-o" in words else ["-o", "report"])) == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert message in streams.err
-    assert streams.err.count("\n") == 1
-    assert sorted(place.rglob("*")) == before
+    assert message in read_error("evaluate", *words, *([] if "-o" in words else ["-o", "report"]))

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from fer_batch.cli.main import main
+from tests.cli.conftest import ReadError
 
 
 def explore(*words: object) -> int:
@@ -65,14 +66,8 @@ def test_results_are_printed_and_written(place: Path, capsys: pytest.CaptureFixt
     ],
 )
 def test_invalid_data_is_reported_and_writes_nothing(
-    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+    place: Path, read_error: ReadError, words: list[str], message: str
 ) -> None:
     (place / "text.csv").write_text("label,picture\n1,2\n")
     (place / "empty" / "happy").mkdir(parents=True)
-    before = sorted(place.rglob("*"))
-    assert explore(*words, *([] if "-o" in words else ["-o", "look"])) == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert message in streams.err
-    assert streams.err.count("\n") == 1
-    assert sorted(place.rglob("*")) == before
+    assert message in read_error("explore", *words, *([] if "-o" in words else ["-o", "look"]))

@@ -7,6 +7,7 @@ import pytest
 from fer_batch.cli.export import CONTENTS
 from fer_batch.cli.main import main
 from fer_batch.timeline.export.export import SUFFIXES
+from tests.cli.conftest import ReadError
 from tests.runs import write_run
 
 VIDEOS = {"/talks/one.mp4": [["happy", "sad"]], "/talks/two.mp4": None}
@@ -74,15 +75,7 @@ def test_run_without_videos_writes_nothing(tmp_path: Path, capsys: pytest.Captur
     ],
 )
 def test_invalid_arguments_are_reported_in_one_line(
-    words: list[str],
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    words: list[str], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_error: ReadError
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(finished, *words) == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert streams.err.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+    read_error("export", finished, *words)

@@ -7,6 +7,7 @@ import pytest
 from fer_batch.cli.main import main
 from fer_batch.storage.lease import hold_lease
 from fer_batch.timeline.store import open_timeline
+from tests.cli.conftest import ReadError
 from tests.runs import kill_at, write_run
 from tests.timeline.test_store import VIDEOS
 
@@ -58,13 +59,9 @@ def test_unfinished_run_is_reported(out: Path, capsys: pytest.CaptureFixture[str
     ],
 )
 def test_unknown_video_is_reported_in_one_line(
-    name: str, message: str, out: Path, capsys: pytest.CaptureFixture[str]
+    name: str, message: str, out: Path, read_error: ReadError
 ) -> None:
-    assert forget(out, name) == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert message in streams.err
-    assert streams.err.count("\n") == 1
+    assert message in read_error("forget", out, name)
     assert uris(out) == VIDEOS.keys()
 
 
@@ -90,11 +87,3 @@ def test_finalize_completes_an_interrupted_forget(out: Path) -> None:
     assert main(["finalize", str(out)]) == 0
     assert uris(out) == VIDEOS.keys() - {"/talks/it's.mp4"}
     assert main(["verify", str(out)]) == 0
-
-
-@pytest.mark.parametrize("words", [[], ["out"]])
-def test_missing_arguments_are_reported_in_one_line(
-    words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert forget(*words) == 2
-    assert capsys.readouterr().err.count("\n") == 1

@@ -7,6 +7,7 @@ import pytest
 from fer_batch.cli.main import main
 from fer_batch.config import BACKBONES, NETWORKS
 from fer_batch.training.recipes import list_recipes, read_recipe
+from tests.cli.conftest import ReadError
 
 RECIPES = [recipe.name for recipe in list_recipes()]
 
@@ -29,9 +30,6 @@ def test_packaged_recipe_is_printed_unchanged(name: str, capsys: pytest.CaptureF
     assert printed == read_recipe(name).settings
 
 
-def test_unknown_recipe_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "cnn5"]) == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert streams.err.count("\n") == 1
-    assert "NAME must be one of default, cnn-bilstm-fer6, cnn-lstm-fer2013, cnn4-fer2013" in streams.err
+def test_unknown_recipe_is_reported_in_one_line(read_error: ReadError) -> None:
+    error = read_error("models", "cnn5")
+    assert "NAME must be one of default, cnn-bilstm-fer6, cnn-lstm-fer2013, cnn4-fer2013" in error

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fer_batch.cli.main import main
+from tests.cli.conftest import ReadError
 from tests.timeline.plots.test_overlay import grey, known_size, read_frames, write_run_of  # noqa: F401
 
 
@@ -31,15 +32,12 @@ def test_overlay_writes_a_video(sample: Path, tmp_path: Path, capsys: pytest.Cap
 def test_invalid_arguments_are_reported_in_one_line(
     grey: Path,  # noqa: F811
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    read_error: ReadError,
     words: list[str],
     message: str,
 ) -> None:
     out = write_run_of(tmp_path / "run", str(grey), **known_size(grey))
-    assert overlay(out, *words) == 2
-    text = capsys.readouterr().err
-    assert message in text
-    assert text.count("\n") == 1
+    assert message in read_error("overlay", out, *words)
 
 
 def test_help_warns_about_faces_that_are_not_hidden(capsys: pytest.CaptureFixture[str]) -> None:

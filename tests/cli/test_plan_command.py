@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fer_batch.cli.main import main
+from tests.cli.conftest import ReadError
 from tests.conftest import write_video
 
 
@@ -72,9 +73,6 @@ def test_tables_are_printed(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     ],
 )
 def test_invalid_arguments_are_reported_in_one_line(
-    folder: Path, options: list[object], message: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, options: list[object], message: str, read_error: ReadError
 ) -> None:
-    assert run("plan", folder / "two.mp4", *options) == 2
-    err = capsys.readouterr().err
-    assert message in err
-    assert len(err.splitlines()) == 1
+    assert message in read_error("plan", folder / "two.mp4", *options)

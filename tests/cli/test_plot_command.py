@@ -7,6 +7,7 @@ from PIL import Image
 
 from fer_batch.cli.main import main
 from fer_batch.storage.folder import open_folder
+from tests.cli.conftest import ReadError
 from tests.runs import write_run
 from tests.s3 import BUCKET, Store
 from tests.timeline.plots.test_plot import VIDEOS
@@ -59,12 +60,9 @@ def test_run_in_a_store_is_plotted(store: Store, tmp_path: Path) -> None:
     ],
 )
 def test_invalid_arguments_are_reported_in_one_line(
-    finished: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+    finished: Path, read_error: ReadError, words: list[str], message: str
 ) -> None:
-    assert plot(finished, *words) == 2
-    text = capsys.readouterr().err
-    assert message in text
-    assert text.count("\n") == 1
+    assert message in read_error("plot", finished, *words)
     assert not Path("x.png").exists()
 
 

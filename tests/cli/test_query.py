@@ -12,6 +12,7 @@ import pytest
 
 from fer_batch.cli.main import main
 from fer_batch.run.snapshot import TABLES
+from tests.cli.conftest import ReadError
 from tests.timeline.test_store import OFF, VIDEOS, write_run
 
 FORMATS = ("table", "csv", "json", "parquet")
@@ -186,21 +187,10 @@ def test_pandas_reads_the_same_rows_from_every_format(
 )
 @pytest.mark.parametrize("form", FORMATS)
 def test_invalid_sql_is_reported_and_writes_nothing(
-    question: str,
-    message: str,
-    form: str,
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    question: str, message: str, form: str, finished: Path, tmp_path: Path, read_error: ReadError
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert query(finished, question, "--format", form, "--output", "answer") == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert message in streams.err
-    assert streams.err.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+    output = tmp_path / "answer"
+    assert message in read_error("query", finished, question, "--format", form, "--output", output)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.JSON", "a.parquet", "a.txt"])
@@ -226,50 +216,16 @@ def test_file_suffix_selects_the_format(
     ],
 )
 def test_invalid_output_is_reported_in_one_line(
-    output: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    output: str, message: str, tmp_path: Path, read_error: ReadError
 ) -> None:
-    assert query(tmp_path, "SELECT 1", "--output", output) == 2
-    text = capsys.readouterr().err
-    assert message in text
-    assert text.count("\n") == 1
+    assert message in read_error("query", tmp_path, "SELECT 1", "--output", output)
 
 
 @pytest.mark.parametrize("output", ["nowhere/answer", "."])
 def test_unwritable_output_is_reported_in_one_line(
-    output: str,
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    output: str, finished: Path, tmp_path: Path, read_error: ReadError
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert query(finished, "SELECT 1", "--output", output) == 2
-    streams = capsys.readouterr()
-    assert "--output" in streams.err
-    assert streams.err.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("make", [Path.mkdir, lambda path: None, Path.touch])
-def test_folder_without_a_run_is_reported_in_one_line(
-    make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make(tmp_path / "out")
-    before = sorted(tmp_path.rglob("*"))
-    assert query(tmp_path / "out", "SELECT 1") == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert str(tmp_path / "out") in streams.err
-    assert streams.err.count("\n") == 1
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("words", [[], ["out"], ["out", "SELECT 1", "--format", "xml"]])
-def test_invalid_arguments_are_reported_in_one_line(
-    words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert query(*words) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert "--output" in read_error("query", finished, "SELECT 1", "--output", tmp_path / output)
 
 
 def test_result_is_never_written_into_the_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fer_batch.cli.main import main
+from tests.cli.conftest import ReadError
 from tests.runs import video_id, write_run
 
 VIDEOS = {"/talks/monday.mp4": [["happy"] * 5], "/talks/old/monday.mp4": [["sad"]], "/talks/empty.mp4": []}
@@ -41,24 +42,6 @@ def test_video_is_named_by_id_path_or_file_name(
     ],
 )
 def test_invalid_report_is_reported_in_one_line(
-    video: str,
-    output: str,
-    message: str,
-    finished: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    video: str, output: str, message: str, finished: Path, tmp_path: Path, read_error: ReadError
 ) -> None:
-    assert report(finished, video, "-o", tmp_path / output) == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert message in streams.err
-    assert streams.err.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("words", [[], ["out"], ["out", "video"]])
-def test_missing_arguments_are_reported_in_one_line(
-    words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert report(*words) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert message in read_error("report", finished, video, "-o", tmp_path / output)

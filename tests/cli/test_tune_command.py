@@ -13,6 +13,7 @@ from fer_batch.cli.main import main
 from fer_batch.config import TrainConfig
 from fer_batch.training.tune.space import locate_base
 from fer_batch.training.tune.study import DONE, FAILED, TrialRecord
+from tests.cli.conftest import ReadError
 from tests.training.examples import make_epoch
 
 DATA = ["--data", "folder=faces"]
@@ -57,15 +58,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_invalid_arguments_are_reported_and_write_nothing(
-    words: list[str], message: str, here: Path, capfd: pytest.CaptureFixture[str]
+    words: list[str], message: str, here: Path, read_error: ReadError
 ) -> None:
-    before = sorted(here.rglob("*"))
-    assert tune("--out", "study", *words) == 2
-    streams = capfd.readouterr()
-    assert streams.out == ""
-    assert message in streams.err
-    assert streams.err.count("\n") == 1
-    assert sorted(here.rglob("*")) == before
+    assert message in read_error("tune", "--out", "study", *words)
 
 
 @pytest.fixture

@@ -165,21 +165,3 @@ def test_running_run_can_be_verified(out: Path, capsys: pytest.CaptureFixture[st
     during, before, after = capsys.readouterr().out.splitlines()[-3:]
     assert during.startswith("the run is still in progress: `fer-batch analyze` has written there since ")
     assert before == after == ("1 of 8 segments are not done: run the same `fer-batch analyze` again")
-
-
-@pytest.mark.parametrize("make", [Path.mkdir, lambda path: None, Path.touch])
-def test_folder_without_a_run_is_reported_in_one_line(
-    make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make(tmp_path / "out")
-    before = sorted(tmp_path.rglob("*"))
-    assert verify(tmp_path / "out") == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert streams.err.count("\n") == 1
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_missing_arguments_are_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify() == 2
-    assert capsys.readouterr().err.count("\n") == 1

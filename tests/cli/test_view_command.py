@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_batch.cli.main import main
+from tests.cli.conftest import ReadError
 from tests.runs import write_run
 
 
@@ -32,31 +32,13 @@ def test_server_runs_until_a_signal(number: int, code: int, tmp_path: Path) -> N
     assert sorted(path for path in out.rglob("*")) == before
 
 
-def test_occupied_port_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_occupied_port_is_reported_in_one_line(tmp_path: Path, read_error: ReadError) -> None:
     out = write_run(tmp_path / "run", {})
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert main(["view", str(out), "--port", str(port)]) == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert f"--port {port}" in streams.err
-    assert streams.err.count("\n") == 1
+        assert f"--port {port}" in read_error("view", out, "--port", port)
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "8000.5", ""])
-def test_invalid_port_is_reported_in_one_line(
-    port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["view", str(tmp_path), f"--port={port}"]) == 2
-    text = capsys.readouterr().err
-    assert "--port" in text
-    assert text.count("\n") == 1
-
-
-def test_folder_without_a_run_is_reported_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["view", str(tmp_path / "out")]) == 2
-    text = capsys.readouterr().err
-    assert str(tmp_path / "out") in text
-    assert text.count("\n") == 1
+def test_invalid_port_is_reported_in_one_line(port: str, tmp_path: Path, read_error: ReadError) -> None:
+    assert "--port" in read_error("view", tmp_path, f"--port={port}")
