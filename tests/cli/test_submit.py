@@ -16,22 +16,10 @@ import pytest
 
 from fer_batch.cli import submit
 from fer_batch.cli.main import main
+from tests.cli.conftest import ReadError
 
 OUT = ["--out", "/mnt/out"]
 NOWHERE = ["--address", "http://127.0.0.1:1"]
-
-
-def read_error(capfd: pytest.CaptureFixture[str], *words: str) -> str:
-    """Return the only line of a command that exits with 2."""
-    try:
-        code: int | str | None = main(["submit", *words])
-    except SystemExit as end:
-        code = end.code
-    streams = capfd.readouterr()
-    assert code == 2
-    assert streams.out == ""
-    assert streams.err.count("\n") == 1
-    return streams.err
 
 
 @pytest.fixture(autouse=True)
@@ -105,10 +93,8 @@ def test_job_gets_the_words_of_its_command(
         (["follow"], "SUBMISSION_ID is missing"),
     ],
 )
-def test_invalid_command_is_not_submitted(
-    words: list[str], message: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert message in read_error(capfd, *words, *(NOWHERE if words else []))
+def test_invalid_command_is_not_submitted(words: list[str], message: str, read_error: ReadError) -> None:
+    assert message in read_error("submit", *words, *(NOWHERE if words else []))
 
 
 @pytest.mark.parametrize(
@@ -126,27 +112,25 @@ def test_invalid_command_is_not_submitted(
         ["stop", "job_1"],
     ],
 )
-def test_unreachable_dashboard_is_reported_at_once(
-    words: list[str], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_unreachable_dashboard_is_reported_at_once(words: list[str], read_error: ReadError) -> None:
     began = time.monotonic()
-    assert "Cannot reach the dashboard at http://127.0.0.1:1" in read_error(capfd, *words, *NOWHERE)
+    assert "Cannot reach the dashboard at http://127.0.0.1:1" in read_error("submit", *words, *NOWHERE)
     assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("name", ["RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"])
 def test_address_comes_from_the_environment(
-    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    name: str, monkeypatch: pytest.MonkeyPatch, read_error: ReadError
 ) -> None:
-    assert "--address is missing" in read_error(capfd, "stop", "x")
+    assert "--address is missing" in read_error("submit", "stop", "x")
     monkeypatch.setenv(name, "http://127.0.0.1:2")
-    assert "Cannot reach the dashboard at http://127.0.0.1:2" in read_error(capfd, "stop", "x")
-    assert "Cannot reach the dashboard at http://127.0.0.1:1" in read_error(capfd, "stop", "x", *NOWHERE)
+    assert "Cannot reach the dashboard at http://127.0.0.1:2" in read_error("submit", "stop", "x")
+    assert "Cannot reach the dashboard at http://127.0.0.1:1" in read_error("submit", "stop", "x", *NOWHERE)
 
 
 @pytest.mark.parametrize("address", ["auto", "head:6379", "ray://head:10001"])
-def test_address_of_another_protocol_is_rejected(address: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert "--address must be http://HOST:PORT" in read_error(capfd, "stop", "x", "--address", address)
+def test_address_of_another_protocol_is_rejected(address: str, read_error: ReadError) -> None:
+    assert "--address must be http://HOST:PORT" in read_error("submit", "stop", "x", "--address", address)
 
 
 class _Page(BaseHTTPRequestHandler):
@@ -169,26 +153,24 @@ def web_server() -> Iterator[int]:
         thread.join()
 
 
-def test_server_without_a_dashboard_is_rejected(capfd: pytest.CaptureFixture[str]) -> None:
+def test_server_without_a_dashboard_is_rejected(read_error: ReadError) -> None:
     with web_server() as port:
-        text = read_error(capfd, "stop", "x", "--address", f"http://127.0.0.1:{port}/")
+        text = read_error("submit", "stop", "x", "--address", f"http://127.0.0.1:{port}/")
     assert f"Cannot reach the dashboard at http://127.0.0.1:{port}" in text
 
 
-def test_silent_server_times_out(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_server_times_out(read_error: ReadError, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit, "CONNECT_TIMEOUT_S", 1)
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        text = read_error(capfd, "stop", "x", "--address", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        text = read_error("submit", "stop", "x", "--address", f"http://127.0.0.1:{silent.getsockname()[1]}")
     assert "timed out" in text
     assert time.monotonic() - began < 60
 
 
-def test_missing_extra_is_reported(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_extra_is_reported(monkeypatch: pytest.MonkeyPatch, read_error: ReadError) -> None:
     monkeypatch.setitem(sys.modules, "aiohttp", None)  # as where it is not installed
-    assert "pip install 'fer-batch[cluster]'" in read_error(capfd, "stop", "x", *NOWHERE)
+    assert "pip install 'fer-batch[cluster]'" in read_error("submit", "stop", "x", *NOWHERE)
 
 
 def test_help_explains_paths(capsys: pytest.CaptureFixture[str]) -> None:
