@@ -14,7 +14,7 @@ ReadError = Callable[..., str]
 def read_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> ReadError:
     """Return a function that runs an invalid command and returns the message, its only line.
 
-    The command must exit with 2, print nothing else and leave the files of the test as they are.
+    The command must exit with 2, print nothing else and change no file of the test.
     """
 
     def run(*words: object) -> str:
