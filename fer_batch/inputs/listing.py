@@ -1,6 +1,7 @@
 """Listing of the videos in the given files, folders, globs, archives and manifests, each once."""
 
 import glob
+import logging
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -26,17 +27,21 @@ from fer_batch.inputs.sources import (
 from fer_batch.schema import SOURCES_SCHEMA
 from fer_batch.storage import stores
 from fer_batch.storage.archives import ARCHIVE_SUFFIXES, MEMBER_SEPARATOR, is_archive, split_member
+from fer_batch.video.formats import VIDEO_SUFFIXES
 
-_NAMES = """3g2 3gp asf avi divx f4v flv gif h264 h265 hevc ivf m2ts m2v m4v mjpeg mkv mov mp4 mpeg mpg mts
-    mxf ogm ogv qt rm rmvb ts vob webm wmv y4m"""
-VIDEO_SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 MANIFEST_SUFFIXES = frozenset([".txt", ".csv", ".parquet", ".jsonl", ".ndjson"])
 UNSUPPORTED_ARCHIVES = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 EXAMPLE_SUFFIXES = ".mp4, .mkv, .mov, .avi, .webm, .ts …"
 CHUNK_ROWS = 65_536
 """Rows that are held as dicts at a time: a million of them take a gigabyte."""
+APPLE_DOUBLE_PREFIX = "._"
+"""Prefix of the file in which macOS keeps the attributes of another file, under that file's suffix."""
+SIDE_FOLDERS = frozenset(["__MACOSX", ".AppleDouble", "@eaDir"])
+"""Folders of file servers and archives with attributes and previews, under the names of other files."""
 UNKNOWN_VERSION = "0 "
 """Version of a file in a web page's list, which states neither sizes nor times."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +53,7 @@ class Listing:
     columns: dict[str, str]
     """The user's columns in the manifests and their types, keys of `manifest.COLUMN_TYPES`."""
     skipped: int
-    """Number of files in folders, globs and archives whose names are not those of videos."""
+    """Number of files in folders, globs and archives whose names are not those of videos. The log has them."""
     duplicates: int
     """Number of files that were named before."""
     rows_without_path: int
@@ -59,7 +64,8 @@ def list_videos(inputs: Sequence[str]) -> Listing:
     """List the videos in files, folders (recursively), globs, archives and manifests, local or in stores.
 
     `read_manifest` describes manifests; their relative paths are relative to the manifest, and a missing file
-    becomes a failed video. In folders, globs and archives only names with a video's suffix count.
+    becomes a failed video. In folders, globs and archives only names with a video's suffix count, and neither
+    the files that macOS adds for attributes ("._NAME", "__MACOSX") nor the previews of file servers.
     ARCHIVE!/MEMBER is a file in an archive. For a file that is named twice the first one counts. Stores are
     not queried for files whose duration a manifest states.
 
@@ -155,7 +161,8 @@ class _Expander:
                     raise InputError(f"there is no file {given}, and nothing below it")
             for listed in files:
                 is_known = listed.size_bytes or listed.version != UNKNOWN_VERSION
-                yield from self._expand_if_video(listed.uri, facts_of_store(listed) if is_known else None)
+                facts = facts_of_store(listed) if is_known else None
+                yield from self._expand_if_video(listed.uri, given, facts)
         if file is not None:
             yield from self._expand_file(Entry(path=given), facts_of_store(file))
 
@@ -166,7 +173,7 @@ class _Expander:
         for parent, folders, files in os.walk(folder, onerror=refuse):
             folders.sort()
             for name in sorted(files):
-                yield from self._expand_if_video(os.path.join(parent, name))
+                yield from self._expand_if_video(os.path.join(parent, name), folder)
 
     def _expand_glob(self, pattern: str) -> Iterator[Candidate]:
         matches = _match_glob(pattern)
@@ -176,7 +183,7 @@ class _Expander:
             if os.path.isdir(match):
                 yield from self._expand_folder(match)
             else:
-                yield from self._expand_if_video(match)
+                yield from self._expand_if_video(match, pattern)
 
     def _expand_manifest(self, given: str, folder: str) -> Iterator[Candidate]:
         manifest = read_manifest(given)
@@ -193,12 +200,16 @@ class _Expander:
                 path = os.path.join(folder, entry.path)
             yield from self._expand_file(replace(entry, path=path))
 
-    def _expand_if_video(self, path: str, facts: FileFacts | None = None) -> Iterator[Candidate]:
-        """Yield a file that was not named explicitly only if it is a video or an archive by its name."""
-        if _is_video(path) or is_archive(path):
+    def _expand_if_video(self, path: str, given: str, facts: FileFacts | None = None) -> Iterator[Candidate]:
+        """Yield a file that `given` includes only if it is a video or an archive by its name."""
+        if (_is_video(path) or is_archive(path)) and not _is_side_file(path, given):
             yield from self._expand_file(Entry(path=path), facts)
         else:
-            self.skipped += 1
+            self._skip(path)
+
+    def _skip(self, path: str) -> None:
+        self.skipped += 1
+        logger.info("skipped: %s", path)
 
     def _expand_file(self, entry: Entry, facts: FileFacts | None = None) -> Iterator[Candidate]:
         """Yield a file, or the videos in an archive. An archive with damage is a failed video of its own."""
@@ -213,11 +224,11 @@ class _Expander:
         archive = resolve_uri(entry.path)
         members, error = read_members(archive)
         for member in members:
-            if _is_video(member.name):
-                path = f"{archive}{MEMBER_SEPARATOR}{member.name}"
+            path = f"{archive}{MEMBER_SEPARATOR}{member.name}"
+            if _is_video(member.name) and not _is_side_file(member.name, archive):
                 yield replace(entry, path=path, duration_s=None), facts_of_member(member)
             else:
-                self.skipped += 1
+                self._skip(path)
         if error is not None:
             yield replace(entry, path=archive), FileFacts(error=error)
 
@@ -242,6 +253,16 @@ def _suffix(name: str) -> str:
 
 def _is_video(name: str) -> bool:
     return _suffix(name) in VIDEO_SUFFIXES
+
+
+def _is_side_file(name: str, given: str) -> bool:
+    """Return whether a file only has the attributes or the preview of another one, whose suffix it has.
+
+    Folders in the `given` input were named explicitly.
+    """
+    path = PurePosixPath(name)
+    folders = SIDE_FOLDERS.difference(PurePosixPath(given).parts)
+    return path.name.startswith(APPLE_DOUBLE_PREFIX) or not folders.isdisjoint(path.parts[:-1])
 
 
 def _match_glob(pattern: str) -> list[str]:

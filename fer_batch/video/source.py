@@ -7,17 +7,21 @@ from pathlib import Path
 
 import av
 import av.error
+from av.stream import Discard
 
 from fer_batch.storage.media import read_identity
 from fer_batch.video.container import (
+    TOO_MANY_STREAMS,
     count_logged_errors,
     describe_error,
+    exceeds_stream_limit,
     has_skipped_data,
     open_container,
-    select_video_stream,
+    reopen_container,
 )
 from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.report import ReadReport
+from fer_batch.video.streams import choose_stream, discard_other_streams, list_candidates
 
 REMEMBERED_S = 10.0
 """Seconds of packets that stay in memory. Paddings of neighbouring segments overlap by less."""
@@ -42,13 +46,14 @@ class Source:
         self._recent: deque[list[av.Packet]] = deque()
         """The packets of the last seconds in lists that start with a key frame."""
         self._recent_bytes = 0
+        self._stream_index: int | None = None
         self._open()
 
     def _open(self) -> None:
         errors = count_logged_errors()
         self.media, self.container = open_container(self.path, self.offset)
         try:
-            self.stream = select_video_stream(self.container)
+            self.stream = self._select_stream()
         except BaseException:
             self.container.close()
             raise
@@ -56,6 +61,17 @@ class Source:
         self.head_is_damaged = has_skipped_data(self.format_name, errors)
         """Whether the demuxer skipped data before the first packet."""
         self.at_end = False
+
+    def _select_stream(self) -> av.VideoStream:
+        candidates = list_candidates(self.container)
+        if self._stream_index is None and len(candidates) > 1:
+            self._stream_index = choose_stream(self.container, candidates, self.path)
+            self.container = reopen_container(self.container, self.media)
+            candidates = list_candidates(self.container)
+        streams = [candidate.stream for candidate in candidates]
+        stream = next((stream for stream in streams if stream.index == self._stream_index), streams[0])
+        discard_other_streams(self.container, stream)
+        return stream
 
     @property
     def format_name(self) -> str:
@@ -80,9 +96,13 @@ class Source:
                 # PyAV raises IndexError at the end if damage has created streams in the meantime.
                 self.at_end = True
                 return
-            except MemoryError:
-                raise
             except av.error.FFmpegError as error:
+                if exceeds_stream_limit(error):
+                    report.problem = TOO_MANY_STREAMS
+                    self.at_end = True
+                    return
+                if isinstance(error, MemoryError):
+                    raise
                 self.last_error = describe_error(error)
                 broken_reads += 1
                 if broken_reads > MAX_BROKEN_READS:
@@ -95,7 +115,8 @@ class Source:
             if has_skipped_data(format_name, errors):
                 in_core = report.core_start_s <= max(report.last_frame_s, 0.0) < report.core_end_s
                 report.damaged_packets += in_core
-            yield packet
+            if packet.stream.discard != Discard.all:  # FFmpeg has read some while it opened the file
+                yield packet
 
     def remember(self, packet: av.Packet) -> None:
         """Remember a packet of the video, and drop those before the last key frame `REMEMBERED_S` ago."""

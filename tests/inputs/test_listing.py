@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from fer_batch.errors import FerBatchError, InputError
-from fer_batch.inputs.listing import VIDEO_SUFFIXES, list_videos
+from fer_batch.inputs.listing import list_videos
 from fer_batch.storage.media import uri_to_path
+from fer_batch.video.formats import VIDEO_SUFFIXES
 from tests.s3 import Store
 from tests.storage.test_archives import hostile_tar, pack
 
@@ -65,6 +66,32 @@ def test_folder_is_searched_recursively_for_videos(tmp_path: Path) -> None:
 def test_video_suffixes_ignore_case(tmp_path: Path, suffix: str) -> None:
     touch(tmp_path, f"a{suffix}", f"b{suffix.upper()}")
     assert list_names(tmp_path) == [f"a{suffix}", f"b{suffix.upper()}"]
+
+
+SIDE_FILES = ("._a.mkv", "__MACOSX/b.mp4", "__MACOSX/x/._b.mp4", "@eaDir/c.mp4/film.mp4", ".AppleDouble/a.mkv")
+
+
+@pytest.mark.parametrize("kind", ["folder", "glob", "zip", "tar"])
+def test_side_files_of_other_systems_are_skipped_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    caplog.set_level("INFO", "fer_batch")
+    names = ("a.mkv", "notes.txt", *SIDE_FILES)
+    given = tmp_path / "videos"
+    if kind in ("zip", "tar"):
+        given = pack(tmp_path / f"videos.{kind}", {f"./{name}": b"1" for name in names})
+    else:
+        touch(given, *names)
+    listing = list_videos([f"{given}/*" if kind == "glob" else str(given)])
+    assert [source["uri"].split("/")[-1] for source in listing.sources.to_pylist()] == ["a.mkv"]
+    skipped = {message.removeprefix("skipped: ") for message in caplog.messages}
+    assert listing.skipped == len(skipped) == (4 if kind == "glob" else 6)  # a glob omits hidden names
+    assert any(name.endswith("/notes.txt") for name in skipped)
+
+
+def test_explicit_side_files_are_listed(tmp_path: Path) -> None:
+    touch(tmp_path, *SIDE_FILES)
+    assert list_names(tmp_path / "._a.mkv", tmp_path / "@eaDir") == ["._a.mkv", "film.mp4"]
 
 
 @pytest.mark.parametrize("name", ["recording.dat", "video [1080p]*.mp4"])
