@@ -16,13 +16,14 @@ import fer_batch
 PACKAGE = Path(fer_batch.__path__[0])
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
-BASE = {"config", "errors", "faults", "fields", "plotting", "schema", "timing"}
+BASE = {"config", "errors", "faults", "fields", "logs", "plotting", "schema", "timing"}
 """Modules that every part may import."""
 BELOW_PIPELINE = {"storage", "video", "vision", "model", "inputs", "run", "runtime"}
 EDGES = {
     "__init__": set(),
     "errors": set(),
     "faults": set(),
+    "logs": set(),
     "timing": set(),
     "schema": set(),
     "plotting": {"errors"},

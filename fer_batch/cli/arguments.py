@@ -114,4 +114,4 @@ class RayOptions:
     insecure: Annotated[bool, RAY] = False
     """Allow a cluster without a token. Anyone who reaches such a cluster can run programs on it."""
     verbose: Annotated[bool, RAY] = False
-    """Show the messages of Ray."""
+    """Show the log: messages of Ray, names of skipped files, and which of several video streams is read."""

@@ -16,6 +16,7 @@ from fer_batch.cli import submit, completion  # noqa: F401
 from fer_batch.cli.app import explain_error, parse_command
 from fer_batch.cli.signals import stop_on_signals
 from fer_batch.errors import FerBatchError, convert_disk_error
+from fer_batch.logs import LEVEL_VARIABLE, show_log
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,8 +34,11 @@ def _run(words: list[str]) -> int:
     try:
         command, bound = parse_command(words)
         out = bound.arguments.get("out", "")
-        if "--verbose" not in words:
+        if "--verbose" in words:
+            os.environ[LEVEL_VARIABLE] = "INFO"  # the processes that read videos inherit it
+        else:
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray reads it when it is imported
+        show_log()
         return int(command(*bound.args, **bound.kwargs) or 0)
     except FerBatchError as error:
         return _print_error(error, words)

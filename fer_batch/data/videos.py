@@ -28,8 +28,8 @@ from fer_batch.data.folders import ClassFile, list_class_files
 from fer_batch.data.labels import check_classes, normalize_label
 from fer_batch.data.splits import choose_held_out
 from fer_batch.errors import InputError, OutputError
-from fer_batch.video.formats import VIDEO_SUFFIXES
 from fer_batch.storage.atomic import convert_write_error, write_parquet
+from fer_batch.video.formats import VIDEO_SUFFIXES
 from fer_batch.video.segment import Segment
 from fer_batch.video.timestamps import TIME_TOLERANCE_S
 from fer_batch.vision.detect import FaceDetector

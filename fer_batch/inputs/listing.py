@@ -53,7 +53,7 @@ class Listing:
     columns: dict[str, str]
     """The user's columns in the manifests and their types, keys of `manifest.COLUMN_TYPES`."""
     skipped: int
-    """Number of files in folders, globs and archives whose names are not those of videos. The log has them."""
+    """Number of files in folders, globs and archives whose names are not those of videos, as in the log."""
     duplicates: int
     """Number of files that were named before."""
     rows_without_path: int
@@ -128,7 +128,7 @@ class _Expander:
             if stores.is_remote(given):
                 yield from self._expand_address(stores.normalize_protocol(given))
             elif os.path.isdir(given):
-                yield from self._expand_folder(given)
+                yield from self._expand_folder(given, given)
             elif os.path.lexists(given):
                 if _suffix(given) in MANIFEST_SUFFIXES:
                     yield from self._expand_manifest(given, os.path.dirname(given))
@@ -166,14 +166,14 @@ class _Expander:
         if file is not None:
             yield from self._expand_file(Entry(path=given), facts_of_store(file))
 
-    def _expand_folder(self, folder: str) -> Iterator[Candidate]:
+    def _expand_folder(self, folder: str, given: str) -> Iterator[Candidate]:
         def refuse(error: OSError) -> None:
             raise InputError(f"the folder {error.filename} can't be read: {error.strerror}")
 
         for parent, folders, files in os.walk(folder, onerror=refuse):
             folders.sort()
             for name in sorted(files):
-                yield from self._expand_if_video(os.path.join(parent, name), folder)
+                yield from self._expand_if_video(os.path.join(parent, name), given)
 
     def _expand_glob(self, pattern: str) -> Iterator[Candidate]:
         matches = _match_glob(pattern)
@@ -181,7 +181,7 @@ class _Expander:
             raise InputError(f"nothing matches {pattern}")
         for match in matches:
             if os.path.isdir(match):
-                yield from self._expand_folder(match)
+                yield from self._expand_folder(match, pattern)
             else:
                 yield from self._expand_if_video(match, pattern)
 

@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from fer_batch.config import Limits
 from fer_batch.faults import fault_point
+from fer_batch.logs import show_log
 
 START_TIMEOUT_S = 300.0
 """Time limit for the start of a child, which imports torch, perhaps from a slow disk."""
@@ -165,6 +166,7 @@ def serve_calls(descriptor: int) -> None:
     set to a function that reports progress as a number.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    show_log()
     with Connection(descriptor) as connection:
         name, arguments, memory_gb, parent = connection.recv()
         _die_with_parent(parent)

@@ -106,9 +106,7 @@ def describe_error(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).split(":")[0].strip()
 
 
-def reopen_container(
-    container: av.container.InputContainer, media: MediaFile
-) -> av.container.InputContainer:
+def reopen_container(container: av.container.InputContainer, media: MediaFile) -> av.container.InputContainer:
     """Return a container at its beginning, in the state in which `open_container` returns it."""
     container.close()
     return _open_av(media)
@@ -116,7 +114,7 @@ def reopen_container(
 
 def exceeds_stream_limit(error: av.error.FFmpegError) -> bool:
     """Return whether reading failed because a container that lists streams as they come has too many."""
-    return "max_streams" in (error.log or (0, "", ""))[2]
+    return "max_streams" in str(error.log)
 
 
 def _open_av(media: MediaFile) -> av.container.InputContainer:

@@ -14,8 +14,6 @@ SUFFIXES_BY_FORMAT: dict[str, str] = {
     "flv": "flv",
     "gif": "gif",
     "gxf": "gxf",
-    "h261": "h261",
-    "h263": "h263",
     "h264": "264 avc h264 h26l",
     "hevc": "265 h265 hevc",
     "hxvs": "",
@@ -69,6 +67,6 @@ VIDEO_SUFFIXES = frozenset(f".{name}" for names in SUFFIXES_BY_FORMAT.values() f
 def explain_refusal(format_name: str) -> str:
     """Return the reason why a file of a format outside the table is refused."""
     return (
-        f"the format {format_name} is not supported, and playlists and single images never are; convert the "
-        f"video to a supported format: {', '.join(FORMATS)}"
+        f"the format {format_name} is not a supported video format; playlists and single images are not "
+        f"read. Supported formats: {', '.join(FORMATS)}"
     )

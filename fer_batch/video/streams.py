@@ -1,6 +1,7 @@
 """Selection of the stream that is read, of the video streams of a file."""
 
 import contextlib
+import functools
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -90,8 +91,7 @@ def choose_stream(container: av.container.InputContainer, candidates: list[Candi
         return is_still, not is_default, is_short, -candidate.pixels, candidate.stream.index
 
     index = streams[min(range(len(streams)), key=rank)].stream.index
-    others = ", ".join(str(candidate.stream.index) for candidate in candidates if candidate.stream.index != index)
-    logger.info("%s: reading stream %d, the other video streams are %s", name, index, others)
+    _log_choice(name, index, tuple(c.stream.index for c in candidates if c.stream.index != index))
     return index
 
 
@@ -100,6 +100,12 @@ def discard_other_streams(container: av.container.InputContainer, stream: av.Vid
     for other in container.streams:
         if other is not stream and other.type != "audio":
             other.discard = Discard.all
+
+
+@functools.lru_cache  # once per file, not for each of its segments
+def _log_choice(name: str, index: int, others: tuple[int, ...]) -> None:
+    names = ", ".join(map(str, others))
+    logger.info("%s: reading stream %d, the other video streams are %s", name, index, names)
 
 
 def _survey(container: av.container.InputContainer, candidates: list[Candidate]) -> None:

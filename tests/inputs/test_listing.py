@@ -68,7 +68,7 @@ def test_video_suffixes_ignore_case(tmp_path: Path, suffix: str) -> None:
     assert list_names(tmp_path) == [f"a{suffix}", f"b{suffix.upper()}"]
 
 
-SIDE_FILES = ("._a.mkv", "__MACOSX/b.mp4", "__MACOSX/x/._b.mp4", "@eaDir/c.mp4/film.mp4", ".AppleDouble/a.mkv")
+SIDE_FILES = ("._a.mkv", "__MACOSX/b.mp4", "__MACOSX/x/._b.mp4", "@eaDir/c/film.mp4", ".AppleDouble/a.mkv")
 
 
 @pytest.mark.parametrize("kind", ["folder", "glob", "zip", "tar"])
