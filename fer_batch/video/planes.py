@@ -6,10 +6,11 @@ from typing import Any, Self
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, ColorTrc
 from PIL import Image
 
 from fer_batch.video.metadata import quarter_turns
+from fer_batch.video.tone import make_tone_table
 
 MAX_LINES = 1080
 """Height of a picture in pixels. Higher frames are scaled down, as face detection needs no more."""
@@ -61,6 +62,8 @@ class Picture:
     """The `yuv_to_rgb_matrix` of these planes."""
     shrink: float = 1.0
     """Lines of the stored frame per line of the picture."""
+    transfer: int = ColorTrc.UNSPECIFIED
+    """The code of the transfer characteristics (ITU-T H.273). RGB and grey of HDR become SDR."""
 
     @classmethod
     def from_rgb(cls, image: np.ndarray) -> Self:
@@ -76,6 +79,7 @@ class Picture:
         """
         full_range = frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
         weights = LUMA_WEIGHTS.get(frame.colorspace, BT601_WEIGHTS)
+        transfer = frame.color_trc
         turns = quarter_turns(frame)
         lines = frame.width if turns % 2 else frame.height
         shrink = max(lines / MAX_LINES, 1.0)
@@ -99,7 +103,8 @@ class Picture:
         if turns:
             planes = [plane.transpose(TURNS[turns]) for plane in planes]
         y, u, v = planes
-        return cls(y=y, u=u, v=v, yuv_to_rgb=yuv_to_rgb_matrix(*weights, full_range), shrink=shrink)
+        matrix = yuv_to_rgb_matrix(*weights, full_range)
+        return cls(y=y, u=u, v=v, yuv_to_rgb=matrix, shrink=shrink, transfer=transfer)
 
     @property
     def width(self) -> int:
@@ -124,12 +129,14 @@ class Picture:
             x_scale, y_scale = plane.width / self.width, plane.height / self.height
             plane_box = (box[0] * x_scale, box[1] * y_scale, box[2] * x_scale, box[3] * y_scale)
             planes.append(plane.resize(size, Image.Resampling.BOX, plane_box, REDUCING_GAP))
-        return np.asarray(Image.merge("RGB", planes).convert("RGB", self.yuv_to_rgb))
+        image = np.asarray(Image.merge("RGB", planes).convert("RGB", self.yuv_to_rgb))
+        tone = make_tone_table(self.transfer)
+        return image if tone is None else tone[image]
 
     def to_grey(self, region: Image.Image) -> np.ndarray:
         """Return a region of `y` as `(h, w) uint8` grey, where black is 0 and white 255 in either range."""
         luma, _, colour, offset = self.yuv_to_rgb[:4]
-        return _grey_table(luma, offset + 128 * colour)[np.asarray(region)]
+        return _make_grey_table(luma, offset + 128 * colour, self.transfer)[np.asarray(region)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,5 +159,7 @@ class Frame:
 
 
 @functools.cache
-def _grey_table(luma: float, offset: float) -> np.ndarray:
-    return np.clip(np.round(np.arange(256) * luma + offset), 0, 255).astype(np.uint8)
+def _make_grey_table(luma: float, offset: float, transfer: int) -> np.ndarray:
+    grey = np.clip(np.round(np.arange(256) * luma + offset), 0, 255).astype(np.uint8)
+    tone = make_tone_table(transfer)
+    return grey if tone is None else tone[grey]
