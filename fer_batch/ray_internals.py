@@ -6,13 +6,18 @@ its functions on real clusters, so they fail if a release of Ray changes one.
 
 import contextlib
 import os
+import time
+import traceback
 from collections.abc import Iterator
+from typing import Any
 
 from ray._private import ray_constants, services
+from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
 QUERY_TIMEOUT_S = 10
+QUERY_PAUSE_S = 0.5
 
 
 def set_auth_mode(mode: str | None) -> None:
@@ -71,3 +76,35 @@ def listen_on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def wait_for_node(timeout_s: float) -> Iterator[None]:
+    """Let a Ray that starts in the body wait this long for each part of it. Ray's limit is 30 s."""
+    before = services.get_node
+
+    def get_node(*arguments: Any) -> Any:
+        end = time.monotonic() + timeout_s
+        while True:
+            try:
+                return before(*arguments)
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(QUERY_PAUSE_S)
+
+    services.get_node = get_node
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", str(round(timeout_s)))
+    try:
+        yield
+    finally:
+        services.get_node = before
+
+
+def stop_unfinished_node(error: BaseException) -> None:
+    """End the processes of a local Ray whose start failed. Ray itself keeps them until the program ends."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("self")
+        if isinstance(node, Node):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+            return

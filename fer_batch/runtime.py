@@ -25,6 +25,8 @@ from fer_batch.ray_internals import (
     listen_on_loopback,
     resolve_address,
     set_auth_mode,
+    stop_unfinished_node,
+    wait_for_node,
 )
 
 TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -32,7 +34,19 @@ TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 TOKEN_SOURCES = "RAY_AUTH_TOKEN, a file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token"
 MIN_FREE_BYTES = 100_000_000
 """Free space that a local Ray needs for its logs and sockets."""
+MAX_SOCKET_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
+"""Longest path of a Unix socket."""
+RAY_SOCKET_PATH = "ray/session_2000-12-31_23-59-59_999999_9999999/sockets/plasma_store.9"
+"""Path of Ray's longest socket name in its temporary folder."""
+SHORT_FOLDER = Path("/tmp")
 CONNECT_TIMEOUT_S = 10
+START_TIMEOUT_S = 120
+"""Seconds that a local Ray may take for each step of its start, on a busy machine."""
+MAX_STARTS = 2
+BUSY_REMEDY = (
+    "the machine is too busy or has too little memory: try again when it is idle, or start Ray yourself with "
+    "`ray start --head` and name it with --address"
+)
 EXHAUSTED_RESOURCES: dict[type[RayError], str] = {
     ObjectStoreFullError: "Ray's object store is full: make /dev/shm larger, or use fewer workers",
     OutOfDiskError: "the disk of Ray's temporary folder is full: free some space there",
@@ -41,6 +55,8 @@ EXHAUSTED_RESOURCES: dict[type[RayError], str] = {
 """Errors of Ray that end a run, and the user's remedy for each."""
 RETRY_REPORT = "\nFailed to "
 """Start of the text about retries that Ray Data appends to an error message."""
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -69,12 +85,11 @@ def ray_session(
         return
     address = address or os.environ.get("RAY_ADDRESS")
     address = None if address == "local" else address
-    if not address:
-        _check_free_space()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"log_to_driver": verbose}
     if not address:
         options |= {"include_dashboard": False, "num_cpus": num_cpus, "num_gpus": num_gpus}
+        options |= {"_temp_dir": str(_choose_temporary_folder() / "ray")}
     with contextlib.ExitStack() as session:
         try:
             with contextlib.nullcontext() if verbose else _silence_stderr():
@@ -83,9 +98,10 @@ def ray_session(
                 else:
                     session.enter_context(_use_token(secrets.token_hex(32)))
                     session.enter_context(listen_on_loopback())
+                    session.enter_context(wait_for_node(START_TIMEOUT_S))
                 session.callback(ray.shutdown)
-                level = logging.INFO if verbose else logging.ERROR
-                ray.init(address=address or "local", logging_level=level, **options)
+                options["logging_level"] = logging.INFO if verbose else logging.ERROR
+                _connect(address, options)
             if threading.current_thread() is threading.main_thread():
                 # Ray has put its own handler, which writes a stack trace, before Python's.
                 signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
@@ -94,7 +110,8 @@ def ray_session(
         except Exception as error:  # some errors of Ray have no type of their own
             reason = str(error).strip().split("\n")[0]
             action = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
-            raise ConfigError(f"Cannot {action}: {reason}") from error
+            remedy = f"; {BUSY_REMEDY}" if not address and _is_timeout(error) else ""
+            raise ConfigError(f"Cannot {action}: {reason.rstrip('.')}{remedy}") from error
         with _translate_ray_errors():
             yield
 
@@ -201,9 +218,46 @@ def _use_token(token: str | None) -> Iterator[None]:
         set_auth_mode(before["RAY_AUTH_MODE"])
 
 
-def _check_free_space() -> None:
+def _connect(address: str | None, options: dict[str, Any]) -> None:
+    """Call `ray.init`, and once more where a local Ray does not start in time."""
+    for attempt in range(1, MAX_STARTS + 1):
+        try:
+            ray.init(address=address or "local", **options)
+            return
+        except Exception as error:  # Ray raises a plain Exception after a timeout
+            if address or attempt == MAX_STARTS or not _is_timeout(error):
+                raise
+            stop_unfinished_node(error)
+            ray.shutdown()
+            logger.warning("Ray has not started in time; trying once more …")
+
+
+def _is_timeout(error: Exception) -> bool:
+    return isinstance(error, TimeoutError) or "timed out" in str(error).lower()
+
+
+def _choose_temporary_folder() -> Path:
+    """Return the folder for Ray's logs and sockets: the environment's, or `SHORT_FOLDER` if its path is long.
+
+    Raises ConfigError if both are too long or missing, and ResourceError if the folder's disk is full.
+    """
+    name = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or str(SHORT_FOLDER)
+    folder = Path(name).absolute()
+    max_bytes = MAX_SOCKET_PATH_BYTES - len(RAY_SOCKET_PATH) - 1
+    if len(os.fsencode(folder)) > max_bytes:
+        if not os.access(SHORT_FOLDER, os.W_OK):
+            raise ConfigError(
+                f"Cannot start Ray: the path of its temporary folder {folder} is too long for sockets; name "
+                f"a folder whose path has at most {max_bytes} bytes in RAY_TMPDIR"
+            )
+        logger.info("Ray's files are in %s, as the path %s is too long for sockets", SHORT_FOLDER, folder)
+        folder = SHORT_FOLDER
+    _check_free_space(folder)
+    return folder
+
+
+def _check_free_space(folder: Path) -> None:
     """Raise ResourceError where Ray's temporary folder is full: Ray itself would wait for minutes."""
-    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
     free = shutil.disk_usage(folder).free if folder.is_dir() else MIN_FREE_BYTES
     if free < MIN_FREE_BYTES:
         raise ResourceError(

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray._private import services
 
+from fer_batch import ray_internals, runtime
 from fer_batch.errors import ConfigError
 from fer_batch.runtime import TOKEN_VARIABLES, is_loopback, ray_session
 
@@ -113,3 +115,76 @@ def test_local_ray_listens_only_on_loopback_and_requires_its_token() -> None:
             assert "Authentication token is missing or incorrect" in wrong
             assert right == ""
         assert {name: os.environ.get(name) for name in TOKEN_VARIABLES} == before
+
+
+def test_long_temporary_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(folder))
+    with ray_session(num_cpus=1):
+        assert ray.get(ray.remote(lambda: 1).remote()) == 1
+    assert not list(folder.iterdir())
+
+
+def test_long_temporary_folder_is_refused_without_a_short_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 25)))
+    monkeypatch.setattr(runtime, "SHORT_FOLDER", tmp_path / "missing")
+    with (
+        pytest.raises(ConfigError, match=r"too long for sockets; name .* bytes in RAY_TMPDIR"),
+        ray_session(),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_start_that_times_out_is_tried_again(monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
+    starts = []
+
+    def start(**options: object) -> None:
+        starts.append(options)
+        if len(starts) <= failures:
+            raise Exception("The current node timed out during startup. This could happen.")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", start)
+    if failures < runtime.MAX_STARTS:
+        with ray_session():
+            pass
+    else:
+        with pytest.raises(ConfigError, match=r"timed out .* too busy .* --address"), ray_session():
+            pass
+    assert len(starts) == runtime.MAX_STARTS
+
+
+def test_other_failures_of_the_start_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = []
+
+    def start(**options: object) -> None:
+        starts.append(options)
+        raise ValueError("no such option")
+
+    monkeypatch.setattr(ray, "init", start)
+    with (
+        pytest.raises(ConfigError, match=r"Cannot start Ray on this machine: no such option$"),
+        ray_session(),
+    ):
+        pass
+    assert len(starts) == 1
+
+
+def test_start_waits_longer_than_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([RuntimeError("not yet"), RuntimeError("not yet"), {"labels": {}}])
+
+    def get_node(*arguments: object) -> object:
+        answer = next(answers)
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(services, "get_node", get_node)
+    monkeypatch.setattr(ray_internals, "QUERY_PAUSE_S", 0.0)
+    with ray_internals.wait_for_node(60):
+        assert services.get_node("gcs", "node") == {"labels": {}}
+    assert services.get_node is get_node
