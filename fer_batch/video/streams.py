@@ -14,6 +14,8 @@ from fer_batch.errors import DecodeError, NoVideoError
 from fer_batch.video.container import CODEC_OPTIONS, find_size_problem
 
 NOT_A_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+MAX_CANDIDATES = 64
+"""Video streams that are considered, as the memory that each needs is known only while it is decoded."""
 MAX_STILL_FRAMES = 1
 SURVEY_PACKETS = 100
 """Packets of the longest stream that are enough when every stream has a decoded frame."""
@@ -68,7 +70,7 @@ def list_candidates(container: av.container.InputContainer) -> list[Candidate]:
         )
     if not candidates:
         raise DecodeError(problem)
-    return candidates
+    return candidates[:MAX_CANDIDATES]
 
 
 def choose_stream(container: av.container.InputContainer, candidates: list[Candidate], name: str) -> int:
@@ -134,6 +136,8 @@ def _try_decoding(candidate: Candidate, packet: av.Packet) -> None:
             if isinstance(frame, av.VideoFrame) and not find_size_problem(frame.width, frame.height):
                 candidate.decodes = True
                 candidate.pixels = frame.width * frame.height
+    if candidate.decodes:
+        candidate.stream.codec_context.flush_buffers()  # each decoder holds up to 20 frames
 
 
 def _read_stated_length(stream: av.VideoStream) -> tuple[int, float]:
