@@ -66,6 +66,7 @@ PROBED_SCHEMA = pa.schema(
         round=pa.string(),
         offset=pa.int64(),
         bucket=pa.int32(),
+        key_times_s=pa.list_(pa.float64()),
     )
 )
 """A probed video.
@@ -75,9 +76,20 @@ PROBED_SCHEMA = pa.schema(
 `fps`, `width`, `height`, `codec`, `first_pts`: null if a manifest gave the duration, so the file was
 not opened.
 `round`: the earlier planning round that contains the segments, if there is one.
-`bucket`: the partition of the tables that contains the video's rows; null before the video is planned."""
+`bucket`: the partition of the tables that contains the video's rows; null before the video is planned.
+`key_times_s`: times of key frames, in order, if some are far apart; see `find_key_times`."""
 
-_NOT_IN_VIDEOS = ("first_pts", "status", "error", "attempt", "extra", "round", "offset", "bucket")
+_NOT_IN_VIDEOS = (
+    "first_pts",
+    "status",
+    "error",
+    "attempt",
+    "extra",
+    "round",
+    "offset",
+    "bucket",
+    "key_times_s",
+)
 
 VIDEOS_SCHEMA = pa.schema(
     [f for f in PROBED_SCHEMA if f.name not in _NOT_IN_VIDEOS]

@@ -7,18 +7,22 @@ import pyarrow as pa
 
 from fer_batch.errors import DecodeError, NoVideoError
 from fer_batch.schema import PROBED_SCHEMA
-from fer_batch.video.reader import read_info
+from fer_batch.video.decode import decode_first
+from fer_batch.video.key_frames import find_key_times
+from fer_batch.video.source import Source
 
 
 class Prober:
     """`probe_videos` as the service of a guarded process.
 
-    This module imports nothing but the reader of videos, so that a worker starts at once.
+    This module imports little more than the reading of videos, so that a worker starts at once.
     """
 
     def __init__(self) -> None:
         self.heartbeat: Callable[[float], None] = lambda files: None
         """Called after each file with the number of files of a call so far."""
+        self.keep_alive: Callable[[], None] = lambda: None
+        """Called for each packet of a file."""
 
     def probe(self, sources: pa.Table) -> pa.Table:
         """Open listed files: rows of `schema.SOURCES_SCHEMA` to rows of `schema.PROBED_SCHEMA`.
@@ -27,7 +31,7 @@ class Prober:
         """
         rows = []
         for source in sources.to_pylist():
-            rows.append(_probe_video(source))
+            rows.append(_probe_video(source, self.keep_alive))
             self.heartbeat(len(rows))
         return pa.Table.from_pylist(rows, schema=PROBED_SCHEMA)
 
@@ -37,15 +41,19 @@ def probe_videos(sources: pa.Table) -> pa.Table:
     return Prober().probe(sources)
 
 
-def _probe_video(source: dict[str, Any]) -> dict[str, Any]:
-    row = source | {"status": "ok"}
-    if source["error"]:
+def _probe_video(row: dict[str, Any], keep_alive: Callable[[], None]) -> dict[str, Any]:
+    if row["error"]:
         return row | {"status": "failed"}
     try:
-        info = read_info(source["uri"], source["offset"])
+        source = Source(row["uri"], row["offset"])
+        source.on_packet = keep_alive
+        with source.container:
+            info = decode_first(source)
+            key_times_s = find_key_times(source, info)
     except NoVideoError as error:
         return row | {"status": "no_video", "error": str(error)}
     except DecodeError as error:
         return row | {"status": "failed", "error": str(error)}
     names = ("duration_s", "fps", "width", "height", "codec", "first_pts")
-    return row | {name: getattr(info, name) for name in names}
+    properties = {name: getattr(info, name) for name in names}
+    return row | properties | {"status": "ok", "key_times_s": key_times_s}

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,13 @@ MIN_LAST_SEGMENT_S = 1.0
 """A shorter remainder of a video belongs to the segment before it."""
 ASSUMED_MIN_FPS = 5.0
 """Frame rate that is assumed for a video that was not opened before it is planned. Most rates are higher."""
-MIN_BYTES_PER_S = 10.0
-"""Least size of a second of video. Even a still picture takes more."""
+MIN_BYTES_PER_S = 1000.0
+"""Least size of a second of video that is planned. Only still pictures without sound take less."""
 MAX_PLANNED_S = 7 * 86_400.0
 """Longest planned part of a video. The last segment reads the rest anyway."""
+KEY_MARGIN_S = 1.0
+"""Seconds from a key frame to the segment that starts at it. Some indexes hold the time of decoding, which is
+earlier than that of display, and the frames after a key frame may refer to some before it."""
 
 
 def plan_segments(
@@ -35,11 +38,22 @@ def plan_segments(
     `videos` has rows of `schema.PROBED_SCHEMA`. Those whose status is not "ok" are left out. Bundles hold up
     to `config.bundle_s` of video, or less if some of the `workers` would get none. Equal arguments give equal
     plans. A bundle's id is a hash of its segments and of all settings that change its results.
+
+    Where key frames are far apart, segments start at key frames and are longer, because each start decodes
+    all frames from the key frame before it.
     """
     videos = videos.filter(pc.equal(videos.column("status"), "ok"))
-    video, core_starts_s, core_ends_s = split_into_cores(planned_durations_s(videos), config.segment_s)
     fps = videos.column("fps").fill_null(ASSUMED_MIN_FPS).to_numpy()
     before_s, after_s = compute_padding(config, half_window_s, fps)
+    durations_s = planned_durations_s(videos)
+    cuts_s = {
+        number: choose_cuts(
+            np.array(key_times_s) + before_s[number] + KEY_MARGIN_S, durations_s[number], config.segment_s
+        )
+        for number, key_times_s in enumerate(videos.column("key_times_s").to_pylist())
+        if key_times_s is not None
+    }
+    video, core_starts_s, core_ends_s = split_into_cores(durations_s, config.segment_s, cuts_s)
     counts = np.bincount(video, minlength=videos.num_rows)
     index = np.arange(len(video)) - (np.cumsum(counts) - counts)[video]
     is_last = index == counts[video] - 1
@@ -106,20 +120,45 @@ def planned_durations_s(videos: pa.Table) -> np.ndarray:
     return np.where(np.isnan(stated_s), np.nan, np.minimum(np.minimum(stated_s, limits_s), MAX_PLANNED_S))
 
 
-def split_into_cores(durations_s: np.ndarray, segment_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split_into_cores(
+    durations_s: np.ndarray, segment_s: float, cuts_s: Mapping[int, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the video, the start and the end in seconds of each core, in order.
 
-    The cores of a video tile `[0, duration)`. A video of unknown duration has one empty core.
+    The cores of a video tile `[0, duration)`. A video of unknown duration has one empty core. `cuts_s` has the
+    starts of the second and later cores of some videos by their numbers. Cores of other videos have
+    `segment_s`.
     """
     durations_s = np.where(np.isfinite(durations_s), durations_s, np.nan)
     counts = np.ceil((np.nan_to_num(durations_s) - MIN_LAST_SEGMENT_S) / segment_s)
     counts = np.maximum(counts, 1).astype(np.int64)
     counts[~(durations_s > segment_s + MIN_LAST_SEGMENT_S)] = 1
+    for number, cuts in cuts_s.items():
+        counts[number] = len(cuts) + 1
+    firsts = np.cumsum(counts) - counts
     video = np.repeat(np.arange(len(counts)), counts)
-    index = np.arange(len(video)) - np.repeat(np.cumsum(counts) - counts, counts)
+    index = np.arange(len(video)) - firsts[video]
+    starts_s = index * float(segment_s)
+    for number, cuts in cuts_s.items():
+        starts_s[firsts[number] + 1 : firsts[number] + counts[number]] = cuts
     is_last = index == counts[video] - 1
-    ends_s = np.where(is_last, np.maximum(np.nan_to_num(durations_s), 0)[video], (index + 1) * segment_s)
-    return video, index * segment_s, ends_s
+    ends_s = np.where(is_last, np.maximum(np.nan_to_num(durations_s), 0)[video], np.roll(starts_s, -1))
+    return video, starts_s, ends_s
+
+
+def choose_cuts(candidates_s: np.ndarray, duration_s: float, segment_s: float) -> np.ndarray:
+    """Return the candidates at which to cut a video, so that parts are at least half as long as segments.
+
+    `candidates_s` is in order. Of the candidates for a cut, the nearest to the end of a segment is chosen.
+    """
+    cuts_s = [0.0]
+    while duration_s > cuts_s[-1] + segment_s + MIN_LAST_SEGMENT_S:
+        allowed_s = candidates_s[candidates_s >= cuts_s[-1] + segment_s / 2]
+        allowed_s = allowed_s[allowed_s <= duration_s - MIN_LAST_SEGMENT_S]
+        if not len(allowed_s):
+            break
+        cuts_s.append(float(allowed_s[np.abs(allowed_s - cuts_s[-1] - segment_s).argmin()]))
+    return np.array(cuts_s[1:])
 
 
 def compute_padding(

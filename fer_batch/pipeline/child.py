@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -33,7 +34,10 @@ MAX_ATTEMPTS = 2
 """Attempts at a call whose child crashes: the kernel may have killed it for another process's memory."""
 PR_SET_PDEATHSIG = 1
 HEARTBEAT, RESULT, OUT_OF_MEMORY, ERROR = b"+", b"=", b"m", b"!"
-"""First byte of each message of a child. A number follows HEARTBEAT, an Arrow stream RESULT, text ERROR."""
+"""First byte of each message of a child. A number or nothing follows HEARTBEAT, an Arrow stream RESULT, text
+ERROR."""
+MIN_HEARTBEAT_S = 0.25
+"""Seconds from one heartbeat without a number to the next."""
 
 
 class CallFailedError(Exception):
@@ -144,7 +148,8 @@ class WorkerProcess:
                 raise CallFailedError(f"it needs more than {self.limits.memory_gb:g} GB of memory (--memory)")
             if kind == ERROR:
                 raise CallFailedError(str(content, "utf-8", "replace"))
-            self.progress = float(content)
+            if content:
+                self.progress = float(content)
 
     def _describe_exit(self) -> str:
         """Wait for the end of the child and describe it as a verb phrase."""
@@ -163,7 +168,8 @@ def serve_calls(descriptor: int) -> None:
     """Run the child's side: create the target, then serve calls until the parent closes the connection.
 
     `descriptor` is the file descriptor of the socket. The target's attribute `heartbeat`, if it has one, is
-    set to a function that reports progress as a number.
+    set to a function that reports progress as a number, and `keep_alive` to one that reports work without
+    progress. Any thread may call them, `keep_alive` as often as it likes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     show_log()
@@ -174,17 +180,42 @@ def serve_calls(descriptor: int) -> None:
         target: Any = importlib.import_module(module)
         if attribute:
             target = getattr(target, attribute)(*arguments)
+        messages = _Messages(connection)
         if hasattr(target, "heartbeat"):
-            target.heartbeat = lambda progress: connection.send_bytes(HEARTBEAT + str(progress).encode())
+            target.heartbeat = messages.send_progress
+        if hasattr(target, "keep_alive"):
+            target.keep_alive = messages.keep_alive
         _limit_memory(memory_gb)
-        connection.send_bytes(_encode_result(pa.table({})))
+        messages.send(_encode_result(pa.table({})))
         while True:
             try:
                 method, arguments = connection.recv()
             except EOFError:
                 return
             fault_point(f"child.{method}")
-            connection.send_bytes(_run_call(getattr(target, method), arguments))
+            messages.send(_run_call(getattr(target, method), arguments))
+
+
+class _Messages:
+    """The messages of a child to its parent, from any of its threads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._lock = threading.Lock()
+        self._next_heartbeat_s = 0.0
+
+    def send(self, message: bytes) -> None:
+        with self._lock:
+            self.connection.send_bytes(message)
+
+    def send_progress(self, progress: float) -> None:
+        self.send(HEARTBEAT + str(progress).encode())
+
+    def keep_alive(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._next_heartbeat_s:
+            self._next_heartbeat_s = now_s + MIN_HEARTBEAT_S
+            self.send(HEARTBEAT)
 
 
 def _run_call(method: Callable[..., pa.Table], arguments: tuple[Any, ...]) -> bytes:

@@ -41,6 +41,8 @@ class FacesStage:
         """Total time of "decode", "detect", "track" and "crop"."""
         self.heartbeat: Callable[[float], None] = lambda time_s: None
         """Callback that receives the time of each sampled frame after it is decoded."""
+        self.keep_alive: Callable[[], None] = lambda: None
+        """Callback for each packet of a file, also on the way to a frame and in the thread that reads ahead."""
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return map_bundles(bundles, PLAN_SCHEMA, FACES_SCHEMA, self._find_faces)
@@ -52,7 +54,13 @@ class FacesStage:
     def extract_faces(self, segment: Segment) -> pa.Table:
         """Map one segment to a table with one row of FACES_SCHEMA."""
         faces = extract_faces(
-            segment, self.config, self.detector, self.crop_scale, self.prefetch, self.heartbeat
+            segment,
+            self.config,
+            self.detector,
+            self.crop_scale,
+            self.prefetch,
+            self.heartbeat,
+            self.keep_alive,
         )
         self.timer.add(faces.timer)
         row = {

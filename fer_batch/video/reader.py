@@ -1,7 +1,7 @@
 """Reading of videos: their description, and the sampled frames of a segment."""
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import av.error
@@ -41,11 +41,18 @@ class SegmentReader:
     The first frame of each cell `[k / fps, (k + 1) / fps)` of the video's time is sampled, or every frame if
     `fps` is None. With `fast="nonref"` it is the first one that other frames refer to, and with
     `fast="keyframes"` the first key frame of the cell. Codecs without such frames are read as without `fast`.
-    With `prefetch`, a thread decodes up to this many frames before they are requested.
+    With `prefetch`, a thread decodes up to this many frames before they are requested. `on_packet` is called
+    for each packet of the file, by the thread that reads it.
     """
 
     def __init__(
-        self, segment: Segment, fps: float | None, *, fast: str | None = None, prefetch: int = 0
+        self,
+        segment: Segment,
+        fps: float | None,
+        *,
+        fast: str | None = None,
+        prefetch: int = 0,
+        on_packet: Callable[[], None] = lambda: None,
     ) -> None:
         self.segment = segment
         self.info: VideoInfo | None = None
@@ -57,7 +64,7 @@ class SegmentReader:
         """The damage so far. It is complete when all frames have been read."""
         end_s = math.inf if segment.is_last else segment.end_s
         self._grid = SampleGrid(fps, segment.start_s, end_s)
-        self._fast, self._prefetch = fast, prefetch
+        self._fast, self._prefetch, self._on_packet = fast, prefetch, on_packet
         self._source: Source | None = None
         self._frames: Iterator[TimedFrame] = iter(())
 
@@ -73,6 +80,7 @@ class SegmentReader:
         source = None if is_first else take_source(segment.uri)
         try:
             source = source or Source(segment.uri, segment.offset)
+            source.on_packet = self._on_packet
             if is_first:
                 source.info, self._frames = start_decoding(source, grid, origin, report, self._fast)
                 report.damaged_packets += source.head_is_damaged

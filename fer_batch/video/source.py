@@ -41,6 +41,8 @@ class Source:
         self.last_error = ""
         self.on_other_packet: Callable[[av.Packet], None] = lambda packet: None
         """Receives the packets of the other streams."""
+        self.on_packet: Callable[[], None] = lambda: None
+        """Is called for each packet of any stream, so that a long way to a frame is not taken for a hang."""
         self._replay: deque[av.Packet] = deque()
         """Remembered packets that come next."""
         self._recent: deque[list[av.Packet]] = deque()
@@ -86,6 +88,7 @@ class Source:
         broken_reads = 0
         format_name = self.format_name
         while True:
+            self.on_packet()
             if self._replay:
                 yield self._replay.popleft()
                 continue

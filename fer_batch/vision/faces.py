@@ -86,15 +86,17 @@ def extract_faces(
     crop_scale: float,
     prefetch: int = 0,
     heartbeat: Callable[[float], None] = lambda time_s: None,
+    on_packet: Callable[[], None] = lambda: None,
 ) -> SegmentFaces:
     """Decode a segment, and detect, track and crop its faces.
 
     `crop_scale` is the height of a crop over the height of its face box. With `prefetch`, a thread decodes up
-    to this many frames in advance. `heartbeat` is called with the time of each sampled frame. A file that
-    cannot be read is reported in `status` and `error`, never as an exception.
+    to this many frames in advance. `heartbeat` is called with the time of each sampled frame, and `on_packet`
+    for each packet of the file, by the thread that reads it. A file that cannot be read is reported in
+    `status` and `error`, never as an exception.
     """
     fps = None if config.every_frame else config.fps
-    reader = SegmentReader(segment, fps, fast=config.fast, prefetch=prefetch)
+    reader = SegmentReader(segment, fps, fast=config.fast, prefetch=prefetch, on_packet=on_packet)
     report = reader.report
     moments: list[Moment] = []
     faces: list[TrackedFace] = []

@@ -57,7 +57,7 @@ def planned(
 def segment_bounds(duration_s: float | None, segment_s: float) -> list[tuple[float, float]]:
     """Return the cores of one video."""
     length_s = np.array([math.nan if duration_s is None else duration_s])
-    video, starts_s, ends_s = split_into_cores(length_s, segment_s)
+    video, starts_s, ends_s = split_into_cores(length_s, segment_s, {})
     assert set(video.tolist()) == {0}
     return list(zip(starts_s.tolist(), ends_s.tolist(), strict=True))
 
@@ -115,13 +115,13 @@ def test_each_time_is_in_exactly_one_core(duration_s: float, segment_s: float, w
     [
         (None, 10**9, None),
         (math.nan, 10**9, None),
-        (math.inf, 5000, 500.0),
+        (math.inf, 5000, 5.0),
         (7200.0, 10**9, 7200.0),
-        (7200.0, 72_000, 7200.0),
-        (1e9, 72_000, 7200.0),
+        (7200.0, 7_200_000, 7200.0),
+        (1e9, 7_200_000, 7200.0),
         (1e9, 10**12, MAX_PLANNED_S),
         (60.0, 10**6, 60.0),
-        (60.0, 100, 10.0),
+        (60.0, 10_000, 10.0),
         (600.0, 0, 600.0),  # stores may not state a size
     ],
 )
