@@ -46,13 +46,11 @@ def plan_segments(
     fps = videos.column("fps").fill_null(ASSUMED_MIN_FPS).to_numpy()
     before_s, after_s = compute_padding(config, half_window_s, fps)
     durations_s = planned_durations_s(videos)
-    cuts_s = {
-        number: choose_cuts(
-            np.array(key_times_s) + before_s[number] + KEY_MARGIN_S, durations_s[number], config.segment_s
-        )
-        for number, key_times_s in enumerate(videos.column("key_times_s").to_pylist())
-        if key_times_s is not None
-    }
+    cuts_s = {}
+    for number, key_times_s in enumerate(videos.column("key_times_s").to_pylist()):
+        if key_times_s is not None:
+            candidates_s = np.array(key_times_s) + before_s[number] + KEY_MARGIN_S
+            cuts_s[number] = choose_cuts(candidates_s, durations_s[number], config.segment_s)
     video, core_starts_s, core_ends_s = split_into_cores(durations_s, config.segment_s, cuts_s)
     counts = np.bincount(video, minlength=videos.num_rows)
     index = np.arange(len(video)) - (np.cumsum(counts) - counts)[video]

@@ -42,7 +42,7 @@ class FacesStage:
         self.heartbeat: Callable[[float], None] = lambda time_s: None
         """Callback that receives the time of each sampled frame after it is decoded."""
         self.keep_alive: Callable[[], None] = lambda: None
-        """Callback for each packet of a file, also on the way to a frame and in the thread that reads ahead."""
+        """Callback for each packet of a file, from the thread that reads it."""
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return map_bundles(bundles, PLAN_SCHEMA, FACES_SCHEMA, self._find_faces)

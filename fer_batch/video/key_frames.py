@@ -58,7 +58,7 @@ class _Survey:
         return None if _are_near(first) and _are_near(middle) else first + middle[1:]
 
     def _load_index(self) -> list[float] | None:
-        """Let the demuxer of Matroska load the index, which it does with its first seek.
+        """Let the demuxer of Matroska load the index, which it does at its first seek.
 
         A seek behind the last key frame in the index reads the rest of the file. If the demuxer knows a
         single key frame, that is any seek.
@@ -76,7 +76,7 @@ class _Survey:
         return times_s if len(times_s) > len(read_s) else None
 
     def _read_to_second_entry(self) -> bool:
-        """Read until the demuxer has two key frames in its index. The packets of some codecs have other marks."""
+        """Read until the demuxer knows two key frames. Packets may be marked by their content instead."""
         entries, read_bytes = self.source.stream.index_entries, 0
         for packet in self.source.packets(ReadReport()):
             read_bytes += packet.size
@@ -97,7 +97,7 @@ class _Survey:
         return times_s
 
     def _read_from(self, start_s: float) -> list[float]:
-        """Return a start and the key frames in the part of the file that follows, at most two if they are near."""
+        """Return a start and the key frames that follow it, up to the first one that is near."""
         times_s, read_bytes = [start_s], 0
         for packet in self.source.packets(ReadReport()):
             read_bytes += packet.size
