@@ -123,9 +123,9 @@ def split_into_cores(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the video, the start and the end in seconds of each core, in order.
 
-    The cores of a video tile `[0, duration)`. A video of unknown duration has one empty core. `cuts_s` has the
-    starts of the second and later cores of some videos by their numbers. Cores of other videos have
-    `segment_s`.
+    The cores of a video tile `[0, duration)`. A video of unknown duration has one empty core. `cuts_s` has
+    the starts of the second and later cores of some videos, by their numbers. Cores of other videos are
+    `segment_s` long.
     """
     durations_s = np.where(np.isfinite(durations_s), durations_s, np.nan)
     counts = np.ceil((np.nan_to_num(durations_s) - MIN_LAST_SEGMENT_S) / segment_s)

@@ -15,7 +15,7 @@ from fer_batch.video.source import Source
 from fer_batch.video.timestamps import TIME_TOLERANCE_S, TimedFrame, first_timestamp, frame_timestamp
 
 ALL_FRAMES = SampleGrid(None, 0.0, math.inf)
-SEEK_BACK_S = (0.0, 5.0, 30.0)
+SEEK_BACK_S = (0.0, 5.0, 12.0, 30.0)
 """Seconds before a start that seeks aim at in turn. With a poor index, a seek may land too late."""
 
 
@@ -34,6 +34,7 @@ def decode_frames(
     others_end = Fraction(0)
     packets_after_end = 0
     for packet in source.packets(report):
+        report = source.report  # another segment may continue here
         if packet.stream is not stream:
             if packet.pts is not None and packet.time_base:
                 others_end = max(others_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
@@ -94,7 +95,27 @@ def decode_from(
             yield from frames
             return
     source.reopen()
-    yield from decode_frames(source, grid, origin, report, fast)
+    if _has_packet_from(source, start_s, origin, report):
+        source.reopen()
+        yield from decode_frames(source, grid, origin, report, fast)
+
+
+def _has_packet_from(source: Source, start_s: float, origin: int, report: ReadReport) -> bool:
+    """Return whether the video has a packet at a time or later, or without a time. Nothing is decoded.
+
+    If there is none, the end of the last one is reported.
+    """
+    start_pts, end_pts = origin + int(start_s / source.time_base), origin
+    for packet in source.packets(report):
+        timestamp = packet.dts if packet.pts is None else packet.pts
+        if packet.stream is not source.stream or not packet.size:
+            continue
+        if timestamp is None or timestamp >= start_pts:
+            return True
+        end_pts = max(end_pts, timestamp + (packet.duration or 0))
+    end_s = float((end_pts - origin) * source.time_base)
+    report.other_streams_end_s = max(report.other_streams_end_s, end_s)
+    return False
 
 
 def start_decoding(

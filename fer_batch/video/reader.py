@@ -10,6 +10,7 @@ from fer_batch.errors import DecodeError
 from fer_batch.video.container import describe_error, ends_inside_element
 from fer_batch.video.decode import decode_first, decode_from, start_decoding
 from fer_batch.video.metadata import VideoInfo
+from fer_batch.video.overlap import OverlapKeeper
 from fer_batch.video.planes import Frame, Picture
 from fer_batch.video.prefetch import prefetch_frames
 from fer_batch.video.report import ReadReport
@@ -62,11 +63,12 @@ class SegmentReader:
             core_end_s=math.inf if segment.is_last else segment.core_end_s - TIME_TOLERANCE_S,
         )
         """The damage so far. It is complete when all frames have been read."""
-        end_s = math.inf if segment.is_last else segment.end_s
-        self._grid = SampleGrid(fps, segment.start_s, end_s)
+        self._end_s = math.inf if segment.is_last else segment.end_s
+        self._grid = SampleGrid(fps, segment.start_s, self._end_s)
         self._fast, self._prefetch, self._on_packet = fast, prefetch, on_packet
         self._source: Source | None = None
         self._frames: Iterator[TimedFrame] = iter(())
+        self._overlap: OverlapKeeper | None = None
 
     def open(self) -> VideoInfo:
         """Open the file and return the video's description.
@@ -82,7 +84,7 @@ class SegmentReader:
             source = source or Source(segment.uri, segment.offset)
             source.on_packet = self._on_packet
             if is_first:
-                source.info, self._frames = start_decoding(source, grid, origin, report, self._fast)
+                source.info, frames = start_decoding(source, grid, origin, report, self._fast)
                 report.damaged_packets += source.head_is_damaged
             elif source.info is None:
                 source.info = decode_first(source)
@@ -93,8 +95,15 @@ class SegmentReader:
                 source.container.close()
             raise
         if not is_first:
-            origin = source.info.first_pts if origin is None else origin
-            self._frames = decode_from(source, segment.start_s, grid, origin, report, self._fast)
+            overlap, source.overlap = source.overlap, None
+            if overlap is not None and overlap.can_continue(segment, grid.fps, self._fast):
+                source.report, grid = report, overlap.grid
+                frames = overlap.pop_frames()
+            else:
+                origin = source.info.first_pts if origin is None else origin
+                frames = decode_from(source, segment.start_s, grid, origin, report, self._fast)
+        self._overlap = OverlapKeeper(source, segment, grid, self._fast)
+        self._frames = self._overlap.pass_on(frames)
         self._source, self.info = source, source.info
         return source.info
 
@@ -110,13 +119,15 @@ class SegmentReader:
 
     def _read_frames(self) -> Generator[Frame]:
         source, info, report, grid = self._source, self.info, self.report, self._grid
+        overlap = self._overlap
         assert source is not None
         assert info is not None
+        assert overlap is not None
         end_before_start_s = 0.0
         damaged_packets, damage_s = 0, -math.inf
         is_reusable = False
         try:
-            for time_s, image in repair_timestamps(self._frames, grid.end_s, info.duration_s, report):
+            for time_s, image in repair_timestamps(self._frames, self._end_s, info.duration_s, report):
                 last_s = report.last_frame_s
                 if time_s < grid.start_s - TIME_TOLERANCE_S or time_s <= last_s + TIME_TOLERANCE_S:
                     end_before_start_s = max(end_before_start_s, time_s + 1 / info.fps)
@@ -139,7 +150,7 @@ class SegmentReader:
                     report.problem = f"a frame can't be converted ({describe_error(error)})"
                     continue
                 yield Frame(time_s=time_s, index=index, picture=picture)
-            if not math.isfinite(grid.end_s):
+            if not math.isfinite(self._end_s):
                 report.end_s = max(report.read_s, end_before_start_s, report.other_streams_end_s)
                 self._check_end(source, info)
             is_reusable = not source.at_end
@@ -148,6 +159,7 @@ class SegmentReader:
             raise
         finally:
             if is_reusable:
+                source.overlap = overlap if overlap.has_frames else None
                 keep_source(source)
             else:
                 source.container.close()

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import av.error
@@ -23,6 +24,9 @@ from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.report import ReadReport
 from fer_batch.video.streams import choose_stream, discard_other_streams, list_candidates
 
+if TYPE_CHECKING:
+    from fer_batch.video.overlap import OverlapKeeper
+
 REMEMBERED_S = 10.0
 """Seconds of packets that stay in memory. Paddings of neighbouring segments overlap by less."""
 MAX_REMEMBERED_BYTES = 64 << 20
@@ -41,6 +45,8 @@ class Source:
         self.last_error = ""
         self.on_other_packet: Callable[[av.Packet], None] = lambda packet: None
         """Receives the packets of the other streams."""
+        self.since_key_s = 0.0
+        """Seconds from the last key frame to the last packet that was remembered."""
         self.on_packet: Callable[[], None] = lambda: None
         """Is called for each packet of any stream, so that a long way to a frame is not taken for a hang."""
         self._replay: deque[av.Packet] = deque()
@@ -49,6 +55,9 @@ class Source:
         """The packets of the last seconds in lists that start with a key frame."""
         self._recent_bytes = 0
         self._stream_index: int | None = None
+        self._key_dts = 0
+        self.overlap: OverlapKeeper | None = None
+        """The frames of the last segment that the next one needs as well."""
         self._open()
 
     def _open(self) -> None:
@@ -84,11 +93,16 @@ class Source:
         return self.stream.time_base or Fraction(1, 90_000)
 
     def packets(self, report: ReadReport) -> Iterator[av.Packet]:
-        """Yield the packets of all streams from the current position on. Unreadable parts are skipped."""
+        """Yield the packets of all streams from the current position on. Unreadable parts are skipped.
+
+        Damage is counted in `self.report`, which is `report` at first.
+        """
         broken_reads = 0
         format_name = self.format_name
+        self.report = report
         while True:
             self.on_packet()
+            report = self.report
             if self._replay:
                 yield self._replay.popleft()
                 continue
@@ -128,6 +142,9 @@ class Source:
             oldest_pts = packet.pts - REMEMBERED_S / self.time_base
             while len(self._recent) > 2 and (self._recent[1][0].pts or 0) <= oldest_pts:
                 self._recent_bytes -= sum(old.size for old in self._recent.popleft())
+        if packet.dts is not None:
+            self._key_dts = packet.dts if packet.is_keyframe else self._key_dts
+            self.since_key_s = float((packet.dts - self._key_dts) * self.time_base)
         if self._recent:
             self._recent[-1].append(packet)
             self._recent_bytes += packet.size
