@@ -14,7 +14,7 @@ from fer_batch.video.source import Source
 from fer_batch.video.timestamps import TIME_TOLERANCE_S, repair_timestamps
 
 MAX_GAP_S = 5.0
-"""Largest gap between two times that is decoded. Beyond, a seek is faster."""
+"""Largest gap between two times that is decoded, where seeks do not go back. Beyond, a seek is faster."""
 
 
 def read_frames(path: str | Path, times_s: Iterable[float]) -> list[Frame]:
@@ -45,13 +45,17 @@ def _read_in_order(source: Source, times_s: list[float]) -> Iterator[tuple[float
     shown: Frame | None = None
     current: tuple[float, av.VideoFrame] | None = None
     following: tuple[float, av.VideoFrame] | None = None
+    max_gap_s = MAX_GAP_S
     for time_s in times_s:
-        if current is None or (following is not None and following[0] + MAX_GAP_S < time_s):
+        if current is None or (following is not None and following[0] + max_gap_s < time_s):
+            reached_s = following[0] if following is not None else 0.0
             report = ReadReport()
             frames = decode_from(source, time_s, ALL_FRAMES, info.first_pts, report)
             repaired = repair_timestamps(frames, math.inf, info.duration_s, report)
             decoded = ((at_s, image) for at_s, image in repaired if image is not None)
             current, following = None, next(decoded, None)
+            if following is not None and following[0] < reached_s:  # the seek went back
+                max_gap_s = max(max_gap_s, 2 * (time_s - following[0]))
         while following is not None and following[0] <= time_s + TIME_TOLERANCE_S:
             current, following = following, next(decoded, None)
         if current is None:

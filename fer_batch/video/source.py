@@ -132,6 +132,7 @@ class Source:
             if has_skipped_data(format_name, errors):
                 in_core = report.core_start_s <= max(report.last_frame_s, 0.0) < report.core_end_s
                 report.damaged_packets += in_core
+                self.last_error = "data was skipped"
             if packet.stream.discard != Discard.all:  # FFmpeg has read some while it opened the file
                 yield packet
 
@@ -142,6 +143,8 @@ class Source:
             oldest_pts = packet.pts - REMEMBERED_S / self.time_base
             while len(self._recent) > 2 and (self._recent[1][0].pts or 0) <= oldest_pts:
                 self._recent_bytes -= sum(old.size for old in self._recent.popleft())
+        if packet.is_corrupt:
+            self.last_error = "a packet is corrupt"
         if packet.dts is not None:
             self._key_dts = packet.dts if packet.is_keyframe else self._key_dts
             self.since_key_s = float((packet.dts - self._key_dts) * self.time_base)

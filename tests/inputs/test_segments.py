@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.inputs.segments import (
+    KEY_MARGIN_S,
     MAX_PLANNED_S,
     MAX_SEGMENTS_PER_BUNDLE,
     MIN_LAST_SEGMENT_S,
+    choose_cuts,
     compute_padding,
     plan_segments,
     planned_durations_s,
@@ -131,6 +133,52 @@ def test_planned_duration_is_limited_by_the_file_size(
     row = {"duration_s": duration_s, "size_bytes": size_bytes, "first_pts": 0}
     (planned_s,) = planned_durations_s(pa.Table.from_pylist([row], schema=PROBED_SCHEMA)).tolist()
     assert planned_s == expected or (expected is None and math.isnan(planned_s))
+
+
+@pytest.mark.parametrize(
+    ("key_times_s", "duration_s", "expected"),
+    [
+        ([0.0], 3600.0, []),
+        ([0.0], 30.0, []),
+        ([], 3600.0, []),
+        ([0.0, 50.0, 100.0, 150.0], 200.0, [50.0, 100.0, 150.0]),
+        ([0.0, 20.0, 40.0, 70.0, 100.0], 120.0, [70.0]),
+        ([0.0, 6.0, 12.0, 1000.0], 1030.0, [1000.0]),
+        ([0.0, 6.0, 12.0, 1000.0], 1000.5, []),
+        ([0.0, 20.0], 600.0, []),
+    ],
+)
+def test_videos_are_cut_at_key_frames(
+    key_times_s: list[float], duration_s: float, expected: list[float]
+) -> None:
+    assert choose_cuts(np.array(key_times_s), duration_s, 60.0).tolist() == expected
+
+
+@settings(deadline=None)
+@given(
+    gaps_s=st.lists(st.floats(0.1, 300), max_size=60),
+    duration_s=st.floats(1, 10_000),
+    segment_s=st.floats(5, 600),
+)
+def test_segments_start_at_key_frames_and_tile_the_video(
+    gaps_s: list[float], duration_s: float, segment_s: float
+) -> None:
+    key_times_s = np.cumsum([0.0, *gaps_s]).tolist()
+    config = AnalyzeConfig(segment_s=segment_s)
+    rows = planned([video(1, 100.0), video(2, duration_s) | {"key_times_s": key_times_s}], config).to_pylist()
+    rows = [row for row in rows if row["video_id"] == f"{2:016x}"]
+    assert (rows[0]["core_start_s"], rows[-1]["core_end_s"]) == (0.0, duration_s)
+    assert all(a["core_end_s"] == b["core_start_s"] for a, b in itertools.pairwise(rows))
+    for row in rows[1:]:
+        on_the_way_s = row["start_s"] - np.array(key_times_s)
+        assert on_the_way_s[on_the_way_s > 0].min() <= KEY_MARGIN_S + 1e-6
+    assert all(row["core_end_s"] - row["core_start_s"] >= segment_s / 2 - 1e-6 for row in rows[:-1])
+    assert [row["index"] for row in rows] == list(range(len(rows)))
+    assert {row["segments"] for row in rows} == {len(rows)}
+
+
+def test_wrong_duration_of_a_small_file_gives_few_segments() -> None:
+    assert len(planned([video(0, 90_000.0) | {"size_bytes": 700_000}])) == 12
 
 
 def test_no_videos_give_an_empty_plan() -> None:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ class FaultyObject:
     def __init__(self, name: str = "faulty") -> None:
         self.name = name
         self.heartbeat: Callable[[float], None] = lambda progress: None
+        self.keep_alive: Callable[[], None] = lambda: None
 
     def greet(self, number: int) -> pa.Table:
         return pa.table({"name": [self.name], "number": [number], "pid": [os.getpid()]})
@@ -55,6 +57,21 @@ class FaultyObject:
             self.heartbeat(end - time.monotonic())
             time.sleep(0.05)
         return self.greet(4)
+
+    def work_in_a_thread(self, seconds: float) -> pa.Table:
+        """Make progress once, and let another thread work on."""
+        self.heartbeat(7.0)
+        end = time.monotonic() + seconds
+
+        def work() -> None:
+            while time.monotonic() < end:
+                self.keep_alive()
+                time.sleep(0.001)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        return self.greet(5)
 
     def allocate(self, gigabytes: float) -> pa.Table:
         return pa.table({"sum": [int(np.ones(int(gigabytes * 1e9), np.uint8).sum())]})

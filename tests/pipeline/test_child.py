@@ -77,6 +77,15 @@ def test_call_that_crashed_once_is_retried(child: WorkerProcess, tmp_path: Path)
     assert row["pid"] != before
 
 
+def test_work_without_progress_extends_the_timeout(child: WorkerProcess) -> None:
+    greet(child)
+    (row,) = child.call("work_in_a_thread", 2.5).to_pylist()
+    assert row["number"] == 5
+    assert child.progress == 7.0
+    with pytest.raises(CallFailedError, match="longer than 2 s"):
+        child.call("work_in_a_thread", 60.0, max_s=2)
+
+
 def test_heartbeats_extend_the_timeout_up_to_the_time_limit(child: WorkerProcess) -> None:
     greet(child)
     assert child.call("work_slowly", 2.5).num_rows == 1

@@ -4,11 +4,13 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.video.frame import PictureType
 
 from fer_batch.video.planes import Frame
 from fer_batch.video.reader import SegmentReader, read_info
@@ -150,3 +152,25 @@ VIDEO_OPTIONS = {
 """Encoder options of videos with unreferenced frames, in every order in which encoders store them."""
 PARTS = [(0.0, math.inf), (1.36, 3.0), (2.5, math.inf), (3.0, 3.5)]
 """Start and end of segments of these videos."""
+
+
+def write_keyed_video(path: Path, keys_s: list[float], seconds: int, fps: int = 5) -> Path:
+    """Write a small video whose only key frames are at these times."""
+    codec, options = "libx264", {"preset": "ultrafast", "g": "100000", "forced-idr": "1"}
+    if path.suffix in (".avi", ".mpg"):
+        codec, options = ("mpeg4" if path.suffix == ".avi" else "mpeg2video"), {"g": "600"}
+        options |= {"sc_threshold": "1000000000"}
+        fps = 5 if path.suffix == ".avi" else 25
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.options = options | ({"x264-params": "scenecut=0"} if codec == "libx264" else {})
+        keys = {round(key_s * fps) for key_s in keys_s}
+        for number in range(seconds * fps):
+            image = np.full((48, 64, 3), number % 200, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            frame.pict_type = PictureType.I if number in keys else PictureType.NONE
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path

@@ -1,15 +1,27 @@
 """Random access to frames by time."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fer_batch.errors import DecodeError, InputError, NoVideoError
+from fer_batch.video import decode, random_access
 from fer_batch.video.random_access import MAX_GAP_S, read_frames
+from fer_batch.video.source import Source
+from fer_batch.video.timestamps import TimedFrame
 from tests.conftest import remux, write_video
-from tests.video.helpers import join_planes, read_sample, times, write_rotated_video, zero_bytes
+from tests.video.helpers import (
+    join_planes,
+    read_sample,
+    times,
+    write_keyed_video,
+    write_rotated_video,
+    zero_bytes,
+)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
@@ -38,6 +50,20 @@ def test_frame_stays_until_the_next_one(tmp_path: Path, small_frames: list[np.nd
     path = write_video(tmp_path / f"video.{suffix}", small_frames[:5], times_s=given_s, g="2")
     requested_s = [29.9, 7.9, 0.4, 8.05, 30.5, 0.6 + MAX_GAP_S]
     assert times(read_frames(path, requested_s)) == pytest.approx([8.1, 0.5, 0.0, 8.0, 30.0, 0.5])
+
+
+def test_seeks_that_go_back_are_soon_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_keyed_video(tmp_path / "film.mkv", [0.0], 100)
+    starts = []
+
+    def decode_from(source: Source, start_s: float, *arguments: Any) -> Iterator[TimedFrame]:
+        starts.append(start_s)
+        return decode.decode_from(source, start_s, *arguments)
+
+    monkeypatch.setattr(random_access, "decode_from", decode_from)
+    requested_s = [float(time_s) for time_s in range(0, 100, 7)]
+    assert times(read_frames(path, requested_s)) == pytest.approx(requested_s)
+    assert len(starts) <= 5
 
 
 def test_no_times_give_no_frames(sample: Path) -> None:
