@@ -72,14 +72,19 @@ class Picture:
         return cls(y=y, u=u, v=v)
 
     @classmethod
-    def from_decoded(cls, frame: av.VideoFrame, mirrored: bool) -> Self:
+    def from_decoded(
+        cls, frame: av.VideoFrame, mirrored: bool, stated_transfer: int = ColorTrc.UNSPECIFIED
+    ) -> Self:
         """Return the upright picture of a decoded frame, at most `MAX_LINES` high.
 
+        `stated_transfer` is the code of the transfer characteristics of a frame that has none of its own.
         Its planes share the decoder's memory as long as the picture exists.
         """
         full_range = frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
         weights = LUMA_WEIGHTS.get(frame.colorspace, BT601_WEIGHTS)
         transfer = frame.color_trc
+        if transfer == ColorTrc.UNSPECIFIED:
+            transfer = stated_transfer
         turns = quarter_turns(frame)
         lines = frame.width if turns % 2 else frame.height
         shrink = max(lines / MAX_LINES, 1.0)

@@ -61,5 +61,6 @@ def _read_in_order(source: Source, times_s: list[float]) -> Iterator[tuple[float
         if current is None:
             raise DecodeError(f"no frame at or before {time_s:g} s can be decoded")
         if shown is None or shown.time_s != current[0]:
-            shown = Frame(time_s=current[0], picture=Picture.from_decoded(current[1], info.mirrored))
+            picture = Picture.from_decoded(current[1], info.mirrored, source.stated_transfer)
+            shown = Frame(time_s=current[0], picture=picture)
         yield time_s, shown

@@ -143,7 +143,7 @@ class SegmentReader:
                 if image is None or not grid.take(time_s):
                     continue
                 try:
-                    picture = Picture.from_decoded(image, info.mirrored)
+                    picture = Picture.from_decoded(image, info.mirrored, source.stated_transfer)
                 except MemoryError:
                     raise
                 except (av.error.FFmpegError, ValueError) as error:

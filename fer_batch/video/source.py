@@ -82,6 +82,8 @@ class Source:
         streams = [candidate.stream for candidate in candidates]
         stream = next((stream for stream in streams if stream.index == self._stream_index), streams[0])
         discard_other_streams(self.container, stream)
+        self.stated_transfer = stream.codec_context.color_trc
+        """Code of the transfer characteristics by the container, which some decoders replace by "unknown"."""
         return stream
 
     @property

@@ -83,3 +83,23 @@ def test_decoded_frames_look_like_sdr(
         grey = frame.picture.to_grey(frame.picture.y)
         assert np.abs(grey - 255 * scene).mean() < 2
         assert np.abs(frame.to_rgb().mean(axis=2) - 255 * scene).mean() < 2
+
+
+def test_transfer_of_the_container_counts_if_the_stream_has_none(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "plain.mov"), "w") as container:
+        stream = container.add_stream("prores_ks", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 160, 90, "yuv422p10le"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((90, 160, 3), 99, np.uint8))))
+        container.mux(stream.encode())
+    with av.open(str(tmp_path / "plain.mov")) as source, av.open(str(tmp_path / "pq.mov"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace = 9, ColorTrc.SMPTE2084, 9
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    (plain,), (pq,) = (read_frames(tmp_path / name, [0.0]) for name in ("plain.mov", "pq.mov"))
+    table = make_tone_table(ColorTrc.SMPTE2084)
+    assert table is not None
+    assert np.array_equal(pq.to_rgb(), table[plain.to_rgb()])
