@@ -1,6 +1,6 @@
 """All tables of the project. Columns are only ever added, and new columns are nullable.
 
-Times are seconds since the video's first presentation timestamp. Intervals include their start and exclude
+Times are seconds since the video's first frame. Intervals include their start and exclude
 their end. Boxes are fractions of the upright frame's width and height.
 """
 
@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """1: the first version.
 2: adds `attempt` to PROBED_SCHEMA and VIDEOS_SCHEMA, and a snapshot to the tables.
 3: adds `extra` to PROBED_SCHEMA and CONTAINER_COLUMNS to RESULTS_SCHEMA; `first_pts` may be null in a plan.
-4: adds `offset` to PROBED_SCHEMA and PLAN_SCHEMA, and `bucket` to PROBED_SCHEMA."""
+4: adds `offset` to PROBED_SCHEMA and PLAN_SCHEMA, and `bucket` to PROBED_SCHEMA.
+5: adds `start_s` to PROBED_SCHEMA, RESULTS_SCHEMA and VIDEOS_SCHEMA."""
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """The classes of the packaged model. The card of another checkpoint may have other classes."""
@@ -67,14 +68,16 @@ PROBED_SCHEMA = pa.schema(
         offset=pa.int64(),
         bucket=pa.int32(),
         key_times_s=pa.list_(pa.float64()),
+        start_s=pa.float64(),
     )
 )
 """A probed video.
 
 `status`: "ok" for a file with a video stream, else "no_video" or "failed".
 `attempt`: number of times that the same version was planned again; null means 0.
-`fps`, `width`, `height`, `codec`, `first_pts`: null if a manifest gave the duration, so the file was
-not opened.
+`fps`, `width`, `height`, `codec`, `first_pts`, `start_s`: null if a manifest gave the duration, so the file
+was not opened.
+`start_s`: seconds from the start of the file, as players and subtitles count them, to the first frame.
 `round`: the earlier planning round that contains the segments, if there is one.
 `bucket`: the partition of the tables that contains the video's rows; null before the video is planned.
 `key_times_s`: times of key frames, in order, if some are far apart; see `find_key_times`."""
@@ -89,6 +92,7 @@ _NOT_IN_VIDEOS = (
     "offset",
     "bucket",
     "key_times_s",
+    "start_s",
 )
 
 VIDEOS_SCHEMA = pa.schema(
@@ -103,9 +107,13 @@ VIDEOS_SCHEMA = pa.schema(
         analyze_s=pa.float64(),
         bucket=pa.int32(),
         attempt=pa.int32(),
+        start_s=pa.float64(),
     )
 )
-"""The table `videos`: an input and the outcome of its analysis."""
+"""The table `videos`: an input and the outcome of its analysis.
+
+`start_s` is the time of the first frame in the file, as players and subtitles count it. All other times of
+the tables count from the first frame, so that a player shows `time_s` at `time_s + start_s`."""
 
 PLAN_SCHEMA = pa.schema(
     _fields(
@@ -151,7 +159,7 @@ FACE_TYPE = pa.struct(
 `frame_index` counts from the first frame of the segment's core and is -1 outside the core. `track` counts
 from 0 in the segment."""
 
-CONTAINER_COLUMNS = ("duration_s", "fps", "width", "height", "codec")
+CONTAINER_COLUMNS = ("duration_s", "fps", "width", "height", "codec", "start_s")
 """Properties of the container, read with the first segment if the video was not probed."""
 
 _SEGMENT_COLUMNS = ("segment_id", "video_id", "version", "index", "core_start_s", "core_end_s")
@@ -168,6 +176,7 @@ _SEGMENT_FIELDS = [
         width=pa.int32(),
         height=pa.int32(),
         codec=pa.string(),
+        start_s=pa.float64(),
     ),
 ]
 _VISION_TIMINGS = _fields(decode_s=pa.float64(), detect_s=pa.float64(), crop_s=pa.float64())

@@ -54,6 +54,6 @@ def _probe_video(row: dict[str, Any], keep_alive: Callable[[], None]) -> dict[st
         return row | {"status": "no_video", "error": str(error)}
     except DecodeError as error:
         return row | {"status": "failed", "error": str(error)}
-    names = ("duration_s", "fps", "width", "height", "codec", "first_pts")
+    names = ("duration_s", "fps", "width", "height", "codec", "first_pts", "start_s")
     properties = {name: getattr(info, name) for name in names}
     return row | properties | {"status": "ok", "key_times_s": key_times_s}

@@ -8,7 +8,7 @@ import pyarrow as pa
 from fer_batch.config import Limits
 from fer_batch.faults import fault_point
 from fer_batch.pipeline.child import BrokenWorkerError, CallFailedError, WorkerProcess
-from fer_batch.schema import FACES_SCHEMA, PLAN_SCHEMA, PROBED_SCHEMA, map_bundles
+from fer_batch.schema import CONTAINER_COLUMNS, FACES_SCHEMA, PLAN_SCHEMA, PROBED_SCHEMA, map_bundles
 from fer_batch.video.segment import Segment
 
 MAX_SLOWDOWN = 100.0
@@ -122,7 +122,8 @@ def make_failed_row(
     segment: Segment, reason: str, schema: pa.Schema = FACES_SCHEMA, model_id: str | None = None
 ) -> pa.Table:
     """Return the row of FACES_SCHEMA or RESULTS_SCHEMA of a segment that cannot be processed."""
-    row = segment.to_row() | {"status": "failed", "error": reason, "frames": 0, "model_id": model_id}
+    row = segment.to_row() | dict.fromkeys(CONTAINER_COLUMNS)
+    row |= {"status": "failed", "error": reason, "frames": 0, "model_id": model_id}
     row |= {"moments": [], "faces": [], "crops": b""}
     row |= dict.fromkeys(("read_s", "decode_s", "detect_s", "crop_s", "recognize_s"), 0.0)
     return pa.Table.from_pylist([row], schema=schema)

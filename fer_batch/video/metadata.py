@@ -31,6 +31,8 @@ class VideoInfo:
     first_pts: int
     """Timestamp of the first frame in units of `time_base`. All times count from it."""
     time_base: Fraction
+    start_s: float
+    """Seconds from the start of the file, as players and subtitles count them, to the first frame."""
     rotation: int
     """Degrees counter-clockwise that turn the stored frame upright: 0, 90, 180 or 270."""
     mirrored: bool
@@ -53,14 +55,16 @@ def describe_video(
     turns = quarter_turns(first)
     if turns % 2:
         width, height, aspect = height, width, 1 / aspect
+    first_pts = first_timestamp(first, container.format.name, stream.start_time)
     return VideoInfo(
         duration_s=_duration(container, stream),
         fps=frame_rate(stream),
         width=width,
         height=height,
         codec=stream.codec_context.codec.canonical_name,
-        first_pts=first_timestamp(first, container.format.name, stream.start_time),
+        first_pts=first_pts,
         time_base=time_base,
+        start_s=_start_in_file(container, float(first_pts * time_base)),
         rotation=90 * turns,
         pixel_aspect=aspect,
         container=container.format.name,
@@ -95,6 +99,13 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream) ->
     # Matroska and FLV count the container's duration from zero, not from the first timestamp.
     counts_from_zero = container.format.name.split(",")[0] in ("matroska", "flv")
     return (container.duration - (start if counts_from_zero else 0)) / av.time_base
+
+
+def _start_in_file(container: av.container.InputContainer, first_s: float) -> float:
+    """Return the seconds from the earliest timestamp of all streams, a file's start in players, to `first_s`."""
+    if container.start_time is None:
+        return 0.0
+    return max(first_s - container.start_time / av.time_base, 0.0)
 
 
 def _is_mirrored(first: av.VideoFrame) -> bool:

@@ -81,6 +81,7 @@ def test_sample_is_described(sample: Path) -> None:
     assert row["error"] is None
     assert (row["width"], row["height"], row["codec"], row["fps"]) == (640, 360, "h264", 25.0)
     assert (row["duration_s"], row["first_pts"], row["size_bytes"]) == (10.0, 0, sample.stat().st_size)
+    assert row["start_s"] == 0.0
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "ts", "mov", "flv"])
