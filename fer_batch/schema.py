@@ -13,7 +13,8 @@ SCHEMA_VERSION = 5
 2: adds `attempt` to PROBED_SCHEMA and VIDEOS_SCHEMA, and a snapshot to the tables.
 3: adds `extra` to PROBED_SCHEMA and CONTAINER_COLUMNS to RESULTS_SCHEMA; `first_pts` may be null in a plan.
 4: adds `offset` to PROBED_SCHEMA and PLAN_SCHEMA, and `bucket` to PROBED_SCHEMA.
-5: adds `start_s` to PROBED_SCHEMA, RESULTS_SCHEMA and VIDEOS_SCHEMA."""
+5: adds `start_s` to PROBED_SCHEMA, RESULTS_SCHEMA and VIDEOS_SCHEMA, and `step_s` to MOMENTS_SCHEMA and
+`tracks`."""
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """The classes of the packaged model. The card of another checkpoint may have other classes."""
@@ -204,10 +205,17 @@ Faces outside the core have empty `probs`; they link the tracks of neighbouring 
 
 MOMENTS_SCHEMA = pa.schema(
     _fields(
-        video_id=pa.string(), time_s=pa.float64(), frame_index=pa.int64(), faces=pa.int16(), bucket=pa.int32()
+        video_id=pa.string(),
+        time_s=pa.float64(),
+        frame_index=pa.int64(),
+        faces=pa.int16(),
+        step_s=pa.float64(),
+        bucket=pa.int32(),
     )
 )
-"""The table `moments`: a sampled frame with its number of faces, also 0. Other frames were not sampled."""
+"""The table `moments`: a sampled frame with its number of faces, also 0. Other frames were not sampled.
+
+`step_s`: how long the frame lasts in seconds, see `fer_batch.run.steps`."""
 
 PEOPLE_SCHEMA = pa.schema(
     _fields(
@@ -231,14 +239,17 @@ RESERVED_COLUMNS = frozenset(
 
 
 def tracks_schema(classes: tuple[str, ...]) -> pa.Schema:
-    """Return the schema of the table `tracks` (a face in a sampled frame) for a model's classes."""
+    """Return the schema of the table `tracks` (a face in a sampled frame) for a model's classes.
+
+    `step_s`: how long the sampled frame lasts in seconds, see `fer_batch.run.steps`.
+    """
     return pa.schema(
         [
             *_TRACK_FIELDS,
             *[f for f in FACE_TYPE if f.name != "track"],
             *_PREDICTION_FIELDS,
             *[pa.field(probability_column(name), pa.float32()) for name in classes],
-            *_fields(model_id=pa.string(), bucket=pa.int32()),
+            *_fields(model_id=pa.string(), step_s=pa.float64(), bucket=pa.int32()),
         ]
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +28,7 @@ from fer_batch.run.plan import (
 from fer_batch.run.record import create_run
 from fer_batch.run.results import write_bundle
 from fer_batch.run.snapshot import TABLES, write_snapshot
+from fer_batch.run.steps import measure_steps
 from fer_batch.schema import (
     EMOTIONS,
     MOMENTS_SCHEMA,
@@ -205,6 +207,8 @@ class VideoContent:
     faces: Sequence[tuple[int, float, str, float, float]] = ()
     height: Mapping[int, float] = field(default_factory=dict)
     """The height of a track's boxes as a fraction of the frame; 0.2 by default."""
+    start_s: float | None = None
+    """The time of the first frame in the file."""
 
 
 def write_tables(out: Path, videos: Mapping[str, VideoContent]) -> Path:
@@ -215,20 +219,26 @@ def write_tables(out: Path, videos: Mapping[str, VideoContent]) -> Path:
     for bucket, (uri, seen) in enumerate(videos.items()):
         key = {"video_id": video_id(uri), "bucket": bucket}
         read_s = seen.duration_s
+        times_s = np.array(seen.moments_s, np.float64)
+        steps_s = measure_steps(np.zeros(len(times_s), np.int64), times_s, np.array([read_s])).tolist()
+        step_of = dict(zip(seen.moments_s, steps_s, strict=True))
         rows.append(
             key
             | {"version": "1", "uri": uri, "status": "ok", "moments": len(seen.moments_s), "attempt": 0}
             | {"duration_s": seen.duration_s, "read_s": read_s, "width": 640, "height": 360, "fps": 25.0}
+            | {"start_s": seen.start_s}
         )
         for time_s in seen.moments_s:
             count = sum(face[1] == time_s for face in seen.faces)
-            moments.append(key | {"time_s": time_s, "frame_index": round(25 * time_s), "faces": count})
+            row = {"time_s": time_s, "step_s": step_of[time_s], "frame_index": round(25 * time_s)}
+            moments.append(key | row | {"faces": count})
         for track, time_s, emotion, probability, left in seen.faces:
             height = seen.height.get(track, 0.2)
             box = {"box_x0": left, "box_x1": left + 0.1, "box_y0": 0.1, "box_y1": 0.1 + height}
             rest = (1 - probability) / (len(EMOTIONS) - 1)
             probs = {probability_column(e): probability if e == emotion else rest for e in EMOTIONS}
-            face_row = {"track_id": track, "time_s": time_s, "emotion": emotion, "confidence": probability}
+            face_row = {"track_id": track, "time_s": time_s, "step_s": step_of[time_s]}
+            face_row |= {"emotion": emotion, "confidence": probability}
             faces.append(key | {"uri": uri} | box | face_row | probs)
     tables = {}
     for name, schema, content in (

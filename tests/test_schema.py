@@ -119,5 +119,5 @@ def test_tracks_schema_has_a_column_for_each_class(classes: tuple[str, ...]) -> 
     names = tracks_schema(classes).names
     first = names.index("confidence") + 1
     assert names[first : first + len(classes)] == [probability_column(name) for name in classes]
-    assert names[first + len(classes) :] == ["model_id", "bucket"]
+    assert names[first + len(classes) :] == ["model_id", "step_s", "bucket"]
     assert names[:4] == ["video_id", "uri", "track_id", "time_s"]

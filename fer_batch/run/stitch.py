@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fer_batch.run.steps import measure_steps
 from fer_batch.schema import FACE_TYPE, MOMENT_TYPE, probability_column, tracks_schema
 from fer_batch.vision.track import compute_iou
 
@@ -18,6 +19,8 @@ MIN_SAME_FACE_IOU = 0.5
 """Least IoU of two boxes of the same face in the same frame, found in two segments."""
 TIME_KEYS_PER_S = 1e4
 """Resolution at which times of two segments are compared."""
+FRAME_INDEX_BITS = 40
+"""Enough for the frames of a video of 35 years at 1000 frames/s."""
 PER_VIDEO_COLUMNS = ("uri", "model_id", "bucket")
 """Columns of `tracks` with one value for a whole video, which `finalize` adds."""
 
@@ -29,7 +32,7 @@ class Timelines:
     tracks: pa.Table
     """Columns of `schema.tracks_schema` except PER_VIDEO_COLUMNS, ordered by track and time in each video."""
     moments: pa.Table
-    """`video_id` and the fields of `schema.MOMENT_TYPE`, ordered by time in each video."""
+    """`video_id`, the fields of `schema.MOMENT_TYPE` and `step_s`, ordered by time in each video."""
 
 
 def stitch_segments(segments: pa.Table, classes: tuple[str, ...]) -> Timelines:
@@ -56,10 +59,15 @@ def stitch_segments(segments: pa.Table, classes: tuple[str, ...]) -> Timelines:
     # Only faces in the core have probabilities, so their rows count the core's faces in the original order.
     probs = pc.list_flatten(pc.struct_field(pc.list_flatten(segments.column("faces")), "probs"))
     probs = probs.to_numpy().astype(np.float32, copy=False).reshape(-1, len(classes))[order]
+    moments, moment_keys = _stitch_moments(segments, ids, video, offsets)
+    frame_index = faces.frame_index[core] + offsets[segment]
     columns = {name: values[core] for name, values in faces.columns.items()} | {
         "video_id": ids.take(pa.array(segment)),
         "track_id": track[order],
-        "frame_index": faces.frame_index[core] + offsets[segment],
+        "frame_index": frame_index,
+        "step_s": moments.column("step_s").take(
+            pa.array(np.searchsorted(moment_keys, _make_keys(video[segment], frame_index)))
+        ),
         "emotion": pa.array(classes, pa.string()).take(pa.array(probs.argmax(axis=1))),
         "confidence": probs.max(axis=1, initial=0),
         **{probability_column(name): probs[:, k] for k, name in enumerate(classes)},
@@ -69,7 +77,7 @@ def stitch_segments(segments: pa.Table, classes: tuple[str, ...]) -> Timelines:
         for f in tracks_schema(classes)
         if f.name not in PER_VIDEO_COLUMNS
     }
-    return Timelines(tracks=pa.table(tracks), moments=_stitch_moments(segments, ids, offsets))
+    return Timelines(tracks=pa.table(tracks), moments=moments)
 
 
 def match_segment_tracks(
@@ -174,11 +182,24 @@ def _number_tracks(video: np.ndarray, owner: np.ndarray, times_s: np.ndarray, x0
     return rank[np.searchsorted(owners, owner)] - np.searchsorted(video_of_rank, video)
 
 
-def _stitch_moments(segments: pa.Table, ids: pa.StringArray, offsets: np.ndarray) -> pa.Table:
+def _stitch_moments(
+    segments: pa.Table, ids: pa.StringArray, video: np.ndarray, offsets: np.ndarray
+) -> tuple[pa.Table, np.ndarray]:
+    """Return the sampled frames and their keys, see `_make_keys`."""
     lists = segments.column("moments")
     lengths = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
     segment = np.repeat(np.arange(len(lengths)), lengths)
     moments = pc.list_flatten(lists)
     columns = {field.name: pc.struct_field(moments, field.name) for field in MOMENT_TYPE}
     columns["frame_index"] = pc.add(columns["frame_index"], pa.array(offsets[segment], pa.int64()))
-    return pa.table({"video_id": ids.take(pa.array(segment)), **columns})
+    end_s = np.zeros(video[-1] + 1 if len(video) else 0)
+    np.maximum.at(end_s, video, segments.column("read_s").to_numpy())
+    columns["step_s"] = pa.array(measure_steps(video[segment], columns["time_s"].to_numpy(), end_s))
+    keys = _make_keys(video[segment], columns["frame_index"].to_numpy())
+    return pa.table({"video_id": ids.take(pa.array(segment)), **columns}), keys
+
+
+def _make_keys(video: np.ndarray, frame_index: np.ndarray) -> np.ndarray:
+    """Return a number for each frame that is unique to it and its video and rises with both, `(n,) int64`."""
+    keys: np.ndarray = (video << FRAME_INDEX_BITS) + frame_index
+    return keys

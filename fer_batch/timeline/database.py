@@ -9,13 +9,14 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from fer_batch.errors import OutputError, QueryError
+from fer_batch.inputs.manifest import free_name
 from fer_batch.run.people import read_people
 from fer_batch.run.record import read_run
 from fer_batch.run.snapshot import list_table_files, lock_for_reading, open_tables
 from fer_batch.schema import VIDEOS_SCHEMA
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
-from fer_batch.timeline.sql import STEP_S, quote_text
-from fer_batch.timeline.views import episodes_sql, summary_sql
+from fer_batch.timeline.sql import quote_text
+from fer_batch.timeline.views import add_step_s, episodes_sql, summary_sql
 
 MAX_NAMES_IN_MESSAGE = 10
 """Number of videos or persons that an error message lists."""
@@ -52,11 +53,11 @@ class Database:
         self._lock = lock_for_reading(self.out)
         tables = open_tables(self.out)
         try:
-            names = [f.name for f in pa.schema(tables["videos"].schema().to_arrow())]
-            added = [name for name in names if name not in VIDEOS_SCHEMA.names]
-            self.manifest_columns = list(_view_names(added).values())
             self.classes = read_run(self.out).classes
             sources = {name: self._open_source(name, tables[name]) for name in _PERSONS_SQL}
+            self._add_new_columns(sources)
+            added = [name for name in self._columns_of(sources["videos"]) if name not in VIDEOS_SCHEMA.names]
+            self.manifest_columns = list(_view_names(added).values())
             self._connection.register("people", self._read_people(sources["videos"]))
             for name, source in sources.items():
                 self._create_table_view(name, source, added)
@@ -131,12 +132,6 @@ class Database:
         ids = dict(exact.fetchall())
         return ids | {name: self.video_id(name) for name in dict.fromkeys(videos) if name not in ids}
 
-    def step_s(self, video: str | Path) -> float | None:
-        """Return the mean interval between a video's sampled frames in seconds, None if it has none."""
-        query = f"SELECT {STEP_S} FROM videos WHERE video_id = $id"
-        step_s: float | None = self.sql(query, {"id": self.video_id(video)}).fetchall()[0][0]
-        return step_s
-
     def _open_source(self, name: str, table: DeltaTable) -> str:
         """Return what SQL reads a Delta table from, and allow DuckDB to read its files."""
         files = [f"{self.out}/{file}" for file in list_table_files(name, table)]
@@ -147,6 +142,18 @@ class Database:
         allowed = [*(row[0] if row and row[0] else []), *files]
         self._connection.execute(f"SET allowed_paths = [{', '.join(map(quote_text, allowed))}]")
         return f"read_parquet([{', '.join(map(quote_text, files))}], hive_partitioning = false)"
+
+    def _add_new_columns(self, sources: dict[str, str]) -> None:
+        """Add the columns of schema 5 to sources of older tables."""
+        if "step_s" in self._columns_of(sources["tracks"]):
+            return
+        # A manifest's column may have one of the new names.
+        taken = {"start_s", "step_s"}.intersection(self._columns_of(sources["videos"]))
+        renamed = [f"{name} AS {free_name(name)}" for name in sorted(taken)]
+        columns = f"* RENAME ({', '.join(renamed)})" if renamed else "*"
+        sources["videos"] = f"(SELECT {columns}, NULL::DOUBLE AS start_s FROM {sources['videos']})"
+        for name, partition in (("tracks", "video_id, track_id"), ("moments", "video_id")):
+            sources[name] = f"({add_step_s(sources[name], sources['videos'], partition)})"
 
     def _read_people(self, videos: str) -> pa.Table:
         """Read the persons of tracks, without those of earlier versions or attempts of a video."""

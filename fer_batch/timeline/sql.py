@@ -9,12 +9,8 @@ from fer_batch.schema import probability_column
 if TYPE_CHECKING:
     from fer_batch.timeline.database import Database
 
-STEP_S = "read_s / nullif(moments, 0)"
-"""Mean interval in seconds between the sampled frames of a row of `videos`. A sampled frame stands for it."""
 LENGTH_S = "greatest(coalesce(duration_s, 0), coalesce(read_s, 0))"
 """Length in seconds of a row of `videos`: the container's, or that of the read part if it is longer."""
-MAX_GAP_STEPS = 1.5
-"""A face that is not seen for more steps than this has left: an episode ends, a box disappears."""
 FACE = "coalesce(person, 'track ' || track_id)"
 """A face's name within its video."""
 FACE_WITH_URI = "coalesce(person, 'track ' || track_id || ' of ' || uri)"
@@ -27,6 +23,9 @@ GROUP_COLUMNS = {
 """The columns of each group that `by` may name, besides columns of a manifest."""
 TIME_TOLERANCE_S = 1e-6
 """Seconds, or shares of an interval, by which 3 × 0.2 may miss 0.6."""
+ROW_END_S = "time_s + step_s"
+"""End in seconds of the sampled frame of a row of `tracks` or `moments`. Two rows adjoin if this reaches the
+time of the other. After a pause, or where a face was not seen in between, it does not."""
 
 
 def quote_text(text: str) -> str:
@@ -62,6 +61,22 @@ def most_probable_sql(database: "Database", columns: Sequence[str] | None = None
 def interval_sql(every_s: float) -> str:
     """Return an expression for the number of the interval that `time_s` is in."""
     return f"floor(time_s / {check_positive(every_s, 'every_s')} + {TIME_TOLERANCE_S})::BIGINT"
+
+
+def divide_rows_sql(table: str, columns: Sequence[str], where: str, every_s: float) -> str:
+    """Return a query for rows of `tracks` or `moments` with the number of the `interval` that each is in.
+
+    A row is in the interval in which it begins, and in each later one that it fills.
+    """
+    listed = ", ".join(columns)
+    first = interval_sql(every_s)
+    end = f"floor(({ROW_END_S}) / {every_s} + {TIME_TOLERANCE_S})::BIGINT"
+    # Few rows last longer than an interval, and reading only those a second time is fast.
+    return f"""
+        SELECT {listed}, {first} AS interval FROM {table} WHERE {where}
+        UNION ALL
+        SELECT {listed}, unnest(range({first} + 1, {end})) AS interval FROM {table}
+        WHERE {where} AND step_s > {every_s - TIME_TOLERANCE_S}"""
 
 
 def list_groups(by: str | Sequence[str]) -> list[str]:

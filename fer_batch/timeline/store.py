@@ -38,7 +38,7 @@ class Timeline(Database):
     `end_s` (seconds of the video, `[start_s, end_s)`), and uses the rows of `tracks` that match all of them.
     It raises QueryError if there is no such video or person. A row of `tracks` is a face in a sampled frame.
     Its `emotion` is the most probable one, its `confidence` the probability of that emotion. A sampled frame
-    stands for one step, the mean interval between the video's sampled frames.
+    lasts `step_s`, until the next one, or before a pause as long as its neighbours.
     """
 
     def __repr__(self) -> str:
@@ -139,8 +139,8 @@ class Timeline(Database):
         """Write a copy of a video with its faces to `target`, .mp4 or .mkv.
 
         A face has a box, its name, its emotion with the confidence, and the probabilities of all emotions.
-        Between rows of a track that are at most 1.5 steps apart, its box moves evenly. Otherwise it stays for
-        one step.
+        Between the rows of a track that adjoin, its box moves evenly. Otherwise it stays while the sampled
+        frame lasts.
 
         `blur_faces` replaces each face by a few large squares instead, from one step before its track begins
         to one step after it ends, gaps included. Frames at times without sampled frames are hidden as a

@@ -128,6 +128,7 @@ def expected_rows(video: Video) -> list[dict[str, Any]]:
         for moment in seen:
             probs = probabilities(track, moment)
             row = {"track_id": number, "time_s": moment * STEP_S, "frame_index": moment * FRAMES_A_MOMENT}
+            row["step_s"] = pytest.approx(STEP_S)
             row |= {name: float(np.float32(value)) for name, value in box(lane, moment).items()}
             row |= {probability_column(name): p for name, p in zip(EMOTIONS, probs, strict=True)}
             rows.append(row | {"emotion": EMOTIONS[int(np.argmax(probs))], "confidence": max(probs)})
@@ -152,6 +153,7 @@ def check(video: Video, timeline: Timelines) -> None:
             "time_s": m * STEP_S,
             "frame_index": m * FRAMES_A_MOMENT,
             "faces": len(faces_at(video, m)),
+            "step_s": pytest.approx(STEP_S),
         }
         for m in range(video.moments)
     ]
@@ -160,7 +162,7 @@ def check(video: Video, timeline: Timelines) -> None:
 COLUMNS = [
     "video_id", "track_id", "time_s", "frame_index", "box_x0", "box_y0", "box_x1", "box_y1", "face_score",
     "face_px", "blur", "roll_deg", "yaw", "emotion", "confidence",
-    *[probability_column(name) for name in EMOTIONS],
+    *[probability_column(name) for name in EMOTIONS], "step_s",
 ]  # fmt: skip
 
 
@@ -168,7 +170,7 @@ def test_no_segments_give_empty_timelines() -> None:
     timeline = stitch_segments(RESULTS_SCHEMA.empty_table(), EMOTIONS)
     assert timeline.tracks.num_rows == timeline.moments.num_rows == 0
     assert timeline.tracks.column_names == COLUMNS
-    assert timeline.moments.column_names == ["video_id", "time_s", "frame_index", "faces"]
+    assert timeline.moments.column_names == ["video_id", "time_s", "frame_index", "faces", "step_s"]
 
 
 EMPTY = Video(moments=20, tracks=())
@@ -233,6 +235,8 @@ def test_failed_segment_does_not_affect_others() -> None:
     assert timeline.moments["time_s"].to_pylist() == [m * STEP_S for m in seen]
     assert timeline.tracks.num_rows == len(seen) + 15
     assert track_count(timeline) == 3
+    assert timeline.moments["step_s"].to_numpy() == pytest.approx(STEP_S), "the missing part does not count"
+    assert set(timeline.tracks["step_s"].to_pylist()) <= set(timeline.moments["step_s"].to_pylist())
 
 
 def test_face_missing_in_one_segment_is_still_linked() -> None:

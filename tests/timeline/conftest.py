@@ -104,6 +104,7 @@ def write_random_run(out: Path, uri: str, *, faces: int, moments: int) -> Path:
         "track_id": np.repeat(np.arange(faces), moments),
         "time_s": np.tile(times_s, faces),
         "frame_index": np.tile(np.arange(moments) * 5, faces),
+        "step_s": np.full(rows, 0.2),
         "emotion": np.array(EMOTIONS)[probs.argmax(1)],
         "confidence": probs.max(1),
         "box_x0": left,
@@ -116,6 +117,7 @@ def write_random_run(out: Path, uri: str, *, faces: int, moments: int) -> Path:
     length_s = moments / 5
     video = {"status": "ok", "duration_s": length_s, "read_s": length_s, "moments": moments, "tracks": faces}
     looked = {"time_s": times_s, "frame_index": np.arange(moments) * 5, "faces": np.full(moments, faces)}
+    looked["step_s"] = np.full(moments, 0.2)
     looked |= {name: np.full(moments, of_it[name]) for name in ("video_id", "bucket")}
     content = {"tracks": (tracks_schema(EMOTIONS), values), "moments": (MOMENTS_SCHEMA, looked)}
     tables = {

@@ -1,10 +1,11 @@
 """The episodes of a video as captions (WebVTT) and as annotation tiers (ELAN, Praat's TextGrid).
 
-Times are whole milliseconds from the video's beginning; ranges are half-open.
+Times are whole milliseconds since the start of the file, as players count them; ranges are half-open.
 """
 
 import html
 import itertools
+import math
 import mimetypes
 import os
 import re
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from fer_batch.storage.media import uri_to_path
+from fer_batch.timeline.sql import TIME_TOLERANCE_S
 
 UNSUPPORTED_CHARS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 """Characters that end a line or that XML does not allow."""
@@ -29,7 +31,7 @@ class Interval(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """One emotion of one face, in seconds."""
+    """One emotion of one face, in seconds since the start of the file."""
 
     track_id: int
     person: str | None
@@ -61,14 +63,17 @@ def measure_length_ms(lengths_s: Iterable[float | None], episodes: Sequence[Epis
 def build_tiers(episodes: Iterable[Episode], length_ms: int) -> dict[str, list[Interval]]:
     """Return the intervals of each face by its name: its person, or "track N".
 
-    An episode ends where the same track's next one begins, and lasts at least one millisecond. If two tracks
+    An episode ends where the same track's next one begins, if that is not later, and lasts at least one
+    millisecond. If two tracks
     of a person overlap, the second begins where the first ends. Intervals are cut at `length_ms`, and empty
     ones are left out.
     """
     cut: list[Episode] = []
     next_start_s: dict[int, float] = {}
     for episode in sorted(episodes, key=lambda e: (e.start_s, e.track_id), reverse=True):
-        end_s = min(episode.end_s, next_start_s.get(episode.track_id, episode.end_s))
+        end_s = next_start_s.get(episode.track_id, math.inf)
+        if end_s > episode.end_s + TIME_TOLERANCE_S:
+            end_s = episode.end_s
         cut.append(episode._replace(end_s=end_s))
         next_start_s[episode.track_id] = episode.start_s
     faces: dict[tuple[str, int], list[Interval]] = {}

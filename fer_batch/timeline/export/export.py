@@ -148,10 +148,12 @@ def _read_annotations(
 ) -> Annotations:
     query = episodes_sql(threshold, min_s, "video_id = $video")
     rows = database.sql(
-        f"SELECT track_id, person, emotion, start_s, end_s FROM ({query})", {"video": video.video_id}
+        f"SELECT track_id, person, emotion, start_s + $start, end_s + $start FROM ({query})",
+        {"video": video.video_id, "start": video.start_s},
     ).fetchall()
     episodes = [Episode(*row) for row in rows]
-    length_ms = measure_length_ms([video.duration_s, video.read_s], episodes)
+    lengths_s = [length_s + video.start_s for length_s in (video.duration_s, video.read_s) if length_s]
+    length_ms = measure_length_ms(lengths_s, episodes)
     trouble = _describe_trouble(video)
     notes = [
         f"Video: {video.uri}" + (f" ({trouble})" if trouble else ""),

@@ -25,6 +25,8 @@ class ExportedVideo:
     error: str | None
     duration_s: float | None
     read_s: float | None
+    start_s: float
+    """Time of the first frame in the file, as players count it."""
     rows: int
     """Number of rows of `tracks`."""
 
@@ -33,7 +35,7 @@ def list_videos(database: Database, names: Sequence[str | Path]) -> list[Exporte
     """Return the named videos, each once, or all videos without names; in order of their ids."""
     where = _match_ids(sorted(database.video_id(name) for name in names)) if names else "true"
     rows = database.sql(f"""
-        SELECT video_id, uri, status, error, duration_s, read_s, coalesce(n, 0)
+        SELECT video_id, uri, status, error, duration_s, read_s, coalesce(start_s, 0), coalesce(n, 0)
         FROM videos LEFT JOIN (SELECT video_id, count(*) AS n FROM tracks GROUP BY 1) USING (video_id)
         WHERE {where} ORDER BY video_id""")
     return [ExportedVideo(*row) for row in rows.fetchall()]

@@ -10,7 +10,7 @@ import pyarrow as pa
 from xlsxwriter import Workbook
 
 from fer_batch.timeline.database import Database
-from fer_batch.timeline.sql import FACE, STEP_S, class_literals, quote_name
+from fer_batch.timeline.sql import FACE, ROW_END_S, class_literals, quote_name
 from fer_batch.timeline.views import episodes_sql
 
 MAX_SHEET_ROWS = 1_048_576
@@ -49,9 +49,9 @@ def write_workbook(
         "faces": f"""
             SELECT any_value(uri) AS uri, any_value({FACE}) AS face, count(DISTINCT track_id) AS tracks,
                    min(time_s) AS from_s,
-                   least(max(time_s) + any_value(step_s), any_value(read_s)) AS to_s,
-                   count(*) * any_value(step_s) AS seconds, avg(confidence) AS confidence, {shares}
-            FROM tracks JOIN (SELECT video_id, {STEP_S} AS step_s, read_s FROM videos) USING (video_id)
+                   max({ROW_END_S}) AS to_s,
+                   sum(step_s) AS seconds, avg(confidence) AS confidence, {shares}
+            FROM tracks
             WHERE {{where}} GROUP BY video_id, person, CASE WHEN person IS NULL THEN track_id END
             ORDER BY uri, from_s, face""",
         "episodes": f"""
@@ -59,7 +59,8 @@ def write_workbook(
             FROM ({episodes_sql(threshold, min_s, "{where}")}) ORDER BY uri, start_s, track_id""",
     }
     about = [
-        "Facial expressions as a model sees them, not feelings. Times are in seconds.",
+        "Facial expressions as a model sees them, not feelings.",
+        "Times are in seconds since the first picture of the video.",
         "The share of an emotion: in how many of a face's sampled frames it is the most probable one.",
         "faces: a row for each person of a video, or track without a person. seconds: its time in view.",
         "episodes: runs of sampled frames of a track with one emotion and a confidence of at least "

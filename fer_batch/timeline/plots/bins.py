@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fer_batch.timeline.database import Database
-from fer_batch.timeline.sql import FACE, MAX_GAP_STEPS, STEP_S, probability_columns
+from fer_batch.timeline.sql import FACE, ROW_END_S, TIME_TOLERANCE_S, probability_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,7 @@ def bin_videos(
     """Divide each video (by its id) into at most `max_bins` bins, for all faces together or for each of
     `faces`.
 
-    A sampled frame stands for the time until the next one, or until the end of the part that was read. If
-    that is more than `MAX_GAP_STEPS` steps away, it stands for one step.
+    A time of the part that was read in which no sampled frame lasts is a gap.
     """
     columns = probability_columns(database)
     params: dict[str, str | int | list[str]] = {
@@ -49,17 +48,13 @@ def bin_videos(
     chosen = f"video_id IN ({', '.join(f'${name}' for name in params)})"
     params["max_bins"] = max_bins
     binned = f"""
-        WITH ordered AS (
-            SELECT video_id, time_s, {STEP_S} AS step_s, lead(time_s, 1, read_s) OVER video AS next_s,
+        WITH binned AS (
+            SELECT video_id, time_s, {ROW_END_S} AS end_s, lead(time_s, 1, read_s) OVER video AS next_s,
                    (row_number() OVER video - 1)
                    // greatest(ceil(videos.moments / $max_bins), 1)::BIGINT AS bin
-            FROM (SELECT video_id, time_s FROM moments) JOIN videos USING (video_id)
+            FROM (SELECT video_id, time_s, step_s FROM moments) JOIN videos USING (video_id)
             WHERE {chosen}
             WINDOW video AS (PARTITION BY video_id ORDER BY time_s)
-        ), binned AS (
-            SELECT video_id, bin, time_s, next_s,
-                   if(next_s - time_s <= {MAX_GAP_STEPS} * step_s, next_s, time_s + step_s) AS end_s
-            FROM ordered
         )"""
     spans = database.sql(
         f"{binned} SELECT video_id, bin, min(time_s) AS start_s, max(end_s) AS end_s "
@@ -67,7 +62,9 @@ def bin_videos(
         params,
     ).fetchnumpy()
     gaps = database.sql(
-        f"{binned} SELECT video_id, end_s, next_s FROM binned WHERE end_s < next_s ORDER BY ALL", params
+        f"{binned} SELECT video_id, end_s, next_s FROM binned "
+        f"WHERE end_s + {TIME_TOLERANCE_S} < next_s ORDER BY ALL",
+        params,
     ).fetchnumpy()
     face, condition = ("''", "true") if faces is None else (FACE, f"list_contains($faces, {FACE})")
     rows = database.sql(

@@ -14,7 +14,7 @@ from fer_batch.storage.folder import check_outside_run
 from fer_batch.storage.media import uri_to_path
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.plots.bins import bin_videos
-from fer_batch.timeline.sql import FACE, MAX_GAP_STEPS, STEP_S, probability_columns
+from fer_batch.timeline.sql import FACE, ROW_END_S, TIME_TOLERANCE_S, probability_columns
 from fer_batch.video.canvas import Box, Canvas, render_text
 from fer_batch.video.redraw import OUTPUT_FORMATS, RedrawResult, redraw_video
 
@@ -26,7 +26,6 @@ TEXT_LINES = 36
 """Lines of text that fit into the frame's shorter side."""
 MIN_TEXT_PX = 10
 MAX_NAME_CHARS = 24
-TIME_TOLERANCE_S = 1e-6
 
 
 def write_overlay(
@@ -86,11 +85,12 @@ class _FacePainter:
         )
         rows = database.sql(
             f"""
-            SELECT time_s, {FACE} AS face, confidence, step_s, {boxes}, {", ".join(columns)},
-                   lag(time_s) OVER track AS before_s, lead(time_s) OVER track AS next_s
-            FROM tracks, (SELECT {STEP_S} AS step_s FROM videos WHERE video_id = $video)
+            SELECT time_s, {ROW_END_S} AS end_s, {FACE} AS face, confidence, {boxes}, {", ".join(columns)},
+                   lag(time_s) OVER track AS before_s, lead(time_s) OVER track AS next_s,
+                   if(before_s IS NULL, time_s - step_s, time_s) AS hidden_from_s
+            FROM tracks
             WHERE video_id = $video WINDOW track AS (PARTITION BY track_id ORDER BY time_s)
-            ORDER BY if(before_s IS NULL, time_s - step_s, time_s), track_id""",
+            ORDER BY hidden_from_s, track_id""",
             {"video": video_id},
         ).fetchnumpy()
         self.names = [shorten_name(name, MAX_NAME_CHARS) for name in rows.pop("face").tolist()]
@@ -99,12 +99,10 @@ class _FacePainter:
         self.probabilities = np.stack([values[column] for column in columns], axis=1)
         self.boxes = np.stack([values[f"box_{side}"] for side in sides], axis=1)
         self.next_boxes = np.stack([values[f"next_{side}"] for side in sides], axis=1)
-        self.time_s, self.next_s, step_s = values["time_s"], values["next_s"], values["step_s"]
-        is_first, is_last = np.isnan(values["before_s"]), np.isnan(self.next_s)
-        self.moves = self.next_s - self.time_s <= MAX_GAP_STEPS * step_s  # false for a track's last row
-        self.shown_until_s = np.where(self.moves, self.next_s, self.time_s + step_s)
-        self.hidden_from_s = np.where(is_first, self.time_s - step_s, self.time_s)
-        self.hidden_until_s = np.where(is_last, self.time_s + step_s, self.next_s)
+        self.time_s, self.next_s = values["time_s"], values["next_s"]
+        self.hidden_from_s, self.shown_until_s = values["hidden_from_s"], values["end_s"]
+        self.moves = self.next_s <= self.shown_until_s + TIME_TOLERANCE_S  # false for a track's last row
+        self.hidden_until_s = np.where(np.isnan(self.next_s), self.shown_until_s, self.next_s)
         self.next_row = 0
         self.active_rows: list[int] = []
         """The rows that are shown or hidden in the last frame."""

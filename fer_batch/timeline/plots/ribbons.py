@@ -41,7 +41,7 @@ def plot_ribbons(database: Database, video: str | Path) -> Figure:
         raise QueryError(f"Cannot plot {uri}: no frame was analyzed ({problem})")
     rows = database.sql(
         f"SELECT {FACE} AS face, count(*) OVER () AS faces FROM tracks WHERE video_id = $video "
-        f"GROUP BY face ORDER BY count(*) DESC, min(time_s), face LIMIT {MAX_FACES}",
+        f"GROUP BY face ORDER BY round(sum(step_s), 3) DESC, min(time_s), face LIMIT {MAX_FACES}",
         {"video": video_id},
     ).fetchall()
     faces = sorted((face for face, _ in rows), key=natural_key)

@@ -27,8 +27,8 @@ def find_episodes(
 ) -> duckdb.DuckDBPyRelation:
     """Find runs of one emotion of one face with a confidence of at least `threshold` in each row.
 
-    An episode lasts from its first row to one step after its last row, at least `min_s` seconds. It ends
-    where no row follows within 1.5 steps.
+    An episode lasts from its first row to the end of its last row, at least `min_s` seconds. It ends where
+    the face is not seen in the next sampled frame, and where sampling pauses.
 
     Columns: video_id, uri, track_id, person, emotion, start_s, end_s, duration_s, moments (number of
     rows), peak_s (time of the first row with the highest confidence), peak and mean (of the confidence).

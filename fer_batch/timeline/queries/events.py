@@ -16,7 +16,13 @@ from webvtt.errors import MalformedCaptionError, MalformedFileError
 from fer_batch.errors import InputError, QueryError
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.queries.selection import FaceFilter, select_faces
-from fer_batch.timeline.sql import TIME_TOLERANCE_S, most_probable_sql, probability_columns, quote_name
+from fer_batch.timeline.sql import (
+    ROW_END_S,
+    TIME_TOLERANCE_S,
+    most_probable_sql,
+    probability_columns,
+    quote_name,
+)
 
 NUMBER, VIDEO_ID, START, END = "__event", "__video_id", "__start_s", "__end_s"
 """Columns that are added to events while they are joined."""
@@ -35,10 +41,12 @@ def add_faces(
     """Add columns to your own events: which faces and emotions the run shows during each event.
 
     `events` is a table or a file that `read_events` reads. It has `start_s` and `end_s`, or `time_s`: then
-    the frame that stands for this time counts. It has `video` (id, path or file name), unless the argument
+    the sampled frame that lasts at this time counts. Times are seconds since the start of the file, as
+    players and subtitles count them. `events` has `video` (id, path or file name), unless the argument
     `video` names the video of all events.
 
-    Added columns: faces (number of rows of `tracks` in `[start_s, end_s)`), emotion (with the highest
+    Added columns: faces (number of rows of `tracks` that begin in `[start_s, end_s)`, or that last during all
+    of it), emotion (with the highest
     mean) and a mean `p_…` for each emotion, null without a face. Columns of the events with one of these
     names are renamed to `event_…`.
     """
@@ -61,7 +69,8 @@ def add_faces(
         f"""WITH seen AS (
             SELECT {NUMBER}, count(*) AS faces, {means}
             FROM (SELECT {NUMBER}, {VIDEO_ID}, {START}, {END} FROM {name})
-            JOIN tracks ON video_id = {VIDEO_ID} AND time_s >= {START} AND time_s < {END}
+            JOIN tracks ON video_id = {VIDEO_ID} AND time_s < {END}
+            AND (time_s >= {START} OR {ROW_END_S} >= {END})
             WHERE {where} GROUP BY {NUMBER}
         )
         SELECT {kept}, coalesce(faces, 0) AS faces, {most_probable_sql(database)} AS emotion,
@@ -101,7 +110,7 @@ def read_events(path: Path) -> pa.Table:
 
 
 def _locate_events(database: Database, events: pa.Table, video: str | Path | None) -> pa.Table:
-    """Add columns with the number, video id, start and end of each event."""
+    """Add columns with the number and video id of each event, and its start and end as in the tables."""
     names = set(events.column_names)
     if "video" not in names and video is None:
         raise QueryError("Events have no column video; add one, or name their one video (--video, video=)")
@@ -127,12 +136,10 @@ def _locate_events(database: Database, events: pa.Table, video: str | Path | Non
             f"end_s must not be below start_s, got an event from {starts[number].as_py():g} to "
             f"{ends[number].as_py():g} s (event {number + 1})"
         )
-    if not has_spans:
-        # A frame stands for the step after it: find the last frame up to this time.
-        steps_s = {name: database.step_s(name) for name in ids}
-        steps = pa.array([steps_s[name] for name in videos], pa.float64())
-        starts = pc.add(pc.subtract(starts, steps), TIME_TOLERANCE_S)
-        ends = pc.add(ends, TIME_TOLERANCE_S)
+    ends = pc.max_element_wise(ends, pc.add(starts, TIME_TOLERANCE_S), skip_nulls=False)
+    offsets = dict(database.sql("SELECT video_id, coalesce(start_s, 0) FROM videos").fetchall())
+    offsets_s = pa.array([offsets[ids[name]] for name in videos], pa.float64())
+    starts, ends = pc.subtract(starts, offsets_s), pc.subtract(ends, offsets_s)
     added = {
         NUMBER: pa.array(range(len(events)), pa.int64()),
         VIDEO_ID: pa.array([ids[name] for name in videos], pa.string()),

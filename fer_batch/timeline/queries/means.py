@@ -10,7 +10,7 @@ from fer_batch.timeline.queries.selection import FaceFilter, select_faces
 from fer_batch.timeline.sql import (
     TIME_TOLERANCE_S,
     check_positive,
-    interval_sql,
+    divide_rows_sql,
     most_probable_sql,
     probability_columns,
 )
@@ -99,7 +99,8 @@ def resample_probabilities(
     """Compute one row for each `every_s` seconds of each video, with or without a face.
 
     `by` is "video" (all selected faces together), "person" or "track". `state` is "face", "no face" or
-    "not analyzed".
+    "not analyzed". A sampled frame counts in the interval in which it begins, and in further ones of which
+    it lasts the whole time.
 
     Columns: video_id, uri, (person, or track_id and person), start_s, state, frames (number of sampled
     frames), faces (number of rows of `tracks`), emotion (with the highest mean) and a mean `p_…` for each
@@ -114,18 +115,19 @@ def resample_probabilities(
     where += " AND person IS NOT NULL" if by == "person" else ""
     columns = probability_columns(database)
     means = ", ".join(f"avg({column}) AS {column}" for column in columns)
-    key_list = ", ".join(["video_id", *keys])
+    row_keys = ["video_id", *keys]
+    key_list = ", ".join(row_keys)
     shown_keys = [f"face_keys.{key}" for key in keys]
     # The first key is enough for the join, and a track's person may be null, which equals nothing.
     join_keys = ", ".join(["video_id", "interval", *keys[:1]])
     return database.sql(
         f"""WITH seen AS (
-            SELECT {key_list}, {interval_sql(every_s)} AS interval, count(*) AS faces, {means}
-            FROM tracks WHERE {where} GROUP BY ALL
+            SELECT {key_list}, interval, count(*) AS faces, {means}
+            FROM ({divide_rows_sql("tracks", [*row_keys, *columns], where, every_s)}) GROUP BY ALL
         ),
         sampled AS (
-            SELECT video_id, {interval_sql(every_s)} AS interval, count(*) AS frames
-            FROM moments WHERE {of_video} GROUP BY ALL
+            SELECT video_id, interval, count(*) AS frames
+            FROM ({divide_rows_sql("moments", ["video_id"], of_video, every_s)}) GROUP BY ALL
         ),
         intervals AS (
             SELECT video_id, uri, unnest(range(

@@ -19,7 +19,8 @@ STRIP_CELLS = 160
 """Equal parts of a video's length in its strip; fewer if it has fewer sampled frames."""
 MAX_VIDEOS_PER_PAGE = 200
 COLUMNS = (
-    "video_id", "uri", "status", "error", "duration_s", "read_s", "moments", "tracks", "size_bytes", "codec",
+    "video_id", "uri", "status", "error", "duration_s", "read_s", "start_s", "moments", "tracks",
+    "size_bytes", "codec",
 )  # fmt: skip
 
 
@@ -111,7 +112,8 @@ class Catalogue:
         """Return the strip of each video: `cells` and `counts`.
 
         `cells` has the number of the most frequent class in each of at most `STRIP_CELLS` equal parts of the
-        video's length, 255 without a face. `counts` has the number of rows of each class.
+        video's length, 255 without a face. A row counts in the part in which it begins, and in further ones
+        of which it lasts the whole time. `counts` has the number of rows of each class.
         """
         ids = pa.array(video_ids[:MAX_VIDEOS_PER_PAGE], pa.string())
         videos = self.videos.filter(pc.is_in(self.videos.column("video_id"), ids))
@@ -125,11 +127,20 @@ class Catalogue:
         rows = self._query(
             """
             WITH strips AS (
-                SELECT unnest($ids) AS video_id, unnest($lengths) AS length_s, unnest($cells) AS cells)
-            SELECT video_id, emotion, count(*) AS n,
-                least(floor(time_s / length_s * cells + 1e-6), cells - 1)::INT AS cell
-            FROM tracks JOIN strips USING (video_id) WHERE length_s > 0
-            GROUP BY ALL ORDER BY n, emotion DESC""",
+                SELECT unnest($ids) AS video_id, unnest($lengths) AS length_s, unnest($cells) AS cells),
+            placed AS (
+                SELECT video_id, emotion, cells,
+                    least(floor(time_s / length_s * cells + 1e-6), cells - 1)::INT AS first,
+                    floor((time_s + step_s) / length_s * cells + 1e-6)::INT AS after
+                FROM tracks JOIN strips USING (video_id) WHERE length_s > 0
+            ),
+            filled AS (
+                SELECT video_id, emotion, first,
+                    unnest(range(first, greatest(least(after, cells), first + 1))) AS cell
+                FROM placed
+            )
+            SELECT video_id, emotion, cell, count(*) AS n, count(*) FILTER (cell = first) AS n_rows
+            FROM filled GROUP BY ALL ORDER BY n, emotion DESC""",
             {
                 "ids": list(strips),
                 "lengths": pc.coalesce(videos.column("duration_s"), videos.column("read_s")).to_pylist(),
@@ -137,11 +148,11 @@ class Catalogue:
             },
         )
         numbers = number_classes(rows.column("emotion"), self.classes).tolist()
-        columns = (rows.column(name).to_pylist() for name in ("video_id", "cell", "n"))
-        for video_id, cell, n, number in zip(*columns, numbers, strict=True):
+        columns = (rows.column(name).to_pylist() for name in ("video_id", "cell", "n_rows"))
+        for video_id, cell, n_rows, number in zip(*columns, numbers, strict=True):
             if number != NO_EMOTION:
                 strips[video_id]["cells"][cell] = number  # the most frequent comes last
-                strips[video_id]["counts"][number] += n
+                strips[video_id]["counts"][number] += n_rows
         return strips
 
     @functools.cached_property

@@ -12,7 +12,7 @@ from fer_batch.plotting import pick_colour, pick_text_colour
 from fer_batch.schema import probability_column
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.names import file_name
-from fer_batch.timeline.sql import probability_columns
+from fer_batch.timeline.sql import ROW_END_S, probability_columns
 from fer_batch.timeline.views import MIN_CONFIDENCE, MIN_EPISODE_S, episodes_sql
 
 BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
@@ -27,6 +27,7 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
     object's `arrays` lists the arrays in order, with their type and length:
 
     - `times`: times of sampled frames in ms, as differences to the one before, `(moments,) uint32`;
+    - `steps`: how long each sampled frame lasts in ms, `(moments,) uint32`;
     - `moments`: the number of each row's sampled frame, for rows of `tracks` in order of track and time, as
       differences to the row before in its track, `(rows,) uint32`;
     - `box`: shares of the picture in 1/65535, `(rows, 4) uint16`, empty without `boxes`;
@@ -42,11 +43,13 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
         f"SELECT track_id, person, time_s, emotion, {', '.join((*columns, *box_columns))} FROM tracks "
         "WHERE video_id = $id ORDER BY track_id, time_s"
     )
-    sampled_ms = _to_ms(query("SELECT time_s FROM moments WHERE video_id = $id").column("time_s"))
-    times_ms, numbers = np.unique(
-        np.concatenate([sampled_ms, _to_ms(rows.column("time_s"))]), return_inverse=True
+    sampled = query(
+        f"SELECT time_s, max({ROW_END_S}) AS end_s FROM moments WHERE video_id = $id GROUP BY 1 ORDER BY 1"
     )
-    moments = numbers[len(sampled_ms) :]
+    times_ms, ends_ms = (_to_ms(sampled.column(name)) for name in ("time_s", "end_s"))
+    next_ms = np.append(times_ms[1:], -1)
+    ends_ms = np.where(np.abs(next_ms - ends_ms) <= 1, next_ms, ends_ms)  # adjoining ones, despite rounding
+    moments = np.searchsorted(times_ms, _to_ms(rows.column("time_s")))
     tracks, first_rows, counts = np.unique(
         rows.column("track_id").to_numpy(), return_index=True, return_counts=True
     )
@@ -55,6 +58,7 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
     # Arrays of wider numbers come first, so that each begins at a multiple of its number's width.
     arrays = {
         "times": np.diff(times_ms, prepend=0).astype("<u4"),
+        "steps": (ends_ms - times_ms).astype("<u4"),
         "moments": differences.astype("<u4"),
         "box": _quantize([rows.column(name) for name in box_columns], 65535, "<u2").T,
         "emotion": number_classes(rows.column("emotion"), database.classes),
@@ -75,7 +79,6 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
         "name": file_name(str(facts["uri"])),
         "facts": facts,
         **describe_classes(database.classes),
-        "step_s": database.step_s(video_id),
         "tracks": [
             {"id": int(track), "person": person, "rows": int(count)}
             for track, person, count in zip(tracks, persons, counts, strict=True)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.schema import probability_column
-from fer_batch.timeline.sql import MAX_GAP_STEPS, TIME_TOLERANCE_S
+from fer_batch.timeline.sql import TIME_TOLERANCE_S
 from fer_batch.timeline.store import Timeline
 from fer_batch.timeline.views import episodes_sql
 from tests.timeline.queries.helpers import STEP_S, WINDOWS_S, assert_same_rows, list_tracks, select
@@ -66,14 +66,10 @@ def test_episodes_are_longest_runs(tracks: list[list[str]], min_s: float, begin_
         for k, word in enumerate(words)
         if word != "gone"
     ]
-    connection = duckdb.connect()
     names = ["video_id", "uri", "track_id", "person", "time_s", "emotion", "confidence"]
-    tables = {
-        "tracks": pd.DataFrame(rows[::-1], columns=names).astype({"time_s": float, "confidence": float}),
-        "videos": pd.DataFrame({"video_id": ["v"], "read_s": [2.4 + begin_s], "moments": [12 + 5 * begin_s]}),
-    }
-    for name, table in tables.items():
-        connection.register(name, table)
+    rows_of_tracks = pd.DataFrame(rows[::-1], columns=names).astype({"time_s": float, "confidence": float})
+    connection = duckdb.connect()
+    connection.register("tracks", rows_of_tracks.assign(step_s=0.2))
     expected = []
     for track, words in enumerate(tracks):
         first = 0
@@ -89,27 +85,16 @@ def test_episodes_are_longest_runs(tracks: list[list[str]], min_s: float, begin_
 
 
 @pytest.mark.parametrize(
-    ("read_s", "min_s", "expected"),
-    [
-        (1.04, 0.0, [(0.0, 1.04)]),  # 26 frames of 25 a second, five of which a second are analyzed
-        (1.04, 1.1, []),
-        (1.2, 1.1, [(0.0, 1.2)]),
-        (1.26, 0.0, [(0.0, 1.21)]),
-    ],
+    ("last_step_s", "min_s", "expected"),
+    [(0.04, 0.0, [(0.0, 1.04)]), (0.04, 1.1, []), (0.2, 1.2, [(0.0, 1.2)]), (0.2, 1.21, [])],
 )
-def test_episode_ends_within_the_read_part(
-    read_s: float, min_s: float, expected: list[tuple[float, float]]
+def test_episode_ends_where_its_last_row_ends(
+    last_step_s: float, min_s: float, expected: list[tuple[float, float]]
 ) -> None:
-    times = [k / 5 for k in range(6)]
+    tracks = pd.DataFrame({"time_s": [k / 5 for k in range(6)], "step_s": [0.2] * 5 + [last_step_s]})
+    tracks = tracks.assign(video_id="v", uri="/v", track_id=0, person=None, emotion="happy", confidence=0.9)
     connection = duckdb.connect()
-    tables = {
-        "tracks": pd.DataFrame({"time_s": times, "confidence": 0.9}).assign(
-            video_id="v", uri="/v", track_id=0, person=None, emotion="happy"
-        ),
-        "videos": pd.DataFrame({"video_id": ["v"], "read_s": [read_s], "moments": [6]}),
-    }
-    for name, table in tables.items():
-        connection.register(name, table)
+    connection.register("tracks", tracks)
     found = connection.sql(f"SELECT start_s, end_s, duration_s FROM ({episodes_sql(0.6, min_s)})").fetchall()
     assert [(start, end) for start, end, _ in found] == [pytest.approx(span) for span in expected]
     assert [length for *_, length in found] == [pytest.approx(end - start) for start, end in expected]
@@ -138,7 +123,7 @@ def test_turning_points_are_between_long_runs(random_timeline: Timeline, min_s: 
     parts = []
     for track in list_tracks(random_timeline):
         time_s, emotion = track["time_s"].to_numpy(), track["emotion"].to_numpy()
-        breaks = (emotion[1:] != emotion[:-1]) | (np.diff(time_s) > MAX_GAP_STEPS * STEP_S)
+        breaks = (emotion[1:] != emotion[:-1]) | (np.diff(time_s) > 1.5 * STEP_S)
         runs = np.split(np.arange(len(track)), np.flatnonzero(breaks) + 1)
         long = [run for run in runs if time_s[run[-1]] + STEP_S - time_s[run[0]] >= min_s - TIME_TOLERANCE_S]
         for one, other in itertools.pairwise(long):

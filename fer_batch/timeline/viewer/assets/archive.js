@@ -50,7 +50,7 @@
 
   const newPicture = (video) => {
     const picture = element("video", { className: "picture", muted: true, preload: "metadata", tabIndex: -1, "aria-hidden": "true" });
-    picture.src = `/media/${video.video_id}#t=${((video.duration_s ?? 0) * 0.2).toFixed(1)}`;
+    picture.src = `/media/${video.video_id}#t=${((video.start_s ?? 0) + (video.duration_s ?? 0) * 0.2).toFixed(1)}`;
     return picture;
   };
 

@@ -4,7 +4,6 @@ globalThis.fer = {};
 (() => {
   const ARRAY_TYPES = { uint32: Uint32Array, uint16: Uint16Array, uint8: Uint8Array };
   const TIME_TOLERANCE_S = 1e-4; // less than half of the unit that times are rounded to
-  const MAX_GAP_STEPS = 1.5;
 
   // Create an element with properties and children (elements or text). Text is never parsed as HTML.
   fer.element = (tag, properties = {}, ...children) => {
@@ -90,18 +89,19 @@ globalThis.fer = {};
       row += track.rows;
     }
     video.faces = groupFaces(video);
-    video.step_s ||= 0.2;
-    video.end_s = Math.max(
-      video.facts.duration_s ?? 0, video.facts.read_s ?? 0,
-      video.times.length ? video.times[video.times.length - 1] + video.step_s : 0, video.step_s,
-    );
+    video.start_s = video.facts.start_s ?? 0; // a player shows time_s at time_s + start_s
+    video.ends = video.times.map((time, moment) => (Math.round(1000 * time) + video.steps[moment]) / 1000);
+    const count = video.times.length;
+    video.step_s = count ? video.steps.slice().sort()[count >> 1] / 1000 || 0.2 : 0.2; // the median
+    video.end_s = Math.max(video.facts.duration_s ?? 0, video.facts.read_s ?? 0, count ? video.ends[count - 1] : 0, video.step_s);
 
-    // The sampled frame that stands for a time: the last one before it, at most 1.5 steps ago; otherwise -1.
+    // The sampled frame that lasts at a time, -1 if there is none.
     video.momentAt = (time_s) => {
-      const after = fer.findFirst(video.times.length, (i) => video.times[i], time_s + TIME_TOLERANCE_S);
-      const near = after > 0 && time_s < video.times[after - 1] + MAX_GAP_STEPS * video.step_s;
-      return near ? after - 1 : -1;
+      const after = fer.findFirst(count, (i) => video.times[i], time_s + TIME_TOLERANCE_S);
+      return after > 0 && time_s + TIME_TOLERANCE_S < video.ends[after - 1] ? after - 1 : -1;
     };
+    // The next sampled frame if it adjoins, -1 after the last one and before a pause.
+    video.momentAfter = (moment) => (moment >= 0 && moment + 1 < count && video.times[moment + 1] <= video.ends[moment] ? moment + 1 : -1);
     // The index of a face's first row at or after a sampled frame.
     video.placeIn = (face, moment) => fer.findFirst(face.rows.length, (i) => video.moments[face.rows[i]], moment);
     // The row of a face in a sampled frame, -1 if the frame does not show it.

@@ -6,7 +6,7 @@
   const LABELS = {
     uri: "file", duration_s: "length", read_s: "read", fps: "frames per second", codec: "codec",
     size_bytes: "size", moments: "sampled frames", moments_with_face: "with a face", tracks: "tracks",
-    analyze_s: "analyzed in", model_id: "model",
+    analyze_s: "analyzed in", start_s: "picture begins at", model_id: "model",
   };
   const HIDDEN_FACTS = new Set(["video_id", "version", "bucket", "attempt", "width", "height", "status", "error"]);
   const STATUS = {
@@ -27,7 +27,7 @@
     const list = element("dl", { className: "facts" });
     const add = (name, text) => list.append(element("div", {}, element("dt", {}, name), element("dd", {}, text)));
     for (const [name, value] of Object.entries(facts)) {
-      if (HIDDEN_FACTS.has(name) || value === null) continue;
+      if (HIDDEN_FACTS.has(name) || value === null || (name === "start_s" && value < 0.0005)) continue;
       add(LABELS[name] ?? name, factText(name, value));
       if (name === "fps" && facts.width) add("picture", `${facts.width} × ${facts.height}`);
     }

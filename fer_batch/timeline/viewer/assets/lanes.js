@@ -188,7 +188,7 @@
       const cells = new Uint32Array(width * kinds);
       const sampled = new Uint8Array(width);
       const cellOf = (time) => Math.min(Math.floor((time / video.end_s) * width), width - 1);
-      for (const time of video.times) sampled.fill(1, cellOf(time), cellOf(time + video.step_s) + 1);
+      video.times.forEach((time, moment) => sampled.fill(1, cellOf(time), cellOf(video.ends[moment] - 1e-4) + 1));
       for (let row = 0; row < video.rows; row++) {
         if (video.emotion[row] < kinds) cells[cellOf(video.times[video.moments[row]]) * kinds + video.emotion[row]]++;
       }
@@ -200,7 +200,7 @@
         if (x === width) break;
         const counts = cells.subarray(x * kinds, (x + 1) * kinds);
         const most = Math.max(...counts);
-        // In short videos a sampled frame is wider than a pixel: its colour continues until the next one.
+        // Where a sampled frame is wider than a pixel, its colour continues as long as it lasts.
         const time = (x / width) * video.end_s;
         const moment = most ? -1 : video.momentAt(time);
         if (most) last = counts.indexOf(most);

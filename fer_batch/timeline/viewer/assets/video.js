@@ -44,9 +44,8 @@
   });
   const drawBoxes = (time_s) => {
     const moment = video.momentAt(time_s);
-    const here = moment < 0 ? 0 : video.times[moment];
-    const length = moment + 1 < video.times.length ? video.times[moment + 1] - here : video.step_s;
-    const part = Math.min(Math.max((time_s - here - SEEK_OFFSET_S) / length, 0), 1);
+    const next = video.momentAfter(moment);
+    const part = moment < 0 ? 0 : Math.min(Math.max((time_s - video.times[moment] - SEEK_OFFSET_S) / (video.ends[moment] - video.times[moment]), 0), 1);
     for (const face of video.faces) {
       const row = showBoxes.checked ? video.rowAt(face, moment) : -1;
       let box = boxes.get(face);
@@ -56,7 +55,7 @@
         boxes.set(face, box);
         layer.append(box);
       }
-      const [x0, y0, x1, y1] = interpolateBox(row, video.rowAt(face, moment + 1), part);
+      const [x0, y0, x1, y1] = interpolateBox(row, video.rowAt(face, next), part);
       const kind = video.emotion[row];
       box.hidden = false;
       box.style.left = `${100 * x0}%`;
@@ -85,23 +84,26 @@
     element("div", { className: "columns rest" }, fer.episodes(video, (time_s) => seek(time_s)), element("section", { "aria-label": "The video" }, element("h2", {}, "The video"), fer.facts(video.facts))),
   );
 
-  const showTime = (time_s) => { lanes.setTime(time_s); drawBoxes(time_s); };
+  const showTime = (time_s) => { lanes.setTime(Math.max(time_s, 0)); drawBoxes(time_s); };
+  // Players count from the start of the file, the tables from the first picture.
+  const toPlayer = (time_s) => Math.min(time_s + video.start_s + SEEK_OFFSET_S, player.duration || Infinity);
+  const fromPlayer = (time_s) => time_s - video.start_s;
   const seek = (time_s) => {
     const to_s = Math.min(Math.max(time_s, 0), video.end_s);
     showTime(to_s);
-    if (playable) player.currentTime = Math.min(to_s + SEEK_OFFSET_S, player.duration || Infinity);
+    if (playable) player.currentTime = toPlayer(to_s);
     history.replaceState(null, "", `#t=${to_s.toFixed(3)}`);
   };
   const fullscreen = () => (document.fullscreenElement ? document.exitFullscreen() : stage.requestFullscreen());
   const play = () => { if (playable) player.paused ? player.play() : player.pause(); };
 
   const follow = () => {
-    if (!player.seeking) showTime(player.currentTime);
+    if (!player.seeking) showTime(fromPlayer(player.currentTime));
   };
   player.addEventListener("timeupdate", follow);
   player.addEventListener("seeked", follow);
   const frame = (_, { mediaTime }) => {
-    if (!player.seeking && !player.paused) showTime(mediaTime);
+    if (!player.seeking && !player.paused) showTime(fromPlayer(mediaTime));
     player.requestVideoFrameCallback(frame);
   };
   if ("requestVideoFrameCallback" in player) player.requestVideoFrameCallback(frame);
@@ -109,7 +111,7 @@
     if (!player.videoWidth) { showUnplayable(`this browser cannot decode ${video.facts.codec ?? "this video"}`); return; }
     playable = true;
     main.style.setProperty("--ratio", player.videoWidth / player.videoHeight);
-    if (lanes.time_s) player.currentTime = lanes.time_s + SEEK_OFFSET_S;
+    if (lanes.time_s || video.start_s) player.currentTime = toPlayer(lanes.time_s);
   });
   player.addEventListener("error", () => showUnplayable(`this browser cannot play the file (${video.facts.codec ?? "unknown codec"})`));
   if (video.facts.width) main.style.setProperty("--ratio", video.facts.width / video.facts.height);
