@@ -211,6 +211,19 @@ class VideoContent:
     """The time of the first frame in the file."""
 
 
+def measure_video_steps(
+    times_s: Sequence[float],
+    read_s: float,
+    frame_index: Sequence[int] | None = None,
+    frames: int | None = None,
+) -> list[float]:
+    """Measure the steps of one video, by default with five frames from each sampled frame on."""
+    index = np.arange(len(times_s)) * 5 if frame_index is None else np.array(frame_index)
+    counts = np.array([5 * len(times_s) if frames is None else frames])
+    video = np.zeros(len(times_s), np.int64)
+    return measure_steps(video, np.array(times_s, np.float64), index, np.array([read_s]), counts).tolist()
+
+
 def write_tables(out: Path, videos: Mapping[str, VideoContent]) -> Path:
     """Write only the tables of a finished run, enough for queries, with one video in each bucket."""
     out.mkdir(parents=True)
@@ -219,9 +232,7 @@ def write_tables(out: Path, videos: Mapping[str, VideoContent]) -> Path:
     for bucket, (uri, seen) in enumerate(videos.items()):
         key = {"video_id": video_id(uri), "bucket": bucket}
         read_s = seen.duration_s
-        times_s = np.array(seen.moments_s, np.float64)
-        steps_s = measure_steps(np.zeros(len(times_s), np.int64), times_s, np.array([read_s])).tolist()
-        step_of = dict(zip(seen.moments_s, steps_s, strict=True))
+        step_of = dict(zip(seen.moments_s, measure_video_steps(seen.moments_s, read_s), strict=True))
         rows.append(
             key
             | {"version": "1", "uri": uri, "status": "ok", "moments": len(seen.moments_s), "attempt": 0}

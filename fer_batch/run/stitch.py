@@ -192,10 +192,13 @@ def _stitch_moments(
     moments = pc.list_flatten(lists)
     columns = {field.name: pc.struct_field(moments, field.name) for field in MOMENT_TYPE}
     columns["frame_index"] = pc.add(columns["frame_index"], pa.array(offsets[segment], pa.int64()))
-    end_s = np.zeros(video[-1] + 1 if len(video) else 0)
+    frame_index, count = columns["frame_index"].to_numpy(), video[-1] + 1 if len(video) else 0
+    end_s, frames = np.zeros(count), np.zeros(count, np.int64)
     np.maximum.at(end_s, video, segments.column("read_s").to_numpy())
-    columns["step_s"] = pa.array(measure_steps(video[segment], columns["time_s"].to_numpy(), end_s))
-    keys = _make_keys(video[segment], columns["frame_index"].to_numpy())
+    np.add.at(frames, video, segments.column("frames").to_numpy())
+    steps_s = measure_steps(video[segment], columns["time_s"].to_numpy(), frame_index, end_s, frames)
+    columns["step_s"] = pa.array(steps_s)
+    keys = _make_keys(video[segment], frame_index)
     return pa.table({"video_id": ids.take(pa.array(segment)), **columns}), keys
 
 

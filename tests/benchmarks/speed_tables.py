@@ -122,6 +122,7 @@ def write_ten_million_rows(out: Path) -> None:
             "track_id": np.tile(np.repeat(np.arange(10), 1000), len(ids)),
             "time_s": np.tile(frame / 5, 10 * len(ids)),
             "frame_index": np.tile(frame * 5, 10 * len(ids)),
+            "step_s": np.full(faces, 0.2),
             "emotion": np.array(EMOTIONS)[probs.argmax(1)],
             "confidence": probs.max(1),
             **{probability_column(name): probs[:, kind] for kind, name in enumerate(EMOTIONS)},
@@ -132,6 +133,7 @@ def write_ten_million_rows(out: Path) -> None:
             "time_s": np.tile(frame / 5, len(ids)),
             "frame_index": np.tile(frame * 5, len(ids)),
             "faces": np.full(1000 * len(ids), 10),
+            "step_s": np.full(1000 * len(ids), 0.2),
         }
         videos = {"video_id": ids, "uri": uris, "moments": np.full(len(ids), 1000)}
         videos |= dict.fromkeys(("duration_s", "read_s"), np.full(len(ids), 200.0))

@@ -137,7 +137,7 @@ def test_ribbons_hatch_times_without_frames(gappy: Timeline) -> None:
     figure = gappy.plot_ribbons(video_id("/talks/gap.mp4"))
     (axes,) = figure.axes
     assert emotions_at(axes, [(0.1, 0.2), (0.6, 0.2), (0.9, 0.2)]) == ["happy", None, "happy"]
-    assert hatched(axes) == [pytest.approx((0.53, 0.8), abs=0.01)]  # a moment stands for 1 / 3 s there
+    assert hatched(axes) == [pytest.approx((0.4, 0.8), abs=0.01)]
     assert meanings(figure)[7:] == ["no face", "not analyzed"]
 
 
