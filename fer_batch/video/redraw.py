@@ -55,8 +55,8 @@ def redraw_video(
 ) -> RedrawResult:
     """Write the frames of a video to `target` (.mp4 or .mkv) after `draw` has changed each of them.
 
-    `draw` receives the canvas and the time of a frame. Frames are upright and keep their times, counted from
-    the first one; odd sides lose a pixel. Audio is copied, or encoded as AAC if the container does not
+    `draw` receives the canvas and the time of a frame, counted from the first one. Frames are upright and keep
+    their times in the file, also if the sound begins before the picture; odd sides lose a pixel. Audio is copied, or encoded as AAC if the container does not
     support its codec. Other streams and the metadata (place, camera, titles) are left out. `uri` and `offset`
     are arguments of `open_media`. `on_progress` receives the time of each frame.
 
@@ -74,12 +74,12 @@ def redraw_video(
         video, time_base = None, info.time_base
         if time_base.denominator > MAX_TICKS_PER_S:
             time_base = Fraction(1, 90_000)
-        start = info.first_pts * info.time_base
+        start = info.first_pts * info.time_base - Fraction(info.start_s)
         audio = {
             stream.index: _AudioStream(stream, output, start) for stream in source.container.streams.audio
         }
         for time_s, image in repair_timestamps(frames, math.inf, info.duration_s, report):
-            pts = round(time_s / time_base)
+            pts = round((time_s + info.start_s) / time_base)
             if image is None or pts <= last_pts:  # containers refuse a second frame at the same time
                 continue
             last_pts = pts
