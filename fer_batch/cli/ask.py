@@ -83,8 +83,8 @@ def question(example: str) -> Callable[[type], type]:
 class Shares:
     """Compute how often each emotion is the most probable one.
 
-    Columns: those of the groups, emotion, moments (rows with that emotion), seconds, share (of the group's
-    rows) and mean (of the emotion's probability over the group's rows).
+    Columns: those of the groups, emotion, moments (rows with that emotion), seconds (that these last, without
+    pauses), share (of the group's rows) and mean (of the emotion's probability over the group's rows).
     """
 
     by: Groups = ("video",)
@@ -196,6 +196,8 @@ def join_command(
     answer: AnswerOptions,
 ) -> None:
     """Add faces and emotions to your own events.
+
+    Times count from the start of the file, as in players and subtitles.
 
     Columns: those of the events, faces (number of rows), emotion (the most probable one on average) and
     p_angry … (means, empty without a face).

@@ -45,6 +45,7 @@ def analyze_video(
     - `emotion`, `confidence`: the most probable class and its probability
     - `p_angry` … `p_surprise`: the probability of each class of the checkpoint
     - `model_id`: id of the checkpoint
+    - `step_s`: how long the sampled frame lasts in seconds
 
     `path` is a file, a member of an archive (`ARCHIVE!/MEMBER`) or an address in a store. `on_progress` is
     called after each sampled frame. The work runs on a GPU if PyTorch finds one, else on one thread.

@@ -55,10 +55,11 @@ def redraw_video(
 ) -> RedrawResult:
     """Write the frames of a video to `target` (.mp4 or .mkv) after `draw` has changed each of them.
 
-    `draw` receives the canvas and the time of a frame, counted from the first one. Frames are upright and keep
-    their times in the file, also if the sound begins before the picture; odd sides lose a pixel. Audio is copied, or encoded as AAC if the container does not
-    support its codec. Other streams and the metadata (place, camera, titles) are left out. `uri` and `offset`
-    are arguments of `open_media`. `on_progress` receives the time of each frame.
+    `draw` receives the canvas and the time of a frame, counted from the first one. Frames are upright and
+    keep their times in the file, also if the sound begins before the picture. Odd sides lose a pixel. Audio
+    is copied, or encoded as AAC if the container does not support its codec. Other streams and the metadata
+    (place, camera, titles) are left out. `uri` and `offset` are arguments of `open_media`. `on_progress`
+    receives the time of each frame.
 
     Raises DecodeError if no frame can be read, and OutputError if `target` cannot be written.
     """

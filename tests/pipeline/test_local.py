@@ -14,7 +14,7 @@ import fer_batch
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError, DecodeError, InputError, NoVideoError
 from fer_batch.pipeline.progress import Progress
-from tests.conftest import remux
+from tests.conftest import remux, write_video
 from tests.integration.test_analyze import QUICK, analyze_in_process, rows
 
 
@@ -31,6 +31,22 @@ def test_rows_equal_the_tracks_of_a_run(long_video: Callable[[int], Path], tmp_p
     assert [report.video_s_done for report in reports] == sorted(report.video_s_done for report in reports)
     assert (reports[-1].videos, reports[-1].videos_done, reports[-1].faces) == (1, 1, len(faces))
     assert reports[-1].video_s == pytest.approx(10, abs=0.1)
+
+
+def test_a_pause_and_slow_frames_have_their_own_durations(
+    sample_frames: list[np.ndarray], tmp_path: Path
+) -> None:
+    """12 frames a second for one second, a minute's pause, one second, and a frame every two seconds."""
+    second_s = np.arange(12) / 12
+    times_s = [*second_s, *(61 + second_s), *(62.0 + 2 * np.arange(4))]
+    video = write_video(tmp_path / "pause.mp4", sample_frames[: len(times_s)], times_s=times_s)
+    rows = fer_batch.analyze_video(video, AnalyzeConfig(min_face=0.2))
+    frames = rows.drop_duplicates("time_s").sort_values("time_s")
+    ends_s = (frames["time_s"] + frames["step_s"]).to_numpy()
+    assert ends_s[frames["time_s"] < 60].max() == pytest.approx(1.0, abs=1e-3)
+    assert frames["step_s"][frames["time_s"] < 62].sum() == pytest.approx(2.0, abs=1e-3)
+    assert frames["step_s"][frames["time_s"].between(62, 67)].tolist() == pytest.approx([2.0] * 3)
+    assert ends_s[:-1] == pytest.approx([*frames["time_s"][1:5], 1.0, *frames["time_s"][6:]], abs=1e-3)
 
 
 def test_damaged_video_gives_its_readable_part_and_a_warning(

@@ -18,8 +18,10 @@ from tests.video.helpers import truncate
 def draw_nothing(_canvas: Canvas, _time_s: float) -> None: ...
 
 
-def add_audio(source: Path, target: Path, codec: str, streams: int = 1, more_s: float = 0) -> Path:
-    """Add streams with a tone that ends `more_s` seconds after the last frame."""
+def add_audio(
+    source: Path, target: Path, codec: str, streams: int = 1, more_s: float = 0, late_s: float = 0
+) -> Path:
+    """Add streams with a tone from `late_s` before the first frame to `more_s` after the last one."""
     rate = 44_100
     with av.open(str(source)) as container, av.open(str(target), "w") as output:
         original = container.streams.video[0]
@@ -33,6 +35,9 @@ def add_audio(source: Path, target: Path, codec: str, streams: int = 1, more_s: 
             if packet.dts is None:
                 end_s += more_s
             else:
+                packet.pts, packet.dts = (
+                    t + round(late_s / packet.time_base) for t in (packet.pts, packet.dts)
+                )
                 end_s = float(packet.dts * packet.time_base)
                 packet.stream = pictures
                 output.mux(packet)
@@ -105,6 +110,24 @@ def test_audio_after_the_last_frame_is_kept(sample_frames: list[np.ndarray], tmp
     assert [content for _, content in read_audio(tmp_path / "out.mp4")] == [
         content for _, content in read_audio(source)
     ]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_sound_before_the_first_frame_is_kept(
+    sample_frames: list[np.ndarray], tmp_path: Path, suffix: str
+) -> None:
+    pictures = write_video(tmp_path / "pictures.mp4", sample_frames[:25], bf="0", tune="zerolatency")
+    source = add_audio(pictures, tmp_path / f"late{suffix}", "aac", late_s=2.0)
+    target = tmp_path / f"out{suffix}"
+    drawn_s: list[float] = []
+    redraw_video(str(source), target, lambda _, time_s: drawn_s.append(time_s))
+    assert drawn_s == pytest.approx([k / 25 for k in range(25)], abs=0.001)
+    first = [read_frames(path)[0] for path in (source, target)]
+    assert float(first[0].pts * first[0].time_base) == pytest.approx(2.0, abs=0.03)
+    assert float(first[1].pts * first[1].time_base) == float(first[0].pts * first[0].time_base)
+    (before, after) = (read_audio(path) for path in (source, target))
+    assert [content for _, content in after] == [content for _, content in before]
+    assert [t for t, _ in after] == pytest.approx([t for t, _ in before], abs=0.001)
 
 
 def test_unsupported_audio_codec_is_encoded_as_aac(sample: Path, tmp_path: Path) -> None:
