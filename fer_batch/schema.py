@@ -238,6 +238,14 @@ RESERVED_COLUMNS = frozenset(
 """Names that a manifest's own columns cannot have in the tables."""
 
 
+def rename_reserved(name: str) -> str:
+    """Return the name that a manifest's column has in the tables.
+
+    Runs of older versions may have columns whose names have been added to the tables since.
+    """
+    return f"manifest_{name}" if name in RESERVED_COLUMNS or name.startswith("p_") else name
+
+
 def tracks_schema(classes: tuple[str, ...]) -> pa.Schema:
     """Return the schema of the table `tracks` (a face in a sampled frame) for a model's classes.
 

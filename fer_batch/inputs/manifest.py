@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fer_batch.errors import InputError
-from fer_batch.schema import RESERVED_COLUMNS
+from fer_batch.schema import rename_reserved
 from fer_batch.storage.stores import is_remote, read_file
 
 PATH_COLUMNS = ("path", "uri", "video", "file")
@@ -92,7 +92,7 @@ def merge_column_types(one: str, other: str) -> str:
 
 def manifest_values(extra: str | None, columns: Mapping[str, str]) -> dict[str, Any]:
     """Return a video's values of the user's columns, None for missing ones, from its `extra`."""
-    values = {free_name(name): value for name, value in json.loads(extra).items()} if extra else {}
+    values = {rename_reserved(name): value for name, value in json.loads(extra).items()} if extra else {}
     converted = {name: values.get(name) for name in columns}
     for name, value in converted.items():
         if columns[name] == "string" and value is not None and not isinstance(value, str):
@@ -100,14 +100,6 @@ def manifest_values(extra: str | None, columns: Mapping[str, str]) -> dict[str, 
         elif columns[name] == "double" and value is not None:
             converted[name] = float(value)
     return converted
-
-
-def free_name(name: str) -> str:
-    """Return a name that a user's column can have beside those of the tables.
-
-    A plan of an older version may have names that have been added to the tables since.
-    """
-    return f"manifest_{name}" if name in RESERVED_COLUMNS or name.startswith("p_") else name
 
 
 def _suffix(path: str) -> str:
@@ -203,7 +195,7 @@ def _convert_columns(path: str, table: pa.Table) -> pa.Table:
     """Return the user's columns with SQL names and with types of COLUMN_TYPES."""
     columns: dict[str, pa.ChunkedArray] = {}
     for given, column in zip(table.column_names, table.columns, strict=True):
-        name = free_name(re.sub(r"\W+", "_", given.strip().lower()) or "_")
+        name = rename_reserved(re.sub(r"\W+", "_", given.strip().lower()) or "_")
         if name in columns:
             raise InputError(f"the manifest {path} has two columns {name}: rename one of them")
         converted = _convert_column(column)

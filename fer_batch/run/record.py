@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from fer_batch.config import AnalyzeConfig, difference
 from fer_batch.errors import ConfigError, OutputError
 from fer_batch.faults import fault_point
-from fer_batch.inputs.manifest import COLUMN_TYPES, free_name, merge_column_types
+from fer_batch.inputs.manifest import COLUMN_TYPES, merge_column_types
 from fer_batch.run.snapshot import TABLES
-from fer_batch.schema import SCHEMA_VERSION
+from fer_batch.schema import SCHEMA_VERSION, rename_reserved
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class RunRecord:
     def from_dict(cls, content: Mapping[str, Any]) -> "RunRecord":
         """Read the content of `run.json`; columns of unknown types are ignored."""
         given = content.get("columns", {}).items()
-        columns = {free_name(name): kind for name, kind in given if kind in COLUMN_TYPES}
+        columns = {rename_reserved(name): kind for name, kind in given if kind in COLUMN_TYPES}
         known = {name: value for name, value in content.items() if name in cls.__dataclass_fields__}
         return cls(**known | {"classes": tuple(content["classes"]), "columns": columns})
 

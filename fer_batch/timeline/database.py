@@ -9,11 +9,10 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from fer_batch.errors import OutputError, QueryError
-from fer_batch.inputs.manifest import free_name
 from fer_batch.run.people import read_people
 from fer_batch.run.record import read_run
 from fer_batch.run.snapshot import list_table_files, lock_for_reading, open_tables
-from fer_batch.schema import VIDEOS_SCHEMA
+from fer_batch.schema import VIDEOS_SCHEMA, rename_reserved
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.timeline.sql import quote_text
 from fer_batch.timeline.views import add_step_s, episodes_sql, summary_sql
@@ -149,7 +148,7 @@ class Database:
             return
         # A manifest's column may have one of the new names.
         taken = {"start_s", "step_s"}.intersection(self._columns_of(sources["videos"]))
-        renamed = [f"{name} AS {free_name(name)}" for name in sorted(taken)]
+        renamed = [f"{name} AS {rename_reserved(name)}" for name in sorted(taken)]
         columns = f"* RENAME ({', '.join(renamed)})" if renamed else "*"
         sources["videos"] = f"(SELECT {columns}, NULL::DOUBLE AS start_s FROM {sources['videos']})"
         for name, partition in (("tracks", "video_id, track_id"), ("moments", "video_id")):
