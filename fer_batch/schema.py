@@ -239,10 +239,7 @@ RESERVED_COLUMNS = frozenset(
 
 
 def rename_reserved(name: str) -> str:
-    """Return the name that a manifest's column has in the tables.
-
-    Runs of older versions may have columns whose names have been added to the tables since.
-    """
+    """Return the name of a manifest's column in the tables; old runs may have names that are reserved now."""
     return f"manifest_{name}" if name in RESERVED_COLUMNS or name.startswith("p_") else name
 
 

@@ -102,7 +102,7 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream) ->
 
 
 def _start_in_file(container: av.container.InputContainer, first_s: float) -> float:
-    """Return the seconds from the earliest timestamp of all streams, a file's start in players, to `first_s`."""
+    """Return the seconds to `first_s` from the earliest timestamp of all streams, where players start."""
     if container.start_time is None:
         return 0.0
     return max(first_s - container.start_time / av.time_base, 0.0)
