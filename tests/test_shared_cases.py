@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from fer_batch.config import AnalyzeConfig
 from fer_batch.inputs.listing import list_videos
 from fer_batch.pipeline.local import analyze_video
+from fer_batch.timeline.store import open_timeline
+from tests.integration.test_analyze import analyze_in_process
 from tests.video.helpers import read_segment
 
 
@@ -54,3 +57,22 @@ def test_hdr_is_recognized_as_well_as_sdr(cases: Path) -> None:
     )
     assert len(hdr) == len(sdr) == 20
     assert abs(hdr.mean() - sdr.mean()) < 0.06
+
+
+def test_seconds_and_times_in_the_file_are_right(cases: Path, tmp_path: Path) -> None:
+    late = cases / "picture-begins-after-sound"
+    out = tmp_path / "out"
+    analyze_in_process(
+        [str(cases / "mean-step-wrong-seconds" / "pause_of_a_minute.mp4"), str(late / "late_video.mp4")], out,
+        AnalyzeConfig(),
+    )  # fmt: skip
+    timeline = open_timeline(out)
+    first, second = timeline.episodes(video="pause_of_a_minute.mp4", threshold=0).df()["end_s"]
+    assert (first, second) == (pytest.approx(3.003, abs=0.01), pytest.approx(66.006, abs=0.01))
+    assert timeline.shares(video="pause_of_a_minute.mp4").df()["seconds"].sum() == pytest.approx(
+        6.006, abs=0.01
+    )
+    (event,) = timeline.join_events(late / "late.srt", video="late_video.mp4").df().itertuples()
+    assert (event.faces, event.emotion, event.p_sad) == (5, "sad", pytest.approx(0.62, abs=0.01))
+    timeline.export(tmp_path / "late.vtt", videos=["late_video.mp4"])
+    assert "00:00:02.000 --> " in (tmp_path / "late.vtt").read_text()

@@ -17,7 +17,7 @@ from fer_batch.run.results import write_bundle
 from fer_batch.run.snapshot import write_snapshot
 from fer_batch.schema import pack_bundle
 from fer_batch.storage.lease import hold_lease
-from tests.runs import add_videos, kill_at, plan_videos, write_run
+from tests.runs import add_videos, flip_bit_of_column, kill_at, plan_videos, write_run
 from tests.timeline.test_store import VIDEOS
 
 LATER = {"/films/new.mkv": [["happy"]]}
@@ -72,10 +72,7 @@ def tear(out: Path) -> None:
 
 
 def flip_a_bit(out: Path) -> None:
-    path = next((out / "results").iterdir())
-    content = bytearray(path.read_bytes())
-    content[len(content) // 3] ^= 1
-    path.write_bytes(content)
+    flip_bit_of_column(next((out / "results").iterdir()), "read_s")
 
 
 def lose_a_segment(out: Path) -> None:
