@@ -43,7 +43,7 @@ def timeline(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
 
 @pytest.fixture(scope="module")
 def gappy(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
-    """One face, without sampled frames at 0.4 and 0.6 s."""
+    """One face, and no frames from 0.4 to 0.8 s."""
     out = tmp_path_factory.mktemp("gappy") / "run"
     out.mkdir()
     create_run(out, AnalyzeConfig(), CARD, bucket_s=1e6)
@@ -51,6 +51,8 @@ def gappy(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
     row = make_segment_result(plan.to_pylist()[0], [["happy"] * 5])
     for name in ("moments", "faces"):
         row[name] = [one for one in row[name] if one["time_s"] not in (0.4, 0.6)]
+        row[name][-1]["frame_index"] = 10
+    row["frames"] = 15
     (out / "results").mkdir()
     write_bundle(
         out / "results",
