@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -40,26 +41,30 @@ def plan_segments(
     plans. A bundle's id is a hash of its segments and of all settings that change its results.
 
     Where key frames are far apart, segments start at key frames and are longer, because each start decodes
-    all frames from the key frame before it.
+    all frames from the key frame before it. If one gets longer than a bundle, it becomes several segments in
+    one bundle, which keeps the decoder open from one to the next.
     """
     videos = videos.filter(pc.equal(videos.column("status"), "ok"))
     fps = videos.column("fps").fill_null(ASSUMED_MIN_FPS).to_numpy()
     before_s, after_s = compute_padding(config, half_window_s, fps)
     durations_s = planned_durations_s(videos)
-    cuts_s = {}
-    for number, key_times_s in enumerate(videos.column("key_times_s").to_pylist()):
-        if key_times_s is not None:
-            candidates_s = np.array(key_times_s) + before_s[number] + KEY_MARGIN_S
-            cuts_s[number] = choose_cuts(candidates_s, durations_s[number], config.segment_s)
+    cuts = _choose_all_cuts(videos, durations_s, before_s, config)
+    cuts_s = {number: times_s for number, (times_s, _) in cuts.items()}
     video, core_starts_s, core_ends_s = split_into_cores(durations_s, config.segment_s, cuts_s)
     counts = np.bincount(video, minlength=videos.num_rows)
-    index = np.arange(len(video)) - (np.cumsum(counts) - counts)[video]
+    firsts_of_videos = np.cumsum(counts) - counts
+    index = np.arange(len(video)) - firsts_of_videos[video]
     is_last = index == counts[video] - 1
     starts_s = np.maximum(core_starts_s - before_s[video], 0)
     ends_s = np.where(is_last, core_ends_s, core_ends_s + after_s[video])
     video_columns = videos.select(["video_id", "version", "uri", "first_pts", "offset"]).take(pa.array(video))
     ids = _segment_ids(video_columns, index, videos.column("attempt").fill_null(0).to_numpy()[video])
+    continues = np.zeros(len(video), bool)
+    for number, (_, is_far) in cuts.items():
+        second = firsts_of_videos[number] + 1
+        continues[second : second + len(is_far)] = is_far
     firsts = _bundle_starts(ends_s - starts_s, config.bundle_s, workers)
+    firsts = [first for first in firsts if not continues[first]]
     sizes = np.diff(np.append(firsts, len(video)))
     fingerprint = config.fingerprint(model_id)
     bundle_ids: list[str] = []
@@ -144,18 +149,38 @@ def split_into_cores(
     return video, starts_s, ends_s
 
 
-def choose_cuts(candidates_s: np.ndarray, duration_s: float, segment_s: float) -> np.ndarray:
-    """Return the candidates at which to cut a video, so that parts are at least half as long as segments.
+def _choose_all_cuts(
+    videos: pa.Table, durations_s: np.ndarray, before_s: np.ndarray, config: AnalyzeConfig
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Return the cuts of each video with distant key frames, and whether they are far from a key frame."""
+    cuts = {}
+    longest_s = max(config.segment_s, config.bundle_s)
+    for number, key_times_s in enumerate(videos.column("key_times_s").to_pylist()):
+        if key_times_s is not None:
+            candidates_s = np.array(key_times_s) + before_s[number] + KEY_MARGIN_S
+            times_s = choose_cuts(candidates_s, durations_s[number], config.segment_s, longest_s)
+            cuts[number] = times_s, ~np.isin(times_s, candidates_s)
+    return cuts
 
-    `candidates_s` is in order. Of the candidates for a cut, the nearest to the end of a segment is chosen.
+
+def choose_cuts(
+    candidates_s: np.ndarray, duration_s: float, segment_s: float, longest_s: float
+) -> np.ndarray:
+    """Return the times at which to cut a video whose good places for cuts are few.
+
+    Of the candidates, which are in order, that leave a part of half a segment or more, the nearest to a whole
+    segment is chosen. Where the next one is farther than `longest_s`, the part has this length.
     """
     cuts_s = [0.0]
     while duration_s > cuts_s[-1] + segment_s + MIN_LAST_SEGMENT_S:
-        allowed_s = candidates_s[candidates_s >= cuts_s[-1] + segment_s / 2]
-        allowed_s = allowed_s[allowed_s <= duration_s - MIN_LAST_SEGMENT_S]
-        if not len(allowed_s):
+        last_s, latest_s = cuts_s[-1], duration_s - MIN_LAST_SEGMENT_S
+        allowed_s = candidates_s[(candidates_s >= last_s + segment_s / 2) & (candidates_s <= latest_s)]
+        nearest = np.abs(allowed_s - last_s - segment_s).argsort(kind="stable")[:1]
+        cut_s = float(allowed_s[nearest[0]]) if len(nearest) else math.inf
+        cut_s = min(cut_s, last_s + longest_s)
+        if cut_s > latest_s:
             break
-        cuts_s.append(float(allowed_s[np.abs(allowed_s - cuts_s[-1] - segment_s).argmin()]))
+        cuts_s.append(cut_s)
     return np.array(cuts_s[1:])
 
 

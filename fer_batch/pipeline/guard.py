@@ -8,13 +8,24 @@ import pyarrow as pa
 from fer_batch.config import Limits
 from fer_batch.faults import fault_point
 from fer_batch.pipeline.child import BrokenWorkerError, CallFailedError, WorkerProcess
-from fer_batch.schema import CONTAINER_COLUMNS, FACES_SCHEMA, PLAN_SCHEMA, PROBED_SCHEMA, map_bundles
+from fer_batch.schema import (
+    CONTAINER_COLUMNS,
+    FACES_SCHEMA,
+    PLAN_SCHEMA,
+    PROBED_SCHEMA,
+    RESULTS_SCHEMA,
+    map_bundles,
+    pack_bundle,
+    unpack_bundles,
+)
 from fer_batch.video.segment import Segment
 
 MAX_SLOWDOWN = 100.0
 """Time limit of a segment as a multiple of its length, however regular its heartbeats are."""
 MAX_TIMEOUTS = 2
 """Consecutive segments of one video that may time out before the bundle's other ones are skipped."""
+MAX_WAITING_BYTES = 128 << 20
+"""Most bytes of faces, with their crops, that wait for recognition together."""
 PROBES_PER_CALL = 64
 
 
@@ -32,13 +43,22 @@ class GuardedStage:
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         fault_point("guard.bundle")
-        faces = map_bundles(bundles, PLAN_SCHEMA, FACES_SCHEMA, self._find_faces)
-        return self._recognize(faces) if self.recognizes else faces
+        schema = RESULTS_SCHEMA if self.recognizes else FACES_SCHEMA
+        return map_bundles(bundles, PLAN_SCHEMA, schema, self._process_segments)
 
-    def _find_faces(self, plan: pa.Table) -> pa.Table:
+    def _process_segments(self, plan: pa.Table) -> pa.Table:
         timeouts: Counter[str] = Counter()
-        tables = [self._run_guarded(segment, timeouts) for segment in Segment.from_table(plan)]
-        return pa.concat_tables(tables)
+        done: list[pa.Table] = []
+        waiting: list[pa.Table] = []
+        for segment in Segment.from_table(plan):
+            waiting.append(self._run_guarded(segment, timeouts))
+            if self.recognizes and sum(rows.nbytes for rows in waiting) > MAX_WAITING_BYTES:
+                done.append(self._recognize(pa.concat_tables(waiting)))
+                waiting = []
+        if waiting:
+            rows = pa.concat_tables(waiting)
+            done.append(self._recognize(rows) if self.recognizes else rows)
+        return pa.concat_tables(done)
 
     def _run_guarded(self, segment: Segment, timeouts: Counter[str]) -> pa.Table:
         """Return the row of FACES_SCHEMA; `timeouts` counts each video's consecutive timeouts."""
@@ -73,7 +93,7 @@ class GuardedStage:
 
     def _recognize(self, faces: pa.Table) -> pa.Table:
         try:
-            return self.child.call("recognize", faces)
+            return unpack_bundles(self.child.call("recognize", pack_bundle("", faces)), RESULTS_SCHEMA)
         except CallFailedError as error:
             raise BrokenWorkerError(f"faces cannot be recognized: {error}") from error
 

@@ -38,7 +38,11 @@ def plan_bundle(video: Path, segments: int | None = None) -> pa.Table:
     return pack_bundle("b", plan.slice(0, segments))
 
 
-def test_guarded_stage_gives_the_rows_of_the_stage(long_video: Callable[[int], Path]) -> None:
+@pytest.mark.parametrize("max_waiting_bytes", [0, guard.MAX_WAITING_BYTES], ids=["each alone", "together"])
+def test_guarded_stage_gives_the_rows_of_the_stage(
+    long_video: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch, max_waiting_bytes: int
+) -> None:
+    monkeypatch.setattr(guard, "MAX_WAITING_BYTES", max_waiting_bytes)
     bundle = plan_bundle(long_video(1))
     arguments = (QUICK, load_checkpoint(None)[1].crop_scale, None)
     guarded = GuardedStage("AnalyzeStage", arguments, Limits())
