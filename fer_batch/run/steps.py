@@ -16,7 +16,7 @@ def measure_steps(
 
     `video`, `times_s` and `frame_index`, `(n,)` each, are the number of a sampled frame's video, its time and
     its position among all frames of the video; sampled frames are in order. `end_s` and `frames`,
-    `(videos,)`, are the end of what was read of each video and the number of all its frames.
+    `(videos,)`, are the end of the part of each video that was read and the number of all its frames.
 
     A sampled frame lasts until the next one. If that gap is longer than `MAX_GAP_STEPS` typical gaps, it is a
     pause: then only it and the frames between it and the pause last, each as long as is typical. A section
