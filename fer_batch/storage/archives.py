@@ -114,7 +114,7 @@ def open_member(archive: str, member: str, offset: int, identity: Any) -> Binary
         if archive.lower().endswith(".tar"):
             file = open_seekable(archive)
             header = _read_tar_header(file, member, offset)
-            return _FileSection(file, header.offset_data, header.size)  # type: ignore[return-value]
+            return FileSection(file, header.offset_data, header.size)  # type: ignore[return-value]
         unpacked = _open_gzip(archive, identity)
         header = _read_tar_header(unpacked, member, offset)
         unpacked.seek(header.offset_data)
@@ -180,7 +180,7 @@ class _LimitedFile(io.RawIOBase):
             raise ValueError(TOO_LARGE)
 
 
-class _FileSection(io.RawIOBase):
+class FileSection(io.RawIOBase):
     """`size` bytes of a file from the position `first` on."""
 
     def __init__(self, file: BinaryIO, first: int, size: int) -> None:
@@ -311,4 +311,4 @@ def _open_zip_member(archive: str, member: str, offset: int, identity: Any) -> B
     if signature != b"PK\x03\x04":
         raise zipfile.BadZipFile("no member at the position in the index")
     first = offset + ZIP_LOCAL_HEADER.size + name_length + extra_length
-    return _FileSection(file, first, info.file_size)  # type: ignore[return-value]
+    return FileSection(file, first, info.file_size)  # type: ignore[return-value]

@@ -24,6 +24,8 @@ class MediaFile:
     """A local path, or a seekable file object."""
     size: int
     """Size in bytes."""
+    is_trimmed: bool = False
+    """Whether bytes at the end of the file are left out, as they are a part of an element."""
 
     def read_head(self, count: int) -> bytes:
         """Read the first `count` bytes; a file object keeps its position."""

@@ -12,6 +12,7 @@ import av.logging
 from fer_batch.errors import DecodeError
 from fer_batch.storage.media import MediaFile, open_media
 from fer_batch.video.formats import FORMATS, explain_refusal
+from fer_batch.video.truncation import drop_partial_fragment
 
 av.logging.set_level(av.logging.PANIC)
 
@@ -42,7 +43,11 @@ def open_container(path: str | Path, offset: int | None) -> tuple[MediaFile, av.
     media = None
     try:
         media = open_media(path, offset)
-        return media, _open_av(media)
+        try:
+            return media, _open_av(media)
+        except av.error.InvalidDataError:
+            media = drop_partial_fragment(media)
+            return media, _open_av(media)
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
         raise _explain_open_error(error, media) from None
 
@@ -77,28 +82,6 @@ def has_skipped_data(format_name: str, errors_before: int) -> bool:
     """
     errors, last = av.logging.get_last_error()
     return errors != errors_before and last is not None and last[1] == format_name == "matroska,webm"
-
-
-def ends_inside_element(media: MediaFile, format_name: str) -> bool:
-    """Return whether a file ends inside a packet of MPEG-TS or inside the segment of Matroska.
-
-    FFmpeg does not report either. MPEG-TS states no duration, and Matroska's parts may be of unknown size.
-    """
-    size, head = media.size, media.read_head(8192)
-    if format_name == "mpegts":
-        for packet, lead in ((188, 0), (192, 4), (204, 0)):
-            for first in range(lead, packet + lead):
-                marks = head[first::packet]
-                if len(marks) > 4 and not marks.strip(b"\x47"):
-                    return (size - first + lead) % packet != 0
-    if format_name.startswith("matroska"):
-        # The identifier of the segment, which holds everything but a header.
-        place = head.find(b"\x18\x53\x80\x67") + 4
-        if 4 <= place < len(head) and head[place]:
-            length = 9 - head[place].bit_length()
-            number = int.from_bytes(head[place : place + length]) & ((1 << 7 * length) - 1)
-            return number != (1 << 7 * length) - 1 and place + length + number > size
-    return False
 
 
 def describe_error(error: Exception) -> str:

@@ -2,9 +2,11 @@
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 
+import av
 import av.error
 
 from fer_batch.video.container import describe_error, explain_undecodable, find_size_problem
@@ -12,11 +14,23 @@ from fer_batch.video.metadata import VideoInfo, describe_video, frame_rate
 from fer_batch.video.report import ReadReport
 from fer_batch.video.sampling import FrameSkipper, SampleGrid
 from fer_batch.video.source import Source
-from fer_batch.video.timestamps import TIME_TOLERANCE_S, TimedFrame, first_timestamp, frame_timestamp
+from fer_batch.video.timestamps import (
+    TIME_TOLERANCE_S,
+    TimedFrame,
+    first_timestamp,
+    frame_timestamp,
+    has_flag,
+)
 
 ALL_FRAMES = SampleGrid(None, 0.0, math.inf)
 SEEK_BACK_S = (0.0, 5.0, 12.0, 30.0)
 """Seconds before a start that seeks aim at in turn. With a poor index, a seek may land too late."""
+DENSE_STREAMS = ("audio", "video")
+"""Streams with packets all over the file. A subtitle or a timecode may last to the end of the video."""
+PACKETS_AT_BREAK = 3
+"""Most packets before a break of the clock that a demuxer marks as damaged because of it."""
+MAX_PACKET_S = Fraction(1)
+"""Longest part of a packet of these streams that shows how far a file goes."""
 
 
 def decode_frames(
@@ -28,20 +42,30 @@ def decode_frames(
     """
     stream, time_base, format_name = source.stream, source.time_base, source.format_name
     step_s = 1 / frame_rate(stream)
+    has_timestamps = not has_flag(source.container, "no_timestamps")
     skipper = FrameSkipper(source, grid, fast)
-    remembers = math.isfinite(grid.end_s)
+    remembers = math.isfinite(grid.end_s) and has_timestamps
     previous_s = -step_s
-    others_end = Fraction(0)
+    next_pts = 0
+    """Timestamp of the next frame if the format has none."""
+    ends = _PacketEnds(stream)
     packets_after_end = 0
+    breaks, corrupt = source.clock.breaks, deque([0], maxlen=PACKETS_AT_BREAK)
     for packet in source.packets(report):
         report = source.report  # another segment may continue here
+        ends.record(packet)
         if packet.stream is not stream:
-            if packet.pts is not None and packet.time_base:
-                others_end = max(others_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
             source.on_other_packet(packet)
             continue
+        if packet.buffer_ptr and not packet.size:
+            continue  # repeats the previous frame; FFmpeg's decoders refuse it
         if remembers:
             source.remember(packet)
+        if source.clock.breaks > breaks:
+            # The container's counter of packets breaks as well, so that the last ones seem to be damaged.
+            report.damaged_packets -= sum(corrupt)
+            breaks = source.clock.breaks
+            corrupt.clear()
         # Damage in the padding counts for other segments, and after a seek the decoder may lack references.
         in_core = report.core_start_s - 2 * step_s <= previous_s < report.core_end_s
         try:
@@ -52,14 +76,17 @@ def decode_frames(
             source.last_error = describe_error(error)
             report.damaged_packets += in_core
             continue
-        report.damaged_packets += in_core and packet.is_corrupt
+        corrupt.append(in_core and packet.is_corrupt)
+        report.damaged_packets += corrupt[-1]
         for frame in frames:
             if problem := find_size_problem(frame.width, frame.height):
                 source.last_error = report.problem = problem
                 continue
             pts = frame_timestamp(frame, format_name)
+            if not has_timestamps:
+                pts, next_pts = next_pts, next_pts + (frame.duration or round(step_s / time_base))
             if origin is None:
-                origin = first_timestamp(frame, format_name, stream.start_time)
+                origin = first_timestamp(pts, format_name, stream.start_time)
             for skipped in skipper.pop_skipped(frame, pts):
                 previous_s = float((skipped - origin) * time_base)
                 yield previous_s, None
@@ -76,8 +103,33 @@ def decode_frames(
     if origin is not None:
         for skipped in skipper.pop_skipped(None, None):
             yield float((skipped - origin) * time_base), None
-        others_end_s = float(others_end - origin * time_base)
+        others_end_s = float(ends.others_end - origin * time_base)
         report.other_streams_end_s = max(report.other_streams_end_s, others_end_s)
+        if has_timestamps and ends.last_pts > -math.inf:
+            report.packets_end_s = float((ends.last_end - origin) * time_base)
+
+
+class _PacketEnds:
+    """The ends of the last packets, which show how far the content of a file goes."""
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self.stream = stream
+        self.last_pts: float = -math.inf
+        """Latest timestamp of the stream, and the end of its packet."""
+        self.last_end = 0
+        self.others_end = Fraction(0)
+        """Seconds. Subtitles and timecodes do not count, as one may last to the end of a video."""
+
+    def record(self, packet: av.Packet) -> None:
+        pts = packet.dts if packet.pts is None else packet.pts
+        if pts is None:
+            return
+        if packet.stream is self.stream:
+            if pts > self.last_pts:
+                self.last_pts, self.last_end = pts, pts + (packet.duration or 0)
+        elif packet.stream.type in DENSE_STREAMS:
+            length = min((packet.duration or 0) * packet.time_base, MAX_PACKET_S)
+            self.others_end = max(self.others_end, pts * packet.time_base + length)
 
 
 def decode_from(
@@ -85,8 +137,8 @@ def decode_from(
 ) -> Iterator[TimedFrame]:
     """Yield the frames from a key frame at or before `start_s` on, or from the first frame if seeks fail."""
     for back_s in (None, *SEEK_BACK_S):
-        pts = origin + int(max(start_s - (back_s or 0.0), 0.0) / source.time_base)
-        if not (source.rewind(pts) if back_s is None else source.seek(pts)):
+        target = origin + int(max(start_s - (back_s or 0.0), 0.0) / source.time_base)
+        if not (source.rewind(target) if back_s is None else source.seek(target)):
             continue
         frames = decode_frames(source, grid, origin, report, fast)
         first = next(frames, None)

@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from fer_batch.video.container import MAX_ASPECT_RATIO
-from fer_batch.video.timestamps import first_timestamp
+from fer_batch.video.timestamps import first_timestamp, frame_timestamp, has_flag
 
 DEFAULT_FPS = 25.0
 """Frame rate of a video whose container states none."""
@@ -55,26 +55,36 @@ def describe_video(
     turns = quarter_turns(first)
     if turns % 2:
         width, height, aspect = height, width, 1 / aspect
-    first_pts = first_timestamp(first, container.format.name, stream.start_time)
+    format_name = container.format.name
+    first_pts = 0
+    if not has_flag(container, "no_timestamps"):
+        first_pts = first_timestamp(frame_timestamp(first, format_name), format_name, stream.start_time)
+    first_s = float(first_pts * time_base)
     return VideoInfo(
-        duration_s=_duration(container, stream),
+        duration_s=_duration(container, stream, first_s),
         fps=frame_rate(stream),
         width=width,
         height=height,
         codec=stream.codec_context.codec.canonical_name,
         first_pts=first_pts,
         time_base=time_base,
-        start_s=_start_in_file(container, float(first_pts * time_base)),
+        start_s=_start_in_file(container, first_s),
         rotation=90 * turns,
         pixel_aspect=aspect,
-        container=container.format.name,
+        container=format_name,
         mirrored=_is_mirrored(first),
     )
 
 
 def frame_rate(stream: av.VideoStream) -> float:
-    """Return the average frames per second, `DEFAULT_FPS` if the container states nothing plausible."""
-    rate = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+    """Return the average frames per second, `DEFAULT_FPS` if the container states nothing plausible.
+
+    Raw streams have no container, but may state a rate for themselves.
+    """
+    if has_flag(stream.container, "no_timestamps"):
+        rate = float(stream.codec_context.framerate or DEFAULT_FPS)
+    else:
+        rate = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
     return rate if 0 < rate <= 1000 else DEFAULT_FPS
 
 
@@ -83,22 +93,41 @@ def quarter_turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
-    """Return the duration by the stream, by Matroska's tag or by the container, None without any of them."""
+def _duration(container: av.container.InputContainer, stream: av.VideoStream, first_s: float) -> float | None:
+    """Return the seconds from the first frame at `first_s` to the end of the picture.
+
+    The end is that of the stream, by Matroska's tag or of the container. None is an unknown end.
+    """
+    if has_flag(container, "no_timestamps"):
+        return None
     if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    start = max(container.start_time or 0, 0)
-    tag = stream.metadata.get("DURATION", "").split(":")
-    if len(tag) == 3:
-        try:
-            return int(tag[0]) * 3600 + int(tag[1]) * 60 + float(tag[2]) - start / av.time_base
-        except ValueError:
-            pass
+        return float((stream.duration + (stream.start_time or 0)) * stream.time_base) - first_s
+    if (tagged_s := _tagged_duration(stream)) is not None:
+        # Matroska's tag and the durations of some containers count from zero, not from the first timestamp.
+        return tagged_s if _is_length(container, stream) else tagged_s - first_s
     if not container.duration:
         return None
-    # Matroska and FLV count the container's duration from zero, not from the first timestamp.
-    counts_from_zero = container.format.name.split(",")[0] in ("matroska", "flv")
-    return (container.duration - (start if counts_from_zero else 0)) / av.time_base
+    counts_from_zero = container.format.name.split(",")[0] in ("matroska", "flv", "nut")
+    start = 0 if counts_from_zero else container.start_time or 0
+    return (container.duration + start) / av.time_base - first_s
+
+
+def _tagged_duration(stream: av.VideoStream) -> float | None:
+    parts = stream.metadata.get("DURATION", "").split(":")
+    try:
+        hours, minutes, seconds = parts
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        return None
+
+
+def _is_length(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+    """Return whether the tag of a Matroska stream is the length of the stream, as mkvmerge writes it.
+
+    FFmpeg writes the end of the stream instead, and keeps the other tags of mkvmerge.
+    """
+    writer = container.metadata.get("ENCODER", container.metadata.get("encoder", ""))
+    return "_STATISTICS_WRITING_APP" in stream.metadata and not writer.startswith("Lavf")
 
 
 def _start_in_file(container: av.container.InputContainer, first_s: float) -> float:

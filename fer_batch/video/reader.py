@@ -1,5 +1,6 @@
 """Reading of videos: their description, and the sampled frames of a segment."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import av.error
 
 from fer_batch.errors import DecodeError
-from fer_batch.video.container import describe_error, ends_inside_element
+from fer_batch.video.container import describe_error
 from fer_batch.video.decode import decode_first, decode_from, start_decoding
 from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.overlap import OverlapKeeper
@@ -18,6 +19,10 @@ from fer_batch.video.sampling import SampleGrid
 from fer_batch.video.segment import Segment
 from fer_batch.video.source import Source, keep_source, take_source
 from fer_batch.video.timestamps import TIME_TOLERANCE_S, TimedFrame, repair_timestamps
+from fer_batch.video.truncation import is_cut_short
+
+MAX_LAST_FRAME_S = 600.0
+"""Longest time that the last frame is shown. A later end of its packet is damaged."""
 
 
 def read_info(path: str | Path, offset: int | None = None) -> VideoInfo:
@@ -27,8 +32,11 @@ def read_info(path: str | Path, offset: int | None = None) -> VideoInfo:
     art does not count), and DecodeError if the file cannot be read.
     """
     source = Source(path, offset)
-    with source.container:
-        return decode_first(source)
+    try:
+        info = decode_first(source)
+        return dataclasses.replace(info, duration_s=None) if source.has_breaks else info
+    finally:
+        source.container.close()
 
 
 class SegmentReader:
@@ -129,7 +137,8 @@ class SegmentReader:
         try:
             for time_s, image in repair_timestamps(self._frames, self._end_s, info.duration_s, report):
                 last_s = report.last_frame_s
-                if time_s < grid.start_s - TIME_TOLERANCE_S or time_s <= last_s + TIME_TOLERANCE_S:
+                time_s = max(time_s, last_s)  # frames of one timestamp
+                if time_s < grid.start_s - TIME_TOLERANCE_S:
                     end_before_start_s = max(end_before_start_s, time_s + 1 / info.fps)
                     continue
                 if image is not None:
@@ -151,8 +160,7 @@ class SegmentReader:
                     continue
                 yield Frame(time_s=time_s, index=index, picture=picture)
             if not math.isfinite(self._end_s):
-                report.end_s = max(report.read_s, end_before_start_s, report.other_streams_end_s)
-                self._check_end(source, info)
+                self._check_end(source, info, end_before_start_s)
             is_reusable = not source.at_end
         except DecodeError as error:
             report.problem = str(error)
@@ -164,12 +172,22 @@ class SegmentReader:
             else:
                 source.container.close()
 
-    def _check_end(self, source: Source, info: VideoInfo) -> None:
+    def _check_end(self, source: Source, info: VideoInfo, end_before_start_s: float) -> None:
         """Report the seconds that are missing at the end of the file, beyond inaccurate stated durations."""
         report = self.report
-        is_cut_off = ends_inside_element(source.media, info.container)
-        missing_s = (info.duration_s or 0) - report.end_s
+        report.end_s = max(report.read_s, end_before_start_s)
+        is_cut_off = is_cut_short(source.media, info.container, source.stream)
+        if not is_cut_off:
+            report.end_s = max(report.end_s, report.other_streams_end_s)
+            if report.packets_end_s <= report.read_s + MAX_LAST_FRAME_S:
+                report.end_s = max(report.end_s, report.packets_end_s)
+        missing_s = 0.0
+        if source.has_breaks:
+            self.info = dataclasses.replace(info, duration_s=None)
+        elif info.duration_s is not None:
+            missing_s = info.duration_s - report.end_s
         tolerance_s = 1.5 / info.fps if is_cut_off else 0.5 + 3 / info.fps
         report.missing_s = missing_s if missing_s > tolerance_s else 0.0
-        if is_cut_off and info.container == "mpegts" and not report.problem:
+        states_no_end = info.container == "mpegts" or source.media.is_trimmed
+        if is_cut_off and states_no_end and not report.missing_s and not report.problem:
             report.problem = f"read {report.read_s:.1f} s, then the file is truncated"

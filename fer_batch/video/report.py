@@ -24,6 +24,8 @@ class ReadReport:
     """Seconds without a frame around damaged packets."""
     other_streams_end_s: float = 0.0
     """End of the last packet of all other streams. A file is cut short only if every stream ends early."""
+    packets_end_s: float = 0.0
+    """End of the last packet of the picture, which may last longer than the others."""
     end_s: float = 0.0
     """End of the file's readable content, in the report of a last segment."""
     missing_s: float = 0.0

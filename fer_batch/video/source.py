@@ -11,6 +11,8 @@ import av.error
 from av.stream import Discard
 
 from fer_batch.storage.media import read_identity
+from fer_batch.video.breaks import has_clock_breaks
+from fer_batch.video.clock import Clock
 from fer_batch.video.container import (
     TOO_MANY_STREAMS,
     count_logged_errors,
@@ -20,9 +22,10 @@ from fer_batch.video.container import (
     open_container,
     reopen_container,
 )
-from fer_batch.video.metadata import VideoInfo
+from fer_batch.video.metadata import VideoInfo, frame_rate
 from fer_batch.video.report import ReadReport
 from fer_batch.video.streams import choose_stream, discard_other_streams, list_candidates
+from fer_batch.video.timestamps import has_flag
 
 if TYPE_CHECKING:
     from fer_batch.video.overlap import OverlapKeeper
@@ -50,7 +53,7 @@ class Source:
         self.on_packet: Callable[[], None] = lambda: None
         """Is called for each packet of any stream, so that a long way to a frame is not taken for a hang."""
         self._replay: deque[av.Packet] = deque()
-        """Remembered packets that come next."""
+        """Packets that come next: remembered ones, and those that waited behind a break of the clock."""
         self._recent: deque[list[av.Packet]] = deque()
         """The packets of the last seconds in lists that start with a key frame."""
         self._recent_bytes = 0
@@ -58,6 +61,7 @@ class Source:
         self._key_dts = 0
         self.overlap: OverlapKeeper | None = None
         """The frames of the last segment that the next one needs as well."""
+        self._has_breaks: bool | None = None
         self._open()
 
     def _open(self) -> None:
@@ -68,10 +72,16 @@ class Source:
         except BaseException:
             self.container.close()
             raise
-        self.demuxed = self.container.demux()
+        self._restart()
         self.head_is_damaged = has_skipped_data(self.format_name, errors)
         """Whether the demuxer skipped data before the first packet."""
+
+    def _restart(self) -> None:
+        """Demux from the container's current position on."""
+        self.demuxed: Iterator[av.Packet] = self.container.demux()
         self.at_end = False
+        may_jump = has_flag(self.container, "ts_discont")
+        self.clock = Clock(self.stream, self.time_base, 1 / frame_rate(self.stream), may_jump)
 
     def _select_stream(self) -> av.VideoStream:
         candidates = list_candidates(self.container)
@@ -102,6 +112,7 @@ class Source:
         broken_reads = 0
         format_name = self.format_name
         self.report = report
+        is_theora = self.stream.codec_context.name == "theora"
         while True:
             self.on_packet()
             report = self.report
@@ -113,30 +124,40 @@ class Source:
                 packet = next(self.demuxed)
             except (StopIteration, IndexError):
                 # PyAV raises IndexError at the end if damage has created streams in the meantime.
+                if waiting := self.clock.finish():
+                    self._replay.extend(waiting)
+                    self.demuxed = iter(())
+                    continue
                 self.at_end = True
                 return
             except av.error.FFmpegError as error:
                 if exceeds_stream_limit(error):
                     report.problem = TOO_MANY_STREAMS
-                    self.at_end = True
-                    return
+                    self.demuxed = iter(())
+                    continue
                 if isinstance(error, MemoryError):
                     raise
                 self.last_error = describe_error(error)
                 broken_reads += 1
+                self.demuxed = self.container.demux()
                 if broken_reads > MAX_BROKEN_READS:
                     read_s = max(report.last_frame_s, 0)
                     report.problem = f"the container can't be read beyond {read_s:.1f} s"
-                    self.at_end = True
-                    return
-                self.demuxed = self.container.demux()
+                    self.demuxed = iter(())
                 continue
             if has_skipped_data(format_name, errors):
                 in_core = report.core_start_s <= max(report.last_frame_s, 0.0) < report.core_end_s
                 report.damaged_packets += in_core
                 self.last_error = "data was skipped"
-            if packet.stream.discard != Discard.all:  # FFmpeg has read some while it opened the file
+            if packet.stream.discard == Discard.all:  # FFmpeg has read some while it opened the file
+                continue
+            if is_theora and packet.stream is self.stream and packet.size and memoryview(packet)[0] & 0x80:
+                continue  # a header of an appended recording
+            if self.clock.accept(packet):
                 yield packet
+            elif self.clock.released:
+                self._replay.extend(self.clock.released)
+                self.clock.released.clear()
 
     def remember(self, packet: av.Packet) -> None:
         """Remember a packet of the video, and drop those before the last key frame `REMEMBERED_S` ago."""
@@ -167,22 +188,35 @@ class Source:
         self.stream.codec_context.flush_buffers()
         return True
 
+    @property
+    def has_breaks(self) -> bool:
+        """Whether the clock breaks, as far as it is known, so that a timestamp is no address in the file.
+
+        If the container's clock may break, this looks at samples of the file and moves its position.
+        """
+        if self._has_breaks is None:
+            self._has_breaks = has_clock_breaks(self.container, self.stream, self.media)
+        self._has_breaks |= self.clock.breaks > 0
+        return self._has_breaks
+
     def seek(self, pts: int) -> bool:
         """Go to a key frame, usually the last one at or before a timestamp; return whether that succeeded."""
         self._replay.clear()
         self._forget()
+        if has_flag(self.container, "no_timestamps") or self.has_breaks:
+            return False
         try:
             self.container.seek(pts, stream=self.stream, backward=True)
         except MemoryError:
             raise
         except (av.error.FFmpegError, OverflowError):
             return False
-        self.demuxed = self.container.demux()
-        self.at_end = False
+        self._restart()
         return True
 
     def reopen(self) -> None:
         """Open the file again and go to its beginning."""
+        self._has_breaks = self.has_breaks
         self.container.close()
         self._open()
         self._replay.clear()

@@ -4,16 +4,20 @@ import math
 from collections.abc import Iterator
 
 import av
+from av.format import Flags
 
+from fer_batch.video.clock import MAX_JUMP_S
 from fer_batch.video.report import ReadReport
 
 TIME_TOLERANCE_S = 1e-4
 """Two times that differ by less are equal."""
-MAX_JUMP_S = 10.0
-"""A frame that is later than the previous one by more is credible only if other frames follow it."""
-
 TimedFrame = tuple[float, av.VideoFrame | None]
 """The time of a frame in seconds, and the frame, None if it was not decoded."""
+
+
+def has_flag(container: av.container.Container, name: str) -> bool:
+    """Return whether a container's format has one of FFmpeg's flags, such as "no_timestamps"."""
+    return Flags[name] in Flags(container.format.flags)
 
 
 def frame_timestamp(frame: av.VideoFrame, format_name: str) -> int | None:
@@ -21,13 +25,13 @@ def frame_timestamp(frame: av.VideoFrame, format_name: str) -> int | None:
     return frame.dts if format_name == "avi" else frame.pts
 
 
-def first_timestamp(first: av.VideoFrame, format_name: str, start: int | None) -> int:
+def first_timestamp(first: int | None, format_name: str, start: int | None) -> int:
     """Return the timestamp from which times count.
 
-    It is earlier than the first decoded frame if the frames before that one are damaged. `start` is the
-    stream's start by its container.
+    It is earlier than that of the `first` decoded frame if the frames before that one are damaged. `start` is
+    the stream's start by its container.
     """
-    pts = frame_timestamp(first, format_name) or 0
+    pts = first or 0
     return pts if start is None or format_name == "avi" else min(pts, start)
 
 
