@@ -29,11 +29,16 @@ class MediaFile:
 
     def read_head(self, count: int) -> bytes:
         """Read the first `count` bytes; a file object keeps its position."""
+        return self.read_at(0, count)
+
+    def read_at(self, place: int, count: int) -> bytes:
+        """Read `count` bytes from a place on; a file object keeps its position."""
         if isinstance(self.source, str):
             with Path(self.source).open("rb") as file:
+                file.seek(place)
                 return file.read(count)
         position = self.source.tell()
-        self.source.seek(0)
+        self.source.seek(place)
         data = self.source.read(count)
         self.source.seek(position)
         return data

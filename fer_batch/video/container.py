@@ -45,9 +45,10 @@ def open_container(path: str | Path, offset: int | None) -> tuple[MediaFile, av.
         media = open_media(path, offset)
         try:
             return media, _open_av(media)
-        except av.error.InvalidDataError:
-            media = drop_partial_fragment(media)
-            return media, _open_av(media)
+        except (av.error.InvalidDataError, av.error.EOFError):
+            if (trimmed := drop_partial_fragment(media)) is None:
+                raise
+            return trimmed, _open_av(trimmed)
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
         raise _explain_open_error(error, media) from None
 

@@ -100,6 +100,9 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream, fi
     """
     if has_flag(container, "no_timestamps"):
         return None
+    if container.format.name == "avi" and stream.frames and stream.time_base:
+        # FFmpeg estimates the duration of a file without an index, but the header states the frames.
+        return float((stream.frames + (stream.start_time or 0)) * stream.time_base) - first_s
     if stream.duration and stream.time_base:
         return float((stream.duration + (stream.start_time or 0)) * stream.time_base) - first_s
     if (tagged_s := _tagged_duration(stream)) is not None:

@@ -19,7 +19,7 @@ from fer_batch.video.sampling import SampleGrid
 from fer_batch.video.segment import Segment
 from fer_batch.video.source import Source, keep_source, take_source
 from fer_batch.video.timestamps import TIME_TOLERANCE_S, TimedFrame, repair_timestamps
-from fer_batch.video.truncation import is_cut_short
+from fer_batch.video.truncation import ends_inside_fragment, is_cut_short
 
 MAX_LAST_FRAME_S = 600.0
 """Longest time that the last frame is shown. A later end of its packet is damaged."""
@@ -188,6 +188,6 @@ class SegmentReader:
             missing_s = info.duration_s - report.end_s
         tolerance_s = 1.5 / info.fps if is_cut_off else 0.5 + 3 / info.fps
         report.missing_s = missing_s if missing_s > tolerance_s else 0.0
-        states_no_end = info.container == "mpegts" or source.media.is_trimmed
+        states_no_end = info.container in ("mpegts", "ogg") or ends_inside_fragment(source.media)
         if is_cut_off and states_no_end and not report.missing_s and not report.problem:
             report.problem = f"read {report.read_s:.1f} s, then the file is truncated"

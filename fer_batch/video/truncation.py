@@ -1,6 +1,6 @@
 """Files whose end is missing."""
 
-import struct
+import contextlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +11,8 @@ from fer_batch.storage.media import MediaFile
 
 MAX_BOXES = 1_000_000
 """Most boxes of an MP4 file that are searched for one that is cut."""
+MAX_OGG_PAGE_BYTES = 27 + 255 + 255 * 255
+"""Longest page of Ogg: its header, the lengths of 255 parts, and the parts."""
 
 
 def is_cut_short(media: MediaFile, format_name: str, stream: av.VideoStream) -> bool:
@@ -20,45 +22,59 @@ def is_cut_short(media: MediaFile, format_name: str, stream: av.VideoStream) -> 
     """
     if format_name.startswith("mov,"):
         entries = stream.index_entries
-        return media.is_trimmed or bool(len(entries) and entries[-1].pos + entries[-1].size > media.size)
+        is_incomplete = len(entries) and entries[-1].pos + entries[-1].size > media.size
+        return bool(is_incomplete) or ends_inside_fragment(media)
     return _ends_inside_element(media, format_name)
 
 
-def drop_partial_fragment(media: MediaFile) -> MediaFile:
-    """Return a fragmented MP4 file without the header of a fragment that is cut by the end of the file.
+def ends_inside_fragment(media: MediaFile) -> bool:
+    """Return whether a file is a fragmented MP4 that ends inside a fragment. Such files state no end."""
+    end, fragments = _find_last_box(media)
+    return media.is_trimmed or (fragments > 0 and end < media.size)
 
-    FFmpeg reads the headers of all fragments when it opens a file, and opens none if one is cut. Another file
-    is returned unchanged.
+
+def drop_partial_fragment(media: MediaFile) -> MediaFile | None:
+    """Return a fragmented MP4 file without the fragment that is cut by the end of the file.
+
+    FFmpeg reads the headers of all fragments when it opens a file, and opens none if one is cut. None is
+    another file.
     """
-    if isinstance(media.source, str):
-        file: BinaryIO = Path(media.source).open("rb")  # noqa: SIM115
-    else:
-        file = media.source
-    place, fragments = 0, 0
-    for _ in range(MAX_BOXES):
-        file.seek(place)
-        head = file.read(16)
-        if len(head) < 8 or (not place and head[4:8] != b"ftyp"):
-            break
-        (size,), kind = struct.unpack(">I", head[:4]), head[4:8]
-        if size == 1 and len(head) == 16:
-            (size,) = struct.unpack(">Q", head[8:])
-        if place + size > media.size or size < 8:
-            break
-        fragments += kind == b"moof"
-        place += size
-    if fragments and place < media.size:
-        section: BinaryIO = FileSection(file, 0, place)  # type: ignore[assignment]
-        return MediaFile(source=section, size=place, is_trimmed=True)
-    if isinstance(media.source, str):
-        file.close()
-    return media
+    end, fragments = _find_last_box(media)
+    if not fragments or end >= media.size:
+        return None
+    source = media.source
+    file: BinaryIO = Path(source).open("rb") if isinstance(source, str) else source  # noqa: SIM115
+    section: BinaryIO = FileSection(file, 0, end)  # type: ignore[assignment]
+    return MediaFile(source=section, size=end, is_trimmed=True)
+
+
+def _find_last_box(media: MediaFile) -> tuple[int, int]:
+    """Return the end of the last complete box of an MP4 file in bytes, and the number of fragments."""
+    with contextlib.ExitStack() as stack:
+        source = media.source
+        file = stack.enter_context(Path(source).open("rb")) if isinstance(source, str) else source
+        position = file.tell()
+        end, fragments = 0, 0
+        for _ in range(MAX_BOXES):
+            file.seek(end)
+            head = file.read(16)
+            if len(head) < 8 or (not end and head[4:8] != b"ftyp"):
+                break
+            size, kind = int.from_bytes(head[:4]), head[4:8]
+            if size == 1:
+                size = int.from_bytes(head[8:])
+            if size < 8 or end + size > media.size:
+                break
+            fragments += kind == b"moof"
+            end += size
+        file.seek(position)
+        return end, fragments
 
 
 def _ends_inside_element(media: MediaFile, format_name: str) -> bool:
-    """Return whether a file ends inside a packet of MPEG-TS or inside the segment of Matroska.
+    """Return whether a file ends inside a packet of MPEG-TS, a page of Ogg, or the body of AVI or Matroska.
 
-    FFmpeg does not report either. MPEG-TS states no duration, and Matroska's parts may be of unknown size.
+    MPEG-TS and Ogg state no duration, and Matroska's parts may be of unknown size.
     """
     size, head = media.size, media.read_head(8192)
     if format_name == "mpegts":
@@ -67,6 +83,16 @@ def _ends_inside_element(media: MediaFile, format_name: str) -> bool:
                 marks = head[first::packet]
                 if len(marks) > 4 and not marks.strip(b"\x47"):
                     return (size - first + lead) % packet != 0
+    if format_name == "ogg":
+        tail = media.read_at(max(size - MAX_OGG_PAGE_BYTES, 0), MAX_OGG_PAGE_BYTES)
+        page = tail.rfind(b"OggS")
+        if 0 <= page < len(tail) - 26:
+            lengths = tail[page + 27 : page + 27 + tail[page + 26]]
+            is_whole = len(tail) >= page + 27 + tail[page + 26] + sum(lengths)
+            return not is_whole or lengths[-1:] == b"\xff"  # the packet continues on another page
+        return page >= 0
+    if format_name == "avi":
+        return head[:4] == b"RIFF" and int.from_bytes(head[4:8], "little") + 8 > size
     if format_name.startswith("matroska"):
         # The identifier of the segment, which holds everything but a header.
         place = head.find(b"\x18\x53\x80\x67") + 4
