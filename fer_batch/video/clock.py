@@ -1,5 +1,6 @@
 """One time line for streams whose clock starts again or jumps, as in recordings that were appended."""
 
+import math
 from fractions import Fraction
 
 import av
@@ -19,12 +20,20 @@ MAX_HELD_BYTES = 64 << 20
 class Clock:
     """Shifts the packets behind each break of a stream's clock, so that they continue by one frame step.
 
-    A break is a restart, a jump backwards by more than MAX_JUMP_S or, in containers whose clock may jump
-    (transport and program streams), any large jump. Packets behind a possible break wait until it is certain.
-    If the clock returns before, the timestamps between were damaged; they stay as they are.
+    A break is a restart, a jump backwards by more than MAX_JUMP_S, a jump beyond the end that the container
+    states or, in containers whose clock may jump (transport and program streams), any jump that the sound
+    makes as well. Packets behind a possible break wait until it is certain. If the clock returns before, the
+    timestamps between were damaged; they stay as they are.
     """
 
-    def __init__(self, stream: av.VideoStream, time_base: Fraction, step_s: float, may_jump: bool) -> None:
+    def __init__(
+        self,
+        stream: av.VideoStream,
+        time_base: Fraction,
+        step_s: float,
+        may_jump: bool,
+        stated_end_s: float = math.inf,
+    ) -> None:
         self.breaks = 0
         self.released: list[av.Packet] = []
         """Packets that no longer wait. The caller removes them."""
@@ -33,11 +42,24 @@ class Clock:
         self._max_jump = round(MAX_JUMP_S / time_base)
         self._max_back = round(MAX_STEP_BACK_S / time_base)
         self._start = stream.start_time
+        self._stated_end = stated_end_s / float(time_base)
         self._offset = self._previous_offset = 0
         self._last: int | None = None
         """Decoding timestamp of the last packet on the time line."""
         self._end = 0
         """End of all packets on the time line, where a new clock continues."""
+        self._sound = next(iter(stream.container.streams.audio), None) if may_jump else None
+        sound_base = (self._sound.time_base if self._sound else None) or time_base
+        self._sound_max_jump, self._sound_max_back = (
+            round(MAX_JUMP_S / sound_base),
+            round(RESTART_S / sound_base),
+        )
+        self._sound_base = sound_base
+        self._sound_pts: int | None = None
+        self._sound_break: int | None = None
+        """Value of `_last` when the clock of the sound broke."""
+        self._ahead: int | None = None
+        """Timestamp of the last frame that is ahead of others behind it in the file, as in a pause."""
         self._waiting: list[av.Packet] = []
         self._waiting_bytes = 0
         self._run: list[tuple[int, int]] = []
@@ -49,9 +71,10 @@ class Clock:
             self._wait(packet)
             return False
         if packet.stream is not self._stream:
+            self._follow_sound(packet)
             self._shift_other(packet)
             return True
-        dts = packet.pts if packet.dts is None else packet.dts
+        dts = self._read_dts(packet)
         if dts is not None:
             if self._may_be_break(dts):
                 self._wait(packet)
@@ -61,9 +84,19 @@ class Clock:
 
     def finish(self) -> list[av.Packet]:
         """Return the packets that wait at the end of the file. A single timestamp there may be damaged."""
-        self._settle(len(self._run) > 1)
+        if self._waiting:
+            self._settle(len(self._run) > 1)
         released, self.released = self.released, []
         return released
+
+    def _read_dts(self, packet: av.Packet) -> int | None:
+        """Return the decoding timestamp. FFmpeg may have guessed the first one behind a break."""
+        pts, dts = packet.pts, packet.dts
+        if dts is None or pts is None:
+            return pts if dts is None else dts
+        if abs(pts - dts) > self._max_jump:
+            packet.dts = dts = pts
+        return dts
 
     def _may_be_break(self, dts: int) -> bool:
         """Return whether a timestamp leaves the time line, so that those behind it decide."""
@@ -76,16 +109,20 @@ class Clock:
         return self._may_jump or restarts or step < -self._max_jump
 
     def _wait(self, packet: av.Packet) -> None:
-        dts = packet.pts if packet.dts is None else packet.dts
-        if packet.stream is self._stream and dts is not None:
+        dts = self._read_dts(packet) if packet.stream is self._stream else None
+        if dts is not None:
             if self._run and not self._goes_on(dts):
                 # A damaged timestamp is alone, or the clock returns to the time line behind a few of them.
                 is_pause = self._is_ahead() and dts > self._run[-1][0]
+                if self._is_ahead() and not is_pause:
+                    self._ahead = self._run[-1][1] + self._offset
                 self._settle(is_pause or (len(self._run) > 1 and not self._returns(dts)))
                 if self.accept(packet):
                     self.released.append(packet)
                 return
             self._run.append((dts, dts if packet.pts is None else packet.pts))
+        else:
+            self._follow_sound(packet)
         self._waiting.append(packet)
         self._waiting_bytes += packet.size
         is_certain = (self._run[-1][0] - self._run[0][0]) * self._time_base >= CONFIRM_S
@@ -102,22 +139,47 @@ class Clock:
     def _returns(self, dts: int) -> bool:
         """Return whether a timestamp is nearer to the time line than to the run of waiting packets."""
         first, last = self._run[0][0], self._run[-1][0]
-        return abs(dts + self._offset - self._end - (last - first)) < abs(dts - last - self._step)
+        distance = abs(dts + self._offset - self._end - (last - first))
+        return distance <= self._max_jump and distance < abs(dts - last - self._step)
 
     def _settle(self, is_credible: bool) -> None:
         """Release the waiting packets. With credible timestamps they continue the time line."""
-        if is_credible and (self._may_jump or not self._is_ahead()) and len(self._run) > 1:
+        if is_credible and len(self._run) > 1 and not self._is_pause():
             self.breaks += 1
             self._previous_offset, self._offset = self._offset, self._end - min(pts for _, pts in self._run)
         for packet in self._waiting:
             if packet.stream is not self._stream:
                 self._shift_other(packet)
             elif is_credible:
-                self._advance(packet, packet.pts if packet.dts is None else packet.dts)
+                self._advance(packet, self._read_dts(packet))
             else:
                 _shift(packet, self._offset)
         self.released += self._waiting
         self._waiting, self._waiting_bytes, self._run = [], 0, []
+
+    def _follow_sound(self, packet: av.Packet) -> None:
+        if packet.stream is self._sound and packet.pts is not None:
+            step = 0 if self._sound_pts is None else packet.pts - self._sound_pts
+            if not -self._sound_max_back <= step <= self._sound_max_jump:
+                self._sound_break = self._last
+            self._sound_pts = packet.pts
+
+    def _is_pause(self) -> bool:
+        """Return whether the waiting packets are ahead because the picture pauses while the clock runs on."""
+        first = self._run[0][0]
+        if not self._is_ahead() or first > self._stated_end + self._max_jump:
+            return False
+        if not self._may_jump:
+            return True
+        if self._ahead is not None and 0 <= first + self._offset - self._ahead <= self._max_jump:
+            return True
+        if self._sound is None or self._sound_pts is None:
+            return False
+        sound_goes_on = self._sound_pts * self._sound.time_base >= first * self._time_base - MAX_JUMP_S
+        sound_breaks = (
+            self._sound_break is not None and (self._last or 0) - self._sound_break <= self._max_jump
+        )
+        return sound_goes_on and not sound_breaks
 
     def _advance(self, packet: av.Packet, dts: int | None) -> None:
         if self._offset:

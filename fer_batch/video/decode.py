@@ -4,7 +4,6 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterator
-from fractions import Fraction
 
 import av
 import av.error
@@ -29,7 +28,7 @@ DENSE_STREAMS = ("audio", "video")
 """Streams with packets all over the file. A subtitle or a timecode may last to the end of the video."""
 PACKETS_AT_BREAK = 3
 """Most packets before a break of the clock that a demuxer marks as damaged because of it."""
-MAX_PACKET_S = Fraction(1)
+MAX_PACKET_S = 1.0
 """Longest part of a packet of these streams that shows how far a file goes."""
 
 
@@ -103,7 +102,7 @@ def decode_frames(
     if origin is not None:
         for skipped in skipper.pop_skipped(None, None):
             yield float((skipped - origin) * time_base), None
-        others_end_s = float(ends.others_end - origin * time_base)
+        others_end_s = ends.others_end_s() - float(origin * time_base)
         report.other_streams_end_s = max(report.other_streams_end_s, others_end_s)
         if has_timestamps and ends.last_pts > -math.inf:
             report.packets_end_s = float((ends.last_end - origin) * time_base)
@@ -117,19 +116,29 @@ class _PacketEnds:
         self.last_pts: float = -math.inf
         """Latest timestamp of the stream, and the end of its packet."""
         self.last_end = 0
-        self.others_end = Fraction(0)
-        """Seconds. Subtitles and timecodes do not count, as one may last to the end of a video."""
+        self.others = [
+            other
+            for other in stream.container.streams
+            if other.type in DENSE_STREAMS and other is not stream and other.time_base
+        ]
+        self.max_lengths = {other.index: round(MAX_PACKET_S / other.time_base) for other in self.others}
+        self.ends = dict.fromkeys(self.max_lengths, 0)
 
     def record(self, packet: av.Packet) -> None:
         pts = packet.dts if packet.pts is None else packet.pts
         if pts is None:
             return
+        index = packet.stream_index
         if packet.stream is self.stream:
             if pts > self.last_pts:
                 self.last_pts, self.last_end = pts, pts + (packet.duration or 0)
-        elif packet.stream.type in DENSE_STREAMS:
-            length = min((packet.duration or 0) * packet.time_base, MAX_PACKET_S)
-            self.others_end = max(self.others_end, pts * packet.time_base + length)
+        elif index in self.ends:
+            end = pts + min(packet.duration or 0, self.max_lengths[index])
+            self.ends[index] = max(end, self.ends[index])
+
+    def others_end_s(self) -> float:
+        ends_s = [self.ends[other.index] * other.time_base for other in self.others]
+        return float(max(ends_s, default=0.0))
 
 
 def decode_from(

@@ -106,13 +106,18 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream, fi
     if stream.duration and stream.time_base:
         return float((stream.duration + (stream.start_time or 0)) * stream.time_base) - first_s
     if (tagged_s := _tagged_duration(stream)) is not None:
-        # Matroska's tag and the durations of some containers count from zero, not from the first timestamp.
         return tagged_s if _is_length(container, stream) else tagged_s - first_s
+    end_s = find_stated_end_s(container)
+    return None if end_s is None else end_s - first_s
+
+
+def find_stated_end_s(container: av.container.InputContainer) -> float | None:
+    """Return the timestamp in seconds at which a container ends by its own statement."""
     if not container.duration:
         return None
     counts_from_zero = container.format.name.split(",")[0] in ("matroska", "flv", "nut")
     start = 0 if counts_from_zero else container.start_time or 0
-    return (container.duration + start) / av.time_base - first_s
+    return (container.duration + start) / av.time_base
 
 
 def _tagged_duration(stream: av.VideoStream) -> float | None:

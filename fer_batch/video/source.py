@@ -1,5 +1,6 @@
 """Packets of an open video file, which stays open for the next segment of the video."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -22,7 +23,7 @@ from fer_batch.video.container import (
     open_container,
     reopen_container,
 )
-from fer_batch.video.metadata import VideoInfo, frame_rate
+from fer_batch.video.metadata import VideoInfo, find_stated_end_s, frame_rate
 from fer_batch.video.report import ReadReport
 from fer_batch.video.streams import choose_stream, discard_other_streams, list_candidates
 from fer_batch.video.timestamps import has_flag
@@ -81,7 +82,9 @@ class Source:
         self.demuxed: Iterator[av.Packet] = self.container.demux()
         self.at_end = False
         may_jump = has_flag(self.container, "ts_discont")
-        self.clock = Clock(self.stream, self.time_base, 1 / frame_rate(self.stream), may_jump)
+        step_s = 1 / frame_rate(self.stream)
+        end_s = find_stated_end_s(self.container)
+        self.clock = Clock(self.stream, self.time_base, step_s, may_jump, end_s or math.inf)
 
     def _select_stream(self) -> av.VideoStream:
         candidates = list_candidates(self.container)
