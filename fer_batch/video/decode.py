@@ -116,13 +116,10 @@ class _PacketEnds:
         self.last_pts: float = -math.inf
         """Latest timestamp of the stream, and the end of its packet."""
         self.last_end = 0
-        self.others = [
-            other
-            for other in stream.container.streams
-            if other.type in DENSE_STREAMS and other is not stream and other.time_base
-        ]
-        self.max_lengths = {other.index: round(MAX_PACKET_S / other.time_base) for other in self.others}
-        self.ends = dict.fromkeys(self.max_lengths, 0)
+        others = [other for other in stream.container.streams if other.type in DENSE_STREAMS]
+        self.time_bases = {other.index: other.time_base for other in others if other.time_base}
+        self.max_lengths = {index: round(MAX_PACKET_S / base) for index, base in self.time_bases.items()}
+        self.ends = dict.fromkeys(self.time_bases, 0)
 
     def record(self, packet: av.Packet) -> None:
         pts = packet.dts if packet.pts is None else packet.pts
@@ -137,7 +134,7 @@ class _PacketEnds:
             self.ends[index] = max(end, self.ends[index])
 
     def others_end_s(self) -> float:
-        ends_s = [self.ends[other.index] * other.time_base for other in self.others]
+        ends_s = [self.ends[index] * base for index, base in self.time_bases.items()]
         return float(max(ends_s, default=0.0))
 
 
