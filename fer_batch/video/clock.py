@@ -49,12 +49,9 @@ class Clock:
         self._end = 0
         """End of all packets on the time line, where a new clock continues."""
         self._sound = next(iter(stream.container.streams.audio), None) if may_jump else None
-        sound_base = (self._sound.time_base if self._sound else None) or time_base
-        self._sound_max_jump, self._sound_max_back = (
-            round(MAX_JUMP_S / sound_base),
-            round(RESTART_S / sound_base),
-        )
-        self._sound_base = sound_base
+        self._sound_base: Fraction = (self._sound and self._sound.time_base) or time_base
+        self._sound_max_jump = round(MAX_JUMP_S / self._sound_base)
+        self._sound_max_back = round(MAX_STEP_BACK_S / self._sound_base)
         self._sound_pts: int | None = None
         self._sound_break: int | None = None
         """Value of `_last` when the clock of the sound broke."""
@@ -173,13 +170,11 @@ class Clock:
             return True
         if self._ahead is not None and 0 <= first + self._offset - self._ahead <= self._max_jump:
             return True
-        if self._sound is None or self._sound_pts is None:
+        if self._sound_pts is None:
             return False
-        sound_goes_on = self._sound_pts * self._sound.time_base >= first * self._time_base - MAX_JUMP_S
-        sound_breaks = (
-            self._sound_break is not None and (self._last or 0) - self._sound_break <= self._max_jump
-        )
-        return sound_goes_on and not sound_breaks
+        sound_goes_on = self._sound_pts * self._sound_base >= first * self._time_base - MAX_JUMP_S
+        broken_at = self._sound_break
+        return sound_goes_on and (broken_at is None or (self._last or 0) - broken_at > self._max_jump)
 
     def _advance(self, packet: av.Packet, dts: int | None) -> None:
         if self._offset:

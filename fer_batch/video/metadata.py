@@ -1,5 +1,6 @@
 """The description of a video: its container's statements and the shape of its first frame."""
 
+import logging
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,6 +11,8 @@ import numpy as np
 
 from fer_batch.video.container import MAX_ASPECT_RATIO
 from fer_batch.video.timestamps import first_timestamp, frame_timestamp, has_flag
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_FPS = 25.0
 """Frame rate of a video whose container states none."""
@@ -52,6 +55,10 @@ def describe_video(
     shape = max(width * aspect / height, height / (width * aspect)) if aspect > 0 else math.inf
     if shape > MAX_ASPECT_RATIO or not PIXEL_ASPECT_RANGE[0] <= aspect <= PIXEL_ASPECT_RANGE[1]:
         aspect = 1.0
+    if has_flag(container, "no_timestamps") and not stream.codec_context.framerate:
+        logger.info(
+            "%s: no frame rate is stated, %g frames per second are assumed", container.name, DEFAULT_FPS
+        )
     turns = quarter_turns(first)
     if turns % 2:
         width, height, aspect = height, width, 1 / aspect
@@ -59,16 +66,15 @@ def describe_video(
     first_pts = 0
     if not has_flag(container, "no_timestamps"):
         first_pts = first_timestamp(frame_timestamp(first, format_name), format_name, stream.start_time)
-    first_s = float(first_pts * time_base)
     return VideoInfo(
-        duration_s=_duration(container, stream, first_s),
+        duration_s=_duration(container, stream, first_pts),
         fps=frame_rate(stream),
         width=width,
         height=height,
         codec=stream.codec_context.codec.canonical_name,
         first_pts=first_pts,
         time_base=time_base,
-        start_s=_start_in_file(container, first_s),
+        start_s=_start_in_file(container, float(first_pts * time_base)),
         rotation=90 * turns,
         pixel_aspect=aspect,
         container=format_name,
@@ -93,8 +99,8 @@ def quarter_turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _duration(container: av.container.InputContainer, stream: av.VideoStream, first_s: float) -> float | None:
-    """Return the seconds from the first frame at `first_s` to the end of the picture.
+def _duration(container: av.container.InputContainer, stream: av.VideoStream, first_pts: int) -> float | None:
+    """Return the seconds from the first frame at `first_pts` to the end of the picture.
 
     The end is that of the stream, by Matroska's tag or of the container. None is an unknown end.
     """
@@ -102,9 +108,10 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream, fi
         return None
     if container.format.name == "avi" and stream.frames and stream.time_base:
         # FFmpeg estimates the duration of a file without an index, but the header states the frames.
-        return float((stream.frames + (stream.start_time or 0)) * stream.time_base) - first_s
+        return float((stream.frames + (stream.start_time or 0) - first_pts) * stream.time_base)
     if stream.duration and stream.time_base:
-        return float((stream.duration + (stream.start_time or 0)) * stream.time_base) - first_s
+        return float((stream.duration + (stream.start_time or 0) - first_pts) * stream.time_base)
+    first_s = float(first_pts * (stream.time_base or 0))
     if (tagged_s := _tagged_duration(stream)) is not None:
         return tagged_s if _is_length(container, stream) else tagged_s - first_s
     end_s = find_stated_end_s(container)

@@ -182,7 +182,7 @@ class SegmentReader:
             if report.packets_end_s <= report.read_s + MAX_LAST_FRAME_S:
                 report.end_s = max(report.end_s, report.packets_end_s)
         missing_s = 0.0
-        if source.has_breaks:
+        if source.knows_breaks:
             self.info = dataclasses.replace(info, duration_s=None)
         elif info.duration_s is not None:
             missing_s = info.duration_s - report.end_s

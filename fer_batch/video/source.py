@@ -198,9 +198,15 @@ class Source:
         If the container's clock may break, this looks at samples of the file and moves its position.
         """
         if self._has_breaks is None:
-            self._has_breaks = has_clock_breaks(self.container, self.stream, self.media)
-        self._has_breaks |= self.clock.breaks > 0
-        return self._has_breaks
+            self._has_breaks = self.clock.breaks > 0 or has_clock_breaks(
+                self.container, self.stream, self.media
+            )
+        return self._has_breaks or self.clock.breaks > 0
+
+    @property
+    def knows_breaks(self) -> bool:
+        """Whether a break of the clock has been seen so far."""
+        return bool(self._has_breaks) or self.clock.breaks > 0
 
     def seek(self, pts: int) -> bool:
         """Go to a key frame, usually the last one at or before a timestamp; return whether that succeeded."""
@@ -219,7 +225,7 @@ class Source:
 
     def reopen(self) -> None:
         """Open the file again and go to its beginning."""
-        self._has_breaks = self.has_breaks
+        self._has_breaks = True if self.knows_breaks else self._has_breaks
         self.container.close()
         self._open()
         self._replay.clear()
