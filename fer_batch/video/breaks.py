@@ -29,12 +29,23 @@ def has_clock_breaks(
     """Return whether a clock is seen to start again or to jump, so that timestamps are no addresses.
 
     In containers with running clocks (transport and program streams), timestamps at places all over the file
-    are compared, and the container's position changes. Others have an index, whose places must be in order.
+    are compared, and the container is at its beginning afterwards. Others have an index, whose places must be
+    in order.
     """
     if container.format.name in ("matroska,webm", "flv"):
         return any(after.pos < before.pos for before, after in pairwise(stream.index_entries))
     if not has_flag(container, "ts_discont") or has_flag(container, "no_timestamps"):
         return False
+    try:
+        return _compare_samples(container, stream, media)
+    finally:
+        with contextlib.suppress(av.error.FFmpegError):
+            container.seek(0, unsupported_byte_offset=True)
+
+
+def _compare_samples(
+    container: av.container.InputContainer, stream: av.VideoStream, media: MediaFile
+) -> bool:
     max_samples = MAX_SAMPLES if isinstance(media.source, str) else MAX_REMOTE_SAMPLES
     count = max(2, min(media.size // SAMPLE_BYTES, max_samples))
     places = [media.size * number // count for number in range(count)]

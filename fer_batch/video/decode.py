@@ -1,5 +1,6 @@
 """Decoding of a source's packets to frames with their times."""
 
+import dataclasses
 import itertools
 import math
 from collections import deque
@@ -104,7 +105,7 @@ def decode_frames(
             yield float((skipped - origin) * time_base), None
         others_end_s = ends.others_end_s() - float(origin * time_base)
         report.other_streams_end_s = max(report.other_streams_end_s, others_end_s)
-        if has_timestamps and ends.last_pts > -math.inf:
+        if has_timestamps and ends.last_pts > -math.inf and math.isinf(report.core_end_s):
             report.packets_end_s = float((ends.last_end - origin) * time_base)
 
 
@@ -192,5 +193,9 @@ def start_decoding(
 
 
 def decode_first(source: Source) -> VideoInfo:
-    """Return the description of a source that was just opened, from its first frame."""
-    return start_decoding(source, ALL_FRAMES, None, ReadReport(core_end_s=0.0))[0]
+    """Return the description of a source that was just opened, from its first frame.
+
+    If the clock breaks, the duration is unknown, as containers derive it from timestamps.
+    """
+    info, _ = start_decoding(source, ALL_FRAMES, None, ReadReport(core_end_s=0.0))
+    return dataclasses.replace(info, duration_s=None) if source.has_breaks else info

@@ -32,11 +32,8 @@ def read_info(path: str | Path, offset: int | None = None) -> VideoInfo:
     art does not count), and DecodeError if the file cannot be read.
     """
     source = Source(path, offset)
-    try:
-        info = decode_first(source)
-        return dataclasses.replace(info, duration_s=None) if source.has_breaks else info
-    finally:
-        source.container.close()
+    with source.container:
+        return decode_first(source)
 
 
 class SegmentReader:

@@ -25,7 +25,7 @@ class ReadReport:
     other_streams_end_s: float = 0.0
     """End of the last packet of all other streams. A file is cut short only if every stream ends early."""
     packets_end_s: float = 0.0
-    """End of the last packet of the picture, which may last longer than the others."""
+    """End of the last packet of the picture, in the report of a last segment. It may last long."""
     end_s: float = 0.0
     """End of the file's readable content, in the report of a last segment."""
     missing_s: float = 0.0

@@ -195,13 +195,13 @@ class Source:
     def has_breaks(self) -> bool:
         """Whether the clock breaks, as far as it is known, so that a timestamp is no address in the file.
 
-        If the container's clock may break, this looks at samples of the file and moves its position.
+        At first, this compares samples of a file whose clock may break, and goes to its beginning.
         """
-        if self._has_breaks is None:
-            self._has_breaks = self.clock.breaks > 0 or has_clock_breaks(
-                self.container, self.stream, self.media
-            )
-        return self._has_breaks or self.clock.breaks > 0
+        if self._has_breaks is None and not self.clock.breaks:
+            self._has_breaks = has_clock_breaks(self.container, self.stream, self.media)
+            if has_flag(self.container, "ts_discont"):
+                self._restart()
+        return self.knows_breaks
 
     @property
     def knows_breaks(self) -> bool:
