@@ -50,7 +50,8 @@ def decode_frames(
     """Timestamp of the next frame if the format has none."""
     ends = _PacketEnds(stream)
     packets_after_end = 0
-    breaks, corrupt = source.clock.breaks, deque([0], maxlen=PACKETS_AT_BREAK)
+    breaks, last_packets = source.clock.breaks, deque[tuple[int | None, bool]](maxlen=PACKETS_AT_BREAK)
+    """Timestamps of the last packets, and whether they were counted as damaged."""
     for packet in source.packets(report):
         report = source.report  # another segment may continue here
         ends.record(packet)
@@ -63,9 +64,10 @@ def decode_frames(
             source.remember(packet)
         if source.clock.breaks > breaks:
             # The container's counter of packets breaks as well, so that the last ones seem to be damaged.
-            report.damaged_packets -= sum(corrupt)
+            report.damaged_packets -= sum(is_damaged for _, is_damaged in last_packets)
+            source.intact_pts.update(pts for pts, _ in last_packets)
             breaks = source.clock.breaks
-            corrupt.clear()
+            last_packets.clear()
         # Damage in the padding counts for other segments, and after a seek the decoder may lack references.
         in_core = report.core_start_s - 2 * step_s <= previous_s < report.core_end_s
         try:
@@ -76,8 +78,9 @@ def decode_frames(
             source.last_error = describe_error(error)
             report.damaged_packets += in_core
             continue
-        corrupt.append(in_core and packet.is_corrupt)
-        report.damaged_packets += corrupt[-1]
+        is_damaged = in_core and packet.is_corrupt and packet.pts not in source.intact_pts
+        last_packets.append((packet.pts, is_damaged))
+        report.damaged_packets += is_damaged
         for frame in frames:
             if problem := find_size_problem(frame.width, frame.height):
                 source.last_error = report.problem = problem

@@ -63,6 +63,8 @@ class Source:
         self.overlap: OverlapKeeper | None = None
         """The frames of the last segment that the next one needs as well."""
         self._has_breaks: bool | None = None
+        self.intact_pts: set[int | None] = set()
+        """Timestamps of packets that seem to be damaged because the clock breaks behind them."""
         self._open()
 
     def _open(self) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -137,6 +138,66 @@ def add_silence(container: av.container.OutputContainer, seconds: float) -> Call
         container.mux(stream.encode())
 
     return write
+
+
+def write_with_sound(
+    path: Path, images: list[np.ndarray], start_s: float = 0.0, sound_s: float = 0.0, **metadata: str
+) -> Path:
+    """Write 25 frames per second that start at `start_s`, and silence from 0 on, in the order of decoding.
+
+    The codecs fit the container: VP8 and Opus in .webm, MPEG in .mpg, .avi and .vob, else H.264 and AAC.
+    """
+    codecs = {"webm": ("libvpx", "libopus"), "avi": ("mpeg4", "mp2")} | dict.fromkeys(
+        ("mpg", "vob"), ("mpeg2video", "mp2")
+    )
+    video_codec, sound_codec = codecs.get(path.suffix[1:], ("libx264", "aac"))
+    packets: list[av.Packet] = []
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(video_codec, rate=25)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt, stream.options = "yuv420p", {"g": "25"}
+        stream.metadata.update(metadata)
+        sound: Any = container.add_stream(sound_codec, rate=48000, layout="mono") if sound_s else None
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = number + round(25 * start_s), Fraction(1, 25)
+            packets += stream.encode(frame)
+        packets += stream.encode()
+        if sound is not None:
+            kind, size = sound.codec_context.format.name, 1024
+            silence = np.zeros((1, size), np.float32 if kind == "fltp" else np.int16)
+            for number in range(round(sound_s * 48000 / size)):
+                block = av.AudioFrame.from_ndarray(silence, format=kind, layout="mono")
+                block.sample_rate, block.pts, block.time_base = 48000, number * size, Fraction(1, 48000)
+                packets += sound.encode(block)
+            packets += sound.encode()
+        for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * packet.time_base):
+            container.mux(packet)
+    return path
+
+
+def copy_shifted(source: Path, target: Path, shift_s: float, **options: str) -> Path:
+    """Copy all streams with later timestamps."""
+    with av.open(str(source)) as container, av.open(str(target), "w", options=options) as output:
+        streams = [output.add_stream_from_template(stream) for stream in container.streams]
+        for packet in container.demux():
+            if packet.dts is not None and packet.pts is not None:
+                shift = round(shift_s / packet.time_base)
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                packet.stream = streams[packet.stream.index]
+                output.mux(packet)
+    return target
+
+
+def join_files(target: Path, *parts: Path) -> Path:
+    target.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return target
+
+
+def count_frames(path: Path) -> int:
+    """Return the number of frames that FFmpeg decodes."""
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
 
 
 X264 = {"codec": "libx264", "preset": "medium"}

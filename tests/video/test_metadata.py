@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from fer_batch.video.reader import read_info
-from tests.video.helpers import read_segment, to_rgb, write_rotated_video
+from tests.conftest import write_video
+from tests.video.helpers import (
+    count_frames,
+    read_segment,
+    times,
+    to_rgb,
+    write_rotated_video,
+    write_with_sound,
+)
 
 
 def test_sample_is_described(sample: Path) -> None:
@@ -80,3 +88,59 @@ def test_pixel_aspect_is_upright_and_square_if_implausible(
         container.mux(stream.encode(av.VideoFrame.from_ndarray(small_frames[0], format="rgb24")))
         container.mux(stream.encode())
     assert read_info(path).pixel_aspect == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "flv", "nut", "mp4", "mov", "ts", "mpg"])
+def test_picture_that_starts_after_the_sound_is_whole(
+    tmp_path: Path, small_frames: list[np.ndarray], suffix: str
+) -> None:
+    path = write_with_sound(tmp_path / f"video.{suffix}", small_frames[:100], 2.0, 8.0)
+    info = read_info(path)
+    assert info.start_s == pytest.approx(2.0, abs=0.03)
+    assert info.duration_s == pytest.approx(4.0, abs=0.05)
+    frames, report = read_segment(path, fps=None)
+    assert times(frames) == pytest.approx([n / 25 for n in range(100)], abs=0.002)
+    assert report.error is None
+
+
+def test_tag_of_mkvmerge_is_the_length_of_the_stream(tmp_path: Path, small_frames: list[np.ndarray]) -> None:
+    """Mkvmerge counts from the first frame, FFmpeg from the start of the file."""
+    path = write_with_sound(tmp_path / "video.mkv", small_frames[:100], 2.0, 8.0, _STATISTICS_WRITING_APP="x")
+    assert read_info(path).duration_s == pytest.approx(4.0, abs=0.05)  # FFmpeg copies other tags
+    content = path.read_bytes()
+    assert b"Lavf" in content
+    path.write_bytes(content.replace(b"Lavf", b"mkvm"))
+    assert read_info(path).duration_s == pytest.approx(6.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("video.h264", "libx264", {"preset": "medium", "bf": "3"}),
+        ("video.hevc", "libx265", {"x265-params": "log-level=none:bframes=4"}),
+        ("video.m1v", "mpeg1video", {"bf": "2"}),
+        ("video.m2v", "mpeg2video", {"bf": "2"}),
+        ("video.m4v", "mpeg4", {"bf": "2"}),
+        ("video.mjpeg", "mjpeg", {}),
+    ],
+)
+def test_raw_stream_has_its_own_rate(
+    tmp_path: Path,
+    small_frames: list[np.ndarray],
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    codec: str,
+    options: dict[str, str],
+) -> None:
+    caplog.set_level("INFO")
+    pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    path = write_video(tmp_path / name, small_frames[:90], 30, codec, pixels, **options)
+    fps = 25 if codec == "mjpeg" else 30  # JPEG states none
+    frames, report = read_segment(path, fps=None)
+    assert (read_info(path).fps, read_info(path).duration_s) == (fps, None)
+    assert len(frames) == count_frames(path) == 90
+    assert times(frames) == pytest.approx([n / fps for n in range(90)])
+    assert (report.read_s, report.error) == (pytest.approx(90 / fps), None)
+    assert ("25 frames per second are assumed" in caplog.text) == (codec == "mjpeg")
+    late, _ = read_segment(path, 1.5, fps=None)
+    assert times(late) == [time_s for time_s in times(frames) if time_s >= 1.5 - 1e-4]

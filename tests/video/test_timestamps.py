@@ -5,6 +5,7 @@ import math
 import re
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -58,3 +59,32 @@ def test_long_gaps_between_frames_are_kept(
     frames, report = read_segment(path, *part, None)
     assert times(frames) == pytest.approx([t for t in given_s if part[0] <= t < part[1]])
     assert report.error is None
+
+
+def write_pairs(path: Path, frames: list[np.ndarray]) -> Path:
+    """Write frames of which two at a time have the same timestamp."""
+    film = write_video(path.with_name("film.mkv"), frames, preset="medium", g="20")
+    with av.open(str(film)) as container, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(video=0):
+            if packet.pts is not None:
+                packet.pts = packet.pts // 80 * 80
+                packet.stream = stream
+                output.mux(packet)
+    return path
+
+
+def test_frames_of_one_timestamp_are_all_counted(tmp_path: Path, small_frames: list[np.ndarray]) -> None:
+    path = write_pairs(tmp_path / "video.mkv", small_frames[:100])
+    with av.open(str(path)) as container:
+        expected_s = [frame.time for frame in container.decode(video=0)]
+    assert len(set(expected_s)) == 50
+    frames, report = read_segment(path, fps=None)
+    assert times(frames) == pytest.approx(expected_s)
+    assert [frame.index for frame in frames] == list(range(100))
+    assert (report.frames, report.error) == (100, None)
+    sampled, report = read_segment(path)
+    assert [frame.index for frame in sampled] == [expected_s.index(frame.time_s) for frame in sampled]
+    assert (len(sampled), report.frames) == (20, 100)
+    parts = [read_segment(path, start_s, end_s, None) for start_s, end_s in [(0.0, 1.76), (1.76, math.inf)]]
+    assert [times(part) for part, _ in parts] == [times(frames)[:44], times(frames)[44:]]
