@@ -63,12 +63,12 @@ def test_long_gaps_between_frames_are_kept(
 
 def write_pairs(path: Path, frames: list[np.ndarray]) -> Path:
     """Write frames of which two at a time have the same timestamp."""
-    film = write_video(path.with_name("film.mkv"), frames, preset="medium", g="20")
+    film = write_video(path.with_name("film.mkv"), frames, g="20")
     with av.open(str(film)) as container, av.open(str(path), "w") as output:
         stream = output.add_stream_from_template(container.streams.video[0])
         for packet in container.demux(video=0):
             if packet.pts is not None:
-                packet.pts = packet.pts // 80 * 80
+                packet.pts, packet.dts = packet.pts // 80 * 80, packet.pts - 80
                 packet.stream = stream
                 output.mux(packet)
     return path
