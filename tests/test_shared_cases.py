@@ -9,6 +9,7 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.inputs.listing import list_videos
 from fer_batch.pipeline.local import analyze_video
 from fer_batch.timeline.store import open_timeline
+from fer_batch.video.reader import read_info
 from tests.integration.test_analyze import analyze_in_process
 from tests.video.helpers import read_segment
 
@@ -32,6 +33,37 @@ def test_film_of_an_unusual_file_is_read(
     sampled, report = read_segment(cases / name)
     assert (report.frames, len(sampled), report.error) == (frames, samples, None)
     assert sampled[0].picture.width == width
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "read_s", "error"),
+    [
+        ("picture-begins-after-sound/late_video.mkv", 144, 6.006, None),
+        ("picture-begins-after-sound/late_video.mp4", 144, 6.006, None),
+        ("cut-short-hidden-by-timecode/plain_cut_after_video.mp4", 75, 3.128, "read 3.1 of 6.0 s"),
+        ("cut-short-hidden-by-timecode/tmcd_cut_after_video.mp4", 75, 3.128, "read 3.1 of 6.0 s"),
+        ("clock-starts-again/twice.ts", 288, 12.012, None),
+        ("clock-starts-again/back_an_hour.ts", 288, 12.012, None),
+        ("raw-stream-rate/raw30.h264", 150, 5.0, None),
+        ("empty-packets-are-damage/theora.ogv", 147, 6.0, None),
+        ("frames-of-one-timestamp/pairs.mkv", 96, 3.959, None),
+        ("fragment-cut-in-its-header/cut_in_moof.mp4", 96, 4.004, "the file is truncated"),
+    ],
+)
+def test_times_and_frames_of_a_file_are_right(
+    cases: Path, name: str, frames: int, read_s: float, error: str | None
+) -> None:
+    sampled, report = read_segment(cases / name, fps=None)
+    assert len(sampled) == report.frames == frames
+    assert [frame.index for frame in sampled] == list(range(frames))
+    assert report.read_s == pytest.approx(read_s, abs=0.002)
+    assert report.error is error is None or (error or "no error") in str(report.error)
+    info = read_info(cases / name)
+    if name.startswith("picture-begins"):
+        assert info.start_s == pytest.approx(2.0, abs=0.03)
+        assert info.duration_s == pytest.approx(6.006)
+    if name.startswith("clock"):
+        assert info.duration_s is None
 
 
 @pytest.mark.parametrize(

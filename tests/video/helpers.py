@@ -145,11 +145,10 @@ def write_with_sound(
 ) -> Path:
     """Write 25 frames per second that start at `start_s`, and silence from 0 on, in the order of decoding.
 
-    The codecs fit the container: VP8 and Opus in .webm, MPEG in .mpg, .avi and .vob, else H.264 and AAC.
+    The codecs fit the container: VP8 and Opus in .webm and .ogv, MPEG in .mpg and .avi, else H.264 and AAC.
     """
-    codecs = {"webm": ("libvpx", "libopus"), "avi": ("mpeg4", "mp2")} | dict.fromkeys(
-        ("mpg", "vob"), ("mpeg2video", "mp2")
-    )
+    codecs = dict.fromkeys(("webm", "ogv"), ("libvpx", "libopus"))
+    codecs |= {"avi": ("mpeg4", "mp2"), "mpg": ("mpeg2video", "mp2")}
     video_codec, sound_codec = codecs.get(path.suffix[1:], ("libx264", "aac"))
     packets: list[av.Packet] = []
     with av.open(str(path), "w") as container:
