@@ -131,6 +131,7 @@ def extract_faces(
         empty_status = "no_video"
     except DecodeError:
         pass  # the report has the reason
+    info = reader.info or info  # whether the clock breaks is known only now
     problem = report.error
     if not report.frames and not problem and _compute_promised_s(segment, info) > MIN_MISSING_S:
         problem = "the file has no frames where its container promises some"
