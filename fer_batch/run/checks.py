@@ -95,13 +95,13 @@ def _check_counts(
 
 
 def _count_moments(folder: OutputFolder, files: list[str]) -> dict[str, dict[str, int]]:
-    """Count the rows of these files of `moments` by video, those with different times, and their faces."""
+    """Count the rows of these files of `moments` by video, different frames, and their faces."""
     if not files:
         return {}
-    rows = _read_columns(folder, files, ["video_id", "time_s", "faces"])
+    rows = _read_columns(folder, files, ["video_id", "frame_index", "faces"])
     rows = rows.append_column("with_face", pc.greater(rows.column("faces"), 0).cast(pa.int64()))
     sums = [([], "count_all"), ("faces", "sum"), ("with_face", "sum")]
-    counts = rows.group_by(["video_id", "time_s"]).aggregate(sums).group_by("video_id")
+    counts = rows.group_by(["video_id", "frame_index"]).aggregate(sums).group_by("video_id")
     table = counts.aggregate(
         [("count_all", "sum"), ([], "count_all"), ("faces_sum", "sum"), ("with_face_sum", "sum")]
     )
@@ -112,7 +112,7 @@ def _count_tracks(folder: OutputFolder, files: list[str]) -> dict[str, dict[str,
     """Count the rows of these files of `tracks` by video, those with different keys, and the tracks."""
     if not files:
         return {}
-    rows = _read_columns(folder, files, ["video_id", "track_id", "time_s"])
+    rows = _read_columns(folder, files, ["video_id", "track_id", "frame_index"])
     counts = rows.group_by(rows.column_names).aggregate([([], "count_all")]).group_by("video_id")
     table = counts.aggregate([("count_all", "sum"), ([], "count_all"), ("track_id", "count_distinct")])
     return _index_by_video(table, ["rows", "distinct", "tracks"])
