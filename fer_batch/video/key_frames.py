@@ -19,9 +19,9 @@ SCANNED_FORMATS = ("mpeg", "mpegts")
 def find_key_times(source: Source, info: VideoInfo) -> list[float] | None:
     """Return the times of key frames in seconds, if some are farther apart than `LONG_GAP_S`, else None.
 
-    Of key frames that are less than `KEY_STEP_S` apart, one is listed. `source` has decoded the first frame,
-    and is at another place afterwards. The key frames are those of the container's index. Without an index,
-    they are those at the beginning of the file, usually two, and in some formats also in the middle.
+    Of key frames that are less than `KEY_STEP_S` apart, one is listed. They are those of the container's index.
+    Without an index, they are those at the beginning of the file, usually two, and in some formats also in the
+    middle. `source` is at another place afterwards.
     """
     if info.duration_s is None or info.duration_s <= LONG_GAP_S:
         return None
@@ -52,8 +52,8 @@ class _Survey:
 
     def _read_two_places(self) -> list[float] | None:
         first, middle_s = self._read_from(0.0), self.end_s / 2
-        if first[-1] >= middle_s or not self.source.seek(self._to_timestamp(middle_s)):
-            return None if _are_near(first) else first
+        if first[-1] >= middle_s:
+            return first
         middle = self._read_from(middle_s)
         return None if _are_near(first) and _are_near(middle) else first + middle[1:]
 
@@ -99,6 +99,7 @@ class _Survey:
     def _read_from(self, start_s: float) -> list[float]:
         """Return a start and the key frames that follow it, up to the first one that is near."""
         times_s, read_bytes = [start_s], 0
+        self.source.seek(self._to_timestamp(start_s))
         for packet in self.source.packets(ReadReport()):
             read_bytes += packet.size
             timestamp = packet.dts if packet.pts is None else packet.pts
