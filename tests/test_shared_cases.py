@@ -1,5 +1,7 @@
 """The small inputs in `../shared/cases`, if they exist, with the right value of each."""
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -7,9 +9,12 @@ import pytest
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.inputs.listing import list_videos
+from fer_batch.inputs.probe import probe_videos
+from fer_batch.inputs.segments import plan_segments
 from fer_batch.pipeline.local import analyze_video
 from fer_batch.timeline.store import open_timeline
-from fer_batch.video.reader import read_info
+from fer_batch.video.reader import SegmentReader, read_info
+from fer_batch.video.segment import Segment
 from tests.integration.test_analyze import analyze_in_process
 from tests.video.helpers import read_segment
 
@@ -89,6 +94,29 @@ def test_hdr_is_recognized_as_well_as_sdr(cases: Path) -> None:
     )
     assert len(hdr) == len(sdr) == 20
     assert abs(hdr.mean() - sdr.mean()) < 0.06
+
+
+def test_film_with_one_key_frame_is_read_in_one_pass(cases: Path, tmp_path: Path) -> None:
+    folder = cases / "one-key-frame-times-out"
+    samples = {}
+    for name, segments in (("longgop.py", 1), ("keyed.py", 3)):
+        path = tmp_path / f"{name}.mkv"
+        arguments = [sys.executable, name, "320", "180", "180", "30", str(path)]
+        subprocess.run(arguments, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        config = AnalyzeConfig(fps=1.0)
+        plan = plan_segments(probe_videos(list_videos([str(path)]).sources), config, 0.8, "model", 2)
+        assert len(plan) == segments
+        packets = 0
+
+        def count_packet() -> None:
+            nonlocal packets
+            packets += 1
+
+        readers = [SegmentReader(s, 1.0, on_packet=count_packet) for s in Segment.from_table(plan)]
+        samples[name] = [frame.time_s for reader in readers for frame in reader if frame.index >= 0]
+        assert packets < 1.25 * 180 * 30
+    assert len(samples["longgop.py"]) == 180
+    assert samples["longgop.py"] == samples["keyed.py"]
 
 
 def test_seconds_and_times_in_the_file_are_right(cases: Path, tmp_path: Path) -> None:

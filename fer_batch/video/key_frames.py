@@ -19,9 +19,9 @@ SCANNED_FORMATS = ("mpeg", "mpegts")
 def find_key_times(source: Source, info: VideoInfo) -> list[float] | None:
     """Return the times of key frames in seconds, if some are farther apart than `LONG_GAP_S`, else None.
 
-    Of key frames that are less than `KEY_STEP_S` apart, one is listed. They are those of the container's index.
-    Without an index, they are those at the beginning of the file, usually two, and in some formats also in the
-    middle. `source` is at another place afterwards.
+    Of key frames that are less than `KEY_STEP_S` apart, one is listed. They are those of the container's
+    index. Without an index, they are those at the beginning of the file, usually two, and in some formats
+    also in the middle. `source` is at another place afterwards.
     """
     if info.duration_s is None or info.duration_s <= LONG_GAP_S:
         return None
