@@ -10,6 +10,7 @@ import av
 import av.error
 
 from fer_batch.video.container import describe_error, explain_undecodable, find_size_problem
+from fer_batch.video.key_frames import SCANNED_FORMATS
 from fer_batch.video.metadata import VideoInfo, describe_video, frame_rate
 from fer_batch.video.report import ReadReport
 from fer_batch.video.sampling import FrameSkipper, SampleGrid
@@ -146,7 +147,9 @@ def decode_from(
     source: Source, start_s: float, grid: SampleGrid, origin: int, report: ReadReport, fast: str | None = None
 ) -> Iterator[TimedFrame]:
     """Yield the frames from a key frame at or before `start_s` on, or from the first frame if seeks fail."""
-    for back_s in (None, *SEEK_BACK_S):
+    # Where seeks look for times, the first one lands between key frames, and the next one is too late.
+    skips_first = source.format_name in SCANNED_FORMATS
+    for back_s in (None, *SEEK_BACK_S[skips_first:]):
         target = origin + int(max(start_s - (back_s or 0.0), 0.0) / source.time_base)
         if not (source.rewind(target) if back_s is None else source.seek(target)):
             continue

@@ -3,7 +3,6 @@
 import threading
 from pathlib import Path
 
-import av
 import pytest
 
 from fer_batch.video.planes import Picture
@@ -30,7 +29,7 @@ def test_thread_ends_with_its_iterator(sample: Path) -> None:
 
 
 def test_error_in_the_thread_is_raised(monkeypatch: pytest.MonkeyPatch, sample: Path) -> None:
-    def fail(frame: av.VideoFrame, mirrored: bool) -> Picture:
+    def fail(*arguments: object) -> Picture:
         raise RuntimeError("a mistake")
 
     monkeypatch.setattr(Picture, "from_decoded", fail)
