@@ -42,7 +42,8 @@ class AnalyzeConfig:
     covers only the parts of the picture that have changed. By default 1, or 2 with --fast and
     --keyframes."""
     max_gap_s: Annotated[float, Range(at_least=0, at_most=60), FACES] = 0.5
-    """Longest time without a detection after which a face keeps its track, in seconds."""
+    """Longest time without a detection after which a face keeps its track, in seconds. Pauses without
+    sampled frames do not count."""
     checkpoint: Annotated[str | None, MODEL] = None
     """Model to use: a .safetensors file, or an .onnx file of `export-model`. By default the packaged one."""
     flip: Annotated[bool, MODEL] = True

@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Iterator
 
 import av
+import numpy as np
 
+from fer_batch.video.changes import ChangeMeter, sample_points
 from fer_batch.video.key_frames import LONG_GAP_S
 from fer_batch.video.sampling import SampleGrid
 from fer_batch.video.segment import Segment
@@ -25,7 +27,8 @@ class OverlapKeeper:
     def __init__(self, source: Source, segment: Segment, grid: SampleGrid, fast: str | None) -> None:
         """`grid` is that of the decoder. It loses its end as soon as frames are kept."""
         self.source, self.segment, self.grid, self.fast = source, segment, grid, fast
-        self._kept: deque[TimedFrame] | None = None
+        self._kept: deque[tuple[float, av.VideoFrame | None, np.ndarray | None]] | None = None
+        """Time, sampled frame, and points of a frame that is not sampled."""
         self._bytes = 0
         # The first segment does not show the length of the padding before a core.
         padding_s = segment.core_start_s - segment.start_s or 2 * (segment.end_s - segment.core_end_s)
@@ -47,7 +50,7 @@ class OverlapKeeper:
                 if self.source.since_key_s > LONG_GAP_S:
                     self._kept, self.grid.end_s, self.source.last_error = deque(), math.inf, ""
             if self._kept is not None:
-                self._keep(self._kept, time_s, image)
+                self._keep(time_s, image)
             yield time_s, image
 
     def can_continue(self, segment: Segment, fps: float | None, fast: str | None) -> bool:
@@ -56,19 +59,25 @@ class OverlapKeeper:
         is_same = (segment.video_id, fps, fast) == (self.segment.video_id, self.grid.fps, self.fast)
         return is_next and is_same and self.has_frames and segment.start_s >= self._start_s
 
-    def pop_frames(self) -> Iterator[TimedFrame]:
-        """Yield the kept frames and those that follow them."""
+    def pop_frames(self, meter: ChangeMeter) -> Iterator[TimedFrame]:
+        """Yield the kept frames and those that follow them. `meter` records frames that are not sampled."""
         while self._kept:
-            yield self._kept.popleft()
+            time_s, image, points = self._kept.popleft()
+            if points is not None:
+                meter.record_points(points)
+            yield time_s, image
         for frame in self._frames:  # noqa: UP028  (`yield from` would close them with this generator)
             yield frame
 
-    def _keep(self, kept: deque[TimedFrame], time_s: float, image: av.VideoFrame | None) -> None:
+    def _keep(self, time_s: float, image: av.VideoFrame | None) -> None:
+        assert self._kept is not None
+        points = None
         if image is not None and not self._sampled.take(time_s):
+            points = sample_points(image)
             image = None
         if image is not None:
             self._bytes += sum(plane.buffer_size for plane in image.planes)
-        kept.append((time_s, image))
+        self._kept.append((time_s, image, points))
         # The next segment has to count the damage in the shared frames.
         is_damaged = self.source.last_error or (image is not None and image.is_corrupt)
         if is_damaged or self._bytes > MAX_KEPT_BYTES:

@@ -9,6 +9,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, ColorTrc
 from PIL import Image
 
+from fer_batch.video.changes import FrameChanges
 from fer_batch.video.metadata import quarter_turns
 from fer_batch.video.tone import make_tone_table
 
@@ -154,6 +155,8 @@ class Frame:
     """Number of the frame since the start of its segment's core, -1 outside a core."""
     picture: Picture
     """The upright frame, at most `MAX_LINES` high."""
+    changes: FrameChanges | None = None
+    """Changes since the sampled frame before; None if the frame was not read from a video."""
 
     def __repr__(self) -> str:
         return f"<Frame at {self.time_s:.3f} s, {self.picture.width}×{self.picture.height}>"

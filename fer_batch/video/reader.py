@@ -8,9 +8,10 @@ from pathlib import Path
 import av.error
 
 from fer_batch.errors import DecodeError
+from fer_batch.video.changes import ChangeMeter, sample_points
 from fer_batch.video.container import describe_error
 from fer_batch.video.decode import decode_first, decode_from, start_decoding
-from fer_batch.video.metadata import VideoInfo
+from fer_batch.video.metadata import VideoInfo, quarter_turns
 from fer_batch.video.overlap import OverlapKeeper
 from fer_batch.video.planes import Frame, Picture
 from fer_batch.video.prefetch import prefetch_frames
@@ -72,6 +73,7 @@ class SegmentReader:
         self._grid = SampleGrid(fps, segment.start_s, self._end_s)
         self._fast, self._prefetch, self._on_packet = fast, prefetch, on_packet
         self._source: Source | None = None
+        self._meter = ChangeMeter()
         self._frames: Iterator[TimedFrame] = iter(())
         self._overlap: OverlapKeeper | None = None
 
@@ -103,7 +105,7 @@ class SegmentReader:
             overlap, source.overlap = source.overlap, None
             if overlap is not None and overlap.can_continue(segment, grid.fps, self._fast):
                 source.report, grid = report, overlap.grid
-                frames = overlap.pop_frames()
+                frames = overlap.pop_frames(self._meter)
             else:
                 origin = source.info.first_pts if origin is None else origin
                 frames = decode_from(source, segment.start_s, grid, origin, report, self._fast)
@@ -146,6 +148,8 @@ class SegmentReader:
                 if last_s + 1.5 / info.fps < time_s and -math.inf < last_s <= damage_s + 1.0:
                     report.lost_s += time_s - last_s - 1 / info.fps
                 index = report.record_frame(time_s, info.fps)
+                if image is not None:
+                    self._meter.record_points(sample_points(image))
                 if image is None or not grid.take(time_s):
                     continue
                 try:
@@ -155,7 +159,8 @@ class SegmentReader:
                 except (av.error.FFmpegError, ValueError) as error:
                     report.problem = f"a frame can't be converted ({describe_error(error)})"
                     continue
-                yield Frame(time_s=time_s, index=index, picture=picture)
+                changes = self._meter.take_changes(quarter_turns(image), info.mirrored)
+                yield Frame(time_s=time_s, index=index, picture=picture, changes=changes)
             if not math.isfinite(self._end_s):
                 self._check_end(source, info, end_before_start_s)
             is_reusable = not source.at_end

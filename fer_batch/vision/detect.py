@@ -34,6 +34,8 @@ LEVEL_MAX_IOU = 0.5
 """Largest IoU of two boxes that are both kept in one level of the pyramid."""
 PICTURE_MAX_IOU, NEAR_MAX_IOU = 0.7, 0.6
 """Largest IoU of two boxes that are both kept after P-Net and R-Net, in a picture and around a lost face."""
+MIN_VISIBLE_SHARE = 0.6
+"""Least share of a box inside the picture for which O-Net corrects the whole box."""
 FINAL_MAX_OVERLAP = 0.7
 """Largest share of the smaller box that two faces may have in common."""
 BATCH_PATCHES = {"cpu": 32, "cuda": 1024}
@@ -226,17 +228,21 @@ class FaceDetector:
         self, pictures: Sequence[Picture], boxes: Tensor, owners: Tensor, pixel_aspect: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return boxes `(n, 4)`, scores `(n,)` and landmarks `(n, 5, 2)` of square boxes in pictures."""
-        patches = []
-        for box, owner in zip(boxes.numpy(), owners.tolist(), strict=True):
+        patches, boxes = [], boxes.clone()
+        for box, owner in zip(boxes, owners.tolist(), strict=True):
             picture = pictures[owner]
-            x0, y0, x1, y1 = clip_to_pixels(box, (picture.width * pixel_aspect, picture.height))
+            x0, y0, x1, y1 = clip_to_pixels(box.numpy(), (picture.width * pixel_aspect, picture.height))
+            sides = box[2:] - box[:2]
+            if (x1 - x0) * (y1 - y0) < MIN_VISIBLE_SHARE * float(sides[0] * sides[1]):
+                # The network sees this part as the whole face. Its shifts would inflate the whole box.
+                box[:] = torch.tensor((x0 + 1, y0 + 1, x1, y1))
             pixels = (x0 / pixel_aspect, y0, x1 / pixel_aspect, y1)
             patches.append(picture.crop_rgb(pixels, (ONET_PX, ONET_PX)))
         shifts, points, probs = self._run_patches(self.onet, patches, ONET_PX)
         sides = boxes[:, 2:] - boxes[:, :2] + 1  # (n, 2)
         xs = sides[:, :1] * points[:, :5] + boxes[:, :1] - 1
         ys = sides[:, 1:] * points[:, 5:] + boxes[:, 1:2] - 1
-        return bbreg(boxes.clone(), shifts), probs[:, 1], torch.stack([xs, ys], dim=2)
+        return bbreg(boxes, shifts), probs[:, 1], torch.stack([xs, ys], dim=2)
 
     def _run_patches(
         self, network: Callable[[Tensor], Sequence[Tensor]], patches: list[np.ndarray], side: int

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.planes import Frame
 from fer_batch.video.reader import SegmentReader
 from fer_batch.video.segment import Segment
+from fer_batch.vision.continuity import FrameView
 from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.detections import Detections
@@ -103,24 +104,26 @@ def extract_faces(
     crops = [np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8)]
     timer = StageTimer()
     info = None
+    joined: dict[int, int] = {}
     empty_status = "failed"
     try:
         info = reader.open()
         aspect = info.pixel_aspect
         frames = _send_heartbeats(iter(reader), heartbeat)
         interval_s = 1 / min(info.fps, fps or math.inf)
-        tracker = Tracker(max(config.max_gap_s, 1.5 * interval_s))
+        step_s = 1 / (fps or info.fps)
+        tracker = Tracker(max(config.max_gap_s, 1.5 * step_s), step_s)
+        joined = tracker.joined
         for sampled in detect_in_frames(frames, detector, config.search_s, interval_s, aspect, timer):
             frame, found = sampled.frame, sampled.faces
-            if sampled.cut:
-                tracker.end_tracks()
-            tracks = tracker.update(frame.time_s, found.boxes)
+            boxes = found.boxes / np.array([aspect, 1, aspect, 1], np.float32)
+            view = FrameView.from_frame(frame, boxes, aspect)
+            tracks = tracker.update(frame.time_s, found.boxes / frame.picture.height, view)
             timer.record("track")
             if config.max_faces is not None:
                 areas = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1)
                 largest = np.sort(np.argsort(-areas, kind="stable")[: config.max_faces])
-                found, tracks = found.take(largest), tracks[largest]
-            boxes = found.boxes / np.array([aspect, 1, aspect, 1], np.float32)
+                found, tracks, boxes = found.take(largest), tracks[largest], boxes[largest]
             frame_crops = crop_faces(frame.picture, boxes, crop_scale, aspect)
             if frame.index >= 0:
                 moments.append(Moment(time_s=frame.time_s, frame_index=frame.index, faces=len(tracks)))
@@ -142,7 +145,7 @@ def extract_faces(
         read_s=report.read_s,
         frames=report.frames,
         moments=moments,
-        faces=faces,
+        faces=[replace(face, track=joined.get(face.track, face.track)) for face in faces],
         crops=np.concatenate(crops),
         timer=timer,
     )

@@ -26,7 +26,7 @@ class SampledFrame:
 
     frame: Frame
     cut: bool
-    """Whether a new shot begins here."""
+    """Whether a new shot or a picture of another size begins here, so that no face is followed to it."""
     key: bool
     """Whether the whole picture is searched."""
     thumbnail: np.ndarray

@@ -1,4 +1,4 @@
-"""Compare frames by small grey thumbnails: find shot cuts and the region that changed."""
+"""Compare frames by small grey thumbnails to find the region that changed."""
 
 import numpy as np
 from PIL import Image
@@ -12,11 +12,6 @@ MIN_CHANGE = 3.0
 """Grey levels by which a cell changes at least where something moves."""
 MARGIN_CELLS = 2
 """Cells around a change that are searched too."""
-MIN_CUT_CHANGE = 0.25
-"""Change of the median cell across a cut, in standard deviations of the grey values. Within the shots of
-29 clips the largest change was 0.12; between clips in different places the smallest was 0.41."""
-MIN_DEVIATION = 12.0
-"""Lower limit of a frame's standard deviation, because dark frames are mostly noise."""
 
 
 def make_thumbnail(picture: Picture) -> np.ndarray:
@@ -25,21 +20,6 @@ def make_thumbnail(picture: Picture) -> np.ndarray:
     size = columns * SAMPLES_PER_CELL, rows * SAMPLES_PER_CELL
     grey = picture.to_grey(picture.y.resize(size, Image.Resampling.NEAREST)).astype(np.float32)
     return grey.reshape(rows, SAMPLES_PER_CELL, columns, SAMPLES_PER_CELL).mean(axis=(1, 3))
-
-
-def is_shot_cut(before: np.ndarray, after: np.ndarray) -> bool:
-    """Return whether a new shot begins between two thumbnails.
-
-    The change of the median cell counts, so an object that moves through a still picture is no cut. The
-    change must be large both in grey values, less the median change, and in standardized grey values. So
-    neither a change of light nor a large object that comes or goes is a cut.
-    """
-    old, new = before.astype(np.float32), after.astype(np.float32)
-    deviation = max(float(old.std() + new.std()) / 2, MIN_DEVIATION)
-    difference = new - old
-    grey_change = np.median(np.abs(difference - np.median(difference))) / deviation
-    old, new = ((image - image.mean()) / max(float(image.std()), MIN_DEVIATION) for image in (old, new))
-    return bool(min(grey_change, np.median(np.abs(new - old))) >= MIN_CUT_CHANGE)
 
 
 def find_changed_region(

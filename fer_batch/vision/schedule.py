@@ -14,12 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from fer_batch.timing import StageTimer
+from fer_batch.video.changes import FrameChanges
 from fer_batch.video.planes import Frame
 from fer_batch.video.timestamps import TIME_TOLERANCE_S
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.detections import NO_FACES, join_detections
 from fer_batch.vision.follow import LOST_MAX_IOU, SampledFrame, find_known_faces, follow_faces
-from fer_batch.vision.motion import find_changed_region, is_shot_cut, make_thumbnail
+from fer_batch.vision.jumps import MIN_OTHER_STEPS, is_shot_cut
+from fer_batch.vision.motion import find_changed_region, make_thumbnail
 from fer_batch.vision.track import compute_iou
 
 TARGET_GROUP_FRAMES = 10
@@ -45,20 +47,21 @@ def detect_in_frames(
     search_s = min(detect_every, MAX_SPAN_FRAMES * frame_interval_s)
     searches = count_searches_per_span(search_s, frame_interval_s)
     group: list[SampledFrame] = []
-    last_thumbnail: np.ndarray | None = None
-    last_size = (0, 0)
+    last_size: tuple[int, ...] = ()
+    recent: list[FrameChanges] = []
     cell = -1
     for frame in frames:
         timer.record("decode")
         thumbnail, last_cell = make_thumbnail(frame.picture), cell
         size = frame.picture.y.size
         # Boxes are in pixels of their picture, so no face can be followed into a picture of another size.
-        cut = last_thumbnail is not None and (size != last_size or is_shot_cut(last_thumbnail, thumbnail))
+        recent = [*recent[-MIN_OTHER_STEPS:], *([frame.changes] if frame.changes else [])]
+        cut = bool(last_size) and (size != last_size or is_shot_cut(recent))
         cell = math.floor((frame.time_s + TIME_TOLERANCE_S) / search_s)
         key = cut or cell // searches != last_cell // searches or not group
         motion = not key and cell != last_cell
         group.append(SampledFrame(frame=frame, cut=cut, key=key, thumbnail=thumbnail, motion_search=motion))
-        last_thumbnail, last_size = thumbnail, size
+        last_size = size
         if key and len(group) > TARGET_GROUP_FRAMES:
             _detect_group(group, detector, pixel_aspect)
             timer.record("detect")

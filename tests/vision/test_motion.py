@@ -1,66 +1,9 @@
-"""Shot cuts and changed regions, from thumbnails."""
-
-import itertools
+"""Changed regions, from thumbnails."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from fer_batch.vision.motion import THUMBNAIL_SHAPE, find_changed_region, is_shot_cut
-
-SCENE = np.tile(np.linspace(40, 200, 32), (18, 1))
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [
-        (np.zeros((18, 32)), np.zeros((18, 32)), False),
-        (SCENE, SCENE, False),
-        (SCENE, SCENE + 30, False),
-        (SCENE, SCENE * 0.5, False),
-        (SCENE * 0.3, SCENE, False),
-        (SCENE, SCENE[:, ::-1], True),
-        (SCENE, 255 - SCENE, True),
-        (SCENE.astype(np.uint8), SCENE.astype(np.uint8), False),
-        (SCENE.astype(np.uint8), SCENE[:, ::-1].astype(np.uint8), True),
-    ],
-)
-def test_other_picture_is_a_cut_and_other_light_is_none(
-    before: np.ndarray, after: np.ndarray, expected: bool
-) -> None:
-    assert is_shot_cut(before, after) is expected
-
-
-@pytest.mark.parametrize("grey", [0, 128, 255])
-@pytest.mark.parametrize(
-    "where",
-    [np.s_[:, :3], np.s_[:, -3:], np.s_[-3:, 6:26], np.s_[:, :6], np.s_[:, -6:]],
-    ids=["left tenth", "right tenth", "caption", "left fifth", "right fifth"],
-)
-def test_object_in_a_still_picture_is_no_cut(where: tuple, grey: int) -> None:
-    after = SCENE.copy()
-    after[where] = grey
-    assert not is_shot_cut(SCENE, after)
-    assert not is_shot_cut(after, SCENE)
-
-
-def test_slow_fade_is_no_cut() -> None:
-    fade = [SCENE * (1 - step / 10) for step in (*range(8), *range(7, -1, -1))]
-    assert not any(is_shot_cut(before, after) for before, after in itertools.pairwise(fade))
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_cut_does_not_depend_on_direction(seed: int) -> None:
-    before, after = np.random.default_rng(seed).uniform(0, 255, (2, 18, 32))
-    assert is_shot_cut(before, after) == is_shot_cut(after, before)
-    assert not is_shot_cut(before, before)
-
-
-def test_camera_noise_is_no_cut() -> None:
-    noise = np.random.default_rng(0).normal(0, 10, SCENE.shape)
-    assert not is_shot_cut(SCENE, SCENE + noise)
+from fer_batch.vision.motion import THUMBNAIL_SHAPE, find_changed_region
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Detection in all sampled frames, with searches of the whole picture on key frames only."""
 
+import dataclasses
 from collections.abc import Iterator
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fer_batch.timing import StageTimer
+from fer_batch.video.changes import ChangeMeter, sample_points
 from fer_batch.video.planes import Frame, Picture
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.detections import Detections
@@ -38,6 +41,16 @@ def make_frames(images: list[np.ndarray], fps: float = 5.0, first: int = 0) -> l
         Frame(time_s=index / fps, index=index, picture=Picture.from_rgb(image))
         for index, image in enumerate(images)
     ][first:]
+
+
+def add_changes(frames: list[Frame]) -> list[Frame]:
+    """Add the changes that a video of these frames has."""
+    meter = ChangeMeter()
+    changed = []
+    for frame in frames:
+        meter.record_points(sample_points(av.VideoFrame.from_ndarray(frame.to_rgb())))
+        changed.append(dataclasses.replace(frame, changes=meter.take_changes(0, False)))
+    return changed
 
 
 def detect(
@@ -126,7 +139,7 @@ def test_no_face_is_followed_across_a_cut(detector: FaceDetector, portrait: Imag
     columns = np.indices((240, 480))[1][..., None].astype(np.uint8)
     blank = [np.full((240, 480, 3), 200, np.uint8) - columns // 4] * 3
     for images, faces in ((shot + blank, [1, 1, 1, 0, 0, 0]), (blank + shot, [0, 0, 0, 1, 1, 1])):
-        sampled = detect(make_frames(images), detector)
+        sampled = detect(add_changes(make_frames(images)), detector)
         assert [one.cut for one in sampled] == [False, False, False, True, False, False]
         assert [one.key for one in sampled] == [True, False, False, True, False, False]
         assert [one.motion_search for one in sampled] == [False] * 5 + [True]

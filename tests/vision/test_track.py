@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fer_batch.vision.continuity import FrameView
 from fer_batch.vision.track import Tracker, compute_iou, match_tracks
 
 NO_BOXES = np.zeros((0, 4))
@@ -176,16 +177,49 @@ def test_face_that_returns_after_the_gap_starts_a_track(max_gap_s: float, more_s
     assert tracker.update(1.0 + max_gap_s + more_s, box(100)).tolist() == [1]
 
 
-def test_cut_ends_every_track_and_reuses_no_id() -> None:
+def view(*colours: int) -> FrameView:
+    """Describe faces of plain colours."""
+    looks = np.zeros((len(colours), 2, 4), np.float32)
+    looks[np.arange(len(colours)), :, colours] = 1
+    return FrameView(looks=looks, regions=np.zeros((len(colours), 4)), changes=None)
+
+
+@pytest.mark.parametrize(
+    ("colours", "expected"),
+    [([0, 0, 0], [0, 0, 0]), ([0, 0, 1, 1], [0, 0, 1, 1]), ([0, 0, 1, 0, 0], [0, 0, 1, 0, 0])],
+    ids=["same", "other from then on", "other for one frame"],
+)
+def test_other_face_in_the_same_place_has_another_track(colours: list[int], expected: list[int]) -> None:
     tracker = Tracker(0.5)
-    faces = both(box(100), box(400))
-    assert tracker.update(0.0, faces).tolist() == [0, 1]
-    tracker.end_tracks()
-    assert tracker.update(0.2, faces).tolist() == [2, 3]
-    tracker.end_tracks()
-    tracker.end_tracks()
-    assert tracker.update(0.4, NO_BOXES).tolist() == []
-    assert tracker.update(0.6, faces).tolist() == [4, 5]
+    tracks = [tracker.update(n * STEP_S, box(100), view(c)).item() for n, c in enumerate(colours)]
+    assert tracks == expected
+    assert tracker.joined == ({1: 0} if colours == [0, 0, 1, 0, 0] else {})
+
+
+def test_two_faces_that_change_places_at_a_cut_are_followed_by_their_looks_or_end() -> None:
+    tracker = Tracker(0.5)
+    assert tracker.update(0.0, both(box(100), box(140)), view(0, 1)).tolist() == [0, 1]
+    assert tracker.update(0.2, both(box(100), box(140)), view(1, 0)).tolist() == [1, 0]
+    assert tracker.update(0.4, both(box(100), box(140)), view(2, 3)).tolist() == [2, 3]
+    assert not tracker.joined
+
+
+def test_time_without_frames_ends_no_track_and_frames_without_the_face_do() -> None:
+    tracker = Tracker(0.5, 0.2)
+    for number in range(5):
+        assert tracker.update(2.0 * number, box(100 + 10 * number), view(0)).tolist() == [0]
+    assert tracker.update(70.0, box(140), view(0)).tolist() == [0]
+    assert tracker.update(80.0, NO_BOXES, view()).tolist() == []
+    assert tracker.update(81.0, box(140), view(0)).tolist() == [0]
+    for time_s in (82.0, 82.1, 83.0):
+        tracker.update(time_s, NO_BOXES, view())
+    assert tracker.update(84.0, box(140), view(0)).tolist() == [1]
+
+
+def test_other_face_after_time_without_frames_has_another_track() -> None:
+    tracker = Tracker(0.5, 0.2)
+    assert tracker.update(0.0, box(100), view(0)).tolist() == [0]
+    assert tracker.update(60.0, box(100), view(1)).tolist() == [1]
 
 
 @settings(deadline=None)
