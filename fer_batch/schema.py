@@ -113,6 +113,7 @@ VIDEOS_SCHEMA = pa.schema(
 )
 """The table `videos`: an input and the outcome of its analysis.
 
+`duration_s` is the container's statement. If it states none, it is `read_s` of a video that was read whole.
 `start_s` is the time of the first frame in the file, as players and subtitles count it. All other times of
 the tables count from the first frame, so that a player shows `time_s` at `time_s + start_s`."""
 

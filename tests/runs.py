@@ -94,13 +94,17 @@ def make_segment_result(segment: dict[str, Any], tracks: Tracks) -> dict[str, An
 
 
 def plan_videos(
-    out: FolderLike, videos: Mapping[str, Tracks | None], version: str = "1", attempt: int = 0
+    out: FolderLike,
+    videos: Mapping[str, Tracks | None],
+    version: str = "1",
+    attempt: int = 0,
+    **probed_columns: Any,
 ) -> pa.Table:
     """Add a planning round to a run; return its segments."""
     known = {row["video_id"]: row["bucket"] for row in read_planned_videos(out).to_pylist()}
     rows = pa.Table.from_pylist(
         [
-            probed(uri, tracks, version, attempt) | {"bucket": known.get(video_id(uri))}
+            probed(uri, tracks, version, attempt) | {"bucket": known.get(video_id(uri))} | probed_columns
             for uri, tracks in videos.items()
         ],
         schema=PROBED_SCHEMA,

@@ -195,10 +195,13 @@ def _describe_outcome(
         for name in CONTAINER_COLUMNS:
             values = (value for value in results[name] if value is not None)
             container[name] = next(values, video[name])
+    read_s = max(results["read_s"], default=0.0)
+    if container.get("duration_s", video["duration_s"]) is None and status in ("ok", "no_faces"):
+        container["duration_s"] = read_s
     return {
         **container,
         "status": status,
         "error": error,
-        "read_s": max(results["read_s"], default=0.0),
+        "read_s": read_s,
         "analyze_s": sum(sum(results[name]) for name in TIMINGS),
     }

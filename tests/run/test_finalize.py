@@ -144,6 +144,14 @@ def test_first_finalize_killed_shows_nothing_until_complete(
     assert table_files(out) == visible_files(out)
 
 
+@pytest.mark.parametrize("tracks", [[], [["happy"] * 5]], ids=["no faces", "one face"])
+def test_video_without_stated_duration_is_as_long_as_what_was_read(tmp_path: Path, tracks: Tracks) -> None:
+    out, videos = write_run(tmp_path / "out", {}), {"/talks/raw.h264": tracks}
+    write_video_results(out, plan_videos(out, videos, duration_s=None), videos)
+    finalize(out)
+    assert read_all_rows(out)["videos"]["duration_s"].tolist() == [1.0]
+
+
 def test_leftovers_of_killed_processes_are_removed(done: Path) -> None:
     left = [
         temporary_path(done / "snapshot.json"),
