@@ -319,11 +319,6 @@ def detect_boxes(path: Path) -> np.ndarray:
     return np.array(sorted([getattr(face, name) for name in columns] for face in found.faces))
 
 
-def test_first_of_two_video_streams_is_read(tmp_path: Path) -> None:
-    info = read_info(two_videos(tmp_path))
-    assert (info.width, info.height) == (96, 64)
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_unreadable_file_fails(tmp_path: Path) -> None:
     path = film("film.mp4", 3)(tmp_path)
