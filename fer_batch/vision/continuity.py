@@ -46,6 +46,11 @@ class FrameView:
         )
 
 
+def is_other_face(before: np.ndarray, after: np.ndarray) -> bool:
+    """Return whether faces in one place with these `(2, bins)` looks differ by their colours."""
+    return _add_up(UNKNOWN_JUMP, UNKNOWN_JUMP, before, after) < 0
+
+
 def score_continuity(
     look: np.ndarray, view: FrameView, face: int, frames: Sequence[FrameChanges], first: int
 ) -> float:
@@ -54,11 +59,15 @@ def score_continuity(
     `look` `(2, bins)` describes the earlier face, `frames` are the changes of sampled frames up to that of
     `view`, and `first` is the one after the earlier face. The weights are those of a logistic regression.
     """
-    distance = float(measure_distances(look[None, :1], view.looks[face : face + 1, :1]).item())
     near, whole = (
         measure_jump(frames, first, region) or UNKNOWN_JUMP
         for region in (tuple(view.regions[face]), (0.0, 0.0, 1.0, 1.0))
     )
+    return _add_up(near, whole, look, view.looks[face])
+
+
+def _add_up(near: float, whole: float, before: np.ndarray, after: np.ndarray) -> float:
+    distance = float(measure_distances(before[None, :1], after[None, :1]).item())
     return (
         INTERCEPT
         + NEAR_JUMP_WEIGHT * math.log(near)

@@ -104,7 +104,7 @@ def extract_faces(
     crops = [np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8)]
     timer = StageTimer()
     info = None
-    joined: dict[int, int] = {}
+    tracker = Tracker(config.max_gap_s)
     empty_status = "failed"
     try:
         info = reader.open()
@@ -113,7 +113,6 @@ def extract_faces(
         interval_s = 1 / min(info.fps, fps or math.inf)
         step_s = 1 / (fps or info.fps)
         tracker = Tracker(max(config.max_gap_s, 1.5 * step_s), step_s)
-        joined = tracker.joined
         for sampled in detect_in_frames(frames, detector, config.search_s, interval_s, aspect, timer):
             frame, found = sampled.frame, sampled.faces
             boxes = found.boxes / np.array([aspect, 1, aspect, 1], np.float32)
@@ -145,7 +144,7 @@ def extract_faces(
         read_s=report.read_s,
         frames=report.frames,
         moments=moments,
-        faces=[replace(face, track=joined.get(face.track, face.track)) for face in faces],
+        faces=[replace(face, track=tracker.correct_track(face.track, face.time_s)) for face in faces],
         crops=np.concatenate(crops),
         timer=timer,
     )

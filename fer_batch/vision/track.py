@@ -1,11 +1,13 @@
 """Assign the faces of successive frames to tracks by their overlap and their likeness."""
 
 import math
+from collections import deque
 
 import numpy as np
 
 from fer_batch.video.changes import FrameChanges
-from fer_batch.vision.continuity import FrameView, score_continuity
+from fer_batch.vision.continuity import FrameView, is_other_face, score_continuity
+from fer_batch.vision.dissolves import FRAMES_PER_S, MAX_DISSOLVE_S, find_dissolve
 
 GROWTH = 1.5
 """Factor by which boxes are enlarged before they are compared. A face that moves by its own width between two
@@ -26,8 +28,9 @@ class Tracker:
 
     A face is compared with every track that was seen in the last `max_gap_s` seconds, at the track's last box
     and at that box moved on with its last speed. It continues a track only if it is the same face by
-    `score_continuity`. The assignment has the largest total IoU (Kuhn 1955). So a track depends on nothing
-    older than its last two boxes and its live neighbours.
+    `score_continuity`. The assignment has the largest total IoU (Kuhn 1955). A track in which one face
+    dissolves into another is divided there. So a track depends on nothing older than its last two boxes, its
+    live neighbours and the longest dissolve.
 
     Between two frames at most `max_step_s` seconds count, so a track ends after frames without its face, and
     not where a video has no frames.
@@ -36,8 +39,12 @@ class Tracker:
     def __init__(self, max_gap_s: float, max_step_s: float = math.inf) -> None:
         self.max_gap_s, self.max_step_s = max_gap_s, max_step_s
         self.next_id = 0
-        self.joined: dict[int, int] = {}
+        self._joined: dict[int, int] = {}
         """Tracks of a single frame that belong to another track, as of faces in the light of a flash."""
+        self._divided: list[tuple[int, float, int]] = []
+        """Tracks, the times from which they show another face, and the tracks of that face."""
+        self._history: deque[tuple[float, np.ndarray, dict[int, np.ndarray]]] = deque()
+        """Times, points, and looks by track, of the frames in which a dissolve may have begun."""
         self._clock_s, self._last_s = 0.0, -math.inf
         self._frame = -1
         self._recent: list[FrameChanges] = []
@@ -85,7 +92,38 @@ class Tracker:
         self._seen_s = np.concatenate([self._seen_s, np.full(len(new), self._clock_s)])
         self._frames = np.concatenate([self._frames, np.full((len(new), 2), self._frame)])
         self._looks += [None if view is None else view.looks[face] for face in new]
+        if view is not None and view.changes is not None:
+            self._divide_dissolves(time_s, tracks, view, view.changes.points)
         return tracks
+
+    def correct_track(self, track: int, time_s: float) -> int:
+        """Return the track of a face that `update` assigned, by what later frames have shown."""
+        for divided, start_s, other in self._divided:
+            if track == divided and time_s >= start_s:
+                track = other
+        return self._joined.get(track, track)
+
+    def _divide_dissolves(
+        self, time_s: float, tracks: np.ndarray, view: FrameView, points: np.ndarray
+    ) -> None:
+        """Divide the tracks in which another face has appeared by a dissolve that has just ended."""
+        history = self._history
+        cell = math.floor(time_s * FRAMES_PER_S + 1e-3)
+        if history and cell == math.floor(history[-1][0] * FRAMES_PER_S + 1e-3):
+            return
+        looks = {int(track): view.looks[face] for face, track in enumerate(tracks)}
+        history.append((time_s, points, looks))
+        while history[0][0] < time_s - MAX_DISSOLVE_S or history[0][1].shape != points.shape:
+            history.popleft()
+        for face, track in enumerate(tracks.tolist()):
+            seen = [number for number, (_, _, frame_looks) in enumerate(history) if track in frame_looks]
+            frames = [history[number] for number in seen]
+            found = find_dissolve([frame[1] for frame in frames], view.regions[face])
+            if found and is_other_face(frames[found[0]][2][track], looks[track]):
+                self._divided.append((track, frames[found[1]][0], self.next_id))
+                self._ids[self._ids == track] = self.next_id
+                looks[self.next_id] = looks.pop(track)
+                self.next_id += 1
 
     def _advance(self, time_s: float, view: FrameView | None) -> None:
         """Go to the next frame and end the tracks that were not seen for too long."""
@@ -114,11 +152,9 @@ class Tracker:
         is_flash = (self._frames == self._frame - 1).all(axis=1) & ~np.isin(self._ids, tracks)
         for other in np.flatnonzero(is_flash).tolist():
             places = self._boxes[[other]]
-            if (
-                min(compute_iou(places, box[None])[0, 0], compute_iou(places, self._boxes[[track]])[0, 0])
-                > 0.5
-            ):
-                self.joined[int(self._ids[other])] = int(self._ids[track])
+            neighbours = np.stack([box, self._boxes[track]])
+            if compute_iou(places, neighbours).min() > FLASH_MIN_IOU:
+                self._joined[int(self._ids[other])] = int(self._ids[track])
 
     def _compare(self, expected: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Return the IoU of each live track and each box, `(tracks, n)`; 0 where they cannot match."""

@@ -193,7 +193,7 @@ def test_other_face_in_the_same_place_has_another_track(colours: list[int], expe
     tracker = Tracker(0.5)
     tracks = [tracker.update(n * STEP_S, box(100), view(c)).item() for n, c in enumerate(colours)]
     assert tracks == expected
-    assert tracker.joined == ({1: 0} if colours == [0, 0, 1, 0, 0] else {})
+    assert tracker.correct_track(1, 0.4) == (0 if colours == [0, 0, 1, 0, 0] else 1)
 
 
 def test_two_faces_that_change_places_at_a_cut_are_followed_by_their_looks_or_end() -> None:
@@ -201,7 +201,7 @@ def test_two_faces_that_change_places_at_a_cut_are_followed_by_their_looks_or_en
     assert tracker.update(0.0, both(box(100), box(140)), view(0, 1)).tolist() == [0, 1]
     assert tracker.update(0.2, both(box(100), box(140)), view(1, 0)).tolist() == [1, 0]
     assert tracker.update(0.4, both(box(100), box(140)), view(2, 3)).tolist() == [2, 3]
-    assert not tracker.joined
+    assert tracker.correct_track(1, 0.4) == 1
 
 
 def test_time_without_frames_ends_no_track_and_frames_without_the_face_do() -> None:
