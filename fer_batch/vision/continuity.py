@@ -27,7 +27,7 @@ class FrameView:
     """The parts of a sampled frame from which faces are recognized in the next frames."""
 
     looks: np.ndarray
-    """`(n, 2, bins) float32` histograms of `describe_faces`."""
+    """`(n, bins) float32` histograms of `describe_faces`."""
     regions: np.ndarray
     """`(n, 4)` regions around the faces, as shares of the picture's width and height."""
     changes: FrameChanges | None
@@ -47,7 +47,7 @@ class FrameView:
 
 
 def is_other_face(before: np.ndarray, after: np.ndarray) -> bool:
-    """Return whether faces in one place with these `(2, bins)` looks differ by their colours."""
+    """Return whether faces in one place with these `(bins,)` looks differ by their colours."""
     return _add_up(UNKNOWN_JUMP, UNKNOWN_JUMP, before, after) < 0
 
 
@@ -56,7 +56,7 @@ def score_continuity(
 ) -> float:
     """Return the log odds that a face of the last frame is an earlier face in the same place.
 
-    `look` `(2, bins)` describes the earlier face, `frames` are the changes of sampled frames up to that of
+    `look` `(bins,)` describes the earlier face, `frames` are the changes of sampled frames up to that of
     `view`, and `first` is the one after the earlier face. The weights are those of a logistic regression.
     """
     near, whole = (
@@ -67,7 +67,7 @@ def score_continuity(
 
 
 def _add_up(near: float, whole: float, before: np.ndarray, after: np.ndarray) -> float:
-    distance = float(measure_distances(before[None, :1], after[None, :1]).item())
+    distance = float(measure_distances(before[None], after[None]).item())
     return (
         INTERCEPT
         + NEAR_JUMP_WEIGHT * math.log(near)

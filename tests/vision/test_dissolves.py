@@ -72,7 +72,7 @@ def test_track_is_divided_where_another_face_has_half_the_weight(is_other: bool)
     weights = [0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     tracks = []
     for number, (weight, points) in enumerate(zip(weights, blend(weights), strict=True)):
-        looks = np.zeros((1, 2, 2), np.float32)
+        looks = np.zeros((1, 2), np.float32)
         looks[..., 1] = np.sqrt(weight if is_other else 0)
         looks[..., 0] = np.sqrt(1 - looks[..., 1] ** 2)
         changes = FrameChanges(steps=np.zeros((1, 9, 12), np.float32), points=points)

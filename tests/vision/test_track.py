@@ -179,8 +179,8 @@ def test_face_that_returns_after_the_gap_starts_a_track(max_gap_s: float, more_s
 
 def view(*colours: int) -> FrameView:
     """Describe faces of plain colours."""
-    looks = np.zeros((len(colours), 2, 4), np.float32)
-    looks[np.arange(len(colours)), :, colours] = 1
+    looks = np.zeros((len(colours), 4), np.float32)
+    looks[np.arange(len(colours)), colours] = 1
     return FrameView(looks=looks, regions=np.zeros((len(colours), 4)), changes=None)
 
 
