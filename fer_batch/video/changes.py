@@ -1,6 +1,8 @@
 """Changes of brightness between successive decoded frames, the evidence for cuts between sampled frames."""
 
 import functools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +75,21 @@ def measure_changes(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     plain = np.abs(new - old)
     is_relit = relit.mean(axis=axes, keepdims=True) < plain.mean(axis=axes, keepdims=True)
     return np.where(is_relit, relit, plain)
+
+
+def select_region(images: np.ndarray, region: Sequence[float], scale: int = 1) -> np.ndarray:
+    """Return the part of `(n, rows, columns)` images in a region.
+
+    `region` is left, top, right and bottom, as shares of the width and height. The part has whole tiles of
+    `scale` points across and down, at least one.
+    """
+    rows, columns = images.shape[1] // scale, images.shape[2] // scale
+    left, top, right, bottom = (
+        share * count for share, count in zip(region, (columns, rows) * 2, strict=True)
+    )
+    left, top = min(max(int(left), 0), columns - 1), min(max(int(top), 0), rows - 1)
+    right, bottom = max(math.ceil(right), left + 1), max(math.ceil(bottom), top + 1)
+    return images[:, top * scale : bottom * scale, left * scale : right * scale]
 
 
 def sample_points(frame: av.VideoFrame) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fer_batch.video.changes import FrameChanges
 from fer_batch.video.planes import Frame
-from fer_batch.vision.jumps import measure_jump
+from fer_batch.vision.jumps import WHOLE, measure_jump
 from fer_batch.vision.likeness import describe_faces, measure_distances
 
 INTERCEPT = 13.4
@@ -60,8 +60,7 @@ def score_continuity(
     `view`, and `first` is the one after the earlier face. The weights are those of a logistic regression.
     """
     near, whole = (
-        measure_jump(frames, first, region) or UNKNOWN_JUMP
-        for region in (tuple(view.regions[face]), (0.0, 0.0, 1.0, 1.0))
+        measure_jump(frames, first, region) or UNKNOWN_JUMP for region in (view.regions[face], WHOLE)
     )
     return _add_up(near, whole, look, view.looks[face])
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fer_batch.video.changes import select_region
+
 MAX_DISSOLVE_S = 2.5
 """Longest dissolve that is found."""
 FRAMES_PER_S = 5.0
@@ -36,7 +38,7 @@ def find_dissolve(points: Sequence[np.ndarray], region: Sequence[float]) -> tupl
     """
     if len(points) < MIN_FRAMES:
         return None
-    frames = _select_region(np.stack(points), region)
+    frames = select_region(np.stack(points), region).reshape(len(points), -1).astype(np.float32)
     end = len(frames) - 2
     contrasts = frames - frames.mean(axis=1, keepdims=True)
     deviations = np.sqrt((contrasts * contrasts).mean(axis=1)) + 1e-6
@@ -58,14 +60,3 @@ def find_dissolve(points: Sequence[np.ndarray], region: Sequence[float]) -> tupl
         if is_blend and is_steady and weights[-1] >= MIN_LASTING:
             return first, first + 1 + int((weights >= 0.5).argmax())
     return None
-
-
-def _select_region(points: np.ndarray, region: Sequence[float]) -> np.ndarray:
-    """Return the points of `(n, rows, columns)` frames in a region, `(n, points) float32`."""
-    rows, columns = points.shape[1:]
-    left, top = (
-        min(max(int(share * n), 0), n - 1) for share, n in zip(region[:2], (columns, rows), strict=True)
-    )
-    right, bottom = (int(np.ceil(share * n)) for share, n in zip(region[2:], (columns, rows), strict=True))
-    part = points[:, top : max(bottom, top + 1), left : max(right, left + 1)]
-    return part.reshape(len(points), -1).astype(np.float32)

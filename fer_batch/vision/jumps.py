@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fer_batch.video.changes import TILE, FrameChanges, measure_changes
+from fer_batch.video.changes import TILE, FrameChanges, measure_changes, select_region
 
 NOISE = 1.0
 """Grey levels that are added to changes, as smaller ones are noise of the camera and of the encoder."""
@@ -60,11 +60,5 @@ def is_shot_cut(frames: Sequence[FrameChanges]) -> bool:
 
 def _mean_in(images: np.ndarray, region: Sequence[float], scale: int = 1) -> np.ndarray:
     """Return the mean of each of `(n, rows, columns)` images in a region, whole tiles of it."""
-    rows, columns = images.shape[1] // scale, images.shape[2] // scale
-    left, top, right, bottom = (
-        min(max(share * count, 0), count) for share, count in zip(region, (columns, rows) * 2, strict=True)
-    )
-    left, top = min(int(left), columns - 1), min(int(top), rows - 1)
-    right, bottom = max(int(np.ceil(right)), left + 1), max(int(np.ceil(bottom)), top + 1)
-    part = images[:, top * scale : bottom * scale, left * scale : right * scale]
+    part = select_region(images, region, scale)
     return part.mean(axis=(1, 2), dtype=np.float64)

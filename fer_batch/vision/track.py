@@ -6,6 +6,7 @@ from collections import deque
 import numpy as np
 
 from fer_batch.video.changes import FrameChanges
+from fer_batch.video.sampling import SampleGrid
 from fer_batch.vision.continuity import FrameView, is_other_face, score_continuity
 from fer_batch.vision.dissolves import FRAMES_PER_S, MAX_DISSOLVE_S, find_dissolve
 
@@ -43,6 +44,8 @@ class Tracker:
         """Tracks of a single frame that belong to another track, as of faces in the light of a flash."""
         self._divided: list[tuple[int, float, int]] = []
         """Tracks, the times from which they show another face, and the tracks of that face."""
+        self._grid = SampleGrid(FRAMES_PER_S, 0.0, math.inf)
+        """Selects the frames among which dissolves are sought."""
         self._history: deque[tuple[float, np.ndarray, dict[int, np.ndarray]]] = deque()
         """Times, points, and looks by track, of the frames in which a dissolve may have begun."""
         self._clock_s, self._last_s = 0.0, -math.inf
@@ -107,17 +110,15 @@ class Tracker:
         self, time_s: float, tracks: np.ndarray, view: FrameView, points: np.ndarray
     ) -> None:
         """Divide the tracks in which another face has appeared by a dissolve that has just ended."""
-        history = self._history
-        cell = math.floor(time_s * FRAMES_PER_S + 1e-3)
-        if history and cell == math.floor(history[-1][0] * FRAMES_PER_S + 1e-3):
+        if not self._grid.take(time_s):
             return
+        history = self._history
         looks = {int(track): view.looks[face] for face, track in enumerate(tracks)}
         history.append((time_s, points, looks))
         while history[0][0] < time_s - MAX_DISSOLVE_S or history[0][1].shape != points.shape:
             history.popleft()
         for face, track in enumerate(tracks.tolist()):
-            seen = [number for number, (_, _, frame_looks) in enumerate(history) if track in frame_looks]
-            frames = [history[number] for number in seen]
+            frames = [frame for frame in history if track in frame[2]]
             found = find_dissolve([frame[1] for frame in frames], view.regions[face])
             if found and is_other_face(frames[found[0]][2][track], looks[track]):
                 self._divided.append((track, frames[found[1]][0], self.next_id))
