@@ -21,6 +21,7 @@ from fer_batch.video.timestamps import (
     first_timestamp,
     frame_timestamp,
     has_flag,
+    packet_timestamp,
 )
 
 ALL_FRAMES = SampleGrid(None, 0.0, math.inf)
@@ -127,7 +128,7 @@ class _PacketEnds:
         self.ends = dict.fromkeys(self.time_bases, 0)
 
     def record(self, packet: av.Packet) -> None:
-        pts = packet.dts if packet.pts is None else packet.pts
+        pts = packet_timestamp(packet)
         if pts is None:
             return
         index = packet.stream_index
@@ -172,7 +173,7 @@ def _has_packet_from(source: Source, start_s: float, origin: int, report: ReadRe
     """
     start_pts, end_pts = origin + int(start_s / source.time_base), origin
     for packet in source.packets(report):
-        timestamp = packet.dts if packet.pts is None else packet.pts
+        timestamp = packet_timestamp(packet)
         if packet.stream is not source.stream or not packet.size:
             continue
         if timestamp is None or timestamp >= start_pts:

@@ -5,6 +5,7 @@ import itertools
 from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.report import ReadReport
 from fer_batch.video.source import Source
+from fer_batch.video.timestamps import packet_timestamp
 
 LONG_GAP_S = 12.0
 """Distance between key frames beyond which a start between them is expensive: a fifth of a minute."""
@@ -102,7 +103,7 @@ class _Survey:
         self.source.seek(self._to_timestamp(start_s))
         for packet in self.source.packets(ReadReport()):
             read_bytes += packet.size
-            timestamp = packet.dts if packet.pts is None else packet.pts
+            timestamp = packet_timestamp(packet)
             if packet.stream is self.source.stream and packet.is_keyframe and timestamp is not None:
                 time_s = self._to_seconds(timestamp)
                 if start_s < time_s <= start_s + LONG_GAP_S:

@@ -112,7 +112,7 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream, fi
     if stream.duration and stream.time_base:
         return float((stream.duration + (stream.start_time or 0) - first_pts) * stream.time_base)
     first_s = float(first_pts * (stream.time_base or 0))
-    if (tagged_s := _tagged_duration(stream)) is not None:
+    if (tagged_s := parse_duration(stream.metadata.get("DURATION", ""))) is not None:
         return tagged_s if _is_length(container, stream) else tagged_s - first_s
     end_s = find_stated_end_s(container)
     return None if end_s is None else end_s - first_s
@@ -127,10 +127,10 @@ def find_stated_end_s(container: av.container.InputContainer) -> float | None:
     return (container.duration + start) / av.time_base
 
 
-def _tagged_duration(stream: av.VideoStream) -> float | None:
-    parts = stream.metadata.get("DURATION", "").split(":")
+def parse_duration(tag: str) -> float | None:
+    """Return the seconds of a tag "HOURS:MINUTES:SECONDS" of Matroska, None for any other text."""
     try:
-        hours, minutes, seconds = parts
+        hours, minutes, seconds = tag.split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     except ValueError:
         return None

@@ -12,6 +12,7 @@ from av.stream import Discard, Disposition
 
 from fer_batch.errors import DecodeError, NoVideoError
 from fer_batch.video.container import CODEC_OPTIONS, find_size_problem
+from fer_batch.video.metadata import parse_duration
 
 NOT_A_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 MAX_CANDIDATES = 64
@@ -146,9 +147,7 @@ def _read_stated_length(stream: av.VideoStream) -> tuple[int, float]:
     frames, duration_s = stream.frames, float((stream.duration or 0) * (stream.time_base or 0))
     with contextlib.suppress(ValueError):
         frames = frames or int(tags.get("NUMBER_OF_FRAMES", 0))
-        hours, minutes, seconds = tags.get("DURATION", "0:0:0").split(":")
-        duration_s = duration_s or int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    return frames, duration_s
+    return frames, duration_s or parse_duration(tags.get("DURATION", "")) or 0.0
 
 
 def _compare_lengths(candidates: list[Candidate]) -> list[float]:

@@ -20,6 +20,11 @@ def has_flag(container: av.container.Container, name: str) -> bool:
     return Flags[name] in Flags(container.format.flags)
 
 
+def packet_timestamp(packet: av.Packet) -> int | None:
+    """Return a packet's presentation timestamp, or the decoding timestamp if it has no other."""
+    return packet.dts if packet.pts is None else packet.pts
+
+
 def frame_timestamp(frame: av.VideoFrame, format_name: str) -> int | None:
     """Return a frame's presentation timestamp. AVI has none, but stores frames in the order of display."""
     return frame.dts if format_name == "avi" else frame.pts
