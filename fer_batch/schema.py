@@ -1,7 +1,7 @@
 """All tables of the project. Columns are only ever added, and new columns are nullable.
 
-Times are seconds since the video's first frame. Intervals include their start and exclude
-their end. Boxes are fractions of the upright frame's width and height.
+Times are seconds since the video's first frame. Intervals include their start and exclude their end. Boxes
+are fractions of the upright frame's width and height.
 """
 
 from collections.abc import Callable

@@ -17,7 +17,6 @@ MIN_IOU = 0.12
 """Minimum IoU of the enlarged boxes of one track."""
 MAX_HEIGHT_RATIO = 2.5
 """Largest change of a face's height from one frame to the next, as a factor."""
-
 FLASH_MIN_IOU = 0.5
 """Least IoU of a face in a flash with the face before and after it."""
 MAX_RECENT_FRAMES = 64

@@ -178,7 +178,7 @@ def test_segments_start_at_key_frames_and_tile_the_video(
         is_far = on_the_way_s[on_the_way_s > 0].min() > KEY_MARGIN_S + 1e-6
         length_s = before["core_end_s"] - before["core_start_s"]
         assert segment_s / 2 - 1e-6 <= length_s <= longest_s + 1e-6
-        if is_far:  # the decoder goes on from the segment before it, in the same worker
+        if is_far:  # the segment continues with the open decoder of the one before it, in the same bundle
             assert length_s == pytest.approx(longest_s)
             assert row["bundle_id"] == before["bundle_id"]
     assert [row["index"] for row in rows] == list(range(len(rows)))

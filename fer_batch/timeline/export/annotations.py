@@ -64,9 +64,8 @@ def build_tiers(episodes: Iterable[Episode], length_ms: int) -> dict[str, list[I
     """Return the intervals of each face by its name: its person, or "track N".
 
     An episode ends where the same track's next one begins, if that is not later, and lasts at least one
-    millisecond. If two tracks
-    of a person overlap, the second begins where the first ends. Intervals are cut at `length_ms`, and empty
-    ones are left out.
+    millisecond. If two tracks of a person overlap, the second begins where the first ends. Intervals are cut
+    at `length_ms`, and empty ones are left out.
     """
     cut: list[Episode] = []
     next_start_s: dict[int, float] = {}

@@ -46,9 +46,8 @@ def add_faces(
     `video` names the video of all events.
 
     Added columns: faces (number of rows of `tracks` that begin in `[start_s, end_s)`, or that last during all
-    of it), emotion (with the highest
-    mean) and a mean `p_…` for each emotion, null without a face. Columns of the events with one of these
-    names are renamed to `event_…`.
+    of it), emotion (with the highest mean) and a mean `p_…` for each emotion, null without a face. Columns of
+    the events with one of these names are renamed to `event_…`.
     """
     if not isinstance(events, pa.Table):
         events = read_events(Path(events))
