@@ -1,6 +1,7 @@
 """The program `fer-batch`. Each command is a function in a module beside this one."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,10 @@ from fer_batch.cli.app import explain_error, parse_command
 from fer_batch.cli.signals import stop_on_signals
 from fer_batch.errors import FerBatchError, convert_disk_error
 from fer_batch.logs import LEVEL_VARIABLE, show_log
+from fer_batch.storage.addresses import check_no_secrets
+
+VALUE = re.compile(r"^(--?[\w-]+=)?([\w.-]+=)?", re.ASCII)
+"""What may stand before an address in an argument: --OPTION= and NAME=."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     out = ""
     try:
+        _check_no_secrets(words)
         command, bound = parse_command(words)
         out = bound.arguments.get("out", "")
         if "--verbose" in words:
@@ -50,6 +56,12 @@ def _run(words: list[str]) -> int:
         if disk_error is None:
             raise
         return _print_error(disk_error, words)
+
+
+def _check_no_secrets(words: list[str]) -> None:
+    """Raise InputError for an address with a secret in any argument, before another message shows it."""
+    for word in words:
+        check_no_secrets(VALUE.sub("", word, count=1))
 
 
 def _print_error(error: FerBatchError, words: list[str]) -> int:

@@ -7,7 +7,6 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -26,7 +25,16 @@ from fer_batch.inputs.sources import (
 )
 from fer_batch.schema import SOURCES_SCHEMA
 from fer_batch.storage import stores
+from fer_batch.storage.addresses import (
+    check_no_secrets,
+    correct_address,
+    escape_unprintable,
+    hide_secrets,
+    normalize_address,
+    split_query,
+)
 from fer_batch.storage.archives import ARCHIVE_SUFFIXES, MEMBER_SEPARATOR, is_archive, split_member
+from fer_batch.storage.media import uri_to_path
 from fer_batch.video.formats import VIDEO_SUFFIXES
 
 MANIFEST_SUFFIXES = frozenset([".txt", ".csv", ".parquet", ".jsonl", ".ndjson"])
@@ -38,6 +46,9 @@ APPLE_DOUBLE_PREFIX = "._"
 """Prefix of the file in which macOS keeps the attributes of another file, under that file's suffix."""
 SIDE_FOLDERS = frozenset(["__MACOSX", ".AppleDouble", "@eaDir"])
 """Folders of file servers and archives with attributes and previews, under the names of other files."""
+MAX_NAME_LENGTH = 8192
+"""Characters of a path or address in a manifest. Linux allows 4096 bytes in a path."""
+SHOWN_NAME_LENGTH = 100
 UNKNOWN_VERSION = "0 "
 """Version of a file in a web page's list, which states neither sizes nor times."""
 
@@ -99,19 +110,23 @@ def list_videos(inputs: Sequence[str]) -> Listing:
         sources=pa.concat_tables(chunks).sort_by("uri"),
         columns=expander.columns,
         skipped=expander.skipped,
-        duplicates=duplicates,
+        duplicates=duplicates + expander.repeated_rows,
         rows_without_path=expander.rows_without_path,
     )
 
 
 def check_inputs_exist(inputs: Sequence[str]) -> None:
-    """Raise InputError if a named local file or folder does not exist. Stores and globs are not checked."""
-    for given in inputs:
-        if stores.is_remote(given) or os.path.lexists(given) or split_member(given) or glob.has_magic(given):
-            continue
-        correct = stores.correct_address(given)
-        hint = f"; an address is written {correct}" if correct else ""
-        raise InputError(f"there is no file or folder {given}{hint}")
+    """Raise InputError for an invalid address, and for a local file or folder that does not exist.
+
+    Stores and globs are not read.
+    """
+    for given in map(uri_to_path, inputs):
+        if stores.is_remote(given):
+            normalize_address(given)
+        elif not (os.path.lexists(given) or split_member(given) or glob.has_magic(given)):
+            correct = correct_address(given)
+            hint = f"; an address is written {hide_secrets(correct)}" if correct else ""
+            raise InputError(f"there is no file or folder {hide_secrets(given)}{hint}")
 
 
 class _Expander:
@@ -121,12 +136,13 @@ class _Expander:
         self.columns: dict[str, str] = {}
         self.skipped = 0
         self.rows_without_path = 0
+        self.repeated_rows = 0
 
     def expand(self, inputs: Sequence[str]) -> Iterator[Candidate]:
         """Yield the files of all inputs."""
-        for given in inputs:
+        for given in map(uri_to_path, inputs):
             if stores.is_remote(given):
-                yield from self._expand_address(stores.normalize_protocol(given))
+                yield from self._expand_address(normalize_address(given))
             elif os.path.isdir(given):
                 yield from self._expand_folder(given, given)
             elif os.path.lexists(given):
@@ -142,7 +158,6 @@ class _Expander:
                 check_inputs_exist([given])
 
     def _expand_address(self, given: str) -> Iterator[Candidate]:
-        stores.check_no_secrets(given)
         is_glob = stores.is_glob(given)
         if split_member(given):
             yield _find_member(given)
@@ -188,17 +203,15 @@ class _Expander:
     def _expand_manifest(self, given: str, folder: str) -> Iterator[Candidate]:
         manifest = read_manifest(given)
         self.rows_without_path += manifest.rows_without_path
+        self.repeated_rows += manifest.repeated_rows
         for name, kind in manifest.columns.items():
             self.columns[name] = merge_column_types(self.columns.get(name, kind), kind)
         for entry in manifest.entries:
-            if stores.is_remote(entry.path):
-                path = stores.normalize_protocol(entry.path)
-                stores.check_no_secrets(path)
-            elif stores.is_remote(folder):
-                path = entry.path if entry.path.startswith("/") else _join_address(folder, entry.path)
+            path, problem = _resolve_line(folder, entry.path)
+            if problem is None:
+                yield from self._expand_file(replace(entry, path=path))
             else:
-                path = os.path.join(folder, entry.path)
-            yield from self._expand_file(replace(entry, path=path))
+                yield replace(entry, path=path), FileFacts(error=problem)
 
     def _expand_if_video(self, path: str, given: str, facts: FileFacts | None = None) -> Iterator[Candidate]:
         """Yield a file that `given` includes only if it is a video or an archive by its name."""
@@ -241,14 +254,39 @@ def _find_member(given: str) -> Candidate:
     return Entry(path=given), None
 
 
+def _resolve_line(folder: str, name: str) -> tuple[str, str | None]:
+    """Return the path or address that a manifest in `folder` names, and the reason if it cannot be read.
+
+    Raises InputError for an address with a secret.
+    """
+    if len(name) > MAX_NAME_LENGTH:
+        name, length = name[:SHOWN_NAME_LENGTH], len(name)
+        path = os.path.abspath(escape_unprintable(hide_secrets(name)))
+        return path, f"its name has {length:,} characters, and at most {MAX_NAME_LENGTH:,} are allowed"
+    name = uri_to_path(name)
+    if not stores.is_remote(name):
+        name = os.path.join(folder, name) if not stores.is_remote(folder) else _join_address(folder, name)
+    if not stores.is_remote(name):
+        if "\0" not in name:
+            return name, None
+        return os.path.abspath(escape_unprintable(name)), "its name contains a zero byte"
+    check_no_secrets(name)
+    try:
+        return normalize_address(name), None
+    except InputError as error:
+        return escape_unprintable(name), str(error)
+
+
 def _join_address(folder: str, path: str) -> str:
+    if path.startswith("/"):
+        return path
     protocol, _, rest = folder.partition("://")
     joined = f"{rest}/{path}"
     return f"{protocol}://{posixpath.normpath(joined) if '..' in path.split('/') else joined}"
 
 
 def _suffix(name: str) -> str:
-    return PurePosixPath(urlsplit(name).path if stores.is_remote(name) else name).suffix.lower()
+    return PurePosixPath(split_query(name)[0] if stores.is_remote(name) else name).suffix.lower()
 
 
 def _is_video(name: str) -> bool:

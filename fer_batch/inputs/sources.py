@@ -4,7 +4,6 @@ import functools
 import hashlib
 import itertools
 import os
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from urllib.parse import quote
 from fer_batch.errors import DecodeError, InputError
 from fer_batch.inputs.manifest import Entry
 from fer_batch.storage import stores
+from fer_batch.storage.addresses import UNPRINTABLE
 from fer_batch.storage.archives import (
     MEMBER_SEPARATOR,
     ArchiveMember,
@@ -22,8 +22,6 @@ from fer_batch.storage.archives import (
     split_member,
 )
 
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters, which break lines or command a terminal, and bytes that are not UTF-8."""
 BATCH_FILES = 65_536
 """Number of files whose stores are queried together."""
 CACHED_INDEXES = 16

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fer_batch.errors import OutputError
-from fer_batch.storage import stores
+from fer_batch.storage.addresses import correct_address, hide_secrets, is_remote
 from fer_batch.storage.local_folder import LocalFolder
 from fer_batch.storage.store_folder import StoreFolder, check_address
 
@@ -18,23 +18,24 @@ FolderLike: TypeAlias = OutputFolder | Path | str
 def open_folder(out: FolderLike) -> OutputFolder:
     """Return the output folder at a path or address; nothing is created or read.
 
-    Raises InputError for an address that contains a secret, and OutputError for an address that cannot be
-    written to.
+    Raises InputError for an address that is not valid or contains a secret, and OutputError for one that
+    cannot be written to.
     """
     if isinstance(out, LocalFolder | StoreFolder):
         return out
     if isinstance(out, Path):
         return LocalFolder(out)
-    corrected = stores.correct_address(out)
+    corrected = correct_address(out)
     if corrected is not None:
-        raise OutputError(f"{out} is not an address: give {corrected}, or ./{out} for a local folder")
-    return StoreFolder(check_address(out)) if stores.is_remote(out) else LocalFolder(Path(out))
+        correct = f"give {hide_secrets(corrected)}, or ./NAME for a local folder"
+        raise OutputError(f"{hide_secrets(out)} is not an address: {correct}")
+    return StoreFolder(check_address(out)) if is_remote(out) else LocalFolder(Path(out))
 
 
 def parse_file_path(name: str) -> Path:
     """Return the path of a file to write; raise OutputError for the address of a store."""
-    if stores.is_remote(name):
-        raise OutputError(f"Cannot write {name}: give a file on this machine")
+    if is_remote(name):
+        raise OutputError(f"Cannot write {hide_secrets(name)}: give a file on this machine")
     return Path(name)
 
 

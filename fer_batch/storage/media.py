@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from fer_batch.errors import DecodeError
+from fer_batch.storage.addresses import is_remote
 from fer_batch.storage.archives import copy_to_temporary, open_member, open_seekable, split_member
-from fer_batch.storage.stores import is_remote
 
 HEAD_BYTES = 65_536
 """Bytes that are searched for the boxes of a fragmented MP4."""
@@ -86,9 +86,9 @@ def uri_to_path(uri: str | Path) -> str:
     Bytes that are not UTF-8 become surrogates, as in `os.fsdecode`.
     """
     text = str(uri)
-    return (
-        os.fsdecode(unquote_to_bytes(text.removeprefix("file://"))) if text.startswith("file:///") else text
-    )
+    if not text.startswith("file:///"):
+        return text
+    return os.fsdecode(unquote_to_bytes(os.fsencode(text.removeprefix("file://"))))
 
 
 def _is_fragmented(head: bytes) -> bool:

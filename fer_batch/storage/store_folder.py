@@ -12,6 +12,7 @@ import pyarrow as pa
 from fer_batch.errors import OutputError
 from fer_batch.faults import fault_point
 from fer_batch.storage import atomic, stores
+from fer_batch.storage.addresses import EXTRAS, normalize_address
 
 WRITABLE_PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs"}
 """Stores that can hold a run, with the library for each. They can refuse to overwrite an existing file, which
@@ -145,17 +146,13 @@ class StoreFolder(atomic.FileWriter):
 
 def check_address(address: str) -> str:
     """Return an address in its normal form; raise InputError or OutputError if no run can be kept there."""
-    address = stores.normalize_protocol(address)
-    stores.check_no_secrets(address)
-    stores.check_bucket(address)
+    address = normalize_address(address)
     protocol, _, rest = address.partition("://")
     if protocol not in WRITABLE_PROTOCOLS:
         allowed = " and ".join(f"{name}://" for name in WRITABLE_PROTOCOLS)
         raise OutputError(f"Cannot write to {address}: allowed are folders, and addresses with {allowed}")
     if find_spec(WRITABLE_PROTOCOLS[protocol]) is None:
-        raise OutputError(
-            f"Cannot reach {address}: install fer-batch[{stores.EXTRAS[protocol]}] on each machine"
-        )
+        raise OutputError(f"Cannot reach {address}: install fer-batch[{EXTRAS[protocol]}] on each machine")
     rest = rest.rstrip("/")
     forbidden = sorted(mark for mark in FORBIDDEN_IN_ADDRESS if mark in rest)
     if forbidden or not rest.isprintable():

@@ -1,4 +1,4 @@
-"""Files in object stores and on web servers: s3://, gs://, hf://, http:// and whatever else fsspec reads.
+"""Files in object stores and on web servers, read with fsspec.
 
 Each store's library finds the credentials in its standard places; they are never part of an address.
 """
@@ -7,31 +7,23 @@ import contextlib
 import functools
 import io
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from fer_batch.errors import DecodeError, InputError
+from fer_batch.storage.addresses import EXTRAS, is_remote  # noqa: F401
 
 BLOCK_BYTES = 2 * 2**20
 """Size of a read request: some seconds of video. A file's index costs two more requests. Requests of twice
 the size read twice as much unused data for one minute from the middle of a film."""
 CACHED_BLOCKS = 16
 """Blocks kept of an open file; the next block is fetched while the current one is decoded."""
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http": "http", "https": "http"}
-"""The extra of fer-batch that must be installed for each protocol."""
 MAX_PARALLEL_REQUESTS = 32
 SLOW_ANSWER_S = 5.0
 """Time after which `warn_if_slow` logs that a store has not answered."""
-SECRET_PARAMETERS = re.compile(
-    r"(?i)(^|&)(x-amz-(signature|credential|security-token)|x-goog-signature|signature|sig|access_token|token"
-    r"|api_?key|password)="
-)
-"""Parameters that let everyone who knows the address read the file."""
 CHANGE_KEYS = (
     "ETag",
     "etag",
@@ -57,41 +49,6 @@ class StoreEntry:
     """0 if the store does not know the size."""
     version: str
     """Changes when the file does."""
-
-
-def is_remote(name: str) -> bool:
-    """Return whether a name is the address of a store."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) is not None and not name.startswith("file://")
-
-
-def normalize_protocol(uri: str) -> str:
-    """Return an address with its protocol in lower case."""
-    protocol, separator, rest = uri.partition("://")
-    return f"{protocol.lower()}{separator}{rest}"
-
-
-def correct_address(name: str) -> str | None:
-    """Return the intended address for one that lacks a slash (`s3:/bucket`); None for any other name."""
-    match = re.fullmatch(rf"({'|'.join(EXTRAS)}):/?(?!/)(.+)", name, re.IGNORECASE)
-    return f"{match[1].lower()}://{match[2]}" if match else None
-
-
-def check_no_secrets(uri: str) -> None:
-    """Raise InputError for an address that contains a secret, which would be stored with the results."""
-    parts = urlsplit(uri)
-    if "@" in parts.netloc or SECRET_PARAMETERS.search(parts.query):
-        raise InputError(
-            f"The address {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} contains a password "
-            "or signature, which would be stored with the results: remove it, and put the credentials in the "
-            "standard places of the store's library"
-        )
-
-
-def check_bucket(uri: str) -> None:
-    """Raise InputError for an address without a bucket or host."""
-    protocol, _, rest = uri.partition("://")
-    if not rest.partition("/")[0]:
-        raise InputError(f"{uri} names no bucket or host: give {protocol}://NAME/…")
 
 
 def is_glob(uri: str) -> bool:
@@ -212,18 +169,21 @@ class StoreFile(io.RawIOBase):
 def open_filesystem(uri: str) -> tuple[Any, str]:
     """Return the fsspec file system of an address and the path in it.
 
-    Raises InputError if the protocol is unknown or its library is not installed.
+    Raises InputError if the protocol is not allowed, its library is not installed, or the library refuses the
+    address.
     """
-    check_bucket(uri)
     protocol = uri.partition("://")[0].lower()
+    if protocol not in EXTRAS:
+        raise InputError(f"Cannot read {uri}: {protocol}:// is not allowed")
     try:
         filesystem = _create_filesystem(protocol)
-    except (ImportError, ValueError) as error:
-        extra = EXTRAS.get(protocol)
-        known = ", ".join(f"{name}://" for name in EXTRAS)
-        hint = f"install fer-batch[{extra}] on each machine" if extra else f"allowed are {known}"
+    except ImportError as error:
+        hint = f"install fer-batch[{EXTRAS[protocol]}] on each machine"
         raise InputError(f"Cannot read {uri}: no library for {protocol}://; {hint}") from error
-    return filesystem, filesystem._strip_protocol(uri)
+    try:
+        return filesystem, filesystem._strip_protocol(uri)
+    except Exception as error:  # each store's library has errors of its own
+        raise InputError(f"Cannot read {uri}: {format_reason(error)}") from error
 
 
 @contextlib.contextmanager

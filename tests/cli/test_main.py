@@ -221,6 +221,34 @@ def test_invalid_input_is_reported_and_writes_nothing(
     assert message in read_error("analyze", *make(place), "--out", "out")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "analyze ADDRESS --out results",
+        "analyze talks --out ADDRESS",
+        "analyze talks --out=ADDRESS --unknown",
+        "plan ADDRESS",
+        "query ADDRESS SELECT",
+        "plot results ADDRESS -o ADDRESS",
+        "train --data fer2013=ADDRESS --out run",
+        "train --data=fer2013=ADDRESS --init ADDRESS",
+        "evaluate --checkpoint ADDRESS",
+        "submit analyze ADDRESS --out /mnt/results --address http://localhost:1",
+        "submit follow job --address ADDRESS",
+    ],
+)
+@pytest.mark.parametrize(
+    "address", ["https://host/a?S3cr3t", "https:/user:S3cr3t@host/a", "s3://b/a#x=S3cr3t"]
+)
+def test_secret_in_an_argument_is_refused_and_not_shown(
+    words: str, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word.replace("ADDRESS", address) for word in words.split()]) == 2
+    output = capsys.readouterr()
+    assert "contains a password or a query" in output.err
+    assert "S3cr3t" not in output.err + output.out
+
+
 @pytest.mark.parametrize(("flag", "value"), [("--fast", "nonref"), ("--keyframes", "keyframes")])
 def test_flags_set_the_field_fast(flag: str, value: str) -> None:
     for words in (["analyze", flag, "a.mp4", "--out", "out"], ["plan", "a.mp4", flag], ["bench", flag, "a"]):

@@ -1,17 +1,22 @@
 """Listing of files, folders, globs, archives, stores and manifests."""
 
+import json
 import os
 import socket
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.errors import FerBatchError, InputError
-from fer_batch.inputs.listing import list_videos
+from fer_batch.inputs.listing import check_inputs_exist, list_videos
+from fer_batch.storage.addresses import UNPRINTABLE
 from fer_batch.storage.media import uri_to_path
 from fer_batch.video.formats import VIDEO_SUFFIXES
 from tests.s3 import Store
+from tests.storage.test_addresses import MALFORMED, OTHER_PROTOCOLS
 from tests.storage.test_archives import hostile_tar, pack
 
 
@@ -391,7 +396,56 @@ def test_paths_of_a_manifest_in_a_store_are_relative_to_it(store: Store) -> None
     assert store.answers["HEAD"] <= 3, "a file of known duration was queried"
 
 
-def test_address_with_a_secret_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("https://host/a.mp4?X-Amz-Signature=abc\n")
-    with pytest.raises(InputError, match="password or signature"):
-        list_videos([str(tmp_path / "list.txt")])
+@pytest.mark.parametrize("line", ["https://host/a.mp4?secret=abc", "https://user:abc@host/a.mp4"])
+def test_address_with_a_secret_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "list.txt").write_text(f"{line}\n")
+    for given in (line, str(tmp_path / "list.txt")):
+        with pytest.raises(InputError, match="contains a password or a query"):
+            list_videos([given])
+
+
+@pytest.mark.parametrize("line", [*MALFORMED, *(f"{name}://host/a.mp4" for name in OTHER_PROTOCOLS)])
+def test_invalid_address_is_one_error_or_a_failed_video(tmp_path: Path, line: str) -> None:
+    (video,) = touch(tmp_path, "a.mp4")
+    with pytest.raises(InputError):
+        list_videos([str(video), line])
+    with pytest.raises(InputError):
+        check_inputs_exist([line])
+    try:
+        (tmp_path / "list.jsonl").write_text(
+            json.dumps({"path": "a.mp4"}) + "\n" + json.dumps({"path": line})
+        )
+        failed, good = sorted(
+            list_sources(tmp_path / "list.jsonl"), key=lambda source: source["error"] is None
+        )
+    except InputError as error:
+        assert "line 2" in str(error)
+        return
+    assert (good["uri"], good["error"]) == (str(video), None)
+    assert not UNPRINTABLE.search(failed["uri"] + failed["error"])
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0b.mp4", "\0", "x" * 10_000, "/" * 10_000, "a.tar!/" * 2_000, "a.tar!/\0"]
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_name_that_no_file_can_have_is_a_failed_video(tmp_path: Path, name: str, suffix: str) -> None:
+    (video,) = touch(tmp_path, "a.mp4")
+    rows = [{"path": name, "who": "Ann"}, {"path": "a.mp4"}]
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "list.parquet")
+    else:
+        (tmp_path / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    failed, good = sorted(
+        list_sources(tmp_path / f"list.{suffix}"), key=lambda source: source["error"] is None
+    )
+    assert (good["uri"], good["error"]) == (str(video), None)
+    assert not UNPRINTABLE.search(failed["uri"])
+    assert len(failed["uri"]) < 10_000
+
+
+def test_file_address_is_a_path(tmp_path: Path) -> None:
+    (video,) = touch(tmp_path, "two\twords.mp4")
+    (tmp_path / "list.txt").write_text(video.as_uri())
+    (source,) = list_sources(video.as_uri(), tmp_path / "list.txt", video)
+    assert (source["uri"], source["error"]) == (video.resolve().as_uri(), None)

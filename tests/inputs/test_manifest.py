@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -119,6 +121,60 @@ def test_csv_with_repeated_or_missing_columns_is_refused(tmp_path: Path, text: s
         read_manifest(tmp_path / "list.csv")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("list.csv", f"path,x\na.mp4,{'y' * 140_000}\n", "line 2: .* a cell has at most 131,072 characters"),
+        ("list.csv", 'path\na.mp4\n"b.mp4\n' + "c.mp4\n" * 30_000, "line .* a quote may be missing"),
+        ("list.csv", ",".join(f"c{n}" for n in range(200_000)), "has 200,000 columns, and at most 1,000"),
+        ("list.csv", "path\na.mp4\nb\0.mp4\n", "line 3 contains zero bytes"),
+        ("list.txt", b"a.mp4\nb\xff.mp4\n", "UTF-8 text: line 2"),
+        ("list.jsonl", f'{{"path": "a.mp4", "x": {"[" * 200_000}{"]" * 200_000}}}', "line 1: .*too deeply"),
+        ("list.jsonl", f'{{"path": "a.mp4", "x": {"{" * 200_000}', "line 1"),
+        ("list.jsonl", f'{{"path": "a.mp4", "x": 1{"0" * 5000}}}', "line 1: Exceeds the limit"),
+        ("list.jsonl", '{"path": "a.mp4"}\n{"path": "\\ud800.mp4"}', "line 2: .*surrogate"),
+        ("list.jsonl", '{"path": "a.mp4", "x": "\\udc80"}', "line 1: .*surrogate"),
+        ("list.jsonl", '{"path": "a.mp4", "\\ud800": 1}', "line 1: .*surrogate"),
+        ("list.jsonl", '{"path": "a.mp4", "x": ["\\ud800"], "id": "\\ud800"}', "line 1: .*surrogate"),
+        ("list.jsonl", "".join(f'{{"c{n}": 1}}\n' for n in range(2000)), "has 1,001 columns"),
+    ],
+)
+def test_hostile_line_is_one_error_that_names_it(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=message) as refused:
+        list(read_manifest(tmp_path / name).entries)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "stored"),
+    [
+        ("1e999", "double", None),
+        ("-Infinity", "double", None),
+        ("1" + "0" * 400, "string", "1" + "0" * 400),
+        ("18446744073709551616", "string", "18446744073709551616"),
+        ('"a\\u0000b\\u001b[2J"', "string", "a\0b\x1b[2J"),
+        ('["\\ud800", {"deep": [null]}]', "string", '["\\ud800", {"deep": [null]}]'),
+        ("[" * 500 + "]" * 500, "string", "[" * 500 + "]" * 500),
+    ],
+)
+def test_hostile_value_can_be_stored_and_queried(
+    tmp_path: Path, value: str, kind: str, stored: str | None
+) -> None:
+    (tmp_path / "list.jsonl").write_text(f'{{"path": "a.mp4", "x": {value}}}\n')
+    manifest = read_manifest(tmp_path / "list.jsonl")
+    assert manifest.columns == {"x": kind}
+    (values,) = (manifest_values(entry.extra, manifest.columns) for entry in manifest.entries)
+    assert values == {"x": stored}
+    table = pa.table({"x": pa.array([values["x"]], {"double": pa.float64(), "string": pa.string()}[kind])})
+    pq.write_table(table, tmp_path / "values.parquet")
+    (row,) = duckdb.sql(f"SELECT x FROM read_parquet('{tmp_path}/values.parquet') GROUP BY x").fetchall()
+    assert row == (stored,)
+
+
 @pytest.mark.parametrize("text", ["[1]", '[{"path": "a.mp4"}]'])
 def test_json_line_that_is_not_an_object_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "list.jsonl").write_text(text)
@@ -132,6 +188,73 @@ def test_lists_and_dates_become_text(tmp_path: Path) -> None:
     assert manifest.columns == {"tags": "string", "born": "string"}
     (entry,) = manifest.entries
     assert manifest_values(entry.extra, manifest.columns) == {"tags": '["x", "y"]', "born": "1970-01-01"}
+
+
+def encode(values: list[Any], indices: np.ndarray) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(indices.astype(np.int32)), pa.array(values))
+
+
+def test_repeated_rows_of_a_parquet_file_are_read_in_little_memory(tmp_path: Path) -> None:
+    """The first row of a path counts, also where rows are in many row groups; tables are kept small."""
+    count = 1_000_000
+    table = pa.table(
+        {
+            "path": encode(["a.mp4", "b.mp4", " ", ""], np.arange(count) % 4),
+            "number": pa.array(np.arange(count)),
+            "note": encode(["x" * 1_000_000], np.zeros(count)),
+        }
+    )
+    pq.write_table(table, tmp_path / "list.parquet", row_group_size=100_000)
+    before = pa.total_allocated_bytes()
+    pa.default_memory_pool().release_unused()
+    manifest = read_manifest(tmp_path / "list.parquet")
+    entries = list(manifest.entries)
+    assert [entry.path for entry in entries] == ["a.mp4", "b.mp4"]
+    assert [manifest_values(e.extra, manifest.columns)["number"] for e in entries] == [0, 1]
+    assert (manifest.repeated_rows, manifest.rows_without_path) == (499_998, 500_000)
+    assert pa.total_allocated_bytes() - before < 50_000_000
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"path": encode(["a.mp4"], np.zeros(10_000_001))}, "10,000,001 rows, and at most 10,000,000"),
+        (
+            {"path": [f"{n}.mp4" for n in range(5000)], "x": encode(["x" * 500_000], np.zeros(5000))},
+            "2,500,0.* bytes, and at most 2,000,000,000",
+        ),
+        (
+            {
+                "path": [f"{n}.mp4" for n in range(5000)],
+                "x": pa.ListArray.from_arrays(
+                    pa.array(np.arange(5001, dtype=np.int32)), encode(["x" * 500_000], np.zeros(5000))
+                ),
+            },
+            "2,500,0.* bytes, and at most 2,000,000,000",
+        ),
+        ({"path": ["a.mp4"]} | {f"c{n}": [n] for n in range(1000)}, "1,001 columns, and at most 1,000"),
+        ({"path": [["a.mp4"]]}, "no text in path"),
+        ({"path": ["a.mp4"], "x": pa.array([b"\xff"]).view(pa.string())}, "Invalid UTF8"),
+        ({"path": pa.array([b"\xff.mp4"]).view(pa.string())}, "Invalid UTF8"),
+    ],
+)
+def test_hostile_parquet_file_is_one_error(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "list.parquet")
+    assert (tmp_path / "list.parquet").stat().st_size < 1_000_000
+    with pytest.raises(InputError, match=message) as refused:
+        list(read_manifest(tmp_path / "list.parquet").entries)
+    assert "\n" not in str(refused.value)
+
+
+def test_nested_columns_of_many_row_groups_become_text(tmp_path: Path) -> None:
+    rows = [{"path": f"{n % 9}.mp4", "tags": [f"x{n}", None], "map": {"k": [n]}} for n in range(100)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "list.parquet", row_group_size=7)
+    manifest = read_manifest(tmp_path / "list.parquet")
+    entries = list(manifest.entries)
+    assert [manifest_values(e.extra, manifest.columns)["tags"] for e in entries] == [
+        f'["x{n}", null]' for n in range(9)
+    ]
+    assert manifest.repeated_rows == 91
 
 
 @pytest.mark.parametrize("length", [None, 0.0, -1.0, math.nan, math.inf])
