@@ -40,6 +40,10 @@ class DecodeError(FerBatchError):
     """A video cannot be read completely. It becomes the video's status and never ends a job."""
 
 
+class ChangedFileError(DecodeError):
+    """A file is not the one that was listed."""
+
+
 class NoVideoError(DecodeError):
     """A file opens but contains no video stream."""
 

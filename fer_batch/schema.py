@@ -13,8 +13,8 @@ SCHEMA_VERSION = 5
 2: adds `attempt` to PROBED_SCHEMA and VIDEOS_SCHEMA, and a snapshot to the tables.
 3: adds `extra` to PROBED_SCHEMA and CONTAINER_COLUMNS to RESULTS_SCHEMA; `first_pts` may be null in a plan.
 4: adds `offset` to PROBED_SCHEMA and PLAN_SCHEMA, and `bucket` to PROBED_SCHEMA.
-5: adds `start_s` to PROBED_SCHEMA, RESULTS_SCHEMA and VIDEOS_SCHEMA, and `step_s` to MOMENTS_SCHEMA and
-`tracks`."""
+5: adds `start_s` to PROBED_SCHEMA, RESULTS_SCHEMA and VIDEOS_SCHEMA, `step_s` to MOMENTS_SCHEMA and `tracks`,
+and `file_version` to PROBED_SCHEMA."""
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """The classes of the packaged model. The card of another checkpoint may have other classes."""
@@ -36,12 +36,14 @@ SOURCES_SCHEMA = pa.schema(
         error=pa.string(),
         duration_s=pa.float64(),
         extra=pa.string(),
+        file_version=pa.string(),
     )
 )
 """A listed video of which nothing has been read.
 
 `video_id`: 16 hexadecimal digits, a hash of the uri. The same file has the same id in every run.
 `version`: 16 hexadecimal digits, a hash of size and modification time, or of a manifest's value.
+`file_version`: the hash of size and modification time if `version` is a manifest's, else null.
 `uri`: an absolute path with links resolved, the address in a store as given, or ARCHIVE!/MEMBER. A path
 that is not UTF-8 or contains control characters is a `file://` address in which all but plain letters and
 digits are %XX.
@@ -70,6 +72,7 @@ PROBED_SCHEMA = pa.schema(
         bucket=pa.int32(),
         key_times_s=pa.list_(pa.float64()),
         start_s=pa.float64(),
+        file_version=pa.string(),
     )
 )
 """A probed video.
@@ -94,6 +97,7 @@ _NOT_IN_VIDEOS = (
     "bucket",
     "key_times_s",
     "start_s",
+    "file_version",
 )
 
 VIDEOS_SCHEMA = pa.schema(

@@ -40,6 +40,7 @@ from fer_batch.schema import (
     tracks_schema,
 )
 from fer_batch.storage.folder import FolderLike, open_folder
+from fer_batch.storage.media import hash_text, read_version
 from fer_batch.timeline.store import open_timeline
 
 CARD = Card(classes=EMOTIONS, architecture={}, sha256="0123456789ab" + "0" * 52)
@@ -56,6 +57,9 @@ def video_id(uri: str) -> str:
 
 def probed(uri: str, tracks: Tracks | None, version: str = "1", attempt: int = 0) -> dict[str, Any]:
     row = {"video_id": video_id(uri), "version": version, "attempt": attempt, "uri": uri, "size_bytes": 1000}
+    if os.path.isfile(uri):
+        status = os.stat(uri)
+        row |= {"version": hash_text(read_version(status)), "size_bytes": status.st_size}
     if tracks is None:
         return row | {"status": "failed", "error": "no index"}
     seen = {"duration_s": 1.0, "fps": 25.0, "width": 640, "height": 360, "codec": "h264", "first_pts": 0}

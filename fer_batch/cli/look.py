@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import fer_batch
 from fer_batch.cli.app import LOOK, UsageError, add_command
 from fer_batch.cli.arguments import OptionalVideoName, OutputFile, RunFolder, VideoName
-from fer_batch.cli.output import ProgressLine
+from fer_batch.cli.output import ProgressLine, print_line
 from fer_batch.fields import Range
 
 
@@ -15,21 +15,22 @@ def view_command(out: RunFolder, /, *, port: Annotated[int, Range(at_least=0, at
     """View a run in a browser.
 
     The page lists all videos, and plays each with boxes on its faces and their emotions over time. Press ?
-    for its keys and Ctrl-C to end. The server answers this machine only (all of its users), shows files of
-    this run only, and writes nothing.
+    for its keys and Ctrl-C to end. The server answers this machine only. The printed address has a random
+    part, so that other users of the machine cannot guess it. The server sends only analyzed files that have
+    not changed since, and writes nothing.
 
     Args:
         port: Port of the server; 0 selects a free one.
 
     Examples:
       fer-batch view results                    prints an address for a browser on this machine
-      fer-batch view results --port 8000        always the same address
+      fer-batch view results --port 8000        always the same port
       fer-batch view s3://bucket/results        results in a store
       ssh -L 8000:localhost:8000 MACHINE fer-batch view results --port 8000      on another machine
     """
     from fer_batch.timeline.viewer.server import serve
 
-    return serve(out, port, lambda url: print(f"{url}  (Ctrl-C ends it)", flush=True))
+    return serve(out, port, lambda url: print_line(f"{url}  (Ctrl-C ends it)"))
 
 
 @add_command(LOOK)
@@ -103,7 +104,7 @@ def report_command(out: RunFolder, video: VideoName, /, *, output: OutputFile) -
       fer-batch report s3://bucket/results 3f2a9c0d11e4b7a6 -o page.html      by video_id
     """
     size_bytes = fer_batch.open_timeline(out).write_report(video, output)
-    print(f"{output}: {size_bytes / 1e6:.1f} MB")
+    print_line(f"{output}: {size_bytes / 1e6:.1f} MB")
 
 
 @add_command(LOOK)
@@ -141,8 +142,8 @@ def overlay_command(
 
     result = timeline.write_overlay(video, output, blur_faces=blur_faces, on_progress=show_progress)
     line.close()
-    print(f"{result.frames} frames")
+    print_line(f"{result.frames} frames")
     for sound in result.audio_streams:
-        print(f"sound: {sound}")
+        print_line(f"sound: {sound}")
     if result.error:
-        print(f"incomplete: the video could not be read to its end: {result.error}")
+        print_line(f"incomplete: the video could not be read to its end: {result.error}")

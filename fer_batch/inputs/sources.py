@@ -1,7 +1,6 @@
 """Identity, version and size of each named file."""
 
 import functools
-import hashlib
 import itertools
 import os
 import stat
@@ -21,6 +20,7 @@ from fer_batch.storage.archives import (
     open_seekable,
     split_member,
 )
+from fer_batch.storage.media import hash_text, read_version
 
 BATCH_FILES = 65_536
 """Number of files whose stores are queried together."""
@@ -41,6 +41,7 @@ class VideoSource:
     error: str | None
     duration_s: float | None
     extra: str | None
+    file_version: str | None
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _find_local_facts(path: str) -> tuple[str, FileFacts]:
     if status is None:
         return uri, FileFacts(error=error)
     error = None if stat.S_ISREG(status.st_mode) else "not a regular file"
-    return uri, FileFacts(status.st_size, f"{status.st_size} {status.st_mtime_ns}", error=error)
+    return uri, FileFacts(status.st_size, read_version(status), error=error)
 
 
 def _identify(entry: Entry, uri: str, facts: FileFacts) -> VideoSource:
@@ -151,11 +152,13 @@ def _identify(entry: Entry, uri: str, facts: FileFacts) -> VideoSource:
             uri, error = quote(uri, safe=":/!", errors="surrogateescape"), "its name has control characters"
         else:
             uri = Path(uri).as_uri()
-    version = MISSING_VERSION
+    version, file_version = MISSING_VERSION, None
     if facts.version != MISSING_VERSION:
-        version = _hash(facts.version if entry.version is None else entry.version)
+        version = hash_text(facts.version)
+        if entry.version is not None:
+            version, file_version = hash_text(entry.version), version
     return VideoSource(
-        video_id=_hash(uri),
+        video_id=hash_text(uri),
         version=version,
         uri=uri,
         size_bytes=facts.size_bytes,
@@ -163,6 +166,7 @@ def _identify(entry: Entry, uri: str, facts: FileFacts) -> VideoSource:
         error=error,
         duration_s=entry.duration_s,
         extra=entry.extra,
+        file_version=file_version,
     )
 
 
@@ -185,7 +189,3 @@ def _stat_file(path: str) -> tuple[str, os.stat_result | None, str | None]:
 @functools.lru_cache(4096)
 def _resolve_folder(folder: str) -> str:
     return os.path.realpath(folder)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,10 +1,13 @@
 """Files in tar and zip archives, read in place as far as the format allows it."""
 
+import errno
 import functools
 import gzip
 import io
+import os
 import posixpath
 import shutil
+import stat
 import struct
 import tarfile
 import tempfile
@@ -14,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from fer_batch.errors import DecodeError
+from fer_batch.errors import ChangedFileError, DecodeError
 from fer_batch.storage.stores import StoreFile, format_reason, is_remote
 
 MEMBER_SEPARATOR = "!/"
@@ -91,10 +94,10 @@ def list_members(file: BinaryIO, name: str, size: int) -> tuple[list[ArchiveMemb
 def open_seekable(name: str) -> BinaryIO:
     """Open a local file or a file in a store for reading and seeking.
 
-    A file whose store cannot seek is copied. Raises OSError or DecodeError.
+    A file whose store cannot seek is copied. Raises OSError or DecodeError, see `open_regular`.
     """
     if not is_remote(name):
-        return open(name, "rb")
+        return open_regular(name)
     file = StoreFile(name)
     if file.seekable():
         return file  # type: ignore[return-value]
@@ -102,8 +105,27 @@ def open_seekable(name: str) -> BinaryIO:
         return copy_to_temporary(file)
 
 
-def open_member(archive: str, member: str, offset: int, identity: Any) -> BinaryIO:
-    """Open a member of an archive for reading and seeking.
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular file, but not through a link as the last part of its path.
+
+    Listed paths have their links resolved, so such a link has replaced the listed file. Raises OSError,
+    ChangedFileError, and DecodeError for anything but a regular file: opening a pipe or a device could block
+    for ever.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ChangedFileError("a link has replaced it since it was listed") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DecodeError("not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def open_member(archive: str, member: str, offset: int, identity: Any) -> tuple[BinaryIO, str]:
+    """Open a member of an archive for reading and seeking; return it with its version.
 
     `identity` changes when the archive does (see `storage.media.read_identity`). Raises DecodeError if the
     member cannot be read or the archive has changed since it was listed.
@@ -114,11 +136,12 @@ def open_member(archive: str, member: str, offset: int, identity: Any) -> Binary
         if archive.lower().endswith(".tar"):
             file = open_seekable(archive)
             header = _read_tar_header(file, member, offset)
-            return FileSection(file, header.offset_data, header.size)  # type: ignore[return-value]
+            section = FileSection(file, header.offset_data, header.size)
+            return section, _tar_version(header)  # type: ignore[return-value]
         unpacked = _open_gzip(archive, identity)
         header = _read_tar_header(unpacked, member, offset)
         unpacked.seek(header.offset_data)
-        return copy_to_temporary(unpacked, header.size)
+        return copy_to_temporary(unpacked, header.size), _tar_version(header)
     except DAMAGE_ERRORS as error:
         _open_zip.cache_clear()
         _open_gzip.cache_clear()
@@ -226,7 +249,7 @@ def _iterate_tar(file: BinaryIO, name: str, size: int) -> Iterator[ArchiveMember
                 name=posixpath.normpath(info.name),
                 offset=info.offset,
                 size_bytes=info.size,
-                version=f"{info.size} {info.mtime} {info.offset}",
+                version=_tar_version(info),
                 error=_check_name(info.name) or _check_tar_type(info),
             )
     source.seek(tar.offset)
@@ -242,9 +265,17 @@ def _iterate_zip(file: BinaryIO, name: str, size: int) -> Iterator[ArchiveMember
                     name=posixpath.normpath(info.filename),
                     offset=info.header_offset,
                     size_bytes=info.file_size,
-                    version=f"{info.file_size} {info.CRC} {info.header_offset}",
+                    version=_zip_version(info),
                     error=_check_name(info.filename) or _check_zip_type(info),
                 )
+
+
+def _tar_version(info: tarfile.TarInfo) -> str:
+    return f"{info.size} {info.mtime} {info.offset}"
+
+
+def _zip_version(info: zipfile.ZipInfo) -> str:
+    return f"{info.file_size} {info.CRC} {info.header_offset}"
 
 
 def _check_name(name: str) -> str | None:
@@ -280,7 +311,7 @@ def _read_tar_header(file: Any, member: str, offset: int) -> tarfile.TarInfo:
     file.seek(offset)
     info = tarfile.TarFile(fileobj=_LimitedFile(file)).next()
     if info is None or posixpath.normpath(info.name) != member or not info.isreg() or info.issparse():
-        raise DecodeError(ARCHIVE_CHANGED)
+        raise ChangedFileError(ARCHIVE_CHANGED)
     return info
 
 
@@ -297,18 +328,18 @@ def _open_zip(archive: str, identity: Any) -> tuple[zipfile.ZipFile, dict[int, z
     return file, {info.header_offset: info for info in file.infolist()}
 
 
-def _open_zip_member(archive: str, member: str, offset: int, identity: Any) -> BinaryIO:
+def _open_zip_member(archive: str, member: str, offset: int, identity: Any) -> tuple[BinaryIO, str]:
     zip_file, infos = _open_zip(archive, identity)
     info = infos.get(offset)
     if info is None or posixpath.normpath(info.filename) != member:
-        raise DecodeError(ARCHIVE_CHANGED)
+        raise ChangedFileError(ARCHIVE_CHANGED)
     if info.compress_type != zipfile.ZIP_STORED:
         with zip_file.open(info) as unpacked:
-            return copy_to_temporary(unpacked, info.file_size)
+            return copy_to_temporary(unpacked, info.file_size), _zip_version(info)
     file = open_seekable(archive)
     file.seek(offset)
     signature, name_length, extra_length = ZIP_LOCAL_HEADER.unpack(file.read(ZIP_LOCAL_HEADER.size))
     if signature != b"PK\x03\x04":
         raise zipfile.BadZipFile("no member at the position in the index")
     first = offset + ZIP_LOCAL_HEADER.size + name_length + extra_length
-    return FileSection(file, first, info.file_size)  # type: ignore[return-value]
+    return FileSection(file, first, info.file_size), _zip_version(info)  # type: ignore[return-value]

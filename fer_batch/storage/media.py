@@ -1,5 +1,6 @@
 """Open a video by its name: a local file, a file in a store, or a member of an archive."""
 
+import hashlib
 import io
 import os
 import stat
@@ -8,12 +9,23 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
-from fer_batch.errors import DecodeError
+from fer_batch.errors import ChangedFileError, DecodeError
 from fer_batch.storage.addresses import is_remote
-from fer_batch.storage.archives import copy_to_temporary, open_member, open_seekable, split_member
+from fer_batch.storage.archives import (
+    copy_to_temporary,
+    open_member,
+    open_regular,
+    open_seekable,
+    split_member,
+)
+from fer_batch.storage.stores import find_file
 
 HEAD_BYTES = 65_536
 """Bytes that are searched for the boxes of a fragmented MP4."""
+
+
+UNKNOWN_VERSION = ""
+"""The version of a file that was listed without a request to its store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +65,7 @@ def open_media(uri: str | Path, offset: int | None = None) -> MediaFile:
     name = uri_to_path(uri)
     parts = split_member(name)
     if parts is not None and offset is not None:
-        return _measure(open_member(*parts, offset, read_identity(uri)))
+        return _measure(open_member(*parts, offset, read_identity(uri))[0])
     if is_remote(name):
         file = open_seekable(name)
         media = _measure(file)
@@ -62,6 +74,40 @@ def open_media(uri: str | Path, offset: int | None = None) -> MediaFile:
     if not stat.S_ISREG(status.st_mode):  # opening a pipe or a device may block for ever
         raise DecodeError("not a regular file")
     return MediaFile(source=name, size=status.st_size)
+
+
+def open_unchanged(uri: str, offset: int | None, version: str) -> BinaryIO:
+    """Open the file of an analyzed video for reading and seeking, if it is still the same file.
+
+    `uri` and `offset` are arguments of `open_media`, `version` is the hash of the recorded version. A link in
+    place of the file is not followed. Raises OSError, DecodeError or InputError, and ChangedFileError for
+    another file, as far as the recorded size and time show.
+    """
+    name = uri_to_path(uri)
+    parts = split_member(name)
+    if parts is not None and offset is not None:
+        file, found = open_member(*parts, offset, read_identity(uri))
+    elif is_remote(name):
+        file = open_seekable(name)
+        entry = find_file(name) if version != hash_text(UNKNOWN_VERSION) else None
+        found = entry.version if entry else UNKNOWN_VERSION
+    else:
+        file = open_regular(name)
+        found = read_version(os.fstat(file.fileno()))
+    if version != hash_text(found):
+        file.close()
+        raise ChangedFileError("the file changed since it was analyzed")
+    return file
+
+
+def read_version(status: os.stat_result) -> str:
+    """Return a text that changes with the size or the modification time of a local file."""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def hash_text(text: str) -> str:
+    """Return the 16 hexadecimal digits that identify a uri or a version."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_identity(uri: str | Path) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ def test_server_runs_until_a_signal(number: int, code: int, tmp_path: Path) -> N
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         assert server.stderr is not None
-        found = re.match(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())
+        found = re.match(r"http://127\.0\.0\.1:\d+/[\w-]{22}/", server.stdout.readline())
         assert found
         with urllib.request.urlopen(found[0]) as answer:
             assert b"<!doctype html>" in answer.read()

@@ -51,7 +51,7 @@ def list_by_name(path: Path) -> tuple[dict[str, ArchiveMember], str | None]:
 
 
 def opened(path: Path, name: str, offset: int) -> io.IOBase:
-    return open_member(str(path), name, offset, path.stat().st_mtime_ns)  # type: ignore[return-value]
+    return open_member(str(path), name, offset, path.stat().st_mtime_ns)[0]  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from tests.runs import CARD, face, make_segment_result, probed, video_id
 STEP_S = 0.2
 SECONDS = 9
 PATIENCE_S = 30
+TOKEN = "token-of-the-tests"
 SCREENSHOTS = "FER_BATCH_SCREENSHOTS"
 """Environment variable with the folder for screenshots."""
 
@@ -64,9 +65,8 @@ def write_watched(out: Path, videos: dict[str, list[dict[str, Any]]]) -> Path:
     """Write a finished run of videos of `SECONDS` with these faces, by their uri."""
     out.mkdir(parents=True)
     create_run(out, AnalyzeConfig(), CARD)
-    sizes = {uri: os.stat(uri).st_size if os.path.exists(uri) else 1000 for uri in videos}
     table = pa.Table.from_pylist(
-        [probed(uri, []) | {"duration_s": float(SECONDS), "size_bytes": sizes[uri]} for uri in videos],
+        [probed(uri, []) | {"duration_s": float(SECONDS)} for uri in videos],
         schema=PROBED_SCHEMA,
     )
     plan = plan_segments(table, AnalyzeConfig(), CARD.half_window_s, CARD.model_id, workers=1)
@@ -145,9 +145,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
 
 @contextmanager
 def serving(out: Path) -> Iterator[str]:
-    """Serve a run; the value is the server's address."""
+    """Serve a run; the value is the address of its pages, without a slash at the end."""
     config = uvicorn.Config(
-        create_app(out), port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1
+        create_app(out, TOKEN), port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -156,7 +156,7 @@ def serving(out: Path) -> Iterator[str]:
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/{TOKEN}"
     finally:
         server.should_exit = True
         thread.join()

@@ -247,22 +247,31 @@ def test_boxes_equal_the_tables(
         assert drawn == pytest.approx(wanted, abs=1.5)
 
 
-@pytest.mark.parametrize("damage", ["gone", "undecodable"])
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("gone", "no longer exists"),
+        ("changed", "changed since it was analyzed"),
+        ("undecodable", "cannot play"),
+    ],
+)
 def test_lanes_work_without_a_picture(
-    damage: str, look: Callable[..., Seen], tmp_path: Path, sample: Path
+    damage: str, reason: str, look: Callable[..., Seen], tmp_path: Path, sample: Path
 ) -> None:
     video = Path(shutil.copy(sample, tmp_path / "talk.mp4"))
+    if damage == "undecodable":
+        video.write_bytes(bytes(1000))
     out = write_watched(tmp_path / "run", {str(video): watched_faces()})
     if damage == "gone":
         video.unlink()
-    else:
+    elif damage == "changed":
         video.write_bytes(bytes(1000))
     with serving(out) as url:
         seen = look()
         page = seen.open(f"{url}/video/{video_id(str(video))}")
         texts = page.locator(".player [role=status]")
         until(page, "document.querySelector('.stage').hidden")
-        assert {"gone": "no longer exists", "undecodable": "cannot play"}[damage] in texts.text_content()
+        assert reason in texts.text_content()
         hover(page, 0, 6.1)
         page.mouse.down()
         page.mouse.up()

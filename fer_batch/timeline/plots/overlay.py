@@ -4,15 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 
-from fer_batch.errors import DecodeError, InputError, OutputError, QueryError
+from fer_batch.errors import ChangedFileError, DecodeError, InputError, OutputError, QueryError
 from fer_batch.plotting import abbreviate_classes, pick_colour, pick_text_colour, shorten_name
 from fer_batch.run.plan import read_planned_videos
-from fer_batch.storage.archives import split_member
 from fer_batch.storage.folder import check_outside_run
 from fer_batch.storage.media import uri_to_path
 from fer_batch.timeline.database import Database
+from fer_batch.timeline.files import AnalyzedFile, find_analyzed_file
 from fer_batch.timeline.plots.bins import bin_videos
 from fer_batch.timeline.sql import FACE, ROW_END_S, TIME_TOLERANCE_S, probability_columns
 from fer_batch.video.canvas import Box, Canvas, render_text
@@ -41,33 +40,38 @@ def write_overlay(
         raise OutputError(f"Cannot write {target} as a video: its name must end in .mp4 or .mkv")
     check_outside_run(target, database.out)
     video_id = database.video_id(video)
-    uri, size_bytes, moments, problem = database.sql(
-        "SELECT uri, size_bytes, coalesce(moments, 0), coalesce(error, status) FROM videos "
+    uri, version, moments, problem = database.sql(
+        "SELECT uri, version, coalesce(moments, 0), coalesce(error, status) FROM videos "
         "WHERE video_id = $video",
         {"video": video_id},
     ).fetchall()[0]
     if not moments:
         raise QueryError(f"Cannot draw on {uri}: no frame was analyzed ({problem})")
-    _check_source(uri, size_bytes, target)
-    offset = None
-    if split_member(uri_to_path(uri)):
-        planned = read_planned_videos(database.out)
-        offset = planned.filter(pc.equal(planned.column("video_id"), video_id)).column("offset")[0].as_py()
+    _check_target(uri, target)
+    file = find_analyzed_file(read_planned_videos(database.out), video_id, uri, version)
+    _check_unchanged(file)
     painter = _FacePainter(database, video_id, blur_faces)
     try:
-        return redraw_video(uri, target, painter, offset=offset, on_progress=on_progress)
+        return redraw_video(uri, target, painter, offset=file.offset, on_progress=on_progress)
     except DecodeError as error:
         raise DecodeError(f"Cannot read {uri}: {error}") from error
 
 
-def _check_source(uri: str, size_bytes: int | None, target: Path) -> None:
+def _check_unchanged(file: AnalyzedFile) -> None:
+    try:
+        file.open().close()
+    except ChangedFileError as error:
+        raise InputError(
+            f"Cannot draw on {file.uri}: {error}; run `fer-batch analyze` on it again"
+        ) from error
+    except (OSError, DecodeError):
+        pass  # reading the frames raises the same error
+
+
+def _check_target(uri: str, target: Path) -> None:
     path = Path(uri_to_path(uri))
     if target.resolve() == path.resolve() or (target.exists() and path.exists() and target.samefile(path)):
         raise OutputError(f"Cannot write {target}: it is the video itself; name another file")
-    if path.is_file() and size_bytes is not None and path.stat().st_size != size_bytes:
-        raise InputError(
-            f"{uri} has another size than when it was analyzed; run `fer-batch analyze` on it again"
-        )
 
 
 class _FacePainter:

@@ -13,6 +13,7 @@ from fer_batch.run.plan import read_planned_videos
 from fer_batch.run.snapshot import read_snapshot
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.timeline.database import Database
+from fer_batch.timeline.files import AnalyzedFile, find_analyzed_file
 from fer_batch.timeline.viewer.payload import NO_EMOTION, number_classes, pack_video
 
 STRIP_CELLS = 160
@@ -20,17 +21,17 @@ STRIP_CELLS = 160
 MAX_VIDEOS_PER_PAGE = 200
 COLUMNS = (
     "video_id", "uri", "status", "error", "duration_s", "read_s", "start_s", "moments", "tracks",
-    "size_bytes", "codec",
+    "size_bytes", "codec", "version",
 )  # fmt: skip
 
 
 class ListedVideo(NamedTuple):
-    """A video whose file can be opened."""
+    """A video of the run."""
 
     video_id: str
     uri: str
-    size_bytes: int | None
-    """Size in bytes when the video was analyzed."""
+    version: str
+    moments: int | None
 
 
 class Catalogue:
@@ -75,12 +76,9 @@ class Catalogue:
         rows = self._query("SELECT DISTINCT person FROM people ORDER BY 1")
         return [str(name) for name in rows.column("person").to_pylist()]
 
-    @functools.cached_property
-    def member_offsets(self) -> dict[str, int]:
-        """By a video's id, the offset in bytes of videos that lie in an archive."""
-        planned = read_planned_videos(self.out).select(["video_id", "offset"])
-        rows = planned.filter(planned.column("offset").is_valid()).to_pylist()
-        return {row["video_id"]: row["offset"] for row in rows}
+    def find_file(self, video: ListedVideo) -> AnalyzedFile:
+        """Return the file of a video as it was analyzed."""
+        return find_analyzed_file(self._planned, video.video_id, video.uri, video.version)
 
     def list_videos(
         self, words: str, status: str, emotion: str, person: str, first: int, count: int
@@ -154,6 +152,10 @@ class Catalogue:
                 strips[video_id]["cells"][cell] = number  # the most frequent comes last
                 strips[video_id]["counts"][number] += n_rows
         return strips
+
+    @functools.cached_property
+    def _planned(self) -> pa.Table:
+        return read_planned_videos(self.out).select(["video_id", "version", "offset", "file_version"])
 
     @functools.cached_property
     def _emotion_counts(self) -> str:

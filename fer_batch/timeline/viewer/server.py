@@ -1,15 +1,12 @@
 """A web server of a run's pages, for browsers on this machine only. It writes nothing."""
 
-import functools
-import mimetypes
-import re
+import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http import HTTPStatus
 from types import FrameType
-from typing import Any, BinaryIO
 
 import duckdb
 import uvicorn
@@ -18,16 +15,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fer_batch.errors import FerBatchError, OutputError
-from fer_batch.storage.archives import split_member
 from fer_batch.storage.folder import FolderLike
-from fer_batch.storage.media import MediaFile, open_media, read_identity
 from fer_batch.timeline.names import file_name
 from fer_batch.timeline.viewer.catalogue import Catalogue, ListedVideo
+from fer_batch.timeline.viewer.media import describe_error, find_trouble, send_video
 from fer_batch.timeline.viewer.page import SCRIPTS, STYLES, read_asset
 from fer_batch.timeline.viewer.payload import describe_classes
 
@@ -49,14 +45,17 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-BYTE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
-CHUNK_BYTES = 2**20
-MAX_OPEN_VIDEOS = 16
-"""Videos that stay open: a compressed member of an archive is unpacked when it is opened."""
+TOKEN_BYTES = 16
+"""Random bytes in the address of the pages, as other users of this machine can reach the server."""
+NOT_ANALYZED = "no frame of it was analyzed"
+WRONG_TOKEN = "open the address that `fer-batch view` has printed"
 
 
-def create_app(out: FolderLike) -> Starlette:
-    """Create the web application of the run in `out`; raises OutputError if it holds no finished run."""
+def create_app(out: FolderLike, token: str) -> Starlette:
+    """Create the web application of the run in `out`; raises OutputError if it holds no finished run.
+
+    All paths begin with `/token/`, and only requests that know it are answered.
+    """
     open_catalogue = _CatalogueCache(out)
 
     def show_page(name: str) -> Callable[[Request], Response]:
@@ -111,29 +110,18 @@ def create_app(out: FolderLike) -> Starlette:
         """Tell whether a video can be played, as far as its file shows."""
         catalogue = open_catalogue()
         video = _find_video(catalogue, request)
-        trouble = note = None
-        try:
-            size = _open_video(catalogue, video)[0].size
-            if size != video.size_bytes and video.size_bytes:
-                note = "This file is not the one that was analyzed: its size has changed."
-        except (OSError, FerBatchError) as error:
-            trouble = _describe_error(error)
-        return JSONResponse({"trouble": trouble, "note": note, "state": catalogue.state})
+        trouble = find_trouble(catalogue.find_file(video)) if video.moments else NOT_ANALYZED
+        return JSONResponse({"trouble": trouble, "state": catalogue.state})
 
     def send_media(request: Request) -> Response:
         catalogue = open_catalogue()
         video = _find_video(catalogue, request)
-        try:
-            media, lock = _open_video(catalogue, video)
-        except (OSError, FerBatchError) as error:
-            raise HTTPException(HTTPStatus.NOT_FOUND, _describe_error(error)) from error
-        media_type = _guess_media_type(video.uri)
-        if isinstance(media.source, str):
-            return FileResponse(media.source, media_type=media_type)
-        return _send_file(media.source, lock, media.size, {"Content-Type": media_type}, request)
+        if not video.moments:
+            raise HTTPException(HTTPStatus.NOT_FOUND, NOT_ANALYZED)
+        return send_video(catalogue.find_file(video), request)
 
     async def report_error(request: Request, error: Exception) -> Response:
-        return Response(_describe_error(error), HTTPStatus.SERVICE_UNAVAILABLE, media_type="text/plain")
+        return Response(describe_error(error), HTTPStatus.SERVICE_UNAVAILABLE, media_type="text/plain")
 
     return Starlette(
         routes=[
@@ -151,6 +139,7 @@ def create_app(out: FolderLike) -> Starlette:
         middleware=[
             Middleware(_SameSiteOnly),
             Middleware(TrustedHostMiddleware, allowed_hosts=ALLOWED_HOSTS, www_redirect=False),
+            Middleware(_TokenOnly, token=token),
         ],
         exception_handlers={FerBatchError: report_error, duckdb.Error: report_error},
     )
@@ -163,14 +152,15 @@ def serve(out: FolderLike, port: int, on_start: Callable[[str], None]) -> int:
 
     Raises OutputError if the port is taken or `out` holds no finished run.
     """
-    app = create_app(out)
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    app = create_app(out, token)
     try:
         listener = socket.create_server(("127.0.0.1", port))
     except OSError as error:
         raise OutputError(
             f"Cannot use --port {port}: {error.strerror}; give another, or 0 for any free port"
         ) from error
-    on_start(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+    on_start(f"http://127.0.0.1:{listener.getsockname()[1]}/{token}/")
     config = uvicorn.Config(
         app, log_level="error", lifespan="off", server_header=False, timeout_graceful_shutdown=1
     )
@@ -226,66 +216,28 @@ class _SameSiteOnly:
             await self.app(scope, receive, send_with_headers)
 
 
+class _TokenOnly:
+    """Reject requests whose path does not begin with the token, and hide the token from the routes.
+
+    The token is not in a cookie: a browser sends the cookies of one port to the servers of all other ports of
+    the machine, which may belong to other users.
+    """
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self.app, self.token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = scope["path"].split("/", 2)[1]
+        if secrets.compare_digest(given.encode(errors="replace"), self.token.encode()):
+            await self.app({**scope, "root_path": f"/{given}"}, receive, send)
+        else:
+            refusal = Response(WRONG_TOKEN, HTTPStatus.FORBIDDEN, media_type="text/plain")
+            await refusal(scope, receive, send)
+
+
 def _find_video(catalogue: Catalogue, request: Request) -> ListedVideo:
     """Return the video that a request names. Only videos of the run are ever read."""
     video = catalogue.find_video(request.path_params["video_id"])
     if video is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, "this run has no such video")
     return video
-
-
-def _open_video(catalogue: Catalogue, video: ListedVideo) -> tuple[MediaFile, threading.Lock]:
-    """Open a video's file, with a lock to hold while reading; raises OSError or FerBatchError."""
-    offset = catalogue.member_offsets.get(video.video_id) if split_member(video.uri) else None
-    return _open_cached(video.uri, offset, read_identity(video.uri))
-
-
-@functools.lru_cache(MAX_OPEN_VIDEOS)
-def _open_cached(uri: str, offset: int | None, identity: Any) -> tuple[MediaFile, threading.Lock]:
-    return open_media(uri, offset), threading.Lock()
-
-
-def _send_file(
-    file: BinaryIO, lock: threading.Lock, size: int, headers: dict[str, str], request: Request
-) -> Response:
-    """Send a file of `size` bytes, or the one range of it that the request names (RFC 9110, section 14)."""
-    start, end, status = 0, size, HTTPStatus.OK
-    byte_range = BYTE_RANGE.fullmatch(request.headers.get("range", ""))
-    if byte_range and any(byte_range.groups()) and "if-range" not in request.headers:
-        status = HTTPStatus.PARTIAL_CONTENT
-        if byte_range[1]:
-            start, end = int(byte_range[1]), min(int(byte_range[2]) + 1, size) if byte_range[2] else size
-        else:
-            start = max(size - int(byte_range[2]), 0)
-        if start >= end:
-            unsatisfiable = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
-            return Response(status_code=unsatisfiable, headers={"Content-Range": f"bytes */{size}"})
-        headers = headers | {"Content-Range": f"bytes {start}-{end - 1}/{size}"}
-    headers = headers | {"Accept-Ranges": "bytes", "Content-Length": str(end - start)}
-
-    def read_chunks() -> Iterator[bytes]:
-        position = start
-        while position < end:
-            with lock:
-                file.seek(position)
-                chunk = file.read(min(CHUNK_BYTES, end - position))
-            if not chunk:
-                return
-            position += len(chunk)
-            yield chunk
-
-    if request.method == "HEAD":
-        return Response(status_code=status, headers=headers)
-    return StreamingResponse(read_chunks(), status, headers)
-
-
-def _guess_media_type(uri: str) -> str:
-    """Return a video's media type, or one that a browser neither runs nor shows by itself."""
-    media_type = mimetypes.guess_type(file_name(uri))[0] or ""
-    return media_type if media_type.startswith("video/") else "application/octet-stream"
-
-
-def _describe_error(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "the file no longer exists, or is not on this machine"
-    return getattr(error, "strerror", None) or str(error).strip().split("\n")[0]

@@ -13,6 +13,7 @@ import pytest
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import DecodeError, FerBatchError, InputError, OutputError, QueryError
+from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.plotting import pick_colour
 from fer_batch.run.finalize import finalize
@@ -20,7 +21,6 @@ from fer_batch.run.plan import add_planning_round
 from fer_batch.run.record import create_run
 from fer_batch.run.results import write_bundle
 from fer_batch.schema import EMOTIONS, PROBED_SCHEMA, RESULTS_SCHEMA, pack_bundle
-from fer_batch.storage.archives import list_members
 from fer_batch.timeline.assign import assign_from_csv
 from fer_batch.timeline.plots.overlay import BLUR_MARGIN, write_overlay
 from fer_batch.timeline.store import open_timeline
@@ -101,17 +101,13 @@ def measure_detail(image: np.ndarray) -> float:
     return float(np.abs(image[:, 2:] - image[:, :-2]).mean())
 
 
-def known_size(path: Path) -> dict[str, Any]:
-    return {"size_bytes": path.stat().st_size}
-
-
 @pytest.mark.parametrize(
     ("frame", "left"), [(0, 0.1), (1, 0.12), (4, 0.18), (5, 0.2), (12, 0.34), (20, 0.5), (24, 0.5)]
 )
 def test_boxes_move_evenly_between_sampled_frames(
     grey: Path, tmp_path: Path, frame: int, left: float
 ) -> None:
-    out = write_run_of(tmp_path / "run", str(grey), [["happy"] * 5], **known_size(grey))
+    out = write_run_of(tmp_path / "run", str(grey), [["happy"] * 5])
     image = read_overlay(out, grey, tmp_path / "out.mp4")[frame]
     x0, x1, y0, y1 = left * WIDTH, (left + 0.2) * WIDTH, 0.2 * HEIGHT, 0.6 * HEIGHT
     yellow = np.abs(image - parse_colour(pick_colour("happy", EMOTIONS))).max(axis=2) < 60
@@ -128,9 +124,7 @@ def test_boxes_move_evenly_between_sampled_frames(
 
 
 def test_box_stays_one_step_after_the_last_row(grey: Path, tmp_path: Path) -> None:
-    images = read_overlay(
-        write_run_of(tmp_path / "run", str(grey), **known_size(grey)), grey, tmp_path / "out.mp4"
-    )
+    images = read_overlay(write_run_of(tmp_path / "run", str(grey)), grey, tmp_path / "out.mp4")
     blue = parse_colour(pick_colour("sad", EMOTIONS))
     edge = [np.abs(image[180, 256:264] - blue).max(axis=1).min() < 40 for image in images]
     assert edge == [n < 10 for n in range(25)]  # 0.2 s and a step
@@ -140,7 +134,7 @@ def test_face_in_a_gap_is_hidden_but_not_drawn(grey: Path, tmp_path: Path) -> No
     def away(row: dict[str, Any]) -> None:
         row["faces"] = [face for face in row["faces"] if face["time_s"] not in (0.2, 0.4)]
 
-    out = write_run_of(tmp_path / "run", str(grey), [["happy"] * 5], away, **known_size(grey))
+    out = write_run_of(tmp_path / "run", str(grey), [["happy"] * 5], away)
     for blur in (False, True):
         images = read_overlay(out, grey, tmp_path / f"{blur}.mp4", blur_faces=blur)
         yellow = parse_colour(pick_colour("happy", EMOTIONS))
@@ -151,7 +145,7 @@ def test_face_in_a_gap_is_hidden_but_not_drawn(grey: Path, tmp_path: Path) -> No
 
 
 def test_hidden_faces_lose_all_detail(grey: Path, tmp_path: Path) -> None:
-    out = write_run_of(tmp_path / "run", str(grey), **known_size(grey))
+    out = write_run_of(tmp_path / "run", str(grey))
     images = read_overlay(out, grey, tmp_path / "out.mp4", blur_faces=True)
     original = read_frames(grey)
     for number, image in enumerate(images):
@@ -170,7 +164,7 @@ def test_face_is_hidden_one_step_before_its_first_row(grey: Path, tmp_path: Path
     def later(row: dict[str, Any]) -> None:
         row["faces"] = [face for face in row["faces"] if face["time_s"] >= 0.4]
 
-    out = write_run_of(tmp_path / "run", str(grey), [["happy"] * 5], later, **known_size(grey))
+    out = write_run_of(tmp_path / "run", str(grey), [["happy"] * 5], later)
     images = read_overlay(out, grey, tmp_path / "out.mp4", blur_faces=True)
     assert [measure_detail(image[100:200, 80:180]) < 15 for image in images] == [n >= 5 for n in range(25)]
 
@@ -181,20 +175,20 @@ def test_times_without_sampled_frames_are_hidden_as_a_whole(grey: Path, tmp_path
             row[name] = [one for one in row[name] if one["time_s"] < 0.5]
         row["read_s"] = 0.6
 
-    out = write_run_of(tmp_path / "run", str(grey), change=partly, **known_size(grey))
+    out = write_run_of(tmp_path / "run", str(grey), change=partly)
     images = read_overlay(out, grey, tmp_path / "out.mp4", blur_faces=True)
     assert [measure_detail(image[290:]) < 15 for image in images] == [n >= 15 for n in range(25)]
 
 
 def test_video_without_faces_is_unchanged(grey: Path, tmp_path: Path) -> None:
-    out = write_run_of(tmp_path / "run", str(grey), [], **known_size(grey))
+    out = write_run_of(tmp_path / "run", str(grey), [])
     for blur in (False, True):
         images = read_overlay(out, grey, tmp_path / "out.mp4", blur_faces=blur)
         assert max(np.abs(a - b).mean() for a, b in zip(images, read_frames(grey), strict=True)) < 4
 
 
 def test_name_of_a_person_is_drawn(grey: Path, tmp_path: Path) -> None:
-    out = write_run_of(tmp_path / "run", str(grey), [["happy"] * 5], lambda row: None, **known_size(grey))
+    out = write_run_of(tmp_path / "run", str(grey), [["happy"] * 5], lambda row: None)
     before = read_overlay(out, grey, tmp_path / "before.mp4")[0]
     (tmp_path / "people.csv").write_text('video,track_id,person\ngrey.mp4,0,"Zoë\n<script>"\n')
     assign_from_csv(out, tmp_path / "people.csv")
@@ -211,30 +205,29 @@ def test_many_small_faces_are_drawn(grey: Path, tmp_path: Path, faces: int) -> N
             x, y = face["track"] % 8 / 8, face["track"] // 8 / 5
             face |= {"box_x0": x, "box_y0": y, "box_x1": x + 0.06, "box_y1": y + 0.1}
 
-    out = write_run_of(tmp_path / "run", str(grey), [["fear"] * 5] * faces, small, **known_size(grey))
+    out = write_run_of(tmp_path / "run", str(grey), [["fear"] * 5] * faces, small)
     images = read_overlay(out, grey, tmp_path / "out.mp4")
     assert np.abs(images[12] - read_frames(grey)[12]).mean() > 4
 
 
-def archived(tmp_path: Path, grey: Path, _store: Callable[[], Store]) -> tuple[str, dict[str, Any]]:
+def archived(tmp_path: Path, grey: Path, _store: Callable[[], Store]) -> str:
     path = tmp_path / "clips.tar"
     with tarfile.open(path, "w") as archive:
         archive.add(grey, "a/grey.mp4")
-    with path.open("rb") as file:
-        (member,), _ = list_members(file, str(path), path.stat().st_size)
-    return f"{path}!/a/grey.mp4", {"offset": member.offset}
+    return f"{path}!/a/grey.mp4"
 
 
-def stored(_tmp_path: Path, grey: Path, store: Callable[[], Store]) -> tuple[str, dict[str, Any]]:
-    return store().put("grey.mp4", grey.read_bytes()), {}
+def stored(_tmp_path: Path, grey: Path, store: Callable[[], Store]) -> str:
+    return store().put("grey.mp4", grey.read_bytes())
 
 
 @pytest.mark.parametrize("place", [archived, stored])
 def test_overlay_of_videos_in_archives_and_stores(
     grey: Path, tmp_path: Path, request: pytest.FixtureRequest, place: Callable[..., Any]
 ) -> None:
-    uri, more = place(tmp_path, grey, lambda: request.getfixturevalue("store"))
-    out = write_run_of(tmp_path / "run", uri, **known_size(grey) | more)
+    uri = place(tmp_path, grey, lambda: request.getfixturevalue("store"))
+    (listed,) = list_videos([uri]).sources.select(["version", "offset"]).to_pylist()
+    out = write_run_of(tmp_path / "run", uri, **listed)
     assert write_video_overlay(out, uri, tmp_path / "out.mp4").frames == 25
 
 
@@ -243,7 +236,7 @@ def test_invalid_overlay_raises_error(grey: Path, tmp_path: Path) -> None:
     video.write_bytes(grey.read_bytes())
     (tmp_path / "link.mp4").symlink_to(video)
     os.link(video, tmp_path / "hard.mp4")
-    out = write_run_of(tmp_path / "run", str(video), **known_size(video))
+    out = write_run_of(tmp_path / "run", str(video))
     cases: Sequence[tuple[str, type[FerBatchError], str]] = [
         ("out.avi", OutputError, "must end in .mp4 or .mkv"),
         ("out", OutputError, "must end in .mp4 or .mkv"),
@@ -259,7 +252,11 @@ def test_invalid_overlay_raises_error(grey: Path, tmp_path: Path) -> None:
     assert video.read_bytes() == grey.read_bytes()
     with video.open("ab") as file:
         file.write(b"more")
-    with pytest.raises(InputError, match="another size than when it was analyzed"):
+    with pytest.raises(InputError, match="changed since it was analyzed"):
+        write_video_overlay(out, video, tmp_path / "out.mp4")
+    video.unlink()
+    video.symlink_to(grey)
+    with pytest.raises(InputError, match="a link has replaced it"):
         write_video_overlay(out, video, tmp_path / "out.mp4")
     video.unlink()
     with pytest.raises(DecodeError, match=r"Cannot read .*film\.mp4: the file does not exist"):

@@ -1,6 +1,7 @@
 """The server of a run: byte ranges of its videos, and protection from other sites."""
 
 import http.client
+import io
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from fer_batch.schema import EMOTIONS, PROBED_SCHEMA, conform_table
 from fer_batch.timeline.viewer.server import create_app
 from tests.runs import CARD, Tracks, add_videos, video_id, write_run, write_video_results
 from tests.s3 import Store
-from tests.timeline.conftest import serving
+from tests.timeline.conftest import TOKEN, serving
 
 ARCHIVE: dict[str, Tracks | None] = {
     "/talks/monday.mp4": [["happy"] * 5, ["sad", "sad"]],
@@ -42,7 +43,7 @@ Answer = tuple[int, dict[str, str], bytes]
 def get(url: str, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
     """Send a request without normalization; return the status, headers and body."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
-    connection.request(method, path, headers=dict(headers or {}))
+    connection.request(method, urlsplit(url).path + path, headers=dict(headers or {}))
     answer = connection.getresponse()
     headers = {name.lower(): value for name, value in answer.getheaders()}
     body = answer.read()
@@ -300,7 +301,8 @@ def test_media_type_is_never_a_page(tmp_path: Path) -> None:
         (tmp_path / name).write_text("<html><script>alert(1)</script>")
     with serving(write_run(tmp_path / "run", {str(tmp_path / name): [] for name in kinds})) as url:
         for name, kind in kinds.items():
-            _, headers, _ = get(url, f"/media/{video_id(str(tmp_path / name))}")
+            status, headers, _ = get(url, f"/media/{video_id(str(tmp_path / name))}")
+            assert status == 200
             assert headers["content-type"] == kind
 
 
@@ -380,27 +382,145 @@ def test_assigned_persons_are_served(tmp_path: Path) -> None:
         assert names(url, person="Ann <b>", emotion="happy") == []
 
 
-@pytest.mark.parametrize("damage", ["gone", "folder", "pipe", "other"])
-def test_unplayable_file_has_a_reason(damage: str, tmp_path: Path, sample: Path) -> None:
-    video = Path(shutil.copy(sample, tmp_path / "talk.mp4"))
-    out = write_run(tmp_path / "run", {str(video): [["happy"] * 5]})
+def replace_by_link(video: Path) -> None:
+    secret = video.with_name("secret")
+    secret.write_bytes(video.read_bytes())
+    os.utime(secret, ns=(0, video.stat().st_mtime_ns))
     video.unlink()
-    if damage == "folder":
-        video.mkdir()
-    elif damage == "pipe":
-        os.mkfifo(video)
-    elif damage == "other":
-        video.write_bytes(b"another")
-    with serving(out) as url:
+    video.symlink_to(secret)
+
+
+def replace_by_hard_link(video: Path) -> None:
+    secret = video.with_name("secret")
+    secret.write_bytes(bytes(video.stat().st_size))
+    video.unlink()
+    os.link(secret, video)
+
+
+def append(video: Path) -> None:
+    """Change the size alone."""
+    modified_ns = video.stat().st_mtime_ns
+    with video.open("ab") as file:
+        file.write(b"more")
+    os.utime(video, ns=(0, modified_ns))
+
+
+def replace_by_folder(video: Path) -> None:
+    video.unlink()
+    video.mkdir()
+
+
+def replace_by_pipe(video: Path) -> None:
+    video.unlink()
+    os.mkfifo(video)
+
+
+UNPLAYABLE = [
+    (Path.unlink, 404, "longer exists"),
+    (replace_by_folder, 404, "regular"),
+    (replace_by_pipe, 404, "regular"),
+    (replace_by_link, 409, "a link has replaced it"),
+    (replace_by_hard_link, 409, "changed since it was analyzed"),
+    (append, 409, "changed since it was analyzed"),
+]
+
+
+@pytest.mark.parametrize(("damage", "code", "reason"), UNPLAYABLE)
+@pytest.mark.parametrize("is_open", [False, True])
+def test_changed_file_is_not_sent(
+    damage: Any, code: int, reason: str, is_open: bool, tmp_path: Path, sample: Path
+) -> None:
+    video = Path(shutil.copy(sample, tmp_path / "talk.mp4"))
+    with serving(write_run(tmp_path / "run", {str(video): [["happy"] * 5]})) as url:
+        path = f"/media/{video_id(str(video))}"
+        if is_open:
+            assert get(url, path)[0] == 200
+        damage(video)
         state = get_json(url, f"/api/videos/{video_id(str(video))}/state")
-        status, _, body = get(url, f"/media/{video_id(str(video))}")
-    if damage == "other":
-        assert (status, body, state["trouble"]) == (200, b"another", None)
-        assert "size" in state["note"]
-    else:
-        assert status == 404
-        assert state["trouble"] == body.decode()
-        assert {"gone": "longer exists", "folder": "regular", "pipe": "regular"}[damage] in state["trouble"]
+        status, _, body = get(url, path)
+    assert status == code
+    assert state["trouble"] == body.decode()
+    assert reason in state["trouble"]
+
+
+def test_file_without_samples_is_not_sent(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("root:")
+    with serving(write_run(tmp_path / "run", {str(secret): None})) as url:
+        status, _, body = get(url, f"/media/{video_id(str(secret))}")
+        state = get_json(url, f"/api/videos/{video_id(str(secret))}/state")
+    assert (status, body.decode()) == (404, state["trouble"])
+    assert b"root:" not in body
+
+
+def repack(archive: Path, sample: Path) -> None:
+    """Write the archive with another member of the same name and size at the same place."""
+    with tarfile.open(archive, "w") as tar:
+        member = tar.gettarinfo(sample, "day/two.mp4")
+        member.mtime = 1
+        tar.addfile(member, io.BytesIO(bytes(member.size)))
+
+
+def link_archive(archive: Path, sample: Path) -> None:
+    archive.rename(archive.with_name("secret.tar"))
+    archive.symlink_to("secret.tar")
+
+
+@pytest.mark.parametrize("damage", [repack, link_archive])
+def test_changed_member_is_not_sent(damage: Any, tmp_path: Path, sample: Path) -> None:
+    archive = tmp_path / "clips.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(sample, "day/two.mp4")
+    write_listed(tmp_path / "run", str(archive))
+    with serving(tmp_path / "run") as url:
+        (video,) = get_json(url, "/api/videos")["videos"]
+        damage(archive, sample)
+        assert get(url, f"/media/{video['video_id']}")[0] == 409
+
+
+def test_changed_file_in_a_store_is_not_sent(store: Store, sample: Path, tmp_path: Path) -> None:
+    uri = store.put("talks/two.mp4", sample.read_bytes())
+    write_listed(tmp_path / "run", uri)
+    store.put("talks/two.mp4", bytes(sample.stat().st_size))
+    with serving(tmp_path / "run") as url:
+        (video,) = get_json(url, "/api/videos")["videos"]
+        assert get(url, f"/media/{video['video_id']}")[0] == 409
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_version_of_a_manifest_does_not_hide_changes(is_changed: bool, tmp_path: Path, sample: Path) -> None:
+    video = Path(shutil.copy(sample, tmp_path / "talk.mp4"))
+    (tmp_path / "list.csv").write_text("path,version\ntalk.mp4,v1\n")
+    write_listed(tmp_path / "run", str(tmp_path / "list.csv"))
+    if is_changed:
+        append(video)
+    with serving(tmp_path / "run") as url:
+        (found,) = get_json(url, "/api/videos")["videos"]
+        assert get(url, f"/media/{found['video_id']}")[0] == (409 if is_changed else 200)
+
+
+WRONG_TOKENS = [
+    "",
+    "x",
+    TOKEN[:-1],
+    TOKEN + "x",
+    TOKEN.upper(),
+    "%00",
+    "%ff",
+    "..",
+    f"x/../{TOKEN}",
+    f"/{TOKEN}",
+]
+
+
+@pytest.mark.parametrize("path", ["/", "/api/run", "/api/videos", "/page/style.css", "MEDIA", "/nothing"])
+def test_requests_without_the_token_are_rejected(path: str, talk: str, watched: Path) -> None:
+    server, path = talk.removesuffix(f"/{TOKEN}"), path.replace("MEDIA", media_of(watched)[0])
+    addresses = [path, f"{path}?token={TOKEN}", *(f"/{wrong}{path}" for wrong in WRONG_TOKENS)]
+    for address in addresses:
+        status, headers, body = get(server, address, {"Cookie": f"token={TOKEN}"})
+        assert (status, len(body) < 100) == (403, True), address
+        assert headers["cross-origin-resource-policy"] == "same-origin"
 
 
 @pytest.mark.parametrize("make", [None, Path.mkdir, Path.touch])
@@ -408,4 +528,4 @@ def test_folder_without_a_run_raises_output_error(make: Any, tmp_path: Path) -> 
     if make:
         make(tmp_path / "out")
     with pytest.raises(OutputError, match="out"):
-        create_app(tmp_path / "out")
+        create_app(tmp_path / "out", TOKEN)

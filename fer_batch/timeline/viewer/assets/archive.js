@@ -13,7 +13,7 @@
     return answer.json();
   };
 
-  let run = await get("/api/run");
+  let run = await get("api/run");
   let lastRequest = 0; // number of the last request: answers to earlier ones are dropped
 
   const countText = (count) => `${count} ${count === 1 ? "video" : "videos"}`;
@@ -50,7 +50,7 @@
 
   const newPicture = (video) => {
     const picture = element("video", { className: "picture", muted: true, preload: "metadata", tabIndex: -1, "aria-hidden": "true" });
-    picture.src = `/media/${video.video_id}#t=${((video.start_s ?? 0) + (video.duration_s ?? 0) * 0.2).toFixed(1)}`;
+    picture.src = `media/${video.video_id}#t=${((video.start_s ?? 0) + (video.duration_s ?? 0) * 0.2).toFixed(1)}`;
     return picture;
   };
 
@@ -63,7 +63,7 @@
       "li", { className: "video" }, ...(pictures.checked ? [newPicture(video)] : []),
       element(
         "div", { className: "what" },
-        element("a", { href: `/video/${encodeURIComponent(video.video_id)}` }, video.name),
+        element("a", { href: `video/${encodeURIComponent(video.video_id)}` }, video.name),
         element("span", { className: "folder" }, folder),
       ),
       element("div", { className: "how" }, fer.badge(video.status), ` ${facts.filter(Boolean).join(" · ")}`),
@@ -75,10 +75,10 @@
     const request = ++lastRequest;
     const query = new URLSearchParams(new FormData(form));
     for (const [name, value] of [...query]) if (!value) query.delete(name);
-    const address = `/${query.size ? "?" : ""}${query}`;
+    const address = `./${query.size ? "?" : ""}${query}`;
     history.replaceState(null, "", address);
     sessionStorage.setItem("list", address);
-    const page = await get(`/api/videos?${query}&first=${first}&count=${PAGE_VIDEOS}`);
+    const page = await get(`api/videos?${query}&first=${first}&count=${PAGE_VIDEOS}`);
     if (request !== lastRequest) return;
     const entries = page.videos.map(newEntry);
     if (first) list.append(...entries);
@@ -89,7 +89,7 @@
     more.textContent = `show ${Math.min(left, PAGE_VIDEOS)} more of ${left} videos`;
     more.onclick = () => show(first + PAGE_VIDEOS);
     if (!page.videos.length) { markReady(); return; }
-    const strips = await get(`/api/strips?ids=${page.videos.map((video) => video.video_id).join(",")}`);
+    const strips = await get(`api/strips?ids=${page.videos.map((video) => video.video_id).join(",")}`);
     if (request !== lastRequest) return;
     page.videos.forEach((video, i) => {
       const canvas = entries[i].querySelector("canvas");
@@ -125,7 +125,7 @@
   new IntersectionObserver((entries) => { if (entries[0].isIntersecting && !more.hidden) more.click(); }, { rootMargin: "400px" }).observe(more);
   if (location.hash === "#search") form.words.focus();
   await show(0);
-  const persons = await get("/api/persons");
+  const persons = await get("api/persons");
   for (const name of persons) form.person.append(element("option", { value: name }, name));
   form.person.closest("label").hidden = !persons.length;
   const wantedPerson = new URLSearchParams(location.search).get("person");
@@ -133,7 +133,7 @@
 
   setInterval(async () => {
     if (document.hidden) return;
-    const now = await get("/api/run").catch(() => run);
+    const now = await get("api/run").catch(() => run);
     if (JSON.stringify(now.state) === JSON.stringify(run.state)) return;
     run = now;
     describe();

@@ -7,7 +7,7 @@
   const JUMP_S = 5;
   const main = document.querySelector("main");
   const video_id = decodeURIComponent(location.pathname.split("/").pop());
-  const list = sessionStorage.getItem("list") ?? "/";
+  const list = `../${sessionStorage.getItem("list") ?? ""}`;
   document.getElementById("back").href = list;
   const fetchOk = async (address) => {
     const answer = await fetch(address);
@@ -16,8 +16,8 @@
   };
 
   const [packed, state] = await Promise.all([
-    fetchOk(`/api/videos/${video_id}/data`).then((answer) => answer.arrayBuffer()),
-    fetchOk(`/api/videos/${video_id}/state`).then((answer) => answer.json()),
+    fetchOk(`../api/videos/${video_id}/data`).then((answer) => answer.arrayBuffer()),
+    fetchOk(`../api/videos/${video_id}/state`).then((answer) => answer.json()),
   ]);
   const video = fer.unpack(packed);
   document.title = `${video.name} – emotions over time`;
@@ -116,8 +116,7 @@
   player.addEventListener("error", () => showUnplayable(`this browser cannot play the file (${video.facts.codec ?? "unknown codec"})`));
   if (video.facts.width) main.style.setProperty("--ratio", video.facts.width / video.facts.height);
   if (state.trouble) showUnplayable(state.trouble);
-  else player.src = `/media/${video_id}`;
-  if (state.note) showNote(state.note);
+  else player.src = `../media/${video_id}`;
 
   const start = /^#t=([\d.]+)$/.exec(location.hash);
   showTime(start ? Math.min(Number(start[1]), video.end_s) : 0);
@@ -141,7 +140,7 @@
   const before = JSON.stringify(state.state);
   const poll = setInterval(async () => {
     if (document.hidden) return;
-    const now = await fetchOk(`/api/videos/${video_id}/state`).then((answer) => answer.json()).catch(() => state);
+    const now = await fetchOk(`../api/videos/${video_id}/state`).then((answer) => answer.json()).catch(() => state);
     if (JSON.stringify(now.state) === before) return;
     clearInterval(poll);
     words.append(" The tables have changed. ", element("button", { type: "button", onclick: () => location.reload() }, "reload"));
