@@ -8,13 +8,15 @@ import contextlib
 import os
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ray._private import ray_constants, services
 from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
+from ray.job_config import JobConfig
 
 QUERY_TIMEOUT_S = 10
 QUERY_PAUSE_S = 0.5
@@ -61,6 +63,47 @@ def is_admitted(gcs: str) -> bool:
 def resolve_address(address: str) -> str:
     """Return the HOST:PORT of an address that `ray.init` accepts, such as "auto"."""
     return str(services.canonicalize_bootstrap_address(address))
+
+
+class PathlessJobConfig(JobConfig):
+    """A job whose workers do not import from the working directory and the script's folder of the driver.
+
+    Packages of a Ray job, its `working_dir` and `py_modules`, are not affected.
+    """
+
+    def _get_proto_job_config(self) -> Any:
+        self._py_driver_sys_path = []  # `ray.init` has extended it
+        return super()._get_proto_job_config()
+
+
+@contextlib.contextmanager
+def start_in(folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
+    """Let the processes of a Ray that starts in the body run in `folder`, with these environment variables.
+
+    Ray's workers and their children inherit both.
+    """
+    before = services.start_ray_process
+
+    def start_ray_process(*arguments: Any, env_updates: dict[str, str] | None = None, **options: Any) -> Any:
+        updates = {**environment, **(env_updates or {})}
+        return before(*arguments, **options | {"env_updates": updates, "cwd": str(folder)})
+
+    services.start_ray_process = start_ray_process
+    try:
+        yield
+    finally:
+        services.start_ray_process = before
+
+
+@contextlib.contextmanager
+def ignore_uv() -> Iterator[None]:
+    """Keep `ray.init` in the body from sending the working directory to the workers of `uv run` drivers."""
+    before = ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
+    try:
+        yield
+    finally:
+        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = before
 
 
 @contextlib.contextmanager

@@ -5,26 +5,29 @@ import ipaddress
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryError, RayError, RayTaskError
 
 from fer_batch.errors import ConfigError, FerBatchError, ResourceError
+from fer_batch.import_path import make_import_environment
+from fer_batch.ray_folder import make_private_folder
 from fer_batch.ray_internals import (
+    PathlessJobConfig,
     get_token_header,
     has_token,
+    ignore_uv,
     is_admitted,
     listen_on_loopback,
     resolve_address,
     set_auth_mode,
+    start_in,
     stop_unfinished_node,
     wait_for_node,
 )
@@ -32,13 +35,6 @@ from fer_batch.ray_internals import (
 TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 """Environment variables from which Ray takes its token."""
 TOKEN_SOURCES = "RAY_AUTH_TOKEN, a file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token"
-MIN_FREE_BYTES = 100_000_000
-"""Free space that a local Ray needs for its logs and sockets."""
-MAX_SOCKET_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
-"""Longest path of a Unix socket."""
-RAY_SOCKET_PATH = "ray/session_2000-12-31_23-59-59_999999_9999999/sockets/plasma_store.9"
-"""Path of Ray's longest socket name in its temporary folder."""
-SHORT_FOLDER = Path("/tmp")
 CONNECT_TIMEOUT_S = 10
 START_TIMEOUT_S = 120
 """Seconds that a local Ray may take for each step of its start, on a busy machine."""
@@ -72,8 +68,9 @@ def ray_session(
 
     A connection that exists is used and stays open. Otherwise `address` (HOST:PORT or "auto"), RAY_ADDRESS or
     the surrounding Ray job names the cluster; without any, a local Ray starts and ends with the body. It
-    listens only on the loopback interface and requires a random token. `num_cpus` and `num_gpus` are logical
-    resources of a local Ray. `verbose` shows Ray's log.
+    listens only on the loopback interface, requires a random token, and runs in a private temporary folder.
+    Workers do not import from the working directory. `num_cpus` and `num_gpus` are logical resources of a
+    local Ray. `verbose` shows Ray's log.
 
     Raises ConfigError where Ray cannot be reached or started, refuses the token, or requires no token and is
     not on the loopback interface, unless `insecure`. Raises ResourceError where the body uses up memory, the
@@ -89,13 +86,16 @@ def ray_session(
     options: dict[str, Any] = {"log_to_driver": verbose}
     if not address:
         options |= {"include_dashboard": False, "num_cpus": num_cpus, "num_gpus": num_gpus}
-        options |= {"_temp_dir": str(_choose_temporary_folder() / "ray")}
     with contextlib.ExitStack() as session:
         try:
             with contextlib.nullcontext() if verbose else _silence_stderr():
                 if address:
                     session.enter_context(_authenticate(address, insecure))
                 else:
+                    folder = session.enter_context(make_private_folder())
+                    options["_temp_dir"] = str(folder / "ray")
+                    (folder / "empty").mkdir()
+                    session.enter_context(start_in(folder / "empty", make_import_environment()))
                     session.enter_context(_use_token(secrets.token_hex(32)))
                     session.enter_context(listen_on_loopback())
                     session.enter_context(wait_for_node(START_TIMEOUT_S))
@@ -222,7 +222,8 @@ def _connect(address: str | None, options: dict[str, Any]) -> None:
     """Call `ray.init`, and once more where a local Ray does not start in time."""
     for attempt in range(1, MAX_STARTS + 1):
         try:
-            ray.init(address=address or "local", **options)
+            with ignore_uv():
+                ray.init(address=address or "local", job_config=PathlessJobConfig(), **options)
             return
         except Exception as error:  # Ray raises a plain Exception after a timeout
             if address or attempt == MAX_STARTS or not _is_timeout(error):
@@ -234,37 +235,6 @@ def _connect(address: str | None, options: dict[str, Any]) -> None:
 
 def _is_timeout(error: Exception) -> bool:
     return isinstance(error, TimeoutError) or "timed out" in str(error).lower()
-
-
-def _choose_temporary_folder() -> Path:
-    """Return the folder for Ray's logs and sockets: the environment's, or `SHORT_FOLDER` if its path is long.
-
-    Raises ConfigError if both are too long or missing, and ResourceError if the folder's disk is full.
-    """
-    name = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or str(SHORT_FOLDER)
-    folder = Path(name).absolute()
-    max_bytes = MAX_SOCKET_PATH_BYTES - len(RAY_SOCKET_PATH) - 1
-    if len(os.fsencode(folder)) > max_bytes:
-        if not os.access(SHORT_FOLDER, os.W_OK):
-            raise ConfigError(
-                f"Cannot start Ray: the path of its temporary folder {folder} is too long for sockets; name "
-                f"a folder whose path has at most {max_bytes} bytes in RAY_TMPDIR"
-            )
-        logger.info("Ray's files are in %s, as the path %s is too long for sockets", SHORT_FOLDER, folder)
-        folder = SHORT_FOLDER
-    _check_free_space(folder)
-    return folder
-
-
-def _check_free_space(folder: Path) -> None:
-    """Raise ResourceError where Ray's temporary folder is full: Ray itself would wait for minutes."""
-    free = shutil.disk_usage(folder).free if folder.is_dir() else MIN_FREE_BYTES
-    if free < MIN_FREE_BYTES:
-        raise ResourceError(
-            f"The disk of Ray's temporary folder {folder} is full ({free / 1e6:.0f} MB free): free "
-            f"{MIN_FREE_BYTES / 1e6:.0f} MB or name another folder in RAY_TMPDIR, and run the same command "
-            "again"
-        )
 
 
 def _check_reachable(address: str) -> None:

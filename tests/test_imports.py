@@ -16,13 +16,15 @@ import fer_batch
 PACKAGE = Path(fer_batch.__path__[0])
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
-BASE = {"config", "errors", "faults", "fields", "logs", "plotting", "schema", "timing"}
+BASE = {"config", "errors", "faults", "fields", "import_path", "logs", "plotting", "schema", "timing"}
 """Modules that every part may import."""
 BELOW_PIPELINE = {"storage", "video", "vision", "model", "inputs", "run", "runtime"}
 EDGES = {
     "__init__": set(),
     "errors": set(),
     "faults": set(),
+    "import_path": set(),
+    "ray_folder": {"errors"},
     "logs": set(),
     "timing": set(),
     "schema": set(),
@@ -31,7 +33,7 @@ EDGES = {
     "fields": {"errors"},
     "records": set(),
     "ray_internals": set(),
-    "runtime": {"errors", "ray_internals"},
+    "runtime": {"errors", "import_path", "ray_folder", "ray_internals"},
     "storage": BASE,
     "video": BASE | {"storage"},
     "vision": BASE | {"storage", "video"},
@@ -43,7 +45,9 @@ EDGES = {
     "training": BASE | BELOW_PIPELINE | {"data"},
     "evaluation": BASE | BELOW_PIPELINE | {"records", "data", "training"},
     "timeline": BASE | {"storage", "video", "run"},
-    "cli": BASE | BELOW_PIPELINE | {"__init__", "pipeline", "data", "training", "evaluation", "timeline"},
+    "cli": BASE
+    | BELOW_PIPELINE
+    | {"__init__", "ray_folder", "pipeline", "data", "training", "evaluation", "timeline"},
     "sample": set(),
     "docs": set(),
 }

@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray._private import services
 
-from fer_batch import ray_internals, runtime
+from fer_batch import ray_folder, ray_internals, runtime
 from fer_batch.errors import ConfigError
 from fer_batch.runtime import TOKEN_VARIABLES, is_loopback, ray_session
 
@@ -131,7 +131,7 @@ def test_long_temporary_folder_is_refused_without_a_short_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 25)))
-    monkeypatch.setattr(runtime, "SHORT_FOLDER", tmp_path / "missing")
+    monkeypatch.setattr(ray_folder, "SHORT_FOLDER", tmp_path / "missing")
     with (
         pytest.raises(ConfigError, match=r"too long for sockets; name .* bytes in RAY_TMPDIR"),
         ray_session(),

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# Importing a module registers its commands, so the order is that of the help text.
+# The first import removes the working directory from the import path. Importing a module registers its
+# commands, so the order is that of the help text.
 # isort: off
+from fer_batch.cli import import_path  # noqa: F401
 from fer_batch.cli import analyze, plan, bench, verify  # noqa: F401
 from fer_batch.cli import query, ask, assign, export, look  # noqa: F401
 from fer_batch.cli import explore, models, train, tune, evaluate, crossval, explain, export_model  # noqa: F401
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     SIGTERM ends the process at once with 143, Ctrl-C with 130.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    os.environ["PYTHONSAFEPATH"] = "1"  # libraries may start Python, too
     with stop_on_signals():
         return _run(words)
 

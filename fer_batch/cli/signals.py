@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from fer_batch.ray_folder import delete_private_folders
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOPPED = b"\nfer-batch: stopped; run the same command again to continue\n"
 
@@ -75,6 +77,7 @@ def _stop(number: int, stderr: int) -> NoReturn:
     for pid in _stop_descendants(os.getpid()):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
+    delete_private_folders()
     with contextlib.suppress(OSError):
         os.write(stderr, STOPPED)
     os._exit(128 + number)

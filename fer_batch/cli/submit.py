@@ -90,7 +90,8 @@ def submit_command(
     _check_paths(bound.arguments.get("out") or bound.arguments["output"], inputs)
     words = [command, *(["--insecure"] if insecure and "ray" in bound.arguments else []), *arguments]
     with _connect(address, insecure) as client:
-        job_id = _start(client, f"exec python -m fer_batch.cli.main {shlex.join(words)}", name, working_dir)
+        entrypoint = f"exec python -P -m fer_batch.cli.main {shlex.join(words)}"
+        job_id = _start(client, entrypoint, name, working_dir)
         if wait:
             return _follow(client, job_id)
     print(job_id)

@@ -26,13 +26,18 @@ import pyarrow as pa
 
 from fer_batch.config import Limits
 from fer_batch.faults import fault_point
+from fer_batch.import_path import make_import_environment
 from fer_batch.logs import show_log
+from fer_batch.storage.archives import MAX_COPY_BYTES
 
 START_TIMEOUT_S = 300.0
 """Time limit for the start of a child, which imports torch, perhaps from a slow disk."""
 MAX_ATTEMPTS = 2
 """Attempts at a call whose child crashes: the kernel may have killed it for another process's memory."""
+MAX_FILE_BYTES = MAX_COPY_BYTES + 2**20
+"""Size of a file that a child may write. It only writes temporary copies of archive members."""
 PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
 HEARTBEAT, RESULT, OUT_OF_MEMORY, ERROR = b"+", b"=", b"m", b"!"
 """First byte of each message of a child. A number or nothing follows HEARTBEAT, an Arrow stream RESULT, text
 ERROR."""
@@ -119,12 +124,14 @@ class WorkerProcess:
     def _start_process(self) -> tuple["subprocess.Popen[bytes]", Connection]:
         ours, theirs = socket.socketpair()
         code = "import sys; from fer_batch.pipeline.child import serve_calls; serve_calls(int(sys.argv[1]))"
+        # Children read from stores, so they keep all credentials but those of Ray.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         process = subprocess.Popen(
-            [sys.executable, "-c", code, str(theirs.fileno())],
+            [sys.executable, "-P", "-c", code, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=2,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=environment | make_import_environment(),
         )
         theirs.close()
         return process, Connection(ours.detach())
@@ -186,6 +193,7 @@ def serve_calls(descriptor: int) -> None:
         if hasattr(target, "keep_alive"):
             target.keep_alive = messages.keep_alive
         _limit_memory(memory_gb)
+        _limit_files()
         messages.send(_encode_result(pa.table({})))
         while True:
             try:
@@ -234,6 +242,16 @@ def _encode_result(table: pa.Table) -> bytes:
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     return RESULT + sink.getvalue().to_pybytes()
+
+
+def _limit_files() -> None:
+    """Limit the size of files, and forbid core dumps and, on Linux, programs with more privileges."""
+    for limit, size in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, MAX_FILE_BYTES)):
+        _, hard = resource.getrlimit(limit)
+        size = size if hard == resource.RLIM_INFINITY else min(size, hard)
+        resource.setrlimit(limit, (size, size))
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0)))
 
 
 def _die_with_parent(parent: int) -> None:

@@ -1,0 +1,37 @@
+"""Import paths without the working directory, which may hold untrusted files with names of modules.
+
+Python puts the working directory first in `sys.path` for `python -c` and `python -m`, and wherever
+PYTHONPATH has an empty or a relative entry.
+"""
+
+import os
+import site
+import sys
+import sysconfig
+from pathlib import Path
+
+PACKAGE_FOLDER = str(Path(__file__).absolute().parents[1])
+"""The folder that contains the package."""
+
+
+def make_import_environment() -> dict[str, str]:
+    """Return environment variables with which Python imports this package, and nothing relative.
+
+    Absolute entries of PYTHONPATH are kept: the user or a Ray job has chosen them.
+    """
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(path)]
+    if PACKAGE_FOLDER not in (*paths, *site.getsitepackages(), site.getusersitepackages()):
+        paths.insert(0, PACKAGE_FOLDER)
+    return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+
+
+def remove_working_directory() -> None:
+    """Remove the working directory from `sys.path`, unless an absolute entry of PYTHONPATH names it."""
+    chosen = {*make_import_environment()["PYTHONPATH"].split(os.pathsep), PACKAGE_FOLDER}
+    chosen.update(sysconfig.get_paths().values())
+    here = os.path.realpath(os.curdir)
+    sys.path[:] = [
+        path
+        for path in sys.path
+        if path in chosen or (os.path.isabs(path) and os.path.realpath(path) != here)
+    ]
