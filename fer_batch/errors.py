@@ -4,8 +4,12 @@ Each message names the given value, the allowed values, and the next step.
 """
 
 import errno
+import os
 import shutil
 from pathlib import Path
+
+MIN_FREE_INODES = 32
+"""With fewer inodes the number of files is the limit of a disk, not their size."""
 
 
 class FerBatchError(Exception):
@@ -62,6 +66,12 @@ def convert_disk_error(error: BaseException, out: Path | None) -> ResourceError 
         return None
     while not out.exists():
         out = out.absolute().parent
+    inodes = os.statvfs(out)
+    if inodes.f_files and inodes.f_favail < MIN_FREE_INODES:
+        return ResourceError(
+            f"A disk is full; the disk of {out} has {inodes.f_favail} of {inodes.f_files} inodes left, which "
+            "limit the number of files: remove files there, and run the same command again"
+        )
     disk = shutil.disk_usage(out)
     used = sum(path.lstat().st_size for path in out.rglob("*")) if disk.free < disk.total / 20 else 0
     # The tables take about as much space as the results, and twice as much while they are replaced.

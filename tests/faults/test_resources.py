@@ -35,10 +35,10 @@ def _normal_worker_priority(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
-def small_disk(kb: int) -> Iterator[Path]:
-    """Mount a file system in memory with a short name, which Ray's sockets need."""
+def small_disk(kb: int, inodes: int = 0) -> Iterator[Path]:
+    """Mount a file system in memory with a short name, which Ray's sockets need; 0 inodes are unlimited."""
     folder = Path(tempfile.mkdtemp(prefix="disk"))
-    mounting = ["mount", "-t", "tmpfs", "-o", f"size={kb}k", "none", str(folder)]
+    mounting = ["mount", "-t", "tmpfs", "-o", f"size={kb}k,nr_inodes={inodes}", "none", str(folder)]
     mounted = subprocess.run(mounting, check=False, capture_output=True, text=True)
     if mounted.returncode:
         folder.rmdir()
@@ -132,6 +132,17 @@ def test_other_errors_are_not_reported_as_full_disk(tmp_path: Path) -> None:
         RuntimeError("External: No space left on device (os error 28)"), tmp_path / "none"
     )
     assert isinstance(converted, ResourceError)
+
+
+def test_disk_without_inodes_is_reported() -> None:
+    with small_disk(4096, inodes=3) as disk:
+        (disk / "out").mkdir()
+        (disk / "out" / "1").touch()
+        with pytest.raises(OSError, match="No space left") as raised:
+            (disk / "out" / "2").touch()
+        message = str(convert_disk_error(raised.value, disk / "out"))
+    assert "has 0 of 3 inodes left" in message
+    assert "MB" not in message
 
 
 def test_full_object_store_spills_to_disk(sample: Path, undisturbed: Path, tmp_path: Path) -> None:
