@@ -4,6 +4,7 @@ import errno
 import functools
 import gzip
 import io
+import lzma
 import os
 import posixpath
 import shutil
@@ -13,16 +14,18 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from fer_batch.errors import ChangedFileError, DecodeError
 from fer_batch.storage.stores import StoreFile, format_reason, is_remote
+from fer_batch.storage.tar_headers import MAX_HEADERS, MAX_NAME_LENGTH, MAX_SIZE, iterate_headers, read_header
 
 MEMBER_SEPARATOR = "!/"
 """Separates an archive's name from the member's name."""
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
+MAX_SUFFIX_LENGTH = max(map(len, ARCHIVE_SUFFIXES))
 MAX_UNPACK_RATIO = 200
 """Largest ratio of unpacked to packed size of an archive or member: video is compressed already."""
 MAX_MEMORY_BYTES = 64 * 2**20
@@ -31,22 +34,28 @@ MAX_INDEX_BYTES = 256 * 2**20
 """Limit of a single read of an archive's index or a member's headers."""
 MAX_COPY_BYTES = 16 * 2**30
 """Limit of an unpacked member: about ten hours of 1080p."""
+REGULAR_TAR_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 ZIP_LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Local header of a zip member: signature, length of name, length of extra field (APPNOTE.TXT, 4.3.7)."""
 ARCHIVE_CHANGED = "its archive has changed since it was listed: run the same command again"
+LINK = "a link in an archive, which is not followed"
 TOO_LARGE = f"it unpacks to more than {MAX_UNPACK_RATIO} times its size, which no video does"
 DAMAGE_ERRORS = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     EOFError,
     OSError,
     ValueError,
+    OverflowError,
+    IndexError,
+    RuntimeError,  # of zipfile, for encrypted members and unknown versions
     struct.error,
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ArchiveMember:
     """A file in an archive."""
 
@@ -67,23 +76,27 @@ def is_archive(name: str) -> bool:
 
 def split_member(uri: str) -> tuple[str, str] | None:
     """Split ARCHIVE!/MEMBER into the names of archive and member; None for any other name."""
-    for position in range(len(uri)):
-        if uri.startswith(MEMBER_SEPARATOR, position) and is_archive(uri[:position]):
+    position = uri.find(MEMBER_SEPARATOR)
+    while position >= 0:
+        if is_archive(uri[max(position - MAX_SUFFIX_LENGTH, 0) : position]):
             return uri[:position], uri[position + len(MEMBER_SEPARATOR) :]
+        position = uri.find(MEMBER_SEPARATOR, position + 1)
     return None
 
 
-def list_members(file: BinaryIO, name: str, size: int) -> tuple[list[ArchiveMember], str | None]:
+def list_members(
+    file: BinaryIO, name: str, size: int, keep_alive: Callable[[], None] = lambda: None
+) -> tuple[list[ArchiveMember], str | None]:
     """List the files in an archive of `size` bytes, and describe its damage if there is some.
 
-    Of several members with the same name, the last one counts. Unsafe members are listed with an `error`:
-    names that lead out of the archive, links, devices, encrypted members, and members that unpack to more
-    than `MAX_UNPACK_RATIO` times their size.
+    `keep_alive` is called whenever the reading advances. Of several members with the same name, the last one
+    counts. Unsafe members are listed with an `error`: names that lead out of the archive, links, devices,
+    encrypted members, and members that unpack to more than `MAX_UNPACK_RATIO` times their size.
     """
     members: dict[str, ArchiveMember] = {}
     iterate = _iterate_zip if name.lower().endswith(".zip") else _iterate_tar
     try:
-        for member in iterate(file, name, size):
+        for member in iterate(_LimitedFile(file, keep_alive=keep_alive), name, size):
             members[member.name] = member
     except DAMAGE_ERRORS as error:
         damage = f"cannot read the archive after {len(members)} files: {format_reason(error)}"
@@ -135,11 +148,11 @@ def open_member(archive: str, member: str, offset: int, identity: Any) -> tuple[
             return _open_zip_member(archive, member, offset, identity)
         if archive.lower().endswith(".tar"):
             file = open_seekable(archive)
-            header = _read_tar_header(file, member, offset)
+            header = _find_tar_member(file, member, offset)
             section = FileSection(file, header.offset_data, header.size)
             return section, _tar_version(header)  # type: ignore[return-value]
         unpacked = _open_gzip(archive, identity)
-        header = _read_tar_header(unpacked, member, offset)
+        header = _find_tar_member(unpacked, member, offset)
         unpacked.seek(header.offset_data)
         return copy_to_temporary(unpacked, header.size), _tar_version(header)
     except DAMAGE_ERRORS as error:
@@ -174,10 +187,16 @@ def copy_to_temporary(file: Any, size: int | None = None) -> BinaryIO:
 
 
 class _LimitedFile(io.RawIOBase):
-    """An untrusted file of which a single read, and the position of all reads, is limited."""
+    """An untrusted file of which a single read, and the position of all reads, is limited.
 
-    def __init__(self, file: Any, limit: float = float("inf")) -> None:
-        self.file, self.limit = file, limit
+    `keep_alive` is called when a read ends behind all earlier ones, and thus not by an endless loop.
+    """
+
+    def __init__(
+        self, file: Any, limit: float = float("inf"), keep_alive: Callable[[], None] = lambda: None
+    ) -> None:
+        self.file, self.limit, self.keep_alive = file, limit, keep_alive
+        self.furthest = 0
 
     def read(self, size: int = -1) -> bytes:
         wanted = MAX_INDEX_BYTES + 1 if size < 0 else size
@@ -185,6 +204,9 @@ class _LimitedFile(io.RawIOBase):
         data: bytes = self.file.read(min(wanted, MAX_INDEX_BYTES + 1))
         if len(data) > MAX_INDEX_BYTES:
             raise ValueError(f"its index has more than the allowed {MAX_INDEX_BYTES >> 20} MB")
+        if (position := self.file.tell()) > self.furthest:
+            self.furthest = position
+            self.keep_alive()
         return data
 
     def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
@@ -220,6 +242,8 @@ class FileSection(io.RawIOBase):
 
     def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
         origin = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
+        if origin + position < 0:
+            raise ValueError(f"negative position {origin + position}")
         self.position = origin + position
         return self.position
 
@@ -236,14 +260,11 @@ class FileSection(io.RawIOBase):
         super().close()
 
 
-def _iterate_tar(file: BinaryIO, name: str, size: int) -> Iterator[ArchiveMember]:
-    if name.lower().endswith(".tar"):
-        source = _LimitedFile(file)
-    else:
+def _iterate_tar(file: _LimitedFile, name: str, size: int) -> Iterator[ArchiveMember]:
+    source = file
+    if not name.lower().endswith(".tar"):
         source = _LimitedFile(gzip.GzipFile(fileobj=file), MAX_UNPACK_RATIO * size + MAX_MEMORY_BYTES)
-    tar = tarfile.TarFile(fileobj=source)
-    while (info := tar.next()) is not None:
-        tar.members = []  # type: ignore[attr-defined]  # a million members take a gigabyte
+    for info in iterate_headers(source):
         if not info.isdir():
             yield ArchiveMember(
                 name=posixpath.normpath(info.name),
@@ -252,13 +273,10 @@ def _iterate_tar(file: BinaryIO, name: str, size: int) -> Iterator[ArchiveMember
                 version=_tar_version(info),
                 error=_check_name(info.name) or _check_tar_type(info),
             )
-    source.seek(tar.offset)
-    if (end := source.read(tarfile.BLOCKSIZE)) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("damaged header" if len(end) == tarfile.BLOCKSIZE else "missing end")
 
 
-def _iterate_zip(file: BinaryIO, name: str, size: int) -> Iterator[ArchiveMember]:
-    with zipfile.ZipFile(_LimitedFile(file)) as archive:
+def _iterate_zip(file: _LimitedFile, name: str, size: int) -> Iterator[ArchiveMember]:
+    with _open_checked_zip(file) as archive:
         for info in archive.infolist():
             if not info.is_dir():
                 yield ArchiveMember(
@@ -278,6 +296,23 @@ def _zip_version(info: zipfile.ZipInfo) -> str:
     return f"{info.file_size} {info.CRC} {info.header_offset}"
 
 
+def _open_checked_zip(file: Any) -> zipfile.ZipFile:
+    """Open a zip file; raise BadZipFile if its members overlap, or exceed the file or a limit."""
+    archive = zipfile.ZipFile(file)
+    infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
+    if len(infos) > MAX_HEADERS:
+        raise zipfile.BadZipFile(f"it has more than {MAX_HEADERS:,} members: divide it into several archives")
+    ends = [info.header_offset + ZIP_LOCAL_HEADER.size + info.compress_size for info in infos]
+    starts = [*(info.header_offset for info in infos), archive.start_dir]
+    if any(end > start for end, start in zip(ends, starts[1:], strict=True)) or starts[0] < 0:
+        raise zipfile.BadZipFile("its members overlap, or reach beyond its end")
+    if any(info.file_size > MAX_SIZE for info in infos):
+        raise zipfile.BadZipFile("a member has a size that no file can have")
+    if any(len(info.filename) > MAX_NAME_LENGTH for info in infos):
+        raise zipfile.BadZipFile(f"the name of a member has more than {MAX_NAME_LENGTH:,} characters")
+    return archive
+
+
 def _check_name(name: str) -> str | None:
     """Return an error for a member's name that leads out of the archive."""
     parts = name.replace("\\", "/").split("/")
@@ -290,8 +325,8 @@ def _check_name(name: str) -> str | None:
 def _check_tar_type(info: tarfile.TarInfo) -> str | None:
     """Return an error for a tar member that is not a regular file."""
     if info.issym() or info.islnk():
-        return "a link in an archive, which is not followed"
-    if not info.isreg() or info.issparse():
+        return LINK
+    if info.type not in REGULAR_TAR_TYPES:
         return "not a regular file"
     return None
 
@@ -299,18 +334,19 @@ def _check_tar_type(info: tarfile.TarInfo) -> str | None:
 def _check_zip_type(info: zipfile.ZipInfo) -> str | None:
     """Return an error for a zip member that is a link, encrypted, or unpacks to too much."""
     if info.external_attr >> 28 == 0o12:
-        return "a link in an archive, which is not followed"
+        return LINK
     if info.flag_bits & 1:
         return "encrypted"
+    if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
+        return "the archive gives two sizes for it"
     if info.file_size > MAX_UNPACK_RATIO * info.compress_size + MAX_MEMORY_BYTES:
         return TOO_LARGE
     return None
 
 
-def _read_tar_header(file: Any, member: str, offset: int) -> tarfile.TarInfo:
-    file.seek(offset)
-    info = tarfile.TarFile(fileobj=_LimitedFile(file)).next()
-    if info is None or posixpath.normpath(info.name) != member or not info.isreg() or info.issparse():
+def _find_tar_member(file: Any, member: str, offset: int) -> tarfile.TarInfo:
+    info = read_header(_LimitedFile(file), offset)
+    if info is None or posixpath.normpath(info.name) != member or info.type not in REGULAR_TAR_TYPES:
         raise ChangedFileError(ARCHIVE_CHANGED)
     return info
 
@@ -324,7 +360,7 @@ def _open_gzip(archive: str, identity: Any) -> gzip.GzipFile:
 @functools.lru_cache(maxsize=1)
 def _open_zip(archive: str, identity: Any) -> tuple[zipfile.ZipFile, dict[int, zipfile.ZipInfo]]:
     """Open the last used zip file once; also return its members by their offset."""
-    file = zipfile.ZipFile(_LimitedFile(open_seekable(archive)))
+    file = _open_checked_zip(_LimitedFile(open_seekable(archive)))
     return file, {info.header_offset: info for info in file.infolist()}
 
 

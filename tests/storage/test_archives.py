@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.errors import DecodeError
-from fer_batch.storage import archives
+from fer_batch.storage import archives, tar_headers
 from fer_batch.storage.archives import (
     ARCHIVE_CHANGED,
     ArchiveMember,
@@ -22,6 +23,7 @@ from fer_batch.storage.archives import (
     split_member,
 )
 from tests.runs import flip_bits
+from tests.storage import hostile
 
 CLIP = os.urandom(3_000_000)
 NAMES = ("a.tar", "a.tar.gz", "a.tgz", "stored.zip", "deflated.zip")
@@ -184,7 +186,7 @@ def test_header_of_excessive_size_is_refused(tmp_path: Path) -> None:
     found, trouble = list_by_name(tmp_path / "a.tar")
     assert found == {}
     assert trouble is not None
-    assert "index" in trouble
+    assert "headers of a member" in trouble
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "stored.zip"])
@@ -235,3 +237,92 @@ def test_member_too_large_to_unpack_is_reported(tmp_path: Path, monkeypatch: pyt
 def test_is_archive() -> None:
     named = ("a.tar", "a.TGZ", "a.tar.gz", "a.gz", "a.zip", "tar", "a.mp4")
     assert [name for name in named if is_archive(name)] == ["a.tar", "a.TGZ", "a.tar.gz", "a.zip"]
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("attack", hostile.TARS)
+def test_hostile_headers_end_the_list(attack: str, suffix: str, tmp_path: Path) -> None:
+    path = hostile.hostile_tar(tmp_path / f"a{suffix}", attack)
+    began_s = time.process_time()
+    found, trouble = list_by_name(path)
+    assert time.process_time() - began_s < 1
+    assert "after" in (trouble or "")
+    assert found["good.mp4"].error is None
+    assert list(found) in (["good.mp4"], ["good.mp4", "huge.avi"])
+    for name in ("x.mp4", "a.mp4", "long.mp4"):
+        with pytest.raises(DecodeError, match="archive"):
+            opened(path, name, len(hostile.GOOD_TAR))
+
+
+@pytest.mark.parametrize("attack", hostile.ZIPS)
+def test_hostile_zip_has_no_members(attack: str, tmp_path: Path) -> None:
+    path = hostile.hostile_zip(tmp_path / "a.zip", attack)
+    found, trouble = list_by_name(path)
+    assert found == {}
+    assert trouble is not None or attack == "only an end"
+    with pytest.raises(DecodeError, match="archive"):
+        opened(path, "0.mp4", 0)
+
+
+def test_zip_with_true_zip64_fields_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(hostile.zip_of((4, 4, 0)))
+    assert [(m.size_bytes, m.error) for m in list_by_name(tmp_path / "a.zip")[0].values()] == [(4, None)]
+    with opened(tmp_path / "a.zip", "0.mp4", 0) as file:
+        assert file.read() == b"good"
+        with pytest.raises(ValueError, match="negative"):
+            file.seek(-5, io.SEEK_END)
+    (tmp_path / "a.zip").write_bytes(hostile.zip_of((3, 4, 0)))
+    assert "two sizes" in (list_by_name(tmp_path / "a.zip")[0]["0.mp4"].error or "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_number_of_members_is_limited(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pack(tmp_path / name, FILES)
+    monkeypatch.setattr(archives, "MAX_HEADERS", 3)
+    monkeypatch.setattr(tar_headers, "MAX_HEADERS", 3)
+    assert "more than 3 members" in (list_by_name(path)[1] or "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keep_alive_is_called_while_the_reading_advances(name: str, tmp_path: Path) -> None:
+    calls: list[int] = []
+    path = pack(tmp_path / name, FILES)
+    with path.open("rb") as file:
+        list_members(file, name, path.stat().st_size, lambda: calls.append(file.tell()))
+    assert calls
+    assert calls == sorted(set(calls))
+
+
+def test_split_of_a_hostile_name_takes_linear_time() -> None:
+    began_s = time.process_time()
+    assert split_member("!/" * 100_000) is None
+    assert time.process_time() - began_s < 2
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(NAMES),
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6),
+    st.none() | st.integers(0, 10**6),
+)
+def test_damaged_archives_give_members_or_reasons(
+    tmp_path_factory: pytest.TempPathFactory, name: str, changes: list[tuple[int, int]], end: int | None
+) -> None:
+    """Headers with changed bytes get a correct checksum, so that their fields are read."""
+    path = tmp_path_factory.getbasetemp() / f"changed_{name}"
+    content = bytearray(pack(path, {"one.mp4": b"1" * 700, f"{'long/' * 60}é.mp4": b"2"}).read_bytes())
+    for place, value in changes:
+        content[place % len(content)] = value
+    if name == "a.tar":
+        content = bytearray(hostile.fix_checksums(bytes(content)))
+    path.write_bytes(content if end is None else content[: end % len(content)])
+    began_s = time.process_time()
+    for member in list_by_name(path)[0].values():
+        assert 0 <= member.size_bytes < 2**63
+        assert 0 <= member.offset < 2**63
+        try:
+            with opened(path, member.name, member.offset) as file:
+                assert len(file.read(10_000)) <= member.size_bytes
+        except DecodeError:
+            pass
+    assert time.process_time() - began_s < 2
