@@ -1,5 +1,6 @@
 """Listing of the videos in the given files, folders, globs, archives and manifests, each once."""
 
+import functools
 import glob
 import logging
 import os
@@ -9,19 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fer_batch.errors import InputError
 from fer_batch.inputs.manifest import Entry, merge_column_types, read_manifest
+from fer_batch.inputs.members import ArchiveReader, encode_name, list_archive, read_damage
 from fer_batch.inputs.sources import (
     Candidate,
     FileFacts,
     clear_caches,
     describe_sources,
-    facts_of_member,
     facts_of_store,
-    read_index,
+    iterate_members,
     read_members,
-    resolve_uri,
 )
 from fer_batch.schema import SOURCES_SCHEMA
 from fer_batch.storage import stores
@@ -40,6 +41,8 @@ from fer_batch.video.formats import VIDEO_SUFFIXES
 MANIFEST_SUFFIXES = frozenset([".txt", ".csv", ".parquet", ".jsonl", ".ndjson"])
 UNSUPPORTED_ARCHIVES = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 EXAMPLE_SUFFIXES = ".mp4, .mkv, .mov, .avi, .webm, .ts …"
+CACHED_ARCHIVES = 4
+"""Number of archives whose lists of members stay in memory, up to 400 MB each."""
 CHUNK_ROWS = 65_536
 """Rows that are held as dicts at a time: a million of them take a gigabyte."""
 APPLE_DOUBLE_PREFIX = "._"
@@ -71,14 +74,15 @@ class Listing:
     """Number of manifest rows that name no file."""
 
 
-def list_videos(inputs: Sequence[str]) -> Listing:
+def list_videos(inputs: Sequence[str], read_archive: ArchiveReader = list_archive) -> Listing:
     """List the videos in files, folders (recursively), globs, archives and manifests, local or in stores.
 
     `read_manifest` describes manifests; their relative paths are relative to the manifest, and a missing file
     becomes a failed video. In folders, globs and archives only names with a video's suffix count, and neither
     the files that macOS adds for attributes ("._NAME", "__MACOSX") nor the previews of file servers.
     ARCHIVE!/MEMBER is a file in an archive. For a file that is named twice the first one counts. Stores are
-    not queried for files whose duration a manifest states.
+    not queried for files whose duration a manifest states. `read_archive` lists an archive, by default in
+    this process.
 
     Raises InputError if an input does not exist, a folder or manifest cannot be read, or there is no video.
     """
@@ -86,12 +90,13 @@ def list_videos(inputs: Sequence[str]) -> Listing:
         manifests = ", ".join(sorted(MANIFEST_SUFFIXES))
         raise InputError(f"no videos named; give files, folders, globs or manifests ({manifests})")
     clear_caches()
-    expander = _Expander()
+    read_archive = functools.lru_cache(CACHED_ARCHIVES)(read_archive)
+    expander = _Expander(read_archive)
     seen: set[str] = set()
     duplicates = 0
     chunks = [SOURCES_SCHEMA.empty_table()]
     rows = []
-    for source in describe_sources(expander.expand(inputs)):
+    for source in describe_sources(expander.expand(inputs), read_archive):
         if source.uri in seen:
             duplicates += 1
             continue
@@ -132,7 +137,8 @@ def check_inputs_exist(inputs: Sequence[str]) -> None:
 class _Expander:
     """Expands inputs to files and counts those that are not videos."""
 
-    def __init__(self) -> None:
+    def __init__(self, read_archive: ArchiveReader) -> None:
+        self.read_archive = read_archive
         self.columns: dict[str, str] = {}
         self.skipped = 0
         self.rows_without_path = 0
@@ -151,7 +157,7 @@ class _Expander:
                 else:
                     yield from self._expand_file(Entry(path=given))
             elif split_member(given):
-                yield _find_member(given)
+                yield self._find_member(given)
             elif glob.has_magic(given):
                 yield from self._expand_glob(given)
             else:
@@ -160,7 +166,7 @@ class _Expander:
     def _expand_address(self, given: str) -> Iterator[Candidate]:
         is_glob = stores.is_glob(given)
         if split_member(given):
-            yield _find_member(given)
+            yield self._find_member(given)
             return
         if _suffix(given) in MANIFEST_SUFFIXES and not is_glob:
             yield from self._expand_manifest(given, given.rpartition("/")[0])
@@ -234,24 +240,23 @@ class _Expander:
         if not is_archive(entry.path) or not is_file:
             yield entry, facts
             return
-        archive = resolve_uri(entry.path)
-        members, error = read_members(archive)
-        for member in members:
-            path = f"{archive}{MEMBER_SEPARATOR}{member.name}"
-            if _is_video(member.name) and not _is_side_file(member.name, archive):
-                yield replace(entry, path=path, duration_s=None), facts_of_member(member)
+        archive, members = read_members(entry.path, self.read_archive)
+        for name, member in iterate_members(members):
+            path = f"{archive}{MEMBER_SEPARATOR}{name}"
+            if _is_video(name) and not _is_side_file(name, archive):
+                yield replace(entry, path=path, duration_s=None), member
             else:
                 self._skip(path)
-        if error is not None:
-            yield replace(entry, path=archive), FileFacts(error=error)
+        if (damage := read_damage(members)) is not None:
+            yield replace(entry, path=archive), FileFacts(error=damage)
 
-
-def _find_member(given: str) -> Candidate:
-    archive, name = split_member(given) or ("", "")
-    members, error = read_index(resolve_uri(archive))
-    if name not in members:
-        raise InputError(f"there is no file {given}" + (f": its archive: {error}" if error else ""))
-    return Entry(path=given), None
+    def _find_member(self, given: str) -> Candidate:
+        archive, name = split_member(given) or ("", "")
+        _, members = read_members(archive, self.read_archive)
+        if not pc.any(pc.equal(members.column("name"), encode_name(name))).as_py():
+            damage = read_damage(members)
+            raise InputError(f"there is no file {given}" + (f": its archive: {damage}" if damage else ""))
+        return Entry(path=given), None
 
 
 def _resolve_line(folder: str, name: str) -> tuple[str, str | None]:

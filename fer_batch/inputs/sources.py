@@ -1,5 +1,6 @@
 """Identity, version and size of each named file."""
 
+import contextlib
 import functools
 import itertools
 import os
@@ -9,24 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from fer_batch.errors import DecodeError, InputError
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fer_batch.errors import InputError
 from fer_batch.inputs.manifest import Entry
+from fer_batch.inputs.members import ArchiveReader, damaged_archive, decode_name, encode_name, read_damage
 from fer_batch.storage import stores
 from fer_batch.storage.addresses import UNPRINTABLE
-from fer_batch.storage.archives import (
-    MEMBER_SEPARATOR,
-    ArchiveMember,
-    list_members,
-    open_seekable,
-    split_member,
-)
+from fer_batch.storage.archives import MEMBER_SEPARATOR, split_member
 from fer_batch.storage.media import hash_text, read_version
 
 BATCH_FILES = 65_536
 """Number of files whose stores are queried together."""
-CACHED_INDEXES = 16
-"""Number of archive indexes that stay in memory."""
 MISSING_VERSION = "missing"
+# fmt: off
+SYSTEM_FILE_SYSTEMS = frozenset([
+    "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl",
+    "mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs",
+])
+# fmt: on
+"""Types of file systems whose files are created by the kernel when they are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,25 +63,25 @@ Candidate = tuple[Entry, FileFacts | None]
 """A named file, and its properties if they are known already."""
 
 
-def describe_sources(candidates: Iterator[Candidate]) -> Iterator[VideoSource]:
+def describe_sources(candidates: Iterator[Candidate], read_archive: ArchiveReader) -> Iterator[VideoSource]:
     """Yield the description of each file and archive member."""
     while batch := list(itertools.islice(candidates, BATCH_FILES)):
-        unknown = [
+        unknown = [entry for entry, facts in batch if facts is None]
+        named = [entry.path for entry in unknown if _is_member(entry.path)]
+        members = _find_members(named, read_archive)
+        stored = [
             entry.path
-            for entry, facts in batch
-            if facts is None
-            and entry.duration_s is None
-            and stores.is_remote(entry.path)
-            and split_member(entry.path) is None
+            for entry in unknown
+            if stores.is_remote(entry.path) and entry.duration_s is None and entry.path not in members
         ]
-        found = iter(stores.find_files(unknown) if unknown else ())
+        found = iter(stores.find_files(stored) if stored else ())
         for entry, facts in batch:
             uri = entry.path
             if facts is None:
-                if (parts := split_member(entry.path)) and not os.path.lexists(entry.path):
-                    uri, facts = _find_member_facts(*parts)
-                elif not stores.is_remote(entry.path):
-                    uri, facts = _find_local_facts(entry.path)
+                if uri in members:
+                    uri, facts = members[uri]
+                elif not stores.is_remote(uri):
+                    uri, facts = _find_local_facts(uri)
                 elif entry.duration_s is not None:
                     facts = FileFacts(version="")
                 else:
@@ -94,55 +98,55 @@ def facts_of_store(answer: stores.StoreEntry | InputError | None) -> FileFacts:
     return FileFacts(size_bytes=answer.size_bytes, version=answer.version)
 
 
-def facts_of_member(member: ArchiveMember) -> FileFacts:
-    """Return the properties of an archive's member."""
-    return FileFacts(member.size_bytes, member.version, member.offset, member.error)
+def iterate_members(members: pa.Table) -> Iterator[tuple[str, FileFacts]]:
+    """Yield the name and the properties of each member of an archive, from rows of `MEMBERS_SCHEMA`."""
+    for batch in members.to_batches(BATCH_FILES):
+        for row in batch.to_pylist():
+            facts = FileFacts(row["size_bytes"], row["version"], row["offset"], row["error"])
+            yield decode_name(row["name"]), facts
 
 
-def read_members(archive: str) -> tuple[list[ArchiveMember], str | None]:
-    """Return the members of an archive, and the reason if it cannot be read to its end."""
-    try:
-        with open_seekable(archive) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            return list_members(file, archive, size)
-    except (OSError, DecodeError) as error:
-        return [], getattr(error, "strerror", None) or str(error)
-
-
-@functools.lru_cache(CACHED_INDEXES)
-def read_index(archive: str) -> tuple[dict[str, ArchiveMember], str | None]:
-    """Return `read_members` with the members by name."""
-    members, error = read_members(archive)
-    return {member.name: member for member in members}, error
-
-
-def resolve_uri(name: str) -> str:
-    """Return an address unchanged, and a path as an absolute one without links."""
-    return name if stores.is_remote(name) else _stat_file(name)[0]
+def read_members(archive: str, read_archive: ArchiveReader) -> tuple[str, pa.Table]:
+    """Return the address of an archive, for a path without links, and the table of `read_archive`."""
+    if stores.is_remote(archive):
+        return archive, read_archive(archive)
+    uri, _, error = _stat_file(archive)
+    return uri, damaged_archive(error) if error else read_archive(uri)
 
 
 def clear_caches() -> None:
-    """Forget links and archives, as they may have changed since the last listing."""
+    """Forget links and mounts, as they may have changed since the last listing."""
     _resolve_folder.cache_clear()
-    read_index.cache_clear()
+    _read_system_devices.cache_clear()
 
 
-def _find_member_facts(archive: str, name: str) -> tuple[str, FileFacts]:
-    archive = resolve_uri(archive)
-    members, error = read_index(archive)
-    uri = f"{archive}{MEMBER_SEPARATOR}{name}"
-    if name in members:
-        return uri, facts_of_member(members[name])
-    return uri, FileFacts(error=f"its archive: {error}" if error else "its archive has no such file")
+def _is_member(path: str) -> bool:
+    return split_member(path) is not None and not os.path.lexists(path)
+
+
+def _find_members(paths: list[str], read_archive: ArchiveReader) -> dict[str, tuple[str, FileFacts]]:
+    """Return the address and the properties of each ARCHIVE!/MEMBER; each archive is listed once."""
+    names_by_archive: dict[str, dict[str, str]] = {}
+    for path in paths:
+        archive, name = split_member(path) or ("", "")
+        names_by_archive.setdefault(archive, {})[path] = name
+    found = {}
+    for given, names in names_by_archive.items():
+        archive, members = read_members(given, read_archive)
+        damage = read_damage(members)
+        error = f"its archive: {damage}" if damage else "its archive has no such file"
+        wanted = pa.array({encode_name(name) for name in names.values()}, pa.binary())
+        facts = dict(iterate_members(members.filter(pc.is_in(members.column("name"), wanted))))
+        for path, name in names.items():
+            found[path] = f"{archive}{MEMBER_SEPARATOR}{name}", facts.get(name, FileFacts(error=error))
+    return found
 
 
 def _find_local_facts(path: str) -> tuple[str, FileFacts]:
     uri, status, error = _stat_file(path)
     if status is None:
         return uri, FileFacts(error=error)
-    error = None if stat.S_ISREG(status.st_mode) else "not a regular file"
-    return uri, FileFacts(status.st_size, read_version(status), error=error)
+    return uri, FileFacts(status.st_size, read_version(status))
 
 
 def _identify(entry: Entry, uri: str, facts: FileFacts) -> VideoSource:
@@ -171,7 +175,10 @@ def _identify(entry: Entry, uri: str, facts: FileFacts) -> VideoSource:
 
 
 def _stat_file(path: str) -> tuple[str, os.stat_result | None, str | None]:
-    """Return the absolute path without links, the file's status, and the reason if there is none."""
+    """Return the absolute path without links, the file's status, and the reason if there is none.
+
+    The path of a file that is not read keeps its links: those in /proc change with each process.
+    """
     folder, name = os.path.split(path)
     uri = os.path.join(_resolve_folder(folder), name)
     try:
@@ -179,6 +186,10 @@ def _stat_file(path: str) -> tuple[str, os.stat_result | None, str | None]:
         if stat.S_ISLNK(status.st_mode) or name in ("", ".", ".."):
             status = os.stat(uri)
             uri = os.path.realpath(uri)
+        if not stat.S_ISREG(status.st_mode):
+            return os.path.abspath(path), None, "not a regular file"
+        if file_system := _read_system_devices().get(status.st_dev):
+            return os.path.abspath(path), None, f"not a stored file, but one of the file system {file_system}"
         return uri, status, None
     except FileNotFoundError:
         return os.path.abspath(path), None, "the file does not exist"
@@ -189,3 +200,17 @@ def _stat_file(path: str) -> tuple[str, os.stat_result | None, str | None]:
 @functools.lru_cache(4096)
 def _resolve_folder(folder: str) -> str:
     return os.path.realpath(folder)
+
+
+@functools.cache
+def _read_system_devices() -> dict[int, str]:
+    """Return the type of each mounted file system of the kernel by its device number."""
+    devices = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+            mount, _, file_system = line.partition(" - ")
+            major, minor = mount.split()[2].split(":")
+            kind = file_system.split()[0]
+            if kind in SYSTEM_FILE_SYSTEMS:
+                devices[os.makedev(int(major), int(minor))] = kind
+    return devices

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.config import AnalyzeConfig, Limits
-from fer_batch.inputs.listing import Listing, list_videos
+from fer_batch.inputs.listing import Listing
 from fer_batch.inputs.segments import MAX_PLANNED_S, plan_segments, probe_as_needed
 from fer_batch.model.recognize import Recognizer
 from fer_batch.pipeline.dataflow import (
@@ -19,6 +19,7 @@ from fer_batch.pipeline.dataflow import (
     probe_on_cluster,
     run_segments,
 )
+from fer_batch.pipeline.guard import list_videos_guarded
 from fer_batch.pipeline.progress import OnProgress, ProgressMeter, ignore_progress, publish_metrics
 from fer_batch.run.finalize import finalize
 from fer_batch.run.forget import complete_forget
@@ -95,7 +96,7 @@ def analyze(
     with hold_lease(folder, "analyze"):
         run = load_matching_run(folder, config, card, overwrite)
         complete_forget(folder)
-        listing = list_videos(inputs)
+        listing = list_videos_guarded(inputs, limits)
         retried = failed_videos(folder) if run and retry_failed else PROBED_SCHEMA.empty_table()
         finished = run is not None and is_finished(folder, listing, retried)
         on_listing(listing, finished)

@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.config import AnalyzeConfig, Limits
-from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.segments import plan_segments, planned_durations_s, probe_as_needed
 from fer_batch.model.weights import Card
-from fer_batch.pipeline.guard import GuardedProbe
+from fer_batch.pipeline.guard import GuardedProbe, list_videos_guarded
 from fer_batch.schema import PROBED_SCHEMA
 from fer_batch.storage.stores import BLOCK_BYTES
 
@@ -87,7 +86,7 @@ def estimate_run(
     node for an hour. `cpu_ms` is the CPU time of a second of video in milliseconds; None estimates it from
     the size of the frames. Raises InputError as `list_videos` does.
     """
-    listing = list_videos(inputs)
+    listing = list_videos_guarded(inputs, Limits())
     videos = probe_as_needed(listing.sources, config, _probe_locally)
     segments = plan_segments(videos, config, card.half_window_s, card.model_id, max(nodes) * cores)
     costs_ms = _costs_ms(videos, config) if cpu_ms is None else np.full(len(videos), cpu_ms)

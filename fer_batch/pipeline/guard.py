@@ -1,12 +1,15 @@
 """Stages that run in a guarded child process: a file that cannot be read ends as a failed row."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from fer_batch.config import Limits
 from fer_batch.faults import fault_point
+from fer_batch.inputs.listing import Listing, list_videos
+from fer_batch.inputs.members import damaged_archive
 from fer_batch.pipeline.child import BrokenWorkerError, CallFailedError, WorkerProcess
 from fer_batch.schema import (
     CONTAINER_COLUMNS,
@@ -136,6 +139,25 @@ class GuardedProbe:
                 probed = self._probe(file)
             before = self._probe(sources.slice(0, reached))
             return [*before, *probed, *self._probe(sources.slice(reached + 1))]
+
+
+def list_videos_guarded(inputs: Sequence[str], limits: Limits) -> Listing:
+    """Call `list_videos`, and list the archives in a child process, which starts with the first of them.
+
+    An archive that cannot be listed within the limits is a failed video.
+    """
+    child = WorkerProcess("fer_batch.inputs.members:MemberLister", (), limits)
+
+    def read_archive(archive: str) -> pa.Table:
+        try:
+            return child.call("list_archive", archive)
+        except CallFailedError as error:
+            return damaged_archive(f"cannot list the archive: {error}")
+
+    try:
+        return list_videos(inputs, read_archive)
+    finally:
+        child.close()
 
 
 def make_failed_row(

@@ -12,10 +12,12 @@ import pytest
 
 from fer_batch.errors import FerBatchError, InputError
 from fer_batch.inputs.listing import check_inputs_exist, list_videos
+from fer_batch.inputs.members import list_archive
 from fer_batch.storage.addresses import UNPRINTABLE
 from fer_batch.storage.media import uri_to_path
 from fer_batch.video.formats import VIDEO_SUFFIXES
 from tests.s3 import Store
+from tests.storage import hostile
 from tests.storage.test_addresses import MALFORMED, OTHER_PROTOCOLS
 from tests.storage.test_archives import hostile_tar, pack
 
@@ -273,6 +275,22 @@ def test_pipe_device_and_socket_are_failed_videos(tmp_path: Path) -> None:
     assert [s["error"] for s in sources] == ["not a regular file"] * 3
 
 
+@pytest.mark.parametrize("target", ["/proc/self/environ", "/proc/version", "/dev/zero"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.tar", "folder"])
+def test_links_to_system_files_are_failed_videos_with_one_id(target: str, name: str, tmp_path: Path) -> None:
+    """The links in /proc lead elsewhere in each process."""
+    if name == "folder":
+        (tmp_path / name).symlink_to(os.path.dirname(target))
+        (tmp_path / "list.txt").write_text(f"folder/{os.path.basename(target)}")
+        given = [tmp_path / "list.txt"]
+    else:
+        (tmp_path / name).symlink_to(target)
+        given = [tmp_path / name]
+    (source,) = list_sources(*given)
+    assert source["error"].startswith(("not a regular file", "not a stored file"))
+    assert source["uri"].startswith(f"{tmp_path}/{name}")
+
+
 def test_pipe_as_a_manifest_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "list.txt")
     with pytest.raises(InputError, match="not a regular file"):
@@ -320,6 +338,51 @@ def test_damage_in_an_archive_does_not_hide_its_other_members(tmp_path: Path) ->
     assert all(errors.values())
 
 
+def test_hostile_archives_are_failed_videos_of_their_own(tmp_path: Path) -> None:
+    for number, attack in enumerate(hostile.TARS):
+        hostile.hostile_tar(tmp_path / f"{number}.tar", attack)
+    for number, attack in enumerate(hostile.ZIPS):
+        hostile.hostile_zip(tmp_path / f"{number}.zip", attack)
+    touch(tmp_path, "video.mp4")
+    sources = list_sources(tmp_path)
+    assert list_sources(tmp_path) == sources
+    failed = [Path(s["uri"]).name for s in sources if s["error"]]
+    assert len(failed) == len(set(failed)) == len(hostile.TARS) + len(hostile.ZIPS) - 1
+    readable = [s["uri"] for s in sources if not s["error"]]
+    assert f"{tmp_path}/video.mp4" in readable
+    assert sum(uri.endswith("!/good.mp4") for uri in readable) == len(hostile.TARS)
+    (tmp_path / "list.txt").write_text("0.tar!/x.mp4\n0.zip!/0.mp4\npipe.tar!/a.mp4\n0.tar!/good.mp4\n")
+    os.mkfifo(tmp_path / "pipe.tar")
+    errors = {Path(s["uri"]).name: s["error"] for s in list_sources(tmp_path / "list.txt")}
+    assert errors.pop("good.mp4") is None
+    assert errors["a.mp4"] == "its archive: not a regular file"
+    assert all("its archive: cannot read the archive after" in errors[name] for name in ("x.mp4", "0.mp4"))
+
+
+def test_each_archive_is_listed_once(tmp_path: Path) -> None:
+    archives = [str(pack(tmp_path / f"{n}.zip", {"a.mp4": b"1", "b.mp4": b"2"})) for n in range(9)]
+    lines = [f"{archive}!/{name}.mp4" for name in ("a", "b", "none") for archive in archives]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    calls: list[str] = []
+
+    def read_archive(archive: str) -> pa.Table:
+        calls.append(archive)
+        return list_archive(archive)
+
+    sources = list_videos([str(tmp_path / "list.txt")], read_archive).sources.to_pylist()
+    assert sorted(calls) == archives
+    assert [source["error"] for source in sources] == [None, None, "its archive has no such file"] * 9
+
+
+def test_members_with_names_that_are_no_text_are_listed(tmp_path: Path) -> None:
+    pack(tmp_path / "a.tar", {"caf\udce9.mp4": b"1", "tab\t.mp4": b"2"})
+    sources = list_sources(tmp_path)
+    assert [s["uri"] for s in sources] == [
+        f"file://{tmp_path}/a.tar%21/{name}.mp4" for name in ("caf%E9", "tab%09")
+    ]
+    assert uri_to_path(sources[0]["uri"]) == f"{tmp_path}/a.tar!/caf\udce9.mp4"
+
+
 def test_changed_member_gets_a_new_version(tmp_path: Path) -> None:
     def version(content: bytes) -> str:
         pack(tmp_path / "a.zip", {"a.mp4": content})
@@ -346,7 +409,7 @@ def test_missing_explicit_member_is_refused(tmp_path: Path) -> None:
     pack(tmp_path / "a.zip", {"a.mp4": b"1"})
     with pytest.raises(InputError, match=r"there is no file .*b\.mp4"):
         list_videos([f"{tmp_path}/a.zip!/b.mp4"])
-    with pytest.raises(InputError, match="its archive: No such file"):
+    with pytest.raises(InputError, match="its archive: the file does not exist"):
         list_videos([f"{tmp_path}/b.zip!/b.mp4"])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from fer_batch.inputs.members import MemberLister
 from fer_batch.inputs.probe import Prober
 
 
@@ -91,3 +92,19 @@ class FaultyProber(Prober):
             if name.startswith("allocate"):
                 np.ones(2_000_000_000, np.uint8)
         return super().probe(sources)
+
+
+class FaultyLister(MemberLister):
+    """A lister that fails on archives by their names."""
+
+    def list_archive(self, archive: str) -> pa.Table:
+        name = Path(archive).stem
+        if name == "crash":
+            ctypes.string_at(0)
+        if name == "hang":
+            time.sleep(1000)
+        if name == "allocate":
+            np.ones(2_000_000_000, np.uint8)
+        if name == "raise":
+            raise KeyError(name)
+        return super().list_archive(archive)

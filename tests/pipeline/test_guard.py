@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,7 +15,7 @@ from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline import guard
 from fer_batch.pipeline.child import WorkerProcess
-from fer_batch.pipeline.guard import GuardedProbe, GuardedStage
+from fer_batch.pipeline.guard import GuardedProbe, GuardedStage, list_videos_guarded
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.schema import (
     PLAN_SCHEMA,
@@ -25,6 +26,7 @@ from fer_batch.schema import (
     pack_bundle,
     unpack_bundles,
 )
+from tests.storage.test_archives import pack
 
 QUICK = AnalyzeConfig(fps=2.0, min_face=0.2, segment_s=5.0, bundle_s=30.0)
 LIMITS = Limits(timeout_s=1.0, memory_gb=0.5)
@@ -127,3 +129,51 @@ def test_failed_files_do_not_affect_the_files_of_the_same_call(
     assert [row["status"] for row in probed] == ["failed" if row["error"] else "ok" for row in probed]
     assert [row["error"] for row in probed] == [REASONS.get(name.split()[0]) for name in NAMES]
     assert {row["width"] for row in probed if row["status"] == "ok"} == {640}
+
+
+def test_archive_that_cannot_be_listed_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start_faulty(target: str, *arguments: Any) -> WorkerProcess:
+        return WorkerProcess("tests.pipeline.faulty:FaultyLister", *arguments)
+
+    reasons = {
+        "allocate": "it needs more than 0.5 GB of memory (--memory)",
+        "crash": "the worker process crashed (SIGSEGV) 2 times",
+        "hang": "no progress for 3 s (--timeout)",
+        "raise": "KeyError: 'raise'",
+    }
+    for name in ("a", *reasons, "z"):
+        pack(tmp_path / f"{name}.tar", {"video.mp4": b"1"})
+    (tmp_path / "list.txt").write_text("hang.tar!/video.mp4")
+    monkeypatch.setattr(guard, "WorkerProcess", start_faulty)
+    inputs = [str(tmp_path), str(tmp_path / "list.txt")]
+    sources = list_videos_guarded(inputs, Limits(timeout_s=3.0, memory_gb=0.5)).sources.to_pylist()
+    errors = {s["uri"].removeprefix(f"{tmp_path}/"): s["error"] for s in sources}
+    hanging = f"cannot list the archive: {reasons['hang']}"
+    assert errors == {
+        "a.tar!/video.mp4": None,
+        "z.tar!/video.mp4": None,
+        "hang.tar!/video.mp4": f"its archive: {hanging}",
+        **{f"{name}.tar": f"cannot list the archive: {reason}" for name, reason in reasons.items()},
+    }
+
+
+def test_process_for_archives_starts_with_the_first_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[WorkerProcess] = []
+    start = WorkerProcess._start_process
+
+    def start_and_count(self: WorkerProcess) -> Any:
+        started.append(self)
+        return start(self)
+
+    monkeypatch.setattr(WorkerProcess, "_start_process", start_and_count)
+    (tmp_path / "video.mp4").write_bytes(b"1")
+    assert len(list_videos_guarded([str(tmp_path)], Limits()).sources) == 1
+    assert not started
+    for name in ("a.tar", "b.zip"):
+        pack(tmp_path / name, {"video.mp4": b"1"})
+    sources = list_videos_guarded([str(tmp_path)], Limits()).sources
+    assert sources.equals(list_videos([str(tmp_path)]).sources)
+    assert len(started) == 1
+    assert started[0].process is None
