@@ -29,6 +29,7 @@ def analyze_command(
     out: NewRunFolder,
     retry_failed: bool = False,
     overwrite: bool = False,
+    allow_query: bool = False,
     config: AnalyzeConfig,
     limits: Limits,
     ray: RayOptions,
@@ -42,6 +43,8 @@ def analyze_command(
     Args:
         retry_failed: Analyze the given videos again that failed or are partial.
         overwrite: Delete the run in OUT first, whatever its settings are.
+        allow_query: Read web addresses with a query (?, # or ;) in manifests. The query is used in this run
+            and stored nowhere, so the same command with the manifest must continue a stopped run.
 
     Examples:
       fer-batch analyze talks/ --out results                 all videos in a folder and below it
@@ -55,6 +58,7 @@ def analyze_command(
     if retry_failed and overwrite:
         raise UsageError("--retry-failed and --overwrite exclude each other")
     settings = {"limits": limits, "retry_failed": retry_failed, "overwrite": overwrite}
+    settings |= {"allow_query": allow_query}
     _analyze(list(videos or ()), out, config, ray, **settings)
 
 

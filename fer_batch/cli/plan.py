@@ -26,6 +26,7 @@ def plan_command(
     cores: Annotated[int, Range(at_least=1)] = 8,
     price: Annotated[float | None, Range(above=0)] = None,
     cpu_ms: Annotated[float | None, Range(above=0)] = None,
+    allow_query: bool = False,
     json_output: Annotated[bool, Parameter(name="--json")] = False,
     config: AnalyzeConfig,
 ) -> None:
@@ -41,6 +42,7 @@ def plan_command(
         price: Price of a node per hour, in any currency.
         cpu_ms: CPU milliseconds per second of video: the "total" that `fer-batch bench` measures on your
             machine.
+        allow_query: Read web addresses with a query (?, # or ;) in manifests.
         json_output: Print one JSON object instead of tables.
 
     Examples:
@@ -56,7 +58,9 @@ def plan_command(
     from fer_batch.pipeline.estimate import estimate_run
 
     card = Recognizer(Path(config.checkpoint) if config.checkpoint else None, "cpu").card
-    plan = estimate_run(videos, config, card, nodes, cores, price=price, cpu_ms=cpu_ms)
+    plan = estimate_run(
+        videos, config, card, nodes, cores, price=price, cpu_ms=cpu_ms, allow_query=allow_query
+    )
     if json_output:
         print(json.dumps(asdict(plan), indent=1))
         return

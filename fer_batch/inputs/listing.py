@@ -4,9 +4,8 @@ import functools
 import glob
 import logging
 import os
-import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 from fer_batch.errors import InputError
 from fer_batch.inputs.manifest import Entry, merge_column_types, read_manifest
 from fer_batch.inputs.members import ArchiveReader, encode_name, list_archive, read_damage
+from fer_batch.inputs.names import NameResolver
 from fer_batch.inputs.sources import (
     Candidate,
     FileFacts,
@@ -27,9 +27,7 @@ from fer_batch.inputs.sources import (
 from fer_batch.schema import SOURCES_SCHEMA
 from fer_batch.storage import stores
 from fer_batch.storage.addresses import (
-    check_no_secrets,
     correct_address,
-    escape_unprintable,
     hide_secrets,
     normalize_address,
     split_query,
@@ -49,9 +47,6 @@ APPLE_DOUBLE_PREFIX = "._"
 """Prefix of the file in which macOS keeps the attributes of another file, under that file's suffix."""
 SIDE_FOLDERS = frozenset(["__MACOSX", ".AppleDouble", "@eaDir"])
 """Folders of file servers and archives with attributes and previews, under the names of other files."""
-MAX_NAME_LENGTH = 8192
-"""Characters of a path or address in a manifest. Linux allows 4096 bytes in a path."""
-SHOWN_NAME_LENGTH = 100
 UNKNOWN_VERSION = "0 "
 """Version of a file in a web page's list, which states neither sizes nor times."""
 
@@ -72,9 +67,13 @@ class Listing:
     """Number of files that were named before."""
     rows_without_path: int
     """Number of manifest rows that name no file."""
+    queries: dict[str, str] = field(repr=False)
+    """Queries of web addresses by the addresses without them. They may be secret and must not be stored."""
 
 
-def list_videos(inputs: Sequence[str], read_archive: ArchiveReader = list_archive) -> Listing:
+def list_videos(
+    inputs: Sequence[str], read_archive: ArchiveReader = list_archive, *, allow_query: bool = False
+) -> Listing:
     """List the videos in files, folders (recursively), globs, archives and manifests, local or in stores.
 
     `read_manifest` describes manifests; their relative paths are relative to the manifest, and a missing file
@@ -84,6 +83,9 @@ def list_videos(inputs: Sequence[str], read_archive: ArchiveReader = list_archiv
     not queried for files whose duration a manifest states. `read_archive` lists an archive, by default in
     this process.
 
+    A web address with a query (`?…`, `#…` or `;…`) is an error without `allow_query`. With it, the query is
+    used to read the file in this process, and the file has the address without the query.
+
     Raises InputError if an input does not exist, a folder or manifest cannot be read, or there is no video.
     """
     if not inputs:
@@ -91,7 +93,7 @@ def list_videos(inputs: Sequence[str], read_archive: ArchiveReader = list_archiv
         raise InputError(f"no videos named; give files, folders, globs or manifests ({manifests})")
     clear_caches()
     read_archive = functools.lru_cache(CACHED_ARCHIVES)(read_archive)
-    expander = _Expander(read_archive)
+    expander = _Expander(read_archive, allow_query)
     seen: set[str] = set()
     duplicates = 0
     chunks = [SOURCES_SCHEMA.empty_table()]
@@ -117,6 +119,7 @@ def list_videos(inputs: Sequence[str], read_archive: ArchiveReader = list_archiv
         skipped=expander.skipped,
         duplicates=duplicates + expander.repeated_rows,
         rows_without_path=expander.rows_without_path,
+        queries=expander.names.queries,
     )
 
 
@@ -137,8 +140,9 @@ def check_inputs_exist(inputs: Sequence[str]) -> None:
 class _Expander:
     """Expands inputs to files and counts those that are not videos."""
 
-    def __init__(self, read_archive: ArchiveReader) -> None:
+    def __init__(self, read_archive: ArchiveReader, allow_query: bool) -> None:
         self.read_archive = read_archive
+        self.names = NameResolver(allow_query)
         self.columns: dict[str, str] = {}
         self.skipped = 0
         self.rows_without_path = 0
@@ -148,7 +152,7 @@ class _Expander:
         """Yield the files of all inputs."""
         for given in map(uri_to_path, inputs):
             if stores.is_remote(given):
-                yield from self._expand_address(normalize_address(given))
+                yield from self._expand_address(self.names.normalize_address(given))
             elif os.path.isdir(given):
                 yield from self._expand_folder(given, given)
             elif os.path.lexists(given):
@@ -171,6 +175,9 @@ class _Expander:
         if _suffix(given) in MANIFEST_SUFFIXES and not is_glob:
             yield from self._expand_manifest(given, given.rpartition("/")[0])
             return
+        if given in self.names.queries:
+            yield from self._expand_file(Entry(path=given))
+            return
         file = None
         if not is_glob and not given.endswith("/") and (_is_video(given) or is_archive(given)):
             file = stores.find_file(given)
@@ -181,6 +188,11 @@ class _Expander:
                 if file is None:
                     raise InputError(f"there is no file {given}, and nothing below it")
             for listed in files:
+                if given.startswith("http") and split_query(listed.uri)[1]:  # a link in a web page
+                    problem = "its address contains a query: name it in a manifest, with --allow-query"
+                    if _is_video(listed.uri):
+                        yield Entry(path=hide_secrets(listed.uri)), FileFacts(error=problem)
+                    continue
                 is_known = listed.size_bytes or listed.version != UNKNOWN_VERSION
                 facts = facts_of_store(listed) if is_known else None
                 yield from self._expand_if_video(listed.uri, given, facts)
@@ -213,7 +225,7 @@ class _Expander:
         for name, kind in manifest.columns.items():
             self.columns[name] = merge_column_types(self.columns.get(name, kind), kind)
         for entry in manifest.entries:
-            path, problem = _resolve_line(folder, entry.path)
+            path, problem = self.names.resolve_line(folder, entry.path)
             if problem is None:
                 yield from self._expand_file(replace(entry, path=path))
             else:
@@ -257,37 +269,6 @@ class _Expander:
             damage = read_damage(members)
             raise InputError(f"there is no file {given}" + (f": its archive: {damage}" if damage else ""))
         return Entry(path=given), None
-
-
-def _resolve_line(folder: str, name: str) -> tuple[str, str | None]:
-    """Return the path or address that a manifest in `folder` names, and the reason if it cannot be read.
-
-    Raises InputError for an address with a secret.
-    """
-    if len(name) > MAX_NAME_LENGTH:
-        name, length = name[:SHOWN_NAME_LENGTH], len(name)
-        path = os.path.abspath(escape_unprintable(hide_secrets(name)))
-        return path, f"its name has {length:,} characters, and at most {MAX_NAME_LENGTH:,} are allowed"
-    name = uri_to_path(name)
-    if not stores.is_remote(name):
-        name = os.path.join(folder, name) if not stores.is_remote(folder) else _join_address(folder, name)
-    if not stores.is_remote(name):
-        if "\0" not in name:
-            return name, None
-        return os.path.abspath(escape_unprintable(name)), "its name contains a zero byte"
-    check_no_secrets(name)
-    try:
-        return normalize_address(name), None
-    except InputError as error:
-        return escape_unprintable(name), str(error)
-
-
-def _join_address(folder: str, path: str) -> str:
-    if path.startswith("/"):
-        return path
-    protocol, _, rest = folder.partition("://")
-    joined = f"{rest}/{path}"
-    return f"{protocol}://{posixpath.normpath(joined) if '..' in path.split('/') else joined}"
 
 
 def _suffix(name: str) -> str:

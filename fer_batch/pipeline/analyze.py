@@ -1,7 +1,9 @@
 """The main job: turn videos into tables. It plans, processes all that is not done on Ray, and finalizes."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,7 @@ def analyze(
     limits: Limits | None = None,
     retry_failed: bool = False,
     overwrite: bool = False,
+    allow_query: bool = False,
     address: str | None = None,
     insecure: bool = False,
     verbose: bool = False,
@@ -74,6 +77,7 @@ def analyze(
     `inputs` are files, folders, globs, archives and manifests, here or in a store, as `list_videos` takes
     them. `out` is a local folder or the URL of one in a store. `retry_failed` processes those inputs again
     that ended as "failed" or "partial". `overwrite` replaces the run in `out`, whatever its configuration.
+    `allow_query` permits queries in web addresses, as `list_videos` does.
 
     The work runs on Ray: a connection that exists, else the cluster at `address` (HOST:PORT or "auto"), else
     that of RAY_ADDRESS or the surrounding Ray job, else a local one. `insecure` permits a cluster that
@@ -96,9 +100,10 @@ def analyze(
     with hold_lease(folder, "analyze"):
         run = load_matching_run(folder, config, card, overwrite)
         complete_forget(folder)
-        listing = list_videos_guarded(inputs, limits)
+        listing = list_videos_guarded(inputs, limits, allow_query=allow_query)
         retried = failed_videos(folder) if run and retry_failed else PROBED_SCHEMA.empty_table()
         finished = run is not None and is_finished(folder, listing, retried)
+        settings = replace(settings, queries=listing.queries)
         on_listing(listing, finished)
         if finished:
             return finalize(folder)
@@ -138,7 +143,8 @@ def extend_plan(
         add_planning_round(out, described, PLAN_SCHEMA.empty_table())
     new = select_sources_to_plan(listing.sources, planned, retried)
     for number, sources in enumerate(_split_into_rounds(new, config.segment_s)):
-        videos = probe_as_needed(sources, config, lambda files: probe_on_cluster(files, settings.limits))
+        probe = functools.partial(probe_on_cluster, limits=settings.limits, queries=settings.queries)
+        videos = probe_as_needed(sources, config, probe)
         segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
         if number == 0:
             if is_new:

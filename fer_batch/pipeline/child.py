@@ -28,6 +28,7 @@ from fer_batch.config import Limits
 from fer_batch.faults import fault_point
 from fer_batch.import_path import make_import_environment
 from fer_batch.logs import show_log
+from fer_batch.storage.addresses import remember_queries, remembered_queries
 from fer_batch.storage.archives import MAX_COPY_BYTES
 
 START_TIMEOUT_S = 300.0
@@ -108,7 +109,8 @@ class WorkerProcess:
             self.close()
             self.process, self.connection = self._start_process()
             try:
-                self.connection.send((self.target, self.arguments, self.limits.memory_gb, os.getpid()))
+                limits = self.limits.memory_gb, os.getpid()
+                self.connection.send((self.target, self.arguments, *limits, remembered_queries()))
                 self._receive_result(self.connection, START_TIMEOUT_S, START_TIMEOUT_S)
             except (EOFError, OSError) as error:
                 reason = self._describe_exit()
@@ -181,7 +183,8 @@ def serve_calls(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     show_log()
     with Connection(descriptor) as connection:
-        name, arguments, memory_gb, parent = connection.recv()
+        name, arguments, memory_gb, parent, queries = connection.recv()
+        remember_queries(queries)
         _die_with_parent(parent)
         module, _, attribute = name.partition(":")
         target: Any = importlib.import_module(module)

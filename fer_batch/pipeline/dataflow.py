@@ -9,7 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ class RunSettings:
     card: Card
     checkpoint: Path | None
     limits: Limits
+    queries: dict[str, str] = field(default_factory=dict, repr=False)
+    """Queries of web addresses, which no file may contain."""
 
 
 def run_segments(segments: pa.Table, settings: RunSettings) -> None:
@@ -99,7 +101,7 @@ def _run_stages(bundles: list[pa.Table], settings: RunSettings) -> None:
         faces = map_stage(
             segments,
             GuardedWorker,
-            ("FacesStage", arguments, limits),
+            ("FacesStage", arguments, limits, settings.queries),
             workers=place.faces,
             max_workers=len(bundles),
             num_cpus=1,
@@ -120,7 +122,7 @@ def _run_stages(bundles: list[pa.Table], settings: RunSettings) -> None:
         results = map_stage(
             segments,
             GuardedWorker,
-            ("AnalyzeStage", stage_arguments, limits, settings.results),
+            ("AnalyzeStage", stage_arguments, limits, settings.queries, settings.results),
             workers=place.faces,
             max_workers=len(bundles),
             num_cpus=1,
@@ -161,16 +163,16 @@ def map_stage(
         )
 
 
-def probe_on_cluster(sources: pa.Table, limits: Limits) -> pa.Table:
+def probe_on_cluster(sources: pa.Table, limits: Limits, queries: dict[str, str]) -> pa.Table:
     """Probe listed files on all nodes: rows of `schema.SOURCES_SCHEMA` to rows of `schema.PROBED_SCHEMA`."""
     if len(sources) <= MAX_LOCAL_PROBES:
-        with GuardedProbe(limits) as probe:
+        with GuardedProbe(limits, queries) as probe:
             return probe(sources)
     blocks = [sources.slice(first, PROBES_PER_TASK) for first in range(0, len(sources), PROBES_PER_TASK)]
     probed = map_stage(
         ray.data.from_blocks(blocks),
         GuardedProbe,
-        (limits,),
+        (limits, queries),
         workers=count_cpus(),
         max_workers=len(blocks),
         rows_per_call=None,

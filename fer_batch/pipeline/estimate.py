@@ -79,14 +79,15 @@ def estimate_run(
     *,
     price: float | None = None,
     cpu_ms: float | None = None,
+    allow_query: bool = False,
 ) -> RunEstimate:
     """List, probe and plan videos on this machine, write nothing, and estimate the cost.
 
     The duration is estimated for each number of nodes, which have `cores` cores each. `price` is that of a
     node for an hour. `cpu_ms` is the CPU time of a second of video in milliseconds; None estimates it from
-    the size of the frames. Raises InputError as `list_videos` does.
+    the size of the frames. `allow_query` is that of `list_videos`. Raises InputError as `list_videos` does.
     """
-    listing = list_videos_guarded(inputs, Limits())
+    listing = list_videos_guarded(inputs, Limits(), allow_query=allow_query)
     videos = probe_as_needed(listing.sources, config, _probe_locally)
     segments = plan_segments(videos, config, card.half_window_s, card.model_id, max(nodes) * cores)
     costs_ms = _costs_ms(videos, config) if cpu_ms is None else np.full(len(videos), cpu_ms)

@@ -1,7 +1,7 @@
 """Stages that run in a guarded child process: a file that cannot be read ends as a failed row."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from fer_batch.schema import (
     pack_bundle,
     unpack_bundles,
 )
+from fer_batch.storage.addresses import remember_queries
 from fer_batch.video.segment import Segment
 
 MAX_SLOWDOWN = 100.0
@@ -105,10 +106,11 @@ class GuardedProbe:
     """A `Prober` of `inputs.probe` in a child process; a file that cannot be probed has the status "failed".
 
     One call probes many files, because a call takes longer than most files. When a call fails, the file that
-    it had reached is probed alone, and the others again together.
+    it had reached is probed alone, and the others again together. `queries` are those of web addresses.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, queries: Mapping[str, str] | None = None) -> None:
+        remember_queries(queries or {})
         self.child = WorkerProcess("fer_batch.inputs.probe:Prober", (), limits)
 
     def __enter__(self) -> "GuardedProbe":
@@ -141,7 +143,7 @@ class GuardedProbe:
             return [*before, *probed, *self._probe(sources.slice(reached + 1))]
 
 
-def list_videos_guarded(inputs: Sequence[str], limits: Limits) -> Listing:
+def list_videos_guarded(inputs: Sequence[str], limits: Limits, *, allow_query: bool = False) -> Listing:
     """Call `list_videos`, and list the archives in a child process, which starts with the first of them.
 
     An archive that cannot be listed within the limits is a failed video.
@@ -155,7 +157,7 @@ def list_videos_guarded(inputs: Sequence[str], limits: Limits) -> Listing:
             return damaged_archive(f"cannot list the archive: {error}")
 
     try:
-        return list_videos(inputs, read_archive)
+        return list_videos(inputs, read_archive, allow_query=allow_query)
     finally:
         child.close()
 

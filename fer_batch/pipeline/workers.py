@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from fer_batch.config import Limits
 from fer_batch.pipeline.child import BrokenWorkerError
 from fer_batch.pipeline.guard import GuardedStage
 from fer_batch.run.results import process_bundles
+from fer_batch.storage.addresses import remember_queries
 from fer_batch.storage.folder import OutputFolder
 
 logger = logging.getLogger(__name__)
@@ -20,12 +22,18 @@ class GuardedWorker(GuardedStage):
     """A guarded stage that ends its Ray worker where no child process can work; Ray starts another worker.
 
     With `results`, it writes the result files to that folder and returns only the ids of the bundles. A write
-    task of Ray Data would need a process of its own on each node.
+    task of Ray Data would need a process of its own on each node. `queries` are those of web addresses.
     """
 
     def __init__(
-        self, name: str, arguments: tuple[Any, ...], limits: Limits, results: OutputFolder | None = None
+        self,
+        name: str,
+        arguments: tuple[Any, ...],
+        limits: Limits,
+        queries: Mapping[str, str],
+        results: OutputFolder | None = None,
     ) -> None:
+        remember_queries(queries)
         super().__init__(name, arguments, limits)
         self.results = results
 

@@ -1,9 +1,11 @@
 """Addresses of files in stores and on web servers: which are allowed, and which parts are secret.
 
-Every address that a user gives passes `normalize_address` before a library of a store receives it.
+Every address that a user gives passes `normalize_address` before a library of a store receives it. The
+query of an address stays in the memory of the processes of one run: the address without it is in all tables.
 """
 
 import re
+from collections.abc import Mapping
 
 from fer_batch.errors import InputError
 
@@ -18,6 +20,13 @@ STORE_QUERY = re.compile(r"[?#;][^/]*=.*", re.DOTALL)
 """Names in stores may contain these marks, and `?` is one of a glob."""
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, which break lines or command a terminal, and bytes that are not UTF-8."""
+ADDRESS_IN_TEXT = re.compile(r"(https?://[^\s?#;'\"<>]*[?#;])[^\s'\"<>]*", re.IGNORECASE)
+
+_queries: dict[str, str] = {}
+
+
+class SecretError(InputError):
+    """An address has a part that may be secret and cannot be used this way."""
 
 
 def is_remote(name: str) -> bool:
@@ -58,17 +67,18 @@ def correct_address(name: str) -> str | None:
 
 
 def check_no_secrets(name: str) -> None:
-    """Raise InputError for an address with a part that may be secret, as addresses are stored with results.
+    """Raise SecretError for an address with a part that may be secret, as addresses are stored with results.
 
     These are a password, and a query, parameters or a fragment: servers accept signatures under any name.
     """
     shown = hide_secrets(name)
     if shown == name:
         return
-    raise InputError(
+    raise SecretError(
         f"The address {escape_unprintable(shown)} contains a password or a query (?, # or ;), which may be a "
         "secret and would be stored with the results: remove it, and put credentials in the standard places "
-        "of the store's library. Write %3F, %23 and %3B for marks that belong to the name of a file"
+        "of the store's library, or give web addresses in a manifest, with --allow-query. Write %3F, %23 and "
+        "%3B for marks that belong to the name of a file"
     )
 
 
@@ -100,6 +110,33 @@ def split_query(name: str) -> tuple[str, str]:
 def _is_web(protocol: str) -> bool:
     """Return whether a protocol has the syntax of web addresses, as all have that are not known."""
     return EXTRAS.get(protocol.lower(), "http") == "http"
+
+
+def normalize_with_query(name: str) -> tuple[str, str]:
+    """Return `normalize_address` of a web address without its query, and the query with its mark, or ""."""
+    is_web = EXTRAS.get(name.partition("://")[0].lower()) == "http"
+    address, query = split_query(name) if is_web else (name, "")
+    return normalize_address(address), query
+
+
+def remember_queries(queries: Mapping[str, str]) -> None:
+    """Let `add_query` in this process complete addresses with these queries."""
+    _queries.update(queries)
+
+
+def remembered_queries() -> dict[str, str]:
+    """Return all queries by their addresses."""
+    return dict(_queries)
+
+
+def add_query(address: str) -> str:
+    """Return an address with its query, if it has one; only a library of a store may receive it."""
+    return address + _queries.get(address, "")
+
+
+def hide_queries(text: str) -> str:
+    """Return a message of a library without the queries of the addresses in it."""
+    return ADDRESS_IN_TEXT.sub(r"\1…", text)
 
 
 def escape_unprintable(text: str) -> str:

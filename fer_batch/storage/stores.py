@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fer_batch.errors import DecodeError, InputError
-from fer_batch.storage.addresses import EXTRAS, is_remote  # noqa: F401
+from fer_batch.storage.addresses import EXTRAS, add_query, hide_queries, is_remote  # noqa: F401
 
 BLOCK_BYTES = 2 * 2**20
 """Size of a read request: some seconds of video. A file's index costs two more requests. Requests of twice
@@ -181,7 +181,7 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
         hint = f"install fer-batch[{EXTRAS[protocol]}] on each machine"
         raise InputError(f"Cannot read {uri}: no library for {protocol}://; {hint}") from error
     try:
-        return filesystem, filesystem._strip_protocol(uri)
+        return filesystem, filesystem._strip_protocol(add_query(uri))
     except Exception as error:  # each store's library has errors of its own
         raise InputError(f"Cannot read {uri}: {format_reason(error)}") from error
 
@@ -202,8 +202,8 @@ def warn_if_slow(name: object) -> Iterator[None]:
 
 
 def format_reason(error: BaseException) -> str:
-    """Return an error's message on one line, or its type if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return an error's message on one line without queries of addresses, or its type if it has none."""
+    return hide_queries(" ".join(str(error).split())) or type(error).__name__
 
 
 @functools.cache

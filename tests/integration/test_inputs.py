@@ -1,5 +1,7 @@
 """Videos in archives and stores give the same rows as files."""
 
+import shutil
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +15,7 @@ from tests.conftest import SAMPLE, remux
 from tests.integration.test_analyze import analyze_in_process, rows
 from tests.s3 import CREDENTIALS, Store
 from tests.storage.test_archives import NAMES, hostile_tar, pack
+from tests.web import QUERY, SECRETS, serve
 
 SELDOM = AnalyzeConfig(min_face=0.2, fps=2.0, segment_s=5.0)
 
@@ -85,6 +88,42 @@ def test_unreliable_store_gives_the_rows_of_its_files(
     assert verify_run(out) == []
     secret = CREDENTIALS["AWS_SECRET_ACCESS_KEY"].encode()
     assert not [path for path in out.rglob("*") if path.is_file() and secret in path.read_bytes()]
+
+
+@pytest.mark.slow
+def test_query_of_an_address_is_in_no_file(
+    files: dict[str, bytes], as_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in the run folder nor in those of Ray; a second start takes it from the manifest again."""
+    temporary = Path(tempfile.mkdtemp(prefix="fer"))  # the paths of Ray's sockets are short
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.setenv(name, str(temporary))
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    out, scanned = tmp_path / "out", [0]
+
+    def find_secrets() -> list[Path]:
+        found = [
+            p for folder in (out, temporary) for p in folder.rglob("*") if p.is_file() and not p.is_socket()
+        ]
+        scanned[0] = max(scanned[0], len(found))
+        return [path for path in found if any(secret in path.read_bytes() for secret in SECRETS)]
+
+    try:
+        with serve(tmp_path) as url, ray_session(num_cpus=2):
+            (tmp_path / "list.txt").write_text(f"{url}/a.mp4{QUERY}\n{url}/wrong.mp4?jwt=S3cr3t")
+            first = analyze([str(tmp_path / "list.txt")], out, SELDOM, allow_query=True)
+            (tmp_path / "list.txt").write_text(f"{url}/b.mkv{QUERY}\n")
+            second = analyze([str(tmp_path / "list.txt")], out, SELDOM, allow_query=True)
+            assert find_secrets() == []
+        assert find_secrets() == []
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    assert scanned[0] > 30, "Ray's folder was not searched"
+    assert first.videos == {"ok": 1, "failed": 1}
+    assert second.videos == {"ok": 2, "failed": 1}
+    assert_same_rows(out, as_files)
 
 
 @pytest.mark.parametrize("fail", ["cut", "500"])

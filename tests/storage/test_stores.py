@@ -1,10 +1,8 @@
 """Files in stores, read from a real S3 server that fails like real ones."""
 
 import functools
-import io
 import math
 import os
-import re
 import threading
 import time
 from dataclasses import replace
@@ -15,11 +13,13 @@ import pytest
 
 from fer_batch.errors import DecodeError, InputError
 from fer_batch.storage import stores
+from fer_batch.storage.addresses import remember_queries
 from fer_batch.storage.media import open_media
 from fer_batch.storage.stores import BLOCK_BYTES, find_file, list_files, open_filesystem
 from fer_batch.video.reader import SegmentReader, read_info
 from fer_batch.video.segment import Segment
 from tests.s3 import CREDENTIALS, Store
+from tests.web import QUERY, Ranged, serve
 
 
 @pytest.mark.parametrize("protocol", ["file", "ftp", "memory", "local", "simplecache::s3", "github"])
@@ -89,32 +89,6 @@ def test_failing_store_is_the_reported_reason(
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in str(failed.value)
 
 
-class Ranged(SimpleHTTPRequestHandler):
-    """Serves ranges, as most servers do; Python's own server does not."""
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def send_head(self) -> io.BytesIO | None:
-        path = Path(self.translate_path(self.path))
-        if not path.is_file():
-            self.send_error(404)
-            return None
-        content = path.read_bytes()
-        ranges = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        first, last = (
-            (int(ranges[1]), int(ranges[2] or len(content) - 1)) if ranges else (0, len(content) - 1)
-        )
-        last = min(last, len(content) - 1)
-        self.send_response(206 if ranges else 200)
-        self.send_header("Accept-Ranges", "bytes")
-        if ranges:
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-        self.send_header("Content-Length", str(last + 1 - first))
-        self.end_headers()
-        return io.BytesIO(content[first : last + 1])
-
-
 class Whole(SimpleHTTPRequestHandler):
     """Serves whole files only."""
 
@@ -147,6 +121,20 @@ def test_web_server_with_and_without_ranges(
         find_file(f"{url}/a.mp4")
     with pytest.raises(DecodeError, match="cannot read the store"):
         read_info(f"{url}/a.mp4")
+
+
+def test_errors_show_no_query(sample: Path, tmp_path: Path) -> None:
+    """Neither that of the address nor that of one to which the server redirects."""
+    with serve(tmp_path) as url:
+        remember_queries({f"{url}/none.mp4": QUERY, f"{url}/wrong.mp4": "?jwt=S3cr3t"})
+        assert find_file(f"{url}/none.mp4") is None
+        for name in ("old.mp4", "wrong.mp4"):
+            with pytest.raises(DecodeError) as failed:
+                read_info(f"{url}/{name}")
+            assert "S3cr3t" not in str(failed.value)
+    with pytest.raises(InputError, match="Cannot read") as refused:
+        find_file(f"{url}/wrong.mp4")
+    assert "S3cr3t" not in str(refused.value)
 
 
 def test_each_byte_is_requested_once(store: Store, sample: Path) -> None:
