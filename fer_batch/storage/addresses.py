@@ -16,8 +16,8 @@ ADDRESS = re.compile(r"(?:[A-Za-z][\w+.-]*::)*[A-Za-z][\w+.-]*://", re.ASCII)
 HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:@\[\]\\]+)(?::([0-9]{0,5}))?")
 MAX_PORT = 65_535
 WEB_QUERY = re.compile(r"[?#;].*", re.DOTALL)
-STORE_QUERY = re.compile(r"[?#;][^/]*=.*", re.DOTALL)
-"""Names in stores may contain these marks, and `?` is one of a glob."""
+STORE_QUERY = re.compile(r"[?#;][\w%.-]+=.*", re.DOTALL)
+"""Names in stores may contain these marks, and `?` is one of a glob; a query begins with NAME=."""
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, which break lines or command a terminal, and bytes that are not UTF-8."""
 ADDRESS_IN_TEXT = re.compile(r"(https?://[^\s?#;'\"<>]*[?#;])[^\s'\"<>]*", re.IGNORECASE)

@@ -16,7 +16,7 @@ from fer_batch.storage.addresses import (
 SECRETS = (
     *("?secret=S3cr3t", "?key=S3cr3t", "?jwt=S3cr3t", "?auth=S3cr3t", "?Policy=x&Key-Pair-Id=S3cr3t"),
     *("?AWSAccessKeyId=S3cr3t", "?X-Amz%2DSignature=S3cr3t", ";token=S3cr3t", "#token=S3cr3t"),
-    *("?a=1&token=S3cr3t", "?x/y?token=S3cr3t", "?\n=S3cr3t"),
+    *("?a=1&token=S3cr3t", "?x/y?token=S3cr3t"),
 )
 MALFORMED = (
     *("http://[::1/x.mp4", "http://[::1]x/a.mp4", "https://host:port/a.mp4", "https://host:99999/a.mp4"),
