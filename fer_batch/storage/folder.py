@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from fer_batch.errors import OutputError
 from fer_batch.storage.addresses import correct_address, hide_secrets, is_remote
-from fer_batch.storage.local_folder import LocalFolder
+from fer_batch.storage.local_folder import LocalFolder, check_printable
 from fer_batch.storage.store_folder import StoreFolder, check_address
 
 OutputFolder: TypeAlias = LocalFolder | StoreFolder
@@ -33,10 +33,15 @@ def open_folder(out: FolderLike) -> OutputFolder:
 
 
 def parse_file_path(name: str) -> Path:
-    """Return the path of a file to write; raise OutputError for the address of a store."""
+    """Return the path of a file to write.
+
+    Raises OutputError for the address of a store, and for a name that cannot be printed.
+    """
     if is_remote(name):
         raise OutputError(f"Cannot write {hide_secrets(name)}: give a file on this machine")
-    return Path(name)
+    path = Path(name)
+    check_printable(path)
+    return path
 
 
 def check_outside_run(file: Path, run: FolderLike) -> None:
@@ -47,7 +52,8 @@ def check_outside_run(file: Path, run: FolderLike) -> None:
 
 
 def check_folder(out: Path) -> None:
-    """Raise OutputError if `out` or one of its parents is a file."""
+    """Raise OutputError if `out` cannot be printed, or is a file or in one."""
+    check_printable(out)
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise OutputError(f"{nearest} is a file; --out needs a folder")

@@ -9,9 +9,23 @@ from typing import BinaryIO
 
 from fer_batch.errors import OutputError
 from fer_batch.storage import atomic
+from fer_batch.terminal import CONTROLS, escape_controls
 
 FORBIDDEN_IN_PATH = "[]*?\\%"
 """Characters that the Delta and SQL libraries interpret in a path."""
+
+
+def check_printable(path: Path) -> None:
+    """Raise OutputError if a path to write contains a character that cannot be printed.
+
+    The tables and some libraries cannot use such a name, and would fail after all the work.
+    """
+    found = CONTROLS.search(str(path.absolute()))
+    if found:
+        raise OutputError(
+            f"{path} contains the control character {escape_controls(found[0])}, which names for "
+            "output must not have: give another name"
+        )
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,7 @@ class LocalFolder(atomic.FileWriter):
         """Raise OutputError if the tables cannot be kept under this name or the store does not answer."""
         if any(part.endswith(":") for part in self.path.parts[:-1]):
             raise OutputError(f"{self} is the path of an address: pass the address as str, not as Path")
+        check_printable(self.path)
         forbidden = sorted(set(str(self.path)) & set(FORBIDDEN_IN_PATH))
         if forbidden:
             raise OutputError(
