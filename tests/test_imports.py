@@ -16,7 +16,18 @@ import fer_batch
 PACKAGE = Path(fer_batch.__path__[0])
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
-BASE = {"config", "errors", "faults", "fields", "import_path", "logs", "plotting", "schema", "timing"}
+BASE = {
+    "config",
+    "errors",
+    "faults",
+    "fields",
+    "import_path",
+    "logs",
+    "plotting",
+    "schema",
+    "terminal",
+    "timing",
+}
 """Modules that every part may import."""
 BELOW_PIPELINE = {"storage", "video", "vision", "model", "inputs", "run", "runtime"}
 EDGES = {
@@ -25,7 +36,8 @@ EDGES = {
     "faults": set(),
     "import_path": set(),
     "ray_folder": {"errors"},
-    "logs": set(),
+    "logs": {"terminal"},
+    "terminal": set(),
     "timing": set(),
     "schema": set(),
     "plotting": {"errors"},

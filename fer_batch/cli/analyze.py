@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import fer_batch
 from fer_batch.cli.app import ANALYZE, UsageError, add_command
 from fer_batch.cli.arguments import Inputs, NewRunFolder, RayOptions, RunFolder
-from fer_batch.cli.output import ProgressLine, count, print_line, print_status, print_table
+from fer_batch.cli.output import ProgressLine, count, print_line, print_status, print_table, print_text
 from fer_batch.config import AnalyzeConfig, Limits
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ def demo_command(*, out: NewRunFolder = "fer-batch-demo", ray: RayOptions) -> No
     _analyze([str(SAMPLE)], out, AnalyzeConfig(), ray)
     from fer_batch.timeline.plots.text import format_ribbons
 
-    print("\nTwo faces, 10 seconds, from left to right (one face leaves and returns):")
-    print("\n".join(format_ribbons(fer_batch.open_timeline(out).to_pandas(), width=72)))
-    print(f"\nThe tracks are in {out}/tracks. A query, for example:")
-    print(f'  fer-batch query {out} "SELECT emotion, count(*) FROM tracks GROUP BY 1"')
+    print_text("\nTwo faces, 10 seconds, from left to right (one face leaves and returns):")
+    print_text("\n".join(format_ribbons(fer_batch.open_timeline(out).to_pandas(), width=72)) + "\n")
+    print_line(f"The tracks are in {out}/tracks. A query, for example:")
+    print_line(f'  fer-batch query {out} "SELECT emotion, count(*) FROM tracks GROUP BY 1"')
 
 
 @add_command(ANALYZE)

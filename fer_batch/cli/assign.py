@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from fer_batch.cli.app import QUERY, UsageError, add_command
 from fer_batch.cli.arguments import FileName, RunFolder, VideoNames
-from fer_batch.cli.output import count
+from fer_batch.cli.output import count, print_line
 from fer_batch.fields import Range
 
 
@@ -61,6 +61,6 @@ def assign_command(
     for row in rows.to_pylist():
         videos_of[row["person"]].append(row["video_id"])
     for person, ids in sorted(videos_of.items()):
-        print(f"{person}: {count(len(ids), 'track')} in {count(len(set(ids)), 'video')}")
+        print_line(f"{person}: {count(len(ids), 'track')} in {count(len(set(ids)), 'video')}")
     if not videos_of:
-        print("no assignments: " + ("the list has no person" if list_file else "no track matches"))
+        print_line("no assignments: " + ("the list has no person" if list_file else "no track matches"))

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fer_batch.cli.app import ANALYZE, add_command
 from fer_batch.cli.arguments import Inputs, OutputFile
-from fer_batch.cli.output import count, print_line, print_status, print_table
+from fer_batch.cli.output import count, print_line, print_status, print_table, print_text
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
 from fer_batch.fields import Range
@@ -72,7 +72,7 @@ def _print_benchmark(result: "VideoBenchmark") -> None:
         ["total / decoding alone", f"{ratio.cpu_s:.2f}×", "", f"{ratio.wall_s:.2f}×"],
     ]
     print_table(("ms per second of video", "CPU", "share", "wall"), rows)
-    print_line(f"peak memory of this process, with its libraries: {result.peak_memory_bytes / 1e6:.0f} MB\n")
+    print_text(f"peak memory of this process, with its libraries: {result.peak_memory_bytes / 1e6:.0f} MB\n")
 
 
 def _format_ms(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from fer_batch.cli.app import OTHER, add_command, app
+from fer_batch.cli.output import print_text
 
 SPACE_FIXES = {
     'COMPREPLY=( $(compgen -f -- "${cur}") )': 'mapfile -t COMPREPLY < <(compgen -f -- "${cur}")',
@@ -26,4 +27,4 @@ def completion_command(shell: Literal["bash", "zsh", "fish"], /) -> None:
     script = app.generate_completion(shell=shell)
     for cyclopts_line, line in SPACE_FIXES.items():
         script = script.replace(cyclopts_line, line)
-    print(script)
+    print_text(script)

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from fer_batch.cli.app import TRAIN, add_command
 from fer_batch.cli.arguments import OutputFolder
-from fer_batch.cli.output import print_status
+from fer_batch.cli.output import print_line, print_status
 from fer_batch.fields import Range
 
 Method = Literal["grad-cam", "occlusion"]
@@ -68,9 +68,9 @@ def explain_command(
         at_s=at_s,
         whole=whole,
         on_line=print_status,
-        on_picture=lambda line: print(line, flush=True),
+        on_picture=print_line,
     )
-    print(f"{output / 'explain.json'}; maps.npz is beside it")
+    print_line(f"{output / 'explain.json'}; maps.npz is beside it")
     for row in explanation.inputs:
         for problem in row.problems:
             print_status(f"{row.input} {problem}")

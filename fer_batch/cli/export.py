@@ -5,7 +5,7 @@ from typing import Literal
 import fer_batch
 from fer_batch.cli.app import QUERY, add_command
 from fer_batch.cli.arguments import OutputFile, RunFolder, VideoNames
-from fer_batch.cli.output import count
+from fer_batch.cli.output import count, print_line
 
 CONTENTS = {
     ".csv": "row",
@@ -53,12 +53,12 @@ def export_command(
     """
     files = fer_batch.open_timeline(out).export(output, format, videos or (), threshold, min_s)
     if not files:
-        print(f"{output}: nothing to write, because {out} has no videos")
+        print_line(f"{output}: nothing to write, because {out} has no videos")
         return
     noun = CONTENTS[files[0].path.suffix.lower()]
-    print(f"{output}: {count(sum(file.entries for file in files), noun)}, {count(len(files), 'file')}")
+    print_line(f"{output}: {count(sum(file.entries for file in files), noun)}, {count(len(files), 'file')}")
     notes = [f"{file.path.name}: {file.trouble}" for file in files if file.trouble]
     for note in notes[:MAX_LISTED_FILES]:
-        print(f"  {note}")
+        print_line(f"  {note}")
     if len(notes) > MAX_LISTED_FILES:
-        print(f"  and {len(notes) - MAX_LISTED_FILES} more without faces or with damage")
+        print_line(f"  and {len(notes) - MAX_LISTED_FILES} more without faces or with damage")

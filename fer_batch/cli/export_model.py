@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from fer_batch.cli.analyze import SAMPLE
 from fer_batch.cli.app import TRAIN, add_command
 from fer_batch.cli.arguments import DataSets, FileName, OutputFile, check_data_exists
-from fer_batch.cli.output import print_status
+from fer_batch.cli.output import print_line, print_status
 from fer_batch.config import CROP_SIZE_PX, AnalyzeConfig
 
 if TYPE_CHECKING:
@@ -47,19 +47,19 @@ def export_model_command(
         on_line=print_status,
     )
     source = "of the data" if data else "of the packaged sample video"
-    print(f"{output}: {summary.model_id}, from {summary.source_id}, {summary.size_bytes / 1e6:.1f} MB")
-    print(
+    print_line(f"{output}: {summary.model_id}, from {summary.source_id}, {summary.size_bytes / 1e6:.1f} MB")
+    print_line(
         f"  largest difference of a probability from PyTorch's{', before int8' * int8}: "
         f"{summary.difference:.1e}, on random crops and {summary.compared_crops} {source}"
     )
     if summary.precision is None:
         return
     precision = summary.precision
-    print(f"  on {precision.n:,} examples of the split {precision.split}, float32 → int8:")
+    print_line(f"  on {precision.n:,} examples of the split {precision.split}, float32 → int8:")
     for values, name in ((precision.accuracy, "accuracy"), (precision.macro_f1, "macro-F1")):
         before, after = values["float32"], values["int8"]
-        print(f"    {name} {before:.4f} → {after:.4f} ({after - before:+.4f})")
-    print(f"    the same prediction for {precision.agreement:.2%}")
+        print_line(f"    {name} {before:.4f} → {after:.4f} ({after - before:+.4f})")
+    print_line(f"    the same prediction for {precision.agreement:.2%}")
 
 
 def _sample_crops(crop_scale: float) -> "np.ndarray":

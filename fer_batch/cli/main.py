@@ -17,6 +17,7 @@ from fer_batch.cli import submit, completion  # noqa: F401
 
 # isort: on
 from fer_batch.cli.app import explain_error, parse_command
+from fer_batch.cli.output import print_status
 from fer_batch.cli.signals import stop_on_signals
 from fer_batch.errors import FerBatchError, convert_disk_error
 from fer_batch.logs import LEVEL_VARIABLE, show_log
@@ -68,7 +69,7 @@ def _check_no_secrets(words: list[str]) -> None:
 
 
 def _print_error(error: FerBatchError, words: list[str]) -> int:
-    print(explain_error(error, words), file=sys.stderr)
+    print_status(explain_error(error, words))
     return 2
 
 

@@ -1,7 +1,7 @@
 """Command `models`."""
 
 from fer_batch.cli.app import TRAIN, add_command
-from fer_batch.cli.output import print_line, print_table
+from fer_batch.cli.output import print_table, print_text
 from fer_batch.config import BACKBONES, NETWORKS, TrainConfig
 
 LISTED_SETTINGS = ("optimizer", "lr", "schedule", "epochs", "batch_size", "imbalance")
@@ -25,7 +25,7 @@ def models_command(name: str | None = None, /) -> None:
     from fer_batch.training.recipes import list_recipes, read_recipe
 
     if name is not None:
-        print(read_recipe(name, "NAME").text, end="")
+        print_text(read_recipe(name, "NAME").text.removesuffix("\n"))
         return
     from fer_batch.model.cost import measure_cost
     from fer_batch.schema import EMOTIONS
@@ -42,8 +42,8 @@ def models_command(name: str | None = None, /) -> None:
         lines += [recipe.name, f"  {recipe.layers}", f"  {', '.join(config.classes)}", f"  {settings}"]
         lines.append(f"  published: {recipe.published}")
     print_table(("recipe", "reads", "classes", "parameters", "multiply-adds"), rows, left=(0, 1))
-    print_line("\n".join(lines))
-    print_line(
+    print_text("\n".join(lines))
+    print_text(
         "\nAll models read grey faces of 48×48 pixels. Multiply-adds are for one sampled frame of one face. "
         f"--network takes {', '.join(NETWORKS)}; --backbone, as the encoder of cnn-bilstm, "
         f"{', '.join(BACKBONES)}."

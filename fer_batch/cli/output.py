@@ -1,10 +1,13 @@
 """Tables and lines on stdout, progress on stderr."""
 
 import math
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
+
+from fer_batch.terminal import escape_controls, escape_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,13 +27,28 @@ def make_console(file: TextIO | None = None) -> "Console":
 
 
 def print_line(text: str, style: str = "") -> None:
-    """Print one line, however long."""
-    make_console().print(text, style=style, soft_wrap=True)
+    """Print one line, however long. Control characters are escaped, as in all functions of this module."""
+    if style:
+        from rich.text import Text
+
+        make_console().print(Text(escape_controls(text), style), soft_wrap=True)
+    else:
+        print(escape_controls(text), flush=True)
+
+
+def print_text(text: str) -> None:
+    """Print a text of any number of lines."""
+    print(escape_lines(text), flush=True)
+
+
+def print_output(text: str) -> None:
+    """Print a part of another process's output, without its colours."""
+    print(escape_lines(re.sub(r"\x1b\[[\d;]*m|\r(?=\n)", "", text)), end="", flush=True)
 
 
 def print_status(text: str) -> None:
     """Print one line to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(escape_controls(text), file=sys.stderr, flush=True)
 
 
 def print_table(
@@ -49,15 +67,17 @@ def print_table(
     from rich.text import Text
 
     table = Table(
-        title=Text(title, style="bold") if title else None, title_justify="left", show_header=any(header)
+        title=Text(escape_controls(title), style="bold") if title else None,
+        title_justify="left",
+        show_header=any(header),
     )
     for number, heading in enumerate(header):
-        table.add_column(Text(heading), justify="left" if number in left else "right")
+        table.add_column(Text(escape_controls(heading)), justify="left" if number in left else "right")
     for row in rows:
         if row is None:
             table.add_section()
         else:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(escape_controls(cell)) for cell in row))
     make_console(file).print(table)
 
 
@@ -85,6 +105,7 @@ class ProgressLine:
 
     def show(self, text: str, key: str = "") -> None:
         """Show the current progress. A log file gets it only if `key` has changed; by default the text."""
+        text = escape_controls(text)
         key, now_s = key or text, time.monotonic()
         is_repeated = key == self.last_key and not self.is_terminal
         if is_repeated or now_s - self.last_s < self.interval_s:
@@ -95,7 +116,7 @@ class ProgressLine:
 
     def print(self, text: str) -> None:
         """Print a line that stays."""
-        self._write(f"{text}\n")
+        self._write(f"{escape_controls(text)}\n")
 
     def close(self, *, keep: bool = False) -> None:
         """Remove the line from the terminal, or print the last progress as a line that stays."""

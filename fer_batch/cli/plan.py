@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from fer_batch.cli.analyze import print_failures
 from fer_batch.cli.app import ANALYZE, add_command
 from fer_batch.cli.arguments import Inputs
-from fer_batch.cli.output import print_table
+from fer_batch.cli.output import print_table, print_text
 from fer_batch.config import AnalyzeConfig
 from fer_batch.fields import Range
 
@@ -62,7 +62,7 @@ def plan_command(
         videos, config, card, nodes, cores, price=price, cpu_ms=cpu_ms, allow_query=allow_query
     )
     if json_output:
-        print(json.dumps(asdict(plan), indent=1))
+        print_text(json.dumps(asdict(plan), indent=1))
         return
     rows = {"videos": f"{plan.videos:,}"}
     for status, number in sorted(plan.statuses.items()):

@@ -18,7 +18,7 @@ from cyclopts import Group, Parameter
 from cyclopts.types import ExistingDirectory
 
 from fer_batch.cli.app import CLUSTER, UsageError, add_command, app, parse_command
-from fer_batch.cli.output import print_status
+from fer_batch.cli.output import print_line, print_output, print_status
 from fer_batch.cli.signals import leave_on_signals
 from fer_batch.errors import ConfigError
 
@@ -94,7 +94,7 @@ def submit_command(
         job_id = _start(client, entrypoint, name, working_dir)
         if wait:
             return _follow(client, job_id)
-    print(job_id)
+    print_line(job_id)
     return 0
 
 
@@ -215,7 +215,7 @@ def _follow(client: "JobSubmissionClient", job_id: str) -> int:
 
 async def _print_log(client: "JobSubmissionClient", job_id: str) -> None:
     async for text in client.tail_job_logs(job_id):
-        print(text, end="", flush=True)
+        print_output(text)
 
 
 def _wait_for_end(client: "JobSubmissionClient", job_id: str) -> "JobDetails":

@@ -9,7 +9,7 @@ import fer_batch
 from fer_batch.cli.app import TRAIN, add_command
 from fer_batch.cli.arguments import DataSets, RayOptions, check_data_exists
 from fer_batch.cli.options import Settings
-from fer_batch.cli.output import ProgressLine
+from fer_batch.cli.output import ProgressLine, print_line
 from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError
 
@@ -58,7 +58,7 @@ def train_command(
     """
     config = build_train_config(data, recipe, settings)
     summary = fer_batch.train(config, out, on_progress=show_status(), **vars(ray))
-    print(
+    print_line(
         f"{summary.checkpoint}: accuracy {summary.accuracy:.4f}, macro-F1 {summary.macro_f1:.4f} on "
         f"{summary.n} selection images, {summary.seconds} s"
     )

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from fer_batch.cli.analyze import print_summary
 from fer_batch.cli.app import ANALYZE, add_command
 from fer_batch.cli.arguments import RunFolder, VideoNames
+from fer_batch.cli.output import print_line, print_text
 
 
 @add_command(ANALYZE)
@@ -32,15 +33,17 @@ def verify_command(
 
     differences = verify_run(out)
     if differences:
-        report = json.dumps({"ok": False, "differences": differences}, indent=1)
-        print(report if json_output else "\n".join(differences))
+        if json_output:
+            print_text(json.dumps({"ok": False, "differences": differences}, indent=1))
+        for difference in () if json_output else differences:
+            print_line(difference)
         return 1
     summary = summarize_run(out)
     if json_output:
         counts = {name: getattr(summary, name) for name in ("videos", "moments", "faces", "tracks")}
-        print(json.dumps({"ok": True, "differences": [], **counts}, indent=1))
+        print_text(json.dumps({"ok": True, "differences": [], **counts}, indent=1))
     else:
-        print(f"{out}: OK, consistent")
+        print_line(f"{out}: OK, consistent")
         print_summary(summary, "")
     return 0
 
@@ -61,7 +64,7 @@ def forget_command(out: RunFolder, videos: VideoNames, /) -> None:
     from fer_batch.storage.folder import open_folder
 
     for uri in forget_videos(out, videos):
-        print(f"forgotten: {uri}")
-    print("`analyze` would analyze a video again: delete the file, or leave it out of the inputs")
+        print_line(f"forgotten: {uri}")
+    print_line("`analyze` would analyze a video again: delete the file, or leave it out of the inputs")
     if not open_folder(out).exists("_SUCCESS.json"):
-        print(f"the run in {out} is not finished: run `fer-batch analyze` on it again")
+        print_line(f"the run in {out} is not finished: run `fer-batch analyze` on it again")
