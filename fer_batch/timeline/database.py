@@ -14,7 +14,8 @@ from fer_batch.run.record import read_run
 from fer_batch.run.snapshot import list_table_files, lock_for_reading, open_tables
 from fer_batch.schema import VIDEOS_SCHEMA, rename_reserved
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
-from fer_batch.timeline.sql import quote_text
+from fer_batch.timeline.sandbox import QUERY_TIMEOUT_S, check_statement, limit_resources, lock_settings
+from fer_batch.timeline.sql import check_positive, quote_text
 from fer_batch.timeline.views import add_step_s, episodes_sql, summary_sql
 
 MAX_NAMES_IN_MESSAGE = 10
@@ -35,8 +36,9 @@ class Database:
 
     The views show the tables as the last `finalize` before the opening left them. All have a column `person`
     (see `fer_batch.timeline.assign`). `tracks`, `moments` and `videos` also have the columns of the
-    manifests. SQL can read nothing but these views, and write nothing. The files stay on disk while this
-    object lives, until the second `finalize` after the opening.
+    manifests. SQL can read nothing but these views, and write nothing. A query may take `timeout_s`, half of
+    the memory, and up to 64 GiB of temporary disk space. The files stay on disk while this object lives,
+    until the second `finalize` after the opening.
     """
 
     out: OutputFolder
@@ -46,9 +48,11 @@ class Database:
     manifest_columns: list[str]
     """The names of the columns that manifests of the run's videos added."""
 
-    def __init__(self, out: FolderLike) -> None:
+    def __init__(self, out: FolderLike, timeout_s: float = QUERY_TIMEOUT_S) -> None:
+        check_positive(timeout_s, "timeout_s")
         self.out = open_folder(out).absolute()
         self._connection = duckdb.connect(":memory:")
+        limit_resources(self._connection)
         self._lock = lock_for_reading(self.out)
         tables = open_tables(self.out)
         try:
@@ -67,14 +71,8 @@ class Database:
                 f"Cannot read the tables in {self.out}: {_first_line(error)}. "
                 f"`fer-batch finalize {self.out}` writes them again."
             ) from error
-        for setting in (
-            "python_enable_replacements = false",
-            "autoinstall_known_extensions = false",
-            "autoload_known_extensions = false",
-            "enable_external_access = false",  # allowed_paths cannot change after this
-            "lock_configuration = true",
-        ):
-            self._connection.execute(f"SET {setting}")
+        lock_settings(self._connection, timeout_s)
+        self._parser = self._connection.cursor()
 
     def sql(self, query: str, params: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
         """Run one SELECT statement in DuckDB's dialect over the views.
@@ -82,16 +80,19 @@ class Database:
         `params` are the values of `$name` parameters. Read the result with `.df()` (pandas), `.pl()`
         (Polars), `.to_arrow_table()` or `.fetchall()`.
 
-        Raises QueryError if `query` is not exactly one statement that only reads, or if DuckDB rejects it.
+        Raises QueryError if `query` is not exactly one statement that only reads, if it calls a function that
+        does more than compute, or if DuckDB rejects it. Reading the result raises a `duckdb.Error` if that
+        takes more time, memory or temporary disk space than allowed.
         """
         try:
-            statements = self._connection.extract_statements(query)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                problem = "it writes" if len(statements) == 1 else f"this has {len(statements)} statements"
-                raise QueryError(f"A query must be one SELECT statement over {', '.join(VIEWS)}; {problem}")
-            return self._connection.sql(query, params=dict(params or {}))
+            check_statement(self._parser, query, ", ".join(VIEWS))
+            return self.run_trusted(query, params)
         except duckdb.Error as error:
             raise QueryError(_first_line(error)) from error
+
+    def run_trusted(self, query: str, params: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
+        """Run a query of this package, without the checks of `sql`; they are slow for thousands of values."""
+        return self._connection.sql(query, params=dict(params or {}))
 
     def register(self, name: str, table: pa.Table) -> None:
         """Make an Arrow table available to SQL under `name`."""

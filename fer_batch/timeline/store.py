@@ -12,6 +12,7 @@ from fer_batch.timeline.queries.events import add_faces
 from fer_batch.timeline.queries.means import resample_probabilities, smooth_probabilities, subtract_baseline
 from fer_batch.timeline.queries.selection import FaceFilter, select_faces
 from fer_batch.timeline.queries.shares import compute_shares
+from fer_batch.timeline.sandbox import QUERY_TIMEOUT_S
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,9 +166,11 @@ class Timeline(Database):
         return write_report(self, video, Path(target))
 
 
-def open_timeline(out: FolderLike) -> Timeline:
+def open_timeline(out: FolderLike, *, timeout_s: float = QUERY_TIMEOUT_S) -> Timeline:
     """Open the timeline in a run folder that `fer-batch analyze --out OUT` has written.
+
+    A query that takes longer than `timeout_s` raises a `duckdb.Error`.
 
     Raises OutputError if `out` holds no finished run.
     """
-    return Timeline(out)
+    return Timeline(out, timeout_s)

@@ -68,7 +68,9 @@ def write_workbook(
     ]
     with Workbook(str(path), {"constant_memory": True}) as book:
         for name, query in sheets.items():
-            tables = (database.sql(query.replace("{where}", where)).to_arrow_table() for where in parts)
+            tables = (
+                database.run_trusted(query.replace("{where}", where)).to_arrow_table() for where in parts
+            )
             _write_sheet(book, name, tables, {*PERCENT_COLUMNS, *database.classes})
         _write_sheet(book, "about", iter([pa.table({"about": about})]))
 
