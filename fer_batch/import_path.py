@@ -4,11 +4,16 @@ Python puts the working directory first in `sys.path` for `python -c` and `pytho
 PYTHONPATH has an empty or a relative entry.
 """
 
+import contextlib
 import os
 import site
 import sys
 import sysconfig
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 
 PACKAGE_FOLDER = str(Path(__file__).absolute().parents[1])
 """The folder that contains the package."""
@@ -35,3 +40,22 @@ def remove_working_directory() -> None:
         for path in sys.path
         if path in chosen or (os.path.isabs(path) and os.path.realpath(path) != here)
     ]
+
+
+class SettingsFinder(MetaPathFinder):
+    """Imports matplotlib in the root folder: it would obey a file `matplotlibrc` of the working directory."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the specification of matplotlib, and None for other modules."""
+        spec = PathFinder.find_spec(fullname, path, target) if fullname == "matplotlib" else None
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_in_root(module: ModuleType) -> None:
+                with contextlib.chdir("/"):
+                    execute(module)
+
+            spec.loader.exec_module = execute_in_root  # type: ignore[method-assign]
+        return spec

@@ -129,3 +129,10 @@ def test_working_directory_is_removed_from_the_path(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sys, "path", ["", str(tmp_path), *kept])
     remove_working_directory()
     assert sys.path == [str(tmp_path), *kept]
+
+
+def test_command_obeys_no_settings_of_matplotlib_in_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("font.size: 77\n")
+    code = "import fer_batch.cli.{}; import matplotlib; print(matplotlib.rcParams['font.size'])"
+    assert run_python(tmp_path, ROOT, "-P", "-c", code.format("import_path")) == "10.0\n"
+    assert run_python(tmp_path, ROOT, "-P", "-c", code.format("formatter")) == "77.0\n"

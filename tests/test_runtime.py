@@ -99,6 +99,9 @@ def test_local_ray_listens_only_on_loopback_and_requires_its_token() -> None:
                 return os.getpid()
 
             assert ray.get(worker.remote()) in set(descendants(os.getpid()))
+            folder = Path(ray.get(ray.remote(os.getcwd).remote())).parent
+            assert (folder.stat().st_mode & 0o777, folder.stat().st_uid) == (0o700, os.getuid())
+            assert folder in Path(ray._private.worker._global_node.temp_dir).parents
             processes = (os.getpid(), *descendants(os.getpid()))
             addresses = set().union(*map(find_listening, processes))
             assert addresses
@@ -115,6 +118,7 @@ def test_local_ray_listens_only_on_loopback_and_requires_its_token() -> None:
             assert "Authentication token is missing or incorrect" in wrong
             assert right == ""
         assert {name: os.environ.get(name) for name in TOKEN_VARIABLES} == before
+        assert not folder.exists()
 
 
 def test_long_temporary_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,11 @@
-"""The import path of the program: `python -m` puts the working directory first, so it is removed."""
+"""The imports of the program, on which files of the working directory have no influence.
 
-from fer_batch.import_path import remove_working_directory
+`python -m` puts the working directory first in the import path, so importing this module removes it.
+"""
+
+import sys
+
+from fer_batch.import_path import SettingsFinder, remove_working_directory
 
 remove_working_directory()
+sys.meta_path.insert(0, SettingsFinder())

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import signal
 import threading
 import time
@@ -73,6 +74,20 @@ class FaultyObject:
         thread.start()
         thread.join()
         return self.greet(5)
+
+    def read_limits(self) -> pa.Table:
+        """Read the limits, the privileges and the environment of this process."""
+        (privileges,) = [
+            line for line in Path("/proc/self/status").read_text().splitlines() if "NoNewPrivs" in line
+        ]
+        return pa.table(
+            {
+                "core_bytes": [resource.getrlimit(resource.RLIMIT_CORE)],
+                "file_bytes": [resource.getrlimit(resource.RLIMIT_FSIZE)],
+                "no_new_privileges": [privileges.split()[1] == "1"],
+                "names": [sorted(os.environ)],
+            }
+        )
 
     def allocate(self, gigabytes: float) -> pa.Table:
         return pa.table({"sum": [int(np.ones(int(gigabytes * 1e9), np.uint8).sum())]})

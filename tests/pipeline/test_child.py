@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fer_batch.config import Limits
-from fer_batch.pipeline.child import BrokenWorkerError, CallFailedError, WorkerProcess
+from fer_batch.pipeline.child import MAX_FILE_BYTES, BrokenWorkerError, CallFailedError, WorkerProcess
 
 FAULTY = "tests.pipeline.faulty:FaultyObject"
 LIMITS = Limits(timeout_s=1.0, memory_gb=0.5)
@@ -68,6 +68,18 @@ def test_failed_call_has_a_reason_and_the_next_call_succeeds(
     assert str(failure.value) == reason
     assert (greet(child) != before) == restarts
     assert is_running(before) != restarts
+
+
+def test_child_has_limits_and_no_token_of_ray(child: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_REDIS_PASSWORD", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "secret")
+    child.limits = PATIENT
+    (row,) = child.call("read_limits").to_pylist()
+    assert row["core_bytes"] == [0, 0]
+    assert row["file_bytes"] == [MAX_FILE_BYTES] * 2
+    assert row["no_new_privileges"]
+    assert not [name for name in row["names"] if name.startswith("RAY_")]
+    assert "AWS_SECRET_ACCESS_KEY" in row["names"]
 
 
 def test_call_that_crashed_once_is_retried(child: WorkerProcess, tmp_path: Path) -> None:
