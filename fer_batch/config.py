@@ -122,6 +122,8 @@ DROPOUTS = {"cnn4": 2, "cnn4bn": 2, "cnn-lstm": 0, "dcnn-bilstm": 3}
 """Number of dropout layers after the blocks of each network other than the CNN-BiLSTM."""
 CROP_SIZE_PX = 48
 """Side of a face crop."""
+MAX_WINDOW_S = 120.0
+"""Longest window of a network; half of it is the padding of each segment."""
 
 NETWORK = Topic("Network")
 LENGTH = Topic("Length of the training")
@@ -157,7 +159,7 @@ class TrainConfig:
     """Network of torchvision that replaces the encoder of cnn-bilstm."""
     backbone_weights: Annotated[str | None, NETWORK] = None
     """File with torchvision's weights for the backbone, as .safetensors. By default weights are random."""
-    backbone_size: Annotated[Count, NETWORK] = 0
+    backbone_size: Annotated[int, Range(at_least=0, at_most=512), NETWORK] = 0
     """Side to which crops are scaled for the backbone, in pixels; 0 selects a suitable one."""
     epochs: Annotated[Count, LENGTH] = 36
     """Passes over all frames as stills; with dcnn-bilstm passes over all clips."""
@@ -211,17 +213,17 @@ class TrainConfig:
     """Parameter α of mixup's Beta distribution; 0 turns mixup off."""
     ema_decay: Annotated[FractionBelowOne, OPTIMIZATION] = 0.998
     """Decay of the moving average of the weights. The average is saved."""
-    filters: tuple[Annotated[int, Range(at_least=1)], ...] = ()
+    filters: tuple[Annotated[int, Range(at_least=1, at_most=4096)], ...] = ()
     """Filters of each block; empty selects the network's defaults."""
-    depths: tuple[Annotated[int, Range(at_least=1)], ...] = ()
+    depths: tuple[Annotated[int, Range(at_least=1, at_most=32)], ...] = ()
     """Convolutions of each block; empty selects the network's defaults."""
     fold: Annotated[int, Range(at_least=1)] = 1
     """Side of the squares of pixels that become channels before the first block of the CNN-BiLSTM."""
-    window_length: Annotated[int, Range(at_least=1)] = 17
+    window_length: Annotated[int, Range(at_least=1, at_most=999)] = 17
     """Sampled frames in a window, an odd number."""
-    window_rate_hz: Positive = 5.0
+    window_rate_hz: Annotated[float, Range(above=0, at_most=1000)] = 5.0
     """Sampled frames per second in a window."""
-    seed: Annotated[Count, MACHINE] = 0
+    seed: Annotated[int, Range(at_least=0, at_most=1e9), MACHINE] = 0
     """Seed. Runs with the same seed give the same weights on the same machine."""
     workers: Annotated[int, Range(at_least=1), MACHINE] = 1
     """Training processes."""
@@ -240,6 +242,12 @@ class TrainConfig:
         epochs = self.epochs + (self.sequence_epochs if has_sequences else 0)
         require(epochs > 0, "epochs", "be at least 1", 0)
         require(self.window_length % 2 == 1, "window_length", "be an odd number", self.window_length)
+        require(
+            self.window_length / self.window_rate_hz <= MAX_WINDOW_S,
+            "window_length",
+            f"last at most {MAX_WINDOW_S:g} s at {self.window_rate_hz:g} frames per second",
+            self.window_length,
+        )
         require(
             not self.backbone_weights or bool(self.backbone),
             "backbone_weights",

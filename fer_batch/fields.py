@@ -21,6 +21,8 @@ KIND_NAMES = {
     str: ("text", "names"),
 }
 """Singular and plural of each plain type in error messages."""
+MAX_SHOWN_LENGTH = 200
+"""Characters of a value in an error message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,7 @@ def require(valid: bool, name: str, must: str, given: object) -> None:
     """Raise FieldError for the setting `name` unless `valid`."""
     if not valid:
         shown = given if isinstance(given, str) and given else repr(given)
+        shown = shown if len(shown) <= MAX_SHOWN_LENGTH else f"{shown[:MAX_SHOWN_LENGTH]}…"
         raise FieldError(name, f"must {must}, got {shown}")
 
 

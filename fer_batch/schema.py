@@ -4,7 +4,7 @@ Times are seconds since the video's first frame. Intervals include their start a
 are fractions of the upright frame's width and height.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
@@ -18,6 +18,9 @@ and `file_version` to PROBED_SCHEMA."""
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """The classes of the packaged model. The card of another checkpoint may have other classes."""
+
+MAX_CLASSES, MAX_CLASS_NAME_LENGTH = 100, 64
+"""Limits of a model's classes; each is a column of `tracks`."""
 
 VIDEO_STATUSES = ("ok", "no_faces", "no_video", "partial", "failed")
 
@@ -270,6 +273,28 @@ def probability_column(name: str) -> str:
     All characters except letters and digits become "_".
     """
     return "p_" + "".join(c if c.isalnum() else "_" for c in name.lower())
+
+
+def find_class_problem(names: Sequence[str]) -> str | None:
+    """Describe why `names` cannot be the classes of a model; None if they can.
+
+    The classes are names in tables and on terminals, and name the `p_…` columns.
+    """
+    if not 2 <= len(names) <= MAX_CLASSES:
+        return f"must be 2 to {MAX_CLASSES} names, got {len(names)}"
+    used: dict[str, str] = {}
+    for name in names:
+        fits = 0 < len(name) <= MAX_CLASS_NAME_LENGTH and name.isprintable() and name == name.strip()
+        if not fits or not any(character.isalnum() for character in name):
+            return (
+                f"must be names of 1 to {MAX_CLASS_NAME_LENGTH} printable characters with a letter or digit "
+                f"and without spaces at either end, got {name[:MAX_CLASS_NAME_LENGTH]!r}"
+            )
+        column = probability_column(name)
+        if column in used:
+            return f"must name different columns, but {used[column]!r} and {name!r} are both {column}"
+        used[column] = name
+    return None
 
 
 def conform_table(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from fer_batch.config import BACKBONES
 from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.model.network import GREY_MEAN, GREY_STD, CropEncoder
+from fer_batch.storage.user_files import read_bounded
 
 VIT_PX, DEFAULT_PX = 224, 112
 """Sides to which a crop is scaled, for transformers (which have a fixed size) and for other networks."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MAX_FILE_BYTES = 1_000_000_000
 HEAD_PREFIXES = ("fc.", "classifier.", "heads.")
 """Weights of the ImageNet classifiers, which are not used."""
 
@@ -61,10 +63,10 @@ class BackboneEncoder(CropEncoder):
                 "torchvision with safetensors.torch.save_file(state_dict, 'weights.safetensors')"
             )
         try:
-            tensors = safetensors.torch.load(path.read_bytes())
+            tensors = safetensors.torch.load(read_bounded(path, MAX_FILE_BYTES))
             body = {name: value for name, value in tensors.items() if not name.startswith(HEAD_PREFIXES)}
             self.network.load_state_dict(body)
-        except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, safetensors.SafetensorError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(
                 f"--backbone-weights {path} does not hold the weights of this backbone: {reason[:300]}"

@@ -9,6 +9,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from fer_batch.model.cnn_bilstm import Encoder
 from fer_batch.model.network import CropEncoder, Network
 
+BATCH_SIZE = {"cpu": 32, "cuda": 512}
+"""Images, or windows, per batch. Smaller batches are padded: a matrix product of another shape rounds
+differently, and a prediction must not depend on the other faces of its batch. On a CPU, the first layers of
+more than 32 images do not fit into the cache."""
+
 
 class WindowReader(nn.Module):
     """Classify windows of any length in one batch of one shape.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_batch.config import CROP_SIZE_PX
-from fer_batch.model.inference import WindowReader, choose_dtype, optimize_encoder, pad_batch
+from fer_batch.model.inference import BATCH_SIZE, WindowReader, choose_dtype, optimize_encoder, pad_batch
 from fer_batch.model.network import CropEncoder
 from fer_batch.model.weights import is_onnx_path, load_checkpoint
 from fer_batch.model.window import build_windows
@@ -19,11 +19,6 @@ from fer_batch.video.planes import Picture
 from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detections import Face
 from fer_batch.vision.images import ImageInput, load_image, scale_to_crop
-
-BATCH_SIZE = {"cpu": 32, "cuda": 512}
-"""Images, or windows, per batch. Smaller batches are padded: a matrix product of another shape rounds
-differently, and a prediction must not depend on the other faces of its batch. On a CPU, the first layers of
-more than 32 images do not fit into the cache."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,11 +2,14 @@
 
 The card describes the weights: classes, architecture, framing and normalization of crops, rate and length of
 a window, the training record, and the sha256 of the weights. No file is unpickled.
+
+A checkpoint can be from anywhere, so its files are limited in size and checked before they are used.
 """
 
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,12 +18,15 @@ import safetensors
 import safetensors.torch
 import torch
 
+from fer_batch.config import CROP_SIZE_PX, MAX_WINDOW_S, NETWORKS
 from fer_batch.errors import CheckpointError, ConfigError
-from fer_batch.fields import Range, check_value, field_types, require
+from fer_batch.fields import FieldError, Range, check_value, field_types, require
 from fer_batch.model.network import GREY_MEAN, GREY_STD, Network
 from fer_batch.model.registry import build_network
 from fer_batch.model.window import SLOT_TOLERANCE
+from fer_batch.schema import find_class_problem
 from fer_batch.storage.atomic import write_bytes, write_json
+from fer_batch.storage.user_files import parse_json, read_bounded
 
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 CARD_VERSION = 1
@@ -34,7 +40,9 @@ USES = (
     "education (EU AI Act, Article 5(1)(f)), and any decision about a person."
 )
 
-Positive = Annotated[float, Range(above=0)]
+MAX_CARD_BYTES, MAX_HEADER_BYTES, MAX_WEIGHT_BYTES = 1_000_000, 1_000_000, 8
+"""Limits of a card, of the header of a weights file, and of the memory of one weight in the file."""
+MAX_REASON_LENGTH = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +54,16 @@ class Card:
     architecture: dict[str, Any]
     """Keyword arguments of the network."""
     network: str = "cnn-bilstm"
-    crop_scale: Positive = 0.96
+    crop_scale: Annotated[float, Range(at_least=0.1, at_most=10)] = 0.96
     """Side of the square crop over the height of the face box."""
-    mean: float = GREY_MEAN
-    std: Positive = GREY_STD
+    mean: Annotated[float, Range(at_least=-10, at_most=10)] = GREY_MEAN
+    std: Annotated[float, Range(at_least=0.001, at_most=10)] = GREY_STD
     """Crops are normalized as (grey - mean) / std, with grey values 0–1."""
-    temperature: Positive = 1.0
+    temperature: Annotated[float, Range(at_least=0.01, at_most=100)] = 1.0
     """Divides the logits before the softmax, so that confidences are calibrated."""
-    window_rate_hz: Positive = 5.0
+    window_rate_hz: Annotated[float, Range(above=0, at_most=1000)] = 5.0
     """Frames per second in the training of the LSTMs."""
-    window_length: Annotated[int, Range(at_least=1)] = 17
+    window_length: Annotated[int, Range(at_least=1, at_most=999)] = 17
     """Frames in a window, odd; the prediction is for the middle one. 1 if each is classified by itself."""
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Record of the training."""
@@ -72,9 +80,20 @@ class Card:
                     require(isinstance(getattr(self, name), dict), name, "be an object", getattr(self, name))
                 else:
                     check_value(name, getattr(self, name), hint)
-            different = len(set(self.classes)) == len(self.classes) >= 2
-            require(different, "classes", "be two or more different names", list(self.classes))
+            require(
+                self.network in NETWORKS, "network", f"be one of {', '.join(NETWORKS)}", repr(self.network)
+            )
+            if problem := find_class_problem(self.classes):
+                raise FieldError("classes", problem)
             require(self.window_length % 2 == 1, "window_length", "be odd", self.window_length)
+            require(
+                self.window_length / self.window_rate_hz <= MAX_WINDOW_S,
+                "window_length",
+                f"last at most {MAX_WINDOW_S:g} s at {self.window_rate_hz:g} frames per second",
+                self.window_length,
+            )
+            is_hash = re.fullmatch("([0-9a-f]{64})?", self.sha256) is not None
+            require(is_hash, "sha256", "be 64 hexadecimal digits", self.sha256)
         except ConfigError as error:
             raise CheckpointError(f"The card's {error}") from error
 
@@ -118,26 +137,55 @@ def load_checkpoint(path: Path | None = None) -> tuple[Network, Card]:
             f"{path.with_suffix('.json')} has no sha256, so it cannot be matched to {path.name}; if you "
             "trust the file, add the output of `sha256sum` to the card"
         )
-    data = path.read_bytes()
+    try:
+        with torch.device("meta"):  # takes no memory, even for a huge architecture
+            empty_network = build_network(card.network, card.architecture)
+        size = sum(value.numel() for value in empty_network.state_dict().values())
+        data = read_bounded(path, MAX_WEIGHT_BYTES * size + MAX_HEADER_BYTES)
+        if size > len(data):
+            raise ValueError(f"the network has {size} weights, but the file has {len(data)} bytes")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} does not hold the model of its card: {shorten(error)}") from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != card.sha256:
         raise CheckpointError(
             f"{path} does not match its card: the sha256 is {digest[:12]}…, in the card {card.sha256[:12]}…"
         )
     try:
-        with torch.device("meta"):  # takes no memory, even for a huge architecture
-            empty_network = build_network(card.network, card.architecture)
-            size = sum(value.numel() for value in empty_network.state_dict().values())
-        if size > len(data):
-            raise ValueError(f"the network has {size} weights, but the file has {len(data)} bytes")
-        model = build_network(card.network, card.architecture)
+        if int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES:
+            raise ValueError(f"its header has more than {MAX_HEADER_BYTES} bytes")
+        model = build_network(card.network, card.architecture).eval()
         tensors = safetensors.torch.load(data)
         if card.network == "cnn-bilstm":
             tensors.setdefault("stay", torch.tensor(OLD_STAY_PROBABILITY).logit())
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-    except (safetensors.SafetensorError, ConfigError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} does not hold the model of its card: {error}") from error
-    return model.eval(), card
+        _check_predictions(model, card)
+    except Exception as error:  # safetensors and torch raise many types, all caused by the file
+        raise CheckpointError(f"{path} does not hold the model of its card: {shorten(error)}") from error
+    return model, card
+
+
+@torch.inference_mode()
+def _check_predictions(model: Network, card: Card) -> None:
+    """Raise ValueError unless a network has finite weights, and predicts the classes of its card."""
+    if not all(value.isfinite().all() for value in model.state_dict().values()):
+        raise ValueError("it has weights that are not finite")
+    greys = torch.linspace(0, 1, 2 * CROP_SIZE_PX**2).view(1, 2, 1, CROP_SIZE_PX, CROP_SIZE_PX)
+    log_probs = model((greys - card.mean) / card.std)
+    check_output(log_probs.exp(), (1, 2, len(card.classes)))
+
+
+def check_output(probs: torch.Tensor, expected: tuple[int, ...]) -> None:
+    """Raise ValueError unless `probs` are probabilities of the shape that the card requires."""
+    if probs.shape != expected:
+        raise ValueError(f"its output has the shape {tuple(probs.shape)}, but its card requires {expected}")
+    if not probs.isfinite().all():
+        raise ValueError("its predictions are not finite")
+
+
+def shorten(error: Exception) -> str:
+    """Return the message of a library's error as one line of at most `MAX_REASON_LENGTH` characters."""
+    return " ".join(str(error).split())[:MAX_REASON_LENGTH] or type(error).__name__
 
 
 def read_card(path: Path | None = None) -> tuple[Path, Card]:
@@ -162,13 +210,14 @@ def read_card(path: Path | None = None) -> tuple[Path, Card]:
     card_path = path.with_suffix(".json")
     for required in (path, card_path):
         if not required.is_file():
+            state = "is not a regular file" if required.exists() else "does not exist"
             raise CheckpointError(
-                f"{required} does not exist; a checkpoint is a .safetensors file and its .json card"
+                f"{required} {state}; a checkpoint is a .safetensors file and its .json card"
             )
     try:
-        card = parse_card(card_path.read_text())
-    except (ValueError, CheckpointError) as error:
-        raise CheckpointError(f"Cannot read the card {card_path}: {error}") from error
+        card = parse_card(read_bounded(card_path, MAX_CARD_BYTES))
+    except (OSError, ValueError, CheckpointError) as error:
+        raise CheckpointError(f"Cannot read the card {card_path}: {shorten(error)}") from error
     return path, card
 
 
@@ -177,9 +226,9 @@ def is_onnx_path(path: Path) -> bool:
     return Path(path).suffix.lower() == ".onnx"
 
 
-def parse_card(text: str) -> Card:
+def parse_card(text: str | bytes) -> Card:
     """Parse the JSON of a card; raises ValueError or CheckpointError if it is not one."""
-    values = json.loads(text)
+    values = parse_json(text)
     if not isinstance(values, dict):
         raise ValueError("expected a JSON object")
     if unknown := sorted(values.keys() - field_types(Card).keys()):

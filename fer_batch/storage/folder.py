@@ -1,6 +1,5 @@
 """The output folder of a run, and checks of the paths that a user names for output."""
 
-import json
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -8,7 +7,9 @@ from fer_batch.errors import OutputError
 from fer_batch.storage.addresses import correct_address, hide_secrets, is_remote
 from fer_batch.storage.local_folder import LocalFolder, check_printable
 from fer_batch.storage.store_folder import StoreFolder, check_address
+from fer_batch.storage.user_files import parse_json, read_bounded
 
+MAX_RECORD_BYTES = 10_000_000
 OutputFolder: TypeAlias = LocalFolder | StoreFolder
 """A local folder, or a prefix in an object store. Both have the methods that LocalFolder documents."""
 FolderLike: TypeAlias = OutputFolder | Path | str
@@ -71,6 +72,6 @@ def read_folder_record(file: Path, content: str) -> dict[str, Any] | None:
             raise OutputError(f"{out} contains files other than {content}: give a new or empty folder")
         return None
     try:
-        return dict(json.loads(file.read_text()))
+        return dict(parse_json(read_bounded(file, MAX_RECORD_BYTES)))
     except (OSError, ValueError, TypeError) as error:
         raise OutputError(f"{file} is not the record of {content}: {error}") from error

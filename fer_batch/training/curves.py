@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from fer_batch.errors import InputError
 from fer_batch.model.weights import is_onnx_path, read_card
 from fer_batch.plotting import BLUE, GREY, INK, RED, hide_frame, new_figure
+from fer_batch.storage.user_files import read_bounded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MAX_HISTORY_BYTES = 10_000_000
 Epoch = Mapping[str, Any]
 """One row of a history: `epoch`, `phase`, `loss`, `accuracy` and more. NaN is stored as None."""
 CURVES = {
@@ -50,11 +52,12 @@ def read_history(checkpoint: Path | None) -> History | None:
     if not file.is_file():
         return None
     try:
-        rows = json.loads(file.read_text(), parse_constant=lambda name: None)
+        content = read_bounded(file, MAX_HISTORY_BYTES)
+        rows = json.loads(content, parse_constant=lambda name: None)
         epochs = [dict(row) for row in rows]
         if not all(isinstance(row["epoch"], int) and isinstance(row["phase"], str) for row in epochs):
             raise ValueError("epochs must be whole numbers and phases must be names")
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{file} is not the history of a training run: {error}; move it away") from error
     return History(epochs=list(epochs), selection=dict(card.training.get("selection") or {}))
 

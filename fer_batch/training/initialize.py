@@ -21,7 +21,7 @@ HEADS = ("crop_head", "context_head")
 def check_initial_weights(config: TrainConfig) -> None:
     """Raise CheckpointError if the files of `init` or `backbone_weights` cannot be used."""
     if config.init:
-        read_card(Path(config.init))
+        load_checkpoint(Path(config.init))
     if config.backbone_weights:
         BackboneEncoder(config.backbone, config.backbone_size).load_pretrained(Path(config.backbone_weights))
 

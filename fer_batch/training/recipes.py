@@ -16,12 +16,14 @@ from typing import Any
 
 from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError
+from fer_batch.storage.user_files import read_bounded
 
 PACKAGED = files("fer_batch.model") / "recipes"
 Settings = dict[str, Any]
 """Values of `TrainConfig`'s fields by name, as JSON and TOML have them."""
 DEFAULT = "default"
 """Name of the recipe of the packaged checkpoint."""
+MAX_RECIPE_BYTES = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +65,9 @@ def read_recipe(name: str, option: str = "--recipe") -> Recipe:
         known = ", ".join(recipe.name for recipe in list_recipes())
         raise ConfigError(f"{option} must be one of {known}, or a .toml file; got {name}")
     try:
-        text = packaged.read_text() if is_packaged else Path(name).read_text()
+        text = packaged.read_text() if is_packaged else _read_file(Path(name))
         settings = tomllib.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{option}: cannot read {name} as a .toml file: {reason}") from error
     about = settings.pop("about", {})
@@ -74,6 +76,10 @@ def read_recipe(name: str, option: str = "--recipe") -> Recipe:
         raise ConfigError(f"{option}: [about] of {name} must be a table")
     texts = {key: str(value) for key, value in about.items() if key in described}
     return Recipe(name=name, settings=settings, text=text, **texts)
+
+
+def _read_file(path: Path) -> str:
+    return read_bounded(path, MAX_RECIPE_BYTES).decode()
 
 
 def format_recipe(config: TrainConfig) -> str:

@@ -88,8 +88,9 @@ def train(
     if before is not None:
         _check_same_config(config, before, out)
         if (out / "model.json").exists():
-            card = json.loads((out / "model.json").read_text())
-            return TrainSummary.from_dict(card["training"], out / "model.safetensors")
+            path, card = read_card(out)
+            return TrainSummary.from_dict(card.training, path)
+    read_state(out / "state.pt")  # an unusable file is reported before Ray starts
     check_initial_weights(config)
     video_classes = list_training_videos(config)
     images, counts = load_images(config)

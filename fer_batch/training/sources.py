@@ -17,6 +17,7 @@ from fer_batch.data.labels import normalize_label
 from fer_batch.data.videos import ClipSettings, ExtractionSummary, extract_clips, list_labelled_videos
 from fer_batch.errors import ConfigError, InputError
 from fer_batch.model.weights import Card, read_card
+from fer_batch.schema import find_class_problem
 from fer_batch.training.batches import ClipStream, StreamedBatch
 
 MIN_CALIBRATION_CLIPS = 50
@@ -68,8 +69,11 @@ def check_examples(config: TrainConfig, images: Clips, video_classes: Collection
     """Raise InputError unless there are examples to train on and to select by.
 
     Each class that `config` names needs examples to train on: images, or videos of `video_classes`. The
-    splits of videos are checked when their clips are known.
+    splits of videos are checked when their clips are known. The classes must be allowed in a card.
     """
+    classes = config.classes or (*images.classes, *sorted(set(video_classes) - set(images.classes)))
+    if problem := find_class_problem(classes):
+        raise InputError(f"the classes of the data {problem}; rename them, or give others with --classes")
     for split in ("train", "select"):
         if split not in images.splits and find_video_folder(config) is None:
             raise InputError(

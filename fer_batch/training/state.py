@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from fer_batch.config import TrainConfig
+from fer_batch.errors import CheckpointError
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
+from fer_batch.model.weights import shorten
 from fer_batch.storage.atomic import write_bytes
 from fer_batch.training.initialize import Architecture
 
@@ -110,8 +112,16 @@ def write_state(path: Path, state: TrainState) -> None:
 
 
 def read_state(path: Path) -> TrainState | None:
-    """Read `state.pt`; returns None if it does not exist."""
+    """Read `state.pt`; returns None if it does not exist.
+
+    Raises CheckpointError if it is not a state of a training. No code in the file is executed.
+    """
     if not path.exists():
         return None
-    values = torch.load(path, map_location="cpu", weights_only=True)
-    return TrainState(**values | {"history": [EpochResult(**row) for row in values["history"]]})
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+        return TrainState(**values | {"history": [EpochResult(**row) for row in values["history"]]})
+    except Exception as error:  # torch raises many types, all caused by the file
+        raise CheckpointError(
+            f"{path} is not the state of a training, or is damaged: {shorten(error)}; remove it to restart"
+        ) from error

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import pickle
 import re
 import shutil
@@ -121,6 +122,28 @@ def save_torch_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replace_by_link(path: Path, target: str) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+def change_weights(path: Path, name: str, value: float) -> None:
+    """Set the first number of a tensor."""
+    tensors = safetensors.torch.load(path.read_bytes())
+    tensors[name].view(-1)[0] = value
+    replace_weights(path, safetensors.torch.save(tensors))
+
+
+def write_header(header: bytes) -> bytes:
+    """Return a safetensors file with this header and as many bytes as the small checkpoint needs."""
+    return len(header).to_bytes(8, "little") + header + bytes(1_000_000)
+
+
 DAMAGED_FILES: dict[str, Callable[[Path], object]] = {
     "no weights": lambda path: path.unlink(),
     "no card": lambda path: path.with_suffix(".json").unlink(),
@@ -145,6 +168,59 @@ DAMAGED_FILES: dict[str, Callable[[Path], object]] = {
     "one class": lambda path: edit_card(path, classes=["happy"]),
     "classes of numbers": lambda path: edit_card(path, classes=[1, 2]),
     "standard deviation 0": lambda path: edit_card(path, std=0),
+    "five classes": lambda path: edit_card(path, classes=list(EMOTIONS[:5])),
+    "nine classes": lambda path: edit_card(path, classes=[*EMOTIONS, "calm", "bored"]),
+    "two classes of one column": lambda path: edit_card(path, classes=[*EMOTIONS[:6], "Angry"]),
+    "two classes of one column by punctuation": lambda path: edit_card(
+        path, classes=["very sad", "very-sad", *EMOTIONS[:5]]
+    ),
+    "empty class": lambda path: edit_card(path, classes=[*EMOTIONS[:6], ""]),
+    "class of spaces": lambda path: edit_card(path, classes=[*EMOTIONS[:6], "  "]),
+    "class of punctuation": lambda path: edit_card(path, classes=[*EMOTIONS[:6], "?!"]),
+    "class with an escape": lambda path: edit_card(path, classes=[*EMOTIONS[:6], "\x1b[2Jcalm"]),
+    "class of half a character": lambda path: edit_card(path, classes=[*EMOTIONS[:6], "\ud800"]),
+    "long class": lambda path: edit_card(path, classes=[*EMOTIONS[:6], "a" * 65]),
+    "long window": lambda path: edit_card(path, window_length=1_000_000_001),
+    "slow window": lambda path: edit_card(path, window_rate_hz=1e-9),
+    "huge rate": lambda path: edit_card(path, window_rate_hz=1e300),
+    "huge scale": lambda path: edit_card(path, crop_scale=1e9),
+    "tiny deviation": lambda path: edit_card(path, std=1e-300),
+    "huge temperature": lambda path: edit_card(path, temperature=1e300),
+    "huge whole number": lambda path: edit_card(path, mean=10**400),
+    "unknown network": lambda path: edit_card(path, network="\x1b]0;title\x07"),
+    "deep network": lambda path: edit_card(path, architecture={**ARCHITECTURE, "depths": [10**9] * 4}),
+    "wide network": lambda path: edit_card(path, architecture={**ARCHITECTURE, "lstm": [10**9, 64]}),
+    "no blocks": lambda path: edit_card(path, architecture={**ARCHITECTURE, "filters": [], "depths": []}),
+    "huge crops": lambda path: edit_card(path, architecture={"backbone": "resnet18", "size": 10**6}),
+    "division by zero": lambda path: edit_card(path, architecture={**ARCHITECTURE, "fold": 0}),
+    "nested arguments": lambda path: edit_card(path, architecture={**ARCHITECTURE, "filters": [[8]] * 4}),
+    "surrogate in the record": lambda path: edit_card(path, training={"note": "\udfff"}),
+    "deep card": lambda path: path.with_suffix(".json").write_text("[" * 200_000),
+    "deep record": lambda path: edit_card(path, training={"a": json.loads("[" * 40 + "]" * 40)}),
+    "large card": lambda path: edit_card(path, uses="a" * 1_000_000),
+    "card is a pipe": lambda path: make_pipe(path.with_suffix(".json")),
+    "weights are a pipe": make_pipe,
+    "card is a device": lambda path: replace_by_link(path.with_suffix(".json"), "/dev/zero"),
+    "card is a process file": lambda path: replace_by_link(path.with_suffix(".json"), "/proc/self/environ"),
+    "sparse weights": lambda path: os.truncate(path, 1 << 40),
+    "NaN": lambda path: change_weights(path, "crop_head.bias", float("nan")),
+    "infinite": lambda path: change_weights(path, "lstm1.weight_ih_l0", float("inf")),
+    "negative variance": lambda path: change_weights(path, "encoder.blocks.1.running_var", -1.0),
+    "long header": lambda path: replace_weights(path, (1 << 60).to_bytes(8, "little") + b"{}"),
+    "deep header": lambda path: replace_weights(path, write_header(b'{"a":' + b"[" * 100_000)),
+    "overlapping tensors": lambda path: replace_weights(
+        path,
+        write_header(
+            b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+            b'"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}'
+        ),
+    ),
+    "tensor beyond the end": lambda path: replace_weights(
+        path, write_header(b'{"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,8]}}')
+    ),
+    "unknown type": lambda path: replace_weights(
+        path, write_header(b'{"a":{"dtype":"F8_E8M0","shape":[8],"data_offsets":[0,8]}}')
+    ),
 }
 
 
@@ -154,7 +230,10 @@ def test_unusable_checkpoint_raises_an_error_that_names_it(tmp_path: Path, damag
     DAMAGED_FILES[damage](path)
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
-    assert str(path.with_suffix("")) in str(caught.value)
+    message = str(caught.value)
+    assert str(path.with_suffix("")) in message
+    assert len(message) < 1000
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("name", ["", "model.pt", "nothing.pt", "nothing.safetensors"])
@@ -171,10 +250,18 @@ def test_card_without_sha256_raises_an_error_with_the_solution(tmp_path: Path) -
 
 
 def test_huge_architecture_in_a_card_takes_no_memory(tmp_path: Path) -> None:
-    huge = {**ARCHITECTURE, "filters": [1 << 20] * 4}
+    huge = {**ARCHITECTURE, "filters": [4096] * 4}
     path = edit_card(save_small_checkpoint(tmp_path)[0], architecture=huge)
     with pytest.raises(CheckpointError, match="weights, but the file has"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("target", ["model.safetensors", "model.json"])
+def test_link_to_a_checkpoint_is_followed(tmp_path: Path, target: str) -> None:
+    path, _, card = save_small_checkpoint(tmp_path)
+    shutil.move(tmp_path / target, tmp_path / "moved")
+    (tmp_path / target).symlink_to("moved")
+    assert load_checkpoint(path)[1] == card
 
 
 class Trap:

@@ -1,5 +1,6 @@
 """Recipes: packaged ones, files, and formatting."""
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,42 @@ def test_formatted_values_are_read_as_the_same(value: Any) -> None:
     read = tomllib.loads(f"x = {format_toml(value)}")["x"]
     assert (tuple(read) if isinstance(read, list) else read) == value
     assert type(read) is (list if isinstance(value, tuple) else type(value))
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("kind", ["deep", "large", "pipe", "device", "other bytes", "long number"])
+def test_hostile_recipes_are_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "recipe.toml"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    elif kind == "large":
+        file.write_text("# " + "a" * 100_000)
+    else:
+        contents = {
+            "deep": b"lr = " + b"[" * 50_000,
+            "other bytes": b"\xff",
+            "long number": b"lr = 1" + b"0" * 5000,
+        }
+        file.write_bytes(contents[kind])
+    with pytest.raises(ConfigError, match=r"^--recipe: cannot read .*\.toml file: ") as raised:
+        read_recipe(str(file))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["lr = nan", "lr = inf", "seed = 1" + "0" * 50, "epochs = -1", "classes = [['a']]",
+     "window_length = 1000000001", "window_rate_hz = 1e-9", "filters = [10000000]", "depths = [10000000]",
+     "lr = 1979-05-27"],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(text)
+    settings = {"data": DATA, **read_recipe(str(file)).settings}
+    with pytest.raises(ConfigError, match=" must "):
+        TrainConfig.from_dict(settings)
 
 
 @pytest.mark.parametrize(

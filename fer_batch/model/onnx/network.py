@@ -1,12 +1,13 @@
 """Load an exported network, `NAME.onnx`, and run it with onnxruntime.
 
-`model.onnx.export` writes these files. A file is read, checked, and cut into encoder and reader. Nothing
-outside the file is loaded, and it contains no code: all operators are standard ONNX operators.
+`model.onnx.export` writes these files. A file is read, checked (see `model.onnx.check`), and cut into encoder
+and reader. Nothing outside the file is loaded, and it contains no code: all operators are standard ONNX
+operators.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -16,9 +17,13 @@ from torch import Tensor, nn
 
 from fer_batch.config import CROP_SIZE_PX
 from fer_batch.errors import CheckpointError
+from fer_batch.model.inference import BATCH_SIZE
 from fer_batch.model.network import CropEncoder
-from fer_batch.model.weights import Card, parse_card
+from fer_batch.model.onnx.check import check_contents, check_sizes
+from fer_batch.model.weights import Card, check_output, parse_card, shorten
+from fer_batch.storage.user_files import read_bounded
 
+MAX_FILE_BYTES = 1_000_000_000
 CARD_KEY, DIGEST_KEY = "fer_batch_card", "fer_batch_graph_sha256"
 """Metadata keys of a file: its card as JSON, and the sha256 of its graph, which reveals damage."""
 ENCODER, READER = "encoder/", "reader/"
@@ -61,20 +66,22 @@ def open_onnx(path: Path, device: str = "cpu") -> tuple[OnnxEncoder, OnnxReader,
     supports it. Raises CheckpointError for any other file.
     """
     model, card = read_onnx(path)
-    expected = (1, card.window_length, len(card.classes))
+    batch_size = BATCH_SIZE[device]
     try:
         crop_shape, steps = (1, CROP_SIZE_PX, CROP_SIZE_PX), card.window_length
         part = _extract_part(model, ENCODER, {NORMALIZED: crop_shape}, EMBEDDINGS)
+        check_sizes(part, batch_size)
         encoder = OnnxEncoder(_start_session(part, device))
         window_shapes = {WINDOWS: (steps, encoder.width), LENGTHS: ()}
         part = _extract_part(model, READER, window_shapes, LOG_PROBABILITIES)
+        check_sizes(part, batch_size)
         reader = OnnxReader(_start_session(part, device))
-        shape = reader(torch.zeros(1, steps, encoder.width), torch.ones(1, dtype=torch.int64)).shape
-        if shape != expected:
-            raise ValueError(f"its output has the shape {tuple(shape)}, but its card says {expected}")
+        greys = torch.linspace(0, 1, CROP_SIZE_PX**2).view(1, 1, CROP_SIZE_PX, CROP_SIZE_PX)
+        embeddings = encoder((greys - card.mean) / card.std)[:, None].expand(1, steps, encoder.width)
+        log_probs = reader(embeddings.contiguous(), torch.ones(1, dtype=torch.int64))
+        check_output(log_probs.exp(), (1, steps, len(card.classes)))
     except Exception as error:  # onnxruntime raises a dozen types, all caused by the file
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"onnxruntime cannot run {path}: {reason}") from error
+        raise CheckpointError(f"onnxruntime cannot run {path}: {shorten(error)}") from error
     return encoder, reader, card
 
 
@@ -85,10 +92,11 @@ def read_onnx(path: Path) -> tuple[onnx.ModelProto, Card]:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_bounded(path, MAX_FILE_BYTES)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"Cannot read {path}: {getattr(error, 'strerror', error)}") from error
+    try:
         model = onnx.load_model_from_string(data)
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {path}: {error.strerror}") from error
     except Exception as error:  # protobuf's DecodeError, which onnx does not export
         raise CheckpointError(f"{path} is not an ONNX file, or is damaged") from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -97,20 +105,16 @@ def read_onnx(path: Path) -> tuple[onnx.ModelProto, Card]:
             f"{path} has no card, so `fer-batch export` did not write it; give one of its .onnx files, or a "
             "checkpoint (.safetensors)"
         )
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _iterate_tensors(model.graph)):
-        raise CheckpointError(f"{path} refers to other files for its weights; a model must be one file")
-    foreign = sorted({opset.domain for opset in model.opset_import} - {"", "ai.onnx"})
-    if foreign or model.functions:
-        raise CheckpointError(
-            f"{path} has operators outside the ONNX standard, which are not allowed: "
-            f"{', '.join(foreign) or 'functions'}"
-        )
+    try:
+        check_contents(model)
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
     if compute_digest(model) != metadata.get(DIGEST_KEY):
         raise CheckpointError(f"{path} was damaged or changed after its export")
     try:
         card = parse_card(metadata[CARD_KEY])
     except (ValueError, CheckpointError) as error:
-        raise CheckpointError(f"Cannot read the card in {path}: {error}") from error
+        raise CheckpointError(f"Cannot read the card in {path}: {shorten(error)}") from error
     return model, dataclasses.replace(card, sha256=hashlib.sha256(data).hexdigest())
 
 
@@ -147,17 +151,3 @@ def _start_session(model: onnx.ModelProto, device: str) -> onnxruntime.Inference
     wanted = list(PROVIDERS.values()) if device == "cuda" else [PROVIDERS["cpu"]]
     available = [name for name in wanted if name in onnxruntime.get_available_providers()]
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=available)
-
-
-def _iterate_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield every tensor that is stored in a graph and in its subgraphs."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
-            for subgraph in (attribute.g, *attribute.graphs):
-                yield from _iterate_tensors(subgraph)
