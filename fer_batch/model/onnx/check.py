@@ -50,12 +50,17 @@ def check_sizes(part: onnx.ModelProto, examples: int) -> None:
         kind = graph_input.type.tensor_type
         shape = [examples if dim.dim_param else dim.dim_value for dim in kind.shape.dim]
         skeleton.graph.input.append(helper.make_tensor_value_info(graph_input.name, kind.elem_type, shape))
-    inferred = shape_inference.infer_shapes(skeleton, strict_mode=True, data_prop=True).graph
+    try:
+        inferred = shape_inference.infer_shapes(skeleton, strict_mode=True, data_prop=True).graph
+    except shape_inference.InferenceError as error:
+        raise ValueError(f"its values do not fit together: {error}") from error
     sizes = dict(_measure_values([*inferred.input, *inferred.value_info, *inferred.output]))
     sizes |= {tensor.name: math.prod(tensor.dims) for tensor in inferred.initializer}
     total = 0
     for node in part.graph.node:
-        inputs = [sizes.get(name, 0) for name in node.input if name]
+        if unknown := [name for name in node.input if name and name not in sizes]:
+            raise ValueError(f"{unknown[0]} is used before it is computed")
+        inputs = [sizes[name] for name in node.input if name]
         for name in filter(None, node.output):
             if name not in sizes and node.op_type not in (*NOT_LARGER, "Gather"):
                 raise ValueError(f"the size of the operator {node.op_type} is unknown before it runs")

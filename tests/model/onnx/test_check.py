@@ -120,6 +120,10 @@ SIZES = {
         helper.make_node("NonZero", ["x"], ["n"]),
         helper.make_node("Cast", ["n"], ["y"], to=TensorProto.FLOAT),
     ],
+    "out of order": [
+        helper.make_node("Identity", ["later"], ["y"]),
+        helper.make_node("Relu", ["x"], ["later"]),
+    ],
     "many": [helper.make_node("Expand", ["one", "large"], [f"e{number}"]) for number in range(40)],
 }
 
@@ -133,5 +137,5 @@ def test_graph_of_huge_or_unknown_size_is_refused(name: str) -> None:
         numpy_helper.from_array(np.array(0), "zero"),
         numpy_helper.from_array(np.array(1), "step"),
     ]
-    with pytest.raises(ValueError, match=r"more than|unknown"):
+    with pytest.raises(ValueError, match=r"more than|unknown|do not fit"):
         check_sizes(make_model(SIZES[name], constants), BATCH)
