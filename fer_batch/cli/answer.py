@@ -12,6 +12,7 @@ from fer_batch.cli.arguments import OutputFile
 from fer_batch.cli.output import print_table
 from fer_batch.errors import OutputError, QueryError
 from fer_batch.fields import Topic
+from fer_batch.terminal import escape_lines
 
 if TYPE_CHECKING:
     import duckdb
@@ -60,6 +61,8 @@ class AnswerOptions:
         result = result.rename_columns(_number_repeated(result.column_names))
         content = FORMATTERS[format](result)
         if self.output is None:
+            if sys.stdout.isatty():
+                content = escape_lines(content.decode()).encode()
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
             return

@@ -6,7 +6,6 @@ import posixpath
 from fer_batch.errors import InputError
 from fer_batch.storage.addresses import (
     SecretError,
-    escape_unprintable,
     hide_secrets,
     is_remote,
     normalize_address,
@@ -15,6 +14,7 @@ from fer_batch.storage.addresses import (
 )
 from fer_batch.storage.archives import is_archive
 from fer_batch.storage.media import uri_to_path
+from fer_batch.terminal import escape_controls
 
 MAX_NAME_LENGTH = 8192
 """Characters of a path or address in a manifest. Linux allows 4096 bytes in a path."""
@@ -38,7 +38,7 @@ class NameResolver:
         """
         if len(name) > MAX_NAME_LENGTH:
             name, length = hide_secrets(name)[:SHOWN_NAME_LENGTH], len(name)
-            path = os.path.abspath(escape_unprintable(name))
+            path = os.path.abspath(escape_controls(name))
             return path, f"its name has {length:,} characters, and at most {MAX_NAME_LENGTH:,} are allowed"
         name = uri_to_path(name)
         if not is_remote(name):
@@ -46,13 +46,13 @@ class NameResolver:
         if not is_remote(name):
             if "\0" not in name:
                 return name, None
-            return os.path.abspath(escape_unprintable(name)), "its name contains a zero byte"
+            return os.path.abspath(escape_controls(name)), "its name contains a zero byte"
         try:
             return self.normalize_address(name), None
         except SecretError:
             raise
         except InputError as error:
-            return escape_unprintable(hide_secrets(name)), str(error)
+            return escape_controls(hide_secrets(name)), str(error)
 
     def normalize_address(self, name: str) -> str:
         """Return the address that is stored, and remember its query."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 
 from fer_batch.errors import InputError
+from fer_batch.terminal import escape_controls
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http": "http", "https": "http"}
 """The extra of fer-batch that must be installed for each allowed protocol."""
@@ -43,7 +44,7 @@ def normalize_address(name: str) -> str:
     check_no_secrets(name)
     protocol, _, rest = name.partition("://")
     protocol = protocol.lower()
-    shown = escape_unprintable(name)
+    shown = escape_controls(name)
     if protocol not in EXTRAS:
         allowed = ", ".join(f"{allowed}://" for allowed in EXTRAS)
         raise InputError(
@@ -75,7 +76,7 @@ def check_no_secrets(name: str) -> None:
     if shown == name:
         return
     raise SecretError(
-        f"The address {escape_unprintable(shown)} contains a password or a query (?, # or ;), which may be a "
+        f"The address {escape_controls(shown)} contains a password or a query (?, # or ;), which may be a "
         "secret and would be stored with the results: remove it, and put credentials in the standard places "
         "of the store's library, or give web addresses in a manifest, with --allow-query. Write %3F, %23 and "
         "%3B for marks that belong to the name of a file"
@@ -137,8 +138,3 @@ def add_query(address: str) -> str:
 def hide_queries(text: str) -> str:
     """Return a message of a library without the queries of the addresses in it."""
     return ADDRESS_IN_TEXT.sub(r"\1…", text)
-
-
-def escape_unprintable(text: str) -> str:
-    r"""Return a text with escapes like \x1b instead of control characters and invalid text."""
-    return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,20 @@ def test_rows_and_names_are_escaped(
     words = [word.replace("OUT", str(out)).replace("FOLDER", str(tmp_path)) for word in words]
     assert main(words) == code
     assert check_streams(capfd) or words[0] == "plot"
+
+
+@pytest.mark.parametrize("format", ["csv", "json", "table"])
+def test_terminal_gets_no_controls_in_data(
+    format: str, out: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = HOSTILE.replace("\t", "")
+    query = ["query", str(out), f"SELECT '{name}' AS name", "--format", format]
+    if format == "csv":
+        assert main(query) == 0
+        assert name.encode() in capfd.readouterr().out.encode()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(query) == 0
+    assert "x9b" in check_streams(capfd)
 
 
 def test_differences_of_a_run_are_escaped(out: Path, capfd: pytest.CaptureFixture[str]) -> None:
