@@ -42,14 +42,19 @@ def remove_working_directory() -> None:
     ]
 
 
-class SettingsFinder(MetaPathFinder):
-    """Imports matplotlib in the root folder: it would obey a file `matplotlibrc` of the working directory."""
+IMPORTED_IN_ROOT = {"matplotlib", "torch"}
+"""Libraries that use files of the working directory when they are imported: the settings `matplotlibrc`, and
+`libcuda.so.1`, as the library path of a CUDA library has an empty entry."""
+
+
+class RootFinder(MetaPathFinder):
+    """Imports the libraries of `IMPORTED_IN_ROOT` with the root folder as the working directory."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the specification of matplotlib, and None for other modules."""
-        spec = PathFinder.find_spec(fullname, path, target) if fullname == "matplotlib" else None
+        """Return the specification of such a library, and None for other modules."""
+        spec = PathFinder.find_spec(fullname, path, target) if fullname in IMPORTED_IN_ROOT else None
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 

@@ -1,7 +1,9 @@
 """Files of the working directory are never imported: by commands, workers, and processes of these."""
 
+import importlib.util
 import json
 import os
+import shutil
 import site
 import subprocess
 import sys
@@ -136,3 +138,13 @@ def test_command_obeys_no_settings_of_matplotlib_in_the_working_directory(tmp_pa
     code = "import fer_batch.cli.{}; import matplotlib; print(matplotlib.rcParams['font.size'])"
     assert run_python(tmp_path, ROOT, "-P", "-c", code.format("import_path")) == "10.0\n"
     assert run_python(tmp_path, ROOT, "-P", "-c", code.format("formatter")) == "77.0\n"
+
+
+@pytest.mark.slow
+def test_command_loads_no_cuda_library_of_the_working_directory(tmp_path: Path) -> None:
+    module = importlib.util.find_spec("_ctypes")
+    assert module is not None
+    assert module.origin is not None
+    shutil.copy(module.origin, tmp_path / "libcuda.so.1")
+    code = "import fer_batch.cli.import_path, torch; print(open('/proc/self/maps').read())"
+    assert str(tmp_path) not in run_python(tmp_path, ROOT, "-P", "-c", code)

@@ -5,7 +5,7 @@
 
 import sys
 
-from fer_batch.import_path import SettingsFinder, remove_working_directory
+from fer_batch.import_path import RootFinder, remove_working_directory
 
 remove_working_directory()
-sys.meta_path.insert(0, SettingsFinder())
+sys.meta_path.insert(0, RootFinder())

@@ -133,6 +133,7 @@ class WorkerProcess:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=2,
+            cwd="/",  # libraries read files of the working directory, which may be untrusted
             env=environment | make_import_environment(),
         )
         theirs.close()
