@@ -7,13 +7,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fer_batch.config import AnalyzeConfig
-from fer_batch.pipeline.analyze import analyze
+from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.pipeline.analyze import analyze, is_finished
+from fer_batch.pipeline.guard import list_videos_guarded
+from fer_batch.run.forget import forget_videos
 from fer_batch.run.verify import verify_run
 from fer_batch.runtime import ray_session
+from fer_batch.schema import PROBED_SCHEMA
+from fer_batch.storage.folder import open_folder
 from tests.conftest import SAMPLE, remux
 from tests.integration.test_analyze import analyze_in_process, rows
 from tests.s3 import CREDENTIALS, Store
+from tests.storage import hostile
 from tests.storage.test_archives import NAMES, hostile_tar, pack
 from tests.web import QUERY, SECRETS, serve
 
@@ -138,3 +143,27 @@ def test_video_in_a_failing_store_fails(
     (video,) = rows(tmp_path / "out", "videos").to_dict("records")
     assert video["status"] == "failed"
     assert "cannot read the store" in video["error"]
+
+
+def test_failed_archives_are_planned_once_and_can_be_forgotten(
+    files: dict[str, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").write_bytes(files["a.mp4"])
+    for number, attack in enumerate(("negative size", "pax header of digits", "600 long names")):
+        path = hostile.hostile_tar(tmp_path / "in" / f"{number}.tar", attack)
+        path.write_bytes(path.read_bytes()[len(hostile.GOOD_TAR) :])
+    hostile.hostile_zip(tmp_path / "in" / "3.zip", "size of 2**63")
+    (tmp_path / "list.txt").write_text("in/0.tar!/x.mp4\n")
+    out, inputs = tmp_path / "out", [str(tmp_path / "in"), str(tmp_path / "list.txt")]
+    analyze_in_process(inputs, out, SELDOM)
+    videos = rows(out, "videos")
+    failed = videos[videos.status == "failed"]
+    assert (len(videos), len(failed)) == (6, 5)
+    assert failed.error.str.contains("cannot read the archive after 0 files").all()
+    listing = list_videos_guarded(inputs, Limits())
+    assert is_finished(open_folder(out), listing, PROBED_SCHEMA.empty_table())
+    assert verify_run(out) == []
+    forget_videos(out, [f"{tmp_path}/in/3.zip"])
+    assert len(rows(out, "videos")) == 5
+    assert verify_run(out) == []
