@@ -1,17 +1,25 @@
 """Print the result of a query as a table, or write it as CSV, JSON or Parquet."""
 
+import contextlib
+import csv
 import io
+import itertools
 import json
 import math
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
 
+import fer_batch
 from fer_batch.cli.arguments import OutputFile
+from fer_batch.cli.limits import describe_timeout, limit_process
 from fer_batch.cli.output import print_table
 from fer_batch.errors import OutputError, QueryError
-from fer_batch.fields import Topic
+from fer_batch.fields import Range, Topic
 from fer_batch.terminal import escape_lines
 
 if TYPE_CHECKING:
@@ -20,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_TABLE_ROWS = 1000
 """Rows that a table shows."""
+BATCH_ROWS = 100_000
+"""Rows of a result that are in memory at once."""
 SUFFIX_FORMATS = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table", "": "table"}
 
 RESULT = Topic("Result", order=1)
@@ -34,6 +44,14 @@ class AnswerOptions:
     table."""
     output: Annotated[OutputFile | None, RESULT] = None
     """File for the result: .csv, .json, .parquet, or .txt for a table."""
+    timeout_s: Annotated[float, Range(above=0, at_most=86400), RESULT] = 600.0
+    """Longest time of the query and of writing its result, in seconds."""
+
+    @contextlib.contextmanager
+    def open_timeline(self, out: str) -> "Iterator[fer_batch.Timeline]":
+        """Open a run, and limit the memory and time of this process during the body."""
+        with limit_process(self.timeout_s):
+            yield fer_batch.open_timeline(out, timeout_s=self.timeout_s)
 
     def resolve_format(self, out: str) -> str:
         """Return the format; raises OutputError if the result of a query of `out` cannot be written."""
@@ -51,25 +69,71 @@ class AnswerOptions:
         return format
 
     def write(self, relation: "duckdb.DuckDBPyRelation", format: str) -> None:
-        """Read a result and write it; raises QueryError or OutputError."""
-        import duckdb
-
-        try:
-            result = relation.to_arrow_table()
-        except duckdb.Error as error:
-            raise QueryError(str(error).strip().split("\n")[0]) from error
-        result = result.rename_columns(_number_repeated(result.column_names))
-        content = FORMATTERS[format](result)
+        """Read a result in batches and write them; raises QueryError or OutputError."""
+        tables = _read_tables(relation, self.timeout_s)
+        # Most errors occur before the first rows, and then nothing is written.
+        tables = itertools.chain([next(tables)], tables)
         if self.output is None:
-            if sys.stdout.isatty():
-                content = escape_lines(content.decode()).encode()
-            sys.stdout.buffer.write(content)
-            sys.stdout.buffer.flush()
+            _write_stdout(tables, format)
             return
         try:
-            self.output.write_bytes(content)
+            with _open_output(self.output) as file:
+                FORMATTERS[format](file, tables)
         except OSError as error:
             raise OutputError(f"cannot write --output {self.output}: {error.strerror}") from error
+
+
+def _read_tables(relation: "duckdb.DuckDBPyRelation", timeout_s: float) -> "Iterator[pa.Table]":
+    """Yield a result in parts of at most `BATCH_ROWS`, at least one; raises QueryError."""
+    import duckdb
+    import pyarrow as pa
+
+    try:
+        reader = relation.to_arrow_reader(BATCH_ROWS)
+        names = _number_repeated(reader.schema.names)
+        batch = next(reader, None)
+        if batch is None:
+            yield reader.schema.empty_table().rename_columns(names)
+        while batch is not None:
+            yield pa.Table.from_batches([batch]).rename_columns(names)
+            batch = next(reader, None)
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow wraps errors of DuckDB
+        message = str(error).strip().split("\n")[0]
+        raise QueryError(
+            describe_timeout(timeout_s) if "maximum execution time" in message else message
+        ) from error
+
+
+@contextlib.contextmanager
+def _open_output(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that replaces `path` once it is complete; devices and pipes are written directly."""
+    from fer_batch.storage.atomic import replace_file
+
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+    else:
+        with replace_file(path) as temporary, temporary.open("wb") as file:
+            yield file
+
+
+def _write_stdout(tables: "Iterator[pa.Table]", format: str) -> None:
+    if format == "parquet":  # its writer needs a position, which a pipe does not have
+        with tempfile.TemporaryFile() as file:
+            FORMATTERS[format](cast(BinaryIO, file), tables)
+            file.seek(0)
+            shutil.copyfileobj(file, sys.stdout.buffer)
+    else:
+        FORMATTERS[format](_TerminalFile() if sys.stdout.isatty() else sys.stdout.buffer, tables)
+    sys.stdout.buffer.flush()
+
+
+class _TerminalFile(io.BytesIO):
+    """The terminal, with control characters escaped."""
+
+    def write(self, content: Any) -> int:
+        return sys.stdout.buffer.write(escape_lines(bytes(content).decode()).encode())
 
 
 def _number_repeated(names: list[str]) -> list[str]:
@@ -84,22 +148,29 @@ def _number_repeated(names: list[str]) -> list[str]:
     return unique
 
 
-def _format_csv(result: "pa.Table") -> bytes:
-    from fer_batch.storage.atomic import format_csv
-
-    return format_csv(result.column_names, _iterate_rows(result))
+def _write_csv(file: BinaryIO, tables: "Iterator[pa.Table]") -> None:
+    for number, table in enumerate(tables):
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if number == 0:
+            writer.writerow(table.column_names)
+        writer.writerows(_iterate_rows(table))
+        file.write(text.getvalue().encode())
 
 
 def _iterate_rows(result: "pa.Table") -> Iterator[tuple[Any, ...]]:
     return zip(*(column.to_pylist() for column in result.columns), strict=True)
 
 
-def _format_json(result: "pa.Table") -> bytes:
-    rows = [
-        {name: None if _is_not_finite(value) else value for name, value in row.items()}
-        for row in result.to_pylist()
-    ]
-    return (json.dumps(rows, indent=1, ensure_ascii=False, default=str) + "\n").encode()
+def _write_json(file: BinaryIO, tables: "Iterator[pa.Table]") -> None:
+    separator = b"["
+    for table in tables:
+        for row in table.to_pylist():
+            values = {name: None if _is_not_finite(value) else value for name, value in row.items()}
+            text = json.dumps(values, indent=1, ensure_ascii=False, default=str).replace("\n", "\n ")
+            file.write(separator + b"\n " + text.encode())
+            separator = b","
+    file.write(b"[]\n" if separator == b"[" else b"\n]\n")
 
 
 def _is_not_finite(value: object) -> bool:
@@ -107,13 +178,21 @@ def _is_not_finite(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _format_parquet(result: "pa.Table") -> bytes:
-    from fer_batch.storage.atomic import encode_parquet
+def _write_parquet(file: BinaryIO, tables: "Iterator[pa.Table]") -> None:
+    import pyarrow.parquet as pq
 
-    return encode_parquet(result)
+    first = next(tables)
+    with pq.ParquetWriter(file, first.schema, compression="zstd", write_page_checksum=True) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table)
 
 
-def _format_table(result: "pa.Table") -> bytes:
+def _write_table(file: BinaryIO, tables: "Iterator[pa.Table]") -> None:
+    import pyarrow as pa
+
+    result = next(tables)
+    while len(result) <= MAX_TABLE_ROWS and (table := next(tables, None)) is not None:
+        result = pa.concat_tables([result, table])
     numbers = ("int", "uint", "float", "double", "decimal")
     left = [number for number, field in enumerate(result.schema) if not str(field.type).startswith(numbers)]
     rows = [
@@ -123,8 +202,8 @@ def _format_table(result: "pa.Table") -> bytes:
     text = io.StringIO()
     print_table(result.column_names, rows, left=left, file=text)
     if len(result) > MAX_TABLE_ROWS:
-        text.write(f"{MAX_TABLE_ROWS} of {len(result)} rows; --format csv, json or parquet gives all\n")
-    return text.getvalue().encode()
+        text.write(f"The first {MAX_TABLE_ROWS} rows; --format csv, json or parquet gives all\n")
+    file.write(text.getvalue().encode())
 
 
-FORMATTERS = {"table": _format_table, "csv": _format_csv, "json": _format_json, "parquet": _format_parquet}
+FORMATTERS = {"table": _write_table, "csv": _write_csv, "json": _write_json, "parquet": _write_parquet}

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group
 
-import fer_batch
 from fer_batch.cli.answer import AnswerOptions
 from fer_batch.cli.app import QUERY, add_command, add_group
 from fer_batch.cli.arguments import FileName, OptionalVideoName, RunFolder
@@ -67,8 +66,9 @@ def question(example: str) -> Callable[[type], type]:
             answer: AnswerOptions,
         ) -> None:
             format = answer.resolve_format(out)
-            query = getattr(fer_batch.open_timeline(out), method)
-            answer.write(query(video=video, **vars(options), **vars(rows)), format)
+            with answer.open_timeline(out) as timeline:
+                query = getattr(timeline, method)
+                answer.write(query(video=video, **vars(options), **vars(rows)), format)
 
         command.__annotations__["options"] = dataclass(frozen=True, kw_only=True)(options_type)
         text = inspect.getdoc(options_type)
@@ -210,4 +210,5 @@ def join_command(
       fer-batch ask join results talk.srt talk.mp4
     """
     format = answer.resolve_format(out)
-    answer.write(fer_batch.open_timeline(out).join_events(events, video=video, **vars(rows)), format)
+    with answer.open_timeline(out) as timeline:
+        answer.write(timeline.join_events(events, video=video, **vars(rows)), format)

@@ -1,6 +1,5 @@
 """Command `query`."""
 
-import fer_batch
 from fer_batch.cli.answer import AnswerOptions
 from fer_batch.cli.app import QUERY, add_command
 from fer_batch.cli.arguments import RunFolder
@@ -22,7 +21,8 @@ def query_command(out: RunFolder, sql: str, /, *, answer: AnswerOptions) -> None
       fer-batch query results "SELECT emotion, count(*) FROM tracks GROUP BY 1"
       fer-batch query results "SELECT uri, status, error FROM videos WHERE status <> 'ok'"
       fer-batch query results "SELECT time_s, emotion FROM tracks WHERE track_id = 0" --format csv
-      fer-batch query results "SELECT * FROM tracks" -o all.parquet
+      fer-batch query results "SELECT * FROM tracks" -o all.parquet --timeout 3600
     """
     format = answer.resolve_format(out)
-    answer.write(fer_batch.open_timeline(out).sql(sql), format)
+    with answer.open_timeline(out) as timeline:
+        answer.write(timeline.sql(sql), format)

@@ -59,6 +59,7 @@ def lock_settings(connection: duckdb.DuckDBPyConnection, timeout_s: float) -> No
     """Limit the time of queries, forbid files, variables, extensions and secrets, and lock all settings."""
     for setting in (
         f"max_execution_time = {max(round(timeout_s * 1000), 1)}",
+        "enable_progress_bar = false",  # it would print to stdout, amid a result
         "python_enable_replacements = false",
         "autoinstall_known_extensions = false",
         "autoload_known_extensions = false",
@@ -121,6 +122,10 @@ def _make_spill_folder() -> Path:
     SQL can read DuckDB's temporary directory, so it must not hold other files. By default it is `.tmp` in the
     working directory.
     """
-    folder = Path(tempfile.mkdtemp(prefix="fer_batch-sql-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    atexit.register(remove_spilled_data)
+    return Path(tempfile.mkdtemp(prefix="fer_batch-sql-"))
+
+
+def remove_spilled_data() -> None:
+    """Remove this process's spilled data; queries cannot spill after that."""
+    shutil.rmtree(_make_spill_folder(), ignore_errors=True)

@@ -3,6 +3,10 @@
 import csv
 import io
 import json
+import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +102,7 @@ def test_long_table_reports_the_number_of_rows(
 ) -> None:
     question = "SELECT t.range AS n FROM range(1234) t"
     text = answer(capsysbinary, finished, question, "table").decode()
-    assert "1000 of 1234 rows" in text
+    assert "The first 1000 rows" in text
     assert "1233" not in text
     assert len(parsed(answer(capsysbinary, finished, question, "csv"), "csv")) == 1234
 
@@ -177,8 +181,8 @@ def test_pandas_reads_the_same_rows_from_every_format(
         ("DROP VIEW tracks", "one SELECT"),
         ("COPY tracks TO 'answer'", "one SELECT"),
         ("SELECT 1; SELECT 2", "one SELECT"),
-        ("SELECT * FROM read_csv('/etc/passwd')", "/etc/passwd"),
-        ("SELECT * FROM sniff_csv('/etc/passwd')", "/etc/passwd"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "read_csv is not allowed"),
+        ("SELECT * FROM sniff_csv('/etc/passwd')", "sniff_csv is not allowed"),
         ("SELEC 1", "syntax error"),
         ("SELECT nothing FROM tracks", "nothing"),
         ("SELECT emotion::INT FROM tracks", "Conversion Error"),
@@ -233,3 +237,81 @@ def test_result_is_never_written_into_the_run(finished: Path, capsys: pytest.Cap
     assert main(["query", str(finished), "SELECT 1", "--output", str(finished / "run.json")]) == 2
     assert "give a file outside" in capsys.readouterr().err
     assert (finished / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("form", FORMATS[1:])
+def test_long_result_is_written_in_batches(
+    form: str, finished: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    question = "SELECT range AS n FROM range(250000)"
+    answer(capsysbinary, finished, question, form, "--output", tmp_path / "answer")
+    rows = parsed((tmp_path / "answer").read_bytes(), form)
+    assert [int(row["n"]) for row in rows] == list(range(250_000))
+
+
+def test_endless_result_is_not_held_in_memory(finished: Path, tmp_path: Path) -> None:
+    """The rows of this result would fill 24 GB."""
+    output = tmp_path / "answer.parquet"
+    script = (
+        "import sys; from fer_batch.cli.main import main; code = main(sys.argv[1:]); import resource;"
+        "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    words = ["query", finished, "FROM range(3e9::BIGINT)", "--timeout", "3", "--output", output]
+    run = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)], check=False, capture_output=True, text=True
+    )
+    code, used_kb = map(int, run.stdout.split())
+    assert code == 2
+    assert "took longer than 3 s; give a longer --timeout" in run.stderr
+    assert used_kb < 1_000_000
+    assert not output.exists()
+
+
+def test_table_of_an_endless_result_is_printed_at_once(
+    finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    text = answer(capsysbinary, finished, "FROM range(3e9::BIGINT)", "table").decode()
+    assert "999" in text
+    assert "The first 1000 rows" in text
+
+
+def test_memory_outside_of_duckdb_is_limited(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, read_error: ReadError
+) -> None:
+    total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr("fer_batch.cli.limits.PROCESS_MEMORY_SHARE", (8 << 30) / total_bytes)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    assert "Out of Memory" in read_error("query", finished, "SELECT len(range(2e9::BIGINT))")
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_process_ends_if_duckdb_cannot_be_interrupted(finished: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from fer_batch.cli import limits, main; limits.GRACE_S = 0.5; main.main(sys.argv[1:])"
+    )
+    words = ["query", finished, "SELECT length(lpad('a', 2000000000, 'b'))", "--timeout", "1"]
+    run = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        timeout=100,
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith("fer-batch: The query took longer than 1 s")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_may_be_a_device(finished: Path) -> None:
+    assert query(finished, "SELECT 1", "--output", "/dev/null", "--format", "csv") == 0
+    assert Path("/dev/null").is_char_device()
+
+
+def test_file_keeps_its_content_if_the_query_fails(finished: Path, tmp_path: Path) -> None:
+    path = tmp_path / "answer.csv"
+    path.write_text("old")
+    late_error = "SELECT CASE WHEN range < 300000 THEN 1 ELSE error('late') END FROM range(400000)"
+    assert query(finished, late_error, "--output", path) == 2
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["answer.csv"]
