@@ -6,7 +6,7 @@ import pytest
 
 from fer_batch.cli.main import main
 from tests.cli.conftest import ReadError
-from tests.timeline.plots.test_overlay import grey, known_size, read_frames, write_run_of  # noqa: F401
+from tests.timeline.plots.test_overlay import grey, read_frames, write_run_of  # noqa: F401
 
 
 def overlay(*words: object) -> int:
@@ -14,7 +14,7 @@ def overlay(*words: object) -> int:
 
 
 def test_overlay_writes_a_video(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = write_run_of(tmp_path / "run", str(sample), **known_size(sample))
+    out = write_run_of(tmp_path / "run", str(sample))
     assert overlay(out, sample.name, "-o", tmp_path / "out.mp4", "--blur-faces") == 0
     assert capsys.readouterr().out == "250 frames\n"
     assert len(read_frames(tmp_path / "out.mp4")) == 250
@@ -36,7 +36,7 @@ def test_invalid_arguments_are_reported_in_one_line(
     words: list[str],
     message: str,
 ) -> None:
-    out = write_run_of(tmp_path / "run", str(grey), **known_size(grey))
+    out = write_run_of(tmp_path / "run", str(grey))
     assert message in read_error("overlay", out, *words)
 
 
