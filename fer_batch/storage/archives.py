@@ -32,6 +32,9 @@ MAX_MEMORY_BYTES = 64 * 2**20
 """Size that may be unpacked at any ratio, and up to which an unpacked member is kept in memory."""
 MAX_INDEX_BYTES = 256 * 2**20
 """Limit of a single read of an archive's index or a member's headers."""
+MAX_SMALL_READS, MIN_READ_BYTES = 10_000, 64
+"""Number of reads of an archive from which on they must have this mean size: Python reads gzip's headers byte
+by byte, so a long one, or millions of them, would take hours."""
 MAX_COPY_BYTES = 16 * 2**30
 """Limit of an unpacked member: about ten hours of 1080p."""
 REGULAR_TAR_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
@@ -187,7 +190,7 @@ def copy_to_temporary(file: Any, size: int | None = None) -> BinaryIO:
 
 
 class _LimitedFile(io.RawIOBase):
-    """An untrusted file of which a single read, and the position of all reads, is limited.
+    """An untrusted file of which the size of a read, the position and the number of small reads are limited.
 
     `keep_alive` is called when a read ends behind all earlier ones, and thus not by an endless loop.
     """
@@ -196,7 +199,7 @@ class _LimitedFile(io.RawIOBase):
         self, file: Any, limit: float = float("inf"), keep_alive: Callable[[], None] = lambda: None
     ) -> None:
         self.file, self.limit, self.keep_alive = file, limit, keep_alive
-        self.furthest = 0
+        self.furthest = self.reads = self.read_bytes = 0
 
     def read(self, size: int = -1) -> bytes:
         wanted = MAX_INDEX_BYTES + 1 if size < 0 else size
@@ -204,6 +207,10 @@ class _LimitedFile(io.RawIOBase):
         data: bytes = self.file.read(min(wanted, MAX_INDEX_BYTES + 1))
         if len(data) > MAX_INDEX_BYTES:
             raise ValueError(f"its index has more than the allowed {MAX_INDEX_BYTES >> 20} MB")
+        self.reads += 1
+        self.read_bytes += len(data)
+        if self.reads > MAX_SMALL_READS and self.read_bytes < self.reads * MIN_READ_BYTES:
+            raise ValueError("its headers are too long or too many for its content")
         if (position := self.file.tell()) > self.furthest:
             self.furthest = position
             self.keep_alive()

@@ -1,5 +1,6 @@
 """Members of archives are read like files, and harmful archives are refused."""
 
+import gzip
 import io
 import os
 import tarfile
@@ -281,6 +282,33 @@ def test_number_of_members_is_limited(name: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(archives, "MAX_HEADERS", 3)
     monkeypatch.setattr(tar_headers, "MAX_HEADERS", 3)
     assert "more than 3 members" in (list_by_name(path)[1] or "")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * 100_000_000, id="long name"),
+        pytest.param(20_000 * gzip.compress(b""), id="empty streams"),
+    ],
+)
+def test_gzip_headers_are_limited(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(content)
+    began_s = time.process_time()
+    found, trouble = list_by_name(path)
+    assert found == {}
+    assert trouble is not None
+    assert "headers are too long or too many" in trouble
+    assert time.process_time() - began_s < 5
+
+
+def test_gzip_of_many_streams_is_read(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.tar", {"a.mp4": bytes(4_000_000)})
+    content = path.read_bytes()
+    path = tmp_path / "a.tar.gz"
+    pieces = (content[start : start + 512] for start in range(0, len(content), 512))
+    path.write_bytes(b"".join(map(gzip.compress, pieces)))
+    assert list_by_name(path)[1] is None
 
 
 @pytest.mark.parametrize("name", NAMES)
