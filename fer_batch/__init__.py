@@ -16,7 +16,14 @@ Analyze one video in this process:
 first used.
 """
 
+import sys
+
 import lazy_loader
+
+from fer_batch.import_path import RootFinder
 
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+# PyTorch would load the driver of CUDA from the working directory, which may be untrusted.
+sys.meta_path.insert(0, RootFinder("torch", always=False))

@@ -42,24 +42,31 @@ def remove_working_directory() -> None:
     ]
 
 
-IMPORTED_IN_ROOT = {"matplotlib", "torch"}
-"""Libraries that use files of the working directory when they are imported: the settings `matplotlibrc`, and
-`libcuda.so.1`, as the library path of a CUDA library has an empty entry."""
+IMPORTED_IN_ROOT = {"matplotlib": "matplotlibrc", "torch": "libcuda.so.1"}
+"""Libraries that use a file of the working directory when they are imported: the settings of matplotlib, and
+the driver of CUDA, as the library path of a CUDA library has an empty entry."""
 
 
 class RootFinder(MetaPathFinder):
-    """Imports the libraries of `IMPORTED_IN_ROOT` with the root folder as the working directory."""
+    """Imports libraries of `IMPORTED_IN_ROOT` with the root folder as the working directory.
+
+    Without `always`, it does so only where the working directory has the library's file.
+    """
+
+    def __init__(self, *names: str, always: bool) -> None:
+        self.names, self.always = names, always
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return the specification of such a library, and None for other modules."""
-        spec = PathFinder.find_spec(fullname, path, target) if fullname in IMPORTED_IN_ROOT else None
+        spec = PathFinder.find_spec(fullname, path, target) if fullname in self.names else None
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_in_root(module: ModuleType) -> None:
-                with contextlib.chdir("/"):
+                is_exposed = self.always or os.path.lexists(IMPORTED_IN_ROOT[fullname])
+                with contextlib.chdir("/") if is_exposed else contextlib.nullcontext():
                     execute(module)
 
             spec.loader.exec_module = execute_in_root  # type: ignore[method-assign]

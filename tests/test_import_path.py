@@ -141,10 +141,13 @@ def test_command_obeys_no_settings_of_matplotlib_in_the_working_directory(tmp_pa
 
 
 @pytest.mark.slow
-def test_command_loads_no_cuda_library_of_the_working_directory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("module_name", ["fer_batch.cli.import_path", "fer_batch"])
+def test_no_cuda_library_of_the_working_directory_is_loaded(module_name: str, tmp_path: Path) -> None:
     module = importlib.util.find_spec("_ctypes")
     assert module is not None
     assert module.origin is not None
     shutil.copy(module.origin, tmp_path / "libcuda.so.1")
-    code = "import fer_batch.cli.import_path, torch; print(open('/proc/self/maps').read())"
-    assert str(tmp_path) not in run_python(tmp_path, ROOT, "-P", "-c", code)
+    code = f"import os, {module_name}, torch; print(os.getcwd(), open('/proc/self/maps').read())"
+    folder, _, maps = run_python(tmp_path, ROOT, "-P", "-c", code).partition(" ")
+    assert Path(folder) == tmp_path
+    assert str(tmp_path) not in maps

@@ -31,7 +31,7 @@ BASE = {
 """Modules that every part may import."""
 BELOW_PIPELINE = {"storage", "video", "vision", "model", "inputs", "run", "runtime"}
 EDGES = {
-    "__init__": set(),
+    "__init__": {"import_path"},
     "errors": set(),
     "faults": set(),
     "import_path": set(),

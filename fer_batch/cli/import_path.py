@@ -5,7 +5,7 @@
 
 import sys
 
-from fer_batch.import_path import RootFinder, remove_working_directory
+from fer_batch.import_path import IMPORTED_IN_ROOT, RootFinder, remove_working_directory
 
 remove_working_directory()
-sys.meta_path.insert(0, RootFinder())
+sys.meta_path.insert(0, RootFinder(*IMPORTED_IN_ROOT, always=True))
