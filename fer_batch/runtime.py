@@ -17,7 +17,7 @@ from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryErro
 
 from fer_batch.errors import ConfigError, FerBatchError, ResourceError
 from fer_batch.import_path import make_import_environment
-from fer_batch.ray_folder import make_private_folder
+from fer_batch.ray_folder import make_ray_folder
 from fer_batch.ray_internals import (
     PathlessJobConfig,
     get_token_header,
@@ -92,7 +92,7 @@ def ray_session(
                 if address:
                     session.enter_context(_authenticate(address, insecure))
                 else:
-                    folder = session.enter_context(make_private_folder())
+                    folder = session.enter_context(make_ray_folder())
                     options["_temp_dir"] = str(folder / "ray")
                     (folder / "empty").mkdir()
                     session.enter_context(start_in(folder / "empty", make_import_environment()))

@@ -35,7 +35,8 @@ EDGES = {
     "errors": set(),
     "faults": set(),
     "import_path": set(),
-    "ray_folder": {"errors"},
+    "private_folders": set(),
+    "ray_folder": {"errors", "private_folders"},
     "logs": {"terminal"},
     "terminal": set(),
     "timing": set(),
@@ -56,10 +57,10 @@ EDGES = {
     "data": BASE | BELOW_PIPELINE | {"records"},
     "training": BASE | BELOW_PIPELINE | {"data"},
     "evaluation": BASE | BELOW_PIPELINE | {"records", "data", "training"},
-    "timeline": BASE | {"storage", "video", "run"},
+    "timeline": BASE | {"private_folders", "storage", "video", "run"},
     "cli": BASE
     | BELOW_PIPELINE
-    | {"__init__", "ray_folder", "pipeline", "data", "training", "evaluation", "timeline"},
+    | {"__init__", "private_folders", "pipeline", "data", "training", "evaluation", "timeline"},
     "sample": set(),
     "docs": set(),
 }

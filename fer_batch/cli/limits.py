@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from fer_batch.cli.output import print_status
+from fer_batch.private_folders import delete_private_folders
 
 PROCESS_MEMORY_SHARE = 0.75
 """Share of this machine's memory that the process may use. DuckDB's own limit does not count all lists."""
@@ -38,8 +39,6 @@ def describe_timeout(timeout_s: float) -> str:
 
 
 def _end_process(timeout_s: float) -> None:
-    from fer_batch.timeline.sandbox import remove_spilled_data
-
     print_status(f"fer-batch: {describe_timeout(timeout_s)}")
-    remove_spilled_data()
+    delete_private_folders()
     os._exit(2)

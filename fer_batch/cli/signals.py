@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from fer_batch.ray_folder import delete_private_folders
+from fer_batch.private_folders import delete_private_folders
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOPPED = b"\nfer-batch: stopped; run the same command again to continue\n"

@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 
 from fer_batch.errors import QueryError
+from fer_batch.private_folders import create_private_folder, delete_private_folders
 
 MEMORY_SHARE = 0.5
 """Share of this machine's (or container's) memory that DuckDB may use before it spills to disk."""
@@ -122,10 +123,5 @@ def _make_spill_folder() -> Path:
     SQL can read DuckDB's temporary directory, so it must not hold other files. By default it is `.tmp` in the
     working directory.
     """
-    atexit.register(remove_spilled_data)
-    return Path(tempfile.mkdtemp(prefix="fer_batch-sql-"))
-
-
-def remove_spilled_data() -> None:
-    """Remove this process's spilled data; queries cannot spill after that."""
-    shutil.rmtree(_make_spill_folder(), ignore_errors=True)
+    atexit.register(delete_private_folders)
+    return create_private_folder("fer_batch-sql-", Path(tempfile.gettempdir()))
