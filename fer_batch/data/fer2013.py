@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 
 from fer_batch.config import CROP_SIZE_PX
 from fer_batch.data.folders import read_folder
 from fer_batch.data.images import LabelledExample, read_image_table, read_images
 from fer_batch.data.labels import SPLIT_SYNONYMS, normalize_label
 from fer_batch.errors import InputError
+from fer_batch.storage.user_tables import read_csv_table
 
 CSV_CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The classes by their numbers in the original CSV."""
@@ -104,8 +104,8 @@ def _read_fer_plus(option: str, path: Path, usages: list[object]) -> list[Votes]
 
 def _read_csv(option: str, path: Path, columns: tuple[str, ...]) -> pa.Table:
     try:
-        return pa.csv.read_csv(path).select(columns)
-    except (pa.ArrowException, KeyError, OSError) as error:
+        return read_csv_table(path).select(columns)
+    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise InputError(
             f"{option}: expected a CSV with the columns {', '.join(columns)}: {reason}"

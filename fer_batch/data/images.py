@@ -8,16 +8,17 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from fer_batch.errors import InputError
+from fer_batch.storage.user_tables import list_parquet_columns, read_parquet_table
 from fer_batch.vision.images import load_image, scale_to_crop
 
 IMAGE_SUFFIXES = frozenset(
     [".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
 )
 MAX_LISTED_NAMES = 8
+MAX_TABLE_BYTES = 16 * 10**9
 Metadata = TypeVar("Metadata")
 
 
@@ -88,13 +89,14 @@ def read_image_table(option: str, path: Path, columns: list[str]) -> pa.Table:
     """
     expected = f"expected a Parquet file with the columns {', '.join(columns)}"
     try:
-        names = pq.read_schema(path).names
+        names = list_parquet_columns(path)
         if missing := [c for c in columns if c not in names]:
             raise InputError(
                 f"{option}: no column {', '.join(missing)}; {expected}, found {shorten_list(names)}"
             )
-        table = pq.read_table(path, columns=[*columns, *(n for n in names if n.startswith("fp_"))])
-    except (pa.ArrowException, OSError) as error:
+        votes = [name for name in names if name.startswith("fp_")]
+        table = read_parquet_table(path, [*columns, *votes], MAX_TABLE_BYTES)
+    except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise InputError(f"{option}: cannot read the file ({reason}); {expected}") from error
     kind = table.schema.field("image_png").type

@@ -29,6 +29,7 @@ from fer_batch.storage import stores
 from fer_batch.storage.addresses import (
     correct_address,
     hide_secrets,
+    is_remote,
     normalize_address,
     split_query,
 )
@@ -129,7 +130,7 @@ def check_inputs_exist(inputs: Sequence[str]) -> None:
     Stores and globs are not read.
     """
     for given in map(uri_to_path, inputs):
-        if stores.is_remote(given):
+        if is_remote(given):
             normalize_address(given)
         elif not (os.path.lexists(given) or split_member(given) or glob.has_magic(given)):
             correct = correct_address(given)
@@ -151,7 +152,7 @@ class _Expander:
     def expand(self, inputs: Sequence[str]) -> Iterator[Candidate]:
         """Yield the files of all inputs."""
         for given in map(uri_to_path, inputs):
-            if stores.is_remote(given):
+            if is_remote(given):
                 yield from self._expand_address(self.names.normalize_address(given))
             elif os.path.isdir(given):
                 yield from self._expand_folder(given, given)
@@ -248,7 +249,7 @@ class _Expander:
             reason = f"archives of this kind are not read; {', '.join(ARCHIVE_SUFFIXES)} are"
             yield entry, FileFacts(error=reason)
             return
-        is_file = stores.is_remote(entry.path) or os.path.isfile(entry.path)
+        is_file = is_remote(entry.path) or os.path.isfile(entry.path)
         if not is_archive(entry.path) or not is_file:
             yield entry, facts
             return
@@ -272,7 +273,7 @@ class _Expander:
 
 
 def _suffix(name: str) -> str:
-    return PurePosixPath(split_query(name)[0] if stores.is_remote(name) else name).suffix.lower()
+    return PurePosixPath(split_query(name)[0] if is_remote(name) else name).suffix.lower()
 
 
 def _is_video(name: str) -> bool:

@@ -12,15 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.errors import InputError
-from fer_batch.inputs.parquet_manifest import (
-    BATCH_ROWS,
-    find_path_column,
-    read_distinct_rows,
-)
+from fer_batch.inputs.parquet_manifest import find_path_column, read_distinct_rows
 from fer_batch.inputs.text_manifest import read_csv, read_json_lines, read_text
 from fer_batch.schema import rename_reserved
 from fer_batch.storage.addresses import is_remote
 from fer_batch.storage.stores import read_file
+from fer_batch.storage.user_tables import BATCH_ROWS
 
 PATH_COLUMNS = ("path", "uri", "video", "file")
 DURATION_COLUMNS = ("duration_s", "duration")
@@ -62,7 +59,7 @@ def read_manifest(name: str | Path) -> Manifest:
     and any others. A column with the name of a table column is renamed to `manifest_…`.
 
     Raises InputError if the file cannot be read, has no such column, gives one id to two videos, or is larger
-    than the limits of `inputs.parquet_manifest`.
+    than the limits of `storage.user_tables`.
     """
     path = str(name)
     if not is_remote(path) and not Path(path).is_file():

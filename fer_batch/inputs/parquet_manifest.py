@@ -1,6 +1,5 @@
 """Read a Parquet manifest in little memory: a small file may state millions of equal rows."""
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +9,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fer_batch.errors import InputError
-
-MAX_ROWS = 10_000_000
-MAX_COLUMNS = 1000
-MAX_BYTES = 2 * 10**9
-"""Most bytes of a manifest after decompression, and of its rows without repeated paths."""
-BATCH_ROWS = 65_536
+from fer_batch.storage.user_tables import (
+    BATCH_ROWS,
+    MAX_BYTES,
+    check_limit,
+    check_parquet,
+    count_bytes,
+    list_text_fields,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +33,14 @@ class DistinctRows:
 def read_distinct_rows(path: str, source: Any, path_columns: tuple[str, ...]) -> DistinctRows:
     """Read the rows of a Parquet file; `source` is what `pq.ParquetFile` takes.
 
-    Text stays as a dictionary until the number of its bytes is known. Raises InputError for a manifest that
-    is too large, and ArrowException or OSError for one that cannot be read.
+    Text stays as a dictionary until the number of its bytes is known. Raises ValueError for a manifest that
+    is too large, InputError for one without a column of paths, and ArrowException or OSError for one that
+    cannot be read.
     """
     with pq.ParquetFile(source) as file:
-        _check_size(path, file.metadata)
-        check_column_names(path, file.schema_arrow.names)
+        check_parquet(file)
         column = find_path_column(path, file.schema_arrow.names, path_columns)
-        leaves = [file.schema.column(number) for number in range(len(file.schema))]
-        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        texts = list_text_fields(file)
     kept: list[pa.Table] = []
     rows = without_path = 0
     limit = BATCH_ROWS
@@ -57,9 +57,8 @@ def read_distinct_rows(path: str, source: Any, path_columns: tuple[str, ...]) ->
                 kept = [_drop_repeated(pa.concat_tables(kept), column)]
                 limit = max(2 * len(kept[0]), BATCH_ROWS)
         table = _drop_repeated(pa.concat_tables([file.schema_arrow.empty_table(), *kept]), column)
-    size = sum(_count_bytes(chunk) for values in table.columns for chunk in values.chunks)
-    if size > MAX_BYTES:
-        raise InputError(_describe_excess(path, size, "bytes", MAX_BYTES))
+    size = sum(count_bytes(chunk) for values in table.columns for chunk in values.chunks)
+    check_limit(size, "bytes", MAX_BYTES)
     return DistinctRows(table=table, repeated=rows - without_path - len(table), without_path=without_path)
 
 
@@ -70,34 +69,6 @@ def find_path_column(path: str, names: list[str], path_columns: tuple[str, ...])
             return name
     allowed = f"{', '.join(path_columns[:-1])} or {path_columns[-1]}"
     raise InputError(f"the manifest {path} has no column named {allowed}")
-
-
-def check_column_names(path: str, names: list[str]) -> None:
-    """Raise InputError for a manifest with more than MAX_COLUMNS columns, or with two of the same name."""
-    if len(names) > MAX_COLUMNS:
-        raise InputError(_describe_excess(path, len(names), "columns", MAX_COLUMNS))
-    repeated = sorted(name for name, count in Counter(names).items() if name and count > 1)
-    if repeated:
-        raise InputError(f"the manifest {path} has two columns {repeated[0]}: rename one of them")
-
-
-def _check_size(path: str, metadata: pq.FileMetaData) -> None:
-    if metadata.num_columns > MAX_COLUMNS:  # a nested column counts several times
-        raise InputError(_describe_excess(path, metadata.num_columns, "columns", MAX_COLUMNS))
-    if metadata.num_rows > MAX_ROWS:
-        raise InputError(_describe_excess(path, metadata.num_rows, "rows", MAX_ROWS))
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
-    values = max((chunk.num_values for chunk in chunks), default=0)
-    if values > MAX_ROWS:
-        raise InputError(_describe_excess(path, values, "values in a column", MAX_ROWS))
-    size = sum(chunk.total_uncompressed_size for chunk in chunks)
-    if size > MAX_BYTES:
-        raise InputError(_describe_excess(path, size, "bytes", MAX_BYTES))
-
-
-def _describe_excess(path: str, count: int, unit: str, allowed: int) -> str:
-    return f"the manifest {path} has {count:,} {unit}, and at most {allowed:,} are allowed: divide it"
 
 
 def _has_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -120,18 +91,3 @@ def _drop_repeated(table: pa.Table, column: str) -> pa.Table:
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in paths.chunks])
     _, first = np.unique(codes, return_index=True)
     return table if len(first) == len(table) else table.take(np.sort(first))
-
-
-def _count_bytes(values: pa.Array) -> int:
-    """Count the bytes of values when all dictionaries are replaced by their values."""
-    kind = values.type
-    if pa.types.is_dictionary(kind):
-        lengths = pc.binary_length(values.dictionary).take(values.indices)
-        return int(pc.sum(lengths).as_py() or 0)
-    if pa.types.is_struct(kind):
-        return sum(map(_count_bytes, values.flatten()))
-    if pa.types.is_map(kind):
-        return _count_bytes(values.keys) + _count_bytes(values.items)
-    if pa.types.is_nested(kind):
-        return _count_bytes(values.flatten())
-    return int(values.nbytes)

@@ -17,7 +17,7 @@ from fer_batch.errors import InputError
 from fer_batch.inputs.manifest import Entry
 from fer_batch.inputs.members import ArchiveReader, damaged_archive, decode_name, encode_name, read_damage
 from fer_batch.storage import stores
-from fer_batch.storage.addresses import UNPRINTABLE
+from fer_batch.storage.addresses import UNPRINTABLE, is_remote
 from fer_batch.storage.archives import MEMBER_SEPARATOR, split_member
 from fer_batch.storage.media import hash_text, read_version
 
@@ -72,7 +72,7 @@ def describe_sources(candidates: Iterator[Candidate], read_archive: ArchiveReade
         stored = [
             entry.path
             for entry in unknown
-            if stores.is_remote(entry.path) and entry.duration_s is None and entry.path not in members
+            if is_remote(entry.path) and entry.duration_s is None and entry.path not in members
         ]
         found = iter(stores.find_files(stored) if stored else ())
         for entry, facts in batch:
@@ -80,7 +80,7 @@ def describe_sources(candidates: Iterator[Candidate], read_archive: ArchiveReade
             if facts is None:
                 if uri in members:
                     uri, facts = members[uri]
-                elif not stores.is_remote(uri):
+                elif not is_remote(uri):
                     uri, facts = _find_local_facts(uri)
                 elif entry.duration_s is not None:
                     facts = FileFacts(version="")
@@ -108,7 +108,7 @@ def iterate_members(members: pa.Table) -> Iterator[tuple[str, FileFacts]]:
 
 def read_members(archive: str, read_archive: ArchiveReader) -> tuple[str, pa.Table]:
     """Return the address of an archive, for a path without links, and the table of `read_archive`."""
-    if stores.is_remote(archive):
+    if is_remote(archive):
         return archive, read_archive(archive)
     uri, _, error = _stat_file(archive)
     return uri, damaged_archive(error) if error else read_archive(uri)
@@ -152,7 +152,7 @@ def _find_local_facts(path: str) -> tuple[str, FileFacts]:
 def _identify(entry: Entry, uri: str, facts: FileFacts) -> VideoSource:
     error = facts.error
     if UNPRINTABLE.search(uri):
-        if stores.is_remote(uri):
+        if is_remote(uri):
             uri, error = quote(uri, safe=":/!", errors="surrogateescape"), "its name has control characters"
         else:
             uri = Path(uri).as_uri()

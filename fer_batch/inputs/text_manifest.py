@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.errors import InputError
-from fer_batch.inputs.parquet_manifest import check_column_names
 from fer_batch.storage.addresses import is_remote
 from fer_batch.storage.stores import read_file
+from fer_batch.storage.user_files import read_bounded
+from fer_batch.storage.user_tables import MAX_BYTES, check_names
 
 LEADING_ZERO = r"^[+-]?0\d"
 """Text that looks like a number but is a code with leading zeros."""
@@ -22,9 +23,10 @@ LEADING_ZERO = r"^[+-]?0\d"
 def read_text(path: str) -> str:
     problem = f"the manifest {path} can't be read as UTF-8 text"
     try:
-        content = read_file(path) if is_remote(path) else Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"the manifest {path} can't be read: {error.strerror}") from error
+        content = read_file(path) if is_remote(path) else read_bounded(Path(path), MAX_BYTES)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"the manifest {path} can't be read: {reason}") from error
     place = content.find(b"\0")
     if place >= 0:
         raise InputError(f"{problem}: line {_count_lines(content, place)} contains zero bytes")
@@ -43,7 +45,7 @@ def read_csv(path: str) -> pa.Table:
     """Return columns of whole numbers, numbers or truth values if all their values are, else of text."""
     rows = _iterate_csv(path)
     names = [name.strip() for name in next(rows, (0, []))[1]]
-    check_column_names(path, names)
+    check_names(names)
     columns: list[list[str | None]] = [[] for _ in names]
     for line, row in rows:
         if len(row) > len(names):
@@ -81,7 +83,7 @@ def read_json_lines(path: str) -> pa.Table:
         row = _parse_json(path, number, line)
         if new := [name for name in row if name not in columns]:
             columns |= {name: [None] * count for name in new}
-            check_column_names(path, list(columns))
+            check_names(list(columns))
         for name, values in columns.items():
             values.append(row.get(name))
         count += 1

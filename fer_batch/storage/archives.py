@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from fer_batch.errors import ChangedFileError, DecodeError
-from fer_batch.storage.stores import StoreFile, format_reason, is_remote
+from fer_batch.storage.addresses import is_remote
+from fer_batch.storage.stores import StoreFile, format_reason
 from fer_batch.storage.tar_headers import MAX_HEADERS, MAX_NAME_LENGTH, MAX_SIZE, iterate_headers, read_header
 
 MEMBER_SEPARATOR = "!/"

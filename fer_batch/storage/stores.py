@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fer_batch.errors import DecodeError, InputError
-from fer_batch.storage.addresses import EXTRAS, add_query, hide_queries, is_remote  # noqa: F401
+from fer_batch.storage.addresses import EXTRAS, add_query, hide_queries
 
 BLOCK_BYTES = 2 * 2**20
 """Size of a read request: some seconds of video. A file's index costs two more requests. Requests of twice

@@ -4,26 +4,35 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MAX_JSON_DEPTH = 32
 """Python reads deeper JSON, but copying and formatting it may exceed the limit of recursion."""
 
 
-def read_bounded(path: Path, limit_bytes: int) -> bytes:
-    """Read a regular file of at most `limit_bytes`, or a link to one.
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file, or a link to one, to read it.
 
-    Raises OSError if it cannot be read, and ValueError for a larger file or another kind of file: a pipe
-    would block forever, and a device has no end.
+    Raises OSError if it cannot be opened, and ValueError for another kind of file: a pipe would block
+    forever, and a device has no end.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is not a regular file")
-        if status.st_size > limit_bytes:
-            raise ValueError(f"it has {status.st_size} bytes; allowed are {limit_bytes}")
-        return file.read(status.st_size)
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ValueError("it is not a regular file")
+    return file
+
+
+def read_bounded(path: Path, limit_bytes: int) -> bytes:
+    """Read a regular file of at most `limit_bytes`.
+
+    Raises OSError and ValueError as `open_regular` does, and ValueError for a larger file.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit_bytes:
+            raise ValueError(f"it has {size} bytes; allowed are {limit_bytes}")
+        return file.read(size)
 
 
 def parse_json(content: str | bytes) -> Any:
@@ -35,13 +44,18 @@ def parse_json(content: str | bytes) -> Any:
         value = json.loads(content)
     except RecursionError:
         raise ValueError(f"it is nested deeper than {MAX_JSON_DEPTH} levels") from None
+    check_depth(value)
+    json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
+    return value
+
+
+def check_depth(value: Any) -> None:
+    """Raise ValueError if lists and dictionaries are nested deeper than `MAX_JSON_DEPTH`."""
     level, depth = [value], 0
     while level := [child for item in level for child in _list_children(item)]:
         depth += 1
         if depth > MAX_JSON_DEPTH:
             raise ValueError(f"it is nested deeper than {MAX_JSON_DEPTH} levels")
-    json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
-    return value
 
 
 def _list_children(value: Any) -> list[Any]:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
 from fer_batch.errors import InputError
 from fer_batch.run.people import write_people
 from fer_batch.schema import PEOPLE_SCHEMA
 from fer_batch.storage.folder import FolderLike, open_folder
 from fer_batch.storage.lease import hold_lease
+from fer_batch.storage.user_tables import read_csv_table
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.names import file_name
 
@@ -141,14 +141,10 @@ def _read_list(path: Path) -> pa.Table:
     """Read the columns video, track_id and person of a CSV file."""
     types = {name: pa.string() for names in COLUMN_NAMES.values() for name in names}
     try:
-        rows = pyarrow.csv.read_csv(
-            path,
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(column_types=types),
-        )
+        rows = read_csv_table(path, types)
     except FileNotFoundError as error:
         raise InputError(f"There is no file {path}") from error
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"Cannot read {path} as CSV: {str(error).splitlines()[0]}") from error
     columns = {}
     for column, names in COLUMN_NAMES.items():

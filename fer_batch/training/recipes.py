@@ -16,7 +16,7 @@ from typing import Any
 
 from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError
-from fer_batch.storage.user_files import read_bounded
+from fer_batch.storage.user_files import check_depth, read_bounded
 
 PACKAGED = files("fer_batch.model") / "recipes"
 Settings = dict[str, Any]
@@ -67,6 +67,7 @@ def read_recipe(name: str, option: str = "--recipe") -> Recipe:
     try:
         text = packaged.read_text() if is_packaged else _read_file(Path(name))
         settings = tomllib.loads(text)
+        check_depth(settings)
     except (OSError, RecursionError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{option}: cannot read {name} as a .toml file: {reason}") from error

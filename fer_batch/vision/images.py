@@ -8,8 +8,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_batch.config import CROP_SIZE_PX
 from fer_batch.errors import InputError
+from fer_batch.storage.user_files import read_bounded
 from fer_batch.video.planes import Frame
 
+MAX_IMAGE_BYTES = 500_000_000
 ImageInput = str | Path | bytes | Image.Image | np.ndarray | Frame
 """A path, the bytes of a file, a PIL image, a uint8 array of shape `(H, W)` (grey) or `(H, W, 3)` (RGB), or a
 frame of `read_frames`."""
@@ -32,7 +34,8 @@ def load_image(image: ImageInput, mode: str) -> Image.Image:
     if isinstance(image, Image.Image):
         return _convert(image, mode)
     try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        content = image if isinstance(image, bytes) else read_bounded(Path(image), MAX_IMAGE_BYTES)
+        with Image.open(io.BytesIO(content)) as opened:
             return _convert(opened, mode)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         name = "the image" if isinstance(image, bytes) else image

@@ -1,6 +1,7 @@
 """FER2013: all layouts give the same clips, and votes become shares."""
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -119,6 +120,14 @@ def with_votes_csv(folder: Path, rows: Sequence[Row], votes: Sequence[Sequence[i
         for number, ((_, _, usage), row) in enumerate(zip(rows, votes, strict=True)):
             writer.writerow([usage, f"fer{number:07d}.png", *row])
     return fer_csv(folder, rows)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("name", ["fer.csv", "fer.parquet"])
+def test_pipe_is_no_data_set(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=r"^--data fer2013=.*it is not a regular file"):
+        load_dataset("fer2013", tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Images of any format are decoded to grey 48×48 pixels."""
 
 import io
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,12 @@ def encode_rotated() -> bytes:
 @pytest.mark.parametrize("content", [b"", b"not an image", encode(Image.fromarray(RAMP))[:60]])
 def test_broken_images_are_none(content: bytes) -> None:
     assert read_image(content) is None
+
+
+@pytest.mark.timeout(10)
+def test_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png") is None
 
 
 @pytest.mark.parametrize(

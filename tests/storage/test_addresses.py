@@ -6,12 +6,12 @@ from fer_batch.errors import InputError
 from fer_batch.storage.addresses import (
     check_no_secrets,
     correct_address,
-    escape_unprintable,
     hide_secrets,
     is_remote,
     normalize_address,
     split_query,
 )
+from fer_batch.terminal import escape_controls
 
 SECRETS = (
     *("?secret=S3cr3t", "?key=S3cr3t", "?jwt=S3cr3t", "?auth=S3cr3t", "?Policy=x&Key-Pair-Id=S3cr3t"),
@@ -80,7 +80,7 @@ def test_other_protocols_are_refused(protocol: str) -> None:
 def test_malformed_address_is_refused_in_printable_words(address: str) -> None:
     with pytest.raises(InputError) as refused:
         normalize_address(address)
-    assert escape_unprintable(str(refused.value)) == str(refused.value)
+    assert escape_controls(str(refused.value)) == str(refused.value)
 
 
 @pytest.mark.parametrize("query", SECRETS)

@@ -1,5 +1,6 @@
 """Persons of tracks: from a list, by position, in every view, until the next analysis."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,10 @@ def test_assignment_replaces_earlier_ones_of_the_same_videos(out: Path, tmp_path
         ("video,track_id,person\ntwo.mp4,0,Ann\ntwo.mp4,0,Bo\n", InputError, "has a track twice"),
         ("video,track_id,person\ngone.mp4,0,Ann\n", QueryError, "has no video gone.mp4"),
         ("video,track_id,person\none.mp4\n", InputError, "Cannot read .* as CSV"),
+        ("video,track_id,person,person\none.mp4,0,Ann,Bo\n", InputError, "it has two columns person"),
+        ("video" + "," * 1000, InputError, "1,001 columns, and at most 1,000"),
     ],
-    ids=["no column", "no number", "no track", "twice", "no video", "torn"],
+    ids=["no column", "no number", "no track", "twice", "no video", "torn", "two columns", "columns"],
 )
 def test_invalid_list_changes_nothing(
     out: Path, tmp_path: Path, text: str, error: type[FerBatchError], message: str
@@ -111,6 +114,13 @@ def test_invalid_list_changes_nothing(
     with pytest.raises(error, match=message):
         assign_from_csv(out, tmp_path / "people.csv")
     assert not (out / PEOPLE_FILE).exists()
+
+
+@pytest.mark.timeout(10)
+def test_pipe_is_no_list(out: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "people.csv")
+    with pytest.raises(InputError, match=r"Cannot read .* as CSV: it is not a regular file"):
+        assign_from_csv(out, tmp_path / "people.csv")
 
 
 def test_missing_list_or_run_raises_error(out: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_formatted_values_are_read_as_the_same(value: Any) -> None:
 
 
 @pytest.mark.timeout(10)
-@pytest.mark.parametrize("kind", ["deep", "large", "pipe", "device", "other bytes", "long number"])
+@pytest.mark.parametrize("kind", ["deep", "dotted", "large", "pipe", "device", "other bytes", "long number"])
 def test_hostile_recipes_are_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "recipe.toml"
     if kind == "pipe":
@@ -82,6 +82,7 @@ def test_hostile_recipes_are_refused_in_one_line(tmp_path: Path, kind: str) -> N
     else:
         contents = {
             "deep": b"lr = " + b"[" * 50_000,
+            "dotted": b"lr" + b".a" * 5000 + b" = 1",
             "other bytes": b"\xff",
             "long number": b"lr = 1" + b"0" * 5000,
         }

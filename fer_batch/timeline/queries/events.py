@@ -1,19 +1,20 @@
 """Events: faces during a user's own events, which come as a table or from a file."""
 
-from functools import partial
+import codecs
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet as pq
 import webvtt
 from webvtt.errors import MalformedCaptionError, MalformedFileError
 
 from fer_batch.errors import InputError, QueryError
+from fer_batch.storage.user_files import read_bounded
+from fer_batch.storage.user_tables import read_csv_table, read_json_table, read_parquet_table
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.queries.selection import FaceFilter, select_faces
 from fer_batch.timeline.sql import (
@@ -26,13 +27,15 @@ from fer_batch.timeline.sql import (
 
 NUMBER, VIDEO_ID, START, END = "__event", "__video_id", "__start_s", "__end_s"
 """Columns that are added to events while they are joined."""
-TABLE_READERS = {
-    ".csv": partial(pyarrow.csv.read_csv, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)),
-    ".parquet": pq.read_table,
-    ".jsonl": pyarrow.json.read_json,
-    ".ndjson": pyarrow.json.read_json,
+TABLE_READERS: dict[str, Callable[[Path], pa.Table]] = {
+    ".csv": read_csv_table,
+    ".parquet": read_parquet_table,
+    ".jsonl": read_json_table,
+    ".ndjson": read_json_table,
 }
-SUBTITLE_READERS = {".vtt": webvtt.read, ".srt": webvtt.from_srt}
+SUBTITLE_FORMATS = {".vtt": "vtt", ".srt": "srt"}
+MAX_SUBTITLE_BYTES = 10_000_000
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def add_faces(
@@ -87,17 +90,19 @@ def read_events(path: Path) -> pa.Table:
     Raises InputError if the file cannot be read.
     """
     suffix = path.suffix.lower()
-    if suffix not in (*TABLE_READERS, *SUBTITLE_READERS):
-        allowed = ", ".join([*TABLE_READERS, *SUBTITLE_READERS])
+    if suffix not in (*TABLE_READERS, *SUBTITLE_FORMATS):
+        allowed = ", ".join([*TABLE_READERS, *SUBTITLE_FORMATS])
         raise InputError(f"Cannot read events from {path}; allowed are files that end in {allowed}")
-    if not path.is_file():
-        raise InputError(f"There is no file {path}")
     try:
         if suffix in TABLE_READERS:
-            table: pa.Table = TABLE_READERS[suffix](path)
-            return table
-        captions = SUBTITLE_READERS[suffix](str(path)).captions
-    except (OSError, UnicodeDecodeError, pa.ArrowInvalid, MalformedFileError, MalformedCaptionError) as error:
+            return TABLE_READERS[suffix](path)
+        content = read_bounded(path, MAX_SUBTITLE_BYTES)
+        encoding = "utf-16" if content.startswith(UTF16_MARKS) else "utf-8-sig"
+        lines = io.StringIO(content.decode(encoding), newline=None)
+        captions = webvtt.from_buffer(lines, SUBTITLE_FORMATS[suffix]).captions
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {path}") from error
+    except (OSError, ValueError, pa.ArrowException, MalformedFileError, MalformedCaptionError) as error:
         raise InputError(f"Cannot read {path} as {suffix}: {str(error).strip().splitlines()[0]}") from error
     return pa.table(
         {
@@ -128,6 +133,8 @@ def _locate_events(database: Database, events: pa.Table, video: str | Path | Non
         ends = events.column("end_s" if has_spans else "time_s").cast(pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise QueryError(f"Times of events must be numbers of seconds: {error}") from error
+    if pc.any(pc.or_kleene(pc.is_nan(starts), pc.is_nan(ends))).as_py():
+        raise QueryError("Times of events must be numbers of seconds, got nan")
     reversed_events = pc.indices_nonzero(pc.fill_null(pc.less(ends, starts), False))
     if len(reversed_events):
         number = reversed_events[0].as_py()

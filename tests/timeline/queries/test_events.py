@@ -1,5 +1,6 @@
 """A user's own events: read from files, and joined with the faces during each."""
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,6 +59,9 @@ def test_read_events_from_parquet(tmp_path: Path) -> None:
         ("a.parquet", "no", "Cannot read .* as .parquet"),
         ("a.vtt", "no", "Cannot read .* as .vtt"),
         ("a.jsonl", "{", "Cannot read .* as .jsonl"),
+        ("a.jsonl", '{"a": ' + "[" * 200_000, "Cannot read .* as .jsonl: line 1: it is nested deeper"),
+        ("a.csv", "," * 1000, "1,001 columns, and at most 1,000"),
+        ("a.srt", "1\n" * 5_000_001, "10000002 bytes; allowed are 10000000"),
     ],
 )
 def test_unreadable_file_raises_input_error(
@@ -67,6 +71,19 @@ def test_unreadable_file_raises_input_error(
         (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         read_events(tmp_path / name)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("name", [*TEXTS, "a.parquet"])
+def test_pipe_holds_no_events(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="it is not a regular file"):
+        read_events(tmp_path / name)
+
+
+def test_subtitles_may_be_utf_16(tmp_path: Path) -> None:
+    (tmp_path / "a.vtt").write_text(VTT, "utf-16")
+    assert read_events(tmp_path / "a.vtt").to_pydict() == ROWS
 
 
 def test_events_get_faces_by_time(timeline: Timeline) -> None:
@@ -106,10 +123,11 @@ def test_event_with_one_time_gets_the_frame_before_it(timeline: Timeline) -> Non
         (pa.table({"start_s": [0.0], "end_s": [1.0]}), None, "no column video"),
         (pa.table({"at": [0.0]}), "talk.mp4", "need the columns start_s and end_s, or time_s; got at"),
         (pa.table({"time_s": ["soon"]}), "talk.mp4", "numbers of seconds"),
+        (pa.table({"time_s": [1.0, float("nan")]}), TALK, "numbers of seconds, got nan"),
         (pa.table({"start_s": [0.0, 5.0], "end_s": [0.0, 2.0]}), TALK, "got an event from 5 to 2 s .event 2"),
         (pa.table({"time_s": [1.0], "video": ["gone.mp4"]}), None, "has no video gone.mp4"),
     ],
-    ids=["no video", "no times", "words", "backward", "unknown"],
+    ids=["no video", "no times", "words", "nan", "backward", "unknown"],
 )
 def test_invalid_events_raise_query_error(
     timeline: Timeline, events: pa.Table, video: str, message: str
