@@ -227,7 +227,7 @@ class _TokenOnly:
         self.app, self.token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = scope["path"].split("/", 2)[1]
+        given = scope["path"].removeprefix("/").partition("/")[0]  # the path of a request may be "*"
         if secrets.compare_digest(given.encode(errors="replace"), self.token.encode()):
             await self.app({**scope, "root_path": f"/{given}"}, receive, send)
         else:
