@@ -5,6 +5,7 @@ import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -315,3 +316,13 @@ def test_file_keeps_its_content_if_the_query_fails(finished: Path, tmp_path: Pat
     assert query(finished, late_error, "--output", path) == 2
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["answer.csv"]
+
+
+def test_process_ends_where_no_thread_can_run() -> None:
+    """A regular expression, like DuckDB's parser, stops all threads of Python."""
+    code = (
+        "import re; from fer_batch.cli import limits; limits.ALARM_GRACE_S = 0.3\n"
+        "with limits.limit_process(0.1): re.match('(a+)+b', 'a' * 60)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    assert run.returncode == -signal.SIGALRM

@@ -513,7 +513,9 @@ WRONG_TOKENS = [
 ]
 
 
-@pytest.mark.parametrize("path", ["/", "/api/run", "/api/videos", "/page/style.css", "MEDIA", "/nothing", "*"])
+@pytest.mark.parametrize(
+    "path", ["/", "/api/run", "/api/videos", "/page/style.css", "MEDIA", "/nothing", "*"]
+)
 def test_requests_without_the_token_are_rejected(path: str, talk: str, watched: Path) -> None:
     server, path = talk.removesuffix(f"/{TOKEN}"), path.replace("MEDIA", media_of(watched)[0])
     addresses = [path, f"{path}?token={TOKEN}", *(f"/{wrong}{path}" for wrong in WRONG_TOKENS)]
