@@ -1,5 +1,8 @@
 """Checks of `cluster/Dockerfile` that need no build."""
 
+import contextlib
+import fnmatch
+import importlib.metadata
 import itertools
 import re
 import shlex
@@ -11,6 +14,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "cluster" / "Dockerfile").read_text()
@@ -46,6 +52,70 @@ def test_copied_files_are_in_the_repository() -> None:
             ["git", "ls-files", source], cwd=ROOT, capture_output=True, text=True, check=True
         )
         assert listed.stdout, f"git has no {source}"
+
+
+def is_in_context(path: str) -> bool:
+    """Apply `.dockerignore` to a path: the last pattern that matches it or one of its folders decides."""
+    included = True
+    folders = [str(folder) for folder in Path(path).parents if folder.name]
+    for pattern in (ROOT / ".dockerignore").read_text().splitlines():
+        if pattern and not pattern.startswith("#"):
+            text = pattern.removeprefix("!").removeprefix("**/")
+            names = [path, *folders]
+            if text != pattern.removeprefix("!"):
+                names = list(Path(path).parts)
+            if any(fnmatch.fnmatchcase(name, text) for name in names):
+                included = pattern.startswith("!")
+    return included
+
+
+def test_build_context_is_the_copied_files() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    wanted = set()
+    for path in listed.stdout.splitlines():
+        if any(path == source or path.startswith(f"{source}/") for source in copied()):
+            wanted.add(path)
+    assert {path for path in listed.stdout.splitlines() if is_in_context(path)} == wanted
+    for path in (".git/HEAD", ".venv/bin/python", "fer_batch/cli/__pycache__/main.pyc", "shared/x.mp4"):
+        assert not is_in_context(path)
+
+
+def constraints() -> dict[str, Version]:
+    lines = (ROOT / "cluster" / "constraints.txt").read_text().splitlines()
+    found = [line.split("==") for line in lines if not line.startswith("#")]
+    assert len(dict(found)) == len(found), "a package is listed twice"
+    return {canonicalize_name(name): Version(version) for name, version in found}
+
+
+def test_constraints_fix_all_packages_of_the_image() -> None:
+    versions = constraints()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [project["optional-dependencies"][name] for name in ("cluster", "s3", "gs")]
+    wanted = [Requirement(text) for text in (*project["dependencies"], *itertools.chain(*extras))]
+    seen = set()
+    while wanted:
+        requirement = wanted.pop()
+        name = canonicalize_name(requirement.name)
+        assert name in versions, f"constraints.txt has no {requirement}"
+        assert requirement.specifier.contains(versions[name], prereleases=True), requirement
+        if (name, *requirement.extras) in seen:
+            continue
+        seen.add((name, *requirement.extras))
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # an extra of the image only
+            inner = map(Requirement, importlib.metadata.requires(name) or ())
+            wanted += [one for one in inner if applies(one, requirement.extras)]
+
+
+def applies(requirement: Requirement, extras: set[str]) -> bool:
+    """Whether a package with these extras has this requirement here."""
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
+
+
+def test_image_installs_from_the_constraints() -> None:
+    installs = [line for line in TEXT.splitlines() if re.search(r"pip install .* -r ", line)]
+    assert len(installs) == 2
+    assert all(" -c constraints.txt " in line for line in installs)
 
 
 @pytest.mark.slow

@@ -101,7 +101,9 @@ def test_every_node_requires_the_token() -> None:
 
 def test_ray_version_equals_that_on_kubernetes() -> None:
     (install,) = [command for command in config()["setup_commands"] if "'.[cluster]'" in command]
-    assert f"'ray=={cluster_of('raycluster')['rayVersion']}'" in install
+    (constraints,) = re.findall(r"-c (\S+)", install)
+    version = cluster_of("raycluster")["rayVersion"]
+    assert f"\nray=={version}\n" in (RAY_UP.parents[1] / constraints).read_text()
 
 
 def test_file_system_is_in_the_region_of_the_nodes() -> None:
