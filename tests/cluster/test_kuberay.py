@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import tomllib
+import zoneinfo
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tests.cluster.test_readme import parse_fer_batch
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 TYPES: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "fields.json").read_text())["types"]
-MANIFESTS = ("volume", "raycluster", "rayjob", "raycronjob")
+MANIFESTS = ("volume", "raycluster", "rayjob", "raycronjob", "podmonitor")
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|Ki|[MGT]i?)?")
 OF_KIND = {"string": str, "boolean": bool, "integer": int, "number": (int, float)}
 
@@ -120,6 +121,7 @@ def test_documents_have_the_expected_kinds() -> None:
         "RayCluster": "ray.io/v1",
         "RayJob": "ray.io/v1",
         "RayCronJob": "ray.io/v1",
+        "PodMonitor": "monitoring.coreos.com/v1",
     }
 
 
@@ -127,7 +129,7 @@ def test_documents_have_the_expected_kinds() -> None:
 def test_misspelt_field_is_refused(name: str) -> None:
     document = manifest(name)
     damaged = list(misspelt(document, document["kind"]))
-    assert len(damaged) > (8 if name == "volume" else 100)
+    assert len(damaged) > {"volume": 8, "podmonitor": 10}.get(name, 100)
     assert [d for d in damaged if not list(faults(d, document["kind"], ""))] == []
 
 
@@ -177,7 +179,7 @@ def test_cluster_uses_the_token_of_the_secret() -> None:
 
 def test_ray_version_equals_that_of_image_and_package() -> None:
     version = cluster_of("raycluster")["rayVersion"]
-    assert f"ARG RAY_VERSION={version}\n" in (CLUSTER / "Dockerfile").read_text()
+    assert f"\nray=={version}\n" in (CLUSTER / "constraints.txt").read_text()
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     least, most = re.fullmatch(r"ray\[default\]>=([\d.]+),<([\d.]+)", extras["cluster"][0]).groups()
     assert as_numbers(least) <= as_numbers(version) < as_numbers(most)
@@ -211,6 +213,47 @@ def test_pod_has_limits_restrictions_and_the_volume(name: str, pod: dict[str, An
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
 
 
+def mappings(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield all mappings in the value."""
+    if isinstance(value, dict):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from mappings(inner)
+
+
+@pytest.mark.parametrize(
+    ("name", "pods", "images"), [("raycluster", 3, 3), ("rayjob", 4, 4), ("raycronjob", 4, 4)]
+)
+def test_all_containers_fit_the_restricted_pod_security_standard(name: str, pods: int, images: int) -> None:
+    """The operator adds the autoscaler and, without a template, the submitter."""
+    found = list(mappings(manifest(name)))
+    users = [one["securityContext"] for one in found if "containers" in one]
+    assert len(users) == pods
+    for user in users:
+        assert user["runAsNonRoot"]
+        assert user["seccompProfile"] == {"type": "RuntimeDefault"}
+    (autoscaler,) = [one["autoscalerOptions"] for one in found if "autoscalerOptions" in one]
+    containers = [one for one in found if "image" in one]
+    assert len(containers) == images
+    for container in [*containers, autoscaler]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_submitter_is_the_container_that_the_operator_expects() -> None:
+    """Without a command, the operator sets its own, and the variables of the token."""
+    for spec in (manifest("rayjob")["spec"], manifest("raycronjob")["spec"]["jobTemplate"]):
+        pod = spec["submitterPodTemplate"]["spec"]
+        (container,) = pod["containers"]
+        assert container["name"] == "ray-job-submitter"
+        assert "command" not in container
+        assert pod["restartPolicy"] == "Never"
+        head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+        assert container["image"] == head["image"]
+
+
 def test_workers_prefer_spot_nodes_and_the_head_avoids_them() -> None:
     spots = {}
     for name, pod in pods():
@@ -242,7 +285,23 @@ def test_command_of_the_job_is_valid(name: str) -> None:
     assert [*given["videos"], str(given["out"])] == ["/data/videos", "/data/results"]
 
 
+def test_prometheus_reads_the_pods_of_all_clusters() -> None:
+    """The operator labels its pods, and names the port of the metrics where a pod does not."""
+    spec = manifest("podmonitor")["spec"]
+    (rule,) = spec["selector"]["matchExpressions"]
+    assert (rule["key"], set(rule["values"])) == ("ray.io/node-type", {"head", "worker"})
+    assert spec["podTargetLabels"] == ["ray.io/cluster"]
+    assert [endpoint["port"] for endpoint in spec["podMetricsEndpoints"]] == ["metrics"]
+
+
 def test_nightly_run_ends_before_the_next() -> None:
     spec = manifest("raycronjob")["spec"]
     assert re.fullmatch(r"\d+ \d+ \* \* \*", spec["schedule"])
-    assert spec["jobTemplate"]["activeDeadlineSeconds"] < 24 * 3600
+    assert zoneinfo.ZoneInfo(spec["timeZone"])
+    limits = spec["jobTemplate"]
+    all_starts_s = limits["preRunningDeadlineSeconds"] * (1 + limits["backoffLimit"])
+    assert all_starts_s < limits["activeDeadlineSeconds"] < 24 * 3600
+
+
+def test_job_that_cannot_start_fails() -> None:
+    assert manifest("rayjob")["spec"]["preRunningDeadlineSeconds"] == 1800

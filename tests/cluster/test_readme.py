@@ -20,7 +20,7 @@ from fer_batch.errors import FerBatchError
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 TEXT = (CLUSTER / "README.md").read_text()
-KUBECTL = {"apply", "cp", "create", "delete", "exec", "get", "logs", "port-forward", "wait"}
+KUBECTL = {"apply", "cp", "create", "delete", "exec", "get", "label", "logs", "port-forward", "wait"}
 DOCKER = {"build", "push", "run"}
 AWS = {
     ("ec2", "authorize-security-group-ingress"),
@@ -91,6 +91,9 @@ def check_kubectl(arguments: list[str]) -> None:
     assert arguments[1] in KUBECTL
     for path in after(arguments, "-f"):
         assert (ROOT / path).is_file()
+    for argument in arguments:
+        if argument.startswith("--from-file="):
+            assert (ROOT / argument.partition("=")[2]).is_file()
     for name in after(arguments, "-c"):
         assert f"name: {name}\n" in (CLUSTER / "raycluster.yaml").read_text()
     for argument in arguments[2:]:
@@ -216,6 +219,7 @@ def test_guide_has_commands_of_all_kinds() -> None:
         "kubectl aply -f cluster/rayjob.yaml",
         "kubectl apply -f cluster/raycrons.yaml",
         "kubectl wait rayjob/nightly",
+        "kubectl create configmap dashboard --from-file=cluster/grafana.yaml",
         "kubectl exec POD -c head -- fer-batch verify /data/results",
         "docker build -f cluster/Dockerfile --build-arg TORCH=URL .",
         "docker build -f Dockerfile .",

@@ -76,6 +76,11 @@ class Head:
         ) as answer:
             return {job["submission_id"]: job for job in json.load(answer) if job["submission_id"]}
 
+    def scrape(self) -> list[str]:
+        """Return the lines that Prometheus reads."""
+        with urllib.request.urlopen(self.metrics) as answer:
+            return [line.decode() for line in answer]
+
 
 @contextlib.contextmanager
 def head_node(host: str, **token: str) -> Iterator[Head]:
@@ -191,11 +196,9 @@ def results(out: Path) -> dict[str, int]:
 
 def gauges(head: Head, out: Path) -> dict[str, float]:
     """Return the metrics of a run."""
-    with urllib.request.urlopen(head.metrics) as answer:
-        lines = [line.decode() for line in answer]
     return {
         line.partition("{")[0]: float(line.rpartition(" ")[2])
-        for line in lines
+        for line in head.scrape()
         if line.startswith("ray_fer_batch_") and f'out="{out}"' in line
     }
 
@@ -217,6 +220,10 @@ def test_job_runs_once_and_reports_metrics(head: Head, tmp_path: Path) -> None:
         "ray_fer_batch_video_seconds_done": pytest.approx(10, abs=0.1),
         "ray_fer_batch_faces": faces,
     }
+    from tests.cluster.test_monitoring import dashboard_metrics
+
+    shown = {name for name in dashboard_metrics() if not re.match("ray_node_(gpu|gram)", name)}
+    assert shown <= {line.partition("{")[0] for line in head.scrape()}
     jobs, before = head.jobs(), results(out)
     code, again, errors = head.run(*command)
     assert (code, again) == (0, log)
