@@ -50,6 +50,13 @@ def film(tmp_path_factory: pytest.TempPathFactory, sample_frames: list[np.ndarra
 
 
 @pytest.fixture(scope="module")
+def whole_film(detector: FaceDetector, film: Path) -> SegmentFaces:
+    """The faces of the whole film at 5 frames per second."""
+    (whole,) = extract(film, detector)
+    return whole
+
+
+@pytest.fixture(scope="module")
 def halves(sample_frames: list[np.ndarray]) -> list[np.ndarray]:
     """The first two seconds of the sample, `(180, 320, 3)`."""
     return [np.ascontiguousarray(frame[::2, ::2]) for frame in sample_frames[:50]]
@@ -180,8 +187,10 @@ def test_every_frame_can_be_sampled(detector: FaceDetector, film: Path) -> None:
     assert sorted(track_times(found)) == [0, 1]
 
 
-def test_cores_of_segments_have_the_faces_of_the_whole_video(detector: FaceDetector, film: Path) -> None:
-    (whole,) = extract(film, detector)
+def test_cores_of_segments_have_the_faces_of_the_whole_video(
+    detector: FaceDetector, film: Path, whole_film: SegmentFaces
+) -> None:
+    whole = whole_film
     rows = plan(film, segment_s=4.0)
     parts = extract(film, detector, segment_s=4.0)
     assert len(parts) == 3
@@ -202,14 +211,13 @@ def test_cores_of_segments_have_the_faces_of_the_whole_video(detector: FaceDetec
 
 @pytest.mark.parametrize("planned_s", [6.5, 10.0, 21.0])
 def test_video_with_a_wrong_planned_duration_is_read_completely(
-    detector: FaceDetector, film: Path, planned_s: float
+    detector: FaceDetector, film: Path, whole_film: SegmentFaces, planned_s: float
 ) -> None:
     """Too short a duration makes the last segment longer; too long a duration leaves segments empty."""
-    (whole,) = extract(film, detector)
     parts = extract_as_planned(film, detector, planned_s)
     assert {p.status for p in parts} == {"ok"}
-    assert [m.time_s for p in parts for m in p.moments] == [m.time_s for m in whole.moments]
-    assert [m.faces for p in parts for m in p.moments] == count_faces(whole)
+    assert [m.time_s for p in parts for m in p.moments] == [m.time_s for m in whole_film.moments]
+    assert [m.faces for p in parts for m in p.moments] == count_faces(whole_film)
     assert sum(p.frames for p in parts) == 250
     assert {(p.info.fps, p.info.width, p.info.codec) for p in parts if p.info} == {(25, 320, "h264")}
 
@@ -224,17 +232,17 @@ def test_segment_has_faces_in_its_padding(detector: FaceDetector, film: Path) ->
     assert found.frames == 75
 
 
-@pytest.mark.parametrize("suffix", ["mkv", "ts"])
 @pytest.mark.parametrize("segment_s", [60.0, 4.0])
 def test_faces_do_not_depend_on_the_container(
-    tmp_path: Path, detector: FaceDetector, film: Path, suffix: str, segment_s: float
+    tmp_path: Path, detector: FaceDetector, film: Path, segment_s: float
 ) -> None:
     expected = extract(film, detector, fps=2.0, segment_s=segment_s)
-    found = extract(remux(film, tmp_path / f"film.{suffix}"), detector, fps=2.0, segment_s=segment_s)
-    for one, other in zip(found, expected, strict=True):
-        assert (one.status, one.error) == ("ok", None)
-        assert count_faces(one) == count_faces(other)
-        assert np.array_equal(one.crops, other.crops)
+    for suffix in ("mkv", "ts"):
+        found = extract(remux(film, tmp_path / f"film.{suffix}"), detector, fps=2.0, segment_s=segment_s)
+        for one, other in zip(found, expected, strict=True):
+            assert (one.status, one.error) == ("ok", None), suffix
+            assert count_faces(one) == count_faces(other), suffix
+            assert np.array_equal(one.crops, other.crops), suffix
 
 
 # Shot cuts

@@ -101,14 +101,20 @@ def measure_detail(image: np.ndarray) -> float:
     return float(np.abs(image[:, 2:] - image[:, :-2]).mean())
 
 
+@pytest.fixture(scope="module")
+def moving(grey: Path, tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
+    """The frames of an overlay with one face, which moves to the right."""
+    folder = tmp_path_factory.mktemp("moving")
+    return read_overlay(write_run_of(folder / "run", str(grey), [["happy"] * 5]), grey, folder / "out.mp4")
+
+
 @pytest.mark.parametrize(
     ("frame", "left"), [(0, 0.1), (1, 0.12), (4, 0.18), (5, 0.2), (12, 0.34), (20, 0.5), (24, 0.5)]
 )
 def test_boxes_move_evenly_between_sampled_frames(
-    grey: Path, tmp_path: Path, frame: int, left: float
+    grey: Path, moving: list[np.ndarray], frame: int, left: float
 ) -> None:
-    out = write_run_of(tmp_path / "run", str(grey), [["happy"] * 5])
-    image = read_overlay(out, grey, tmp_path / "out.mp4")[frame]
+    image = moving[frame]
     x0, x1, y0, y1 = left * WIDTH, (left + 0.2) * WIDTH, 0.2 * HEIGHT, 0.6 * HEIGHT
     yellow = np.abs(image - parse_colour(pick_colour("happy", EMOTIONS))).max(axis=2) < 60
     middle = yellow[int(y0 + y1) // 2]
