@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,22 +16,22 @@ from fer_batch.run.verify import verify_run
 from fer_batch.runtime import ray_session
 from fer_batch.schema import PROBED_SCHEMA
 from fer_batch.storage.folder import open_folder
-from tests.conftest import SAMPLE, remux
+from tests.conftest import remux, write_video
 from tests.integration.test_analyze import analyze_in_process, rows
 from tests.s3 import CREDENTIALS, Store
 from tests.storage import hostile
 from tests.storage.test_archives import NAMES, hostile_tar, pack
 from tests.web import QUERY, SECRETS, serve
 
-SELDOM = AnalyzeConfig(min_face=0.2, fps=2.0, segment_s=5.0)
+SELDOM = AnalyzeConfig(min_face=0.2, fps=2.0, segment_s=2.0)
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Two videos by name; one has its index at the end."""
+def files(tmp_path_factory: pytest.TempPathFactory, sample_frames: list[np.ndarray]) -> dict[str, bytes]:
+    """Two videos of four seconds by name; one has its index at the end."""
     folder = tmp_path_factory.mktemp("files")
-    remux(SAMPLE, folder / "b.mkv")
-    return {"a.mp4": SAMPLE.read_bytes(), "b.mkv": (folder / "b.mkv").read_bytes()}
+    video = write_video(folder / "a.mp4", sample_frames[:100])
+    return {"a.mp4": video.read_bytes(), "b.mkv": remux(video, folder / "b.mkv").read_bytes()}
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def test_video_in_a_failing_store_fails(
 ) -> None:
     """The manifest has its length, so it is not opened before it is analyzed."""
     store.put("films/a.mp4", files["a.mp4"])
-    (tmp_path / "list.csv").write_text("path,duration_s\ns3://archive/films/a.mp4,10\n")
+    (tmp_path / "list.csv").write_text("path,duration_s\ns3://archive/films/a.mp4,4\n")
     store.fail = fail
     analyze_in_process([str(tmp_path / "list.csv")], tmp_path / "out", SELDOM)
     (video,) = rows(tmp_path / "out", "videos").to_dict("records")

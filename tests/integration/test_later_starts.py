@@ -1,5 +1,6 @@
 """Later starts with the same run folder."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,18 +21,38 @@ def two_cpus() -> Iterator[None]:
         yield
 
 
-def test_later_start_analyzes_only_new_videos(two_cpus: None, videos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    analyze([str(videos / "a.mp4")], out, QUICK)
+@pytest.fixture(scope="module")
+def video(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video that is listed in the manifest beside it."""
+    folder = tmp_path_factory.mktemp("listed")
+    (folder / "list.txt").write_text("v.mp4\n")
+    return Path(shutil.copy(videos / "a.mp4", folder / "v.mp4"))
+
+
+@pytest.fixture(scope="module")
+def analyzed(two_cpus: None, video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the manifest."""
+    out = tmp_path_factory.mktemp("analyzed") / "results, für 日本"
+    analyze([str(video.with_name("list.txt"))], out, QUICK)
+    return out
+
+
+@pytest.fixture
+def out(analyzed: Path, tmp_path: Path) -> Path:
+    """A copy of the run."""
+    return Path(shutil.copytree(analyzed, tmp_path / analyzed.name))
+
+
+def test_later_start_analyzes_only_new_videos(video: Path, videos: Path, out: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
     first = rows(out)
-    summary = analyze([str(videos / "sub"), str(videos / "a.mp4")], out, QUICK)
+    summary = analyze([str(videos / "sub"), str(video)], out, QUICK)
     after = {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
     assert {path: after[path] for path in before} == before
     assert len(after) > len(before)
     assert summary.videos == {"ok": 2}
     both = rows(out)
-    kept = both[both.uri.str.endswith("a.mp4")].reset_index(drop=True)
+    kept = both[both.uri.str.endswith("v.mp4")].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, first, check_exact=True)
 
 
@@ -43,29 +64,24 @@ def test_rows_of_a_changed_file_are_replaced(two_cpus: None, videos: Path, tmp_p
     assert analyze([str(video)], out, QUICK).videos == {"ok": 1}
 
 
-def test_rows_of_a_deleted_file_remain(two_cpus: None, videos: Path, tmp_path: Path) -> None:
-    video, manifest, out = tmp_path / "v.mp4", tmp_path / "list.txt", tmp_path / "out"
-    video.write_bytes((videos / "a.mp4").read_bytes())
-    manifest.write_text("v.mp4\n")
-    analyze([str(manifest)], out, QUICK)
+def test_rows_of_a_deleted_file_remain(video: Path, out: Path) -> None:
     before = rows(out)
-    video.unlink()
-    assert analyze([str(manifest)], out, QUICK).videos == {"ok": 1}
+    hidden = video.rename(video.with_name("hidden"))
+    try:
+        assert analyze([str(video.with_name("list.txt"))], out, QUICK).videos == {"ok": 1}
+    finally:
+        hidden.rename(video)
     pd.testing.assert_frame_equal(rows(out), before, check_exact=True)
 
 
-def test_finished_run_is_not_repeated(
-    two_cpus: None, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "results, für 日本"
-    analyze([str(videos / "a.mp4")], out, QUICK)
+def test_finished_run_is_not_repeated(video: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
 
     def no_ray(*_: object, **__: object) -> None:
         raise AssertionError("Ray was started")
 
     monkeypatch.setattr(analyze_module, "ray_session", no_ray)
-    analyze([str(videos / "a.mp4")], out, QUICK)
+    analyze([str(video)], out, QUICK)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
 
 

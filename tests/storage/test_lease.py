@@ -206,12 +206,12 @@ def contend(out: str, start: float, number: int) -> tuple[int, float, float] | N
 
 def test_one_of_simultaneous_runs_wins(tmp_path: Path) -> None:
     """The winner creates the folder, which is removed when it ends."""
-    with multiprocessing.get_context("spawn").Pool(8) as pool:
-        pool.map(time.sleep, [0.1] * 8)
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        pool.map(time.sleep, [0.1] * 4)
         for round_ in range(10):
             start = time.monotonic() + 0.1
             out = str(tmp_path / f"{round_}")
-            jobs = [pool.apply_async(contend, (out, start, number)) for number in range(8)]
+            jobs = [pool.apply_async(contend, (out, start, number)) for number in range(4)]
             held = sorted((interval for job in jobs if (interval := job.get(60))), key=lambda h: h[1])
             assert held
             assert all(a[2] <= b[1] for a, b in itertools.pairwise(held)), held
