@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -183,12 +184,18 @@ def flip_bit_of_column(path: Path, column: str) -> None:
     flip_bits(path, start + chunk.total_compressed_size - 3, 4)
 
 
-def kill_at(fault: str, function: Callable[..., Any], *arguments: Any) -> None:
-    """Call a function in its own process, which must die at a fault point."""
+def start_process(function: Callable[..., Any], *arguments: Any) -> BaseProcess:
+    """Call a function in its own process, which starts sooner than a command line."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.runs"])
-    child = context.Process(target=_with_fault, args=(fault, dict(os.environ), function, *arguments))
+    child = context.Process(target=function, args=arguments)
     child.start()
+    return child
+
+
+def kill_at(fault: str, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function in its own process, which must die at a fault point."""
+    child = start_process(_with_fault, fault, dict(os.environ), function, *arguments)
     child.join(60)
     assert child.exitcode == -signal.SIGKILL, f"{fault}: ended with {child.exitcode}"
 

@@ -24,7 +24,7 @@ from tests.faults.conftest import (
     wait_for,
 )
 from tests.integration.test_analyze import assert_same_run
-from tests.runs import kill_at
+from tests.runs import kill_at, start_process
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -109,14 +109,14 @@ def test_finalize_killed_at_each_step(undisturbed: Path, copied: Path, has_table
     remove_tables(copied)
     command = ["finalize", str(copied)]
     if has_tables:
-        succeeds(command, MarkedProcesses())
+        assert main(command) == 0
     for step in (*(["finalize.stale_files"] if has_tables else []), *TABLE_STEPS):
         if not has_tables:
             remove_tables(copied)
         kill_at(step, main, command)
         if has_tables:
             assert_same_run(copied, undisturbed)
-    succeeds(command, MarkedProcesses())
+    assert main(command) == 0
     assert_whole(copied, undisturbed)
 
 
@@ -129,21 +129,20 @@ def test_finalize_killed_at_random_times(undisturbed: Path, copied: Path) -> Non
     for _ in range(8):
         kill_after_lease(command, copied, moments.uniform(0, longest_s))
         assert_same_run(copied, undisturbed)
-    succeeds(command, MarkedProcesses())
+    assert main(command) == 0
     assert_whole(copied, undisturbed)
 
 
 def kill_after_lease(command: list[str], out: Path, kill_after_s: float | None) -> float:
     """Start a command and kill it some time after it took the lease; return how long it ran from there."""
-    process = MarkedProcesses().start(["-m", "fer_batch.cli.main", *command], stdout=subprocess.DEVNULL)
     (out / ".lease").unlink(missing_ok=True)  # of the one that was killed before
-    wait_for((out / ".lease").exists, process)
+    process = start_process(main, command)
+    while not (out / ".lease").exists() and process.is_alive():
+        time.sleep(0.005)
     began = time.monotonic()
-    try:
-        process.wait(kill_after_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    process.join(kill_after_s)
+    process.kill()
+    process.join()
     return time.monotonic() - began
 
 

@@ -39,13 +39,13 @@ def assert_whole(out: str, undisturbed: Path) -> None:
 def test_finalize_in_store_killed_at_each_step(undisturbed: Path, store_run: str) -> None:
     """The existing tables stay visible."""
     command = ["finalize", store_run]
-    assert MarkedProcesses().run(command).returncode == 0
+    assert main(command) == 0
     for step in ("finalize.stale_files", *TABLE_STEPS):
         if ":" in step:  # of another bucket, and there is one
             continue
         kill_at(step, main, command)
         assert_same_run(open_folder(store_run), undisturbed)
-    assert MarkedProcesses().run(command).returncode == 0
+    assert main(command) == 0
     assert_whole(store_run, undisturbed)
 
 
