@@ -17,8 +17,8 @@ from tests.s3 import _servers, store  # noqa: F401
 SAMPLE = Path(fer_batch.sample.__path__[0]) / "two_faces.mp4"
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
-# Fixed cases keep unrelated failures out of a run; HYPOTHESIS_PROFILE=default generates new ones.
-settings.register_profile("fixed cases", derandomize=True)
+# Fixed cases keep unrelated failures out of a run; HYPOTHESIS_PROFILE=default generates more and new ones.
+settings.register_profile("fixed cases", derandomize=True, max_examples=50)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed cases"))
 
 
