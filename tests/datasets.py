@@ -38,6 +38,12 @@ def png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def jpeg(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
 def write_images(folder: Path, images: Mapping[str, Sequence[np.ndarray]]) -> Path:
     """Write images by relative folder, such as "train/happy"."""
     for place, its in images.items():
@@ -118,6 +124,15 @@ def ck_folders(folder: Path, sequences: Sequence[Sequence48]) -> Path:
         (path / label).mkdir(exist_ok=True)
         for n, image in images.items():
             (path / label / f"{name}_{n:08d}.png").write_bytes(png(image))
+    return path
+
+
+def muxspace_parquet(folder: Path, rows: Sequence[tuple[np.ndarray, str, str | None]]) -> Path:
+    """Write images, grey or RGB, with their labels and subjects."""
+    images, labels, subjects = zip(*rows, strict=True)
+    columns = {"image_jpeg": [jpeg(image) for image in images], "label_name": labels, "subject": subjects}
+    path = folder / "muxspace.parquet"
+    pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), path)
     return path
 
 

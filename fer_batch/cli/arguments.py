@@ -99,7 +99,8 @@ else:
         Parameter(
             name="--data",
             metavar="NAME=PATH",
-            help="Data set of labelled faces; may be repeated. Names: fer2013, ck48, folder, clips.",
+            help="Data set of labelled faces; may be repeated. Names: fer2013, ck48, muxspace, folder, "
+            "clips.",
         ),
         Convert(parse_data),
     ]

@@ -41,8 +41,8 @@ def train_command(
     """Train a recognizer on labelled faces, with Ray Train.
 
     Data sets are fer2013 (Parquet, Kaggle's folders or the original CSV, with FER+ votes if present), ck48
-    (folders or Parquet), folder (class/…images, any classes) and clips (class/…videos, any classes). The
-    images of the first two are for research; bring your own copy.
+    (folders or Parquet), muxspace (Parquet), folder (class/…images, any classes) and clips (class/…videos,
+    any classes). The images of the first three are for research; bring your own copy.
 
     The same command continues after the last finished epoch. The model is OUT/model.safetensors with its card
     OUT/model.json, for `fer-batch analyze --checkpoint`. `tensorboard --logdir OUT/tensorboard` shows the

@@ -11,6 +11,7 @@ from fer_batch.data.fer2013 import read_fer2013
 from fer_batch.data.folders import read_folder
 from fer_batch.data.images import LabelledExample
 from fer_batch.data.labels import check_classes, normalize_label
+from fer_batch.data.muxspace import read_muxspace
 from fer_batch.data.splits import divide_for_training
 from fer_batch.errors import InputError
 from fer_batch.schema import EMOTIONS
@@ -18,11 +19,16 @@ from fer_batch.schema import EMOTIONS
 READERS: dict[str, Callable[[str, Path, Counter[str]], list[LabelledExample]]] = {
     "fer2013": read_fer2013,
     "ck48": read_ck48,
+    "muxspace": read_muxspace,
     "folder": read_folder,
 }
 DATASETS = (*READERS, "clips")
 """Names that `--data NAME=PATH` accepts. "clips" means labelled videos; `data.videos` reads those."""
-DATASET_CLASSES = {"fer2013": EMOTIONS, "ck48": (*EMOTIONS, "contempt")}
+DATASET_CLASSES = {
+    "fer2013": EMOTIONS,
+    "ck48": (*EMOTIONS, "contempt"),
+    "muxspace": (*EMOTIONS, "contempt"),
+}
 """Classes of the data sets that have fixed ones; "folder" may have any."""
 
 
@@ -35,10 +41,10 @@ def load_datasets(
 ) -> tuple[Clips, Counter[str]]:
     """Load one or more data sets as one set of clips, and count left-out and doubtful examples.
 
-    `data` has pairs of a name ("fer2013", "ck48" or "folder") and a path. `classes` are the classes of the
-    clips, under any of their names. By default they are the classes of the data in alphabetical order, after
-    the seven emotions if fer2013 or ck48 is among the data. Contempt of CK+48 is left out unless it is in
-    `classes`. Examples of the classes in `leave_out` are left out of all data sets.
+    `data` has pairs of a name (a key of `READERS`) and a path. `classes` are the classes of the clips, under
+    any of their names. By default they are the classes of the data in alphabetical order, after the seven
+    emotions if a key of `DATASET_CLASSES` is among the data. Contempt of those data sets is left out unless
+    it is in `classes`. Examples of the classes in `leave_out` are left out of all data sets.
 
     With `for_training`, `splits.divide_for_training` gives each example its split and drops leaks.
     Otherwise nothing is dropped, and examples without a split are "train".
@@ -103,7 +109,7 @@ def _infer_classes(
         row.label
         for name, rows in zip(names, datasets, strict=True)
         for row in rows
-        if (name, row.label) != ("ck48", "contempt")
+        if row.label != "contempt" or name not in DATASET_CLASSES
     }
     emotions = EMOTIONS if any(name in DATASET_CLASSES for name in names) else ()
     return (*(e for e in emotions if e not in omitted), *sorted(labels - set(emotions)))

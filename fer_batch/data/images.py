@@ -1,7 +1,7 @@
 """Labelled images from files, bytes and Parquet tables, decoded to grey 48×48 pixels."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -41,30 +41,34 @@ class LabelledExample:
 
 
 def read_images(
-    option: str, sources: Iterable[tuple[Path | bytes, Metadata]], counts: Counter[str]
+    option: str,
+    sources: Iterable[tuple[Path | bytes, Metadata]],
+    counts: Counter[str],
+    read: Callable[[Path | bytes], np.ndarray | None] | None = None,
 ) -> list[tuple[np.ndarray, Metadata]]:
     """Decode images to `(48, 48) uint8`, and return each with its metadata.
 
-    Images that cannot be read are left out and counted as "unreadable". Raises InputError, which begins with
-    `option`, if they are more than half.
+    `read` decodes one image, by default `read_image`. Images for which it returns None are left out and
+    counted as "unreadable". Raises InputError, which begins with `option`, if they are more than half.
     """
-    read: list[tuple[np.ndarray, Metadata]] = []
+    read = read or read_image
+    images: list[tuple[np.ndarray, Metadata]] = []
     unreadable: list[Path | bytes] = []
     for source, metadata in sources:
-        image = read_image(source)
+        image = read(source)
         if image is None:
             unreadable.append(source)
         else:
-            read.append((image, metadata))
-    if len(unreadable) > len(read):
+            images.append((image, metadata))
+    if len(unreadable) > len(images):
         example = f", for example {unreadable[0]}" if isinstance(unreadable[0], Path) else ""
         raise InputError(
-            f"{option}: cannot read {len(unreadable)} of {len(unreadable) + len(read)} images{example}. "
+            f"{option}: cannot read {len(unreadable)} of {len(unreadable) + len(images)} images{example}. "
             "Download the data set again, or remove the broken images"
         )
     if unreadable:
         counts["unreadable"] += len(unreadable)
-    return read
+    return images
 
 
 def read_image(source: Path | bytes) -> np.ndarray | None:
@@ -82,7 +86,7 @@ def open_image(source: Path | bytes, mode: str) -> Image.Image | None:
 
 
 def read_image_table(option: str, path: Path, columns: list[str]) -> pa.Table:
-    """Read columns of a Parquet file, among them `image_png`, which must hold bytes.
+    """Read columns of a Parquet file, among them `image_png` or `image_jpeg`, which must hold bytes.
 
     Columns of votes, which begin with "fp_", are read as well. Raises InputError, which begins with `option`,
     if the file cannot be read or a column is missing.
@@ -99,9 +103,13 @@ def read_image_table(option: str, path: Path, columns: list[str]) -> pa.Table:
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise InputError(f"{option}: cannot read the file ({reason}); {expected}") from error
-    kind = table.schema.field("image_png").type
+    column = next(name for name in columns if name.startswith("image_"))
+    kind = table.schema.field(column).type
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise InputError(f"{option}: the column image_png must hold the bytes of PNG images, but is {kind}")
+        suffix = column.removeprefix("image_").upper()
+        raise InputError(
+            f"{option}: the column {column} must hold the bytes of {suffix} images, but is {kind}"
+        )
     return table
 
 

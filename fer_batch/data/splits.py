@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fer_batch.data.images import LabelledExample
+from fer_batch.data.twins import find_twins
 
-SELECT_ONE_IN = 10
-CALIBRATE_ONE_IN = 25
+HELD_OUT_ONE_IN = {"select": 10, "calibrate": 25, "test": 5}
+MIN_KEYS = {"select": 2, "calibrate": 10, "test": 5}
+"""Number of keys from which a split is never empty."""
 
 
 def divide_for_training(
@@ -20,34 +22,35 @@ def divide_for_training(
 
     1. Examples without a split become "train". In a data set without a selection split, 1 in 10 training
        examples becomes "select".
-    2. Training examples with an image that also occurs in another split are dropped ("twins_dropped" in
-       `counts`), and so are training images of one uniform grey ("blank_dropped").
-    3. 1 in 25 of the remaining training examples becomes "calibrate".
+    2. Training examples with an image that shows the same picture as one of another split, in any data set,
+       are dropped ("twins_dropped" in `counts`), and so are training images of one uniform grey
+       ("blank_dropped").
+    3. 1 in 25 of the remaining training examples becomes "calibrate", and its twins are dropped.
 
     Training images that occur with different labels are kept, and counted as "contradictory".
     """
-    rows = _drop_twins([row for dataset in datasets for row in _ensure_selection_split(dataset)], counts)
+    rows = [row for dataset in datasets for row in _ensure_selection_split(dataset)]
+    rows = _drop_twins(rows, ("select", "test"), counts)
     rows = _drop_training(
         rows, counts, "blank_dropped", lambda row: bool(row.images.min() == row.images.max())
     )
     _count_contradictory(rows, counts)
-    return _drop_twins(_hold_out(rows, "calibrate"), counts)
+    return _drop_twins(_hold_out(rows, "calibrate"), ("calibrate",), counts)
 
 
 def choose_held_out(keys: Sequence[str], split: str) -> np.ndarray:
-    """Choose the rows of the split "select" (1 in 10) or "calibrate" (1 in 25) by the hash of their keys.
+    """Choose the rows of a split of `HELD_OUT_ONE_IN` by the hash of their keys.
 
     Returns a `(N,) bool` mask. Rows with the same key are chosen together, and the choice of a key does not
-    depend on the other keys. The two splits are independent, because they use different digits of the hash.
+    depend on the other keys. The splits are independent, because they use different digits of the hash.
 
-    There are two exceptions for few keys. If the hash chooses none of at least two ("select") or ten
-    ("calibrate") keys, the first key in order of the hash is chosen. If it chooses all keys, the last one is
-    not.
+    There are two exceptions for few keys. If the hash chooses none of at least `MIN_KEYS` keys, the first key
+    in order of the hash is chosen. If it chooses all keys, the last one is not.
     """
-    digits, one_in = (slice(0, 8), SELECT_ONE_IN) if split == "select" else (slice(8, 16), CALIBRATE_ONE_IN)
-    numbers = {key: int(hashlib.sha1(key.encode()).hexdigest()[digits], 16) for key in set(keys)}
-    chosen = {key for key, number in numbers.items() if number % one_in == 0}
-    if not chosen and len(numbers) >= (2 if split == "select" else 10):
+    first = 8 * list(HELD_OUT_ONE_IN).index(split)
+    numbers = {key: int(hashlib.sha1(key.encode()).hexdigest()[first : first + 8], 16) for key in set(keys)}
+    chosen = {key for key, number in numbers.items() if number % HELD_OUT_ONE_IN[split] == 0}
+    if not chosen and len(numbers) >= MIN_KEYS[split]:
         chosen = {min(numbers, key=lambda key: (numbers[key], key))}
     if chosen and len(chosen) == len(numbers):
         chosen.remove(max(numbers, key=lambda key: (numbers[key], key)))
@@ -71,11 +74,18 @@ def _hold_out(rows: list[LabelledExample], split: str) -> list[LabelledExample]:
     ]
 
 
-def _drop_twins(rows: list[LabelledExample], counts: Counter[str]) -> list[LabelledExample]:
-    held_out = {_hash_image(image) for row in rows if row.split != "train" for image in row.images}
-    return _drop_training(
-        rows, counts, "twins_dropped", lambda row: any(_hash_image(i) in held_out for i in row.images)
-    )
+def _drop_twins(
+    rows: list[LabelledExample], splits: Sequence[str], counts: Counter[str]
+) -> list[LabelledExample]:
+    """Drop the training examples with an image that shows the same picture as one of `splits`."""
+    held_out = [row.images for row in rows if row.split in splits]
+    training = [row.images for row in rows if row.split == "train"]
+    if not held_out or not training:
+        return rows
+    is_twin = find_twins(np.concatenate(training), np.concatenate(held_out))
+    starts = np.cumsum([0, *(len(images) for images in training[:-1])])
+    dropped = iter(np.logical_or.reduceat(is_twin, starts).tolist())
+    return _drop_training(rows, counts, "twins_dropped", lambda row: next(dropped))
 
 
 def _drop_training(

@@ -79,7 +79,7 @@ def load_examples(
 
     `split` None means the first of `DEFAULT_SPLITS` that the data has. Labels are matched by name to
     `classes`, which all checkpoints share. With `common_classes`, examples of other classes are left out, and
-    classes that the data lacks are dropped. Otherwise only CK+48's contempt is left out.
+    classes that the data lacks are dropped. Otherwise only the contempt of data sets of emotions is left out.
 
     Raises InputError if a data set cannot be read, has no examples in the split, or has a class that is not
     among `classes`; with `common_classes` if fewer than two classes are common.
@@ -149,9 +149,12 @@ def _select_common(classes: Sequence[str], loaded: Sequence[Clips]) -> list[str]
 def _drop_contempt(
     option: str, name: str, clips: Clips, counts: dict[str, int], known: set[str]
 ) -> tuple[Clips, dict[str, int]]:
-    """Drop CK+48's contempt unless it is `known`; raises InputError for any other unknown class."""
+    """Drop the contempt of a data set of emotions unless it is `known`.
+
+    Raises InputError for any other unknown class.
+    """
     unknown = {label: count for label, count in count_classes(clips).items() if label not in known}
-    contempt = unknown.pop("contempt", 0) if name == "ck48" else 0
+    contempt = unknown.pop("contempt", 0) if name in DATASET_CLASSES else 0
     if unknown:
         raise InputError(
             f"{option} has classes that not all checkpoints have: {', '.join(unknown)}; allowed are "

@@ -182,17 +182,17 @@ def test_votes_of_other_rows_are_refused(tmp_path: Path) -> None:
 
 def test_the_original_fer2013(shared: Path) -> None:
     path = shared / "data" / "fer2013.parquet"
-    table = pq.read_table(path).drop_columns(["image_png"]).to_pandas()
+    table = pq.read_table(path, columns=["usage", "dup_group"]).to_pandas()
     held_out = set(table.dup_group[table.usage == "PublicTest"])
-    twins = (table.usage == "Training") & table.dup_group.isin(held_out)
-    training = table[(table.usage == "Training") & ~twins]
-    labels = training.groupby("dup_group").label.transform("nunique")
+    identical = int(((table.usage == "Training") & table.dup_group.isin(held_out)).sum())
     clips, counts = load_dataset("fer2013", path)
-    assert counts == {"twins_dropped": twins.sum(), "contradictory": (labels > 1).sum()}
+    assert counts.keys() == {"twins_dropped", "blank_dropped", "contradictory"}
+    assert 300 < counts["twins_dropped"] - identical < 420  # copies that are compressed or lit differently
+    dropped = counts["twins_dropped"] + counts["blank_dropped"]
     splits = Counter(clips.splits.tolist())
-    assert splits["train"] + splits["calibrate"] == 28709 - 351
+    assert splits["train"] + splits["calibrate"] == 28709 - dropped
     assert splits["select"] == 3589
-    assert 0.035 <= splits["calibrate"] / (28709 - 351) <= 0.045
+    assert 0.035 <= splits["calibrate"] / (splits["train"] + splits["calibrate"]) <= 0.045
     assert (np.ptp(clips.frames[clips.splits == "train"], axis=(1, 2)) > 0).all()
     assert count_classes(clips.take(clips.splits == "select"))["disgust"] == 56
     frames = get_frames_by_split(clips)

@@ -78,7 +78,7 @@ def write_bars_csv(path: Path, images: int = 200) -> Path:
         writer.writerow(["emotion", "pixels", "Usage"])
         for number in range(images):
             emotion = number % 7
-            image = random.integers(0, 60, (48, 48))
+            image = random.integers(0, 120, (48, 48))
             image[6 * emotion : 6 * emotion + 8, 8:40] = 220
             row = [emotion, " ".join(map(str, image.ravel().tolist()))]
             writer.writerow([*row, "Training" if number % 5 else "PublicTest"])

@@ -66,7 +66,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for row, label in enumerate(("happy", "serious")):
             (folder / split / label).mkdir(parents=True)
             for number in range(count):
-                image = random.integers(0, 60, (48, 48), np.uint8)
+                image = random.integers(0, 140, (48, 48), np.uint8)
                 image[20 * row : 20 * row + 9] = 220
                 Image.fromarray(image).save(folder / split / label / f"{number}.png")
     return folder

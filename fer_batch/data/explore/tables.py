@@ -14,7 +14,7 @@ LEFT_OUT_TEXTS = {
     "unreadable": "unreadable, left out",
     "without_class": "in no class's folder, left out",
     "contempt_left_out": "sequences of contempt, left out unless --classes names it",
-    "twins_dropped": "of train that are pixel-identical to an image of another split, dropped from train",
+    "twins_dropped": "of train that show the same picture as one of another split, dropped from train",
     "blank_dropped": "blank ones of train, dropped",
     "contradictory": "of train that occur there with another class too, kept",
 }
