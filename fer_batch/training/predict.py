@@ -6,6 +6,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fer_batch.data.clips import Clips
+from fer_batch.model.inference import choose_dtype
 from fer_batch.model.network import GREY_MEAN, GREY_STD, Network
 from fer_batch.training.batches import stretch_clips
 
@@ -22,14 +23,23 @@ def predict_log_probs(
     """Predict the log probabilities at the last frame of each window.
 
     `frames` is `(N, T, 48, 48) uint8`, T from 1; the result is `(N, C) float32`. The `world` workers share
-    the windows, and each returns all predictions. Computed in bfloat16.
+    the windows, and each returns all predictions. Computed in the precision of `autocast`.
     """
     predictions = torch.zeros(len(frames), model.classes, device=device)
-    with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16):
+    with torch.inference_mode(), autocast(device):
         for first in range(rank * batch, len(frames), world * batch):
             crops = normalize_crops(frames_to_tensor(frames[first : first + batch], device))
             predictions[first : first + batch] = model(crops)[:, -1].float()
     return sum_over_workers(predictions).cpu().numpy()
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Compute in bfloat16 where the device has it in hardware.
+
+    CPUs without it emulate bfloat16 in convolutions, many times slower, and refuse it in LSTMs.
+    """
+    dtype = choose_dtype(device)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def select_input_frames(model: Network, clips: Clips, length: int) -> np.ndarray:

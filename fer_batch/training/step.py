@@ -11,7 +11,7 @@ from fer_batch.model.network import Network
 from fer_batch.training.augment import augment_sequences, augment_stills, mix_examples
 from fer_batch.training.batches import Windows
 from fer_batch.training.imbalance import compute_expression_loss
-from fer_batch.training.predict import frames_to_tensor, normalize_crops
+from fer_batch.training.predict import autocast, frames_to_tensor, normalize_crops
 
 
 class TrainingModule(nn.Module):
@@ -79,7 +79,7 @@ def compute_loss(
         )
         crops, targets, shares = crops[:, :, None], mixed[:, None, :classes], mixed[:, classes:]
         known = known[:, :1]
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    with autocast(device):
         logits, second = model(normalize_crops(crops), lengths)
     logits = logits.float()
     if phase == "sequences":
