@@ -93,6 +93,7 @@ class Limits:
         check_fields(self)
 
 
+HeadsMode = Literal["shared", "per-dataset"]
 OptimizerName = Literal["sgd", "adam", "adamw", "nadam"]
 ScheduleName = Literal["onecycle", "cosine", "plateau"]
 NetworkName = Literal["cnn-bilstm", "cnn4", "cnn4bn", "cnn-lstm", "dcnn-bilstm"]
@@ -197,6 +198,12 @@ class TrainConfig:
     """Method against rare classes; "sqrt" weights each class by 1/√frequency."""
     votes: Annotated[NotNegative, LABELS] = 0.5
     """Weight of a second head that learns the annotators' votes of FER+. It is dropped after training."""
+    heads: Annotated[HeadsMode, LABELS] = "shared"
+    """Heads that classify stills. "per-dataset" trains one head for each data set over the same encoder, so
+    that different habits of labelling do not mix. Classes that a data set lacks are masked in its head."""
+    ship_head: Annotated[str | None, LABELS] = None
+    """Data set whose head the checkpoint keeps, by the name in --data; the others are dropped after training.
+    By default the first data set."""
     flip: Annotated[Fraction, AUGMENTATION] = 0.5
     """Fraction of the images that are mirrored."""
     rotation_deg: Annotated[NotNegative, AUGMENTATION] = 10.0
@@ -254,8 +261,27 @@ class TrainConfig:
             f"be given with a backbone ({', '.join(BACKBONES)})",
             self.backbone_weights,
         )
+        self._check_heads()
         self._check_applicable_settings()
         self._check_blocks()
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Data sets that have a head of their own, the head to ship first; empty with a shared head."""
+        if self.heads == "shared":
+            return ()
+        names = [name for name, _ in self.data]
+        return tuple(dict.fromkeys([self.ship_head or names[0], *names]))
+
+    def _check_heads(self) -> None:
+        """Check the settings that depend on `heads`."""
+        if self.heads == "shared":
+            require(self.ship_head is None, "ship_head", 'be given with heads "per-dataset"', self.ship_head)
+            return
+        names = list(dict.fromkeys(name for name, _ in self.data))
+        allowed = self.ship_head is None or self.ship_head in names
+        require(allowed, "ship_head", f"be one of the data sets {', '.join(names)}", self.ship_head)
+        require(not self.mixup, "mixup", 'be 0 with heads "per-dataset"', self.mixup)
 
     def _check_applicable_settings(self) -> None:
         """Check that settings of some networks only are not changed for another network."""

@@ -16,8 +16,9 @@ def make_clips(
     split: str = "train",
     subjects: Sequence[str] | None = None,
     votes: np.ndarray | None = None,
+    datasets: Sequence[str] | None = None,
 ) -> Clips:
-    """Make clips of `(M, 48, 48) uint8` frames, by default of the first class, without votes and subjects."""
+    """Make clips of `(M, 48, 48) uint8` frames, by default of the first class, without other facts."""
     count = len(lengths)
     return Clips(
         frames=frames,
@@ -27,4 +28,5 @@ def make_clips(
         classes=tuple(classes),
         votes=np.zeros((count, len(classes)), np.float32) if votes is None else votes.astype(np.float32),
         subjects=np.array([""] * count if subjects is None else subjects, str),
+        datasets=np.array([""] * count if datasets is None else datasets, str),
     )

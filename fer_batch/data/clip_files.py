@@ -110,6 +110,7 @@ def load_clips(folder: Path, split: str, classes: Sequence[str] | None = None) -
         classes=tuple(names),
         votes=np.zeros((count, len(names)), np.float32),
         subjects=np.full(count, ""),
+        datasets=np.full(count, "clips"),
     )
 
 

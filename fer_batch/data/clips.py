@@ -31,6 +31,8 @@ class Clips:
     """`(N, C) float32`: share of annotators that chose each class. Rows sum to 1, or to 0 without votes."""
     subjects: np.ndarray
     """`(N,) str`: the person in the clip, "" if unknown."""
+    datasets: np.ndarray
+    """`(N,) str`: name of the clip's data set, as `--data NAME=PATH` gives it."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,6 +50,7 @@ class Clips:
             classes=self.classes,
             votes=self.votes[index],
             subjects=self.subjects[index],
+            datasets=self.datasets[index],
         )
 
 
@@ -69,6 +72,7 @@ def stack_examples(rows: Sequence[LabelledExample], classes: Sequence[str]) -> C
         classes=tuple(classes),
         votes=np.divide(votes, sums, out=votes, where=sums > 0),
         subjects=np.array([row.subject for row in rows], str),
+        datasets=np.array([row.dataset for row in rows], str),
     )
 
 
@@ -84,6 +88,7 @@ def concatenate_clips(parts: Sequence[Clips]) -> Clips:
         classes=parts[0].classes,
         votes=np.concatenate([p.votes for p in parts]),
         subjects=np.concatenate([p.subjects for p in parts]),
+        datasets=np.concatenate([p.datasets for p in parts]),
     )
 
 

@@ -89,7 +89,7 @@ def _read_dataset(
         raise InputError(f"{option}: there is no such file or folder")
     rows = READERS[name](option, path, counts)
     counts.update(f"{row.label}_left_out" for row in rows if row.label in omitted)
-    rows = [row for row in rows if row.label not in omitted]
+    rows = [dataclasses.replace(row, dataset=name) for row in rows if row.label not in omitted]
     if not rows:
         raise InputError(f"{option}: no labelled face images found")
     labels = {row.label for row in rows}

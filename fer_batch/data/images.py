@@ -36,6 +36,8 @@ class LabelledExample:
     """The person in the images, "" if unknown."""
     votes: Mapping[str, int] | None = None
     """Number of annotators that chose each class, by normalized name."""
+    dataset: str = ""
+    """Name of the data set, as `--data NAME=PATH` gives it."""
     source: str = ""
     """Position in the data set: a path in a folder, "row 0" of a table, "line 2" of a CSV, or a sequence."""
 

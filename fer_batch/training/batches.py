@@ -36,6 +36,21 @@ class Windows:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Annotations:
+    """Facts about the examples of a batch besides their labels."""
+
+    heads: np.ndarray
+    """`(B,) int64`: index of the head that learns from the example, in `TrainConfig.head_names`; 0 with a
+    shared head."""
+    votes: np.ndarray
+    """`(B, C) float32`: share of annotators that chose each class. Rows sum to 1, or to 0 without votes."""
+
+    def take(self, chosen: np.ndarray) -> "Annotations":
+        """Return the annotations of the examples at the indices `chosen`."""
+        return Annotations(heads=self.heads[chosen], votes=self.votes[chosen])
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClipStream:
     """Clips that are read during the epoch, in addition to those in memory."""
 
@@ -51,7 +66,7 @@ class BatchSource:
     """One worker's batches of a phase.
 
     In the phase "stills" each frame is an example, in "sequences" each clip is a moving window, and in
-    "clips" each clip is an example.
+    "clips" each clip is an example. `counts` is `(H, C) int64`: examples of each head and class.
     """
 
     def __init__(
@@ -67,16 +82,21 @@ class BatchSource:
         self.phase, self.rank, self.world = phase, rank, world
         lengths = np.diff(training.starts) if phase == "stills" else np.ones(len(training), np.int64)
         self.labels = np.repeat(training.labels, lengths)
-        self.votes = np.repeat(training.votes, lengths, axis=0)
+        datasets = np.repeat(training.datasets, lengths)
+        self.annotations = Annotations(
+            heads=self._number_heads(datasets), votes=np.repeat(training.votes, lengths, axis=0)
+        )
         self.steps_in_memory = (
             max(1, len(self.labels) // world // config.batch_size) if len(self.labels) else 0
         )
         self.steps = self.steps_in_memory + (stream.steps if stream else 0)
-        counts = np.bincount(self.labels, minlength=len(training.classes))
-        self.counts = counts + stream.counts if stream else counts
+        self.counts = np.zeros((max(len(config.head_names), 1), len(training.classes)), np.int64)
+        np.add.at(self.counts, (self.annotations.heads, self.labels), 1)
+        if stream:
+            self.counts[self._number_heads(np.array(["clips"]))[0]] += stream.counts
 
-    def draw_epoch(self, epoch: int, generator: torch.Generator) -> Iterator[tuple[Windows, np.ndarray]]:
-        """Draw the batches of an epoch, counted from 0, with the annotators' votes `(B, C) float32`.
+    def draw_epoch(self, epoch: int, generator: torch.Generator) -> Iterator[tuple[Windows, Annotations]]:
+        """Draw the batches of an epoch, counted from 0.
 
         Windows of stills have one frame. Batches of both sources alternate at random.
         """
@@ -91,12 +111,20 @@ class BatchSource:
                 frames, labels = next(streamed)
                 yield (
                     self._draw_streamed(frames, labels, generator),
-                    np.zeros((len(labels), classes), np.float32),
+                    Annotations(
+                        heads=self._number_heads(np.full(len(labels), "clips")),
+                        votes=np.zeros((len(labels), classes), np.float32),
+                    ),
                 )
             else:
                 chosen = order[first : first + config.batch_size]
                 first += config.batch_size
-                yield self._draw_in_memory(chosen, generator), self.votes[chosen]
+                yield self._draw_in_memory(chosen, generator), self.annotations.take(chosen)
+
+    def _number_heads(self, datasets: np.ndarray) -> np.ndarray:
+        """Return the index of the head, `(N,) int64`, of each name in `datasets`."""
+        numbers = {name: number for number, name in enumerate(self.config.head_names)}
+        return np.array([numbers[name] if numbers else 0 for name in datasets.tolist()], np.int64)
 
     def _draw_streamed(self, frames: np.ndarray, labels: np.ndarray, generator: torch.Generator) -> Windows:
         if self.phase == "stills":

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from fer_batch.config import TrainConfig
-from fer_batch.errors import CheckpointError
+from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
@@ -19,9 +19,13 @@ HEADS = ("crop_head", "context_head")
 
 
 def check_initial_weights(config: TrainConfig) -> None:
-    """Raise CheckpointError if the files of `init` or `backbone_weights` cannot be used."""
+    """Raise CheckpointError if the files of `init` or `backbone_weights` cannot be used.
+
+    Raises ConfigError for settings that the network of `init` does not have.
+    """
     if config.init:
         load_checkpoint(Path(config.init))
+    choose_architecture(config, classes=2)
     if config.backbone_weights:
         BackboneEncoder(config.backbone, config.backbone_size).load_pretrained(Path(config.backbone_weights))
 
@@ -29,8 +33,15 @@ def check_initial_weights(config: TrainConfig) -> None:
 def choose_architecture(config: TrainConfig, classes: int) -> tuple[str, Architecture]:
     """Return the network's name in `model.registry` and its architecture.
 
-    A checkpoint to start from (`config.init`) decides both.
+    A checkpoint to start from (`config.init`) decides both. Raises ConfigError for a head per data set with
+    a network of whole clips.
     """
+    network = read_card(Path(config.init))[1].network if config.init else config.network
+    if config.head_names and network == "dcnn-bilstm":
+        raise ConfigError(
+            f"--heads per-dataset works with networks of stills, but {network} reads whole clips: give "
+            "--heads shared, or another network"
+        )
     if config.init:
         card = read_card(Path(config.init))[1]
         dropout = {"dropout": config.dropout} if card.network == "cnn-bilstm" else {}

@@ -30,7 +30,7 @@ from fer_batch.training.predict import predict_log_probs, select_input_frames, s
 from fer_batch.training.state import EpochResult, TrainState, count_epochs_since_best
 from fer_batch.training.step import TrainingModule, compute_loss
 
-STILLS_PARTS = ("network.encoder", "network.crop_head", "votes_head")
+STILLS_PARTS = ("network.encoder", "network.crop_head", "votes_head", "other_heads")
 """Parts of the CNN-BiLSTM that the phase of stills trains; sequences train all others."""
 SEQUENCES_WEIGHT_DECAY = 0.01
 STEP_REPORT_S = 1.0
@@ -95,7 +95,10 @@ def train_network(
             continue
         votes = config.votes if training.votes.any() else 0
         module = TrainingModule(
-            build_initial_network(config, name, architecture, training.classes), phase, votes
+            build_initial_network(config, name, architecture, training.classes),
+            phase,
+            votes,
+            max(len(config.head_names), 1),
         )
         if phase == "sequences":
             module.network.load_state_dict(ema.state_dict())
@@ -172,9 +175,9 @@ class _PhaseTrainer:
             self.module.network.encoder.eval()
         totals = torch.zeros(4, device=device)  # loss, windows, correct frames, frames
         began, reported = time.monotonic(), 0.0
-        for step, (windows, votes) in enumerate(self.batches.draw_epoch(number - 1, drawing), start=1):
+        for step, (windows, annotations) in enumerate(self.batches.draw_epoch(number - 1, drawing), start=1):
             loss, correct = compute_loss(
-                config, phase, self.model, windows, votes, self.batches.counts, augmenting, random
+                config, phase, self.model, windows, annotations, self.batches.counts, augmenting, random
             )
             self.optimizer.step(loss)
             _update_average(self.ema, self.module.network, config.ema_decay, self.optimizer.steps_taken)

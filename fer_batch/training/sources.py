@@ -68,8 +68,9 @@ def load_images(config: TrainConfig) -> tuple[Clips, Counter[str]]:
 def check_examples(config: TrainConfig, images: Clips, video_classes: Collection[str] = ()) -> None:
     """Raise InputError unless there are examples to train on and to select by.
 
-    Each class that `config` names needs examples to train on: images, or videos of `video_classes`. The
-    splits of videos are checked when their clips are known. The classes must be allowed in a card.
+    Each class that `config` names needs examples to train on: images, or videos of `video_classes`. So does
+    each class of the head to ship. The splits of videos are checked when their clips are known. The classes
+    must be allowed in a card.
     """
     classes = config.classes or (*images.classes, *sorted(set(video_classes) - set(images.classes)))
     if problem := find_class_problem(classes):
@@ -87,6 +88,14 @@ def check_examples(config: TrainConfig, images: Clips, video_classes: Collection
             f"the data has no training examples of {', '.join(absent)}, but the classes are "
             f"{', '.join(config.classes)}; add examples, or give other classes with --classes"
         )
+    for name in config.head_names[:1]:
+        known = count_classes(images.take((images.splits == "train") & (images.datasets == name)))
+        of_videos = video_classes if name == "clips" else ()
+        if absent := [c for c in classes if c not in known and normalize_label(c) not in of_videos]:
+            raise InputError(
+                f"the data set {name} has no training examples of {', '.join(absent)}, which its head must "
+                "know to be shipped; give another --ship-head, or leave the classes out with --leave-out"
+            )
 
 
 def extract_video_clips(

@@ -1,5 +1,7 @@
 """One training step: a batch is augmented, passed through the network, and compared with its labels."""
 
+import copy
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,22 +11,30 @@ from fer_batch.config import TrainConfig
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.training.augment import augment_sequences, augment_stills, mix_examples
-from fer_batch.training.batches import Windows
+from fer_batch.training.batches import Annotations, Windows
 from fer_batch.training.imbalance import compute_expression_loss
 from fer_batch.training.predict import autocast, frames_to_tensor, normalize_crops
 
 
 class TrainingModule(nn.Module):
-    """The network as one forward pass of a phase, so that all workers use all of its parameters."""
+    """The network as one forward pass of a phase, so that all workers use all of its parameters.
 
-    def __init__(self, network: Network, phase: str, votes: float) -> None:
+    With `heads` above 1, the stills have that number of heads: the network's own, which is the first, and
+    copies of it that are dropped after training.
+    """
+
+    def __init__(self, network: Network, phase: str, votes: float, heads: int = 1) -> None:
         super().__init__()
         self.network, self.phase = network, phase
         self.dropout = network.dropout if isinstance(network, CnnBiLstm) else nn.Identity()
         self.votes_head = nn.Linear(network.width, network.classes) if votes and phase == "stills" else None
+        copies = heads - 1 if phase == "stills" else 0
+        self.other_heads = nn.ModuleList(copy.deepcopy(network.crop_head) for _ in range(copies))
 
-    def forward(self, crops: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, crops: Tensor, lengths: Tensor, heads: Tensor) -> tuple[Tensor, Tensor | None]:
         """Compute logits and a second output from `(B, T, 1, 48, 48)` crops.
+
+        `heads` is `(B,) int64`: the head of each example, which only stills use.
 
         - "sequences": logits `(B, T, C)`, and the logits of each single crop `(B, T, C)`.
         - "stills": logits `(B, 1, C)`, and the logits of the votes `(B, C)` or None.
@@ -42,7 +52,12 @@ class TrainingModule(nn.Module):
             return self.network.classify(embeddings.unflatten(0, crops.shape[:2]), lengths)[:, -1:], None
         embeddings = self.network.encode(crops[:, 0])
         votes = self.votes_head(self.dropout(embeddings)) if self.votes_head is not None else None
-        return self.network.classify_crops(embeddings)[:, None], votes
+        logits = self.network.classify_crops(embeddings)
+        if self.other_heads:
+            features = self.dropout(embeddings)
+            stacked = torch.stack([logits, *(head(features) for head in self.other_heads)], dim=1)
+            logits = stacked[torch.arange(len(heads), device=heads.device), heads]  # (B, C)
+        return logits[:, None], votes
 
 
 def compute_loss(
@@ -50,23 +65,24 @@ def compute_loss(
     phase: str,
     model: nn.Module,
     windows: Windows,
-    votes: np.ndarray,
+    annotations: Annotations,
     counts: np.ndarray,
     generator: torch.Generator,
     random: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Augment a batch on the device of `generator`, and compute its loss.
 
-    `model` is a `TrainingModule`, perhaps joined with those of other workers. `votes` is `(B, C) float32`:
-    the annotators' shares. `counts` is `(C,) int`: the training examples of each class. Returns the mean
-    loss, and a `(n,)` bool mask of the frames with a label: whether the prediction is correct.
+    `model` is a `TrainingModule`, perhaps joined with those of other workers. `counts` is `(H, C) int`: the
+    training examples of each head and class. Returns the mean loss, and a `(n,)` bool mask of the frames with
+    a label: whether the prediction is correct.
     """
-    device, classes = generator.device, len(counts)
+    device, classes = generator.device, counts.shape[1]
     crops = frames_to_tensor(windows.frames, device)  # (B, T, 1, 48, 48)
     labels = torch.from_numpy(windows.labels).to(device)
     targets, known = F.one_hot(labels.clamp(min=0), classes).float(), labels >= 0  # (B, T, C), (B, T)
     lengths = known.sum(dim=1).cpu()
-    shares = torch.from_numpy(votes).to(device)
+    shares = torch.from_numpy(annotations.votes).to(device)
+    heads = torch.from_numpy(annotations.heads).to(device)
     if phase == "sequences":
         crops = augment_sequences(crops, config, generator)
     else:
@@ -80,21 +96,45 @@ def compute_loss(
         crops, targets, shares = crops[:, :, None], mixed[:, None, :classes], mixed[:, classes:]
         known = known[:, :1]
     with autocast(device):
-        logits, second = model(normalize_crops(crops), lengths)
+        logits, second = model(normalize_crops(crops), lengths, heads)
     logits = logits.float()
     if phase == "sequences":
         averaged = average_clip_probs(second.float(), torch.from_numpy(windows.clip_ids).to(device), known)
         moving = torch.from_numpy(windows.moving).to(device)
         targets = torch.where(moving[:, :, None], targets, averaged)
-        loss = compute_expression_loss(logits[known], targets[known], counts, "none")
+        loss = compute_expression_loss(logits[known], targets[known], counts.sum(axis=0), "none")
     else:
-        loss = compute_expression_loss(
-            logits[:, 0], targets[:, 0], counts, config.imbalance, config.label_smoothing
-        )
+        present = counts > 0 if config.head_names else np.ones_like(counts, bool)  # (H, C)
+        logits = logits.masked_fill(~torch.from_numpy(present).to(device)[heads][:, None], -torch.inf)
+        loss = compute_heads_loss(logits[:, 0], targets[:, 0], annotations.heads, counts, present, config)
         if second is not None:
             votes_loss = -(shares * F.log_softmax(second.float(), dim=1)).sum(dim=1).mean()
             loss = loss + config.votes * votes_loss
     return loss, (logits.argmax(dim=2) == targets.argmax(dim=2))[known]
+
+
+def compute_heads_loss(
+    logits: Tensor,
+    targets: Tensor,
+    heads: np.ndarray,
+    counts: np.ndarray,
+    present: np.ndarray,
+    config: TrainConfig,
+) -> Tensor:
+    """Compute the mean loss of examples, each over the classes that its head has.
+
+    `logits` and `targets` are `(B, C)` and `heads` is `(B,) int`. `counts` and `present` are `(H, C)`: the
+    training examples of each head and class, and whether the head has the class.
+    """
+    losses = []
+    for head in np.unique(heads).tolist():
+        rows, columns = np.flatnonzero(heads == head), np.flatnonzero(present[head])
+        block = np.ix_(rows, columns)
+        loss = compute_expression_loss(
+            logits[block], targets[block], counts[head][columns], config.imbalance, config.label_smoothing
+        )
+        losses.append(loss * (len(rows) / len(heads)))
+    return torch.stack(losses).sum()
 
 
 def average_clip_probs(logits: Tensor, clip_ids: Tensor, known: Tensor) -> Tensor:
