@@ -204,6 +204,11 @@ class TrainConfig:
     ship_head: Annotated[str | None, LABELS] = None
     """Data set whose head the checkpoint keeps, by the name in --data; the others are dropped after training.
     By default the first data set."""
+    teacher: Annotated[tuple[str, ...], LABELS] = ()
+    """Checkpoints of the same classes, whose mean probabilities for an image and its mirror image the stills
+    learn together with the labels. The word `default` names the packaged checkpoint."""
+    teacher_weight: Annotated[Fraction, LABELS] = 0.5
+    """Part of a target that comes from the teachers; the rest is the label."""
     flip: Annotated[Fraction, AUGMENTATION] = 0.5
     """Fraction of the images that are mirrored."""
     rotation_deg: Annotated[NotNegative, AUGMENTATION] = 10.0
@@ -340,10 +345,13 @@ class TrainConfig:
 
 RETIRED_SETTINGS = {"preset"}
 """Settings in the records of older versions that no longer exist."""
+ADDED_SETTINGS = {"heads": "shared", "ship_head": None, "teacher": [], "teacher_weight": 0.5}
+"""Settings that the records of older versions lack, with the values that those versions used."""
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     """Describe the settings that differ, as "fps was 5, is 10; …"; empty if they are equal."""
+    old = {name: value for name, value in ADDED_SETTINGS.items() if name in new} | old
     names = sorted((old.keys() | new.keys()) - RETIRED_SETTINGS)
     changed = [key for key in names if old.get(key) != new.get(key)]
     return "; ".join(

@@ -55,6 +55,7 @@ def train_command(
       fer-batch train --data fer2013=fer2013.parquet --recipe default --out runs/default
       fer-batch train --recipe cnn4-fer2013 --data fer2013=fer2013.parquet --out runs/cnn4
       fer-batch train --data folder=faces/ --backbone resnet18 --out runs/resnet18
+      fer-batch train --data fer2013=fer2013.parquet --teacher runs/a runs/b --out runs/student
     """
     config = build_train_config(data, recipe, settings)
     summary = fer_batch.train(config, out, on_progress=show_status(), **vars(ray))
@@ -72,11 +73,11 @@ def build_train_config(data: DataSets, recipe: str | None, settings: Settings) -
 
         values = read_recipe(recipe).settings
     values = values | dict(settings) | {"data": data}
-    if values.get("init") == "default":
-        values["init"] = str(DEFAULT_CHECKPOINT)
     for name in ("init", "backbone_weights"):
         if isinstance(values.get(name), str):
-            values[name] = str(Path(values[name]).absolute())
+            values[name] = _resolve_checkpoint(values[name])
+    if isinstance(values.get("teacher"), list | tuple):
+        values["teacher"] = tuple(_resolve_checkpoint(str(path)) for path in values["teacher"])
     try:
         config = TrainConfig.from_dict(values)
     except ConfigError as error:
@@ -85,6 +86,11 @@ def build_train_config(data: DataSets, recipe: str | None, settings: Settings) -
         raise ConfigError(f"{error} (with --recipe {recipe})") from error
     check_data_exists(data)
     return config
+
+
+def _resolve_checkpoint(given: str) -> str:
+    """Return an absolute path; the word "default" names the packaged checkpoint."""
+    return str(DEFAULT_CHECKPOINT if given == "default" else Path(given).absolute())
 
 
 def show_status() -> "StatusCallback":

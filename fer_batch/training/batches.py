@@ -44,10 +44,13 @@ class Annotations:
     shared head."""
     votes: np.ndarray
     """`(B, C) float32`: share of annotators that chose each class. Rows sum to 1, or to 0 without votes."""
+    taught: np.ndarray | None = None
+    """`(B, C) float32`: mean probabilities of the teachers; None without teachers."""
 
     def take(self, chosen: np.ndarray) -> "Annotations":
         """Return the annotations of the examples at the indices `chosen`."""
-        return Annotations(heads=self.heads[chosen], votes=self.votes[chosen])
+        taught = None if self.taught is None else self.taught[chosen]
+        return Annotations(heads=self.heads[chosen], votes=self.votes[chosen], taught=taught)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,8 @@ class BatchSource:
     """One worker's batches of a phase.
 
     In the phase "stills" each frame is an example, in "sequences" each clip is a moving window, and in
-    "clips" each clip is an example. `counts` is `(H, C) int64`: examples of each head and class.
+    "clips" each clip is an example. `taught` is `(M, C) float32`: the teachers' predictions for the stills.
+    `counts` is `(H, C) int64`: examples of each head and class.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class BatchSource:
         phase: str,
         rank: int,
         world: int,
+        taught: np.ndarray | None = None,
     ) -> None:
         self.config, self.training, self.stream = config, training, stream
         self.phase, self.rank, self.world = phase, rank, world
@@ -84,7 +89,9 @@ class BatchSource:
         self.labels = np.repeat(training.labels, lengths)
         datasets = np.repeat(training.datasets, lengths)
         self.annotations = Annotations(
-            heads=self._number_heads(datasets), votes=np.repeat(training.votes, lengths, axis=0)
+            heads=self._number_heads(datasets),
+            votes=np.repeat(training.votes, lengths, axis=0),
+            taught=taught,
         )
         self.steps_in_memory = (
             max(1, len(self.labels) // world // config.batch_size) if len(self.labels) else 0

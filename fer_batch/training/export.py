@@ -2,7 +2,7 @@
 
 import platform
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from fer_batch.training.recipes import Settings
 from fer_batch.training.sources import MIN_CALIBRATION_CLIPS, count_training_clips, read_crop_scale
 from fer_batch.training.state import HISTORY_COLUMNS, TrainState, selected_epoch
 
-PATH_SETTINGS = ("data", "init", "backbone_weights")
+PATH_SETTINGS = ("data", "init", "backbone_weights", "teacher")
 """Settings that a card leaves out, because they are paths on the training machine."""
 
 
@@ -49,6 +49,8 @@ class TrainSummary:
     seconds: int
     hardware: str
     torch: str
+    teachers: list[str] = field(default_factory=list)
+    """`model_id` of each teacher."""
 
     def __repr__(self) -> str:
         return (
@@ -93,6 +95,7 @@ def export_model(
         select_clips=count_classes(data.take(data.splits == "select")),
         hardware=_describe_hardware(),
         torch=torch.__version__,
+        teachers=[read_card(Path(path))[1].model_id for path in config.teacher],
     )
     rows = [row.to_dict() for row in state.history]
     write_json(out / "history.json", rows)

@@ -33,14 +33,15 @@ def check_initial_weights(config: TrainConfig) -> None:
 def choose_architecture(config: TrainConfig, classes: int) -> tuple[str, Architecture]:
     """Return the network's name in `model.registry` and its architecture.
 
-    A checkpoint to start from (`config.init`) decides both. Raises ConfigError for a head per data set with
-    a network of whole clips.
+    A checkpoint to start from (`config.init`) decides both. Raises ConfigError for a head per data set or
+    teachers with a network of whole clips.
     """
     network = read_card(Path(config.init))[1].network if config.init else config.network
-    if config.head_names and network == "dcnn-bilstm":
+    if network == "dcnn-bilstm" and (config.head_names or config.teacher):
+        option = "--heads per-dataset" if config.head_names else "--teacher"
         raise ConfigError(
-            f"--heads per-dataset works with networks of stills, but {network} reads whole clips: give "
-            "--heads shared, or another network"
+            f"{option} works with networks of stills, but {network} reads whole clips: leave the option out, "
+            "or give another network"
         )
     if config.init:
         card = read_card(Path(config.init))[1]

@@ -24,6 +24,7 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
 from fer_batch.training.batches import BatchSource, ClipStream
+from fer_batch.training.distill import predict_teachers
 from fer_batch.training.initialize import build_initial_network, choose_architecture
 from fer_batch.training.optimize import PhaseOptimizer
 from fer_batch.training.predict import predict_log_probs, select_input_frames, sum_over_workers
@@ -103,7 +104,12 @@ def train_network(
         if phase == "sequences":
             module.network.load_state_dict(ema.state_dict())
         module.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        batches = BatchSource(config, training, stream, phase, context.rank, context.world)
+        taught = None
+        if phase == "stills":
+            taught = predict_teachers(
+                config, training, context.device, rank=context.rank, world=context.world
+            )
+        batches = BatchSource(config, training, stream, phase, context.rank, context.world, taught)
         optimizer = _build_optimizer(config, module, epochs * batches.steps)
         if state and history and history[-1].phase == phase:
             module.load_state_dict(state.module)

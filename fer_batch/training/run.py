@@ -24,6 +24,7 @@ from fer_batch.runtime import call_periodically, ray_session
 from fer_batch.storage.atomic import convert_write_error, write_json
 from fer_batch.storage.folder import read_folder_record
 from fer_batch.storage.lease import hold_lease
+from fer_batch.training.distill import check_teachers
 from fer_batch.training.export import TrainSummary, export_model
 from fer_batch.training.initialize import check_initial_weights
 from fer_batch.training.loop import StepProgress, WorkerContext, train_network
@@ -95,6 +96,7 @@ def train(
     video_classes = list_training_videos(config)
     images, counts = load_images(config)
     check_examples(config, images, video_classes)
+    check_teachers(config, images.classes)
     with hold_lease(out, "train"):
         with convert_write_error(out):
             write_json(out / "train.json", config.to_dict())

@@ -86,6 +86,9 @@ def compute_loss(
     if phase == "sequences":
         crops = augment_sequences(crops, config, generator)
     else:
+        if annotations.taught is not None:
+            taught = torch.from_numpy(annotations.taught).to(device)[:, None]
+            targets = torch.lerp(targets[:, :1], taught, config.teacher_weight)
         # The frames of a clip are channels of one image, so that all are augmented in the same way.
         crops, mixed = mix_examples(
             augment_stills(crops.squeeze(2), config, generator),
@@ -130,8 +133,10 @@ def compute_heads_loss(
     for head in np.unique(heads).tolist():
         rows, columns = np.flatnonzero(heads == head), np.flatnonzero(present[head])
         block = np.ix_(rows, columns)
+        wanted = targets[block]
+        wanted = wanted / wanted.sum(dim=1, keepdim=True).clamp(min=1e-6)  # teachers know absent classes
         loss = compute_expression_loss(
-            logits[block], targets[block], counts[head][columns], config.imbalance, config.label_smoothing
+            logits[block], wanted, counts[head][columns], config.imbalance, config.label_smoothing
         )
         losses.append(loss * (len(rows) / len(heads)))
     return torch.stack(losses).sum()

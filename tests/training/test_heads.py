@@ -1,5 +1,6 @@
 """A head for each data set over one encoder."""
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -36,7 +37,9 @@ def training() -> Clips:
 def test_each_head_learns_from_its_data_set_and_the_checkpoint_has_one(training: Clips) -> None:
     states: list[TrainState] = []
     selection = make_bars([0, 1, 2], seed=1)
-    trained = train_network(make_config(), training, selection, CPU, on_epoch=states.append)
+    trained = train_network(
+        make_config(), training, selection, CPU, on_epoch=lambda state: states.append(copy.deepcopy(state))
+    )
     shared = train_network(make_config(heads="shared"), training, selection, CPU)
     assert trained.weights.keys() == shared.weights.keys()
     heads = [states[1].module[f"{name}.weight"] for name in ("network.crop_head", "other_heads.0")]

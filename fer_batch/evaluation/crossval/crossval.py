@@ -40,6 +40,7 @@ from fer_batch.plotting import render_figure
 from fer_batch.storage.atomic import convert_write_error, encode_json, write_files, write_json
 from fer_batch.storage.folder import read_folder_record
 from fer_batch.storage.lease import hold_lease
+from fer_batch.training.distill import check_teachers
 from fer_batch.training.recipes import Settings
 
 CK48_CLASSES = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
@@ -95,6 +96,7 @@ def crossval(
     kept = data.splits != "test"
     counts = Counter(counts) + Counter({"of_the_split_test_left_out": int((~kept).sum())})
     data = data.take(kept)
+    check_teachers(config, data.classes)
     models = _choose_models(network, config, data)
     is_ck48 = set(data.classes) == set(CK48_CLASSES) and [name for name, _ in config.data] == ["ck48"]
     frozen_folds: list[list[str]] = []

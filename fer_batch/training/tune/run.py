@@ -24,6 +24,7 @@ from fer_batch.errors import ConfigError
 from fer_batch.runtime import ray_session
 from fer_batch.storage.atomic import convert_write_error, remove_temporary_files, write_json
 from fer_batch.storage.lease import hold_lease
+from fer_batch.training.distill import check_teachers
 from fer_batch.training.initialize import check_initial_weights
 from fer_batch.training.loop import WorkerContext, train_network
 from fer_batch.training.sources import (
@@ -187,6 +188,7 @@ def _load_data(config: TrainConfig, out: Path, on_progress: StatusCallback) -> C
     check_initial_weights(config)
     data, counts = load_images(config)
     check_examples(config, data)
+    check_teachers(config, data.classes)
     for line in [*describe_counts(counts), *describe_data(data, count_training_clips(config, data, out))]:
         on_progress(StatusMessage(line))
     return data
