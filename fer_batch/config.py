@@ -345,7 +345,7 @@ class TrainConfig:
 
 RETIRED_SETTINGS = {"preset"}
 """Settings in the records of older versions that no longer exist."""
-ADDED_SETTINGS = {"heads": "shared", "ship_head": None, "teacher": [], "teacher_weight": 0.5}
+ADDED_SETTINGS: dict[str, Any] = {"heads": "shared", "ship_head": None, "teacher": [], "teacher_weight": 0.5}
 """Settings that the records of older versions lack, with the values that those versions used."""
 
 
