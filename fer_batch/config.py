@@ -235,7 +235,7 @@ class TrainConfig:
     """Sampled frames in a window, an odd number."""
     window_rate_hz: Annotated[float, Range(above=0, at_most=1000)] = 5.0
     """Sampled frames per second in a window."""
-    seed: Annotated[int, Range(at_least=0, at_most=1e9), MACHINE] = 0
+    seed: Annotated[int, Range(at_least=0, at_most=4e9), MACHINE] = 0
     """Seed. Runs with the same seed give the same weights on the same machine."""
     workers: Annotated[int, Range(at_least=1), MACHINE] = 1
     """Training processes."""

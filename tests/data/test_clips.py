@@ -19,6 +19,7 @@ def make_clips() -> Clips:
         classes=EMOTIONS,
         votes=np.eye(7, dtype=np.float32)[[2, 0, 1]],
         subjects=np.array(["S1", "S2", ""]),
+        datasets=np.array(["ck48", "ck48", "folder"]),
     )
 
 
@@ -41,6 +42,7 @@ def test_taking_clips_keeps_all_their_frames(
     assert taken.starts.tolist() == starts
     assert taken.labels.tolist() == labels
     assert len(taken) == len(taken.splits) == len(taken.votes) == len(taken.subjects) == len(labels)
+    assert taken.datasets.tolist() == [{3: "ck48", 0: "ck48", 5: "folder"}[label] for label in labels]
     assert taken.subjects.tolist() == [{3: "S1", 0: "S2", 5: ""}[label] for label in labels]
 
 

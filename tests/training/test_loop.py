@@ -293,7 +293,7 @@ def test_a_network_of_clips_learns_the_order_of_frames() -> None:
     still = {"flip": 0.0, "rotation_deg": 0.0, "zoom": 0.0, "shift": 0.0, "lighting": 0.0, "erasing": 0.0}
     dropouts = (0.0, 0.0, 0.0, 0.0, 0.0)
     config = make_config(
-        network="dcnn-bilstm", fold=1, filters=(8, 8), depths=(1, 1), dropouts=dropouts, epochs=12,
+        network="dcnn-bilstm", fold=1, filters=(8, 8), depths=(1, 1), dropouts=dropouts, epochs=20,
         optimizer="adam", lr=0.01, schedule="plateau", ema_decay=0.0, imbalance="none", **still,
     )  # fmt: skip
     history = train_network(config, clips, clips, CPU).history
