@@ -8,7 +8,6 @@ A job that is submitted again with the same OUT continues with all that is not d
 import argparse
 
 import fer_batch
-from fer_batch.terminal import escape_controls, escape_lines
 
 parser = argparse.ArgumentParser(description="Analyze videos into the tables of a run folder.")
 parser.add_argument("videos", nargs="+", help="files, folders, globs, archives or manifests, also in a store")
@@ -31,9 +30,9 @@ def main() -> None:
             args.videos, args.out, config, insecure=args.insecure, on_progress=print_progress
         )
     except fer_batch.FerBatchError as error:
-        parser.error(escape_controls(str(error)))
-    print(escape_lines(str(summary)))
-    print(escape_lines(str(fer_batch.open_timeline(args.out).shares(by="video"))))
+        parser.error(str(error))
+    print(summary)
+    print(fer_batch.open_timeline(args.out).shares(by="video"))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import argparse
 from pathlib import Path
 
 import fer_batch
-from fer_batch.terminal import escape_controls, escape_lines
 
 parser = argparse.ArgumentParser(description="Measure checkpoints on labelled faces.")
 parser.add_argument("data", nargs="+", metavar="NAME=PATH", help="data sets, for example fer2013=FILE")
@@ -23,12 +22,12 @@ def main() -> None:
             [tuple(word.partition("=")[::2]) for word in args.data],
             split=args.split,
             checkpoints=args.checkpoint or [None],
-            on_progress=lambda text: print(escape_lines(text)),
+            on_progress=print,
         )
         evaluation.write(args.out)
     except fer_batch.FerBatchError as error:
-        parser.error(escape_controls(str(error)))
-    print(escape_lines(str(evaluation)))
+        parser.error(str(error))
+    print(evaluation)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@
 import argparse
 
 import fer_batch
-from fer_batch.terminal import escape_controls, escape_lines
 
 parser = argparse.ArgumentParser(description="Write the tables of a run folder from its results.")
 parser.add_argument("out", help="run folder, also in a store")
@@ -19,8 +18,8 @@ def main() -> None:
     try:
         summary = fer_batch.finalize(args.out)
     except fer_batch.FerBatchError as error:
-        parser.error(escape_controls(str(error)))
-    print(escape_lines(str(summary)))
+        parser.error(str(error))
+    print(summary)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ A job that is submitted again with the same OUT continues after the last finishe
 import argparse
 
 import fer_batch
-from fer_batch.terminal import escape_controls, escape_lines
 
 parser = argparse.ArgumentParser(description="Train a model on labelled faces.")
 parser.add_argument("data", nargs="+", metavar="NAME=PATH", help="data sets, for example fer2013=FILE")
@@ -25,14 +24,11 @@ def main() -> None:
         data = [tuple(word.partition("=")[::2]) for word in args.data]
         config = fer_batch.TrainConfig.from_dict({**settings, "data": data, "workers": args.workers})
         summary = fer_batch.train(
-            config,
-            args.out,
-            insecure=args.insecure,
-            on_progress=lambda message: print(escape_lines(message.text)),
+            config, args.out, insecure=args.insecure, on_progress=lambda message: print(message.text)
         )
     except fer_batch.FerBatchError as error:
-        parser.error(escape_controls(str(error)))
-    print(escape_lines(str(summary)))
+        parser.error(str(error))
+    print(summary)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ A job that is submitted again with the same OUT continues with the remaining tri
 import argparse
 
 import fer_batch
-from fer_batch.terminal import escape_controls, escape_lines
 
 parser = argparse.ArgumentParser(description="Train with many settings and compare the results.")
 parser.add_argument("data", nargs="+", metavar="NAME=PATH", help="data sets, for example fer2013=FILE")
@@ -28,11 +27,11 @@ def main() -> None:
             args.out,
             args.trials,
             insecure=args.insecure,
-            on_progress=lambda message: print(escape_lines(message.text), flush=True),
+            on_progress=lambda message: print(message.text, flush=True),
         )
     except fer_batch.FerBatchError as error:
-        parser.error(escape_controls(str(error)))
-    print(escape_lines(str(study)))
+        parser.error(str(error))
+    print(study)
 
 
 if __name__ == "__main__":
