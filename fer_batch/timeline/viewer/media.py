@@ -14,7 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from fer_batch.errors import ChangedFileError, FerBatchError
+from fer_batch.storage.addresses import is_remote
+from fer_batch.storage.archives import split_member
 from fer_batch.storage.media import read_identity
+from fer_batch.storage.stores import find_file
 from fer_batch.timeline.files import AnalyzedFile
 from fer_batch.timeline.names import file_name
 
@@ -30,7 +33,7 @@ def send_video(file: AnalyzedFile, request: Request) -> Response:
     Raises HTTPException with the reason if the file changed or cannot be opened.
     """
     try:
-        content, size, lock = _open_cached(file, read_identity(file.uri))
+        content, size, lock = _open_cached(file, _identify_content(file.uri))
     except ChangedFileError as error:
         raise HTTPException(HTTPStatus.CONFLICT, str(error)) from error
     except (OSError, FerBatchError) as error:
@@ -48,10 +51,16 @@ def describe_error(error: Exception) -> str:
 def find_trouble(file: AnalyzedFile) -> str | None:
     """Return the reason why the file of a video cannot be sent, None if it can."""
     try:
-        _open_cached(file, read_identity(file.uri))
+        _open_cached(file, _identify_content(file.uri))
     except (OSError, FerBatchError) as error:
         return describe_error(error)
     return None
+
+
+def _identify_content(uri: str) -> Any:
+    """Return a value that changes when the content of a file, or of its archive, may have changed."""
+    name = (split_member(uri) or (uri,))[0]
+    return find_file(name) if is_remote(name) else read_identity(uri)
 
 
 @functools.lru_cache(MAX_OPEN_VIDEOS)
