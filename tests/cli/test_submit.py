@@ -61,7 +61,7 @@ def test_job_gets_the_words_of_its_command(
     client = SimpleNamespace(list_jobs=list, submit_job=submit_job)
     monkeypatch.setattr(submit, "_connect", lambda *arguments: nullcontext(client))
     assert main(["submit", *NOWHERE, "--no-wait", *words]) == 0
-    assert [shlex.split(job)[4:] for job in jobs] == [sent]
+    assert [shlex.split(job)[5:] for job in jobs] == [sent]
     assert capfd.readouterr().out == "job\n"
 
 

@@ -124,6 +124,7 @@ def test_copied_files_suffice_to_build_the_package(tmp_path: Path) -> None:
         if (ROOT / source).is_dir():
             shutil.copytree(ROOT / source, tmp_path / source)
         else:
+            (tmp_path / source).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / source, tmp_path / source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "."]
     subprocess.run(command, cwd=tmp_path, check=True)
