@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     SIGTERM ends the process at once with 143, Ctrl-C with 130.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    os.environ["PYTHONSAFEPATH"] = "1"  # libraries may start Python, too
+    if arguments is None:  # the process is this program's own
+        os.environ["PYTHONSAFEPATH"] = "1"  # libraries may start Python, too
     with stop_on_signals():
         return _run(words)
 
