@@ -37,7 +37,7 @@ def run_onnx(model: bytes, crops: np.ndarray, lengths: np.ndarray) -> np.ndarray
 )
 def test_exported_file_equals_pytorch(kind: str) -> None:
     network, card = make_network(kind)
-    assert check_against_torch(export_file(kind), network, card, random_crops(50, 1)) <= TOLERANCE / 10
+    assert check_against_torch(export_file(kind), network, card, random_crops(50, 1)) <= TOLERANCE / 5
     model = onnx.load_model_from_string(export_file(kind))
     onnx.checker.check_model(model, full_check=True)
     assert {node.domain for node in model.graph.node} == {""}
