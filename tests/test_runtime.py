@@ -95,11 +95,12 @@ def test_local_ray_listens_only_on_loopback_and_requires_its_token() -> None:
         with ray_session(num_cpus=1):
 
             @ray.remote
-            def worker() -> int:
-                return os.getpid()
+            def worker() -> tuple[int, str]:
+                return os.getpid(), os.getcwd()
 
-            assert ray.get(worker.remote()) in set(descendants(os.getpid()))
-            folder = Path(ray.get(ray.remote(os.getcwd).remote())).parent
+            pid, working_directory = ray.get(worker.remote())
+            assert pid in set(descendants(os.getpid()))
+            folder = Path(working_directory).parent
             assert (folder.stat().st_mode & 0o777, folder.stat().st_uid) == (0o700, os.getuid())
             assert folder in Path(ray._private.worker._global_node.temp_dir).parents
             processes = (os.getpid(), *descendants(os.getpid()))
