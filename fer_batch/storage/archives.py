@@ -5,10 +5,8 @@ import functools
 import gzip
 import io
 import lzma
-import os
 import posixpath
 import shutil
-import stat
 import struct
 import tarfile
 import tempfile
@@ -22,6 +20,7 @@ from fer_batch.errors import ChangedFileError, DecodeError
 from fer_batch.storage.addresses import is_remote
 from fer_batch.storage.stores import StoreFile, format_reason
 from fer_batch.storage.tar_headers import MAX_HEADERS, MAX_NAME_LENGTH, MAX_SIZE, iterate_headers, read_header
+from fer_batch.storage.user_files import open_regular
 
 MEMBER_SEPARATOR = "!/"
 """Separates an archive's name from the member's name."""
@@ -111,10 +110,10 @@ def list_members(
 def open_seekable(name: str) -> BinaryIO:
     """Open a local file or a file in a store for reading and seeking.
 
-    A file whose store cannot seek is copied. Raises OSError or DecodeError, see `open_regular`.
+    A file whose store cannot seek is copied. Raises OSError or DecodeError, see `open_listed`.
     """
     if not is_remote(name):
-        return open_regular(name)
+        return open_listed(name)
     file = StoreFile(name)
     if file.seekable():
         return file  # type: ignore[return-value]
@@ -122,7 +121,7 @@ def open_seekable(name: str) -> BinaryIO:
         return copy_to_temporary(file)
 
 
-def open_regular(path: str) -> BinaryIO:
+def open_listed(path: str) -> BinaryIO:
     """Open a regular file, but not through a link as the last part of its path.
 
     Listed paths have their links resolved, so such a link has replaced the listed file. Raises OSError,
@@ -130,15 +129,13 @@ def open_regular(path: str) -> BinaryIO:
     for ever.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return open_regular(path, follow_link=False)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise ChangedFileError("a link has replaced it since it was listed") from error
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise DecodeError("not a regular file")
-    return os.fdopen(descriptor, "rb")
+    except ValueError as error:
+        raise DecodeError("not a regular file") from error
 
 
 def open_member(archive: str, member: str, offset: int, identity: Any) -> tuple[BinaryIO, str]:

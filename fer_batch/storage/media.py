@@ -13,8 +13,8 @@ from fer_batch.errors import ChangedFileError, DecodeError
 from fer_batch.storage.addresses import is_remote
 from fer_batch.storage.archives import (
     copy_to_temporary,
+    open_listed,
     open_member,
-    open_regular,
     open_seekable,
     split_member,
 )
@@ -92,7 +92,7 @@ def open_unchanged(uri: str, offset: int | None, version: str) -> BinaryIO:
         entry = find_file(name) if version != hash_text(UNKNOWN_VERSION) else None
         found = entry.version if entry else UNKNOWN_VERSION
     else:
-        file = open_regular(name)
+        file = open_listed(name)
         found = read_version(os.fstat(file.fileno()))
     if version != hash_text(found):
         file.close()

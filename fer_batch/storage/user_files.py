@@ -10,17 +10,18 @@ MAX_JSON_DEPTH = 32
 """Python reads deeper JSON, but copying and formatting it may exceed the limit of recursion."""
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file, or a link to one, to read it.
+def open_regular(path: str | Path, follow_link: bool = True) -> BinaryIO:
+    """Open a regular file to read it.
 
-    Raises OSError if it cannot be opened, and ValueError for another kind of file: a pipe would block
-    forever, and a device has no end.
+    Raises OSError if it cannot be opened, or is a link and `follow_link` is False. Raises ValueError for
+    another kind of file: a pipe would block forever, and a device has no end.
     """
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow_link else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise ValueError("it is not a regular file")
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
