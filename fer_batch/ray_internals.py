@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ray._private import ray_constants, services
@@ -88,37 +89,22 @@ def start_in(folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
         updates = {**environment, **(env_updates or {})}
         return before(*arguments, **options | {"env_updates": updates, "cwd": str(folder)})
 
-    services.start_ray_process = start_ray_process
-    try:
+    with _replace(services, "start_ray_process", start_ray_process):
         yield
-    finally:
-        services.start_ray_process = before
 
 
-@contextlib.contextmanager
-def ignore_uv() -> Iterator[None]:
+def ignore_uv() -> contextlib.AbstractContextManager[None]:
     """Keep `ray.init` in the body from sending the working directory to the workers of `uv run` drivers."""
-    before = ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
-    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
-    try:
-        yield
-    finally:
-        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = before
+    return _replace(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", False)
 
 
-@contextlib.contextmanager
-def listen_on_loopback() -> Iterator[None]:
+def listen_on_loopback() -> contextlib.AbstractContextManager[None]:
     """Let a Ray that starts in the body listen only on the loopback interface.
 
     Ray replaces 127.0.0.1 by the host's address wherever it supports clusters, and then all of its processes
     except the dashboard listen on every interface.
     """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+    return _replace(ray_constants, "ENABLE_RAY_CLUSTER", False)
 
 
 @contextlib.contextmanager
@@ -136,12 +122,20 @@ def wait_for_node(timeout_s: float) -> Iterator[None]:
                     raise
             time.sleep(QUERY_PAUSE_S)
 
-    services.get_node = get_node
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", str(round(timeout_s)))
+    with _replace(services, "get_node", get_node):
+        yield
+
+
+@contextlib.contextmanager
+def _replace(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    """Replace an attribute of a module in the body."""
+    before = getattr(module, name)
+    setattr(module, name, value)
     try:
         yield
     finally:
-        services.get_node = before
+        setattr(module, name, before)
 
 
 def stop_unfinished_node(error: BaseException) -> None:
