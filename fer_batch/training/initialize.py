@@ -36,15 +36,15 @@ def choose_architecture(config: TrainConfig, classes: int) -> tuple[str, Archite
     A checkpoint to start from (`config.init`) decides both. Raises ConfigError for a head per data set or
     teachers with a network of whole clips.
     """
-    network = read_card(Path(config.init))[1].network if config.init else config.network
+    card = read_card(Path(config.init))[1] if config.init else None
+    network = card.network if card else config.network
     if network == "dcnn-bilstm" and (config.head_names or config.teacher):
         option = "--heads per-dataset" if config.head_names else "--teacher"
         raise ConfigError(
             f"{option} works with networks of stills, but {network} reads whole clips: leave the option out, "
             "or give another network"
         )
-    if config.init:
-        card = read_card(Path(config.init))[1]
+    if card:
         dropout = {"dropout": config.dropout} if card.network == "cnn-bilstm" else {}
         return card.network, {**card.architecture, "classes": classes, **dropout}
     blocks = {"filters": list(config.filters), "depths": list(config.depths)}
