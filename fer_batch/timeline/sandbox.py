@@ -19,7 +19,7 @@ MEMORY_SHARE = 0.5
 """Share of this machine's (or container's) memory that DuckDB may use before it spills to disk."""
 MAX_MEMORY_BYTES = 16 << 30
 MAX_SPILL_BYTES = 64 << 30
-"""Bytes that a query may spill to a temporary folder, and at most half of what is free there."""
+"""Most bytes that a query may spill to a temporary folder. Half of the free space there is a limit, too."""
 QUERY_TIMEOUT_S = 600.0
 """Default limit of a query's time, in seconds."""
 
