@@ -50,6 +50,9 @@ def limit_resources(connection: duckdb.DuckDBPyConnection) -> None:
     ).fetchall()[0]
     memory_bytes = min(int(default_bytes * MEMORY_SHARE / _DUCKDB_DEFAULT_SHARE), MAX_MEMORY_BYTES)
     folder = _make_spill_folder()
+    if not folder.is_dir():  # programs that clean /tmp delete folders that were not used for days
+        _make_spill_folder.cache_clear()
+        folder = _make_spill_folder()
     spill_bytes = min(shutil.disk_usage(folder).free // 2, MAX_SPILL_BYTES)
     connection.execute(f"SET memory_limit = '{memory_bytes}B'")
     connection.execute("SET temp_directory = $folder", {"folder": f"{folder}/{next(_folder_numbers)}"})

@@ -1,6 +1,7 @@
 """SQL reads only the tables of its run, writes nothing, and has limits of memory, disk and time."""
 
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -341,6 +342,13 @@ def test_spilled_data_is_private_and_bounded(place: Path) -> None:
         connection.sql("SELECT range, hash(range) AS h FROM range(10_000_000) ORDER BY h").fetchall()
     assert folder.is_dir()
     assert sorted(path.name for path in place.rglob("*")) == [".tmp", "kept.csv", "near.csv"]
+
+
+def test_deleted_folder_of_spilled_data_is_made_again(timeline: Timeline) -> None:
+    shutil.rmtree(Path(find_places(timeline)["spill"]).parent)
+    limit_resources(connection := duckdb.connect())
+    ((folder,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
+    assert stat.S_IMODE(Path(folder).parent.stat().st_mode) == 0o700
 
 
 def test_memory_is_at_most_half_of_the_machine(timeline: Timeline) -> None:
