@@ -31,10 +31,11 @@ class TrainingModule(nn.Module):
         copies = heads - 1 if phase == "stills" else 0
         self.other_heads = nn.ModuleList(copy.deepcopy(network.crop_head) for _ in range(copies))
 
-    def forward(self, crops: Tensor, lengths: Tensor, heads: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, crops: Tensor, lengths: np.ndarray, heads: Tensor) -> tuple[Tensor, Tensor | None]:
         """Compute logits and a second output from `(B, T, 1, 48, 48)` crops.
 
-        `heads` is `(B,) int64`: the head of each example, which only stills use.
+        `lengths` is `(B,) int64`, as an array: DistributedDataParallel moves tensors to the GPU, but LSTMs
+        need lengths on the CPU. `heads` is `(B,) int64`: the head of each example, which only stills use.
 
         - "sequences": logits `(B, T, C)`, and the logits of each single crop `(B, T, C)`.
         - "stills": logits `(B, 1, C)`, and the logits of the votes `(B, C)` or None.
@@ -45,11 +46,13 @@ class TrainingModule(nn.Module):
                 embeddings = self.network.encode(crops.flatten(0, 1)).float()
                 single = self.network.crop_head(embeddings)
             shape = crops.shape[:2]
-            logits = self.network.classify(embeddings.unflatten(0, shape), lengths)
-            return self.network.smooth_log_probs(logits.float(), lengths), single.unflatten(0, shape)
+            steps = torch.from_numpy(lengths)
+            logits = self.network.classify(embeddings.unflatten(0, shape), steps)
+            return self.network.smooth_log_probs(logits.float(), steps), single.unflatten(0, shape)
         if self.phase == "clips":
             embeddings = self.network.encode(crops.flatten(0, 1)).float()
-            return self.network.classify(embeddings.unflatten(0, crops.shape[:2]), lengths)[:, -1:], None
+            steps = torch.from_numpy(lengths)
+            return self.network.classify(embeddings.unflatten(0, crops.shape[:2]), steps)[:, -1:], None
         embeddings = self.network.encode(crops[:, 0])
         votes = self.votes_head(self.dropout(embeddings)) if self.votes_head is not None else None
         logits = self.network.classify_crops(embeddings)
@@ -80,7 +83,7 @@ def compute_loss(
     crops = frames_to_tensor(windows.frames, device)  # (B, T, 1, 48, 48)
     labels = torch.from_numpy(windows.labels).to(device)
     targets, known = F.one_hot(labels.clamp(min=0), classes).float(), labels >= 0  # (B, T, C), (B, T)
-    lengths = known.sum(dim=1).cpu()
+    lengths = (windows.labels >= 0).sum(axis=1)
     shares = torch.from_numpy(annotations.votes).to(device)
     heads = torch.from_numpy(annotations.heads).to(device)
     if phase == "sequences":

@@ -1,9 +1,42 @@
-"""Average probabilities of a clip's frames."""
+"""The module that workers train together, and average probabilities of a clip's frames."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.distributed.utils import _to_kwargs
 
-from fer_batch.training.step import average_clip_probs
+from fer_batch.model import network
+from fer_batch.model.cnn_bilstm import CnnBiLstm
+from fer_batch.model.published import DcnnBiLstm
+from fer_batch.training.step import TrainingModule, average_clip_probs
+
+
+@pytest.mark.parametrize("phase", ["stills", "sequences", "clips"])
+def test_the_module_accepts_the_arguments_as_ddp_moves_them_to_a_device(
+    monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    """The meta device stands for a GPU: operations refuse to mix it with the CPU."""
+
+    def pad(packed: Any, batch_first: bool, total_length: int) -> tuple[Tensor, None]:
+        # Its real form copies an index to the CPU, which the meta device cannot.
+        return torch.empty(4, total_length, packed.data.shape[1], device="meta"), None
+
+    monkeypatch.setattr(network, "pad_packed_sequence", pad)
+    model: nn.Module
+    if phase == "clips":
+        model = DcnnBiLstm(classes=3, filters=(4, 4), depths=(1, 1), dropouts=(0.1,) * 5)
+    else:
+        model = CnnBiLstm(classes=3, filters=(4, 4), depths=(1, 1))
+    module = TrainingModule(model, phase, votes=0.5, heads=2).to("meta")
+    given = (torch.rand(4, 5, 1, 48, 48), np.array([5, 4, 1, 3]), torch.tensor([0, 1, 0, 1]))
+    (moved,), _ = _to_kwargs(given, {}, torch.device("meta"), False)
+    logits, second = module(*moved)
+    assert logits.device.type == "meta"
+    assert logits.shape == (4, 5 if phase == "sequences" else 1, 3)
+    assert (second is None) == (phase == "clips")
 
 
 def test_an_empty_batch_has_no_averages() -> None:
