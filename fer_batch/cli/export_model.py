@@ -69,6 +69,6 @@ def _sample_crops(crop_scale: float) -> "np.ndarray":
     from fer_batch.pipeline.stages import FacesStage
     from fer_batch.video.segment import Segment
 
-    stage = FacesStage(AnalyzeConfig(), crop_scale, gpu=False)
+    stage = FacesStage(AnalyzeConfig(), crop_scale)
     crops = stage.extract_faces(Segment.whole(SAMPLE)).column("crops")[0].as_py()
     return np.frombuffer(crops, np.uint8).reshape(-1, CROP_SIZE_PX, CROP_SIZE_PX)

@@ -37,6 +37,8 @@ MAX_ATTEMPTS = 2
 """Attempts at a call whose child crashes: the kernel may have killed it for another process's memory."""
 MAX_FILE_BYTES = MAX_COPY_BYTES + 2**20
 """Size of a file that a child may write. It only writes temporary copies of archive members."""
+NO_GPUS = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"), "")
+"""Environment that hides the GPUs of NVIDIA and AMD. Ray 2.60 shows them to workers without a share."""
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 HEARTBEAT, RESULT, OUT_OF_MEMORY, ERROR = b"+", b"=", b"m", b"!"
@@ -63,11 +65,11 @@ class WorkerProcess:
 
     `target` is "module", or "module:name" to serve the object that `name(*arguments)` returns. The parent
     never unpickles a message of the child. One thread may use it at a time. The child ends with `close`, and
-    whenever this process ends.
+    whenever this process ends. It sees the GPUs of this process only if `gpu` is True.
     """
 
-    def __init__(self, target: str, arguments: tuple[Any, ...], limits: Limits) -> None:
-        self.target, self.arguments, self.limits = target, arguments, limits
+    def __init__(self, target: str, arguments: tuple[Any, ...], limits: Limits, gpu: bool = False) -> None:
+        self.target, self.arguments, self.limits, self.gpu = target, arguments, limits, gpu
         self.progress: float | None = None
         """The number in the last heartbeat of the last call."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -128,6 +130,8 @@ class WorkerProcess:
         code = "import sys; from fer_batch.pipeline.child import serve_calls; serve_calls(int(sys.argv[1]))"
         # Children read from stores, so they keep all credentials but those of Ray.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        if not self.gpu:
+            environment |= NO_GPUS
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", code, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],

@@ -97,11 +97,11 @@ def _run_stages(bundles: list[pa.Table], settings: RunSettings) -> None:
     bundles = sorted(bundles, key=_length_s, reverse=True)  # a long bundle at the end would delay the run
     segments = ray.data.from_blocks(bundles)  # from_arrow would start workers to inspect the tables
     if place.recognizers:
-        arguments = (config, card.crop_scale, PREFETCH_FRAMES, place.faces_gpu > 0)
+        arguments = (config, card.crop_scale, PREFETCH_FRAMES)
         faces = map_stage(
             segments,
             GuardedWorker,
-            ("FacesStage", arguments, limits, settings.queries),
+            ("FacesStage", arguments, limits, settings.queries, None, place.faces_gpu > 0),
             workers=place.faces,
             max_workers=len(bundles),
             num_cpus=1,

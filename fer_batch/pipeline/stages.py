@@ -30,13 +30,13 @@ PREFETCH_FRAMES = 24
 class FacesStage:
     """Decode segments, detect and track their faces, and crop them.
 
-    It maps `bundle_schema(PLAN_SCHEMA)` to `bundle_schema(FACES_SCHEMA)`, on the worker's GPU if there is one
-    and `gpu` is True. With `prefetch`, a second thread decodes up to that number of sampled frames ahead.
+    It maps `bundle_schema(PLAN_SCHEMA)` to `bundle_schema(FACES_SCHEMA)`, on a GPU if this process sees one.
+    With `prefetch`, a second thread decodes up to that number of sampled frames ahead.
     """
 
-    def __init__(self, config: AnalyzeConfig, crop_scale: float, prefetch: int = 0, gpu: bool = True) -> None:
+    def __init__(self, config: AnalyzeConfig, crop_scale: float, prefetch: int = 0) -> None:
         self.config, self.crop_scale, self.prefetch = config, crop_scale, prefetch
-        self.detector = FaceDetector(config.min_face, config.min_score, _select_device(gpu))
+        self.detector = FaceDetector(config.min_face, config.min_score, _select_device())
         self.timer = StageTimer()
         """Total time of "decode", "detect", "track" and "crop"."""
         self.heartbeat: Callable[[float], None] = lambda time_s: None
@@ -83,7 +83,7 @@ class FacesStage:
 class RecognizeStage:
     """Encode the crops of faces and classify each face.
 
-    It maps `bundle_schema(FACES_SCHEMA)` to `bundle_schema(RESULTS_SCHEMA)`, on the worker's GPU if there is
+    It maps `bundle_schema(FACES_SCHEMA)` to `bundle_schema(RESULTS_SCHEMA)`, on a GPU if this process sees
     one. The segments of a bundle share the model's batches, which does not change any prediction.
     """
 
@@ -135,9 +135,9 @@ def _number_tracks(faces: list[dict[str, Any]], counts: np.ndarray) -> np.ndarra
     return segment * (track.max(initial=0) + 1) + track
 
 
-def _select_device(gpu: bool = True) -> str:
-    """Return "cuda" if allowed and present, else "cpu" with one thread, because workers share the cores."""
-    if gpu and torch.cuda.is_available():
+def _select_device() -> str:
+    """Return "cuda" if this process sees a GPU, else "cpu" with one thread: workers share the cores."""
+    if torch.cuda.is_available():
         return "cuda"
     torch.set_num_threads(1)
     return "cpu"

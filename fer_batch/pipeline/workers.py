@@ -32,9 +32,10 @@ class GuardedWorker(GuardedStage):
         limits: Limits,
         queries: Mapping[str, str],
         results: OutputFolder | None = None,
+        gpu: bool = False,
     ) -> None:
         remember_queries(queries)
-        super().__init__(name, arguments, limits)
+        super().__init__(name, arguments, limits, gpu)
         self.results = results
 
     def __call__(self, bundles: pa.Table) -> pa.Table:

@@ -15,6 +15,8 @@ import pyarrow as pa
 from fer_batch.inputs.members import MemberLister
 from fer_batch.inputs.probe import Prober
 
+GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
 
 class FaultyObject:
     """Its methods return a table or fail in a real way."""
@@ -86,6 +88,7 @@ class FaultyObject:
                 "file_bytes": [resource.getrlimit(resource.RLIMIT_FSIZE)],
                 "no_new_privileges": [privileges.split()[1] == "1"],
                 "names": [sorted(os.environ)],
+                "gpus": [[os.environ[name] for name in GPU_VARIABLES if name in os.environ]],
             }
         )
 

@@ -14,6 +14,7 @@ import pytest
 
 from fer_batch.config import Limits
 from fer_batch.pipeline.child import MAX_FILE_BYTES, BrokenWorkerError, CallFailedError, WorkerProcess
+from tests.pipeline.faulty import GPU_VARIABLES
 
 FAULTY = "tests.pipeline.faulty:FaultyObject"
 LIMITS = Limits(timeout_s=1.0, memory_gb=0.5)
@@ -80,6 +81,16 @@ def test_child_has_limits_and_no_token_of_ray(child: WorkerProcess, monkeypatch:
     assert row["no_new_privileges"]
     assert not [name for name in row["names"] if name.startswith("RAY_")]
     assert "AWS_SECRET_ACCESS_KEY" in row["names"]
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_child_sees_gpus_only_if_it_has_a_share(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in GPU_VARIABLES:
+        monkeypatch.setenv(name, "0")
+    child = WorkerProcess(FAULTY, ("me",), PATIENT, gpu)
+    (row,) = child.call("read_limits").to_pylist()
+    child.close()
+    assert row["gpus"] == ["0" if gpu else ""] * len(GPU_VARIABLES)
 
 
 def test_call_that_crashed_once_is_retried(child: WorkerProcess, tmp_path: Path) -> None:
