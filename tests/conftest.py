@@ -22,6 +22,11 @@ settings.register_profile("fixed cases", derandomize=True, max_examples=50)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed cases"))
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Run tests that need the whole machine one after the other."""
+    return 0 if config.option.markexpr in ("cluster", "faults", "chaos") else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)

@@ -80,6 +80,7 @@ def test_videos_are_cut_into_clips_and_problems_are_counted(extracted: Extracted
     assert '"error": "' in index
 
 
+@pytest.mark.slow
 def test_streamed_and_loaded_clips_are_the_same(extracted: Extracted) -> None:
     _, out, summary = extracted
     classes = ("angry", "bored", "happiness")

@@ -73,6 +73,7 @@ def test_packaged_checkpoint_is_evaluated_by_default(tmp_path: Path, recognizer:
     assert plain.metrics.nll != result.metrics.nll
 
 
+@pytest.mark.slow
 def test_packaged_model_keeps_its_accuracy_on_public_test(shared: Path, tmp_path: Path) -> None:
     held_out = pq.read_table(shared / "data" / "fer2013.parquet", filters=[("usage", "==", "PublicTest")])
     pq.write_table(held_out, tmp_path / "public_test.parquet")

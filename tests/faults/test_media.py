@@ -288,6 +288,7 @@ ODD: dict[str, tuple[Callable[[Path], Path], str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_odd_files_end_with_status_and_reason(tmp_path: Path, name: str) -> None:
     make, status, reason = ODD[name]

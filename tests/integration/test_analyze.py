@@ -72,6 +72,7 @@ def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_length_of_segments_does_not_change_the_rows(long_video, tmp_path: Path) -> None:
     video = str(long_video(7))
     outs = []

@@ -65,7 +65,7 @@ def test_faces_that_are_not_selected_have_rows_of_nan(
 
 
 @pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("temperature", [1.144, 1.7])
+@pytest.mark.parametrize("temperature", [1.144, pytest.param(1.7, marks=pytest.mark.slow)])
 def test_face_does_not_depend_on_other_tracks_selection_and_order(flip: bool, temperature: float) -> None:
     recognizer = Recognizer(device="cpu", flip=flip)
     recognizer.reader.temperature = temperature

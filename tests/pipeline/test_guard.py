@@ -109,7 +109,7 @@ REASONS = {
 }
 
 
-@pytest.mark.parametrize("files", [3, 64])
+@pytest.mark.parametrize("files", [3, pytest.param(64, marks=pytest.mark.slow)])
 def test_failed_files_do_not_affect_the_files_of_the_same_call(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
 ) -> None:

@@ -110,6 +110,7 @@ BEFORE_THE_SNAPSHOT = [
 AFTER_THE_SNAPSHOT = ["finalize.snapshot", "success.temporary", "finalize.success"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BEFORE_THE_SNAPSHOT + AFTER_THE_SNAPSHOT)
 def test_readers_see_one_state_after_a_kill(out: Path, old: Path, new: Path, fault: str) -> None:
     for rewrite_all in (False, True):

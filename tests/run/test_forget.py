@@ -278,6 +278,7 @@ STEPS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_command_is_completed(step: str, out: Path, finished: Path, tmp_path: Path) -> None:
     """The same command completes it, and so does the next run, unless the kill came before the first step."""

@@ -261,6 +261,7 @@ def test_windows_of_one_frame_are_refused(tmp_path: Path) -> None:
         list_training_videos(make_config(("clips", tmp_path), window_length=1))
 
 
+@pytest.mark.slow
 def test_videos_without_a_face_are_one_error(
     _ray: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,7 +75,7 @@ def test_appended_recordings_continue_the_time_line(
 
 
 @pytest.mark.parametrize("in_turn", [False, True])
-@pytest.mark.parametrize("fps", [5.0, None])
+@pytest.mark.parametrize("fps", [5.0, pytest.param(None, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("cuts", [(2.0,), (1.0, 3.4, 7.0), (4.0, 4.2, 6.5)])
 @pytest.mark.parametrize("names", [BROKEN_CLOCKS[0], BROKEN_CLOCKS[3], BROKEN_CLOCKS[5], BROKEN_CLOCKS[7]])
 def test_segments_behind_a_break_have_the_frames_of_the_whole_video(

@@ -64,7 +64,10 @@ def read_in_turn(
 
 
 @pytest.mark.parametrize("name", ["one.mp4", "one.mkv", "one.ts", "one.flv", "one.avi", "two.mp4"])
-@pytest.mark.parametrize(("fps", "fast"), [(5.0, None), (None, None), (5.0, "nonref"), (5.0, "keyframes")])
+@pytest.mark.parametrize(
+    ("fps", "fast"),
+    [(5.0, None), pytest.param(None, None, marks=pytest.mark.slow), (5.0, "nonref"), (5.0, "keyframes")],
+)
 def test_segments_in_turn_have_the_frames_of_each_segment_alone(
     films: dict[str, Path], name: str, fps: float | None, fast: str | None
 ) -> None:

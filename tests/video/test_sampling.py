@@ -73,7 +73,9 @@ def test_segment_of_a_variable_frame_rate_starts_anywhere(
         assert have_same_frames(frames, select_frames(all_frames, start_s, start_s + 4.0))
 
 
-@pytest.mark.parametrize("fps", [1.0, 5.0, 12.5, None])
+@pytest.mark.parametrize(
+    "fps", [5.0, *(pytest.param(fps, marks=pytest.mark.slow) for fps in (1.0, 12.5, None))]
+)
 @pytest.mark.parametrize("name", VIDEO_OPTIONS)
 def test_skipped_frames_do_not_change_results(
     monkeypatch: pytest.MonkeyPatch, videos: dict[str, Path], name: str, fps: float | None
