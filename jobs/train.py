@@ -13,7 +13,8 @@ parser = argparse.ArgumentParser(description="Train a model on labelled faces.")
 parser.add_argument("data", nargs="+", metavar="NAME=PATH", help="data sets, for example fer2013=FILE")
 parser.add_argument("--out", required=True, help="folder of the training run")
 parser.add_argument("--recipe", default="default", help="a packaged recipe or a TOML file")
-parser.add_argument("--workers", type=int, default=1, help="processes that train together (default: 1)")
+parser.add_argument("--workers", type=int, help="processes that train together (default: one per GPU, or 1)")
+parser.add_argument("--gpus", type=int, help="GPUs, which the job waits for (default: those that exist now)")
 parser.add_argument("--insecure", action="store_true", help="accept a cluster that requires no token")
 
 
@@ -22,9 +23,13 @@ def main() -> None:
     try:
         settings = fer_batch.read_recipe(args.recipe).settings
         data = [tuple(word.partition("=")[::2]) for word in args.data]
-        config = fer_batch.TrainConfig.from_dict({**settings, "data": data, "workers": args.workers})
+        workers = args.workers or args.gpus or 1
         summary = fer_batch.train(
-            config, args.out, insecure=args.insecure, on_progress=lambda message: print(message.text)
+            fer_batch.TrainConfig.from_dict({**settings, "data": data, "workers": workers}),
+            args.out,
+            gpus="auto" if args.gpus is None else args.gpus,
+            insecure=args.insecure,
+            on_progress=lambda message: print(message.text, flush=True),
         )
     except fer_batch.FerBatchError as error:
         parser.error(str(error))

@@ -6,7 +6,7 @@ Arguments that are paths are annotated as `Path` at run time, so that shells com
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
@@ -47,6 +47,13 @@ def parse_named_path(text: str) -> tuple[str, str]:
     return name, str(Path(path).absolute())
 
 
+def parse_gpus(text: str) -> int | str:
+    """Parse "auto" or a whole number from 0; raises ConfigError."""
+    if text != "auto" and not text.isdecimal():
+        raise ConfigError(f"--gpus must be auto or a whole number from 0, got {text}")
+    return text if text == "auto" else int(text)
+
+
 def check_data_exists(data: Sequence[tuple[str, str]]) -> None:
     """Raise InputError for a missing data set, before the seconds that importing torch and ray takes."""
     for name, path in data:
@@ -66,6 +73,7 @@ if TYPE_CHECKING:
     OptionalVideoName = str | None
     FileName = str
     DataSets = tuple[tuple[str, str], ...]
+    Gpus = int | Literal["auto"]
 else:
     RunFolder = Annotated[
         Path, Parameter(converter=keep_text, help="Run folder of `analyze`, local or in a store.")
@@ -94,6 +102,15 @@ else:
         list[Path], Parameter(converter=keep_texts, help="Videos, by their video_id, path or file name.")
     ]
     FileName = Annotated[Path, Parameter(converter=keep_text)]
+    Gpus = Annotated[
+        str,
+        Parameter(
+            metavar="N|auto",
+            help="GPUs to use. The command waits until the cluster has them, and never uses CPUs instead. "
+            "By default those that the cluster has now, or else CPUs.",
+        ),
+        Convert(parse_gpus),
+    ]
     DataSets = Annotated[
         tuple[str, ...],
         Parameter(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fer_batch.cli.app import TRAIN, UsageError, add_command
-from fer_batch.cli.arguments import DataSets, RayOptions
+from fer_batch.cli.arguments import DataSets, Gpus, RayOptions
 from fer_batch.cli.evaluate import print_confusion
 from fer_batch.cli.options import Settings
 from fer_batch.cli.output import format_estimate, print_line, print_status, print_table
@@ -33,6 +33,7 @@ def crossval_command(
     test_share: Annotated[float | None, Range(above=0, below=1)] = None,
     repeats: Annotated[int, Range(at_least=1)] = 1,
     parallel: Annotated[int | None, Range(at_least=1)] = None,
+    gpus: Gpus = "auto",
     ray: RayOptions,
 ) -> None:
     """Cross-validate a recipe on people that the model has not seen.
@@ -55,7 +56,8 @@ def crossval_command(
         folds: Number of folds. By default 10.
         test_share: Test one part with this share of the data instead of folds.
         repeats: Repeat with this many seeds, from --seed on.
-        parallel: Folds at the same time, with Ray. By default as many as the CPUs allow; 1 does not use Ray.
+        parallel: Folds at the same time, with Ray. By default one per GPU, or as many as the CPUs allow;
+            1 does not use Ray.
 
     Examples:
       fer-batch crossval --data ck48=CK+48/ --out runs/ck48
@@ -84,6 +86,7 @@ def crossval_command(
             repeats=repeats,
         ),
         parallel=parallel,
+        gpus=gpus,
         **vars(ray),
         on_line=print_status,
     )

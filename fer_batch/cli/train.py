@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 import fer_batch
 from fer_batch.cli.app import TRAIN, add_command
-from fer_batch.cli.arguments import DataSets, RayOptions, check_data_exists
+from fer_batch.cli.arguments import DataSets, Gpus, RayOptions, check_data_exists
 from fer_batch.cli.options import Settings
 from fer_batch.cli.output import ProgressLine, print_line
 from fer_batch.config import TrainConfig
@@ -35,6 +35,7 @@ def train_command(
     data: DataSets,
     out: JobFolder,
     recipe: Recipe = None,
+    gpus: Gpus = "auto",
     settings: Annotated[Settings, TrainConfig],
     ray: RayOptions,
 ) -> None:
@@ -51,14 +52,17 @@ def train_command(
     Examples:
       fer-batch train --data fer2013=fer2013.parquet --out runs/first
       fer-batch train --data fer2013=fer2013.csv --data ck48=CK+48/ --out runs/both --workers 2
+      fer-batch train --data fer2013=fer2013.parquet --gpus 4 --out runs/four
       fer-batch train --data folder=faces/ --init default --epochs 5 --lr 0.01 --out runs/ours
       fer-batch train --data fer2013=fer2013.parquet --recipe default --out runs/default
       fer-batch train --recipe cnn4-fer2013 --data fer2013=fer2013.parquet --out runs/cnn4
       fer-batch train --data folder=faces/ --backbone resnet18 --out runs/resnet18
       fer-batch train --data fer2013=fer2013.parquet --teacher runs/a runs/b --out runs/student
     """
+    if gpus != "auto" and "workers" not in settings:
+        settings = {"workers": max(1, gpus), **settings}
     config = build_train_config(data, recipe, settings)
-    summary = fer_batch.train(config, out, on_progress=show_status(), **vars(ray))
+    summary = fer_batch.train(config, out, gpus=gpus, on_progress=show_status(), **vars(ray))
     print_line(
         f"{summary.checkpoint}: accuracy {summary.accuracy:.4f}, macro-F1 {summary.macro_f1:.4f} on "
         f"{summary.n} selection images, {summary.seconds} s"

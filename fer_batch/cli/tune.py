@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import fer_batch
 from fer_batch.cli.app import TRAIN, add_command
-from fer_batch.cli.arguments import DataSets, RayOptions
+from fer_batch.cli.arguments import DataSets, Gpus, RayOptions
 from fer_batch.cli.options import Settings
 from fer_batch.cli.output import print_line, print_table
 from fer_batch.cli.train import JobFolder, Recipe, build_train_config, show_status
@@ -38,6 +38,7 @@ def tune_command(
     trials: Annotated[int, Range(at_least=1)] = 20,
     metric: Literal["accuracy", "macro_f1"] = "accuracy",
     parallel: Annotated[int | None, Range(at_least=1)] = None,
+    gpus: Gpus = "auto",
     recipe: Recipe = None,
     settings: Annotated[Settings, TrainConfig],
     ray: RayOptions,
@@ -67,7 +68,14 @@ def tune_command(
     from fer_batch.training.tune.plots import write_plots
 
     study = fer_batch.tune(
-        config, out, trials, metric=metric, parallel=parallel, on_progress=show_status(), **vars(ray)
+        config,
+        out,
+        trials,
+        metric=metric,
+        parallel=parallel,
+        gpus=gpus,
+        on_progress=show_status(),
+        **vars(ray),
     )
     pictures = write_plots(out, study)
     _print_study(study, out, pictures)

@@ -1,6 +1,5 @@
 """The end of a training run: the calibrated checkpoint, its card, and the summary."""
 
-import platform
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +47,7 @@ class TrainSummary:
     n: int
     seconds: int
     hardware: str
+    """GPUs of the workers, or CPUs of their machines."""
     torch: str
     teachers: list[str] = field(default_factory=list)
     """`model_id` of each teacher."""
@@ -72,11 +72,18 @@ class TrainSummary:
 
 
 def export_model(
-    config: TrainConfig, out: Path, state: TrainState, data: Clips, left_out: Counter[str]
+    config: TrainConfig,
+    out: Path,
+    state: TrainState,
+    data: Clips,
+    left_out: Counter[str],
+    *,
+    hardware: str,
 ) -> TrainSummary:
     """Write `model.safetensors` with its card, and the history of the run, to `out`.
 
-    `data` is the data in memory; its split "calibrate" calibrates the confidences.
+    `data` is the data in memory; its split "calibrate" calibrates the confidences. `hardware` describes the
+    machines that trained.
     """
     model = state.build_network()
     kept = selected_epoch(config, state.history)
@@ -93,7 +100,7 @@ def export_model(
         train_clips=count_training_clips(config, data, out / "clips"),
         calibrate_clips=count_classes(data.take(data.splits == "calibrate")),
         select_clips=count_classes(data.take(data.splits == "select")),
-        hardware=_describe_hardware(),
+        hardware=hardware,
         torch=torch.__version__,
         teachers=[read_card(Path(path))[1].model_id for path in config.teacher],
     )
@@ -124,12 +131,3 @@ def _calibrate(model: Network, clips: Clips, length: int) -> float:
     views = (frames, frames[..., ::-1].copy())
     log_probs = np.mean([predict_log_probs(model, view, torch.device("cpu")) for view in views], axis=0)
     return fit_temperature(log_probs, clips.labels)
-
-
-def _describe_hardware() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} cores, {names[0]}" if names else platform.processor() or platform.machine()

@@ -14,7 +14,7 @@ from typing import Any
 
 import ray.train
 import torch
-from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
 from tensorboardX import SummaryWriter
 
 from fer_batch.config import TrainConfig, difference
@@ -29,6 +29,16 @@ from fer_batch.training.export import TrainSummary, export_model
 from fer_batch.training.initialize import check_initial_weights
 from fer_batch.training.loop import StepProgress, WorkerContext, train_network
 from fer_batch.training.recipes import Settings
+from fer_batch.training.resources import (
+    GpuCount,
+    Resources,
+    choose_gpu_share,
+    describe_device,
+    find_device,
+    joins_cluster,
+    summarize_hardware,
+    wait_for_resources,
+)
 from fer_batch.training.sources import (
     IN_ORDER,
     Streams,
@@ -56,7 +66,8 @@ def train(
     config: TrainConfig,
     out: str | Path,
     *,
-    resources: dict[str, float] | None = None,
+    gpus: GpuCount = "auto",
+    resources: Resources | None = None,
     on_progress: StatusCallback = ignore_status,
     address: str | None = None,
     insecure: bool = False,
@@ -69,7 +80,9 @@ def train(
     Args:
         config: Data and settings of the run.
         out: Folder of the run: new, empty, or of the same configuration.
-        resources: Ray resources of each worker, by default one CPU, or one GPU if the cluster has them.
+        gpus: GPUs that the workers share. The run waits until the cluster has them, and ends if they do not
+            come. "auto" is one for each worker if the cluster has GPUs now, or else none.
+        resources: Other Ray resources of each worker, by default one CPU.
         on_progress: Receives messages about the data, each epoch when it ends, and once a second the progress
             within an epoch (transient).
         address: Address of a Ray cluster, by default a local one.
@@ -80,6 +93,7 @@ def train(
         ConfigError: The settings contradict each other, or the folder has a run of another configuration.
         InputError: The data cannot be used.
         OutputError: The folder cannot be written, or holds something else.
+        ResourceError: The cluster does not have the CPUs or GPUs, or PyTorch cannot use them.
         FerBatchError: Training ended without an epoch.
 
     The first two are raised before Ray starts and anything is written.
@@ -92,6 +106,7 @@ def train(
             path, card = read_card(out)
             return TrainSummary.from_dict(card.training, path)
     read_state(out / "state.pt")  # an unusable file is reported before Ray starts
+    choose_gpu_share(gpus, config.workers, {})
     check_initial_weights(config)
     video_classes = list_training_videos(config)
     images, counts = load_images(config)
@@ -101,6 +116,7 @@ def train(
         with convert_write_error(out):
             write_json(out / "train.json", config.to_dict())
         on_progress(StatusMessage("starting Ray …"))
+        can_grow = joins_cluster(address)
         with ray_session(address, insecure=insecure, verbose=verbose):
             extracted = extract_video_clips(
                 config,
@@ -122,8 +138,14 @@ def train(
             training = count_training_clips(config, data, out / "clips")
             for line in [*describe_counts(counts), *describe_data(data, training)]:
                 on_progress(StatusMessage(line))
-            state = _run_workers(config, out, resources, streams, on_progress)
-        summary = export_model(config, out, state, data, counts)
+            cpus = choose_worker_cpus(config.workers) if streams else 1
+            gpu_share = choose_gpu_share(gpus, config.workers, ray.cluster_resources())
+            needed = {"CPU": cpus, **({"GPU": gpu_share} if gpu_share else {}), **(resources or {})}
+            found = wait_for_resources(needed, config.workers, can_grow=can_grow, on_progress=on_progress)
+            on_progress(StatusMessage(f"workers: {config.workers}, {describe_device(needed)}"))
+            state = _run_workers(config, out, needed, streams, on_progress)
+        hardware = summarize_hardware(found)
+        summary = export_model(config, out, state, data, counts, hardware=hardware)
         (out / "progress.json").unlink(missing_ok=True)
         return summary
 
@@ -131,7 +153,8 @@ def train(
 def train_worker(settings: Settings) -> None:
     """Run one worker: load the data, train, and write the state after each epoch."""
     config, out = TrainConfig.from_dict(settings["config"]), Path(settings["out"])
-    ray_context, device = ray.train.get_context(), get_device()
+    ray_context = ray.train.get_context()
+    device = get_device() if find_device().type == "cuda" else torch.device("cpu")
     rank, world = ray_context.get_world_rank(), ray_context.get_world_size()
     if device.type == "cpu":
         torch.set_num_threads(config.threads)
@@ -148,7 +171,9 @@ def train_worker(settings: Settings) -> None:
         ray.train.report(last)
 
     def join(module: torch.nn.Module) -> torch.nn.Module:
-        return prepare_model(module, parallel_strategy_kwargs={"find_unused_parameters": True})
+        return prepare_model(
+            module, move_to_device=device, parallel_strategy_kwargs={"find_unused_parameters": True}
+        )
 
     def on_step(progress: StepProgress) -> None:
         if rank == 0:
@@ -171,22 +196,20 @@ def train_worker(settings: Settings) -> None:
 def _run_workers(
     config: TrainConfig,
     out: Path,
-    resources: dict[str, float] | None,
+    resources: Resources,
     streams: Streams,
     on_progress: StatusCallback,
 ) -> TrainState:
     """Run the workers to the end, and return the state after the last epoch."""
-    use_gpu = ray.cluster_resources().get("GPU", 0) >= config.workers
-    if resources is None:
-        cpus = choose_worker_cpus(config.workers) if streams else 1
-        resources = {"CPU": cpus, "GPU": 1} if use_gpu else {"CPU": cpus}
+    gpu_share = resources.get("GPU", 0)
     trainer = TorchTrainer(
         train_worker,
         datasets=streams,
         train_loop_config={"config": config.to_dict(), "out": str(out)},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers, use_gpu=use_gpu, resources_per_worker=resources
+            num_workers=config.workers, use_gpu=gpu_share > 0, resources_per_worker=resources
         ),
+        torch_config=TorchConfig(backend="gloo" if gpu_share < 1 else "nccl"),  # NCCL needs a GPU per worker
         dataset_config=IN_ORDER,
         run_config=ray.train.RunConfig(
             name=out.name,

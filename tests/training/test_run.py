@@ -281,7 +281,7 @@ def test_the_temperature_is_fitted_if_there_are_enough_calibration_clips(
         stepper={},
         history=[make_epoch(1, 0.5)],
     )
-    export_model(make_config(data), tmp_path, state, clips, {})
+    export_model(make_config(data), tmp_path, state, clips, {}, hardware="none")
     held_out = clips.take(clips.splits == "calibrate")
     views = (held_out.frames[:, None], held_out.frames[:, None, :, ::-1].copy())
     logits = np.mean([predict_log_probs(network, view, torch.device("cpu")) for view in views], axis=0)
@@ -305,7 +305,8 @@ def test_the_history_has_a_row_for_each_epoch(whole: Run) -> None:
 
 
 def test_data_and_epochs_are_reported(whole: Run) -> None:
-    started, counts, splits, *rest = whole.lines
+    started, counts, splits, workers, *rest = whole.lines
+    assert workers == "workers: 1, on CPUs"
     assert (started, counts) == ("starting Ray …", "data: 1 twins dropped")
     assert splits.startswith("data: ") and "for selection" in splits
     epochs = [line for line in rest if not line.startswith("data: warning")]

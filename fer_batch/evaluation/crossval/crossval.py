@@ -42,6 +42,7 @@ from fer_batch.storage.folder import read_folder_record
 from fer_batch.storage.lease import hold_lease
 from fer_batch.training.distill import check_teachers
 from fer_batch.training.recipes import Settings
+from fer_batch.training.resources import GpuCount, check_gpus
 
 CK48_CLASSES = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
 """CK+'s own seven classes: contempt is one of them, neutral is not."""
@@ -69,6 +70,7 @@ def crossval(
     protocol: Protocol | None = None,
     frozen: Path = FROZEN_FOLDS_FILE,
     parallel: int | None = 1,
+    gpus: GpuCount = "auto",
     on_line: Callable[[str], None] = lambda line: None,
     address: str | None = None,
     insecure: bool = False,
@@ -82,14 +84,15 @@ def crossval(
     those of `frozen`, for every seed.
 
     The folder `out` gets `crossval.json`, `folds.csv`, `predictions.csv`, a confusion matrix for each
-    division, and a file for each fold. A finished fold is not repeated. `parallel`, `address`, `insecure` and
-    `verbose` are those of `run_folds`.
+    division, and a file for each fold. A finished fold is not repeated. `parallel`, `gpus`, `address`,
+    `insecure` and `verbose` are those of `run_folds`.
 
     Raises ConfigError if `out` holds another configuration, InputError if the data cannot be used, both
     before any file is written.
     """
     protocol = protocol or Protocol()
     network, init = _check_config(config, parallel)
+    check_gpus(gpus)
     data, counts = load_datasets(
         config.data, classes=config.classes or None, leave_out=config.leave_out, for_training=False
     )
@@ -137,7 +140,8 @@ def crossval(
             yield from (file for file in files if file not in pending)
             yield from run_folds(
                 config, data, pending, models,
-                parallel=parallel, address=address, insecure=insecure, verbose=verbose, on_line=on_line,
+                parallel=parallel, gpus=gpus, address=address, insecure=insecure, verbose=verbose,
+                on_line=on_line,
             )  # fmt: skip
 
         results: dict[Path, FoldResult] = {}

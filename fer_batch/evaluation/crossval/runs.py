@@ -17,11 +17,22 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskErr
 
 from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
-from fer_batch.errors import FerBatchError, OutputError
+from fer_batch.errors import ConfigError, FerBatchError, OutputError
 from fer_batch.evaluation.crossval.folds import Fold
 from fer_batch.evaluation.crossval.train_fold import FoldResult, train_fold
+from fer_batch.faults import fault_point
 from fer_batch.runtime import ray_session
 from fer_batch.storage.atomic import convert_write_error, write_bytes
+from fer_batch.training.resources import (
+    GpuCount,
+    Resources,
+    check_gpus,
+    describe_device,
+    find_device,
+    joins_cluster,
+    share_resources,
+    wait_for_resources,
+)
 
 MAX_RETRIES = 3
 """Retries of a fold after its process has died."""
@@ -38,6 +49,7 @@ def run_folds(
     models: Sequence[str],
     *,
     parallel: int | None,
+    gpus: GpuCount = "auto",
     address: str | None = None,
     insecure: bool = False,
     verbose: bool = False,
@@ -45,26 +57,42 @@ def run_folds(
 ) -> Iterator[Path]:
     """Train and predict each pending fold, write its file, and yield each finished file.
 
-    `parallel` folds run at a time as tasks of Ray; None means as many as there are CPUs. One at a time runs
-    in this process, without Ray, and an error ends the run. On Ray, a fold whose process dies is retried
-    `MAX_RETRIES` times. If a fold fails, the others are finished first, then FerBatchError names it.
+    `parallel` folds run at a time as tasks of Ray; None means one for each GPU, or as many as there are CPUs.
+    One at a time runs in this process, without Ray, and an error ends the run. On Ray, a fold whose process
+    dies is retried `MAX_RETRIES` times. If a fold fails, the others are finished first, then FerBatchError
+    names it. The folds share `gpus` GPUs; with "auto" those that exist now.
+
+    Raises ConfigError for GPUs that this process cannot use, ResourceError as `wait_for_resources` does.
     """
     on_cluster = address or os.environ.get("RAY_ADDRESS")
     if parallel == 1 or not pending or (parallel is None and len(pending) == 1 and not on_cluster):
+        device = _choose_own_device(gpus)
+        torch.set_num_threads(config.threads)
         for file, fold in pending.items():
-            run_fold(config, data, fold, models, file)
+            write_fold(file, train_fold(config, data, fold, models, device))
             yield file
         return
     on_line("starting Ray …")
-    cpus = None if parallel is None else parallel * config.threads
+    cpus, can_grow = None if parallel is None else parallel * config.threads, joins_cluster(address)
     with ray_session(address, insecure=insecure, num_cpus=cpus, verbose=verbose):
-        yield from _run_on_ray(config, data, pending, models, parallel, on_line)
+        resources, slots = share_resources(ray.cluster_resources(), config.threads, parallel, gpus)
+        slots = min(len(pending), slots)
+        wait_for_resources(
+            resources, slots, can_grow=can_grow, on_progress=lambda message: on_line(message.text)
+        )
+        yield from _run_on_ray(config, data, pending, models, resources, slots, on_line)
 
 
-def run_fold(config: TrainConfig, data: Clips, fold: Fold, models: Sequence[str], file: Path) -> None:
-    """Train and predict one fold, and write its file."""
+def run_fold(config: TrainConfig, data: Clips, fold: Fold, models: Sequence[str]) -> FoldResult:
+    """Train and predict one fold in a process of Ray."""
     torch.set_num_threads(config.threads)
-    result = train_fold(config, data, fold, models)
+    result = train_fold(config, data, fold, models, find_device())
+    fault_point("fold.trained")
+    return result
+
+
+def write_fold(file: Path, result: FoldResult) -> None:
+    """Write a fold's file; raises OutputError if that is impossible."""
     probs = {model: values.tolist() for model, values in result.probs.items()}
     content = json.dumps({**probs, **{name: getattr(result, name) for name in FACTS}})
     with convert_write_error(file):
@@ -99,19 +127,27 @@ def read_fold(file: Path, fold: Fold, models: Sequence[str], classes: int) -> Fo
     return result
 
 
+def _choose_own_device(gpus: GpuCount) -> torch.device:
+    """Return the device for folds in this process; raises ConfigError if it has no GPU but needs one."""
+    check_gpus(gpus)
+    has_gpu = gpus != 0 and torch.cuda.is_available()
+    if gpus != "auto" and gpus and not has_gpu:
+        raise ConfigError(f"--gpus {gpus}: PyTorch finds no GPU on this machine; give --gpus 0 to use CPUs")
+    return torch.device("cuda" if has_gpu else "cpu")
+
+
 def _run_on_ray(
     config: TrainConfig,
     data: Clips,
     pending: dict[Path, Fold],
     models: Sequence[str],
-    parallel: int | None,
+    resources: Resources,
+    slots: int,
     on_line: Callable[[str], None],
 ) -> Iterator[Path]:
-    resources = ray.cluster_resources()
-    slots = min(len(pending), parallel or max(1, int(resources.get("CPU", 1)) // config.threads))
-    on_line(f"{len(pending)} folds, {slots} at a time")
-    gpus = int(10_000 * min(1.0, resources.get("GPU", 0) / slots)) / 10_000
-    task = ray.remote(num_cpus=config.threads, num_gpus=gpus, max_retries=0)(run_fold)
+    on_line(f"{len(pending)} folds, {slots} at a time, {describe_device(resources)}")
+    cpus, gpus = resources["CPU"], resources.get("GPU", 0)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(run_fold)
     config_ref, data_ref = ray.put(config), ray.put(data)
     waiting, deaths = list(pending), dict.fromkeys(pending, 0)
     running: dict[Any, Path] = {}
@@ -119,11 +155,11 @@ def _run_on_ray(
     while waiting or running:
         while waiting and len(running) < slots:
             file = waiting.pop(0)
-            running[task.remote(config_ref, data_ref, pending[file], models, file)] = file
+            running[task.remote(config_ref, data_ref, pending[file], models)] = file
         (ended,), _ = ray.wait(list(running), num_returns=1)
         file = running.pop(ended)
         try:
-            ray.get(ended)
+            write_fold(file, ray.get(ended))
         except (WorkerCrashedError, NodeDiedError, OutOfMemoryError) as error:
             deaths[file] += 1
             if deaths[file] <= MAX_RETRIES:
@@ -135,12 +171,9 @@ def _run_on_ray(
             cause = error.cause if isinstance(error, RayTaskError) else error
             expected = isinstance(cause, FerBatchError)
             failed[file] = str(cause) if expected else f"{type(cause).__name__}: {cause}"
+        except OutputError as error:
+            failed[file] = str(error)
         else:
-            if not file.exists():
-                raise OutputError(
-                    f"{file.name} was written on another machine: --out must be a folder that all machines "
-                    "of the cluster share"
-                )
             yield file
     if failed:
         reasons = "; ".join(f"{file.stem}: {' '.join(reason.split())}" for file, reason in failed.items())

@@ -49,11 +49,12 @@ class FoldResult:
     seconds: float
 
 
-def train_fold(config: TrainConfig, data: Clips, fold: Fold, models: Sequence[str]) -> FoldResult:
+def train_fold(
+    config: TrainConfig, data: Clips, fold: Fold, models: Sequence[str], device: torch.device
+) -> FoldResult:
     """Train with the fold's seed on all clips outside the fold, and predict the clips inside."""
     started = time.monotonic()
     config = dataclasses.replace(config, seed=fold.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     training, held_out = (data.take(part) for part in split_training(config, data, fold))
     stills: dict[str, torch.Tensor] = {}
 

@@ -10,7 +10,6 @@ restore is not used: its snapshots are seconds old, and after a kill it repeated
 """
 
 import dataclasses
-import math
 import os
 import shutil
 from pathlib import Path
@@ -27,6 +26,15 @@ from fer_batch.storage.lease import hold_lease
 from fer_batch.training.distill import check_teachers
 from fer_batch.training.initialize import check_initial_weights
 from fer_batch.training.loop import WorkerContext, train_network
+from fer_batch.training.resources import (
+    GpuCount,
+    Resources,
+    check_gpus,
+    find_device,
+    joins_cluster,
+    share_resources,
+    wait_for_resources,
+)
 from fer_batch.training.sources import (
     check_examples,
     count_training_clips,
@@ -61,6 +69,7 @@ def tune(
     *,
     metric: str = "accuracy",
     parallel: int | None = None,
+    gpus: GpuCount = "auto",
     on_progress: StatusCallback = ignore_status,
     address: str | None = None,
     insecure: bool = False,
@@ -79,6 +88,8 @@ def tune(
         trials: Number of trials, from 1.
         metric: "accuracy" or "macro_f1", on the selection split.
         parallel: Trials that run at the same time, by default one on each GPU, or as many as the CPUs allow.
+        gpus: GPUs that the trials share. The study waits until the cluster has them, and ends if they do not
+            come. "auto" uses the GPUs that the cluster has now, or else CPUs.
         on_progress: Receives messages about the data and each trial, and the current epoch (transient).
         address: Address of a Ray cluster, by default a local one.
         insecure: Accept a cluster that requires no token.
@@ -88,11 +99,13 @@ def tune(
         ConfigError: An argument is not allowed, or the folder holds a study of other settings.
         InputError: The data cannot be used.
         OutputError: The folder cannot be written, or holds something else.
+        ResourceError: The cluster does not have the GPUs, or PyTorch cannot use them.
         FerBatchError: No trial is done.
 
     The first two are raised before anything is written.
     """
     _check_arguments(config, trials, metric, parallel)
+    check_gpus(gpus)
     study = Study(config=config, out=Path(out).absolute(), metric=metric)
     study.read_records()
     numbers = range(1, trials + 1)
@@ -106,8 +119,11 @@ def tune(
                 if not (study.out / "study.json").exists():
                     write_json(study.out / "study.json", {"settings": study.settings})
             on_progress(StatusMessage("starting Ray …"))
+            can_grow = joins_cluster(address)
             with ray_session(address, insecure=insecure, verbose=verbose):
-                _run_trials(study, trials, data, on_progress, parallel, verbose)
+                resources, parallel = share_resources(ray.cluster_resources(), config.threads, parallel, gpus)
+                wait_for_resources(resources, parallel, can_grow=can_grow, on_progress=on_progress)
+                _run_trials(study, trials, data, on_progress, resources, parallel, verbose)
     study.write_results()
     return study
 
@@ -122,8 +138,8 @@ def run_trial(
         value = getattr(selected_epoch(config, state.history), metric)
         ray.tune.report({**state.history[-1].to_dict(), VALUE: value})
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        device = find_device()
         trial = dataclasses.replace(apply_point(config, read_suggestion(suggestion)[1]), sequence_epochs=0)
         train_network(trial, training, selection, WorkerContext(device=device), on_epoch=on_epoch)
     except Exception as error:  # a failed trial must not end the study
@@ -133,26 +149,17 @@ def run_trial(
         ray.tune.report({VALUE: 0.0, REASON: reason})
 
 
-def share_resources(
-    cluster: dict[str, float], threads: int, parallel: int | None
-) -> tuple[dict[str, float], int]:
-    """Return the Ray resources of each trial, and the number of trials that run at the same time.
-
-    `cluster` has the resources of the cluster. The number is `parallel`, or by default one for each GPU, or
-    as many as the CPUs allow.
-    """
-    cpus, gpus = cluster.get("CPU", 1), cluster.get("GPU", 0)
-    parallel = parallel or max(1, int(gpus or cpus // threads))
-    cpu = min(threads, int(10_000 * cpus / parallel) / 10_000)  # Ray rounds to 1/10,000
-    return {"CPU": cpu, **({"GPU": 1 / math.ceil(parallel / gpus)} if gpus else {})}, parallel
-
-
 def _run_trials(
-    study: Study, trials: int, data: Clips, on_progress: StatusCallback, parallel: int | None, verbose: bool
+    study: Study,
+    trials: int,
+    data: Clips,
+    on_progress: StatusCallback,
+    resources: Resources,
+    parallel: int,
+    verbose: bool,
 ) -> None:
-    """Run the remaining trials."""
+    """Run the remaining trials, `parallel` at a time, each with these resources."""
     config = study.config
-    resources, parallel = share_resources(ray.cluster_resources(), config.threads, parallel)
     search, remaining = build_search(study, trials, is_parallel=parallel > 1)
     scratch = study.out / "ray"
     shutil.rmtree(scratch, ignore_errors=True)

@@ -180,7 +180,7 @@ def test_killed_fold_is_retried_and_failed_fold_stops_no_other(tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_fold_that_always_kills_its_process_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FER_BATCH_FAULT", "file.temporary")  # at its first write
+    monkeypatch.setenv("FER_BATCH_FAULT", "fold.trained")
     data = people_of(6)
     todo = {tmp_path / "0.json": fold_of_first(data, 2)}
     with pytest.raises(FerBatchError, match=f"1 of 1 folds.*its process died {MAX_RETRIES + 1} times"):

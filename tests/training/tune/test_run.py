@@ -13,7 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError, FerBatchError
 from fer_batch.runtime import ray_session
-from fer_batch.training.tune.run import share_resources, tune
+from fer_batch.training.tune.run import tune
 from fer_batch.training.tune.search import VALUE, build_scheduler
 from fer_batch.training.tune.space import Point, locate_base
 from fer_batch.training.tune.study import DONE, FAILED, RUNNING, Study, TrialRecord
@@ -28,26 +28,6 @@ POINT = Point(lr=0.1, augmentation=1.0, imbalance="sqrt")
 def runs_studies(test: Any) -> Any:
     """Mark a test that waits for whole studies."""
     return pytest.mark.slow(pytest.mark.timeout(600)(test))
-
-
-@pytest.mark.parametrize(
-    ("cluster", "threads", "parallel", "share", "expected"),
-    [
-        ({}, 1, None, {"CPU": 1}, 1),
-        ({"CPU": 8}, 1, None, {"CPU": 1}, 8),
-        ({"CPU": 8}, 3, None, {"CPU": 3}, 2),
-        ({"CPU": 2}, 4, None, {"CPU": 2}, 1),
-        ({"CPU": 8}, 1, 2, {"CPU": 1}, 2),
-        ({"CPU": 2}, 1, 3, {"CPU": 0.6666}, 3),
-        ({"CPU": 16, "GPU": 1}, 1, None, {"CPU": 1, "GPU": 1}, 1),
-        ({"CPU": 16, "GPU": 2}, 1, 5, {"CPU": 1, "GPU": 1 / 3}, 5),
-        ({"CPU": 4, "GPU": 1}, 1, 8, {"CPU": 0.5, "GPU": 1 / 8}, 8),
-    ],
-)
-def test_trials_share_the_cluster(
-    cluster: dict[str, float], threads: int, parallel: int | None, share: dict[str, float], expected: int
-) -> None:
-    assert share_resources(cluster, threads, parallel) == (share, expected)
 
 
 def ended(number: int, *accuracies: float) -> TrialRecord:
