@@ -36,6 +36,10 @@ class ResourceError(FerBatchError):
     """A disk, the memory or Ray's object store is full."""
 
 
+class NodeError(FerBatchError):
+    """No node can process a video, for example because of a broken GPU."""
+
+
 class QueryError(FerBatchError):
     """A timeline cannot be queried this way."""
 

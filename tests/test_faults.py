@@ -1,4 +1,4 @@
-"""A fault point kills its process at once, only at its name and at the given pass."""
+"""A fault point acts only at its name and at the given pass: it kills its process or raises."""
 
 import os
 import signal
@@ -7,12 +7,23 @@ import sys
 
 import pytest
 
+from fer_batch.faults import fault_point
+
 SCRIPT = """
 from fer_batch.faults import fault_point
 for name in ("one", "two", "one"):
     fault_point(name)
     print(name, flush=True)
 """
+
+
+def test_device_error_lasts_until_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FER_BATCH_FAULT", "gpu:2:CUDA")
+    fault_point("gpu")
+    fault_point("other")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"^CUDA error"):
+            fault_point("gpu")
 
 
 @pytest.mark.parametrize(

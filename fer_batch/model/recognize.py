@@ -1,6 +1,6 @@
 """Recognize emotions: in images and face crops, and in the crops of tracked faces."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -83,6 +83,8 @@ class Recognizer:
         self.flip = flip
         self.timer = StageTimer()
         """Times of "encode" and "window" in `predict_tracks`. "window" includes waiting for a GPU."""
+        self.on_batch: Callable[[], None] = lambda: None
+        """Callback before each batch."""
 
     def __repr__(self) -> str:
         return f"<Recognizer {self.card.model_id}: {', '.join(self.card.classes)}>"
@@ -139,6 +141,7 @@ class Recognizer:
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         embeddings = [torch.zeros(0, self.encoder.width, device=self.device)]
         for grey in pixels.split(self.batch_size // views):
+            self.on_batch()
             batch = torch.cat([grey, grey.flip(2)]) if self.flip else grey
             batch = pad_batch(batch, self.batch_size)
             batch = batch.float().div_(255).sub_(self.card.mean).div_(self.card.std)
@@ -189,6 +192,7 @@ class Recognizer:
         """
         probs = [torch.zeros(0, len(self.card.classes), device=self.device)]
         for first in range(0, len(windows), self.batch_size):
+            self.on_batch()
             part = slice(first, first + self.batch_size)
             index, centre = torch.from_numpy(windows[part]), torch.from_numpy(centres[part])
             length = torch.from_numpy(lengths[part])

@@ -28,22 +28,24 @@ from fer_batch.config import Limits
 from fer_batch.faults import fault_point
 from fer_batch.import_path import make_import_environment
 from fer_batch.logs import show_log
+from fer_batch.pipeline.device_errors import describe_device_error
 from fer_batch.storage.addresses import remember_queries, remembered_queries
 from fer_batch.storage.archives import MAX_COPY_BYTES
 
 START_TIMEOUT_S = 300.0
 """Time limit for the start of a child, which imports torch, perhaps from a slow disk."""
 MAX_ATTEMPTS = 2
-"""Attempts at a call whose child crashes: the kernel may have killed it for another process's memory."""
+"""Attempts at a call whose child crashes or reports an error of a GPU. The kernel may have killed the child
+for another process's memory, and an error of a GPU often lasts until the process ends."""
 MAX_FILE_BYTES = MAX_COPY_BYTES + 2**20
 """Size of a file that a child may write. It only writes temporary copies of archive members."""
 NO_GPUS = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"), "")
 """Environment that hides the GPUs of NVIDIA and AMD. Ray 2.60 shows them to workers without a share."""
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
-HEARTBEAT, RESULT, OUT_OF_MEMORY, ERROR = b"+", b"=", b"m", b"!"
+HEARTBEAT, RESULT, OUT_OF_MEMORY, ERROR, DEVICE_ERROR = b"+", b"=", b"m", b"!", b"d"
 """First byte of each message of a child. A number or nothing follows HEARTBEAT, an Arrow stream RESULT, text
-ERROR."""
+ERROR and DEVICE_ERROR."""
 MIN_HEARTBEAT_S = 0.25
 """Seconds from one heartbeat without a number to the next."""
 
@@ -58,6 +60,14 @@ class CallFailedError(Exception):
 
 class BrokenWorkerError(RuntimeError):
     """The worker has a fault, not the video: another worker may succeed with the same bundle."""
+
+
+class BrokenNodeError(BrokenWorkerError):
+    """No child can be started, or run its networks, on this node."""
+
+
+class DeviceError(Exception):
+    """The child reports the error of a GPU, and has been ended."""
 
 
 class WorkerProcess:
@@ -80,7 +90,8 @@ class WorkerProcess:
 
         Raises CallFailedError where the child crashed MAX_ATTEMPTS times, sent no heartbeat for
         `limits.timeout_s`, took longer than `max_s`, exceeded `limits.memory_gb`, or the method raised.
-        Raises BrokenWorkerError where no child can be started.
+        Raises BrokenWorkerError where the last of MAX_ATTEMPTS children reported an error of a GPU, and
+        BrokenNodeError where no child can be started.
         """
         for attempt in range(1, MAX_ATTEMPTS + 1):
             connection = self._connect()
@@ -88,12 +99,19 @@ class WorkerProcess:
             try:
                 connection.send((method, arguments))
                 return self._receive_result(connection, self.limits.timeout_s, max_s)
+            except DeviceError as error:
+                if attempt == MAX_ATTEMPTS:
+                    raise BrokenWorkerError(str(error)) from error
             except (EOFError, OSError, pa.ArrowException):
                 reason = f"the worker process {self._describe_exit()}"
                 self.close()
                 if attempt == MAX_ATTEMPTS:
                     raise CallFailedError(f"{reason} {MAX_ATTEMPTS} times") from None
         raise AssertionError
+
+    def start(self) -> None:
+        """Start the child if it does not run; raises BrokenNodeError where none can be started."""
+        self._connect()
 
     def close(self) -> None:
         """End the child; the next call starts another."""
@@ -120,9 +138,13 @@ class WorkerProcess:
                 self.close()
                 if killed and retry:  # the kernel may have killed it for memory, which is no reason to fail
                     return self._connect(retry=False)
-                raise BrokenWorkerError(f"a worker process {reason} when it started") from error
+                raise BrokenNodeError(f"a worker process {reason} when it started") from error
+            except DeviceError as error:
+                if retry:  # an earlier child may still hold the memory of the GPU
+                    return self._connect(retry=False)
+                raise BrokenNodeError(str(error)) from error
             except CallFailedError as error:
-                raise BrokenWorkerError(f"a worker process cannot be started: {error}") from error
+                raise BrokenNodeError(f"a worker process cannot be started: {error}") from error
         return self.connection
 
     def _start_process(self) -> tuple["subprocess.Popen[bytes]", Connection]:
@@ -162,6 +184,9 @@ class WorkerProcess:
                 raise CallFailedError(f"it needs more than {self.limits.memory_gb:g} GB of memory (--memory)")
             if kind == ERROR:
                 raise CallFailedError(str(content, "utf-8", "replace"))
+            if kind == DEVICE_ERROR:
+                self.close()
+                raise DeviceError(str(content, "utf-8", "replace"))
             if content:
                 self.progress = float(content)
 
@@ -183,7 +208,8 @@ def serve_calls(descriptor: int) -> None:
 
     `descriptor` is the file descriptor of the socket. The target's attribute `heartbeat`, if it has one, is
     set to a function that reports progress as a number, and `keep_alive` to one that reports work without
-    progress. Any thread may call them, `keep_alive` as often as it likes.
+    progress. Any thread may call them, `keep_alive` as often as it likes. A target with a method `check` is
+    checked before the first call.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     show_log()
@@ -191,11 +217,14 @@ def serve_calls(descriptor: int) -> None:
         name, arguments, memory_gb, parent, queries = connection.recv()
         remember_queries(queries)
         _die_with_parent(parent)
-        module, _, attribute = name.partition(":")
-        target: Any = importlib.import_module(module)
-        if attribute:
-            target = getattr(target, attribute)(*arguments)
         messages = _Messages(connection)
+        try:
+            target = _create_target(name, arguments)
+        except Exception as error:
+            if device_error := describe_device_error(error):
+                messages.send(DEVICE_ERROR + device_error.encode())
+                return
+            raise
         if hasattr(target, "heartbeat"):
             target.heartbeat = messages.send_progress
         if hasattr(target, "keep_alive"):
@@ -234,12 +263,24 @@ class _Messages:
             self.send(HEARTBEAT)
 
 
+def _create_target(name: str, arguments: tuple[Any, ...]) -> Any:
+    module, _, attribute = name.partition(":")
+    target: Any = importlib.import_module(module)
+    if attribute:
+        target = getattr(target, attribute)(*arguments)
+    if hasattr(target, "check"):
+        target.check()
+    return target
+
+
 def _run_call(method: Callable[..., pa.Table], arguments: tuple[Any, ...]) -> bytes:
     try:
         return _encode_result(method(*arguments))
     except MemoryError:
         return OUT_OF_MEMORY
     except Exception as error:
+        if device_error := describe_device_error(error):
+            return DEVICE_ERROR + device_error.encode()
         if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # torch has no own type
             return OUT_OF_MEMORY
         return ERROR + f"{type(error).__name__}: {error}".encode()

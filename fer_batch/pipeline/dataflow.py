@@ -7,8 +7,7 @@ Without a GPU one stage does both, because only crops would cross between two.
 
 import logging
 import os
-import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,27 +25,33 @@ from ray.exceptions import (
 )
 
 from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.errors import NodeError
 from fer_batch.inputs.segments import split_into_bundles
 from fer_batch.model.weights import Card
+from fer_batch.pipeline.device_errors import list_causes
 from fer_batch.pipeline.guard import GuardedProbe, make_failed_row
-from fer_batch.pipeline.placement import place_stages
+from fer_batch.pipeline.placement import list_nodes, place_stages
 from fer_batch.pipeline.stages import PREFETCH_FRAMES
 from fer_batch.pipeline.workers import GuardedWorker, RecognizeWorker
+from fer_batch.run.attempts import AttemptLog, BrokenNode
 from fer_batch.run.results import list_done_bundles, write_bundle
 from fer_batch.schema import PLAN_SCHEMA, RESULTS_SCHEMA, pack_bundle, unpack_bundles
 from fer_batch.storage.folder import OutputFolder
 from fer_batch.video.segment import Segment
 
 MAX_STALLED_STARTS = 2
-"""Consecutive starts of the stages without any finished bundle, after which the remaining bundles fail."""
+"""Consecutive starts of the stages without any finished bundle or attempt, after which a run ends."""
 NO_RESOURCES_TIMEOUT_S = 86_400.0
 """Time that a run waits for nodes that have not joined, or for CPUs that other jobs hold."""
-RETRIES: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
-"""A dead worker is always replaced. Ray's default would retry its bundle without end."""
 MAX_LOCAL_PROBES = 64
 """Number of files up to which the driver probes them itself, because workers take longer to start."""
 PROBES_PER_TASK = 32
+NODE_ID_LABEL = "ray.io/node-id"
+"""Label that Ray gives each node."""
 WORKER_LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,34 +71,69 @@ class RunSettings:
 def run_segments(segments: pa.Table, settings: RunSettings) -> None:
     """Process planned segments, rows of `schema.PLAN_SCHEMA`, on the connected Ray.
 
-    Each finished bundle is a result file. Bundles of lost workers are retried as long as other bundles
-    finish. A bundle that then remains has crashed each of its workers, so its segments fail.
+    Each finished bundle is a result file. Ray repeats the bundles of lost workers. The stages start again for
+    the bundles that workers have left unfinished, without the nodes that turned out to be broken. Segments of
+    a bundle fail after `attempts.MAX_ATTEMPTS` attempts. Raises NodeError where no node can process any.
     """
+    attempts = AttemptLog(settings.results)
+    attempts.clear()  # attempts of an earlier start, which may have been stopped
     pending = dict(split_into_bundles(segments))
-    stalled = 0
-    while pending and stalled < MAX_STALLED_STARTS:
-        count = len(pending)
+    stalled, progress = 0, (len(pending), 0, 0)
+    broken: dict[str, BrokenNode] = {}
+    while pending:
+        reason: object = "workers are lost before they start"
         try:
-            _run_stages([pack_bundle(bundle_id, rows) for bundle_id, rows in pending.items()], settings)
+            _run_stages([pack_bundle(id_, rows) for id_, rows in pending.items()], settings, [*broken])
         except Exception as error:
-            if not any(isinstance(cause, WORKER_LOST) for cause in _causes(error)):
+            if not any(isinstance(cause, WORKER_LOST) for cause in list_causes(error)):
                 raise
+            reason = error
+        exhausted = attempts.list_exhausted()
         done = list_done_bundles(settings.results)
-        pending = {bundle_id: rows for bundle_id, rows in pending.items() if bundle_id not in done}
-        stalled = stalled + 1 if len(pending) == count else 0
-    reason = "every worker that processed this segment crashed"
-    for bundle_id, rows in pending.items():
-        failed = [
-            make_failed_row(segment, reason, RESULTS_SCHEMA, settings.card.model_id)
-            for segment in Segment.from_table(rows)
-        ]
-        write_bundle(settings.results, pack_bundle(bundle_id, pa.concat_tables(failed)))
+        for bundle_id in exhausted.keys() & pending.keys() - done:
+            _write_failed(bundle_id, pending[bundle_id], exhausted[bundle_id], settings)
+        pending = {id_: rows for id_, rows in pending.items() if id_ not in done | exhausted.keys()}
+        broken = _leave_out_nodes(broken, attempts.list_broken_nodes(), is_finished=not pending)
+        last_progress, progress = progress, (len(pending), attempts.count_attempts(), len(broken))
+        stalled = stalled + 1 if progress == last_progress else 0
+        if stalled == MAX_STALLED_STARTS:
+            raise NodeError(f"No worker can start: {reason}; run the same command again")
+    attempts.clear()
 
 
-def _run_stages(bundles: list[pa.Table], settings: RunSettings) -> None:
-    """Build the chain of stages and run it: segments to faces to results."""
+def _write_failed(bundle_id: str, segments: pa.Table, reason: str, settings: RunSettings) -> None:
+    """Write the result of a bundle whose segments have failed."""
+    failed = [
+        make_failed_row(segment, reason, RESULTS_SCHEMA, settings.card.model_id)
+        for segment in Segment.from_table(segments)
+    ]
+    write_bundle(settings.results, pack_bundle(bundle_id, pa.concat_tables(failed)))
+
+
+def _leave_out_nodes(
+    known: Mapping[str, BrokenNode], broken: dict[str, BrokenNode], is_finished: bool
+) -> dict[str, BrokenNode]:
+    """Return `broken` after a warning about each node that is not `known`.
+
+    Raises NodeError if the run is not finished and no other node has CPUs or GPUs.
+    """
+    for node_id in broken.keys() - known.keys():
+        logger.warning("node %s is left out: %s", broken[node_id].address, broken[node_id].reason)
+    working = [node for node in list_nodes(broken) if {"CPU", "GPU"} & node["Resources"].keys()]
+    if broken and not working and not is_finished:
+        first = next(iter(broken.values()))
+        raise NodeError(
+            f"No node can run the networks; {first.address}: {first.reason}. Repair or replace its GPU or "
+            "driver, or use nodes without GPUs, and run the same command again"
+        )
+    return broken
+
+
+def _run_stages(bundles: list[pa.Table], settings: RunSettings, broken: Sequence[str] = ()) -> None:
+    """Build the chain of stages and run it: segments to faces to results. `broken` nodes get no worker."""
     config, card, limits = settings.config, settings.card, settings.limits
-    place = place_stages()
+    place = place_stages(broken)
+    nodes = {NODE_ID_LABEL: f"!in({','.join(broken)})"} if broken else None
     bundles = sorted(bundles, key=_length_s, reverse=True)  # a long bundle at the end would delay the run
     segments = ray.data.from_blocks(bundles)  # from_arrow would start workers to inspect the tables
     if place.recognizers:
@@ -101,20 +141,22 @@ def _run_stages(bundles: list[pa.Table], settings: RunSettings) -> None:
         faces = map_stage(
             segments,
             GuardedWorker,
-            ("FacesStage", arguments, limits, settings.queries, None, place.faces_gpu > 0),
+            ("FacesStage", arguments, limits, settings.queries, settings.results, place.faces_gpu > 0),
             workers=place.faces,
             max_workers=len(bundles),
             num_cpus=1,
             num_gpus=place.faces_gpu,
+            label_selector=nodes,
         )
         results = map_stage(
             faces,
             RecognizeWorker,
-            (settings.checkpoint, config.flip, settings.results),
+            (settings.checkpoint, config.flip, limits, settings.results, place.recognizers_gpu > 0),
             workers=place.recognizers,
             max_workers=place.recognizers,  # each is many times faster than a worker that finds faces
             num_cpus=0,
             num_gpus=place.recognizers_gpu,
+            label_selector=nodes,
         )
     else:
         prefetch = PREFETCH_FRAMES if place.faces >= 2 * len(bundles) else 0
@@ -122,10 +164,11 @@ def _run_stages(bundles: list[pa.Table], settings: RunSettings) -> None:
         results = map_stage(
             segments,
             GuardedWorker,
-            ("AnalyzeStage", stage_arguments, limits, settings.queries, settings.results),
+            ("AnalyzeStage", stage_arguments, limits, settings.queries, settings.results, False),
             workers=place.faces,
             max_workers=len(bundles),
             num_cpus=1,
+            label_selector=nodes,
         )
     results.materialize()
 
@@ -143,24 +186,21 @@ def map_stage(
     """Map a stage over rows with a pool of workers; a call gets `rows_per_call` rows, or a whole block.
 
     The pool starts with `workers` and grows up to `max_workers` as nodes join. It requests nodes from an
-    autoscaler.
+    autoscaler. Ray replaces lost workers and repeats their calls without end, so a stage counts its attempts.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray warns that RETRIES are not named parameters
-        return rows.map_batches(
-            stage,
-            fn_constructor_args=arguments,
-            batch_size=rows_per_call,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(
-                min_size=1,
-                max_size=max_workers,
-                initial_size=min(workers, max_workers),
-                max_tasks_in_flight_per_actor=2,
-            ),
-            **resources,
-            **RETRIES,
-        )
+    return rows.map_batches(
+        stage,
+        fn_constructor_args=arguments,
+        batch_size=rows_per_call,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(
+            min_size=1,
+            max_size=max_workers,
+            initial_size=min(workers, max_workers),
+            max_tasks_in_flight_per_actor=2,
+        ),
+        **resources,
+    )
 
 
 def probe_on_cluster(sources: pa.Table, limits: Limits, queries: dict[str, str]) -> pa.Table:
@@ -196,13 +236,6 @@ def configure_ray_data(verbose: bool) -> None:
     os.environ["RAY_DATA_USAGE_DISABLED"] = "1"
     # Errors that end a run are raised, so the log would only repeat them.
     logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception and its causes, also those that Ray keeps in `cause`."""
-    while error is not None:
-        yield error
-        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
 
 
 def _length_s(bundle: pa.Table) -> float:

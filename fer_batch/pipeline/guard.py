@@ -57,12 +57,11 @@ class GuardedStage:
         for segment in Segment.from_table(plan):
             waiting.append(self._run_guarded(segment, timeouts))
             if self.recognizes and sum(rows.nbytes for rows in waiting) > MAX_WAITING_BYTES:
-                done.append(self._recognize(pa.concat_tables(waiting)))
+                done.append(_recognize_guarded(self.child, "recognize", waiting))
                 waiting = []
-        if waiting:
-            rows = pa.concat_tables(waiting)
-            done.append(self._recognize(rows) if self.recognizes else rows)
-        return pa.concat_tables(done)
+        if waiting and self.recognizes:
+            waiting = [_recognize_guarded(self.child, "recognize", waiting)]
+        return pa.concat_tables([*done, *waiting])
 
     def _run_guarded(self, segment: Segment, timeouts: Counter[str]) -> pa.Table:
         """Return the row of FACES_SCHEMA; `timeouts` counts each video's consecutive timeouts."""
@@ -95,11 +94,39 @@ class GuardedStage:
             return make_failed_row(segment, reason)
         return pa.Table.from_pylist([row], schema=FACES_SCHEMA)
 
+
+class GuardedRecognizer:
+    """The stage `pipeline.stages.RecognizeStage` in a child process.
+
+    It takes the faces of segments, `bundle_schema(FACES_SCHEMA)`, and returns the same table as the stage
+    itself. The stage sees the GPUs of this process only if `gpu` is True.
+    """
+
+    def __init__(self, arguments: tuple[Any, ...], limits: Limits, gpu: bool = False) -> None:
+        self.child = WorkerProcess("fer_batch.pipeline.stages:RecognizeStage", arguments, limits, gpu)
+
+    def __call__(self, bundles: pa.Table) -> pa.Table:
+        return map_bundles(bundles, FACES_SCHEMA, RESULTS_SCHEMA, self._recognize)
+
     def _recognize(self, faces: pa.Table) -> pa.Table:
-        try:
-            return unpack_bundles(self.child.call("recognize", pack_bundle("", faces)), RESULTS_SCHEMA)
-        except CallFailedError as error:
-            raise BrokenWorkerError(f"faces cannot be recognized: {error}") from error
+        done = [RESULTS_SCHEMA.empty_table()]
+        first = 0
+        for number in range(len(faces)):
+            waiting = faces.slice(first, number + 1 - first)
+            if waiting.nbytes > MAX_WAITING_BYTES or number == len(faces) - 1:
+                part = faces.take(pa.array(range(first, number + 1)))  # pickling a slice would send all rows
+                done.append(_recognize_guarded(self.child, "__call__", [part]))
+                first = number + 1
+        return pa.concat_tables(done)
+
+
+def _recognize_guarded(child: WorkerProcess, method: str, faces: list[pa.Table]) -> pa.Table:
+    """Map rows of FACES_SCHEMA to rows of RESULTS_SCHEMA; a failure is the worker's, as crops are trusted."""
+    try:
+        recognized = child.call(method, pack_bundle("", pa.concat_tables(faces)))
+    except CallFailedError as error:
+        raise BrokenWorkerError(f"faces cannot be recognized: {error}") from error
+    return unpack_bundles(recognized, RESULTS_SCHEMA)
 
 
 class GuardedProbe:

@@ -2,8 +2,9 @@
 
 import math
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
@@ -29,9 +30,14 @@ class Placement:
     recognizers_gpu: float
 
 
-def place_stages() -> Placement:
-    """Place the stages on the nodes that the connected Ray has now."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+def list_nodes(broken: Collection[str] = ()) -> list[dict[str, Any]]:
+    """List the nodes of the connected Ray that are alive, as `ray.nodes` does, without those in `broken`."""
+    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in broken]
+
+
+def place_stages(broken: Collection[str] = ()) -> Placement:
+    """Place the stages on the nodes that the connected Ray has now, except the `broken` ones."""
+    nodes = list_nodes(broken)
     gpu_nodes = [node["NodeID"] for node in nodes if node["Resources"].get("GPU", 0) >= 1]
     return plan_placement([node["Resources"] for node in nodes], _smallest_gpu_gb(gpu_nodes))
 

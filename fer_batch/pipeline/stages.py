@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from fer_batch.config import CROP_SIZE_PX, AnalyzeConfig
+from fer_batch.faults import fault_point
 from fer_batch.model.recognize import Recognizer
 from fer_batch.schema import (
     CONTAINER_COLUMNS,
@@ -23,6 +24,8 @@ from fer_batch.video.segment import Segment
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import extract_faces
 
+CHECK_SIDE_PX = 64
+"""Side of the black picture with which a stage checks its networks."""
 PREFETCH_FRAMES = 24
 """Sampled frames that a second thread decodes ahead, where a core is free for it."""
 
@@ -44,6 +47,11 @@ class FacesStage:
         self.keep_alive: Callable[[], None] = lambda: None
         """Callback for each packet of a file, from the thread that reads it."""
 
+    def check(self) -> None:
+        """Run the networks once; raises where the device cannot."""
+        fault_point("faces.check")
+        self.detector.detect(np.zeros((CHECK_SIDE_PX, CHECK_SIDE_PX), np.uint8))
+
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return map_bundles(bundles, PLAN_SCHEMA, FACES_SCHEMA, self._find_faces)
 
@@ -53,6 +61,7 @@ class FacesStage:
 
     def extract_faces(self, segment: Segment) -> pa.Table:
         """Map one segment to a table with one row of FACES_SCHEMA."""
+        fault_point("faces.segment")
         faces = extract_faces(
             segment,
             self.config,
@@ -89,11 +98,23 @@ class RecognizeStage:
 
     def __init__(self, checkpoint: Path | None, flip: bool) -> None:
         self.recognizer = Recognizer(checkpoint, _select_device(), flip)
+        self.keep_alive: Callable[[], None] = lambda: None
+        """Callback for each batch."""
+        self.recognizer.on_batch = self._report_batch
+
+    def check(self) -> None:
+        """Run the network once; raises where the device cannot."""
+        fault_point("recognize.check")
+        self.recognizer.predict(np.zeros((CROP_SIZE_PX, CROP_SIZE_PX), np.uint8))
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return map_bundles(bundles, FACES_SCHEMA, RESULTS_SCHEMA, self._recognize)
 
+    def _report_batch(self) -> None:
+        self.keep_alive()
+
     def _recognize(self, rows: pa.Table) -> pa.Table:
+        fault_point("recognize.faces")
         began = time.perf_counter()
         segments = rows.to_pylist()
         crops = np.frombuffer(b"".join(segment.pop("crops") for segment in segments), np.uint8)
@@ -123,9 +144,18 @@ class AnalyzeStage(FacesStage):
     ) -> None:
         super().__init__(config, crop_scale, prefetch)
         self.recognize = RecognizeStage(checkpoint, config.flip)
+        self.recognize.keep_alive = self._report_batch
+
+    def check(self) -> None:
+        """Run all networks once; raises where the device cannot."""
+        super().check()
+        self.recognize.check()
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         return self.recognize(super().__call__(bundles))
+
+    def _report_batch(self) -> None:
+        self.keep_alive()
 
 
 def _number_tracks(faces: list[dict[str, Any]], counts: np.ndarray) -> np.ndarray:

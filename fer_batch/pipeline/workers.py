@@ -1,28 +1,99 @@
 """The classes that Ray's workers run. They do not import torch: their child processes do."""
 
 import logging
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import ray
 
 from fer_batch.config import Limits
-from fer_batch.pipeline.child import BrokenWorkerError
-from fer_batch.pipeline.guard import GuardedStage
+from fer_batch.pipeline.child import BrokenNodeError, BrokenWorkerError
+from fer_batch.pipeline.guard import GuardedRecognizer, GuardedStage
+from fer_batch.run.attempts import AttemptLog, BrokenNode
 from fer_batch.run.results import process_bundles
+from fer_batch.schema import FACES_SCHEMA, bundle_schema
 from fer_batch.storage.addresses import remember_queries
 from fer_batch.storage.folder import OutputFolder
+
+MAX_CONSECUTIVE_FAILURES = 3
+"""Bundles that fail in a row because of the worker, after which its node counts as broken."""
+FINISHED = pa.schema([pa.field("bundle_id", pa.string())])
+"""What a stage that writes results returns to Ray: the ids of the bundles."""
 
 logger = logging.getLogger(__name__)
 
 
-class GuardedWorker(GuardedStage):
-    """A guarded stage that ends its Ray worker where no child process can work; Ray starts another worker.
+class StageWorker:
+    """Run a guarded stage and record its attempts at each bundle.
 
-    With `results`, it writes the result files to that folder and returns only the ids of the bundles. A write
-    task of Ray Data would need a process of its own on each node. `queries` are those of web addresses.
+    A bundle that cannot be processed here stays unfinished: the worker returns nothing for it, and the driver
+    runs the stages again for such bundles. An exception would end the whole run instead. On a node that is
+    broken, the worker returns nothing for any bundle, so that the driver can soon start without this node.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stage: GuardedStage | GuardedRecognizer,
+        process: Callable[[pa.Table], pa.Table],
+        schema: pa.Schema,
+        results: OutputFolder,
+    ) -> None:
+        self.name, self.stage, self.process, self.schema = name, stage, process, schema
+        self.attempts = AttemptLog(results)
+        self.failures = 0
+        self.is_broken = False
+
+    def __call__(self, bundles: pa.Table) -> pa.Table:
+        outputs = [self.schema.empty_table()]
+        for number in range(len(bundles)):
+            outputs += self._try_bundle(bundles.slice(number, 1))
+        return pa.concat_tables(outputs)
+
+    def _try_bundle(self, bundle: pa.Table) -> list[pa.Table]:
+        """Return the output for a bundle in a list; an empty list where it stays unfinished."""
+        bundle_id = bundle.column("bundle_id")[0].as_py()
+        if self.is_broken or not self._start_child() or not self.attempts.begin(bundle_id, self.name):
+            return []
+        try:
+            output = self.process(bundle)
+        except BrokenWorkerError as error:
+            logger.warning("bundle %s cannot be processed here: %s", bundle_id, error)
+            self.attempts.fail(bundle_id, self.name, str(error))
+            self.failures += 1
+            if isinstance(error, BrokenNodeError) or self.failures == MAX_CONSECUTIVE_FAILURES:
+                self._leave_node(str(error))
+            return []
+        self.failures = 0
+        self.attempts.finish(bundle_id, self.name)
+        return [output]
+
+    def _start_child(self) -> bool:
+        """Return whether a child runs."""
+        try:
+            self.stage.child.start()
+        except BrokenNodeError as error:
+            self._leave_node(str(error))
+            return False
+        return True
+
+    def _leave_node(self, reason: str) -> None:
+        """Record that this node is broken, and process nothing any more."""
+        self.is_broken = True
+        self.stage.child.close()
+        address = ray.util.get_node_ip_address()
+        node_id = ray.get_runtime_context().get_node_id()
+        self.attempts.add_broken_node(BrokenNode(node_id=node_id, address=address, reason=reason))
+
+
+class GuardedWorker(StageWorker):
+    """A worker that finds faces: the stage `name` of `pipeline.stages`, "AnalyzeStage" or "FacesStage".
+
+    AnalyzeStage also recognizes the faces: the worker writes the result files to the folder `results` and
+    returns only the ids of the bundles. A write task of Ray Data would need a process of its own on each
+    node. `queries` are those of web addresses.
     """
 
     def __init__(
@@ -31,30 +102,28 @@ class GuardedWorker(GuardedStage):
         arguments: tuple[Any, ...],
         limits: Limits,
         queries: Mapping[str, str],
-        results: OutputFolder | None = None,
-        gpu: bool = False,
+        results: OutputFolder,
+        gpu: bool,
     ) -> None:
         remember_queries(queries)
-        super().__init__(name, arguments, limits, gpu)
-        self.results = results
-
-    def __call__(self, bundles: pa.Table) -> pa.Table:
-        try:
-            if self.results is None:
-                return super().__call__(bundles)
-            return process_bundles(self.results, bundles, super().__call__)
-        except BrokenWorkerError as error:  # Ray Data would end the run on an exception
-            logger.error("%s", error)
-            os._exit(1)
+        stage = GuardedStage(name, arguments, limits, gpu)
+        if stage.recognizes:
+            super().__init__("analyze", stage, _write_results(stage, results), FINISHED, results)
+        else:
+            super().__init__("faces", stage, stage, bundle_schema(FACES_SCHEMA), results)
 
 
-class RecognizeWorker:
+class RecognizeWorker(StageWorker):
     """A worker that recognizes the faces that other workers found, and writes the result files."""
 
-    def __init__(self, checkpoint: Path | None, flip: bool, results: OutputFolder) -> None:
-        from fer_batch.pipeline.stages import RecognizeStage
+    def __init__(
+        self, checkpoint: Path | None, flip: bool, limits: Limits, results: OutputFolder, gpu: bool
+    ) -> None:
+        stage = GuardedRecognizer((checkpoint, flip), limits, gpu)
+        super().__init__("recognize", stage, _write_results(stage, results), FINISHED, results)
 
-        self.stage, self.results = RecognizeStage(checkpoint, flip), results
 
-    def __call__(self, faces: pa.Table) -> pa.Table:
-        return process_bundles(self.results, faces, self.stage)
+def _write_results(
+    stage: GuardedStage | GuardedRecognizer, results: OutputFolder
+) -> Callable[[pa.Table], pa.Table]:
+    return lambda bundles: process_bundles(results, bundles, stage)

@@ -127,11 +127,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory, sample_frames: list[np.ndarr
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
-nodes = [int(cpus) for cpus in sys.argv[1:]]
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": nodes[0], "include_dashboard": False})
+first, *others = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": int(first), "include_dashboard": False})
 raylets = [cluster.head_node.all_processes["raylet"][0].process.pid]
-for cpus in nodes[1:]:
-    node = cluster.add_node(num_cpus=cpus)
+for other in others:
+    cpus, _, fault = other.partition("=")
+    node = cluster.add_node(num_cpus=int(cpus), env_vars={"FER_BATCH_FAULT": fault} if fault else None)
     raylets.append(node.all_processes["raylet"][0].process.pid)
 cluster.wait_for_nodes()
 print(cluster.address, *raylets, flush=True)
@@ -140,8 +141,11 @@ sys.stdin.read()
 
 
 @contextlib.contextmanager
-def start_cluster(*nodes: int) -> Iterator[tuple[MarkedProcesses, str, list[int]]]:
-    """Start a Ray cluster in its own process; give its processes, address and raylets."""
+def start_cluster(*nodes: int | str) -> Iterator[tuple[MarkedProcesses, str, list[int]]]:
+    """Start a Ray cluster in its own process; give its processes, address and raylets.
+
+    A node is given by its number of CPUs. On a node "CPUS=FAULT", except the first, that fault occurs.
+    """
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     noticed_soon = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5"}
     cluster = MarkedProcesses(token | noticed_soon)

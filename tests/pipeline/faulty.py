@@ -39,6 +39,14 @@ class FaultyObject:
             os.kill(os.getpid(), signal.SIGKILL)
         return self.greet(1)
 
+    def use_broken_gpu(self, marker: str = "") -> pa.Table:
+        """Fail like a GPU; with `marker`, only in the first process."""
+        if marker and os.path.exists(marker):
+            return self.greet(6)
+        if marker:
+            open(marker, "w").close()
+        raise RuntimeError("CUDA error: unspecified launch failure\nmore")
+
     def exit(self) -> pa.Table:
         os._exit(3)
 
@@ -94,6 +102,13 @@ class FaultyObject:
 
     def allocate(self, gigabytes: float) -> pa.Table:
         return pa.table({"sum": [int(np.ones(int(gigabytes * 1e9), np.uint8).sum())]})
+
+
+class ObjectOnBrokenGpu(FaultyObject):
+    """Its networks do not run."""
+
+    def check(self) -> None:
+        self.use_broken_gpu(self.name)
 
 
 class FaultyProber(Prober):

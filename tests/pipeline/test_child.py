@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 
 from fer_batch.config import Limits
-from fer_batch.pipeline.child import MAX_FILE_BYTES, BrokenWorkerError, CallFailedError, WorkerProcess
+from fer_batch.pipeline.child import (
+    MAX_FILE_BYTES,
+    BrokenNodeError,
+    BrokenWorkerError,
+    CallFailedError,
+    WorkerProcess,
+)
 from tests.pipeline.faulty import GPU_VARIABLES
 
 FAULTY = "tests.pipeline.faulty:FaultyObject"
@@ -145,9 +151,32 @@ def test_process_that_was_killed_at_its_start_is_replaced(child: WorkerProcess) 
 
 
 @pytest.mark.parametrize("target", ["tests.pipeline.faulty:NoSuchName", "fer_batch.nothing"])
-def test_target_that_cannot_be_created_is_a_broken_worker(target: str) -> None:
-    with pytest.raises(BrokenWorkerError, match="when it started"):
+def test_target_that_cannot_be_created_is_a_broken_node(target: str) -> None:
+    with pytest.raises(BrokenNodeError, match="when it started"):
         WorkerProcess(target, (), LIMITS).call("greet", 1)
+
+
+def test_device_error_is_tried_in_another_process_and_is_the_workers(
+    child: WorkerProcess, tmp_path: Path
+) -> None:
+    before = greet(child)
+    child.limits = PATIENT
+    (row,) = child.call("use_broken_gpu", str(tmp_path / "marker")).to_pylist()
+    assert row["pid"] != before
+    with pytest.raises(BrokenWorkerError, match=r"^RuntimeError: CUDA error: unspecified launch failure$"):
+        child.call("use_broken_gpu")
+    assert not is_running(row["pid"])
+    assert greet(child) != row["pid"]
+
+
+def test_device_error_at_the_start_is_tried_again_and_is_the_nodes(tmp_path: Path) -> None:
+    target = "tests.pipeline.faulty:ObjectOnBrokenGpu"
+    child = WorkerProcess(target, (str(tmp_path / "marker"),), PATIENT)
+    child.start()
+    assert child.call("greet", 1).num_rows == 1
+    child.close()
+    with pytest.raises(BrokenNodeError, match="CUDA error: unspecified launch failure"):
+        WorkerProcess(target, ("",), PATIENT).call("greet", 1)
 
 
 @pytest.mark.parametrize("method", ["greet", "block"])

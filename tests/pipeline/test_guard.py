@@ -15,9 +15,10 @@ from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline import guard
 from fer_batch.pipeline.child import WorkerProcess
-from fer_batch.pipeline.guard import GuardedProbe, GuardedStage, list_videos_guarded
-from fer_batch.pipeline.stages import AnalyzeStage
+from fer_batch.pipeline.guard import GuardedProbe, GuardedRecognizer, GuardedStage, list_videos_guarded
+from fer_batch.pipeline.stages import AnalyzeStage, FacesStage, RecognizeStage
 from fer_batch.schema import (
+    FACES_SCHEMA,
     PLAN_SCHEMA,
     PROBED_SCHEMA,
     RESULTS_SCHEMA,
@@ -56,6 +57,21 @@ def test_guarded_stage_gives_the_rows_of_the_stage(
     assert rows.num_rows == 2
     assert guarded_rows.equals(rows)
     assert guarded(bundle_schema(PLAN_SCHEMA).empty_table()).num_rows == 0
+
+
+def test_guarded_recognizer_repeats_a_call_with_a_device_error(
+    long_video: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process has the error at its second segment, and the next process does not."""
+    monkeypatch.setattr(guard, "MAX_WAITING_BYTES", 0)
+    faces = FacesStage(QUICK, load_checkpoint(None)[1].crop_scale)(plan_bundle(long_video(1)))
+    expected = unpack_bundles(RecognizeStage(None, QUICK.flip)(faces), RESULTS_SCHEMA)
+    monkeypatch.setenv("FER_BATCH_FAULT", "recognize.faces:2:CUDA")
+    recognizer = GuardedRecognizer((None, QUICK.flip), Limits())
+    rows = unpack_bundles(recognizer(faces), RESULTS_SCHEMA)
+    assert rows.num_rows == 2
+    assert rows.drop_columns("recognize_s").equals(expected.drop_columns("recognize_s"))
+    assert recognizer(bundle_schema(FACES_SCHEMA).empty_table()).num_rows == 0
 
 
 def test_segment_that_crashes_the_process_fails_alone(
