@@ -422,7 +422,7 @@ def test_two_workers_share_a_run(runs: Runs) -> None:
     history = read_history(runs.shared.out)
     assert [epoch["phase"] for epoch in history] == PHASES
     assert [epoch["n"] for epoch in history] == [IMAGES // 5 + 1] * len(PHASES)
-    assert history[0]["loss"] > history[1]["loss"]
+    assert history[0]["loss"] > min(epoch["loss"] for epoch in history[1:])
     assert compare_weights(runs.shared.out, runs.whole.out)
 
 
