@@ -18,6 +18,7 @@ FAST_FLAGS = (
     Flag("fast", "nonref", "For surveys: skip the frames that no other frame refers to."),
     Flag("keyframes", "keyframes", "For surveys: decode key frames only, often one in several seconds."),
 )
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,9 @@ class AnalyzeConfig:
     flip: Annotated[bool, MODEL] = True
     """Average the predictions for a face and its mirror image. This is slightly more accurate; recognition
     takes twice as long."""
+    precision: Annotated[PrecisionName, MODEL] = "auto"
+    """Precision in which faces are recognized. A run keeps it, also on nodes that join later. By default bf16
+    if all CPUs and GPUs have it in hardware when the run starts, else fp32."""
     segment_s: Annotated[float, Range(at_least=1, at_most=3600), WORK_UNITS] = 60.0
     """Longest core of a segment, in seconds."""
     bundle_s: Annotated[float, Range(above=0), WORK_UNITS] = 600.0
@@ -77,6 +81,8 @@ class AnalyzeConfig:
         settings = dataclasses.asdict(self) | {"checkpoint": model_id}
         if self.max_faces is None:
             del settings["max_faces"]  # keeps the fingerprints of runs that are older than this setting
+        if self.precision == "auto":
+            del settings["precision"]  # likewise
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

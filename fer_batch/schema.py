@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """1: the first version.
 2: adds `attempt` to PROBED_SCHEMA and VIDEOS_SCHEMA, and a snapshot to the tables.
 3: adds `extra` to PROBED_SCHEMA and CONTAINER_COLUMNS to RESULTS_SCHEMA; `first_pts` may be null in a plan.
 4: adds `offset` to PROBED_SCHEMA and PLAN_SCHEMA, and `bucket` to PROBED_SCHEMA.
 5: adds `start_s` to PROBED_SCHEMA, RESULTS_SCHEMA and VIDEOS_SCHEMA, `step_s` to MOMENTS_SCHEMA and `tracks`,
-and `file_version` to PROBED_SCHEMA."""
+and `file_version` to PROBED_SCHEMA.
+6: adds `precision` to RESULTS_SCHEMA and VIDEOS_SCHEMA."""
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """The classes of the packaged model. The card of another checkpoint may have other classes."""
@@ -116,13 +117,17 @@ VIDEOS_SCHEMA = pa.schema(
         bucket=pa.int32(),
         attempt=pa.int32(),
         start_s=pa.float64(),
+        precision=pa.string(),
     )
 )
 """The table `videos`: an input and the outcome of its analysis.
 
 `duration_s` is the container's statement. If it states none, it is `read_s` of a video that was read whole.
 `start_s` is the time of the first frame in the file, as players and subtitles count it. All other times of
-the tables count from the first frame, so that a player shows `time_s` at `time_s + start_s`."""
+the tables count from the first frame, so that a player shows `time_s` at `time_s + start_s`.
+
+`precision`: precision in which the faces were recognized. It is null for results of schema 5 and older, and
+where segments differ or all have failed."""
 
 PLAN_SCHEMA = pa.schema(
     _fields(
@@ -204,10 +209,10 @@ RESULTS_SCHEMA = pa.schema(
             model_id=pa.string(),
         ),
         *_VISION_TIMINGS,
-        *_fields(recognize_s=pa.float64()),
+        *_fields(recognize_s=pa.float64(), precision=pa.string()),
     ]
 )
-"""The result of a segment. `status` is "ok", "partial" or "failed".
+"""The result of a segment. `status` is "ok", "partial" or "failed", `precision` "fp32", "bf16" or "fp16".
 
 Faces outside the core have empty `probs`; they link the tracks of neighbouring segments."""
 

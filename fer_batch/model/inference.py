@@ -6,8 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from fer_batch.errors import ConfigError
 from fer_batch.model.cnn_bilstm import Encoder
 from fer_batch.model.network import CropEncoder, Network
+from fer_batch.model.precision import MIN_CAPABILITY, has_cpu_precision, read_cpu_flags
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 BATCH_SIZE = {"cpu": 32, "cuda": 512}
 """Images, or windows, per batch. Smaller batches are padded: a matrix product of another shape rounds
@@ -101,13 +105,36 @@ def pad_batch(batch: Tensor, size: int) -> Tensor:
     return torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])]) if missing else batch
 
 
+def choose_precision(precision: str, device: torch.device) -> str:
+    """Return the precision that replaces "auto": "bf16" if the device has it in hardware, else "fp32".
+
+    Any other precision is returned unchanged. Raises ConfigError where the device does not have it.
+    """
+    if precision == "auto":
+        return "bf16" if choose_dtype(device) == torch.bfloat16 else "fp32"
+    if not _has_precision(precision, device):
+        name = "GPU" if device.type == "cuda" else "CPU"
+        raise ConfigError(f"This {name} does not compute in {precision}: give fp32 or auto")
+    return precision
+
+
 def choose_dtype(device: torch.device) -> torch.dtype:
     """Return bfloat16 if the device multiplies it in hardware, else float32."""
+    return torch.bfloat16 if _has_precision("bf16", device) else torch.float32
+
+
+def _has_precision(precision: str, device: torch.device) -> bool:
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported()
-    else:
-        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
+        major, minor = torch.cuda.get_device_capability(device)
+        return major + minor / 10 >= MIN_CAPABILITY[precision]
+    if precision == "fp32":
+        return True
+    if not torch.backends.mkldnn.is_available() or not has_cpu_precision(precision, read_cpu_flags()):
+        return False
+    mkldnn = torch.ops.mkldnn
+    return bool(
+        mkldnn._is_mkldnn_bf16_supported() if precision == "bf16" else mkldnn._is_mkldnn_fp16_supported()
+    )
 
 
 def _split_directions(lstm: nn.LSTM, dtype: torch.dtype) -> tuple[nn.LSTM, nn.LSTM]:

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from fer_batch.config import CROP_SIZE_PX
-from fer_batch.model.inference import BATCH_SIZE, WindowReader, choose_dtype, optimize_encoder, pad_batch
+from fer_batch.model.inference import (
+    BATCH_SIZE,
+    DTYPES,
+    WindowReader,
+    choose_precision,
+    optimize_encoder,
+    pad_batch,
+)
 from fer_batch.model.network import CropEncoder
+from fer_batch.model.precision import check_onnx_precision
 from fer_batch.model.weights import is_onnx_path, load_checkpoint
 from fer_batch.model.window import build_windows
 from fer_batch.timing import StageTimer
@@ -52,8 +60,11 @@ class Recognizer:
 
     `device` is "cpu" or "cuda", by default a GPU if there is one. With `flip`, the embeddings of a crop and
     of its mirror image are averaged. The head on the crop is linear, so this averages its logits.
+    `precision` is "fp32", "bf16", "fp16" or "auto": bf16 if the device has it in hardware, else fp32.
+    Exported networks compute in fp32.
 
-    Raises CheckpointError if the checkpoint cannot be loaded.
+    Raises CheckpointError if the checkpoint cannot be loaded, and ConfigError for a precision that the device
+    does not have.
 
         faces = FaceDetector().detect("group.jpg")
         for prediction in Recognizer().predict_faces("group.jpg", faces):
@@ -61,7 +72,11 @@ class Recognizer:
     """
 
     def __init__(
-        self, checkpoint: str | Path | None = None, device: str | None = None, flip: bool = True
+        self,
+        checkpoint: str | Path | None = None,
+        device: str | None = None,
+        flip: bool = True,
+        precision: str = "auto",
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.encoder: CropEncoder
@@ -70,13 +85,16 @@ class Recognizer:
         if checkpoint is not None and is_onnx_path(checkpoint):
             from fer_batch.model.onnx.network import open_onnx
 
+            check_onnx_precision(precision)
+            self.precision = "fp32"
             exported, self.reader, self.card = open_onnx(checkpoint, self.device.type)
             self.encoder, self.batch_size = exported, BATCH_SIZE[exported.device]
             self.device = torch.device("cpu")  # onnxruntime copies each batch from there
         else:
             model, self.card = load_checkpoint(checkpoint)
             model = model.to(self.device)
-            dtype = choose_dtype(self.device)
+            self.precision = choose_precision(precision, self.device)
+            dtype = DTYPES[self.precision]
             self.encoder = optimize_encoder(model.encoder, dtype)
             self.reader = WindowReader(model, self.card.temperature, dtype)
             self.batch_size = BATCH_SIZE[self.device.type]

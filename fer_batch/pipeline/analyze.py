@@ -10,10 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.config import AnalyzeConfig, Limits, PrecisionName
 from fer_batch.inputs.listing import Listing
 from fer_batch.inputs.segments import MAX_PLANNED_S, plan_segments, probe_as_needed
+from fer_batch.model.precision import check_onnx_precision
 from fer_batch.model.recognize import Recognizer
+from fer_batch.model.weights import is_onnx_path
 from fer_batch.pipeline.dataflow import (
     RunSettings,
     configure_ray_data,
@@ -22,6 +24,8 @@ from fer_batch.pipeline.dataflow import (
     run_segments,
 )
 from fer_batch.pipeline.guard import list_videos_guarded
+from fer_batch.pipeline.hardware import check_run_precision, choose_run_precision, query_hardware
+from fer_batch.pipeline.placement import list_nodes
 from fer_batch.pipeline.progress import OnProgress, ProgressMeter, ignore_progress, publish_metrics
 from fer_batch.run.finalize import finalize
 from fer_batch.run.forget import complete_forget
@@ -34,9 +38,11 @@ from fer_batch.run.plan import (
 )
 from fer_batch.run.record import (
     SUCCESS_FILE,
+    RunRecord,
     add_manifest_columns,
     create_run,
     load_matching_run,
+    record_precision,
     remove_leftovers,
     remove_run,
 )
@@ -93,6 +99,8 @@ def analyze(
     folder = open_folder(out).absolute()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
     card = Recognizer(checkpoint, "cpu").card
+    if checkpoint and is_onnx_path(checkpoint):
+        check_onnx_precision(config.precision)
     load_matching_run(folder, config, card, overwrite)  # the lease creates files there
     settings = RunSettings(
         results=folder.subfolder("results"), config=config, card=card, checkpoint=checkpoint, limits=limits
@@ -109,9 +117,31 @@ def analyze(
             return finalize(folder)
         with ray_session(address, insecure=insecure, verbose=verbose):
             configure_ray_data(verbose)
+            settings = replace(settings, config=fix_precision(config, run))
+            if run and run.settings.get("precision") != settings.config.precision:
+                record_precision(folder, settings.config.precision)
             extend_plan(folder, listing, retried, settings, workers=count_cpus(), is_new=run is None)
             _run_pending(folder, settings, publish_metrics(folder, on_progress))
             return finalize(folder)
+
+
+def fix_precision(config: AnalyzeConfig, run: RunRecord | None) -> AnalyzeConfig:
+    """Return the configuration with the precision of the whole run instead of "auto".
+
+    That is the precision of `run`, which is continued, or else one that all nodes of the connected Ray have.
+    Raises ConfigError for a precision that a node does not have.
+    """
+    recorded: PrecisionName = run.settings.get("precision", "auto") if run else "auto"
+    if config.precision == recorded != "auto" or config.precision == "auto" != recorded:
+        return replace(config, precision=recorded)
+    if config.checkpoint and is_onnx_path(Path(config.checkpoint)):
+        return replace(config, precision="fp32")
+    nodes = list_nodes()
+    hardware = query_hardware(nodes)
+    if config.precision == "auto":
+        return replace(config, precision=choose_run_precision(nodes, hardware))
+    check_run_precision(config.precision, nodes, hardware)
+    return config
 
 
 def is_finished(out: OutputFolder, listing: Listing, retried: pa.Table) -> bool:

@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 
 from fer_batch.config import Limits
+from fer_batch.errors import FerBatchError
 from fer_batch.faults import fault_point
 from fer_batch.import_path import make_import_environment
 from fer_batch.logs import show_log
@@ -223,8 +224,11 @@ def serve_calls(descriptor: int) -> None:
         except Exception as error:
             if device_error := describe_device_error(error):
                 messages.send(DEVICE_ERROR + device_error.encode())
-                return
-            raise
+            elif isinstance(error, FerBatchError):
+                messages.send(ERROR + str(error).encode())
+            else:
+                raise
+            return
         if hasattr(target, "heartbeat"):
             target.heartbeat = messages.send_progress
         if hasattr(target, "keep_alive"):

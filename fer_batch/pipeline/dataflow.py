@@ -138,6 +138,7 @@ def _run_stages(bundles: list[pa.Table], settings: RunSettings, broken: Sequence
     segments = ray.data.from_blocks(bundles)  # from_arrow would start workers to inspect the tables
     if place.recognizers:
         arguments = (config, card.crop_scale, PREFETCH_FRAMES)
+        recognizer = (settings.checkpoint, config.flip, config.precision)
         faces = map_stage(
             segments,
             GuardedWorker,
@@ -151,7 +152,7 @@ def _run_stages(bundles: list[pa.Table], settings: RunSettings, broken: Sequence
         results = map_stage(
             faces,
             RecognizeWorker,
-            (settings.checkpoint, config.flip, limits, settings.results, place.recognizers_gpu > 0),
+            (recognizer, limits, settings.results, place.recognizers_gpu > 0),
             workers=place.recognizers,
             max_workers=place.recognizers,  # each is many times faster than a worker that finds faces
             num_cpus=0,

@@ -95,7 +95,8 @@ def _analyze_segments(
         progress = replace(progress, elapsed_s=time.monotonic() - began, **changes)
         on_progress(progress)
 
-    threads = torch.get_num_threads()  # stages on a CPU set it to one
+    threads = torch.get_num_threads()  # stages on a CPU set it to one, and those on a GPU turn TF32 off
+    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     try:
         stage = AnalyzeStage(config, card.crop_scale, checkpoint, PREFETCH_FRAMES)
         # The times of two segments overlap where they meet.
@@ -107,6 +108,7 @@ def _analyze_segments(
             yield results
     finally:
         torch.set_num_threads(threads)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
 
 
 def _check_status(uri: str, segments: pa.Table) -> None:

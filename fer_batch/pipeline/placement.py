@@ -1,22 +1,19 @@
 """Decide where the stages run: the number of workers, and their shares of a GPU."""
 
 import math
-import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from fer_batch.pipeline.hardware import query_hardware
 
 FACES_GB, RECOGNIZE_GB = 2.0, 3.0
 """GPU memory of a worker of each stage, with CUDA itself. Computed from their batches with a margin, not
 measured."""
 ASSUMED_GPU_GB = 16.0
 """Memory of a GPU whose size is unknown."""
-QUERY_TIMEOUT_S = 60.0
-"""Time limit for asking the nodes for the memory of their GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +35,9 @@ def list_nodes(broken: Collection[str] = ()) -> list[dict[str, Any]]:
 def place_stages(broken: Collection[str] = ()) -> Placement:
     """Place the stages on the nodes that the connected Ray has now, except the `broken` ones."""
     nodes = list_nodes(broken)
-    gpu_nodes = [node["NodeID"] for node in nodes if node["Resources"].get("GPU", 0) >= 1]
-    return plan_placement([node["Resources"] for node in nodes], _smallest_gpu_gb(gpu_nodes))
+    hardware = query_hardware([node for node in nodes if node["Resources"].get("GPU", 0) >= 1])
+    sizes_gb = [gpu.memory_gb for own in hardware for gpu in own.gpus]
+    return plan_placement([node["Resources"] for node in nodes], min(sizes_gb, default=ASSUMED_GPU_GB))
 
 
 def plan_placement(nodes: Sequence[Mapping[str, float]], gpu_gb: float = ASSUMED_GPU_GB) -> Placement:
@@ -68,30 +66,3 @@ def plan_placement(nodes: Sequence[Mapping[str, float]], gpu_gb: float = ASSUMED
 def _gpu_share(needed_gb: float, gpu_gb: float) -> float:
     """Return the share of a GPU, at most 1, rounded up because Ray counts in steps of 0.0001."""
     return min(1.0, math.ceil(needed_gb / gpu_gb * 1000) / 1000)
-
-
-def _smallest_gpu_gb(node_ids: Sequence[str]) -> float:
-    """Return the memory of the smallest GPU of these nodes, ASSUMED_GPU_GB if no node reports it."""
-    tasks = [
-        ray.remote(num_cpus=0, max_retries=0)(_read_gpus_gb)
-        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False))
-        .remote()
-        for node_id in node_ids
-    ]
-    try:
-        nodes_gb: list[list[float]] = ray.get(tasks, timeout=QUERY_TIMEOUT_S)
-    except (GetTimeoutError, RayError):  # a node may have left
-        return ASSUMED_GPU_GB
-    return min((gb for node_gb in nodes_gb for gb in node_gb), default=ASSUMED_GPU_GB)
-
-
-def _read_gpus_gb() -> list[float]:
-    """Read the memory of this node's GPUs from NVIDIA's driver."""
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        ended = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=QUERY_TIMEOUT_S / 2
-        )
-        return [float(line) * 2**20 / 1e9 for line in ended.stdout.splitlines()]
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return []

@@ -96,8 +96,8 @@ class RecognizeStage:
     one. The segments of a bundle share the model's batches, which does not change any prediction.
     """
 
-    def __init__(self, checkpoint: Path | None, flip: bool) -> None:
-        self.recognizer = Recognizer(checkpoint, _select_device(), flip)
+    def __init__(self, checkpoint: Path | None, flip: bool, precision: str = "auto") -> None:
+        self.recognizer = Recognizer(checkpoint, _select_device(), flip, precision)
         self.keep_alive: Callable[[], None] = lambda: None
         """Callback for each batch."""
         self.recognizer.on_batch = self._report_batch
@@ -130,6 +130,7 @@ class RecognizeStage:
         shares_s = (time.perf_counter() - began) * counts / max(counts.sum(), 1)
         for segment, share_s in zip(segments, shares_s.tolist(), strict=True):
             segment |= {"model_id": self.recognizer.card.model_id, "recognize_s": share_s}
+            segment["precision"] = self.recognizer.precision
         return pa.Table.from_pylist(segments, schema=RESULTS_SCHEMA)
 
 
@@ -143,7 +144,7 @@ class AnalyzeStage(FacesStage):
         self, config: AnalyzeConfig, crop_scale: float, checkpoint: Path | None, prefetch: int = 0
     ) -> None:
         super().__init__(config, crop_scale, prefetch)
-        self.recognize = RecognizeStage(checkpoint, config.flip)
+        self.recognize = RecognizeStage(checkpoint, config.flip, config.precision)
         self.recognize.keep_alive = self._report_batch
 
     def check(self) -> None:
@@ -168,6 +169,8 @@ def _number_tracks(faces: list[dict[str, Any]], counts: np.ndarray) -> np.ndarra
 def _select_device() -> str:
     """Return "cuda" if this process sees a GPU, else "cpu" with one thread: workers share the cores."""
     if torch.cuda.is_available():
+        # TF32 would make rows depend on the GPU: older ones and CPUs do not have it.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         return "cuda"
     torch.set_num_threads(1)
     return "cpu"

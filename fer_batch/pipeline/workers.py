@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -116,10 +115,8 @@ class GuardedWorker(StageWorker):
 class RecognizeWorker(StageWorker):
     """A worker that recognizes the faces that other workers found, and writes the result files."""
 
-    def __init__(
-        self, checkpoint: Path | None, flip: bool, limits: Limits, results: OutputFolder, gpu: bool
-    ) -> None:
-        stage = GuardedRecognizer((checkpoint, flip), limits, gpu)
+    def __init__(self, arguments: tuple[Any, ...], limits: Limits, results: OutputFolder, gpu: bool) -> None:
+        stage = GuardedRecognizer(arguments, limits, gpu)
         super().__init__("recognize", stage, _write_results(stage, results), FINISHED, results)
 
 

@@ -41,7 +41,17 @@ BUCKETS_PER_PLAN_READ = 64
 MAX_LISTED_PROBLEMS = 20
 """Inconsistencies that an error message lists."""
 TIMINGS = ("decode_s", "detect_s", "crop_s", "recognize_s")
-OUTCOME_COLUMNS = ["video_id", "index", "status", "error", "read_s", "model_id", *CONTAINER_COLUMNS, *TIMINGS]
+OUTCOME_COLUMNS = [
+    "video_id",
+    "index",
+    "status",
+    "error",
+    "read_s",
+    "model_id",
+    "precision",
+    *CONTAINER_COLUMNS,
+    *TIMINGS,
+]
 """Columns of the results that determine a video's row in `videos`."""
 
 
@@ -196,6 +206,8 @@ def _describe_outcome(
             values = (value for value in results[name] if value is not None)
             container[name] = next(values, video[name])
     read_s = max(results["read_s"], default=0.0)
+    recognized = zip(results["status"], results["precision"], strict=True)
+    precisions = {precision for segment_status, precision in recognized if segment_status != "failed"}
     if container.get("duration_s", video["duration_s"]) is None and status in ("ok", "no_faces"):
         container["duration_s"] = read_s
     return {
@@ -203,5 +215,6 @@ def _describe_outcome(
         "status": status,
         "error": error,
         "read_s": read_s,
+        "precision": precisions.pop() if len(precisions) == 1 else None,
         "analyze_s": sum(sum(results[name]) for name in TIMINGS),
     }

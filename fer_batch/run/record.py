@@ -103,6 +103,13 @@ def create_run(out: FolderLike, config: AnalyzeConfig, card: "Card", bucket_s: f
     return run
 
 
+def record_precision(out: FolderLike, precision: str) -> None:
+    """Record the precision of a run that an older version started."""
+    folder = open_folder(out)
+    run = read_run(folder)
+    write_run(folder, replace(run, settings=run.settings | {"precision": precision}))
+
+
 def write_run(folder: OutputFolder, run: RunRecord) -> None:
     """Replace the record of a run."""
     folder.write_json(RECORD_FILE, run.to_dict(), RECORD_FILE)
@@ -161,7 +168,11 @@ def load_matching_run(
         return None
     run = read_run(folder)
     # A setting that the record lacks did not exist: faces were neither mirrored nor limited in number.
-    changes = difference({"flip": False, "max_faces": None} | run.settings, _list_settings(config, card))
+    recorded = {"flip": False, "max_faces": None, "precision": "auto"} | run.settings
+    wanted = _list_settings(config, card)
+    if "auto" in (recorded["precision"], wanted["precision"]):  # the run keeps its own, see `fix_precision`
+        del recorded["precision"], wanted["precision"]
+    changes = difference(recorded, wanted)
     if changes:
         raise ConfigError(
             f"{folder} contains a run with another configuration: {changes}. "

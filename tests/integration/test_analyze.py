@@ -6,22 +6,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
+from fer_batch.model.inference import choose_precision
 from fer_batch.model.recognize import Recognizer
 from fer_batch.pipeline.analyze import analyze
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import add_planning_round
-from fer_batch.run.record import create_run
+from fer_batch.run.record import create_run, read_run
 from fer_batch.run.results import write_bundle
 from fer_batch.run.summary import RunSummary
 from fer_batch.runtime import ray_session
@@ -106,12 +109,15 @@ def test_run_on_ray_gives_the_same_rows_at_once_and_continued(
 ) -> None:
     """The resources are logical: with a GPU there are two stages, which run on the CPU."""
     out = tmp_path / "out"
+    # Nothing is known of a logical GPU, so "auto" would be fp32.
+    config = replace(QUICK, precision=choose_precision("auto", torch.device("cpu")))
     with ray_session(**resources):
-        summary = analyze([str(videos)], out, QUICK)
+        summary = analyze([str(videos)], out, config if "num_gpus" in resources else QUICK)
         assert_same_run(out, undisturbed)
         for path in sorted((out / "results").iterdir())[:2]:
             path.unlink()
         assert analyze([str(videos)], out, QUICK) == summary
+    assert read_run(out).settings["precision"] == config.precision
     assert_same_run(out, undisturbed)
     assert summary.videos == {"ok": 2, "failed": 1}
     assert [(Path(failure.uri).name, failure.status) for failure in summary.failures] == [("c.mp4", "failed")]

@@ -172,10 +172,7 @@ def test_networks_of_clips_classify_the_ordered_sequence() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_recognizer_of_a_saved_network_equals_the_network(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fer_batch.model.recognize.choose_dtype", lambda device: torch.float32)
+def test_recognizer_of_a_saved_network_equals_the_network(name: str, tmp_path: Path) -> None:
     window = 3 if make_small(name).lstms else 1
     card = Card(
         classes=("a", "b", "c", "d", "e"),
@@ -187,7 +184,7 @@ def test_recognizer_of_a_saved_network_equals_the_network(
     path = tmp_path / "model.safetensors"
     assert save_checkpoint(path, make_small(name), card).model_id.startswith(f"{name}-")
     network, _ = load_checkpoint(path)
-    recognizer = Recognizer(path, device="cpu", flip=False)
+    recognizer = Recognizer(path, device="cpu", flip=False, precision="fp32")
     crops = np.random.default_rng(0).integers(0, 256, (4, CROP_SIZE_PX, CROP_SIZE_PX), dtype=np.uint8)
     times = np.arange(4) / 5
     probs = recognizer.predict_tracks(crops, np.zeros(4, int), times, np.ones(4, bool))

@@ -120,9 +120,8 @@ def test_temperature_of_the_card_divides_the_logits(tmp_path: Path, temperature:
     assert np.array_equal(tempered.argmax(axis=1), plain.argmax(axis=1))
 
 
-def test_float32_inference_equals_the_trained_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fer_batch.model.recognize.choose_dtype", lambda device: torch.float32)
-    recognizer = Recognizer(device="cpu", flip=False)
+def test_float32_inference_equals_the_trained_model() -> None:
+    recognizer = Recognizer(device="cpu", flip=False, precision="fp32")
     model, card = recognizer.reader.network, recognizer.card
     images = (torch.from_numpy(FACES.crops)[:, None] / 255 - card.mean) / card.std
     lengths = torch.tensor([1, 2, 9, 16, 17])

@@ -6,11 +6,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.errors import ConfigError
 from fer_batch.inputs.listing import Listing, list_videos
 from fer_batch.pipeline import analyze
-from fer_batch.pipeline.analyze import extend_plan, is_finished
+from fer_batch.pipeline.analyze import extend_plan, fix_precision, is_finished
 from fer_batch.pipeline.dataflow import RunSettings
+from fer_batch.pipeline.hardware import Hardware
 from fer_batch.run.plan import read_planned_segments, read_planned_videos
+from fer_batch.run.record import create_run
 from fer_batch.schema import PROBED_SCHEMA
 from fer_batch.storage.folder import open_folder
 from tests.runs import CARD
@@ -91,3 +94,18 @@ def test_rounds_have_about_the_same_number_of_segments(
     plan(out, list_videos([str(out.parent / "list.csv")]))
     rounds = [pq.read_table(path) for path in sorted((out / "plan").glob("*.videos.parquet"))]
     assert [len(videos) for videos in rounds] == sizes
+
+
+def test_precision_is_that_of_the_run_or_else_of_all_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [{"NodeID": "1", "NodeManagerAddress": "10.0.0.1", "Resources": {"CPU": 2.0}}]
+    monkeypatch.setattr(analyze, "list_nodes", lambda: nodes)
+    monkeypatch.setattr(analyze, "query_hardware", lambda nodes: [Hardware()])
+    auto, bf16 = AnalyzeConfig(), AnalyzeConfig(precision="bf16")
+    assert fix_precision(auto, None).precision == "fp32"
+    with pytest.raises(ConfigError, match=r"10\.0\.0\.1 does not compute in bf16"):
+        fix_precision(bf16, None)
+    run = create_run(tmp_path, bf16, CARD)
+    assert fix_precision(auto, run) == fix_precision(bf16, run) == bf16
+    assert fix_precision(AnalyzeConfig(checkpoint="a.onnx"), None).precision == "fp32"

@@ -359,7 +359,7 @@ FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 def without_steps(rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Leave out columns that older tables do not have, or that are computed from them."""
-    new = ["step_s", "start_s", "attempt"]
+    new = ["step_s", "start_s", "attempt", "precision"]
     return {name: table.drop(columns=new, errors="ignore") for name, table in rows.items()}
 
 
@@ -375,6 +375,7 @@ def test_run_of_older_schema_opens_and_continues(tmp_path: Path, schema: str) ->
     finalize(out, rewrite_all=True)
     after = read_all_rows(out)
     assert after["videos"]["attempt"].tolist() == [0, 0]
+    assert after["videos"]["precision"].isna().all()
     steps = [pd.concat([rows["tracks"]["step_s"], rows["moments"]["step_s"]]) for rows in (before, after)]
     assert steps[0].to_numpy() == pytest.approx(steps[1].to_numpy(), abs=0.05)
     assert after["moments"]["step_s"].sum() == pytest.approx(after["videos"]["read_s"].sum())

@@ -29,6 +29,7 @@ from fer_batch.run.record import (
     create_run,
     load_matching_run,
     read_run,
+    record_precision,
     remove_leftovers,
     remove_run,
 )
@@ -252,6 +253,20 @@ def test_interrupted_removal_is_never_mixed_with_another_run(tmp_path: Path, fau
 
 def buckets(out: Path) -> dict[str, int]:
     return {row["uri"]: row["bucket"] for row in read_planned_videos(out).to_pylist()}
+
+
+def test_run_keeps_its_precision(tmp_path: Path) -> None:
+    run = create_run(tmp_path, AnalyzeConfig(precision="bf16"), CARD)
+    for same in ("auto", "bf16"):
+        assert load_matching_run(tmp_path, AnalyzeConfig(precision=same), CARD) == run
+    with pytest.raises(ConfigError, match="precision was bf16, is fp32"):
+        load_matching_run(tmp_path, AnalyzeConfig(precision="fp32"), CARD)
+    older = run.to_dict() | {"settings": {k: v for k, v in run.settings.items() if k != "precision"}}
+    (tmp_path / "run.json").write_text(json.dumps(older))
+    for any_precision in ("auto", "fp32"):
+        assert load_matching_run(tmp_path, AnalyzeConfig(precision=any_precision), CARD) == read_run(tmp_path)
+    record_precision(tmp_path, "bf16")
+    assert read_run(tmp_path) == run
 
 
 def test_buckets_are_filled_in_order_and_kept(tmp_path: Path) -> None:

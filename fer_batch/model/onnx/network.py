@@ -148,6 +148,7 @@ def _start_session(model: onnx.ModelProto, device: str) -> onnxruntime.Inference
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # warnings are about its own optimizations
-    wanted = list(PROVIDERS.values()) if device == "cuda" else [PROVIDERS["cpu"]]
-    available = [name for name in wanted if name in onnxruntime.get_available_providers()]
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=available)
+    providers: list[tuple[str, dict[str, str]]] = [(PROVIDERS["cpu"], {})]
+    if device == "cuda" and PROVIDERS["cuda"] in onnxruntime.get_available_providers():
+        providers.insert(0, (PROVIDERS["cuda"], {"use_tf32": "0"}))  # rows must not depend on the GPU
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)

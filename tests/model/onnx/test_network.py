@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from fer_batch.errors import CheckpointError
 from fer_batch.model.onnx.export import join_graphs, quantize_encoder
@@ -52,13 +51,12 @@ def test_no_faces_give_no_predictions(kind: str, files: Callable[[str], Path]) -
 
 @pytest.mark.parametrize(("kind", "flip"), [("cnn-bilstm", True), ("cnn-bilstm", False), ("cnn4", True)])
 def test_predictions_equal_those_of_the_checkpoint(
-    kind: str, flip: bool, files: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, flip: bool, files: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("fer_batch.model.recognize.choose_dtype", lambda device: torch.float32)
     write_checkpoint(tmp_path / "model.safetensors", kind)
     selected = np.random.default_rng(4).random(COUNT) < 0.8
     expected, probs = (
-        FACES.predict(Recognizer(path, "cpu", flip), selected)
+        FACES.predict(Recognizer(path, "cpu", flip, "fp32"), selected)
         for path in (tmp_path / "model.safetensors", files(kind))
     )
     assert np.isnan(probs[~selected]).all()

@@ -1,0 +1,45 @@
+"""The precision in which faces are recognized, and the hardware that computes in it.
+
+This module does not import torch, so that nodes can be asked quickly.
+"""
+
+from pathlib import Path
+
+from fer_batch.errors import ConfigError
+
+CPU_FLAGS = {
+    "fp32": frozenset[str](),
+    "bf16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
+    "fp16": frozenset({"avx512_fp16", "amx_fp16"}),
+}
+"""For each precision, the flags of a CPU of which it needs one, as Linux names them on x86 and ARM."""
+MIN_CAPABILITY = {"fp32": 0.0, "bf16": 8.0, "fp16": 7.0}
+"""For each precision, the least compute capability of NVIDIA's GPUs that have units for it. Older GPUs
+emulate bfloat16."""
+
+
+def read_cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Read the flags of this machine's CPU that any precision needs; none where Linux does not state them."""
+    wanted = frozenset().union(*CPU_FLAGS.values())
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        name, _, flags = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return wanted.intersection(flags.split())
+    return frozenset()
+
+
+def has_cpu_precision(precision: str, flags: frozenset[str]) -> bool:
+    """Return whether a CPU with these flags computes in this precision in hardware."""
+    return not CPU_FLAGS[precision] or bool(CPU_FLAGS[precision] & flags)
+
+
+def check_onnx_precision(precision: str) -> None:
+    """Raise ConfigError for a precision other than that of exported networks, fp32."""
+    if precision not in ("auto", "fp32"):
+        raise ConfigError(
+            f"An .onnx file computes in fp32, not in {precision}: give --precision fp32 or auto"
+        )
