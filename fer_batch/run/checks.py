@@ -1,51 +1,63 @@
 """Check that the tables of a run are consistent with its plan and with each other."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
-from fer_batch.run.snapshot import list_table_files
-from fer_batch.run.tables import is_missing, stored_keys
+from fer_batch.inputs.manifest import COLUMN_TYPES, manifest_values
+from fer_batch.run.tables import VIDEO_KEY, fill_attempts, table_schemas
+from fer_batch.schema import conform_table
 from fer_batch.storage.folder import OutputFolder
 
 COUNT_COLUMNS = ("uri", "moments", "moments_with_face", "tracks")
 """The columns of `videos` that the rows of the other tables are compared with."""
+MANIFEST_ROWS_PER_CHUNK = 65_536
+"""Videos whose manifest columns are decoded at a time."""
 
 
-def check_tables(
+def check_bucket(
     folder: OutputFolder,
-    tables: Mapping[str, DeltaTable],
+    bucket: int,
+    files: Mapping[str, Sequence[str]],
     planned: pa.Table,
     columns: Mapping[str, str],
-    buckets: Iterable[int] | None = None,
 ) -> Iterator[str]:
-    """Describe each inconsistency of the tables in one line.
+    """Describe each inconsistency of the rows of one bucket in one line.
 
-    All rows of `videos` are compared with the expected ones (`tables.planned_keys`), and with the rows of the
-    other two tables in the given buckets, by default in all. `columns` are the manifest columns.
+    `files` has the files of each table in this bucket. The rows of `videos` are compared with the expected
+    ones (`planned_keys`), and with the rows of the other two tables. `columns` are the manifest columns.
     """
-    stored = stored_keys(tables["videos"], columns, COUNT_COLUMNS).sort_by("bucket")
+    try:
+        stored = _read_keys(folder, files.get("videos", ()), columns)
+        moments = _count_moments(folder, files.get("moments", ()))
+        tracks = _count_tracks(folder, files.get("tracks", ()))
+    except (pa.ArrowException, OSError) as error:
+        yield f"cannot read bucket {bucket}; `fer-batch finalize {folder}` writes it again: {error}"
+        return
     yield from _check_videos(stored, planned)
-    files = {name: _group_files(name, tables[name]) for name in ("moments", "tracks")}
-    numbers = stored.column("bucket").to_numpy()
-    if buckets is None:
-        buckets = sorted({*numbers.tolist()}.union(*files.values()))
-    for bucket in buckets:
-        try:
-            moments = _count_moments(folder, files["moments"].get(bucket, []))
-            tracks = _count_tracks(folder, files["tracks"].get(bucket, []))
-        except (pa.ArrowException, OSError) as error:
-            yield f"cannot read bucket {bucket}; `fer-batch finalize {folder}` writes it again: {error}"
-            continue
-        first, end = (int(np.searchsorted(numbers, bucket, side)) for side in ("left", "right"))
-        rows = stored.select(["video_id", *COUNT_COLUMNS]).slice(first, end - first).to_pylist()
-        yield from _check_counts({row["video_id"]: row for row in rows}, moments, tracks)
+    rows = stored.select(["video_id", *COUNT_COLUMNS]).to_pylist()
+    yield from _check_counts({row["video_id"]: row for row in rows}, moments, tracks)
+
+
+def planned_keys(videos: pa.Table, columns: Mapping[str, str]) -> pa.Table:
+    """Return what identifies the expected rows of the table `videos`.
+
+    The columns are `uri`, VIDEO_KEY, and the manifest columns with their values.
+    """
+    schema = pa.schema([pa.field(name, COLUMN_TYPES[kind]) for name, kind in columns.items()])
+    chunks = [schema.empty_table()]
+    for first in range(0, len(videos) if columns else 0, MANIFEST_ROWS_PER_CHUNK):
+        extras = videos.column("extra").slice(first, MANIFEST_ROWS_PER_CHUNK).to_pylist()
+        rows = [manifest_values(extra, columns) for extra in extras]
+        chunks.append(pa.Table.from_pylist(rows, schema=schema))
+    keys = videos.select(["uri", *VIDEO_KEY])
+    for field, column in zip(schema, pa.concat_tables(chunks).columns, strict=True):
+        keys = keys.append_column(field, column)
+    return keys
 
 
 def _check_videos(stored: pa.Table, planned: pa.Table) -> Iterator[str]:
@@ -60,7 +72,7 @@ def _check_videos(stored: pa.Table, planned: pa.Table) -> Iterator[str]:
     known = pc.is_in(stored.column("video_id"), planned.column("video_id").combine_chunks())
     for uri in stored.column("uri").filter(pc.invert(known)).to_pylist():
         yield f"{uri}: a row in videos, but not in the plan"
-    outdated = stored.column("video_id").filter(pc.and_(known, is_missing(stored, planned)))
+    outdated = stored.column("video_id").filter(pc.and_(known, _is_missing(stored, planned)))
     count = pc.count_distinct(outdated).as_py()
     if count:
         yield (
@@ -94,7 +106,32 @@ def _check_counts(
                 yield f"{row['uri']}: {count} {label}, expected {expected}"
 
 
-def _count_moments(folder: OutputFolder, files: list[str]) -> dict[str, dict[str, int]]:
+def _is_missing(keys: pa.Table, other: pa.Table) -> pa.ChunkedArray:
+    """Return for each row of `keys` whether `other` has no row with the same video and equal values."""
+    other = other.combine_chunks()
+    position = pc.index_in(keys.column("video_id"), other.column("video_id").combine_chunks())
+    same = position.is_valid()
+    for name in keys.column_names:
+        if name != "uri" and name in other.column_names:
+            left, right = keys.column(name), other.column(name).take(position)
+            both_null = pc.and_(left.is_null(), right.is_null())
+            same = pc.and_(same, pc.or_(pc.equal(left, right).fill_null(False), both_null))
+    return pc.invert(same)
+
+
+def _read_keys(folder: OutputFolder, files: Sequence[str], columns: Mapping[str, str]) -> pa.Table:
+    """Read VIDEO_KEY, the manifest columns and COUNT_COLUMNS of these files of `videos`."""
+    all_columns = table_schemas((), columns)["videos"]
+    schema = pa.schema([all_columns.field(name) for name in (*VIDEO_KEY, *columns, *COUNT_COLUMNS)])
+    tables = [schema.empty_table()]
+    for name in files:
+        with pq.ParquetFile(folder.arrow_source(name)) as file:
+            known = [column for column in schema.names if column in file.schema_arrow.names]
+            tables.append(conform_table(file.read(known), schema))
+    return fill_attempts(pa.concat_tables(tables))
+
+
+def _count_moments(folder: OutputFolder, files: Sequence[str]) -> dict[str, dict[str, int]]:
     """Count the rows of these files of `moments` by video, different frames, and their faces."""
     if not files:
         return {}
@@ -108,7 +145,7 @@ def _count_moments(folder: OutputFolder, files: list[str]) -> dict[str, dict[str
     return _index_by_video(table, ["rows", "distinct", "faces", "with_face"])
 
 
-def _count_tracks(folder: OutputFolder, files: list[str]) -> dict[str, dict[str, int]]:
+def _count_tracks(folder: OutputFolder, files: Sequence[str]) -> dict[str, dict[str, int]]:
     """Count the rows of these files of `tracks` by video, those with different keys, and the tracks."""
     if not files:
         return {}
@@ -118,7 +155,7 @@ def _count_tracks(folder: OutputFolder, files: list[str]) -> dict[str, dict[str,
     return _index_by_video(table, ["rows", "distinct", "tracks"])
 
 
-def _read_columns(folder: OutputFolder, files: list[str], columns: list[str]) -> pa.Table:
+def _read_columns(folder: OutputFolder, files: Sequence[str], columns: list[str]) -> pa.Table:
     return pa.concat_tables(
         pq.ParquetFile(folder.arrow_source(file)).read(columns=columns) for file in files
     ).select(columns)
@@ -127,12 +164,3 @@ def _read_columns(folder: OutputFolder, files: list[str], columns: list[str]) ->
 def _index_by_video(counts: pa.Table, names: list[str]) -> dict[str, dict[str, int]]:
     rows = counts.rename_columns(["video_id", *names]).to_pylist()
     return {row.pop("video_id"): row for row in rows}
-
-
-def _group_files(name: str, table: DeltaTable) -> dict[int, list[str]]:
-    """Group the files of a table by bucket."""
-    files: dict[int, list[str]] = {}
-    for file in list_table_files(name, table):
-        bucket = file.split("/")[-2].removeprefix("bucket=")
-        files.setdefault(int(bucket), []).append(file)
-    return files

@@ -9,13 +9,25 @@ import pyarrow.parquet as pq
 
 from fer_batch.errors import InputError
 from fer_batch.faults import fault_point
+from fer_batch.run.buckets import commit_buckets, write_file
 from fer_batch.run.finalize import finalize
 from fer_batch.run.people import drop_videos, read_people, write_people
 from fer_batch.run.plan import read_planned_segments, read_planned_videos
-from fer_batch.run.record import SUCCESS_FILE, read_run
+from fer_batch.run.record import SUCCESS_FILE, TOTALS_FILE, read_run
 from fer_batch.run.results import list_done_bundles, remove_damaged_file, write_bundle
-from fer_batch.run.snapshot import SNAPSHOT_FILE, TABLES, write_snapshot
-from fer_batch.run.tables import open_current_tables, remove_stale_files, replace_bucket, table_schemas
+from fer_batch.run.snapshot import (
+    SNAPSHOT_FILE,
+    TABLES,
+    UNCLEAN_MARKER,
+    group_table_files,
+    read_snapshot,
+    write_snapshot,
+)
+from fer_batch.run.tables import (
+    open_current_tables,
+    remove_stale_files,
+    table_schemas,
+)
 from fer_batch.schema import PEOPLE_SCHEMA, RESULTS_SCHEMA, conform_table, pack_bundle
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.storage.lease import hold_lease
@@ -146,25 +158,44 @@ def _strip_plan(plan: OutputFolder, video_ids: set[str]) -> None:
 
 
 def _strip_tables(folder: OutputFolder, video_ids: set[str]) -> None:
-    """Remove the rows from the current tables, and all files of older versions.
+    """Remove the rows from the current tables, all files of older versions, and their entries in the log.
 
-    The Delta log contains no values of rows. Tables that cannot be continued are removed; `finalize` writes
-    them again.
+    The entries contain no names, but bounds of times and probabilities. Tables that cannot be continued are
+    removed; `finalize` writes them again.
     """
-    run = read_run(folder)
+    run, snapshot = read_run(folder), read_snapshot(folder)
     tables = open_current_tables(folder, table_schemas(run.classes, run.columns))
-    if tables is None:
+    folder.remove_file(TOTALS_FILE)
+    if tables is None or snapshot is None:
         folder.remove_file(SNAPSHOT_FILE)
         for name in TABLES:
             folder.remove_folder(name)
         return
+    folder.write_bytes(UNCLEAN_MARKER, b"", "marker")
     for name, table in tables.items():
-        is_forgotten = pc.field("video_id").isin(sorted(video_ids))
-        rows = table.to_pyarrow_dataset().to_table(columns=["bucket"], filter=is_forgotten)
-        for bucket in sorted(set(rows.column("bucket").to_pylist())):
-            bucket_rows = pa.table(table.to_pyarrow_table(filters=[("bucket", "=", bucket)]))
-            replace_bucket(table, bucket, drop_videos(bucket_rows, video_ids))
+        buckets, files = [], []
+        for bucket, paths in group_table_files(name, table).items():
+            owners = _read_files(folder, paths, ["video_id"]).column("video_id")
+            if not video_ids & set(pc.unique(owners).to_pylist()):
+                continue
+            buckets.append(bucket)
+            rest = drop_videos(_read_files(folder, paths), video_ids)
+            if len(rest):
+                files.append(write_file(folder, name, bucket, rest))
+        if buckets:
+            commit_buckets(table, buckets, files)
         fault_point(f"forget.{name}")
-    write_snapshot(folder, tables)
+    write_snapshot(folder, tables, snapshot.round)
     fault_point("forget.snapshot")
     remove_stale_files(folder)
+    for name, table in tables.items():
+        table.create_checkpoint()
+        log = f"{name}/_delta_log"
+        for number in range(table.version()):
+            folder.remove_file(f"{log}/{number:020d}.json")
+            folder.remove_file(f"{log}/{number:020d}.checkpoint.parquet")
+    folder.remove_file(UNCLEAN_MARKER)
+
+
+def _read_files(folder: OutputFolder, files: list[str], columns: list[str] | None = None) -> pa.Table:
+    return pa.concat_tables(pq.ParquetFile(folder.arrow_source(file)).read(columns) for file in files)

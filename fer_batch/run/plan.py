@@ -5,7 +5,7 @@ videos. The round counts as soon as the second file exists.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -80,25 +80,42 @@ def add_planning_round(out: FolderLike, videos: pa.Table, segments: pa.Table) ->
     fault_point("plan.videos")
 
 
-def read_planned_videos(out: FolderLike) -> pa.Table:
+def find_last_round(out: FolderLike) -> str:
+    """Return the name of the last planning round; empty if nothing is planned."""
+    return "".join(_list_rounds(open_folder(out).subfolder("plan"))[-1:])[:6]
+
+
+def read_planned_videos(out: FolderLike, after: str = "", columns: Sequence[str] | None = None) -> pa.Table:
     """Read all probed videos, rows of `schema.PROBED_SCHEMA`, each from the last round that contains it.
 
-    `round` and `bucket` are never null. Raises OutputError if a round, or `run.json`, cannot be read.
+    `round` and `bucket` are never null. `after` is the name of a round: then the result has only the videos
+    of later rounds. `columns` limits the columns. Raises OutputError if a round, or `run.json`, cannot be
+    read.
     """
     folder = open_folder(out)
     buckets = read_run(folder).buckets
     plan = folder.subfolder("plan")
-    rounds = [PROBED_SCHEMA.empty_table()]
+    names = PROBED_SCHEMA.names if columns is None else list(columns)
+    schema = pa.schema([PROBED_SCHEMA.field(name) for name in dict.fromkeys(["video_id", *names])])
+    rounds = [schema.empty_table()]
     for name in _list_rounds(plan):
-        videos = _read_round(plan, name, PROBED_SCHEMA)
-        if videos.column("bucket").null_count:
+        if name[:6] <= after:
+            continue
+        videos = _read_round(plan, name, schema)
+        if "bucket" in names and videos.column("bucket").null_count:
             hashed = pa.array(_hash_buckets(videos.column("video_id"), buckets), pa.int32())
             videos = _fill_nulls(videos, "bucket", hashed)
-        videos = _fill_nulls(videos, "attempt", pa.scalar(0, pa.int32()))
-        rounds.append(_fill_nulls(videos, "round", pa.scalar(name[:6])))
+        if "attempt" in names:
+            videos = _fill_nulls(videos, "attempt", pa.scalar(0, pa.int32()))
+        if "round" in names:
+            videos = _fill_nulls(videos, "round", pa.scalar(name[:6]))
+        rounds.append(videos)
     videos = pa.concat_tables(rounds)
-    replaced = videos.column("video_id").to_pandas().duplicated(keep="last").to_numpy()
-    return videos.filter(pa.array(~replaced)) if replaced.any() else videos
+    number = videos.column("video_id").combine_chunks().dictionary_encode().indices.to_numpy()
+    last = np.zeros(number.max(initial=-1) + 1, np.int64)
+    last[number] = np.arange(len(number))  # of equal numbers, the last row counts
+    videos = videos if len(last) == len(videos) else videos.take(pa.array(np.sort(last)))
+    return videos.select(names)
 
 
 def read_planned_segments(
@@ -120,6 +137,15 @@ def read_planned_segments(
         segments = _read_round(plan, f"{row['values']}.parquet", schema)
         segments = segments.filter(pc.is_in(segments.column("video_id"), video_ids))
         yield segments if columns is None else segments.select(columns)
+
+
+def split_by_bucket(videos: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+    """Split planned videos by their bucket, in order."""
+    videos = videos.sort_by("bucket").combine_chunks()
+    first = 0
+    for row in videos.column("bucket").value_counts().to_pylist():
+        yield row["values"], videos.slice(first, row["counts"])
+        first += row["counts"]
 
 
 def _list_rounds(plan: OutputFolder) -> list[str]:

@@ -12,7 +12,7 @@ from fer_batch.config import AnalyzeConfig, difference
 from fer_batch.errors import ConfigError, OutputError
 from fer_batch.faults import fault_point
 from fer_batch.inputs.manifest import COLUMN_TYPES, merge_column_types
-from fer_batch.run.snapshot import TABLES
+from fer_batch.run.snapshot import TABLES, UNCLEAN_MARKER
 from fer_batch.schema import SCHEMA_VERSION, rename_reserved
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 
@@ -23,7 +23,8 @@ BUCKET_S = 20 * 3600.0
 """Seconds of video in a bucket of the tables, the unit that `finalize` holds in memory and writes."""
 RECORD_FILE = "run.json"
 SUCCESS_FILE = "_SUCCESS.json"
-RUN_FILES = (RECORD_FILE, SUCCESS_FILE, "snapshot.json", "people.parquet")
+TOTALS_FILE = "buckets.parquet"
+RUN_FILES = (RECORD_FILE, SUCCESS_FILE, TOTALS_FILE, "snapshot.json", "people.parquet")
 RUN_FOLDERS = ("plan", "results", *TABLES)
 """With RUN_FILES, everything that a run keeps in its folder except hidden files."""
 REMOVAL_MARKER = ".removed.json"
@@ -194,7 +195,7 @@ def remove_run(out: FolderLike) -> None:
         return
     fault_point("overwrite.begun")
     try:
-        for name in RUN_FILES:
+        for name in (*RUN_FILES, UNCLEAN_MARKER):
             folder.remove_file(name)
             fault_point("overwrite.removed")
         for name in RUN_FOLDERS:

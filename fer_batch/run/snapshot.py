@@ -1,4 +1,4 @@
-"""The snapshot, `snapshot.json`: which versions of the three Delta tables belong together.
+"""The snapshot, `snapshot.json`: which versions of the three Delta tables belong together, and their plan.
 
 It is replaced after all three tables are written. Readers open the versions that it names, so they see the
 result of one `finalize` and never a mixture of two.
@@ -7,9 +7,12 @@ result of one `finalize` and never a mixture of two.
 import contextlib
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import IO
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
@@ -19,21 +22,42 @@ from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 TABLES = ("moments", "tracks", "videos")
 """The tables in the order in which they are written."""
 SNAPSHOT_FILE = "snapshot.json"
+UNCLEAN_MARKER = ".unclean"
+"""Name of an empty file that exists while the folders of the tables may hold files that no snapshot needs."""
 
 
-def read_snapshot(out: FolderLike) -> dict[str, int] | None:
-    """Return the Delta version of each table; None if there is no valid snapshot."""
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The content of `snapshot.json`."""
+
+    tables: dict[str, int]
+    """The Delta version of each table."""
+    round: str
+    """The last planning round whose videos are in the tables; empty if an earlier version wrote them."""
+
+
+def read_snapshot(out: FolderLike) -> Snapshot | None:
+    """Read the snapshot; return None if there is no valid one."""
     try:
-        tables = json.loads(open_folder(out).read_bytes(SNAPSHOT_FILE))["tables"]
-        return {name: int(tables[name]) for name in TABLES}
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        content = json.loads(open_folder(out).read_bytes(SNAPSHOT_FILE))
+        tables = {name: int(content["tables"][name]) for name in TABLES}
+        return Snapshot(tables=tables, round=str(content.get("round", "")))
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def write_snapshot(out: FolderLike, tables: dict[str, DeltaTable]) -> None:
-    """Show the current versions of the tables to readers."""
-    versions = {name: tables[name].version() for name in TABLES}
-    open_folder(out).write_json(SNAPSHOT_FILE, {"tables": versions}, "snapshot")
+def write_snapshot(out: FolderLike, tables: Mapping[str, DeltaTable], round: str = "") -> None:
+    """Show the current versions of the tables to readers.
+
+    `round` is the last planning round whose videos they contain. Without it, the next `finalize` writes all
+    tables again.
+    """
+    open_folder(out).write_json(SNAPSHOT_FILE, {"tables": read_versions(tables), "round": round}, "snapshot")
+
+
+def read_versions(tables: Mapping[str, DeltaTable]) -> dict[str, int]:
+    """Return the version at which each table is open."""
+    return {name: tables[name].version() for name in TABLES}
 
 
 def open_tables(out: FolderLike) -> dict[str, DeltaTable]:
@@ -43,15 +67,17 @@ def open_tables(out: FolderLike) -> dict[str, DeltaTable]:
     """
     folder = open_folder(out)
     folder.check_usable()
-    versions = read_snapshot(folder)
-    if versions is None and not _has_first_schema(folder):
+    snapshot = read_snapshot(folder)
+    if snapshot is None and not _has_first_schema(folder):
         if not folder.exists():
             raise OutputError(f"The folder {folder} does not exist")
         if not folder.exists("run.json"):
             raise OutputError(f"{folder} contains no run of fer-batch ({folder}/run.json does not exist)")
         raise OutputError(f"The run in {folder} is not finished: run `fer-batch analyze` on it again")
     try:
-        return {name: open_table(folder, name, versions[name] if versions else None) for name in TABLES}
+        return {
+            name: open_table(folder, name, snapshot.tables[name] if snapshot else None) for name in TABLES
+        }
     except (DeltaError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise OutputError(
@@ -66,7 +92,29 @@ def open_table(folder: OutputFolder, name: str, version: int | None = None) -> D
 
 def list_table_files(name: str, table: DeltaTable) -> list[str]:
     """List the Parquet files of a table, relative to the folder of the run."""
-    return [f"{name}/{uri.rsplit(f'/{name}/', 1)[-1]}" for uri in table.file_uris()]
+    paths = pa.table(table.get_add_actions(flatten=True)).column("path").to_pylist()
+    return [f"{name}/{path}" for path in paths]
+
+
+def group_table_files(name: str, table: DeltaTable) -> dict[int, list[str]]:
+    """Group the Parquet files of a table, relative to the folder of the run, by bucket."""
+    files: dict[int, list[str]] = {}
+    for file in list_table_files(name, table):
+        bucket = file.split("/")[-2].removeprefix("bucket=")
+        files.setdefault(int(bucket), []).append(file)
+    return files
+
+
+def count_rows(folder: OutputFolder, name: str, table: DeltaTable) -> dict[int, int]:
+    """Count the rows of each bucket of a table from its log, or from its files if the log has no numbers."""
+    counts: dict[int, int] = {}
+    actions = pa.table(table.get_add_actions(flatten=True))
+    for action in actions.select(["path", "num_records", "partition.bucket"]).to_pylist():
+        bucket, rows = int(action["partition.bucket"]), action["num_records"]
+        if rows is None:
+            rows = pq.read_metadata(folder.arrow_source(f"{name}/{action['path']}")).num_rows
+        counts[bucket] = counts.get(bucket, 0) + rows
+    return counts
 
 
 def lock_for_reading(out: FolderLike) -> IO[bytes] | None:

@@ -4,33 +4,33 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from deltalake import DeltaTable, PostCommitHookProperties, write_deltalake
+from deltalake import DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import DeltaError
 
 from fer_batch.errors import OutputError
 from fer_batch.faults import fault_point
-from fer_batch.inputs.manifest import COLUMN_TYPES, manifest_values
+from fer_batch.inputs.manifest import COLUMN_TYPES
 from fer_batch.run.record import SUCCESS_FILE, RunRecord, write_run
 from fer_batch.run.snapshot import (
     SNAPSHOT_FILE,
     TABLES,
+    UNCLEAN_MARKER,
     list_table_files,
     open_table,
     open_tables,
     read_snapshot,
+    read_versions,
 )
 from fer_batch.schema import MOMENTS_SCHEMA, SCHEMA_VERSION, VIDEOS_SCHEMA, conform_table, tracks_schema
 from fer_batch.storage.folder import OutputFolder
 
-TABLE_PROPERTIES = {"delta.dataSkippingNumIndexedCols": "0"}
-"""Keeps statistics out of the log: they would contain names of videos after the rows are deleted."""
+STATISTICS_COLUMNS = frozenset({"time_s", "faces", "confidence"})
+"""With the columns of probabilities, the columns whose bounds are in the log, so that readers can skip files.
+Bounds of other columns would contain names of videos after the rows are deleted."""
 KEEP_LOG_FILES = PostCommitHookProperties(cleanup_expired_logs=False)
 """Keeps old versions readable while the tables are written: readers open the versions of the snapshot."""
 VIDEO_KEY = ("video_id", "version", "attempt")
 """The columns that identify one analysis of a video."""
-MANIFEST_ROWS_PER_CHUNK = 65_536
-"""Videos whose manifest columns are decoded at a time."""
 
 
 def table_schemas(classes: tuple[str, ...], columns: Mapping[str, str]) -> dict[str, pa.Schema]:
@@ -43,30 +43,37 @@ def table_schemas(classes: tuple[str, ...], columns: Mapping[str, str]) -> dict[
     }
 
 
+def statistics_columns(schema: pa.Schema) -> list[str]:
+    """Return the columns of a table whose bounds are in its log."""
+    return [name for name in schema.names if name in STATISTICS_COLUMNS or name.startswith("p_")]
+
+
 def open_current_tables(
     folder: OutputFolder, schemas: Mapping[str, pa.Schema]
 ) -> dict[str, DeltaTable] | None:
     """Open the tables for writing, restored to the versions of the snapshot.
 
-    All files that the snapshot does not need are removed. Returns None if the tables are missing or
-    damaged or have other columns.
+    Files that a killed writer has left are removed. Returns None if the tables are missing or damaged, have
+    other columns, or were written by an earlier version.
     """
-    if read_snapshot(folder) is None:
+    snapshot = read_snapshot(folder)
+    if snapshot is None or not snapshot.round:
         return None
     try:
-        current = open_tables(folder)
         tables = {name: open_table(folder, name) for name in TABLES}
+        if any(pa.schema(table.schema().to_arrow()) != schemas[name] for name, table in tables.items()):
+            return None
+        if read_versions(tables) != snapshot.tables:
+            current = open_tables(folder)
+            for name in TABLES:
+                if list_table_files(name, tables[name]) != list_table_files(name, current[name]):
+                    version = current[name].version()
+                    tables[name].restore(version, post_commithook_properties=KEEP_LOG_FILES)
     except (OutputError, DeltaError):
         return None
-    if any(pa.schema(current[name].schema().to_arrow()) != schemas[name] for name in TABLES):
-        return None
-    files = [file for name in TABLES for file in list_table_files(name, current[name])]
-    if not all(folder.exists(file) for file in files):
-        return None
-    for name in TABLES:
-        if set(tables[name].file_uris()) != set(current[name].file_uris()):
-            tables[name].restore(current[name].version(), post_commithook_properties=KEEP_LOG_FILES)
-    remove_stale_files(folder)
+    if folder.exists(UNCLEAN_MARKER):
+        remove_stale_files(folder)
+        folder.remove_file(UNCLEAN_MARKER)
     return tables
 
 
@@ -85,43 +92,38 @@ def create_tables(
             f"{folder}/{name}",
             schemas[name],
             partition_by=["bucket"],
-            configuration=TABLE_PROPERTIES,
+            configuration=_make_properties(schemas[name]),
             storage_options=folder.delta_options(),
         )
         for name in TABLES
     }
 
 
-def replace_bucket(table: DeltaTable, bucket: int, rows: pa.Table) -> None:
-    """Replace all rows of one bucket in a table."""
-    write_deltalake(
-        table,
-        rows,
-        mode="overwrite",
-        predicate=f"bucket = {bucket}",
-        post_commithook_properties=KEEP_LOG_FILES,
-    )
-
-
-def sync_table(folder: OutputFolder, name: str, table: DeltaTable, version: int, files: set[str]) -> None:
-    """Flush the files and commits that a table got since `version`, when it had `files`, to disk."""
-    new = [file for file in list_table_files(name, table) if file not in files]
+def sync_log(folder: OutputFolder, name: str, table: DeltaTable, version: int) -> None:
+    """Flush the commits that a table got since `version` to disk; its files are flushed already."""
     log = f"{name}/_delta_log"
     commits = [f"{log}/{number:020d}.json" for number in range(version, table.version() + 1)]
-    folders = {file.rpartition("/")[0] for file in new}
-    folder.sync(*new, *commits, *folders, log, name, "")
+    folder.sync(*commits, log, name, "")
 
 
 def remove_stale_files(folder: OutputFolder) -> None:
     """Remove every file of the tables that the snapshot does not need."""
     for name, table in open_tables(folder).items():
-        stale = set(folder.find_names(f"{name}/bucket=*/*")) - set(list_table_files(name, table))
-        # The Delta library gives such names to files that it has not committed.
-        for pattern in ("*.tmp", "*#*"):
-            stale.update(folder.find_names(f"{name}/_delta_log/{pattern}"))
-        for file in stale:
-            folder.remove_file(file)
+        for file in set(folder.walk_names(name)).difference(list_table_files(name, table)):
+            in_log, last = "/_delta_log/" in file, file.rpartition("/")[2]
+            # The Delta library gives such names to files that it has not committed.
+            if not in_log or last.endswith(".tmp") or "#" in last:
+                folder.remove_file(file)
     fault_point("finalize.stale_files")
+
+
+def _make_properties(schema: pa.Schema) -> dict[str, str]:
+    """Return the properties of a table: for which columns its log has statistics."""
+    columns = statistics_columns(schema)
+    if not columns:
+        return {"delta.dataSkippingNumIndexedCols": "0"}
+    quoted = (name if name.isascii() else f"`{name}`" for name in columns)
+    return {"delta.dataSkippingStatsColumns": ",".join(quoted)}
 
 
 def read_videos_table(table: DeltaTable, schema: pa.Schema) -> pa.Table:
@@ -135,40 +137,3 @@ def fill_attempts(videos: pa.Table) -> pa.Table:
     """Replace null by 0 in the column `attempt`."""
     column = videos.schema.get_field_index("attempt")
     return videos.set_column(column, videos.field(column), videos.column(column).fill_null(0))
-
-
-def planned_keys(videos: pa.Table, columns: Mapping[str, str]) -> pa.Table:
-    """Return what identifies the expected rows of the table `videos`.
-
-    The columns are `uri`, VIDEO_KEY, `bucket`, and the manifest columns with their values.
-    """
-    schema = pa.schema([pa.field(name, COLUMN_TYPES[kind]) for name, kind in columns.items()])
-    chunks = [schema.empty_table()]
-    for first in range(0, len(videos) if columns else 0, MANIFEST_ROWS_PER_CHUNK):
-        extras = videos.column("extra").slice(first, MANIFEST_ROWS_PER_CHUNK).to_pylist()
-        rows = [manifest_values(extra, columns) for extra in extras]
-        chunks.append(pa.Table.from_pylist(rows, schema=schema))
-    keys = videos.select(["uri", *VIDEO_KEY, "bucket"])
-    for field, column in zip(schema, pa.concat_tables(chunks).columns, strict=True):
-        keys = keys.append_column(field, column)
-    return keys
-
-
-def stored_keys(table: DeltaTable, columns: Mapping[str, str], more: tuple[str, ...] = ()) -> pa.Table:
-    """Return the same columns, except `uri`, of the stored rows of `videos`, and the columns `more`."""
-    schema = table_schemas((), columns)["videos"]
-    names = (*VIDEO_KEY, "bucket", *columns, *more)
-    return fill_attempts(read_videos_table(table, pa.schema([schema.field(name) for name in names])))
-
-
-def is_missing(keys: pa.Table, other: pa.Table) -> pa.ChunkedArray:
-    """Return for each row of `keys` whether `other` has no row with the same video and equal values."""
-    other = other.combine_chunks()
-    position = pc.index_in(keys.column("video_id"), other.column("video_id").combine_chunks())
-    same = position.is_valid()
-    for name in keys.column_names:
-        if name != "uri" and name in other.column_names:
-            left, right = keys.column(name), other.column(name).take(position)
-            both_null = pc.and_(left.is_null(), right.is_null())
-            same = pc.and_(same, pc.or_(pc.equal(left, right).fill_null(False), both_null))
-    return pc.invert(same)

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 
 from fer_batch.errors import OutputError
 from fer_batch.inputs.segments import split_into_bundles
-from fer_batch.run.checks import check_tables
+from fer_batch.run.checks import check_bucket, planned_keys
 from fer_batch.run.forget import read_forget_marker
-from fer_batch.run.plan import read_planned_segments, read_planned_videos
-from fer_batch.run.record import SUCCESS_FILE, read_run
+from fer_batch.run.plan import read_planned_segments, read_planned_videos, split_by_bucket
+from fer_batch.run.record import SUCCESS_FILE, TOTALS_FILE, read_run
 from fer_batch.run.results import list_done_bundles, read_bundle, select_results
-from fer_batch.run.snapshot import open_tables
+from fer_batch.run.snapshot import group_table_files, open_tables
 from fer_batch.run.summary import summarize_run
-from fer_batch.run.tables import planned_keys
+from fer_batch.schema import PROBED_SCHEMA
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.storage.lease import describe_lease_holder
 
@@ -89,7 +89,13 @@ def find_differences(out: FolderLike) -> list[str]:
         tables = open_tables(folder)
     except OutputError as error:
         return [*problems, str(error)]
-    return [*problems, *check_tables(folder, tables, planned_keys(videos, run.columns), run.columns)]
+    files = {name: group_table_files(name, table) for name, table in tables.items()}
+    videos_of = dict(split_by_bucket(videos))
+    for bucket in sorted(videos_of.keys() | {number for parts in files.values() for number in parts}):
+        own = {name: parts.get(bucket, []) for name, parts in files.items()}
+        expected = planned_keys(videos_of.get(bucket, PROBED_SCHEMA.empty_table()), run.columns)
+        problems += check_bucket(folder, bucket, own, expected, run.columns)
+    return problems
 
 
 def _check_segment_counts(unplanned: dict[str, str], segments: pa.Table) -> Iterator[str]:
@@ -122,7 +128,10 @@ def _check_success_file(folder: OutputFolder) -> Iterator[str]:
     except (OSError, ValueError) as error:
         yield f"cannot read {path}: {error}"
         return
-    summary = summarize_run(folder)
+    summary = summarize_run(folder, recount=True)
+    if summary != summarize_run(folder):
+        advice = f"`fer-batch finalize {folder}` writes it again"
+        yield f"{folder}/{TOTALS_FILE} has other totals than the tables: {advice}"
     for name, count in (("videos", summary.videos), ("moments", summary.moments), ("faces", summary.faces)):
         if totals.get(name) != count:
             yield f"{path} has {totals.get(name)} {name}, the tables have {count}"

@@ -92,6 +92,14 @@ class LocalFolder(atomic.FileWriter):
         """List the names that match a glob pattern, relative to this folder."""
         return [path.relative_to(self.path).as_posix() for path in self.path.glob(pattern)]
 
+    def walk_names(self, name: str) -> list[str]:
+        """List all files at any depth in a folder of this one, relative to this folder."""
+        return [
+            f"{os.path.relpath(parent, self.path)}/{file}"
+            for parent, _, files in os.walk(self.path / name)
+            for file in files
+        ]
+
     def read_bytes(self, name: str) -> bytes:
         """Read a whole file, consistently even while it is being replaced."""
         return (self.path / name).read_bytes()

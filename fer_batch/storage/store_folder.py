@@ -75,6 +75,11 @@ class StoreFolder(atomic.FileWriter):
         filesystem, path = self._locate()
         return [name.removeprefix(f"{path}/") for name in filesystem.glob(f"{path}/{pattern}")]
 
+    def walk_names(self, name: str) -> list[str]:
+        filesystem, path = self._locate(name)
+        root = path.removesuffix(f"/{name}")
+        return [file.removeprefix(f"{root}/") for file in filesystem.find(path)]
+
     def read_bytes(self, name: str) -> bytes:
         filesystem, path = self._locate(name)
         content: bytes = filesystem.cat_file(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -18,10 +19,24 @@ from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import read_planned_videos, select_sources_to_plan
 from fer_batch.run.record import add_manifest_columns, load_matching_run, read_run
 from fer_batch.run.results import write_bundle
-from fer_batch.run.snapshot import TABLES, list_table_files, open_tables, write_snapshot
-from fer_batch.run.summary import failed_videos
+from fer_batch.run.snapshot import (
+    TABLES,
+    UNCLEAN_MARKER,
+    list_table_files,
+    open_tables,
+    read_snapshot,
+    write_snapshot,
+)
+from fer_batch.run.summary import failed_videos, summarize_run
 from fer_batch.run.verify import find_differences
-from fer_batch.schema import RESULTS_SCHEMA, SCHEMA_VERSION, SOURCES_SCHEMA, pack_bundle
+from fer_batch.schema import (
+    EMOTIONS,
+    RESULTS_SCHEMA,
+    SCHEMA_VERSION,
+    SOURCES_SCHEMA,
+    pack_bundle,
+    probability_column,
+)
 from fer_batch.timeline.store import open_timeline
 from tests.runs import (
     Tracks,
@@ -104,7 +119,9 @@ def test_next_finalize_replaces_rows_of_changed_videos(old: Path, new: Path) -> 
 
 BEFORE_THE_SNAPSHOT = [
     "finalize.stale_files",
-    *[f"finalize.{name}:{time}" for name in TABLES for time in (1, 2)],
+    *[f"finalize.bucket:{time}" for time in (1, 2)],
+    *[f"finalize.{name}" for name in TABLES],
+    "summary.temporary",
     "snapshot.temporary",
 ]
 AFTER_THE_SNAPSHOT = ["finalize.snapshot", "success.temporary", "finalize.success"]
@@ -113,6 +130,8 @@ AFTER_THE_SNAPSHOT = ["finalize.snapshot", "success.temporary", "finalize.succes
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", BEFORE_THE_SNAPSHOT + AFTER_THE_SNAPSHOT)
 def test_readers_see_one_state_after_a_kill(out: Path, old: Path, new: Path, fault: str) -> None:
+    if fault == "finalize.stale_files":  # files of a killed start, which the next one removes
+        kill_at("finalize.bucket", finalize, out)
     for rewrite_all in (False, True):
         kill_at(fault, finalize, out, rewrite_all)
         expected = old if fault in BEFORE_THE_SNAPSHOT else new
@@ -160,6 +179,7 @@ def test_leftovers_of_killed_processes_are_removed(done: Path) -> None:
         temporary_path(done / "plan" / "000003.parquet"),
         next((done / "tracks").glob("bucket=*")) / "part-00000-never-committed.snappy.parquet",
         done / "tracks" / "_delta_log" / "_commit_never.json.tmp",
+        done / UNCLEAN_MARKER,
     ]
     for path in left:
         path.write_bytes(b"half")
@@ -185,6 +205,60 @@ def test_only_buckets_of_changed_videos_are_replaced(old: Path, new: Path) -> No
         assert {path.parent.name for path in before - after if path.parts[0] == name} <= touched
     untouched = {f"bucket={bucket}" for bucket in buckets(old, FIRST)} - touched
     assert {path.parent.name for path in before & after} == untouched
+
+
+def test_all_buckets_of_a_table_are_in_one_commit(out: Path, done: Path) -> None:
+    versions = {name: DeltaTable(str(out / name)).version() for name in TABLES}
+    assert len(buckets(out, LATER)) == IN_BUCKET
+    finalize(out)
+    assert {name: table.version() - 1 for name, table in open_tables(out).items()} == versions
+
+
+def test_log_has_bounds_of_times_and_probabilities(done: Path) -> None:
+    tables = open_tables(done)
+    for name, columns in {
+        "moments": {"time_s", "faces"},
+        "tracks": {"time_s", "confidence", *map(probability_column, EMOTIONS)},
+        "videos": set[str](),
+    }.items():
+        actions = pa.table(tables[name].get_add_actions(flatten=True))
+        bounded = {column.removeprefix("max.") for column in actions.column_names if column[:4] == "max."}
+        assert bounded == columns
+        for action in actions.to_pylist():
+            rows = pq.ParquetFile(done / name / action["path"]).read()
+            assert action["num_records"] == len(rows)
+            for column in columns:
+                bounds = pc.min_max(rows[column]).as_py()
+                assert bounds == {end: action[f"{end}.{column}"] for end in ("min", "max")}
+    assert not pa.table(tables["tracks"].to_pyarrow_table(filters=[("time_s", ">", 1e6)]))
+
+
+def test_floats_are_split_into_streams_and_compressed(done: Path) -> None:
+    path = done / list_table_files("tracks", open_tables(done)["tracks"])[0]
+    group = pq.read_metadata(path).row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    assert {column.compression for column in columns} == {"ZSTD"}
+    for column in columns:
+        is_float = column.physical_type in ("FLOAT", "DOUBLE")
+        assert ("BYTE_STREAM_SPLIT" in column.encodings) == is_float, column.path_in_schema
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"PAR1"), None])
+def test_summary_counts_tables_without_valid_totals(
+    done: Path, damage: Callable[[Path], object] | None
+) -> None:
+    expected, path = summarize_run(done), done / "buckets.parquet"
+    assert (expected.videos, expected.moments, expected.faces) == (
+        {"ok": 3, "no_faces": 1, "failed": 1},
+        20,
+        14,
+    )
+    if damage:
+        damage(path)
+    else:  # totals of another version of the tables
+        pq.write_table(pq.read_table(path).slice(1).replace_schema_metadata({"tables": "{}"}), path)
+    assert summarize_run(done) == expected == summarize_run(done, recount=True)
+    assert finalize(done) == expected
 
 
 def test_retry_replaces_rows_of_the_previous_attempt(done: Path) -> None:
@@ -254,7 +328,9 @@ def delete_rows(table: str, where: str) -> Callable[[Path], None]:
     def damage(out: Path) -> None:
         tables = open_tables(out)
         assert tables[table].delete(where)["num_deleted_rows"]
-        write_snapshot(out, tables)
+        snapshot = read_snapshot(out)
+        assert snapshot
+        write_snapshot(out, tables, snapshot.round)
 
     return damage
 
@@ -322,7 +398,6 @@ def test_inconsistency_is_described(done: Path, damage: Callable[[Path], None], 
     "damage",
     [
         truncate_snapshot,
-        remove_table_file,
         remove_video_from_plan,
         delete_rows("videos", "uri = '/talks/empty.mp4'"),
         *[lambda out, name=name: shutil.rmtree(out / name) for name in TABLES],
@@ -343,6 +418,13 @@ def test_finalize_repairs_damaged_tables(done: Path, new: Path, damage: Callable
         assert len(rows["videos"]) == 4
 
 
+def test_missing_file_of_a_table_is_written_again(done: Path, new: Path) -> None:
+    remove_table_file(done)
+    finalize(done, rewrite_all=True)
+    assert find_differences(done) == []
+    assert are_tables_equal(read_all_rows(done), read_all_rows(new))
+
+
 @pytest.mark.parametrize("damage", [truncate_result, flip_bits_of_result])
 def test_damaged_results_are_processed_again(done: Path, damage: Callable[[Path], None]) -> None:
     before = set((done / "results").iterdir())
@@ -351,7 +433,7 @@ def test_damaged_results_are_processed_again(done: Path, damage: Callable[[Path]
         finalize(done, rewrite_all=True)
     assert len(before - set((done / "results").iterdir())) == 1
     with pytest.raises(OutputError, match="are not done: run `fer-batch analyze` on it again"):
-        finalize(done)
+        finalize(done, rewrite_all=True)
 
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"

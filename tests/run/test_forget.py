@@ -93,6 +93,10 @@ def assert_forgotten(out: Path, uri: str, finished: Path) -> None:
     assert not read_forget_marker(out)
     assert verify_run(out) == []
     assert_rows_equal(out, finished, without=uri)
+    for path in out.glob("*/_delta_log/*.json"):
+        actions = map(json.loads, path.read_text().splitlines())
+        added = [action["add"]["path"] for action in actions if "add" in action]
+        assert all((path.parent.parent / file).exists() for file in added), path
 
 
 def test_nothing_to_forget_changes_nothing(out: Path) -> None:
