@@ -34,6 +34,11 @@ class Host:
     started: list[Started] = field(default_factory=list)
 
     @property
+    def name(self) -> str:
+        """Its name where a table of hosts has it."""
+        return f"node{self.number}"
+
+    @property
     def address(self) -> str:
         """Its address, which exists only in the namespaces of the test."""
         return f"10.213.47.{self.number}"

@@ -29,6 +29,7 @@ AWS = {
     ("efs", "create-mount-target"),
     ("ssm", "get-parameter"),
 }
+SBATCH = {"begin", "gpus-per-node", "nodes", "partition", "time"}
 
 
 def blocks() -> list[str]:
@@ -142,6 +143,14 @@ def check_git(arguments: list[str]) -> None:
     assert f"KubeRay {next(after(arguments, '--branch'))} " in fields
 
 
+def check_sbatch(arguments: list[str]) -> None:
+    (script,) = [index for index, argument in enumerate(arguments) if argument.endswith(".sbatch")]
+    for option in arguments[1:script]:
+        assert re.fullmatch(rf"--({'|'.join(SBATCH)})=\S+", option)
+    assert (ROOT / arguments[script]).is_file()
+    parse_fer_batch(["fer-batch", *arguments[script + 1 :]])
+
+
 def check_sed(arguments: list[str]) -> None:
     """Apply the substitution to the lines that it is for."""
     (found,) = re.findall(r"s#(.+)#(.+)#", arguments[2])
@@ -183,6 +192,7 @@ CHECKS = {
     "pytest": check_pytest,
     "python": check_python,
     "ray": check_ray,
+    "sbatch": check_sbatch,
     "sed": check_sed,
 }
 
@@ -223,6 +233,9 @@ def test_guide_has_commands_of_all_kinds() -> None:
         "kubectl exec POD -c head -- fer-batch verify /data/results",
         "docker build -f cluster/Dockerfile --build-arg TORCH=URL .",
         "docker build -f Dockerfile .",
+        "sbatch --node=4 cluster/slurm/fer-batch.sbatch demo",
+        "sbatch cluster/fer-batch.sbatch demo",
+        "sbatch cluster/slurm/fer-batch.sbatch analyze /data/videos",
         "export RAY_AUTH_MODE=disabled",
         "pytest tests/clusters",
     ],
@@ -236,8 +249,9 @@ def test_invalid_command_is_refused(line: str) -> None:
 def test_links_and_files_exist() -> None:
     for link in re.findall(r"\]\(#([\w-]+)\)", TEXT):
         assert link in {re.sub(r"\W", "-", title.lower()) for title in re.findall(r"^#+ (.+)$", TEXT, re.M)}
-    named = set(re.findall(r"^\| `([\w.-]+)` \|", TEXT, re.M))
-    assert named == {path.name for path in CLUSTER.iterdir()} - {"README.md"}
+    named = set(re.findall(r"^\| `([\w./-]+)` \|", TEXT, re.M))
+    files = {str(path.relative_to(CLUSTER)) for path in CLUSTER.rglob("*") if path.is_file()}
+    assert named == files - {"README.md"}
 
 
 def table(header: str) -> list[list[str]]:
