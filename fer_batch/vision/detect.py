@@ -16,9 +16,22 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError
 from fer_batch.video.container import MAX_ASPECT_RATIO
 from fer_batch.video.planes import Picture
+from fer_batch.vision.batched import propose_boxes
 from fer_batch.vision.detections import NO_FACES, Detections, Face
 from fer_batch.vision.images import ImageInput, load_image
-from fer_batch.vision.mtcnn import MTCNN, bbreg, generateBoundingBox, nms, nms_numpy, rerec
+from fer_batch.vision.mtcnn import (
+    LEVEL_MAX_IOU,
+    MTCNN,
+    ONET_PX,
+    PNET_MIN_SCORE,
+    RNET_MIN_SCORE,
+    RNET_PX,
+    bbreg,
+    generateBoundingBox,
+    nms,
+    nms_numpy,
+    rerec,
+)
 from fer_batch.vision.views import (
     SearchView,
     build_pyramid,
@@ -27,11 +40,6 @@ from fer_batch.vision.views import (
     view_picture,
 )
 
-PNET_MIN_SCORE, RNET_MIN_SCORE = 0.6, 0.7
-RNET_PX, ONET_PX = 24, 48
-"""Sides of the patches that the networks classify."""
-LEVEL_MAX_IOU = 0.5
-"""Largest IoU of two boxes that are both kept in one level of the pyramid."""
 PICTURE_MAX_IOU, NEAR_MAX_IOU = 0.7, 0.6
 """Largest IoU of two boxes that are both kept after P-Net and R-Net, in a picture and around a lost face."""
 MIN_VISIBLE_SHARE = 0.6
@@ -48,7 +56,7 @@ MIN_BATCH_IMAGES = 2
 """Minimum number of images in the batch of a convolution, for the same reason."""
 SMALL_LEVEL_PX = 8192
 """Pixels below which a level of the pyramid needs `MIN_BATCH_IMAGES` too (measured on AMD: about 7,000)."""
-IMAGES_AT_ONCE = 8
+IMAGES_AT_ONCE = {"cpu": 8, "cuda": 64}
 """Images that `detect` holds in memory."""
 
 
@@ -104,9 +112,10 @@ class FaceDetector:
         if isinstance(images, ImageInput):
             return self.detect([images])[0]
         faces: list[list[Face]] = [[] for _ in images]
-        for first in range(0, len(images), IMAGES_AT_ONCE):
+        count = IMAGES_AT_ONCE[self.device.type]
+        for first in range(0, len(images), count):
             pictures = {}
-            for index, image in enumerate(images[first : first + IMAGES_AT_ONCE], first):
+            for index, image in enumerate(images[first : first + count], first):
                 loaded = load_image(image, "RGB")
                 if max(loaded.size) <= MAX_ASPECT_RATIO * min(loaded.size):
                     pictures[index] = Picture.from_rgb(np.asarray(loaded))
@@ -169,8 +178,7 @@ class FaceDetector:
         """
         if not views:
             return [NO_FACES for _ in pictures]
-        boxes, owners = self._run_pnet(views, max_iou)
-        boxes, owners = self._run_rnet(views, boxes, owners, max_iou)
+        boxes, owners = self.propose(views, max_iou)
         corners = torch.tensor([(view.left, view.top, view.left, view.top) for view in views]).reshape(-1, 4)
         scales = torch.tensor([view.scale for view in views])
         boxes = boxes * scales[owners][:, None] + corners[owners]
@@ -185,6 +193,16 @@ class FaceDetector:
                 faces = faces.take(best.astype(np.int64))
             detections.append(faces)
         return detections
+
+    @torch.inference_mode()
+    def propose(self, views: Sequence[SearchView], max_iou: float) -> tuple[Tensor, Tensor]:
+        """Run P-Net and R-Net; returns square boxes `(n, 4)` in pixels of the views, and each one's view.
+
+        `max_iou` is the largest IoU of two boxes of a view that are both kept.
+        """
+        if self.device.type == "cpu":
+            return self._run_rnet(views, *self._run_pnet(views, max_iou), max_iou)
+        return propose_boxes(views, self.pnet, self.rnet, self.device, max_iou)
 
     def _run_pnet(self, views: Sequence[SearchView], max_iou: float) -> tuple[Tensor, Tensor]:
         """Return square boxes `(n, 4)` in pixels of the views, and the index of each one's view `(n,)`."""

@@ -1,4 +1,4 @@
-"""Import MTCNN from facenet-pytorch, and NMS from torchvision, without torch's compiler.
+"""Import MTCNN from facenet-pytorch, and functions of torchvision, without torch's compiler.
 
 torchvision imports the compiler for one function that it may need on a GPU: 900 modules, one second and
 150 MB in each worker. Here a stand-in module delays that import until the function is called.
@@ -44,6 +44,20 @@ def _without_compiler() -> Iterator[None]:
 with _without_compiler():
     from facenet_pytorch import MTCNN
     from facenet_pytorch.models.utils.detect_face import bbreg, generateBoundingBox, nms_numpy, rerec
-    from torchvision.ops import nms
+    from torchvision.ops import batched_nms, nms
 
-__all__ = ["MTCNN", "bbreg", "generateBoundingBox", "nms", "nms_numpy", "rerec"]
+__all__ = [
+    "MTCNN",
+    "batched_nms",
+    "bbreg",
+    "generateBoundingBox",
+    "nms",
+    "nms_numpy",
+    "rerec",
+]
+
+PNET_MIN_SCORE, RNET_MIN_SCORE = 0.6, 0.7
+RNET_PX, ONET_PX = 24, 48
+"""Sides of the patches that the networks classify."""
+LEVEL_MAX_IOU = 0.5
+"""Largest IoU of two boxes that are both kept in one level of the pyramid."""

@@ -72,20 +72,31 @@ def view_neighbourhood(index: int, picture: Picture, box: np.ndarray, pixel_aspe
     return SearchView(image, index, left, top, side / NEAR_FACE_PX, *range_px)
 
 
-def build_pyramid(view: SearchView) -> list[tuple[float, Image.Image]]:
-    """Return MTCNN's pyramid as (scale, image) from the smallest wanted face to the largest.
+def list_levels(
+    size: tuple[int, int], min_face_px: float, max_face_px: float
+) -> list[tuple[float, tuple[int, int]]]:
+    """Return the levels of MTCNN's pyramid as (scale, size), from the smallest wanted face to the largest.
 
-    At each scale, faces of one size have P-Net's 12 pixels. The view is halved as long as it stays at least
-    as large as the level, and then scaled to it.
+    `size` is that of the view. At each scale, faces of one size have P-Net's 12 pixels.
     """
-    scale = PNET_PX / view.min_face_px
+    scale = PNET_PX / min_face_px
+    levels = []
+    while min(size) * scale >= PNET_PX and PNET_PX / scale < max_face_px:
+        levels.append((scale, (int(size[0] * scale + 1), int(size[1] * scale + 1))))
+        scale *= PYRAMID_STEP
+    return levels
+
+
+def build_pyramid(view: SearchView) -> list[tuple[float, Image.Image]]:
+    """Return the levels of a view as (scale, image).
+
+    The view is halved as long as it stays at least as large as the level, and then scaled to it.
+    """
     levels, source = [], view.image
-    while min(view.image.size) * scale >= PNET_PX and PNET_PX / scale < view.max_face_px:
-        size = int(view.image.width * scale + 1), int(view.image.height * scale + 1)
+    for scale, size in list_levels(view.image.size, view.min_face_px, view.max_face_px):
         while source.width >= 2 * size[0] and source.height >= 2 * size[1]:
             source = source.reduce(2)
         levels.append((scale, source.resize(size, Image.Resampling.BOX)))
-        scale *= PYRAMID_STEP
     return levels
 
 
