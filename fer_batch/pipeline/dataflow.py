@@ -2,7 +2,8 @@
 
     segments ─GuardedWorker (decode, detect, track, crop)─▶ faces ─RecognizeWorker─▶ results
 
-Without a GPU one stage does both, because only crops would cross between two.
+On CPUs one stage does both, because only crops would cross between two. With too few GPUs for all CPUs, each
+way gets a part of the bundles.
 """
 
 import logging
@@ -30,7 +31,8 @@ from fer_batch.inputs.segments import split_into_bundles
 from fer_batch.model.weights import Card
 from fer_batch.pipeline.device_errors import list_causes
 from fer_batch.pipeline.guard import GuardedProbe, make_failed_row
-from fer_batch.pipeline.placement import list_nodes, place_stages
+from fer_batch.pipeline.placement import Placement, list_nodes, plan_placement, read_gpu_gb
+from fer_batch.pipeline.rates import measure_recognition
 from fer_batch.pipeline.stages import PREFETCH_FRAMES
 from fer_batch.pipeline.workers import GuardedWorker, RecognizeWorker
 from fer_batch.run.attempts import AttemptLog, BrokenNode
@@ -66,6 +68,11 @@ class RunSettings:
     limits: Limits
     queries: dict[str, str] = field(default_factory=dict, repr=False)
     """Queries of web addresses, which no file may contain."""
+
+    @property
+    def recognizer_arguments(self) -> tuple[Path | None, bool, str]:
+        """The arguments of `stages.RecognizeStage`."""
+        return self.checkpoint, self.config.flip, self.config.precision
 
 
 def run_segments(segments: pa.Table, settings: RunSettings) -> None:
@@ -130,48 +137,91 @@ def _leave_out_nodes(
 
 
 def _run_stages(bundles: list[pa.Table], settings: RunSettings, broken: Sequence[str] = ()) -> None:
-    """Build the chain of stages and run it: segments to faces to results. `broken` nodes get no worker."""
-    config, card, limits = settings.config, settings.card, settings.limits
-    place = place_stages(broken)
+    """Build the chains of stages and run them: segments to faces to results. `broken` nodes get no worker."""
     nodes = {NODE_ID_LABEL: f"!in({','.join(broken)})"} if broken else None
-    bundles = sorted(bundles, key=_length_s, reverse=True)  # a long bundle at the end would delay the run
-    segments = ray.data.from_blocks(bundles)  # from_arrow would start workers to inspect the tables
-    if place.recognizers:
-        arguments = (config, card.crop_scale, PREFETCH_FRAMES)
-        recognizer = (settings.checkpoint, config.flip, config.precision)
-        faces = map_stage(
-            segments,
-            GuardedWorker,
-            ("FacesStage", arguments, limits, settings.queries, settings.results, place.faces_gpu > 0),
-            workers=place.faces,
-            max_workers=len(bundles),
-            num_cpus=1,
-            num_gpus=place.faces_gpu,
-            label_selector=nodes,
-        )
-        results = map_stage(
-            faces,
-            RecognizeWorker,
-            (recognizer, limits, settings.results, place.recognizers_gpu > 0),
-            workers=place.recognizers,
-            max_workers=place.recognizers,  # each is many times faster than a worker that finds faces
-            num_cpus=0,
-            num_gpus=place.recognizers_gpu,
-            label_selector=nodes,
-        )
-    else:
-        prefetch = PREFETCH_FRAMES if place.faces >= 2 * len(bundles) else 0
-        stage_arguments = (config, card.crop_scale, settings.checkpoint, prefetch)
-        results = map_stage(
-            segments,
-            GuardedWorker,
-            ("AnalyzeStage", stage_arguments, limits, settings.queries, settings.results, False),
-            workers=place.faces,
-            max_workers=len(bundles),
-            num_cpus=1,
-            label_selector=nodes,
-        )
-    results.materialize()
+    place = _place_stages(list_nodes(broken), settings, nodes)
+    chains = []
+    with_gpus, without = split_work(bundles, place.gpu_share)
+    if with_gpus:
+        chains.append(_recognize_on_gpus(with_gpus, place, settings, nodes))
+    if without:
+        chains.append(_analyze_on_cpus(without, place, settings, nodes))
+    first, *others = chains
+    (first.union(*others) if others else first).materialize()
+
+
+def _place_stages(
+    nodes: Sequence[Mapping[str, Any]], settings: RunSettings, labels: Mapping[str, str] | None
+) -> Placement:
+    """Place the stages on nodes of `list_nodes`, which have these labels.
+
+    The rate of recognition is only measured, which takes some seconds, where the placement depends on it.
+    """
+    resources, gpu_gb = [node["Resources"] for node in nodes], read_gpu_gb(nodes)
+    place = plan_placement(resources, gpu_gb)
+    if place.recognizers > 1 or (place.recognizers and place.analyzers):
+        arguments = settings.recognizer_arguments
+        rate = measure_recognition(arguments, settings.limits, place.recognizers_gpu, labels)
+        place = plan_placement(resources, gpu_gb, rate) if rate else place
+    return place
+
+
+def _recognize_on_gpus(
+    bundles: list[pa.Table], place: Placement, settings: RunSettings, nodes: dict[str, str] | None
+) -> ray.data.Dataset:
+    """Let workers find faces, on CPUs or GPUs, and others recognize them on GPUs."""
+    arguments = (settings.config, settings.card.crop_scale, PREFETCH_FRAMES)
+    faces = map_stage(
+        ray.data.from_blocks(bundles),  # from_arrow would start workers to inspect the tables
+        GuardedWorker,
+        ("FacesStage", arguments, settings.limits, settings.queries, settings.results, place.faces_gpu > 0),
+        workers=place.faces,
+        max_workers=len(bundles),
+        num_cpus=1,
+        num_gpus=place.faces_gpu,
+        label_selector=nodes,
+    )
+    return map_stage(
+        faces,
+        RecognizeWorker,
+        (settings.recognizer_arguments, settings.limits, settings.results, True),
+        workers=place.recognizers,
+        max_workers=place.recognizers,  # each is many times faster than a worker that finds faces
+        num_cpus=0,
+        num_gpus=place.recognizers_gpu,
+        label_selector=nodes,
+    )
+
+
+def _analyze_on_cpus(
+    bundles: list[pa.Table], place: Placement, settings: RunSettings, nodes: dict[str, str] | None
+) -> ray.data.Dataset:
+    """Let workers on CPUs find and recognize faces."""
+    prefetch = PREFETCH_FRAMES if place.analyzers >= 2 * len(bundles) else 0
+    arguments = (settings.config, settings.card.crop_scale, settings.checkpoint, prefetch)
+    return map_stage(
+        ray.data.from_blocks(bundles),
+        GuardedWorker,
+        ("AnalyzeStage", arguments, settings.limits, settings.queries, settings.results, False),
+        workers=place.analyzers,
+        max_workers=len(bundles),
+        num_cpus=1,
+        label_selector=nodes,
+    )
+
+
+def split_work(bundles: Sequence[pa.Table], share: float) -> tuple[list[pa.Table], list[pa.Table]]:
+    """Split bundles into two parts, of which the first has about `share` of the work, the longest first.
+
+    A long bundle at the end would delay the run.
+    """
+    parts: tuple[list[pa.Table], list[pa.Table]] = ([], [])
+    work_s = [0.0, 0.0]
+    for bundle in sorted(bundles, key=_length_s, reverse=True):
+        number = int(work_s[0] * (1 - share) > work_s[1] * share or share == 0)
+        parts[number].append(bundle)
+        work_s[number] += _length_s(bundle)
+    return parts
 
 
 def map_stage(

@@ -82,9 +82,7 @@ class StageWorker:
         """Record that this node is broken, and process nothing any more."""
         self.is_broken = True
         self.stage.child.close()
-        address = ray.util.get_node_ip_address()
-        node_id = ray.get_runtime_context().get_node_id()
-        self.attempts.add_broken_node(BrokenNode(node_id=node_id, address=address, reason=reason))
+        self.attempts.add_broken_node(describe_node(reason))
 
 
 class GuardedWorker(StageWorker):
@@ -124,3 +122,9 @@ def _write_results(
     stage: GuardedStage | GuardedRecognizer, results: OutputFolder
 ) -> Callable[[pa.Table], pa.Table]:
     return lambda bundles: process_bundles(results, bundles, stage)
+
+
+def describe_node(reason: str) -> BrokenNode:
+    """Describe the node of this worker, which is broken."""
+    node_id = ray.get_runtime_context().get_node_id()
+    return BrokenNode(node_id=node_id, address=ray.util.get_node_ip_address(), reason=reason)

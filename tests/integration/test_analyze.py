@@ -20,7 +20,9 @@ from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.inference import choose_precision
 from fer_batch.model.recognize import Recognizer
+from fer_batch.pipeline import dataflow
 from fer_batch.pipeline.analyze import analyze
+from fer_batch.pipeline.placement import Placement
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import add_planning_round
@@ -123,6 +125,26 @@ def test_run_on_ray_gives_the_same_rows_at_once_and_continued(
     assert [(Path(failure.uri).name, failure.status) for failure in summary.failures] == [("c.mp4", "failed")]
     assert (out / "_SUCCESS.json").exists()
     assert len(pd.read_parquet(out / "tracks")) == summary.faces
+
+
+@pytest.mark.slow
+def test_run_with_too_few_gpus_gives_the_same_rows(
+    videos: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One CPU finds faces for a logical GPU, whose rate is measured, and the other CPU recognizes as well."""
+    rates = []
+
+    def plan_both(resources: object, gpu_gb: float, rate: float = 0.0) -> Placement:
+        rates.append(rate)
+        return Placement(analyzers=1, faces=1, faces_gpu=0, recognizers=1, recognizers_gpu=0.5)
+
+    monkeypatch.setattr(dataflow, "plan_placement", plan_both)
+    config = replace(QUICK, precision=choose_precision("auto", torch.device("cpu")))
+    with ray_session(num_cpus=2, num_gpus=1):
+        analyze([str(videos)], tmp_path / "out", config)
+    assert_same_run(tmp_path / "out", undisturbed)
+    assert rates[0] == 0
+    assert 20 < rates[1] < 50_000
 
 
 def test_finalize_rebuilds_a_finished_run_and_refuses_an_unfinished_one(

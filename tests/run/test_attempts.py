@@ -5,7 +5,9 @@ from pathlib import Path
 
 from fer_batch.run.attempts import ATTEMPTS_FOLDER, CRASHED, MAX_ATTEMPTS, AttemptLog, BrokenNode
 from fer_batch.run.results import list_done_bundles
+from fer_batch.storage.folder import open_folder
 from fer_batch.storage.local_folder import LocalFolder
+from tests.s3 import Store
 
 
 def test_log_is_empty_before_the_first_attempt(tmp_path: Path) -> None:
@@ -36,6 +38,19 @@ def test_attempts_of_each_stage_are_counted_up_to_their_limit(tmp_path: Path) ->
     log.clear()
     assert log.list_exhausted() == {}
     assert results.list_names() == []
+
+
+def test_attempts_are_counted_in_a_store(store: Store) -> None:
+    results = open_folder("s3://archive/run/results")
+    log = AttemptLog(results)
+    assert log.list_exhausted() == log.list_broken_nodes() == {}
+    log.clear()
+    assert [AttemptLog(results).begin("a", "faces") for _ in range(MAX_ATTEMPTS + 1)][-2:] == [True, False]
+    log.add_broken_node(BrokenNode(node_id="1f", address="10.0.0.1", reason="CUDA error"))
+    assert log.list_exhausted() == {"a": CRASHED}
+    assert log.list_broken_nodes().keys() == {"1f"}
+    log.clear()
+    assert log.count_attempts() == 0
 
 
 def test_broken_nodes_are_listed_once(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""A worker leaves bundles unfinished that it cannot process, and does not raise."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from fer_batch.config import Limits
+from fer_batch.pipeline import workers
+from fer_batch.pipeline.child import BrokenNodeError, BrokenWorkerError
+from fer_batch.pipeline.guard import GuardedStage
+from fer_batch.pipeline.workers import FINISHED, MAX_CONSECUTIVE_FAILURES, StageWorker
+from fer_batch.run.attempts import BrokenNode
+from fer_batch.storage.local_folder import LocalFolder
+
+
+class ScriptedStage(GuardedStage):
+    """A stage whose calls end as the test says; no process is started."""
+
+    def __init__(self) -> None:
+        super().__init__("AnalyzeStage", (), Limits())
+        self.child.start = self.start  # type: ignore[method-assign]
+        self.start_error: Exception | None = None
+        self.errors: list[Exception | None] = []
+        self.bundles: list[str] = []
+
+    def start(self) -> None:
+        if self.start_error:
+            raise self.start_error
+
+    def process(self, bundles: pa.Table) -> pa.Table:
+        self.bundles += bundles.column("bundle_id").to_pylist()
+        if error := self.errors.pop(0) if self.errors else None:
+            raise error
+        return bundles
+
+
+@pytest.fixture
+def stage() -> ScriptedStage:
+    return ScriptedStage()
+
+
+@pytest.fixture
+def worker(stage: ScriptedStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageWorker:
+    def describe_node(reason: str) -> BrokenNode:
+        return BrokenNode(node_id="1f", address="10.0.0.1", reason=reason)
+
+    monkeypatch.setattr(workers, "describe_node", describe_node)
+    return StageWorker("analyze", stage, stage.process, FINISHED, LocalFolder(tmp_path))
+
+
+def process(worker: StageWorker, *bundle_ids: str) -> list[str]:
+    rows = worker(pa.table({"bundle_id": pa.array(bundle_ids, pa.string())})).column("bundle_id").to_pylist()
+    return [str(row) for row in rows]
+
+
+def test_finished_bundles_are_returned_and_have_no_attempts(worker: StageWorker) -> None:
+    assert process(worker) == []
+    assert process(worker, "a", "b") == ["a", "b"]
+    assert worker.attempts.count_attempts() == 0
+
+
+def test_node_is_broken_after_failures_in_a_row(worker: StageWorker, stage: ScriptedStage) -> None:
+    failures: list[Exception | None] = [BrokenWorkerError("CUDA error")] * (MAX_CONSECUTIVE_FAILURES - 1)
+    stage.errors = [*failures, None, *failures, BrokenWorkerError("last")]
+    assert process(worker, *"abcdefgh") == ["c"]
+    assert stage.bundles == [*"abcdef"]
+    assert worker.attempts.count_attempts() == 5
+    assert {node.reason for node in worker.attempts.list_broken_nodes().values()} == {"last"}
+
+
+def test_node_is_broken_where_no_process_starts(worker: StageWorker, stage: ScriptedStage) -> None:
+    stage.start_error = BrokenNodeError("CUDA error: no kernel image")
+    assert process(worker, "a", "b") == []
+    assert stage.bundles == []
+    assert worker.attempts.count_attempts() == 0
+    assert worker.attempts.list_broken_nodes()["1f"].reason == "CUDA error: no kernel image"
