@@ -8,7 +8,7 @@ import pyarrow as pa
 import ray
 
 from fer_batch.config import Limits
-from fer_batch.pipeline.child import BrokenNodeError, BrokenWorkerError
+from fer_batch.pipeline.child import BrokenNodeError, BrokenWorkerError, DeviceError
 from fer_batch.pipeline.guard import GuardedRecognizer, GuardedStage
 from fer_batch.run.attempts import AttemptLog, BrokenNode
 from fer_batch.run.results import process_bundles
@@ -16,8 +16,8 @@ from fer_batch.schema import FACES_SCHEMA, bundle_schema
 from fer_batch.storage.addresses import remember_queries
 from fer_batch.storage.folder import OutputFolder
 
-MAX_CONSECUTIVE_FAILURES = 3
-"""Bundles that fail in a row because of the worker, after which its node counts as broken."""
+MAX_DEVICE_FAILURES = 3
+"""Bundles in a row that a worker cannot process because of a GPU, after which its node counts as broken."""
 FINISHED = pa.schema([pa.field("bundle_id", pa.string())])
 """What a stage that writes results returns to Ray: the ids of the bundles."""
 
@@ -42,7 +42,7 @@ class StageWorker:
     ) -> None:
         self.name, self.stage, self.process, self.schema = name, stage, process, schema
         self.attempts = AttemptLog(results)
-        self.failures = 0
+        self.device_failures = 0
         self.is_broken = False
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
@@ -61,11 +61,11 @@ class StageWorker:
         except BrokenWorkerError as error:
             logger.warning("bundle %s cannot be processed here: %s", bundle_id, error)
             self.attempts.fail(bundle_id, self.name, str(error))
-            self.failures += 1
-            if isinstance(error, BrokenNodeError) or self.failures == MAX_CONSECUTIVE_FAILURES:
+            self.device_failures += isinstance(error.__cause__, DeviceError)
+            if isinstance(error, BrokenNodeError) or self.device_failures == MAX_DEVICE_FAILURES:
                 self._leave_node(str(error))
             return []
-        self.failures = 0
+        self.device_failures = 0
         self.attempts.finish(bundle_id, self.name)
         return [output]
 

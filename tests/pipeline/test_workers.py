@@ -7,9 +7,9 @@ import pytest
 
 from fer_batch.config import Limits
 from fer_batch.pipeline import workers
-from fer_batch.pipeline.child import BrokenNodeError, BrokenWorkerError
+from fer_batch.pipeline.child import BrokenNodeError, BrokenWorkerError, DeviceError
 from fer_batch.pipeline.guard import GuardedStage
-from fer_batch.pipeline.workers import FINISHED, MAX_CONSECUTIVE_FAILURES, StageWorker
+from fer_batch.pipeline.workers import FINISHED, MAX_DEVICE_FAILURES, StageWorker
 from fer_batch.run.attempts import BrokenNode
 from fer_batch.storage.local_folder import LocalFolder
 
@@ -49,6 +49,12 @@ def worker(stage: ScriptedStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return StageWorker("analyze", stage, stage.process, FINISHED, LocalFolder(tmp_path))
 
 
+def make_device_error(reason: str) -> BrokenWorkerError:
+    error = BrokenWorkerError(reason)
+    error.__cause__ = DeviceError(reason)
+    return error
+
+
 def process(worker: StageWorker, *bundle_ids: str) -> list[str]:
     rows = worker(pa.table({"bundle_id": pa.array(bundle_ids, pa.string())})).column("bundle_id").to_pylist()
     return [str(row) for row in rows]
@@ -60,13 +66,20 @@ def test_finished_bundles_are_returned_and_have_no_attempts(worker: StageWorker)
     assert worker.attempts.count_attempts() == 0
 
 
-def test_node_is_broken_after_failures_in_a_row(worker: StageWorker, stage: ScriptedStage) -> None:
-    failures: list[Exception | None] = [BrokenWorkerError("CUDA error")] * (MAX_CONSECUTIVE_FAILURES - 1)
-    stage.errors = [*failures, None, *failures, BrokenWorkerError("last")]
+def test_node_is_broken_after_device_errors_in_a_row(worker: StageWorker, stage: ScriptedStage) -> None:
+    failures: list[Exception | None] = [make_device_error("CUDA error")] * (MAX_DEVICE_FAILURES - 1)
+    stage.errors = [*failures, None, *failures, make_device_error("last")]
     assert process(worker, *"abcdefgh") == ["c"]
     assert stage.bundles == [*"abcdef"]
     assert worker.attempts.count_attempts() == 5
     assert {node.reason for node in worker.attempts.list_broken_nodes().values()} == {"last"}
+
+
+def test_other_failures_are_not_the_nodes(worker: StageWorker, stage: ScriptedStage) -> None:
+    stage.errors = [BrokenWorkerError("faces cannot be recognized: it needs more than 1 GB of memory")] * 7
+    assert process(worker, *"abcdefgh") == ["h"]
+    assert worker.attempts.list_broken_nodes() == {}
+    assert worker.attempts.count_attempts() == 7
 
 
 def test_node_is_broken_where_no_process_starts(worker: StageWorker, stage: ScriptedStage) -> None:
