@@ -175,7 +175,7 @@ class TrainConfig:
     early_stopping: Annotated[Count, LENGTH] = 0
     """Epochs without a better accuracy after which the training of stills ends; 0 turns this off."""
     batch_size: Annotated[int, Range(at_least=2), OPTIMIZATION] = 128
-    """Clips per step of one worker."""
+    """Clips per step of one worker; all workers together take this number times their number."""
     optimizer: Annotated[OptimizerName, OPTIMIZATION] = "sgd"
     """Optimizer of the stills; "sgd" has Nesterov momentum 0.9. Sequences are trained with AdamW."""
     lr: Annotated[Positive, OPTIMIZATION] = 0.1
@@ -184,6 +184,10 @@ class TrainConfig:
     """Highest learning rate of the sequences."""
     weight_decay: Annotated[NotNegative, OPTIMIZATION] = 5e-4
     """Weight decay of the stills."""
+    scale_lr: Annotated[bool, OPTIMIZATION] = True
+    """Multiply the learning rates by the number of workers and let them rise slowly at the start, so that
+    several workers give about the results of one in the same epochs. The moving average of the weights
+    follows the examples instead of the steps. One worker is not affected."""
     schedule: Annotated[ScheduleName, OPTIMIZATION] = "onecycle"
     """Schedule of the learning rate."""
     plateau_factor: Annotated[float, Range(above=0, below=1), OPTIMIZATION] = 0.5
@@ -351,7 +355,13 @@ class TrainConfig:
 
 RETIRED_SETTINGS = {"preset"}
 """Settings in the records of older versions that no longer exist."""
-ADDED_SETTINGS: dict[str, Any] = {"heads": "shared", "ship_head": None, "teacher": [], "teacher_weight": 0.5}
+ADDED_SETTINGS: dict[str, Any] = {
+    "heads": "shared",
+    "ship_head": None,
+    "teacher": [],
+    "teacher_weight": 0.5,
+    "scale_lr": True,  # those versions never scaled, which is the same with one worker
+}
 """Settings that the records of older versions lack, with the values that those versions used."""
 
 

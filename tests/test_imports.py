@@ -72,7 +72,7 @@ PLACES = {
     "facenet_pytorch": ["vision/mtcnn.py"],
     "torchvision": ["vision/mtcnn.py", "model/backbone.py"],
     "ray.data": ["pipeline/*.py", "run/results.py", "data/clip_files.py", "training/sources.py"],
-    "tensorboardX": ["training/run.py"],
+    "tensorboardX": ["training/recorder.py"],
     "ray.train": ["training/*.py"],
     "ray.tune": ["training/*.py"],
     "optuna": ["training/tune/*.py"],

@@ -1,6 +1,7 @@
 """Command `crossval`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fer_batch.cli.app import TRAIN, UsageError, add_command
@@ -93,7 +94,7 @@ def crossval_command(
     title = recipe if recipe and not recipe.endswith(".toml") else "the model"
     _print_result(result, [name for name, _ in data], title)
     pictures = "confusion_random.png, confusion_subject.png" if result.leak else "confusion.png"
-    print_line(f"{out / 'crossval.json'}; folds.csv, predictions.csv and {pictures} are beside it")
+    print_line(f"{Path(out) / 'crossval.json'}; folds.csv, predictions.csv and {pictures} are beside it")
 
 
 def _print_result(result: "CrossValidation", data: list[str], model_title: str) -> None:

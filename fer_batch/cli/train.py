@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 import fer_batch
 from fer_batch.cli.app import TRAIN, add_command
-from fer_batch.cli.arguments import DataSets, Gpus, RayOptions, check_data_exists
+from fer_batch.cli.arguments import DataSets, Gpus, RayOptions, check_data_exists, keep_text
 from fer_batch.cli.options import Settings
 from fer_batch.cli.output import ProgressLine, print_line
 from fer_batch.config import TrainConfig
@@ -18,7 +18,20 @@ if TYPE_CHECKING:
 
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 
-JobFolder = Annotated[Path, Parameter(help="Folder of the run: new, empty or of this run.")]
+if TYPE_CHECKING:
+    JobFolder = str
+    TrainFolder = str
+else:
+    JobFolder = Annotated[
+        Path, Parameter(converter=keep_text, help="Folder of the run: new, empty or of this run.")
+    ]
+    TrainFolder = Annotated[
+        Path,
+        Parameter(
+            converter=keep_text,
+            help="Folder of the run, local or in a store (s3://, gs://): new, empty or of this run.",
+        ),
+    ]
 Recipe = Annotated[
     str | None,
     Parameter(
@@ -33,7 +46,7 @@ Recipe = Annotated[
 def train_command(
     *,
     data: DataSets,
-    out: JobFolder,
+    out: TrainFolder,
     recipe: Recipe = None,
     gpus: Gpus = "auto",
     settings: Annotated[Settings, TrainConfig],
@@ -52,7 +65,7 @@ def train_command(
     Examples:
       fer-batch train --data fer2013=fer2013.parquet --out runs/first
       fer-batch train --data fer2013=fer2013.csv --data ck48=CK+48/ --out runs/both --workers 2
-      fer-batch train --data fer2013=fer2013.parquet --gpus 4 --out runs/four
+      fer-batch train --data fer2013=fer2013.parquet --gpus 4 --out s3://bucket/runs/four
       fer-batch train --data folder=faces/ --init default --epochs 5 --lr 0.01 --out runs/ours
       fer-batch train --data fer2013=fer2013.parquet --recipe default --out runs/default
       fer-batch train --recipe cnn4-fer2013 --data fer2013=fer2013.parquet --out runs/cnn4

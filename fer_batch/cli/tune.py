@@ -77,8 +77,8 @@ def tune_command(
         on_progress=show_status(),
         **vars(ray),
     )
-    pictures = write_plots(out, study)
-    _print_study(study, out, pictures)
+    pictures = write_plots(study.out, study)
+    _print_study(study, Path(out), pictures)
 
 
 def _print_study(study: "Study", out: Path, pictures: list[str]) -> None:

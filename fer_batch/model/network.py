@@ -1,6 +1,7 @@
 """The interface of all recognizers: crops become embeddings, and embeddings become log probabilities."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +79,8 @@ class Network(nn.Module):
         context = embeddings
         for lstm, dropout in zip(self.lstms, self.lstm_dropout, strict=False):
             packed = pack_padded_sequence(context, lengths, batch_first=True, enforce_sorted=False)
-            context, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=steps)
+            read = run_lstm(lstm, packed)
+            context, _ = pad_packed_sequence(read, batch_first=True, total_length=steps)
             context = F.dropout(context, dropout, self.training)  # (B, T, 2·units)
         return self.classify_with_context(embeddings, context, lengths.to(embeddings.device))
 
@@ -95,3 +97,15 @@ class Network(nn.Module):
         embeddings = self.encode(crops.flatten(0, 1))  # (B·T, D)
         logits = self.classify(embeddings.float().unflatten(0, (batch, steps)), lengths)
         return self.smooth_log_probs(logits.float(), lengths)
+
+
+def run_lstm(lstm: nn.LSTM, sequences: Any) -> Any:
+    """Return the output of an LSTM for a tensor or a `PackedSequence`, in single precision.
+
+    Within autocast, small changes of its state would be lost and its gradients might vanish.
+    """
+    device = sequences.data.device.type
+    if not torch.is_autocast_enabled(device):
+        return lstm(sequences)[0]
+    with torch.autocast(device, enabled=False):
+        return lstm(sequences.to(torch.float32))[0]

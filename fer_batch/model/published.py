@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_batch.config import BLOCKS, CROP_SIZE_PX
-from fer_batch.model.network import CropEncoder, Network
+from fer_batch.model.network import CropEncoder, Network, run_lstm
 
 
 class SequentialEncoder(CropEncoder):
@@ -136,7 +136,7 @@ class _MapLstm(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         cells = maps.flatten(2).transpose(1, 2)  # (N, H·W, C)
-        return self.lstm2(self.lstm1(cells)[0])[0][:, -1]  # (N, lstm[1])
+        return run_lstm(self.lstm2, run_lstm(self.lstm1, cells))[:, -1]  # (N, lstm[1])
 
 
 def _conv_blocks(

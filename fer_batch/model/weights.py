@@ -110,20 +110,25 @@ class Card:
 
 
 def save_checkpoint(path: Path, model: Network, card: Card) -> Card:
-    """Write weights to `path` (.safetensors) and the card next to it; returns the card with the sha256.
+    """Write weights to `path` (.safetensors) and the card next to it; returns the card with the sha256."""
+    data, card = encode_checkpoint(model, card)
+    write_bytes(path, data)
+    write_json(path.with_suffix(".json"), dataclasses.asdict(card))
+    return card
 
-    The file has half precision, which halves its size and keeps the predictions. Loading converts to single
-    precision.
+
+def encode_checkpoint(model: Network, card: Card) -> tuple[bytes, Card]:
+    """Return the weights as .safetensors, and the card with their sha256.
+
+    The weights have half precision, which halves the size and keeps the predictions. Loading converts to
+    single precision.
     """
     tensors = {}
     for name, value in model.state_dict().items():
         tensor = value.cpu().contiguous()
         tensors[name] = tensor.half() if tensor.is_floating_point() else tensor
     data = safetensors.torch.save(tensors)
-    card = dataclasses.replace(card, sha256=hashlib.sha256(data).hexdigest())
-    write_bytes(path, data)
-    write_json(path.with_suffix(".json"), dataclasses.asdict(card))
-    return card
+    return data, dataclasses.replace(card, sha256=hashlib.sha256(data).hexdigest())
 
 
 def load_checkpoint(path: Path | None = None) -> tuple[Network, Card]:

@@ -73,7 +73,7 @@ class FileWriter(ABC):
 
 
 @contextlib.contextmanager
-def convert_write_error(target: Path) -> Iterator[None]:
+def convert_write_error(target: object) -> Iterator[None]:
     """Raise OutputError, which names `target`, if the body cannot write."""
     try:
         yield

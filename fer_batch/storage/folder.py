@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from fer_batch.errors import OutputError
 from fer_batch.storage.addresses import correct_address, hide_secrets, is_remote
-from fer_batch.storage.local_folder import LocalFolder, check_printable
+from fer_batch.storage.local_folder import LocalFolder, check_not_address, check_printable
 from fer_batch.storage.store_folder import StoreFolder, check_address
 from fer_batch.storage.user_files import parse_json, read_bounded
 
@@ -60,18 +60,34 @@ def check_folder(out: Path) -> None:
         raise OutputError(f"{nearest} is a file; --out needs a folder")
 
 
-def read_folder_record(file: Path, content: str) -> dict[str, Any] | None:
-    """Read the JSON object that describes the `content` ("a study") of a folder; None for an empty folder.
+def read_folder_record(out: FolderLike, name: str, content: str) -> dict[str, Any] | None:
+    """Read the JSON file `name` about the `content` ("a study") of a folder; None for an empty folder.
 
-    Raises OutputError if `file` is not such an object, or is missing in a folder that holds visible files.
+    Raises OutputError if the file is not a JSON object, or is missing in a folder that holds visible files.
     """
-    if not file.exists():
-        out = file.parent
-        check_folder(out)
-        if out.exists() and any(path.name[0] != "." for path in out.iterdir()):
-            raise OutputError(f"{out} contains files other than {content}: give a new or empty folder")
+    folder = open_folder(out)
+    if not folder.exists(name):
+        if folder.path is not None:
+            check_folder(folder.path)
+        if any(found[0] != "." for found in folder.list_names()):
+            raise OutputError(f"{folder} contains files other than {content}: give a new or empty folder")
         return None
     try:
-        return dict(parse_json(read_bounded(file, MAX_RECORD_BYTES)))
+        if folder.path is None:
+            return dict(parse_json(folder.read_bytes(name)))
+        return dict(parse_json(read_bounded(folder.path / name, MAX_RECORD_BYTES)))
     except (OSError, ValueError, TypeError) as error:
-        raise OutputError(f"{file} is not the record of {content}: {error}") from error
+        raise OutputError(f"{folder}/{name} is not the record of {content}: {error}") from error
+
+
+def parse_local_folder(name: str | Path) -> Path:
+    """Return the path of a folder for output that cannot be in a store.
+
+    Raises OutputError for the address of a store.
+    """
+    if is_remote(str(name)):
+        raise OutputError(f"Cannot write to {hide_secrets(str(name))}: give a folder on this machine")
+    folder = open_folder(name)
+    assert folder.path is not None
+    check_not_address(folder.path)
+    return folder.path

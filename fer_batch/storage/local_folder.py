@@ -28,6 +28,12 @@ def check_printable(path: Path) -> None:
         )
 
 
+def check_not_address(path: Path) -> None:
+    """Raise OutputError for a path that was made from an address, such as s3:/bucket/run."""
+    if any(part.endswith(":") for part in path.parts[:-1]):
+        raise OutputError(f"{path} is the path of an address: pass the address as str, not as Path")
+
+
 @dataclass(frozen=True)
 class LocalFolder(atomic.FileWriter):
     """A folder on this machine. File names are relative to the folder and use "/"."""
@@ -52,8 +58,7 @@ class LocalFolder(atomic.FileWriter):
 
     def check_usable(self) -> None:
         """Raise OutputError if the tables cannot be kept under this name or the store does not answer."""
-        if any(part.endswith(":") for part in self.path.parts[:-1]):
-            raise OutputError(f"{self} is the path of an address: pass the address as str, not as Path")
+        check_not_address(self.path)
         check_printable(self.path)
         forbidden = sorted(set(str(self.path)) & set(FORBIDDEN_IN_PATH))
         if forbidden:

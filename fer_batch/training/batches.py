@@ -109,7 +109,9 @@ class BatchSource:
         """
         config, classes = self.config, len(self.training.classes)
         random = np.random.default_rng([config.seed, epoch])
-        order = draw_epoch_order(self.labels, classes, config.imbalance, random)[self.rank :: self.world]
+        order = draw_epoch_order(self.labels, classes, config.imbalance, random)
+        # All workers get the same number of examples: each gradient has the same weight in the average.
+        order = order[: len(order) // self.world * self.world][self.rank :: self.world]
         is_streamed = random.permutation(self.steps) >= self.steps_in_memory
         streamed = self.stream.read_epoch(epoch) if self.stream else iter(())
         first = 0

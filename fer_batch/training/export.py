@@ -1,5 +1,6 @@
 """The end of a training run: the calibrated checkpoint, its card, and the summary."""
 
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +12,15 @@ import torch
 from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips, count_classes
 from fer_batch.model.network import Network
-from fer_batch.model.weights import Card, read_card, save_checkpoint
+from fer_batch.model.weights import Card, encode_checkpoint, parse_card, read_card
 from fer_batch.plotting import render_figure
-from fer_batch.storage.atomic import format_csv, write_bytes, write_json
+from fer_batch.storage.atomic import format_csv
+from fer_batch.storage.folder import OutputFolder
 from fer_batch.training.calibrate import fit_temperature
 from fer_batch.training.curves import plot_curves
 from fer_batch.training.predict import predict_log_probs, select_input_frames
 from fer_batch.training.recipes import Settings
-from fer_batch.training.sources import MIN_CALIBRATION_CLIPS, count_training_clips, read_crop_scale
+from fer_batch.training.sources import MIN_CALIBRATION_CLIPS, read_crop_scale
 from fer_batch.training.state import HISTORY_COLUMNS, TrainState, selected_epoch
 
 PATH_SETTINGS = ("data", "init", "backbone_weights", "teacher")
@@ -29,8 +31,8 @@ PATH_SETTINGS = ("data", "init", "backbone_weights", "teacher")
 class TrainSummary:
     """The result of a training run."""
 
-    checkpoint: Path
-    """The weights; the card is beside them, with the suffix .json."""
+    checkpoint: Path | str
+    """The weights, as a path or the address in a store; the card is beside them, with the suffix .json."""
     config: Settings
     """Settings of the run, without paths."""
     data: list[str]
@@ -65,7 +67,7 @@ class TrainSummary:
         return {**values, "selection": selection}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], checkpoint: Path) -> "TrainSummary":
+    def from_dict(cls, values: dict[str, Any], checkpoint: Path | str) -> "TrainSummary":
         """Read the field `training` of the card of `checkpoint`."""
         fields = {name: value for name, value in values.items() if name != "selection"}
         return cls(checkpoint=checkpoint, **fields, **values["selection"])
@@ -73,22 +75,23 @@ class TrainSummary:
 
 def export_model(
     config: TrainConfig,
-    out: Path,
+    out: OutputFolder,
     state: TrainState,
     data: Clips,
     left_out: Counter[str],
     *,
+    train_clips: dict[str, int],
     hardware: str,
 ) -> TrainSummary:
     """Write `model.safetensors` with its card, and the history of the run, to `out`.
 
-    `data` is the data in memory; its split "calibrate" calibrates the confidences. `hardware` describes the
-    machines that trained.
+    `data` is the data in memory; its split "calibrate" calibrates the confidences. `train_clips` counts the
+    training clips of each class, and `hardware` describes the machines that trained.
     """
     model = state.build_network()
     kept = selected_epoch(config, state.history)
     summary = TrainSummary(
-        checkpoint=out / "model.safetensors",
+        checkpoint=locate_model(out),
         accuracy=kept.accuracy,
         macro_f1=kept.macro_f1,
         n=kept.n,
@@ -97,7 +100,7 @@ def export_model(
         data=[name for name, _ in config.data],
         init=read_card(Path(config.init))[1].model_id if config.init else None,
         left_out=dict(left_out),
-        train_clips=count_training_clips(config, data, out / "clips"),
+        train_clips=train_clips,
         calibrate_clips=count_classes(data.take(data.splits == "calibrate")),
         select_clips=count_classes(data.take(data.splits == "select")),
         hardware=hardware,
@@ -105,9 +108,9 @@ def export_model(
         teachers=[read_card(Path(path))[1].model_id for path in config.teacher],
     )
     rows = [row.to_dict() for row in state.history]
-    write_json(out / "history.json", rows)
-    write_bytes(out / "history.csv", format_csv(HISTORY_COLUMNS, (list(row.values()) for row in rows)))
-    write_bytes(out / "learning_curves.png", render_figure(plot_curves(rows, kept.to_dict())))
+    out.write_json("history.json", rows)
+    out.write_bytes("history.csv", format_csv(HISTORY_COLUMNS, (list(row.values()) for row in rows)))
+    out.write_bytes("learning_curves.png", render_figure(plot_curves(rows, kept.to_dict())))
     inactive_dropout = {"dropout": 0.0} if "dropout" in state.architecture else {}
     card = Card(
         classes=data.classes,
@@ -119,8 +122,27 @@ def export_model(
         temperature=_calibrate(model, data.take(data.splits == "calibrate"), config.window_length),
         training=summary.to_dict(),
     )
-    save_checkpoint(summary.checkpoint, model, card)
+    content, card = encode_checkpoint(model, card)
+    out.write_bytes("model.safetensors", content)
+    out.write_json("model.json", dataclasses.asdict(card))
     return summary
+
+
+def read_summary(out: OutputFolder) -> TrainSummary | None:
+    """Return the summary of the finished run in a folder; None for any other folder.
+
+    Raises CheckpointError if its card cannot be read.
+    """
+    if not out.exists("model.json"):
+        return None
+    if out.path is not None:
+        return TrainSummary.from_dict(read_card(out.path)[1].training, locate_model(out))
+    return TrainSummary.from_dict(parse_card(out.read_bytes("model.json")).training, locate_model(out))
+
+
+def locate_model(out: OutputFolder) -> Path | str:
+    """Return the path or address of the weights in the folder of a run."""
+    return f"{out}/model.safetensors" if out.path is None else out.path / "model.safetensors"
 
 
 def _calibrate(model: Network, clips: Clips, length: int) -> float:

@@ -27,8 +27,13 @@ from fer_batch.training.batches import BatchSource, ClipStream
 from fer_batch.training.distill import predict_teachers
 from fer_batch.training.initialize import build_initial_network, choose_architecture
 from fer_batch.training.optimize import PhaseOptimizer
-from fer_batch.training.predict import predict_log_probs, select_input_frames, sum_over_workers
-from fer_batch.training.state import EpochResult, TrainState, count_epochs_since_best
+from fer_batch.training.predict import (
+    choose_training_dtype,
+    predict_log_probs,
+    select_input_frames,
+    sum_over_workers,
+)
+from fer_batch.training.state import EpochResult, StepProgress, TrainState, count_epochs_since_best
 from fer_batch.training.step import TrainingModule, compute_loss
 
 STILLS_PARTS = ("network.encoder", "network.crop_head", "votes_head", "other_heads")
@@ -48,16 +53,6 @@ class WorkerContext:
     """Number of workers."""
     join: Callable[[nn.Module], nn.Module] = lambda module: module
     """Wraps a module so that all workers average its gradients."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepProgress:
-    """Progress within an epoch."""
-
-    epoch: int
-    step: int
-    steps: int
-    clips_per_s: float
 
 
 def train_network(
@@ -110,7 +105,7 @@ def train_network(
                 config, training, context.device, rank=context.rank, world=context.world
             )
         batches = BatchSource(config, training, stream, phase, context.rank, context.world, taught)
-        optimizer = _build_optimizer(config, module, epochs * batches.steps)
+        optimizer = _build_optimizer(config, module, epochs * batches.steps, context)
         if state and history and history[-1].phase == phase:
             module.load_state_dict(state.module)
             optimizer.load_state_dict(state.stepper)
@@ -179,6 +174,9 @@ class _PhaseTrainer:
         self.model.train()
         if phase == "sequences":
             self.module.network.encoder.eval()
+        decay = (
+            config.ema_decay**self.optimizer.scale
+        )  # a step is as many examples as `scale` steps of one worker
         totals = torch.zeros(4, device=device)  # loss, windows, correct frames, frames
         began, reported = time.monotonic(), 0.0
         for step, (windows, annotations) in enumerate(self.batches.draw_epoch(number - 1, drawing), start=1):
@@ -186,7 +184,7 @@ class _PhaseTrainer:
                 config, phase, self.model, windows, annotations, self.batches.counts, augmenting, random
             )
             self.optimizer.step(loss)
-            _update_average(self.ema, self.module.network, config.ema_decay, self.optimizer.steps_taken)
+            _update_average(self.ema, self.module.network, decay, self.optimizer.steps_taken)
             seen = torch.tensor([len(windows.labels), len(correct)], device=device)
             totals += torch.stack([loss.detach() * len(windows.labels), seen[0], correct.sum(), seen[1]])
             if time.monotonic() - reported > STEP_REPORT_S:
@@ -205,7 +203,9 @@ def _is_phase_over(config: TrainConfig, phase: str, epochs: int, history: list[E
     return may_stop and count_epochs_since_best(results) >= config.early_stopping
 
 
-def _build_optimizer(config: TrainConfig, module: TrainingModule, total_steps: int) -> PhaseOptimizer:
+def _build_optimizer(
+    config: TrainConfig, module: TrainingModule, total_steps: int, context: WorkerContext
+) -> PhaseOptimizer:
     trains_stills = module.phase != "sequences"
     trained = [
         parameter
@@ -216,7 +216,9 @@ def _build_optimizer(config: TrainConfig, module: TrainingModule, total_steps: i
         config = dataclasses.replace(
             config, optimizer="adamw", lr=config.sequence_lr, weight_decay=SEQUENCES_WEIGHT_DECAY
         )
-    return PhaseOptimizer(config, trained, total_steps)
+    is_half = choose_training_dtype(context.device) == torch.float16
+    scaler = torch.amp.GradScaler(context.device.type, enabled=is_half)
+    return PhaseOptimizer(config, trained, total_steps, workers=context.world, scaler=scaler)
 
 
 def _measure_selection(

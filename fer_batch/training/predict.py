@@ -33,12 +33,21 @@ def predict_log_probs(
     return sum_over_workers(predictions).cpu().numpy()
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """Compute in bfloat16 where the device has it in hardware.
+def choose_training_dtype(device: torch.device) -> torch.dtype:
+    """Return the type in which a device computes fast: bfloat16, on older GPUs float16, or else float32.
 
-    CPUs without it emulate bfloat16 in convolutions, many times slower, and refuse it in LSTMs.
+    GPUs before Ampere (T4, V100) emulate bfloat16, many times slower than float16.
     """
-    dtype = choose_dtype(device)
+    if device.type != "cuda":
+        return choose_dtype(device)
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16 if torch.cuda.get_device_capability(device) >= (7, 0) else torch.float32
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Compute in the type that `choose_training_dtype` returns."""
+    dtype = choose_training_dtype(device)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 

@@ -97,4 +97,4 @@ def format_toml(value: Any) -> str:
     """Format a number, a text or a tuple of these as TOML."""
     if isinstance(value, tuple):
         return f"[{', '.join(format_toml(item) for item in value)}]"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else repr(value)

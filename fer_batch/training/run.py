@@ -1,40 +1,41 @@
 """A training run under Ray Train, from the data to the checkpoint.
 
 A run's folder is its record: `train.json` (the configuration), `history.json` and `.csv` (the epochs),
-`tensorboard/`, `state.pt` (everything the next epoch needs), and at the end `model.safetensors` with its card
-`model.json`, and `learning_curves.png`. The state is not a checkpoint of Ray Train: Ray rewrites its list of
-checkpoints in place, so that a run that is killed at that moment could not continue.
+`tensorboard/`, `checkpoint_N/` (everything the next epoch needs), and at the end `model.safetensors` with its
+card `model.json`, and `learning_curves.png`. It is local to this machine, or in a store; the workers need
+not share it.
 """
 
-import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ray.train
-import torch
-from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
-from tensorboardX import SummaryWriter
+from ray.exceptions import RayError
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from fer_batch.config import TrainConfig, difference
-from fer_batch.errors import ConfigError, FerBatchError, InputError
+from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
 from fer_batch.model.weights import read_card
 from fer_batch.runtime import call_periodically, ray_session
-from fer_batch.storage.atomic import convert_write_error, write_json
-from fer_batch.storage.folder import read_folder_record
+from fer_batch.storage.atomic import convert_write_error
+from fer_batch.storage.folder import OutputFolder, check_not_address, open_folder, read_folder_record
 from fer_batch.storage.lease import hold_lease
+from fer_batch.training.checkpoints import (
+    locate_storage,
+    read_last_state,
+    remove_old_checkpoints,
+)
 from fer_batch.training.distill import check_teachers
-from fer_batch.training.export import TrainSummary, export_model
+from fer_batch.training.export import TrainSummary, export_model, read_summary
 from fer_batch.training.initialize import check_initial_weights
-from fer_batch.training.loop import StepProgress, WorkerContext, train_network
 from fer_batch.training.recipes import Settings
+from fer_batch.training.recorder import start_recorder
 from fer_batch.training.resources import (
     GpuCount,
     Resources,
     choose_gpu_share,
     describe_device,
-    find_device,
     joins_cluster,
     summarize_hardware,
     wait_for_resources,
@@ -45,21 +46,23 @@ from fer_batch.training.sources import (
     build_streams,
     check_examples,
     choose_worker_cpus,
+    count_streamed_clips,
     count_training_clips,
     describe_counts,
     describe_data,
     extract_video_clips,
+    find_video_folder,
     list_training_videos,
     load_images,
     load_in_memory,
-    open_stream,
 )
-from fer_batch.training.state import EpochResult, TrainState, read_state, write_state
+from fer_batch.training.state import EpochResult
 from fer_batch.training.status import StatusCallback, StatusMessage, ignore_status
+from fer_batch.training.worker import train_worker
 
-TENSORBOARD_SCALARS = ("loss", "train_accuracy", "lr", "select_loss", "accuracy", "macro_f1", "seconds")
 MAX_RESTARTS = 3
 """Restarts of the workers after one of them died."""
+PROGRESS_TIMEOUT_S = 10.0
 
 
 def train(
@@ -74,6 +77,9 @@ def train(
     verbose: bool = False,
 ) -> TrainSummary:
     """Train a model and write it to the folder `out`, or continue an interrupted run there.
+
+    `out` may be the address of a folder in a store (s3://, gs://). The nodes of a cluster need not share it,
+    unless the data has videos. All nodes read the files of `init`, `teacher` and `backbone_weights`.
 
     A repeated call continues after the last finished epoch; for a finished run it returns the summary.
 
@@ -98,29 +104,31 @@ def train(
 
     The first two are raised before Ray starts and anything is written.
     """
-    out = Path(out).absolute()
-    before = read_folder_record(out / "train.json", "a training run")
+    folder = open_folder(out).absolute()
+    _check_folder(folder, config)
+    before = read_folder_record(folder, "train.json", "a training run")
     if before is not None:
-        _check_same_config(config, before, out)
-        if (out / "model.json").exists():
-            path, card = read_card(out)
-            return TrainSummary.from_dict(card.training, path)
-    read_state(out / "state.pt")  # an unusable file is reported before Ray starts
+        _check_same_config(config, before, folder)
+        if finished := read_summary(folder):
+            return finished
+    state = read_last_state(folder)  # an unusable file is reported before Ray starts
     choose_gpu_share(gpus, config.workers, {})
     check_initial_weights(config)
     video_classes = list_training_videos(config)
     images, counts = load_images(config)
     check_examples(config, images, video_classes)
     check_teachers(config, images.classes)
-    with hold_lease(out, "train"):
-        with convert_write_error(out):
-            write_json(out / "train.json", config.to_dict())
+    clip_folder = (folder.path or Path()) / "clips"  # only a local folder has clips of videos
+    with hold_lease(folder, "train"):
+        with convert_write_error(folder):
+            folder.write_json("train.json", config.to_dict())
+            remove_old_checkpoints(folder)
         on_progress(StatusMessage("starting Ray …"))
         can_grow = joins_cluster(address)
         with ray_session(address, insecure=insecure, verbose=verbose):
             extracted = extract_video_clips(
                 config,
-                out / "clips",
+                clip_folder,
                 lambda done, total: on_progress(
                     StatusMessage(f"{done} of {total} videos cut into clips", transient=True)
                 ),
@@ -133,125 +141,116 @@ def train(
                     )
                 )
             counts += extracted.issues
-            data = load_in_memory(config, images, out / "clips")
-            streams = build_streams(config, data, out / "clips")
-            training = count_training_clips(config, data, out / "clips")
+            data = load_in_memory(config, images, clip_folder)
+            streams = build_streams(config, data, clip_folder)
+            training = count_training_clips(config, data, clip_folder)
             for line in [*describe_counts(counts), *describe_data(data, training)]:
                 on_progress(StatusMessage(line))
             cpus = choose_worker_cpus(config.workers) if streams else 1
             gpu_share = choose_gpu_share(gpus, config.workers, ray.cluster_resources())
             needed = {"CPU": cpus, **({"GPU": gpu_share} if gpu_share else {}), **(resources or {})}
             found = wait_for_resources(needed, config.workers, can_grow=can_grow, on_progress=on_progress)
-            on_progress(StatusMessage(f"workers: {config.workers}, {describe_device(needed)}"))
-            state = _run_workers(config, out, needed, streams, on_progress)
-        hardware = summarize_hardware(found)
-        summary = export_model(config, out, state, data, counts, hardware=hardware)
-        (out / "progress.json").unlink(missing_ok=True)
-        return summary
-
-
-def train_worker(settings: Settings) -> None:
-    """Run one worker: load the data, train, and write the state after each epoch."""
-    config, out = TrainConfig.from_dict(settings["config"]), Path(settings["out"])
-    ray_context = ray.train.get_context()
-    device = get_device() if find_device().type == "cuda" else torch.device("cpu")
-    rank, world = ray_context.get_world_rank(), ray_context.get_world_size()
-    if device.type == "cpu":
-        torch.set_num_threads(config.threads)
-    data = load_in_memory(config, load_images(config)[0], out / "clips")
-    board = SummaryWriter(str(out / "tensorboard"), flush_secs=1) if rank == 0 else None
-
-    def on_epoch(state: TrainState) -> None:
-        last = state.history[-1].to_dict()
-        if board:
-            write_state(out / "state.pt", state)
-            write_json(out / "history.json", [row.to_dict() for row in state.history])
-            for name in TENSORBOARD_SCALARS:
-                board.add_scalar(name, last[name], last["epoch"])
-        ray.train.report(last)
-
-    def join(module: torch.nn.Module) -> torch.nn.Module:
-        return prepare_model(
-            module, move_to_device=device, parallel_strategy_kwargs={"find_unused_parameters": True}
+            on_progress(StatusMessage(describe_workers(config, needed)))
+            recorder = start_recorder(folder, state.history if state else [])
+            settings = {
+                "config": config.to_dict(),
+                "recorder": recorder,
+                "storage": locate_storage(folder),
+                "training": ray.put(data.take(data.splits == "train")),
+                "selection": ray.put(data.take(data.splits == "select")),
+                "streamed": count_streamed_clips(config, data.classes, clip_folder),
+            }
+            with call_periodically(_report_progress(recorder, on_progress), interval_s=1.0):
+                _run_workers(config, folder, needed, streams, settings)
+            state = read_last_state(folder)
+            if state is None:
+                raise FerBatchError(f"training in {folder} ended without an epoch")
+            remove_old_checkpoints(folder)
+        return export_model(
+            config, folder, state, data, counts, train_clips=training, hardware=summarize_hardware(found)
         )
-
-    def on_step(progress: StepProgress) -> None:
-        if rank == 0:
-            write_json(out / "progress.json", dataclasses.asdict(progress))
-
-    train_network(
-        config,
-        data.take(data.splits == "train"),
-        data.take(data.splits == "select"),
-        WorkerContext(device=device, rank=rank, world=world, join=join),
-        stream=open_stream(config, data.classes, out / "clips", world),
-        state=read_state(out / "state.pt"),
-        on_epoch=on_epoch,
-        on_step=on_step,
-    )
-    if board:
-        board.close()  # writes the last epoch, which its thread may still hold
 
 
 def _run_workers(
-    config: TrainConfig,
-    out: Path,
-    resources: Resources,
-    streams: Streams,
-    on_progress: StatusCallback,
-) -> TrainState:
-    """Run the workers to the end, and return the state after the last epoch."""
+    config: TrainConfig, folder: OutputFolder, resources: Resources, streams: Streams, settings: Settings
+) -> None:
+    """Run the workers to the end."""
     gpu_share = resources.get("GPU", 0)
+    filesystem, path = settings["storage"]
     trainer = TorchTrainer(
         train_worker,
         datasets=streams,
-        train_loop_config={"config": config.to_dict(), "out": str(out)},
+        train_loop_config=settings,
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.workers, use_gpu=gpu_share > 0, resources_per_worker=resources
         ),
         torch_config=TorchConfig(backend="gloo" if gpu_share < 1 else "nccl"),  # NCCL needs a GPU per worker
         dataset_config=IN_ORDER,
         run_config=ray.train.RunConfig(
-            name=out.name,
-            storage_path=str(out.parent),
+            name=folder.name,
+            storage_path=path.rpartition("/")[0] or "/",
+            storage_filesystem=filesystem,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             failure_config=ray.train.FailureConfig(max_failures=MAX_RESTARTS),
         ),
     )
-    with call_periodically(_report_files(out, on_progress), interval_s=1.0):
-        try:
-            result = trainer.fit()
-        except SystemExit as stopped:  # Ray Train converts Ctrl-C to this
-            raise KeyboardInterrupt from stopped
-    state = read_state(out / "state.pt")
-    if state is None:
-        raise FerBatchError(f"training in {out} ended without an epoch: {result.error}")
-    return state
+    try:
+        trainer.fit()
+    except SystemExit as stopped:  # Ray Train converts Ctrl-C to this
+        raise KeyboardInterrupt from stopped
 
 
-def _report_files(out: Path, on_progress: StatusCallback) -> Callable[[], None]:
-    """Return a function that reports the new content of `history.json` and `progress.json` when called."""
+def _report_progress(recorder: Any, on_progress: StatusCallback) -> Callable[[], None]:
+    """Return a function that reports the new epochs and the progress of a run when it is called."""
     reported = 0
 
     def report() -> None:
         nonlocal reported
-        history = [EpochResult(**row) for row in _read_json(out / "history.json") or []]
-        for row in history[reported:]:
-            on_progress(
-                StatusMessage(
-                    f"epoch {row.epoch} ({row.phase}): loss {row.loss:.4f}, accuracy {row.accuracy:.4f}, "
-                    f"macro-F1 {row.macro_f1:.4f} on {row.n} images, {row.seconds:.0f} s"
-                )
-            )
-        reported = max(reported, len(history))
-        if (progress := _read_json(out / "progress.json")) and progress["epoch"] > reported:
-            step = StepProgress(**progress)
+        try:
+            progress = ray.get(recorder.get_progress.remote(), timeout=PROGRESS_TIMEOUT_S)
+        except (RayError, TimeoutError):  # the recorder starts, writes a large state, or was restarted
+            return
+        for row in progress.history[reported:]:
+            on_progress(StatusMessage(describe_epoch(row)))
+        reported = max(reported, len(progress.history))
+        if (step := progress.step) and step.epoch > reported:
             text = f"epoch {step.epoch}: step {step.step} of {step.steps}, {step.clips_per_s:.0f} clips/s"
             on_progress(StatusMessage(text, transient=True))
 
     return report
 
 
-def _check_same_config(config: TrainConfig, before: Settings, out: Path) -> None:
+def describe_workers(config: TrainConfig, resources: Resources) -> str:
+    """Describe the workers of a run, the examples of a step, and the learning rate, in a line."""
+    workers, text = config.workers, f"workers: {config.workers}, {describe_device(resources)}"
+    if workers == 1:
+        return f"{text}, {config.batch_size} examples a step"
+    text += f", {config.batch_size} × {workers} = {config.batch_size * workers} examples a step"
+    return f"{text}, learning rate {config.lr:g} × {workers}" if config.scale_lr else text
+
+
+def describe_epoch(row: EpochResult) -> str:
+    """Describe the results of an epoch in a line."""
+    return (
+        f"epoch {row.epoch} ({row.phase}): loss {row.loss:.4f}, accuracy {row.accuracy:.4f}, "
+        f"macro-F1 {row.macro_f1:.4f} on {row.n} images, {row.seconds:.0f} s"
+    )
+
+
+def _check_folder(folder: OutputFolder, config: TrainConfig) -> None:
+    """Raise OutputError if the run cannot be kept in a folder."""
+    if folder.path is not None:
+        check_not_address(folder.path)
+    elif find_video_folder(config) is not None:
+        raise OutputError(
+            f"--data clips=… is cut into clips in --out, which {folder} cannot hold: give a folder that all "
+            "machines share"
+        )
+    else:
+        folder.check_usable()
+
+
+def _check_same_config(config: TrainConfig, before: Settings, out: OutputFolder) -> None:
     """Raise ConfigError if the configuration of the run in `out`, `before`, is another one.
 
     A checkpoint or data set that does not exist is a more likely mistake, and is reported first.
@@ -264,8 +263,3 @@ def _check_same_config(config: TrainConfig, before: Settings, out: Path) -> None
         if [name, path] not in before.get("data", []) and not Path(path).exists():
             raise InputError(f"--data {name}={path}: there is no such file or folder")
     raise ConfigError(f"{out} holds a run of another configuration ({changed}); give another --out")
-
-
-def _read_json(path: Path) -> Any:
-    """Read a file that is replaced as a whole; returns None if it does not exist."""
-    return json.loads(path.read_text()) if path.exists() else None

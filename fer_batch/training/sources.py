@@ -68,9 +68,9 @@ def load_images(config: TrainConfig) -> tuple[Clips, Counter[str]]:
 def check_examples(config: TrainConfig, images: Clips, video_classes: Collection[str] = ()) -> None:
     """Raise InputError unless there are examples to train on and to select by.
 
-    Each class that `config` names needs examples to train on: images, or videos of `video_classes`. So does
-    each class of the head to ship. The splits of videos are checked when their clips are known. The classes
-    must be allowed in a card.
+    Each worker needs an image, if there are images at all. Each class that `config` names needs examples to
+    train on: images, or videos of `video_classes`. So does each class of the head to ship. The splits of
+    videos are checked when their clips are known. The classes must be allowed in a card.
     """
     classes = config.classes or (*images.classes, *sorted(set(video_classes) - set(images.classes)))
     if problem := find_class_problem(classes):
@@ -81,6 +81,11 @@ def check_examples(config: TrainConfig, images: Clips, video_classes: Collection
                 f"the data has no images of the split {split!r}, only of "
                 f"{', '.join(sorted(set(images.splits.tolist())))}; give more images"
             )
+    count = int((images.splits == "train").sum())
+    if 0 < count < config.workers:
+        raise InputError(
+            f"the data has {count} training images, fewer than --workers {config.workers}: give fewer workers"
+        )
     present = count_classes(images.take(images.splits == "train"))
     absent = [c for c in config.classes if c not in present and normalize_label(c) not in video_classes]
     if absent:
@@ -136,7 +141,7 @@ def load_in_memory(config: TrainConfig, images: Clips, clip_folder: Path) -> Cli
 def count_training_clips(config: TrainConfig, data: Clips, clip_folder: Path) -> dict[str, int]:
     """Count the training clips of each class, in memory and streamed; empty classes are left out."""
     counts = np.bincount(data.labels[data.splits == "train"], minlength=len(data.classes))
-    counts += _count_streamed(config, data.classes, clip_folder)
+    counts += count_streamed_clips(config, data.classes, clip_folder)
     return {name: count for name, count in zip(data.classes, counts.tolist(), strict=True) if count}
 
 
@@ -159,7 +164,7 @@ def build_streams(config: TrainConfig, data: Clips, clip_folder: Path) -> Stream
             f"{option}: there are no clips for selection; give two or more videos with faces for each class, "
             "or a folder val/ of classes"
         )
-    clips = int(_count_streamed(config, data.classes, clip_folder).sum())
+    clips = int(count_streamed_clips(config, data.classes, clip_folder).sum())
     if clips < config.workers:
         raise InputError(
             f"{option}: {clips} training clips are fewer than --workers {config.workers}; "
@@ -168,10 +173,10 @@ def build_streams(config: TrainConfig, data: Clips, clip_folder: Path) -> Stream
     return {"clips": stream_clips(clip_folder, "train", data.classes)}
 
 
-def open_stream(
-    config: TrainConfig, classes: tuple[str, ...], clip_folder: Path, world: int
-) -> ClipStream | None:
+def open_stream(config: TrainConfig, counts: np.ndarray, world: int) -> ClipStream | None:
     """Open this worker's share of the streamed training clips; returns None without videos.
+
+    `counts` is `(C,) int64`, the streamed clips of each class.
 
     The clips arrive in the order of their files, shuffled within a buffer by the seed and the epoch. With one
     worker on the same number of CPUs, a resumed run sees the same order. "balanced-sampling" does not apply
@@ -179,7 +184,6 @@ def open_stream(
     """
     if find_video_folder(config) is None:
         return None
-    counts = _count_streamed(config, classes, clip_folder)
     share = int(counts.sum()) // world
     batch = min(config.batch_size, share)
     shard = ray.train.get_dataset_shard("clips")
@@ -245,7 +249,7 @@ def choose_worker_cpus(workers: int) -> float:
     return min(0.5, int(5000 * ray.cluster_resources().get("CPU", 1) / workers) / 10000)
 
 
-def _count_streamed(config: TrainConfig, classes: tuple[str, ...], clip_folder: Path) -> np.ndarray:
-    """Count the streamed training clips of each class, `(C,) int64`."""
+def count_streamed_clips(config: TrainConfig, classes: tuple[str, ...], clip_folder: Path) -> np.ndarray:
+    """Count the streamed training clips of each class, `(C,) int64`; zeros without videos."""
     counts = {} if find_video_folder(config) is None else count_clips(clip_folder)[0].get("train", {})
     return np.array([counts.get(normalize_label(name), 0) for name in classes], np.int64)

@@ -4,7 +4,6 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from fer_batch.errors import CheckpointError
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
 from fer_batch.model.weights import shorten
-from fer_batch.storage.atomic import write_bytes
 from fer_batch.training.initialize import Architecture
 
 
@@ -47,6 +45,16 @@ class EpochResult:
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain values."""
         return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepProgress:
+    """Progress within an epoch."""
+
+    epoch: int
+    step: int
+    steps: int
+    clips_per_s: float
 
 
 HISTORY_COLUMNS = tuple(field.name for field in dataclasses.fields(EpochResult))
@@ -104,24 +112,23 @@ class TrainState:
         return network
 
 
-def write_state(path: Path, state: TrainState) -> None:
-    """Write `state.pt` atomically."""
+def encode_state(state: TrainState) -> bytes:
+    """Return the content of `state.pt`."""
     buffer = io.BytesIO()
     torch.save(state.to_dict(), buffer)
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def read_state(path: Path) -> TrainState | None:
-    """Read `state.pt`; returns None if it does not exist.
+def decode_state(content: bytes, name: str) -> TrainState:
+    """Decode the content of `state.pt`, which messages call `name`.
 
     Raises CheckpointError if it is not a state of a training. No code in the file is executed.
     """
-    if not path.exists():
-        return None
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return TrainState(**values | {"history": [EpochResult(**row) for row in values["history"]]})
     except Exception as error:  # torch raises many types, all caused by the file
         raise CheckpointError(
-            f"{path} is not the state of a training, or is damaged: {shorten(error)}; remove it to restart"
+            f"{name} is not the state of a training, or is damaged: {shorten(error)}; remove it to continue "
+            "after an earlier epoch"
         ) from error

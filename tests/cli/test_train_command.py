@@ -22,6 +22,7 @@ OPTIONS = {
     for name, hint in field_types(TrainConfig).items()
     if any(isinstance(item, Topic) for item in get_args(hint))
 }
+LISTS_AND_FILES = {"classes", "leave_out", "init", "backbone_weights", "ship_head", "teacher"}
 RECIPE_ONLY = {"filters", "depths", "fold", "dropouts", "window_length", "window_rate_hz"}
 """Settings of the architecture, which only a recipe has."""
 
@@ -52,6 +53,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([*DATA, "--classes", "happy", "sad", "happy"], "--classes must be two or more different names"),
         ([*DATA, "--init", "gone.safetensors"], "gone.safetensors"),
         ([*DATA, "--init", "gone"], "gone does not exist"),
+        ([*DATA, "--gpus", "-1"], "--gpus must be auto or a whole number from 0, got -1"),
+        (
+            [*DATA, "--gpus", "3", "--workers", "2"],
+            "--gpus 3 are more than the workers: give",
+        ),
         ([*DATA, "--recipe", "resnet"], "--recipe must be one of default, cnn-bilstm-fer6, cnn-lstm-fer2013"),
         ([*DATA, "--network", "cnn5"], 'invalid value "cnn5" for --network'),
         ([*DATA, "--network", "cnn4", "--backbone", "resnet18"], "--backbone must keep its default"),
@@ -133,7 +139,10 @@ def choose_other(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(OPTIONS - {"classes", "leave_out", "init", "backbone_weights", "ship_head", "teacher"})
+    "name",
+    sorted(
+        OPTIONS - {"classes", "leave_out", "init", "backbone_weights", "ship_head", "teacher", "scale_lr"}
+    ),
 )
 def test_each_option_sets_its_setting_and_no_other(name: str, here: Path, read_error: ReadError) -> None:
     default, value = getattr(DEFAULTS, name), choose_other(name)
@@ -148,6 +157,7 @@ def test_each_option_sets_its_setting_and_no_other(name: str, here: Path, read_e
     [
         (["--classes", "b", "a"], "classes was [], is ['b', 'a']"),
         (["--leave-out", "contempt", "disgust"], "leave_out was [], is ['contempt', 'disgust']"),
+        (["--no-scale-lr"], "scale_lr was True, is False"),
         (["--init", "default"], f"init was None, is {DEFAULT_CHECKPOINT}"),
         (["--recipe", "ours.toml"], "filters was [32, 64, 128, 256], is [8, 8, 8, 8]; lr was 0.1, is 0.5"),
         (
@@ -155,7 +165,7 @@ def test_each_option_sets_its_setting_and_no_other(name: str, here: Path, read_e
             "filters was [32, 64, 128, 256], is [8, 8, 8, 8]; lr was 0.1, is 0.2",
         ),
     ],
-    ids=["classes", "leave out", "packaged checkpoint", "recipe", "option over a recipe"],
+    ids=["classes", "leave out", "flag", "packaged checkpoint", "recipe", "option over a recipe"],
 )
 def test_options_and_recipes_set_settings(
     words: list[str], changes: str, here: Path, read_error: ReadError
@@ -193,10 +203,10 @@ def test_every_setting_is_an_option_or_for_recipes_only() -> None:
 
 def test_help_lists_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--help"]) == 0
-    text = " ".join(capsys.readouterr().out.partition("Options:")[2].split())
+    text = " ".join(capsys.readouterr().out.partition("Options:")[2].split()).replace(", --no-", " --no-")
     for name in ("data", "out", "recipe", "address", "verbose", *OPTIONS):
         _, option, rest = text.partition(f" --{name.replace('_', '-')} ")
         assert option
         default = getattr(DEFAULTS, name, None)
-        if isinstance(default, (int, str)) and default != "":
+        if isinstance(default, int | str) and default != "" and not isinstance(default, bool):
             assert f"[default: {default}]" in rest.partition(" --")[0]

@@ -50,6 +50,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([*DATA, "--trials", "many"], "many"),
         ([*DATA, "--metric", "loss"], "loss"),
         ([*DATA, "--parallel", "0"], "--parallel must be at least 1, got 0"),
+        ([*DATA, "--gpus", "some"], "--gpus must be auto or a whole number from 0, got some"),
+        ([*DATA, "--out", "s3://archive/study"], "Cannot write to s3://archive/study: give a folder on this"),
         ([*DATA, "--epochs", "0"], "--epochs must be a whole number from 1, got 0"),
         ([*DATA, "--workers", "2"], "--workers must be 1; --parallel runs several trials, got 2"),
         ([*DATA, "--lr", "0"], "--lr must be above 0, got 0"),

@@ -134,10 +134,10 @@ def test_new_output_needs_a_folder_without_files(out: str, message: str | None, 
     (tmp_path / "hidden" / ".lease").touch()
     (tmp_path / "full" / "notes.txt").touch()
     if message is None:
-        read_folder_record(tmp_path / out / "study.json", "a study")
+        read_folder_record(tmp_path / out, "study.json", "a study")
         return
     with pytest.raises(OutputError) as refused:
-        read_folder_record(tmp_path / out / "study.json", "a study")
+        read_folder_record(tmp_path / out, "study.json", "a study")
     assert str(refused.value).endswith(message)
 
 

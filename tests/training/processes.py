@@ -36,9 +36,9 @@ def run_and_kill(command: list[str], log: Path, condition: Callable[[], bool]) -
     assert not list(_list_session(process.pid))
 
 
-def find_workers(file: Path) -> list[int]:
-    """Find the training workers on this machine that have a file open."""
-    return [process for process in find_children("RayTrainWorker") if str(file) in _list_open_files(process)]
+def find_workers(run: str) -> list[int]:
+    """Find the workers of a training run by its name, which Ray Train gives to their working directory."""
+    return [process for process in find_children("RayTrainWorker") if _read_folder(process).name == run]
 
 
 def find_children(command: str) -> list[int]:
@@ -84,11 +84,8 @@ def _list_session(session: int) -> Iterator[int]:
             yield int(entry.name)
 
 
-def _list_open_files(process: int) -> list[str]:
-    files = []
-    for link in Path(f"/proc/{process}/fd").glob("*"):
-        try:
-            files.append(str(link.readlink()))
-        except OSError:
-            continue
-    return files
+def _read_folder(process: int) -> Path:
+    try:
+        return Path(f"/proc/{process}/cwd").readlink()
+    except OSError:
+        return Path()

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,9 @@ from fer_batch.config import IMBALANCE, OPTIMIZERS
 from fer_batch.data.clips import Clips
 from fer_batch.training.batches import ClipStream, StreamedBatch
 from fer_batch.training.initialize import build_initial_network, choose_architecture
-from fer_batch.training.loop import StepProgress, train_network
+from fer_batch.training.loop import train_network
 from fer_batch.training.predict import predict_log_probs
-from fer_batch.training.state import EpochResult, TrainState, read_state, write_state
+from fer_batch.training.state import EpochResult, StepProgress, TrainState, decode_state, encode_state
 from tests.clips import make_clips
 from tests.training.examples import CLASSES, CPU, SMALL_NETWORK, find_differences, make_bars, make_config
 
@@ -34,22 +33,15 @@ def drop_seconds(history: list[EpochResult]) -> list[dict[str, Any]]:
 
 
 class SavedStates(list[TrainState]):
-    """Every state of a training, written to a file and read again."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.file = folder / "state.pt"
+    """Every state of a training, encoded and decoded again."""
 
     def save(self, state: TrainState) -> None:
-        write_state(self.file, state)
-        saved = read_state(self.file)
-        assert saved is not None
-        self.append(saved)
+        self.append(decode_state(encode_state(state), "state"))
 
 
 @pytest.fixture
-def states(tmp_path: Path) -> SavedStates:
-    return SavedStates(tmp_path)
+def states() -> SavedStates:
+    return SavedStates()
 
 
 @pytest.mark.parametrize(

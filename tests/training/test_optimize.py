@@ -16,9 +16,11 @@ def make_parameter() -> nn.Parameter:
     return nn.Parameter(torch.tensor([3.0, -2.0, 0.5]))
 
 
-def make_optimizer(point: nn.Parameter, *, total_steps: int = 20, **options: Any) -> PhaseOptimizer:
+def make_optimizer(
+    point: nn.Parameter, *, total_steps: int = 20, workers: int = 1, **options: Any
+) -> PhaseOptimizer:
     config = TrainConfig(data=(("fer2013", "fer2013.csv"),), **{"weight_decay": 0.0} | options)
-    return PhaseOptimizer(config, [point], total_steps)
+    return PhaseOptimizer(config, [point], total_steps, workers=workers)
 
 
 def take_steps(phase: PhaseOptimizer, point: nn.Parameter, steps: int) -> list[float]:
@@ -139,3 +141,62 @@ def test_a_resumed_phase_takes_the_same_steps(optimizer: str, schedule: str) -> 
     assert phase.steps_taken == 6
     assert epochs(phase, resumed, [0.4, 0.4, 0.4]) == wanted
     assert torch.equal(resumed, whole)
+
+
+def test_a_scaled_loss_gives_the_same_steps_and_leaves_out_those_that_overflow() -> None:
+    ends = []
+    for enabled in (False, True):
+        point = make_parameter()
+        phase = make_optimizer(point)
+        phase.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100, enabled=enabled)
+        take_steps(phase, point, 3)
+        ends.append(point.detach().clone())
+        if enabled:
+            before, scale = point.detach().clone(), phase.scaler.get_scale()
+            phase.step(point.sum() * 1e20)  # its scaled gradients are infinite
+            assert torch.equal(point, before)
+            assert phase.scaler.get_scale() == scale / 2
+            state, other = phase.state_dict(), make_optimizer(make_parameter())
+            other.scaler = torch.amp.GradScaler("cpu")
+            other.load_state_dict(state)
+            assert other.scaler.get_scale() == scale / 2
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_several_workers_multiply_the_learning_rate_and_let_it_rise(schedule: str) -> None:
+    point = make_parameter()
+    alone = take_steps(make_optimizer(point, total_steps=100, schedule=schedule), point, 100)
+    options: dict[str, Any] = {"total_steps": 100, "schedule": schedule, "workers": 8}
+    together, unscaled = (
+        take_steps(make_optimizer(point, scale_lr=scale_lr, **options), point, 100)
+        for scale_lr in (True, False)
+    )
+    assert unscaled == alone
+    assert max(together) == pytest.approx(8 * max(alone), rel=0.03)
+    assert together[0] == pytest.approx(alone[0] * (8 if schedule == "onecycle" else 1))
+    assert together[:10] == sorted(together[:10])
+    assert together[20:99] == pytest.approx([8 * lr for lr in alone[20:99]], rel=0.01, abs=1e-4)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (4, 2)])
+def test_a_phase_continues_with_another_number_of_workers(schedule: str, before: int, after: int) -> None:
+    """Half of the phase with some workers, half with others, whose steps are larger or smaller."""
+    options: dict[str, Any] = {"schedule": schedule, "optimizer": "adamw", "plateau_patience": 0}
+    first = make_optimizer(point := make_parameter(), total_steps=80 // before, workers=before, **options)
+    take_steps(first, point, 40 // before)
+    first.end_epoch(0.5)
+    first.end_epoch(0.4)  # "plateau" halves the rate
+    second = make_optimizer(point, total_steps=80 // after, workers=after, **options)
+    second.load_state_dict(first.state_dict())
+    assert second.steps_taken == 40 // after
+    assert second.lr / after == pytest.approx(first.lr / before, rel=0.1)
+    kept = second.optimizer.state_dict()["state"][0]["exp_avg"]
+    assert torch.equal(kept, first.optimizer.state_dict()["state"][0]["exp_avg"])
+    rates = take_steps(second, point, 40 // after)
+    whole = make_optimizer(make_parameter(), total_steps=80 // after, workers=after, **options)
+    if schedule != "plateau":
+        assert rates == pytest.approx(
+            take_steps(whole, make_parameter(), 80 // after)[40 // after :], rel=1e-6
+        )

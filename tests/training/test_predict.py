@@ -7,7 +7,10 @@ import torch
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.registry import build_network
 from fer_batch.model.weights import Card
+from fer_batch.training import predict
 from fer_batch.training.predict import (
+    autocast,
+    choose_training_dtype,
     frames_to_tensor,
     normalize_crops,
     predict_log_probs,
@@ -52,3 +55,45 @@ def test_pixels_are_scaled_and_normalized(shape: tuple[int, ...]) -> None:
     assert grey.shape == (*shape, 1, 48, 48)
     torch.testing.assert_close(grey, torch.full(grey.shape, 0.2))
     torch.testing.assert_close(normalize_crops(grey), torch.full(grey.shape, (0.2 - Card.mean) / Card.std))
+
+
+@pytest.mark.parametrize(
+    ("has_bfloat16", "capability", "dtype"),
+    [
+        (True, (8, 0), torch.bfloat16),
+        (False, (7, 5), torch.float16),
+        (False, (7, 0), torch.float16),
+        (False, (6, 1), torch.float32),
+    ],
+    ids=["A100", "T4", "V100", "GTX 1080"],
+)
+def test_gpus_that_emulate_bfloat16_use_float16(
+    monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool, capability: tuple[int, int], dtype: torch.dtype
+) -> None:
+    def is_supported(including_emulation: bool = True) -> bool:
+        return has_bfloat16 or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_training_dtype(torch.device("cuda", 0)) == dtype
+
+
+@pytest.mark.parametrize("name", ["cnn-bilstm", "dcnn-bilstm", "cnn-lstm"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_lstms_keep_single_precision_within_autocast(
+    monkeypatch: pytest.MonkeyPatch, name: str, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(predict, "choose_training_dtype", lambda device: dtype)
+    model = build_network(name, {"classes": 3, "filters": (4, 4), "depths": (1, 1)}).eval()
+    seen: list[torch.dtype] = []
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.LSTM):
+            layer.register_forward_hook(lambda layer, given, made: seen.append(made[0].data.dtype))
+        elif isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda layer, given, made: seen.append(made.dtype))
+    crops = normalize_crops(
+        frames_to_tensor(make_bars([0, 1], frames=3).frames.reshape(2, 3, 48, 48), CPU.device)
+    )
+    with torch.inference_mode(), autocast(CPU.device):
+        assert model(crops).isfinite().all()
+    assert seen == [dtype, dtype, torch.float32, torch.float32]

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 import struct
 from collections.abc import Callable, Iterator
@@ -25,12 +26,14 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
 from fer_batch.runtime import ray_session
 from fer_batch.schema import EMOTIONS
+from fer_batch.storage.folder import LocalFolder
 from fer_batch.training.calibrate import fit_temperature
 from fer_batch.training.export import TrainSummary, export_model
 from fer_batch.training.predict import predict_log_probs
 from fer_batch.training.run import train
 from fer_batch.training.sources import MIN_CALIBRATION_CLIPS
 from fer_batch.training.state import HISTORY_COLUMNS, TrainState
+from fer_batch.training.status import StatusMessage
 from tests.training.examples import (
     SMALL_RECIPE,
     collect_lines,
@@ -65,11 +68,12 @@ def make_config(data: Path, **changes: Any) -> TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished run, its summary, and the lines it reported."""
+    """A finished run, its summary, and the lines and transient messages that it reported."""
 
     out: Path
     summary: TrainSummary
     lines: list[str]
+    transient: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,7 @@ class Runs:
     shared: Run
     """Run of two workers."""
     hurt: Run
-    """Like `shared`, but its first worker was killed after two epochs and restarted."""
+    """Like `shared`, but a worker was killed after two epochs, and all workers were restarted."""
     tuned: Run
     """Run that started from `checkpoint`, with early stopping."""
     checkpoint: Path
@@ -95,10 +99,14 @@ def runs(_ray: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
     tuning = {"init": str(checkpoint), "epochs": 8, "sequence_epochs": 0, "early_stopping": 1, "lr": 1e-4}
 
     def run(name: str, **changes: Any) -> Run:
-        lines: list[str] = []
+        messages: list[StatusMessage] = []
         config, out = make_config(data, **changes), folder / name
-        summary = train(config, out, resources=HALF_A_CPU, on_progress=collect_lines(lines))
-        return Run(out=out, summary=summary, lines=lines)
+        summary = train(config, out, resources=HALF_A_CPU, on_progress=messages.append)
+        lines, transient = (
+            [message.text for message in messages if message.transient == is_transient]
+            for is_transient in (False, True)
+        )
+        return Run(out=out, summary=summary, lines=lines, transient=transient)
 
     with ThreadPoolExecutor(8) as pool:
         killed = pool.submit(train_and_kill, data, folder / "killed")
@@ -125,39 +133,26 @@ def whole(runs: Runs) -> Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed:
-    """The state of two run folders before a second call, and the progress of that call."""
+    """The state of two run folders before a second call."""
 
     killed: list[dict[str, Any]]
     """History of the killed run."""
     shared: dict[str, bytes]
     """Files of the shared run when it was finished."""
-    progress: list[str]
-    """Transient messages of the shared run."""
 
 
 @pytest.fixture(scope="module")
 def resumed(runs: Runs, data: Path) -> Resumed:
     """Continue the killed run, and the shared run as if it had been killed just before its end."""
-    progress: list[str] = []
     out = runs.shared.out
-    before = Resumed(killed=read_history(runs.killed), shared=read_files(out), progress=progress)
+    before = Resumed(killed=read_history(runs.killed), shared=read_files(out))
     assert not (runs.killed / "model.safetensors").exists()
     for name in ("model.safetensors", "model.json", "history.csv"):
         (out / name).unlink()
-    history = json.loads((out / "history.json").read_text())
-    (out / "history.json").write_text(json.dumps(history[:-1]))
-    step = {"epoch": 4, "step": 2, "steps": 4, "clips_per_s": 71.6}
-    (out / "progress.json").write_text(json.dumps(step))
     with ThreadPoolExecutor() as pool:
         calls = [
             pool.submit(train, make_config(data), runs.killed, resources=HALF_A_CPU),
-            pool.submit(
-                train,
-                make_config(data, workers=2),
-                out,
-                resources=HALF_A_CPU,
-                on_progress=lambda message: progress.append(message.text) if message.transient else None,
-            ),
+            pool.submit(train, make_config(data, workers=2), out, resources=HALF_A_CPU),
         ]
         for call in calls:
             call.result()
@@ -194,7 +189,7 @@ def compare_weights(first: Path, second: Path) -> list[str]:
 
 
 def list_curves(out: Path) -> list[Path]:
-    """List the files of TensorBoard: one for each start of the first worker."""
+    """List the files of TensorBoard: one for each call of `train`."""
     return sorted((out / "tensorboard").glob("events.out.tfevents.*"))
 
 
@@ -214,11 +209,10 @@ def has_two_epochs(out: Path) -> bool:
 
 
 def kill_a_worker(out: Path) -> None:
-    """Kill the worker that writes the run's curves after two epochs."""
-    wait_for(lambda: list_curves(out))
-    workers = find_workers(list_curves(out)[0])
-    assert len(workers) == 1
+    """Kill a worker of the run after two epochs."""
     wait_for(lambda: has_two_epochs(out))
+    workers = find_workers(out.name)
+    assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
     assert len(read_history(out)) < len(PHASES)
 
@@ -240,7 +234,6 @@ def test_the_checkpoint_of_a_run_can_be_loaded(whole: Run, data: Path) -> None:
     assert card.architecture["dropout"] == 0
     assert (card.window_length, card.window_rate_hz) == (make_config(data).window_length, 5.0)
     assert all(value.isfinite().all() for value in network.state_dict().values())
-    assert not (whole.out / "progress.json").exists()
 
 
 def test_the_summary_describes_data_and_settings(whole: Run, data: Path) -> None:
@@ -281,7 +274,7 @@ def test_the_temperature_is_fitted_if_there_are_enough_calibration_clips(
         stepper={},
         history=[make_epoch(1, 0.5)],
     )
-    export_model(make_config(data), tmp_path, state, clips, {}, hardware="none")
+    export_model(make_config(data), LocalFolder(tmp_path), state, clips, {}, train_clips={}, hardware="none")
     held_out = clips.take(clips.splits == "calibrate")
     views = (held_out.frames[:, None], held_out.frames[:, None, :, ::-1].copy())
     logits = np.mean([predict_log_probs(network, view, torch.device("cpu")) for view in views], axis=0)
@@ -306,7 +299,7 @@ def test_the_history_has_a_row_for_each_epoch(whole: Run) -> None:
 
 def test_data_and_epochs_are_reported(whole: Run) -> None:
     started, counts, splits, workers, *rest = whole.lines
-    assert workers == "workers: 1, on CPUs"
+    assert workers == "workers: 1, on CPUs, 16 examples a step"
     assert (started, counts) == ("starting Ray …", "data: 1 twins dropped")
     assert splits.startswith("data: ") and "for selection" in splits
     epochs = [line for line in rest if not line.startswith("data: warning")]
@@ -427,11 +420,8 @@ def test_two_workers_share_a_run(runs: Runs) -> None:
 
 
 def test_a_run_with_a_killed_worker_ends_with_the_same_weights(runs: Runs) -> None:
-    _, after = list_curves(runs.hurt.out)
-    repeated = read_epochs(after)
-    assert repeated[0] > 1
-    assert repeated[-1] == len(PHASES)
-    assert len(list_curves(runs.shared.out)) == 1
+    (curve,) = list_curves(runs.hurt.out)
+    assert read_epochs(curve) == [1, 2, 3, 4]
     assert read_history(runs.hurt.out) == read_history(runs.shared.out)
     assert not compare_weights(runs.hurt.out, runs.shared.out)
 
@@ -449,7 +439,9 @@ def test_a_run_with_early_stopping_keeps_its_best_epoch(runs: Runs) -> None:
     best = int(np.argmax([epoch["accuracy"] for epoch in history]))
     assert len(history) == best + 2 < 8
     assert (summary.accuracy, summary.macro_f1) == (history[best]["accuracy"], history[best]["macro_f1"])
-    state = torch.load(runs.tuned.out / "state.pt", weights_only=True)
+    (file,) = runs.tuned.out.glob("checkpoint_*/state.pt")
+    assert file.parent.name == f"checkpoint_{len(history):06d}"
+    state = torch.load(file, weights_only=True)
     assert len(state["history"]) == len(history)
     for name, value in load_weights(runs.tuned.out).items():
         kept = state["kept"][name]
@@ -477,5 +469,7 @@ def test_a_run_killed_after_its_last_epoch_only_writes_its_results(
     assert (runs.shared.out / name).read_bytes() == resumed.shared[name]
 
 
-def test_progress_within_an_epoch_is_reported(resumed: Resumed) -> None:
-    assert set(resumed.progress) == {"epoch 4: step 2 of 4, 72 clips/s"}
+def test_progress_within_an_epoch_is_reported(runs: Runs) -> None:
+    steps = [text for text in runs.whole.transient if text.startswith("epoch ")]
+    assert steps
+    assert all(re.fullmatch(r"epoch \d: step \d+ of \d+, \d+ clips/s", text) for text in steps)

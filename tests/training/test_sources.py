@@ -1,5 +1,6 @@
 """Training on labelled videos, alone and with images; continuing killed runs; unusable videos."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -25,13 +26,14 @@ from fer_batch.training.export import TrainSummary
 from fer_batch.training.run import train
 from fer_batch.training.sources import (
     build_streams,
+    check_examples,
     count_training_clips,
     describe_data,
     list_training_videos,
 )
 from tests.clips import make_clips
 from tests.conftest import write_video
-from tests.training.examples import collect_lines
+from tests.training.examples import collect_lines, make_bars
 from tests.training.processes import find_children, wait_for
 
 CLASSES = ("serious", "smiling")
@@ -271,3 +273,11 @@ def test_videos_without_a_face_are_one_error(
     data = f"clips={tmp_path / 'videos'}"
     assert main(["train", "--data", data, "--out", str(tmp_path / "run")]) == 2
     assert "no face was found in any of 2 videos; 2 failed" in capfd.readouterr().err
+
+
+def test_a_worker_without_an_image_is_refused() -> None:
+    bars = dataclasses.replace(make_bars([0, 1, 2, 0]), splits=np.array(["train"] * 3 + ["select"]))
+    data = ("folder", Path("faces"))
+    check_examples(make_config(data, workers=3), bars)
+    with pytest.raises(InputError, match=r"3 training images, fewer than --workers 4: give fewer workers"):
+        check_examples(make_config(data, workers=4), bars)

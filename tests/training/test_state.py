@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fer_batch.errors import CheckpointError
-from fer_batch.training.state import read_state
+from fer_batch.training.state import decode_state
 
 
 class Trap:
@@ -31,5 +31,5 @@ def test_unusable_state_raises_an_error_that_names_it(tmp_path: Path, kind: str)
     else:
         path.write_bytes({"pickle": pickle.dumps(trap), "other bytes": b"abc", "empty": b""}[kind])
     with pytest.raises(CheckpointError, match=r"state\.pt is not the state of a training"):
-        read_state(path)
+        decode_state(path.read_bytes(), str(path))
     assert not trap.path.exists()

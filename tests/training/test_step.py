@@ -25,6 +25,7 @@ def test_the_module_accepts_the_arguments_as_ddp_moves_them_to_a_device(
         return torch.empty(4, total_length, packed.data.shape[1], device="meta"), None
 
     monkeypatch.setattr(network, "pad_packed_sequence", pad)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # the meta device has none
     model: nn.Module
     if phase == "clips":
         model = DcnnBiLstm(classes=3, filters=(4, 4), depths=(1, 1), dropouts=(0.1,) * 5)

@@ -38,7 +38,7 @@ from fer_batch.evaluation.plots import plot_confusion
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.plotting import render_figure
 from fer_batch.storage.atomic import convert_write_error, encode_json, write_files, write_json
-from fer_batch.storage.folder import read_folder_record
+from fer_batch.storage.folder import parse_local_folder, read_folder_record
 from fer_batch.storage.lease import hold_lease
 from fer_batch.training.distill import check_teachers
 from fer_batch.training.recipes import Settings
@@ -65,7 +65,7 @@ MODEL_TITLES = {"cnn": "CNN", "cnn_bilstm": "CNN-BiLSTM"}
 
 def crossval(
     config: TrainConfig,
-    out: Path,
+    out: str | Path,
     *,
     protocol: Protocol | None = None,
     frozen: Path = FROZEN_FOLDS_FILE,
@@ -90,7 +90,7 @@ def crossval(
     Raises ConfigError if `out` holds another configuration, InputError if the data cannot be used, both
     before any file is written.
     """
-    protocol = protocol or Protocol()
+    protocol, out = protocol or Protocol(), parse_local_folder(out).absolute()
     network, init = _check_config(config, parallel)
     check_gpus(gpus)
     data, counts = load_datasets(
@@ -119,7 +119,6 @@ def crossval(
         "data_sha256": _hash_clips(data),
         "folds_sha256": hashlib.sha256(b"".join(fold.tested.tobytes() for fold in folds)).hexdigest(),
     }
-    out = out.absolute()
     _check_settings(out, settings)
     with hold_lease(out, "crossval"):
         if not _check_settings(out, settings):
@@ -225,7 +224,7 @@ def _write_results(
 
 def _check_settings(out: Path, settings: Settings) -> bool:
     """Return whether `out` has settings; raises ConfigError if they are others."""
-    before = read_folder_record(out / SETTINGS_FILE, "a cross-validation")
+    before = read_folder_record(out, SETTINGS_FILE, "a cross-validation")
     if before and (changed := difference(before, settings)):
         raise ConfigError(f"{out} holds a run of another configuration ({changed}): give another --out")
     return before is not None

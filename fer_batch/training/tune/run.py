@@ -22,6 +22,7 @@ from fer_batch.data.clips import Clips
 from fer_batch.errors import ConfigError
 from fer_batch.runtime import ray_session
 from fer_batch.storage.atomic import convert_write_error, remove_temporary_files, write_json
+from fer_batch.storage.folder import parse_local_folder
 from fer_batch.storage.lease import hold_lease
 from fer_batch.training.distill import check_teachers
 from fer_batch.training.initialize import check_initial_weights
@@ -106,7 +107,7 @@ def tune(
     """
     _check_arguments(config, trials, metric, parallel)
     check_gpus(gpus)
-    study = Study(config=config, out=Path(out).absolute(), metric=metric)
+    study = Study(config=config, out=parse_local_folder(out).absolute(), metric=metric)
     study.read_records()
     numbers = range(1, trials + 1)
     if any(n not in study.records or study.records[n].status == RUNNING for n in numbers):

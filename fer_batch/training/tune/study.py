@@ -173,7 +173,7 @@ class Study:
 
         Raises ConfigError if it holds a study of other settings, OutputError if it holds something else.
         """
-        before = read_folder_record(self.out / "study.json", "a study")
+        before = read_folder_record(self.out, "study.json", "a study")
         if before is None:
             return
         if not isinstance(before.get("settings"), dict):
