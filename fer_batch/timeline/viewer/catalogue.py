@@ -176,4 +176,5 @@ class Catalogue:
 
 def _read_state(out: OutputFolder) -> object:
     """Return a value that changes with the tables and with the persons."""
-    return read_snapshot(out), out.read_change_mark(PEOPLE_FILE)
+    snapshot = read_snapshot(out)
+    return snapshot and snapshot.tables, out.read_change_mark(PEOPLE_FILE)
