@@ -12,6 +12,7 @@ from fer_batch.config import AnalyzeConfig, difference
 from fer_batch.errors import ConfigError, OutputError
 from fer_batch.faults import fault_point
 from fer_batch.inputs.manifest import COLUMN_TYPES, merge_column_types
+from fer_batch.run.attempts import AttemptLog
 from fer_batch.run.snapshot import TABLES, UNCLEAN_MARKER
 from fer_batch.schema import SCHEMA_VERSION, rename_reserved
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
@@ -207,8 +208,9 @@ def remove_run(out: FolderLike) -> None:
 
 
 def remove_leftovers(out: FolderLike) -> None:
-    """Remove the temporary files that killed processes have left in the folder of a run."""
+    """Remove the temporary files and attempts that killed processes have left in the folder of a run."""
     folder = open_folder(out)
+    AttemptLog(folder.subfolder("results")).clear()
     for part in (folder, folder.subfolder("plan"), folder.subfolder("results")):
         part.remove_temporary_files()
 

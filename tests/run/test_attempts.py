@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from fer_batch.run.attempts import ATTEMPTS_FOLDER, CRASHED, MAX_ATTEMPTS, AttemptLog, BrokenNode
+from fer_batch.run.record import remove_leftovers
 from fer_batch.run.results import list_done_bundles
 from fer_batch.storage.folder import open_folder
 from fer_batch.storage.local_folder import LocalFolder
@@ -20,7 +21,7 @@ def test_log_is_empty_before_the_first_attempt(tmp_path: Path) -> None:
 
 def test_attempts_of_each_stage_are_counted_up_to_their_limit(tmp_path: Path) -> None:
     """Each attempt has its own log, as each worker has."""
-    results = LocalFolder(tmp_path)
+    results = LocalFolder(tmp_path / "results")
     for _ in range(MAX_ATTEMPTS):
         assert AttemptLog(results).begin("a", "faces")
         assert AttemptLog(results).begin("b", "recognize")
@@ -35,7 +36,7 @@ def test_attempts_of_each_stage_are_counted_up_to_their_limit(tmp_path: Path) ->
     log.finish("a", "faces")
     assert log.begin("a", "faces")
     assert log.list_exhausted().keys() == {"b"}
-    log.clear()
+    remove_leftovers(tmp_path)
     assert log.list_exhausted() == {}
     assert results.list_names() == []
 
