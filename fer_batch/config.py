@@ -249,6 +249,9 @@ class TrainConfig:
     """Seed. Runs with the same seed give the same weights on the same machine."""
     workers: Annotated[int, Range(at_least=1), MACHINE] = 1
     """Training processes."""
+    min_workers: Annotated[Count, MACHINE] = 0
+    """Fewest training processes. A run continues with fewer than `workers` when nodes are lost, and with more
+    when nodes join. 0 keeps the number."""
     threads: Annotated[int, Range(at_least=1), MACHINE] = 1
     """Torch threads of each process on a CPU, at most the number of idle cores."""
 
@@ -257,6 +260,12 @@ class TrainConfig:
         for name, default in zip(("filters", "depths"), BLOCKS[self.network], strict=True):
             if not getattr(self, name):
                 object.__setattr__(self, name, default)
+        require(
+            self.min_workers <= self.workers,
+            "min_workers",
+            f"be at most the number of workers, {self.workers}",
+            self.min_workers,
+        )
         require(len(self.data) > 0, "data", "name at least one data set", "none")
         distinct = len(self.classes) != 1 and len(set(self.classes)) == len(self.classes)
         require(distinct, "classes", "be two or more different names", ", ".join(self.classes))
@@ -360,6 +369,7 @@ ADDED_SETTINGS: dict[str, Any] = {
     "ship_head": None,
     "teacher": [],
     "teacher_weight": 0.5,
+    "min_workers": 0,
     "scale_lr": True,  # those versions never scaled, which is the same with one worker
 }
 """Settings that the records of older versions lack, with the values that those versions used."""

@@ -11,7 +11,7 @@ import fer_batch
 
 parser = argparse.ArgumentParser(description="Train a model on labelled faces.")
 parser.add_argument("data", nargs="+", metavar="NAME=PATH", help="data sets, for example fer2013=FILE")
-parser.add_argument("--out", required=True, help="folder of the training run")
+parser.add_argument("--out", required=True, help="folder of the training run, also in a store")
 parser.add_argument("--recipe", default="default", help="a packaged recipe or a TOML file")
 parser.add_argument("--workers", type=int, help="processes that train together (default: one per GPU, or 1)")
 parser.add_argument("--gpus", type=int, help="GPUs, which the job waits for (default: those that exist now)")

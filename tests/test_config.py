@@ -142,6 +142,7 @@ RANGES: dict[str, tuple[list[Any], list[Any]]] = {
     "window_rate_hz": ([0.5, 25], [0, -5, *NUMBERS]),
     "seed": ([0, 2**31], [-1, *WHOLE]),
     "workers": ([1, 64], [0, *WHOLE]),
+    "min_workers": ([0, 1], [-1, 2, *WHOLE]),
     "scale_lr": ([True, False], [1, "yes"]),
     "threads": ([1, 64], [0, *WHOLE]),
 }

@@ -31,6 +31,8 @@ class RunProgress:
     """The finished epochs."""
     step: StepProgress | None
     """Last progress within an epoch."""
+    workers: int | None
+    """Number of workers that train now; None before they start."""
 
 
 class RunRecorder:
@@ -39,6 +41,7 @@ class RunRecorder:
     def __init__(self, folder: OutputFolder, history: list[EpochResult]) -> None:
         self.folder, self.history = folder, history
         self.step: StepProgress | None = None
+        self.workers: int | None = None
         self.curves = RunCurves(folder)
 
     def write_epoch(self, name: str, content: bytes, history: list[EpochResult]) -> None:
@@ -56,13 +59,17 @@ class RunRecorder:
         """Read the encoded state of the checkpoint `name`."""
         return read_checkpoint(self.folder, name)
 
+    def record_workers(self, workers: int) -> None:
+        """Keep the number of workers that have started."""
+        self.workers = workers
+
     def record_step(self, step: StepProgress) -> None:
         """Keep the progress within the current epoch."""
         self.step = step
 
     def get_progress(self) -> "RunProgress":
         """Return the progress so far."""
-        return RunProgress(history=self.history, step=self.step)
+        return RunProgress(history=self.history, step=self.step, workers=self.workers)
 
 
 class RunCurves:

@@ -63,6 +63,8 @@ from fer_batch.training.worker import train_worker
 MAX_RESTARTS = 3
 """Restarts of the workers after one of them died."""
 PROGRESS_TIMEOUT_S = 10.0
+RESIZE_INTERVAL_S = 60.0
+"""Seconds between two checks whether more workers can train. Adding them repeats the current epoch."""
 
 
 def train(
@@ -149,7 +151,8 @@ def train(
             cpus = choose_worker_cpus(config.workers) if streams else 1
             gpu_share = choose_gpu_share(gpus, config.workers, ray.cluster_resources())
             needed = {"CPU": cpus, **({"GPU": gpu_share} if gpu_share else {}), **(resources or {})}
-            found = wait_for_resources(needed, config.workers, can_grow=can_grow, on_progress=on_progress)
+            count = config.min_workers or config.workers
+            found = wait_for_resources(needed, count, can_grow=can_grow, on_progress=on_progress)
             on_progress(StatusMessage(describe_workers(config, needed)))
             recorder = start_recorder(folder, state.history if state else [])
             settings = {
@@ -160,7 +163,7 @@ def train(
                 "selection": ray.put(data.take(data.splits == "select")),
                 "streamed": count_streamed_clips(config, data.classes, clip_folder),
             }
-            with call_periodically(_report_progress(recorder, on_progress), interval_s=1.0):
+            with call_periodically(_report_progress(recorder, config.workers, on_progress), interval_s=1.0):
                 _run_workers(config, folder, needed, streams, settings)
             state = read_last_state(folder)
             if state is None:
@@ -177,13 +180,17 @@ def _run_workers(
     """Run the workers to the end."""
     gpu_share = resources.get("GPU", 0)
     filesystem, path = settings["storage"]
+    scaling: dict[str, Any] = {
+        "num_workers": (config.min_workers, config.workers) if config.min_workers else config.workers,
+        "use_gpu": gpu_share > 0,
+        "resources_per_worker": resources,
+        "elastic_resize_monitor_interval_s": RESIZE_INTERVAL_S,
+    }
     trainer = TorchTrainer(
         train_worker,
         datasets=streams,
         train_loop_config=settings,
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers, use_gpu=gpu_share > 0, resources_per_worker=resources
-        ),
+        scaling_config=ray.train.ScalingConfig(**scaling),
         torch_config=TorchConfig(backend="gloo" if gpu_share < 1 else "nccl"),  # NCCL needs a GPU per worker
         dataset_config=IN_ORDER,
         run_config=ray.train.RunConfig(
@@ -200,16 +207,22 @@ def _run_workers(
         raise KeyboardInterrupt from stopped
 
 
-def _report_progress(recorder: Any, on_progress: StatusCallback) -> Callable[[], None]:
-    """Return a function that reports the new epochs and the progress of a run when it is called."""
+def _report_progress(recorder: Any, workers: int, on_progress: StatusCallback) -> Callable[[], None]:
+    """Return a function that reports the new epochs and the progress of a run when it is called.
+
+    `workers` is the number of workers that the run starts with.
+    """
     reported = 0
 
     def report() -> None:
-        nonlocal reported
+        nonlocal reported, workers
         try:
             progress = ray.get(recorder.get_progress.remote(), timeout=PROGRESS_TIMEOUT_S)
         except (RayError, TimeoutError):  # the recorder starts, writes a large state, or was restarted
             return
+        if progress.workers not in (None, workers):
+            workers = progress.workers
+            on_progress(StatusMessage(f"workers: {workers} from now on"))
         for row in progress.history[reported:]:
             on_progress(StatusMessage(describe_epoch(row)))
         reported = max(reported, len(progress.history))

@@ -22,6 +22,8 @@ def train_worker(settings: Settings) -> None:
     device = get_device() if find_device().type == "cuda" else torch.device("cpu")
     if device.type == "cpu":
         torch.set_num_threads(config.threads)
+    if rank == 0:
+        recorder.record_workers.remote(world)
     # Arrays of the object store are shared by the workers of a node.
     training, selection = ray.get([settings[name] for name in ("training", "selection")])
     # Ray Train may not yet know the last checkpoint of workers that died.

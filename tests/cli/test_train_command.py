@@ -58,6 +58,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             [*DATA, "--gpus", "3", "--workers", "2"],
             "--gpus 3 are more than the workers: give",
         ),
+        ([*DATA, "--min-workers", "2"], "--min-workers must be at most the number of workers, 1, got 2"),
         ([*DATA, "--recipe", "resnet"], "--recipe must be one of default, cnn-bilstm-fer6, cnn-lstm-fer2013"),
         ([*DATA, "--network", "cnn5"], 'invalid value "cnn5" for --network'),
         ([*DATA, "--network", "cnn4", "--backbone", "resnet18"], "--backbone must keep its default"),
