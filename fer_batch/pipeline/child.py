@@ -44,9 +44,9 @@ NO_GPUS = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VI
 """Environment that hides the GPUs of NVIDIA and AMD. Ray 2.60 shows them to workers without a share."""
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
-HEARTBEAT, RESULT, OUT_OF_MEMORY, ERROR, DEVICE_ERROR = b"+", b"=", b"m", b"!", b"d"
-"""First byte of each message of a child. A number or nothing follows HEARTBEAT, an Arrow stream RESULT, text
-ERROR and DEVICE_ERROR."""
+HEARTBEAT, RESULT, REQUEST, OUT_OF_MEMORY, ERROR, DEVICE_ERROR = b"+", b"=", b"?", b"m", b"!", b"d"
+"""First byte of each message of a child. A number or nothing follows HEARTBEAT, an Arrow stream RESULT and
+REQUEST, text ERROR and DEVICE_ERROR."""
 MIN_HEARTBEAT_S = 0.25
 """Seconds from one heartbeat without a number to the next."""
 
@@ -81,6 +81,8 @@ class WorkerProcess:
 
     def __init__(self, target: str, arguments: tuple[Any, ...], limits: Limits, gpu: bool = False) -> None:
         self.target, self.arguments, self.limits, self.gpu = target, arguments, limits, gpu
+        self.answer: Callable[[pa.Table], pa.Table] = lambda table: pa.table({})
+        """Answers the requests that the child makes during a call."""
         self.progress: float | None = None
         """The number in the last heartbeat of the last call."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -178,8 +180,10 @@ class WorkerProcess:
             message = connection.recv_bytes()
             kind, content = message[:1], memoryview(message)[1:]
             if kind == RESULT:
-                with pa.ipc.open_stream(pa.py_buffer(content)) as stream:
-                    return stream.read_all()
+                return _decode_table(content)
+            if kind == REQUEST:
+                connection.send_bytes(_encode_table(self.answer(_decode_table(content))))
+                continue
             if kind == OUT_OF_MEMORY:
                 self.close()  # libraries may be in an undefined state after a failed allocation
                 raise CallFailedError(f"it needs more than {self.limits.memory_gb:g} GB of memory (--memory)")
@@ -209,8 +213,9 @@ def serve_calls(descriptor: int) -> None:
 
     `descriptor` is the file descriptor of the socket. The target's attribute `heartbeat`, if it has one, is
     set to a function that reports progress as a number, and `keep_alive` to one that reports work without
-    progress. Any thread may call them, `keep_alive` as often as it likes. A target with a method `check` is
-    checked before the first call.
+    progress. Any thread may call them, `keep_alive` as often as it likes. `request` is set to a function that
+    sends a table to the parent and returns its answer; only the thread of the call may use it. A target with
+    a method `check` is checked before the first call.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     show_log()
@@ -233,9 +238,11 @@ def serve_calls(descriptor: int) -> None:
             target.heartbeat = messages.send_progress
         if hasattr(target, "keep_alive"):
             target.keep_alive = messages.keep_alive
+        if hasattr(target, "request"):
+            target.request = messages.request
         _limit_memory(memory_gb)
         _limit_files()
-        messages.send(_encode_result(pa.table({})))
+        messages.send(RESULT + _encode_table(pa.table({})))
         while True:
             try:
                 method, arguments = connection.recv()
@@ -266,6 +273,10 @@ class _Messages:
             self._next_heartbeat_s = now_s + MIN_HEARTBEAT_S
             self.send(HEARTBEAT)
 
+    def request(self, table: pa.Table) -> pa.Table:
+        self.send(REQUEST + _encode_table(table))
+        return _decode_table(memoryview(self.connection.recv_bytes()))
+
 
 def _create_target(name: str, arguments: tuple[Any, ...]) -> Any:
     module, _, attribute = name.partition(":")
@@ -279,7 +290,7 @@ def _create_target(name: str, arguments: tuple[Any, ...]) -> Any:
 
 def _run_call(method: Callable[..., pa.Table], arguments: tuple[Any, ...]) -> bytes:
     try:
-        return _encode_result(method(*arguments))
+        return RESULT + _encode_table(method(*arguments))
     except MemoryError:
         return OUT_OF_MEMORY
     except Exception as error:
@@ -290,11 +301,16 @@ def _run_call(method: Callable[..., pa.Table], arguments: tuple[Any, ...]) -> by
         return ERROR + f"{type(error).__name__}: {error}".encode()
 
 
-def _encode_result(table: pa.Table) -> bytes:
+def _encode_table(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
-    return RESULT + sink.getvalue().to_pybytes()
+    return sink.getvalue().to_pybytes()
+
+
+def _decode_table(content: memoryview) -> pa.Table:
+    with pa.ipc.open_stream(pa.py_buffer(content)) as stream:
+        return stream.read_all()
 
 
 def _limit_files() -> None:

@@ -29,6 +29,7 @@ from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.errors import NodeError
 from fer_batch.inputs.segments import split_into_bundles
 from fer_batch.model.weights import Card
+from fer_batch.pipeline.detector import Detectors, run_detectors
 from fer_batch.pipeline.device_errors import list_causes
 from fer_batch.pipeline.guard import GuardedProbe, make_failed_row
 from fer_batch.pipeline.placement import Placement, list_nodes, plan_placement, read_gpu_gb
@@ -139,15 +140,17 @@ def _leave_out_nodes(
 def _run_stages(bundles: list[pa.Table], settings: RunSettings, broken: Sequence[str] = ()) -> None:
     """Build the chains of stages and run them: segments to faces to results. `broken` nodes get no worker."""
     nodes = {NODE_ID_LABEL: f"!in({','.join(broken)})"} if broken else None
-    place = _place_stages(list_nodes(broken), settings, nodes)
+    working = list_nodes(broken)
+    place = _place_stages(working, settings, nodes)
     chains = []
     with_gpus, without = split_work(bundles, place.gpu_share)
-    if with_gpus:
-        chains.append(_recognize_on_gpus(with_gpus, place, settings, nodes))
-    if without:
-        chains.append(_analyze_on_cpus(without, place, settings, nodes))
-    first, *others = chains
-    (first.union(*others) if others else first).materialize()
+    with run_detectors(working if with_gpus else [], place.detectors_gpu) as detectors:
+        if with_gpus:
+            chains.append(_recognize_on_gpus(with_gpus, place, settings, nodes, detectors))
+        if without:
+            chains.append(_analyze_on_cpus(without, place, settings, nodes))
+        first, *others = chains
+        (first.union(*others) if others else first).materialize()
 
 
 def _place_stages(
@@ -167,18 +170,21 @@ def _place_stages(
 
 
 def _recognize_on_gpus(
-    bundles: list[pa.Table], place: Placement, settings: RunSettings, nodes: dict[str, str] | None
+    bundles: list[pa.Table],
+    place: Placement,
+    settings: RunSettings,
+    nodes: dict[str, str] | None,
+    detectors: Detectors,
 ) -> ray.data.Dataset:
-    """Let workers find faces, on CPUs or GPUs, and others recognize them on GPUs."""
+    """Let workers on CPUs find faces, with detectors of their nodes, and others recognize them on GPUs."""
     arguments = (settings.config, settings.card.crop_scale, PREFETCH_FRAMES)
     faces = map_stage(
         ray.data.from_blocks(bundles),  # from_arrow would start workers to inspect the tables
         GuardedWorker,
-        ("FacesStage", arguments, settings.limits, settings.queries, settings.results, place.faces_gpu > 0),
+        ("FacesStage", arguments, settings.limits, settings.queries, settings.results, detectors),
         workers=place.faces,
         max_workers=len(bundles),
         num_cpus=1,
-        num_gpus=place.faces_gpu,
         label_selector=nodes,
     )
     return map_stage(
@@ -202,7 +208,7 @@ def _analyze_on_cpus(
     return map_stage(
         ray.data.from_blocks(bundles),
         GuardedWorker,
-        ("AnalyzeStage", arguments, settings.limits, settings.queries, settings.results, False),
+        ("AnalyzeStage", arguments, settings.limits, settings.queries, settings.results),
         workers=place.analyzers,
         max_workers=len(bundles),
         num_cpus=1,

@@ -38,11 +38,11 @@ class GuardedStage:
 
     It takes planned segments, `bundle_schema(PLAN_SCHEMA)`, and returns the same table as the stage
     itself. A segment that cannot be processed has the status "failed", or "partial" if some of it could
-    be, and the reason. The stage sees the GPUs of this process only if `gpu` is True.
+    be, and the reason. The stage does not see any GPU.
     """
 
-    def __init__(self, name: str, arguments: tuple[Any, ...], limits: Limits, gpu: bool = False) -> None:
-        self.child = WorkerProcess(f"fer_batch.pipeline.stages:{name}", arguments, limits, gpu)
+    def __init__(self, name: str, arguments: tuple[Any, ...], limits: Limits) -> None:
+        self.child = WorkerProcess(f"fer_batch.pipeline.stages:{name}", arguments, limits)
         self.recognizes = name == "AnalyzeStage"
 
     def __call__(self, bundles: pa.Table) -> pa.Table:

@@ -9,9 +9,11 @@ import ray
 
 from fer_batch.pipeline.hardware import query_hardware
 
-FACES_GB, RECOGNIZE_GB = 2.0, 3.0
-"""GPU memory of a worker of each stage, with CUDA itself. Computed from their batches with a margin, not
-measured."""
+DETECT_GB, RECOGNIZE_GB = 5.0, 3.0
+"""GPU memory of a detector and of a worker that recognizes, with CUDA itself. Computed from their batches
+with a margin, not measured."""
+MIN_DETECTOR_GPU = 0.51
+"""Least share of a GPU that a detector reserves: with more than half, Ray puts only one on each GPU."""
 ASSUMED_GPU_GB = 16.0
 """Memory of a GPU whose size is unknown."""
 FOUND_PER_S = 80.0
@@ -30,7 +32,9 @@ class Placement:
     """Workers that find and recognize faces, each on one CPU."""
     faces: int
     """Workers that only find faces, each on one CPU."""
-    faces_gpu: float
+    detectors_gpu: float
+    """Share of a GPU of the detector on each GPU, which searches key frames of the workers on its node; 0
+    without detectors."""
     recognizers: int
     """Workers that recognize the faces of these others, each with a share of a GPU."""
     recognizers_gpu: float
@@ -62,22 +66,22 @@ def plan_placement(
 
     `gpu_gb` is the memory of the smallest GPU, and `recognized_per_s` the faces that a worker on a GPU
     recognizes per second. Without a GPU, each CPU finds and recognizes faces. With GPUs, as many of them
-    recognize faces as the CPUs need. They also find faces if each node with CPUs has a GPU. Otherwise the
-    CPUs find faces, and those for which the GPUs are too slow recognize them as well.
+    recognize faces as the CPUs need. If each node with CPUs has a GPU, each GPU also searches key frames for
+    its node, so no picture crosses the network. Otherwise the CPUs find faces alone, and those for which the
+    GPUs are too slow recognize them as well.
     """
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     gpus = [int(node.get("GPU", 0)) for node in nodes]
     if not any(gpus):
-        return Placement(analyzers=max(1, sum(cpus)), faces=0, faces_gpu=0, recognizers=0, recognizers_gpu=0)
-    faces_gpu, recognizers_gpu = _gpu_share(FACES_GB, gpu_gb), _gpu_share(RECOGNIZE_GB, gpu_gb)
-    faces_per_gpu = math.floor((1 - recognizers_gpu) / faces_gpu)
-    pairs = list(zip(cpus, gpus, strict=True))
-    have_gpus = all(gpu for cpu, gpu in pairs if cpu)
+        return Placement(
+            analyzers=max(1, sum(cpus)), faces=0, detectors_gpu=0, recognizers=0, recognizers_gpu=0
+        )
+    recognizers_gpu = _gpu_share(RECOGNIZE_GB, gpu_gb)
+    detectors_gpu = max(MIN_DETECTOR_GPU, _gpu_share(DETECT_GB, gpu_gb))
+    have_gpus = all(gpu for cpu, gpu in zip(cpus, gpus, strict=True) if cpu)
+    if not have_gpus or detectors_gpu + recognizers_gpu > 1:
+        detectors_gpu = 0.0
     faces = max(1, sum(cpus))
-    if have_gpus and faces_per_gpu:
-        faces = max(1, sum(min(cpu, faces_per_gpu * gpu) for cpu, gpu in pairs))
-    else:
-        faces_gpu = 0.0
     analyzers = 0
     if not have_gpus:
         served = max(1, math.floor(sum(gpus) * recognized_per_s / FOUND_PER_S))
@@ -85,7 +89,7 @@ def plan_placement(
     return Placement(
         analyzers=analyzers,
         faces=faces,
-        faces_gpu=faces_gpu,
+        detectors_gpu=detectors_gpu,
         recognizers=min(sum(gpus), math.ceil(faces * FOUND_PER_S / recognized_per_s)),
         recognizers_gpu=recognizers_gpu,
     )

@@ -12,6 +12,7 @@ import torch
 from fer_batch.config import CROP_SIZE_PX, AnalyzeConfig
 from fer_batch.faults import fault_point
 from fer_batch.model.recognize import Recognizer
+from fer_batch.pipeline.offload import OffloadingDetector
 from fer_batch.schema import (
     CONTAINER_COLUMNS,
     FACES_SCHEMA,
@@ -36,18 +37,30 @@ class FacesStage:
     """Decode segments, detect and track their faces, and crop them.
 
     It maps `bundle_schema(PLAN_SCHEMA)` to `bundle_schema(FACES_SCHEMA)`, on a GPU if this process sees one.
-    With `prefetch`, a second thread decodes up to that number of sampled frames ahead.
+    With `prefetch`, a second thread decodes up to that number of sampled frames ahead. With `offload`, the
+    stage requests the faces of key frames from the process that holds it.
     """
 
-    def __init__(self, config: AnalyzeConfig, crop_scale: float, prefetch: int = 0) -> None:
+    def __init__(
+        self, config: AnalyzeConfig, crop_scale: float, prefetch: int = 0, offload: bool = False
+    ) -> None:
         self.config, self.crop_scale, self.prefetch = config, crop_scale, prefetch
-        self.detector = FaceDetector(config.min_face, config.min_score, _select_device())
+        device = _select_device()
+        self.request: Callable[[pa.Table], pa.Table] = lambda views: pa.table({})
+        """Callback that answers views with the boxes in them, see `offload.OffloadingDetector`."""
+        if offload:
+            self.detector: FaceDetector = OffloadingDetector(config, self._request)
+        else:
+            self.detector = FaceDetector(config.min_face, config.min_score, device)
         self.timer = StageTimer()
         """Total time of "decode", "detect", "track" and "crop"."""
         self.heartbeat: Callable[[float], None] = lambda time_s: None
         """Callback that receives the time of each sampled frame after it is decoded."""
         self.keep_alive: Callable[[], None] = lambda: None
         """Callback for each packet of a file, from the thread that reads it."""
+
+    def _request(self, views: pa.Table) -> pa.Table:
+        return self.request(views)
 
     def check(self) -> None:
         """Run the networks once; raises where the device cannot."""

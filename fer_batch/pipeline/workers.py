@@ -9,6 +9,7 @@ import ray
 
 from fer_batch.config import Limits
 from fer_batch.pipeline.child import BrokenNodeError, BrokenWorkerError, DeviceError
+from fer_batch.pipeline.detector import Detectors, choose_detector
 from fer_batch.pipeline.guard import GuardedRecognizer, GuardedStage
 from fer_batch.run.attempts import AttemptLog, BrokenNode
 from fer_batch.run.results import process_bundles
@@ -90,7 +91,7 @@ class GuardedWorker(StageWorker):
 
     AnalyzeStage also recognizes the faces: the worker writes the result files to the folder `results` and
     returns only the ids of the bundles. A write task of Ray Data would need a process of its own on each
-    node. `queries` are those of web addresses.
+    node. `queries` are those of web addresses. FacesStage uses one of the `detectors` of its node.
     """
 
     def __init__(
@@ -100,10 +101,13 @@ class GuardedWorker(StageWorker):
         limits: Limits,
         queries: Mapping[str, str],
         results: OutputFolder,
-        gpu: bool,
+        detectors: Detectors | None = None,
     ) -> None:
         remember_queries(queries)
-        stage = GuardedStage(name, arguments, limits, gpu)
+        detector = choose_detector(detectors or {})
+        stage = GuardedStage(name, (*arguments, True) if detector else arguments, limits)
+        if detector:
+            stage.child.answer = detector.propose
         if stage.recognizes:
             super().__init__("analyze", stage, _write_results(stage, results), FINISHED, results)
         else:

@@ -28,6 +28,7 @@ import torch
 
 from fer_batch.pipeline.child import NO_GPUS
 from tests.benchmarks.gpu_analysis import (
+    measure_detector,
     measure_faces,
     measure_guard,
     measure_memory,
@@ -52,9 +53,10 @@ CHECKS = {
     "resume": Check(measure=measure_resume, limit_s=110),
     "recognizer": Check(measure=measure_recognizer, limit_s=50),
     "faces": Check(measure=measure_faces, limit_s=50),
-    "memory": Check(measure=measure_memory, limit_s=50),
-    "guard": Check(measure=measure_guard, limit_s=60),
-    "pipeline": Check(measure=measure_pipeline, limit_s=130),
+    "detector": Check(measure=measure_detector, limit_s=50),
+    "memory": Check(measure=measure_memory, limit_s=40),
+    "guard": Check(measure=measure_guard, limit_s=50),
+    "pipeline": Check(measure=measure_pipeline, limit_s=110),
 }
 
 SMALL_LIMIT_FACTOR = 10

@@ -20,13 +20,16 @@ from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.analyze import analyze
 from fer_batch.pipeline.child import BrokenWorkerError, CallFailedError, WorkerProcess
-from fer_batch.pipeline.placement import FACES_GB, RECOGNIZE_GB
+from fer_batch.pipeline.placement import DETECT_GB, RECOGNIZE_GB
 from fer_batch.pipeline.stages import FacesStage
 from fer_batch.runtime import ray_session
-from fer_batch.schema import FACES_SCHEMA, PLAN_SCHEMA, pack_bundle, unpack_bundles
+from fer_batch.schema import FACES_SCHEMA, pack_bundle, unpack_bundles
+from fer_batch.video.reader import SegmentReader
 from fer_batch.video.segment import Segment
-from fer_batch.vision.detect import FaceDetector
+from fer_batch.vision.batched import propose_boxes
+from fer_batch.vision.detect import PICTURE_MAX_IOU, FaceDetector
 from fer_batch.vision.track import compute_iou
+from fer_batch.vision.views import SearchView, view_picture
 from tests.benchmarks.gpu_setup import Measurement, Setup, peak_gpu_bytes, wait_for_device
 
 SAMPLE = Path(fer_batch.sample.__path__[0]) / "two_faces.mp4"
@@ -122,45 +125,84 @@ def measure_faces(setup: Setup) -> Measurement:
     }
 
 
+def measure_detector(setup: Setup) -> Measurement:
+    """Views per second of the search on the GPU by the number of views in a batch, with its memory.
+
+    The faces of real key frames must be those of a detector on the CPU.
+    """
+    pictures = [frame.picture for frame in SegmentReader(Segment.whole(SAMPLE), CONFIG.fps)]
+    pictures = pictures[:: 10 if setup.small else 1]
+    detector, reference = (FaceDetector(device=device) for device in (setup.device.type, "cpu"))
+    views = [view_picture(0, picture, None, CONFIG.min_face, 1.0) for picture in pictures]
+
+    def propose(chosen: list[SearchView]) -> tuple[torch.Tensor, torch.Tensor]:
+        return propose_boxes(chosen, detector.pnet, detector.rnet, setup.device, PICTURE_MAX_IOU)
+
+    rates = {}
+    for size in (1, 4) if setup.small else (1, 8, 64, 256):
+        batch = [views[number % len(views)] for number in range(size)]
+        propose(batch)  # a GPU chooses its algorithms in the first pass
+        repeats = 1 if setup.small else max(256 // size, 3)
+        began = time.perf_counter()
+        for _ in range(repeats):
+            propose(batch)  # returns tensors on the CPU, so the GPU has finished
+        rates[size] = repeats * size / (time.perf_counter() - began)
+    expected = reference.search(pictures)
+    detector.propose = lambda views, _: propose(views)  # type: ignore[method-assign]
+    matched = [
+        compute_iou(theirs.boxes, ours.boxes).max(axis=1, initial=0)
+        for theirs, ours in zip(expected, detector.search(pictures), strict=True)
+    ]
+    recall = float((np.concatenate(matched) >= SAME_FACE_IOU).mean())
+    problems = [] if recall >= MIN_AGREEMENT else [f"recall {recall:.3f} against the CPU"]
+    used = peak_gpu_bytes(setup.device)
+    if used is not None and used > DETECT_GB * 1e9:
+        problems.append(f"it uses {used / 1e9:.2f} GB of the GPU, but placement plans {DETECT_GB}")
+    return {
+        "problems": problems,
+        "view": f"{views[0].image.width}×{views[0].image.height}",
+        "views_per_s": rates,
+        "recall": recall,
+        "gpu_bytes": used,
+    }
+
+
 def measure_memory(setup: Setup) -> Measurement:
-    """Memory of one process of each stage, on the GPU with its CUDA context, and on the host.
+    """Memory of a process that recognizes faces, on the GPU with its CUDA context, and on the host.
 
     The GPU's memory is the free memory before minus the free memory after a call, so nothing else may use it.
     """
-    bundle = plan_sample()
-    faces = create_stage("cpu")(bundle)
-    arguments = (CONFIG, CARD.crop_scale)
-    calls = {
-        "FacesStage": (arguments, bundle, FACES_GB),
-        "RecognizeStage": ((None, CONFIG.flip), faces, RECOGNIZE_GB),
-    }
-    problems, rows = [], {}
-    for name, (stage_arguments, table, planned_gb) in calls.items():
-        free = read_free_gpu_bytes(setup)
-        child = WorkerProcess(f"{STAGES}:{name}", stage_arguments, Limits(), setup.device.type == "cuda")
-        try:
-            child.call("__call__", table)
-            used = None if free is None else free - (read_free_gpu_bytes(setup) or 0)
-            assert child.process is not None
-            rows[name] = {"gpu_bytes": used, "host_bytes": read_status(child.process.pid, "VmHWM")}
-        finally:
-            child.close()
-        if used is not None and used > planned_gb * 1e9:
-            problems.append(f"{name} uses {used / 1e9:.2f} GB of the GPU, but placement plans {planned_gb}")
-    return {"problems": problems, "stages": rows}
+    faces = create_stage("cpu")(plan_sample())
+    free = read_free_gpu_bytes(setup)
+    child = create_recognizer_process(setup, Limits())
+    try:
+        child.call("__call__", faces)
+        used = None if free is None else free - (read_free_gpu_bytes(setup) or 0)
+        assert child.process is not None
+        host = read_status(child.process.pid, "VmHWM")
+    finally:
+        child.close()
+    problems = []
+    if used is not None and used > RECOGNIZE_GB * 1e9:
+        problems.append(f"it uses {used / 1e9:.2f} GB of the GPU, but placement plans {RECOGNIZE_GB}")
+    return {"problems": problems, "gpu_bytes": used, "host_bytes": host}
+
+
+def create_recognizer_process(setup: Setup, limits: Limits) -> WorkerProcess:
+    """Return a process of the stage that recognizes faces, on the GPU if there is one."""
+    gpu = setup.device.type == "cuda"
+    return WorkerProcess(f"{STAGES}:RecognizeStage", (None, CONFIG.flip), limits, gpu)
 
 
 def measure_guard(setup: Setup) -> Measurement:
     """Guarded processes: the limit of memory (RLIMIT_DATA) with CUDA, visible GPUs, and errors of a GPU."""
-    (segment,) = Segment.from_table(unpack_bundles(plan_sample(), PLAN_SCHEMA))
+    faces = create_stage("cpu")(plan_sample())
     problems, limits = [], {}
     for memory_gb in (4.0,) if setup.small else (0.5, 1.0, 2.0, 4.0):
-        gpu = setup.device.type == "cuda"
-        child = WorkerProcess(
-            f"{STAGES}:FacesStage", (CONFIG, CARD.crop_scale), Limits(memory_gb=memory_gb), gpu
-        )
+        child = create_recognizer_process(setup, Limits(memory_gb=memory_gb))
         try:
-            status = child.call("extract_faces", segment).column("status")[0].as_py()
+            child.call("__call__", faces)
+            status = "ok"
             assert child.process is not None
             data_bytes = read_status(child.process.pid, "VmData")
         except Exception as error:  # the reason is the measurement
@@ -169,7 +211,7 @@ def measure_guard(setup: Setup) -> Measurement:
             child.close()
         limits[f"{memory_gb:g} GB"] = {"status": status, "data_bytes": data_bytes}
         if memory_gb == Limits.memory_gb and status != "ok":
-            problems.append(f"a video fails within the default limit of memory: {status}")
+            problems.append(f"faces cannot be recognized within the default limit of memory: {status}")
     seen = {}
     for gpu in (False, True):
         child = WorkerProcess("tests.benchmarks.gpu_analysis", (), Limits(), gpu)

@@ -24,7 +24,7 @@ def test_all_checks_run_on_a_cpu(tmp_path: Path) -> None:
     assert report["machine"]["gpus"] == []
     checks = report["checks"]
     assert list(checks) == [
-        "training", "ddp", "resume", "recognizer", "faces", "memory", "guard", "pipeline",
+        "training", "ddp", "resume", "recognizer", "faces", "detector", "memory", "guard", "pipeline",
     ]  # fmt: skip
     assert [row["problems"] for row in checks.values()] == [[]] * len(checks)
     assert checks["resume"]["epochs"] == 31 > checks["resume"]["epochs_before_the_kill"] >= 2

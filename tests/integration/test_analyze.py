@@ -1,17 +1,24 @@
 """The main job on Ray, compared with the same stages called one after another."""
 
+import contextlib
+import itertools
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import ray
 import torch
+from ray.exceptions import RayActorError
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
@@ -22,6 +29,8 @@ from fer_batch.model.inference import choose_precision
 from fer_batch.model.recognize import Recognizer
 from fer_batch.pipeline import dataflow
 from fer_batch.pipeline.analyze import analyze
+from fer_batch.pipeline.detector import Detectors, run_detectors
+from fer_batch.pipeline.offload import encode_views
 from fer_batch.pipeline.placement import Placement
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.run.finalize import finalize
@@ -103,23 +112,19 @@ def test_number_of_segments_does_not_change_the_rows(tmp_path: Path, undisturbed
     [
         pytest.param({"num_cpus": 1}, id="1 CPU", marks=pytest.mark.slow),
         pytest.param({"num_cpus": 2}, id="2 CPUs"),
-        pytest.param({"num_cpus": 2, "num_gpus": 1}, id="2 CPUs and a GPU", marks=pytest.mark.slow),
     ],
 )
 def test_run_on_ray_gives_the_same_rows_at_once_and_continued(
     resources: dict[str, int], videos: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """The resources are logical: with a GPU there are two stages, which run on the CPU."""
     out = tmp_path / "out"
-    # Nothing is known of a logical GPU, so "auto" would be fp32.
-    config = replace(QUICK, precision=choose_precision("auto", torch.device("cpu")))
     with ray_session(**resources):
-        summary = analyze([str(videos)], out, config if "num_gpus" in resources else QUICK)
+        summary = analyze([str(videos)], out, QUICK)
         assert_same_run(out, undisturbed)
         for path in sorted((out / "results").iterdir())[:2]:
             path.unlink()
         assert analyze([str(videos)], out, QUICK) == summary
-    assert read_run(out).settings["precision"] == config.precision
+    assert read_run(out).settings["precision"] == choose_precision("auto", torch.device("cpu"))
     assert_same_run(out, undisturbed)
     assert summary.videos == {"ok": 2, "failed": 1}
     assert [(Path(failure.uri).name, failure.status) for failure in summary.failures] == [("c.mp4", "failed")]
@@ -136,15 +141,46 @@ def test_run_with_too_few_gpus_gives_the_same_rows(
 
     def plan_both(resources: object, gpu_gb: float, rate: float = 0.0) -> Placement:
         rates.append(rate)
-        return Placement(analyzers=1, faces=1, faces_gpu=0, recognizers=1, recognizers_gpu=0.5)
+        return Placement(analyzers=1, faces=1, detectors_gpu=0, recognizers=1, recognizers_gpu=0.5)
 
     monkeypatch.setattr(dataflow, "plan_placement", plan_both)
+    # Nothing is known of a logical GPU, so "auto" would be fp32.
     config = replace(QUICK, precision=choose_precision("auto", torch.device("cpu")))
     with ray_session(num_cpus=2, num_gpus=1):
         analyze([str(videos)], tmp_path / "out", config)
     assert_same_run(tmp_path / "out", undisturbed)
     assert rates[0] == 0
     assert 20 < rates[1] < 50_000
+
+
+@pytest.mark.slow
+def test_detector_finds_the_same_faces_until_it_fails(
+    videos: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A logical GPU has a detector, which is killed in its third batch. Then the workers search alone."""
+    ends = []
+
+    @contextlib.contextmanager
+    def watch(*arguments: Any) -> Iterator[Detectors]:
+        with run_detectors(*arguments) as detectors:
+            yield detectors
+            for handle in itertools.chain(*detectors.values()):
+                with pytest.raises(RayActorError) as end:
+                    ray.get(handle.propose.remote(encode_views([])))
+                ends.append(end.value)
+
+    monkeypatch.setattr(dataflow, "run_detectors", watch)
+    monkeypatch.setenv("FER_BATCH_FAULT", "detector.batch:3")
+    config = replace(QUICK, precision=choose_precision("auto", torch.device("cpu")))
+    with ray_session(num_cpus=2, num_gpus=1):
+        summary = analyze([str(videos)], tmp_path / "out", config)
+    assert len(ends) == 1
+    assert summary.videos == {"ok": 2, "failed": 1}
+    assert rows(tmp_path / "out", "moments").equals(rows(undisturbed, "moments"))
+    ours, theirs = (rows(out, "tracks") for out in (tmp_path / "out", undisturbed))
+    boxes = ["box_x0", "box_y0", "box_x1", "box_y1"]
+    assert np.abs(ours[boxes] - theirs[boxes]).max(axis=None) < 0.05
+    assert (ours.emotion == theirs.emotion).mean() > 0.9
 
 
 def test_finalize_rebuilds_a_finished_run_and_refuses_an_unfinished_one(

@@ -1,0 +1,138 @@
+"""An actor that searches the key frames of all workers of its node on one GPU, many in one batch.
+
+It imports torch only where it runs: the driver and the workers that ask it do not.
+"""
+
+import asyncio
+import itertools
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from fer_batch.faults import fault_point
+from fer_batch.pipeline.device_errors import describe_device_error
+
+if TYPE_CHECKING:
+    from fer_batch.vision.views import SearchView
+
+MAX_REQUESTS = 1000
+"""Most requests that a detector holds; a worker makes one at a time."""
+REQUEST_TIMEOUT_S = 60.0
+"""Time after which a worker searches on its CPU. The first answer has to wait for the start of a detector."""
+
+Detectors = Mapping[str, list[Any]]
+"""The detectors, as handles of actors, by the id of their node."""
+
+logger = logging.getLogger(__name__)
+
+
+class Detector:
+    """Propose boxes for the views of many workers. Requests that arrive during a batch are the next batch."""
+
+    def __init__(self) -> None:
+        import torch
+
+        from fer_batch.vision.detect import FaceDetector
+
+        torch.backends.cudnn.allow_tf32 = False  # faces would depend on the GPU: older ones do not have it
+        self.detector = FaceDetector(device="cuda" if torch.cuda.is_available() else "cpu")
+        self.waiting: list[tuple[list[SearchView], asyncio.Future[pa.Table]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def propose(self, views: pa.Table) -> pa.Table:
+        """Map rows of `offload.VIEWS_SCHEMA` to rows of `offload.BOXES_SCHEMA`."""
+        from fer_batch.pipeline.offload import decode_views
+
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append((decode_views(views), future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run_batches())
+        return await future
+
+    async def _run_batches(self) -> None:
+        while self.waiting:
+            batch, self.waiting = self.waiting, []
+            try:
+                answers = await asyncio.to_thread(self._propose_batch, [views for views, _ in batch])
+            except Exception as error:
+                if describe_device_error(error):
+                    logger.error("the detector ends: %s", error)
+                    os._exit(1)  # CUDA refuses all further work of this process, and others need its memory
+                for _, future in batch:
+                    future.set_exception(error)
+            else:
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    future.set_result(answer)
+
+    def _propose_batch(self, parts: "list[list[SearchView]]") -> list[pa.Table]:
+        from fer_batch.pipeline.offload import encode_boxes
+        from fer_batch.vision.batched import propose_boxes
+        from fer_batch.vision.detect import PICTURE_MAX_IOU
+
+        fault_point("detector.batch")
+        views = [view for part in parts for view in part]
+        detector = self.detector
+        boxes, owners = propose_boxes(views, detector.pnet, detector.rnet, detector.device, PICTURE_MAX_IOU)
+        answers, first = [], 0
+        for part in parts:
+            own = (owners >= first) & (owners < first + len(part))
+            answers.append(encode_boxes(boxes[own], owners[own] - first))
+            first += len(part)
+        return answers
+
+
+@contextmanager
+def run_detectors(nodes: Iterable[Mapping[str, Any]], gpu_share: float) -> Iterator[Detectors]:
+    """Run a detector on each GPU of nodes of `placement.list_nodes` for the time of the body.
+
+    Each has a share of a GPU, of more than half. Without a share there are no detectors.
+    """
+    actor = ray.remote(Detector)
+    detectors: dict[str, list[Any]] = {}
+    for node in nodes if gpu_share else ():
+        options = actor.options(
+            num_cpus=0,
+            num_gpus=gpu_share,
+            max_concurrency=MAX_REQUESTS,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        )
+        count = int(node["Resources"].get("GPU", 0))
+        detectors[node["NodeID"]] = [options.remote() for _ in range(count)]
+    try:
+        yield detectors
+    finally:
+        for handle in itertools.chain.from_iterable(detectors.values()):
+            ray.kill(handle)
+
+
+def choose_detector(detectors: Detectors) -> "DetectorClient | None":
+    """Return one of the detectors of this worker's node; None if it has none."""
+    own = detectors.get(ray.get_runtime_context().get_node_id()) if detectors else None
+    return DetectorClient(own[os.getpid() % len(own)]) if own else None
+
+
+class DetectorClient:
+    """Sends views to a detector. Where it does not answer, the worker searches on its CPU."""
+
+    def __init__(self, detector: Any) -> None:
+        self.detector = detector
+        self.is_lost = False
+
+    def propose(self, views: pa.Table) -> pa.Table:
+        """Map rows of `offload.VIEWS_SCHEMA` to rows of BOXES_SCHEMA, or to a table without columns."""
+        if not self.is_lost:
+            try:
+                boxes: pa.Table = ray.get(self.detector.propose.remote(views), timeout=REQUEST_TIMEOUT_S)
+                return boxes
+            except (RayError, GetTimeoutError) as error:
+                reason = str(error).partition("\n")[0]
+                logger.warning("key frames are searched on a CPU, as the detector fails: %s", reason)
+                self.is_lost = True
+        return pa.table({})
