@@ -205,6 +205,14 @@ def _run_workers(
         trainer.fit()
     except SystemExit as stopped:  # Ray Train converts Ctrl-C to this
         raise KeyboardInterrupt from stopped
+    except ray.train.TrainingFailedError as error:
+        raise find_cause(error) from error
+
+
+def find_cause(error: Exception) -> Exception:
+    """Return the expected error that ended a worker, or `error` itself if there is none."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    return next((cause for cause in failures.values() if isinstance(cause, FerBatchError)), error)
 
 
 def _report_progress(recorder: Any, workers: int, on_progress: StatusCallback) -> Callable[[], None]:

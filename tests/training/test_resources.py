@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import ray
+import ray.train
 import torch
 from ray.cluster_utils import Cluster
 
@@ -22,7 +23,7 @@ from fer_batch.training.resources import (
     summarize_hardware,
     wait_for_resources,
 )
-from fer_batch.training.run import train
+from fer_batch.training.run import find_cause, train
 from fer_batch.training.status import ignore_status
 from tests.training.examples import SMALL_RECIPE, write_bars_csv
 
@@ -104,6 +105,24 @@ def test_a_process_uses_a_gpu_only_if_ray_gave_it_one(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
     assert find_device() == torch.device(device)
     assert describe_hardware().endswith("H100") == bool(ids)
+
+
+@pytest.mark.parametrize(
+    ("failures", "cause"),
+    [
+        ({}, None),
+        ({0: ValueError("a bug")}, None),
+        ({0: ValueError("its peer ended"), 1: ResourceError("no GPU")}, "no GPU"),
+    ],
+)
+def test_an_expected_error_of_a_worker_ends_the_run_in_one_line(
+    failures: dict[int, Exception], cause: str | None
+) -> None:
+    error = ray.train.WorkerGroupError("training failed", failures)
+    found = find_cause(error)
+    assert isinstance(found, ResourceError) == bool(cause)
+    assert cause is None or str(found) == cause
+    assert cause or found is error
 
 
 @pytest.fixture(scope="module")
