@@ -43,6 +43,7 @@ def assign_from_csv(out: FolderLike, path: Path) -> pa.Table:
         names = rows.column("video").to_pylist()
         ids = database.video_ids(names)
         people = rows.set_column(0, "video_id", pa.array([ids[name] for name in names], pa.string()))
+        database = database.narrow(ids.values())
         database.register("listed", people)
         unknown = database.sql("""
             SELECT uri, track_id FROM listed JOIN videos USING (video_id)
@@ -92,6 +93,7 @@ def assign_by_position(
         ids = [database.video_id(video) for video in videos] or [
             video for (video,) in database.sql("SELECT video_id FROM videos").fetchall()
         ]
+        database = database.narrow(ids)
         seats = {"seat": pa.array(range(count), pa.int64()), "person": pa.array(persons, pa.string())}
         database.register("seats", pa.table(seats))
         database.register("chosen", pa.table({"video_id": pa.array(ids, pa.string())}))
@@ -127,6 +129,7 @@ def _assign(out: FolderLike, choose: Callable[[Database], tuple[list[str], pa.Ta
     with hold_lease(folder, "assign"):
         database = Database(folder)
         ids, people = choose(database)
+        database = database.narrow(ids)
         database.register("assigned", people)
         rows = database.sql("""
             SELECT video_id, version, coalesce(attempt, 0)::INTEGER AS attempt, track_id::INTEGER AS track_id,

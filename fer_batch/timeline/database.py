@@ -1,17 +1,20 @@
 """Read-only SQL over the tables of one run folder."""
 
-from collections.abc import Mapping, Sequence
+import functools
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-from deltalake import DeltaTable
+import pyarrow.compute as pc
 
 from fer_batch.errors import OutputError, QueryError
 from fer_batch.run.people import read_people
+from fer_batch.run.plan import read_planned_videos
 from fer_batch.run.record import read_run
-from fer_batch.run.snapshot import list_table_files, lock_for_reading, open_tables
+from fer_batch.run.snapshot import group_table_files, lock_for_reading, open_tables
 from fer_batch.schema import VIDEOS_SCHEMA, rename_reserved
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.timeline.sandbox import QUERY_TIMEOUT_S, check_statement, limit_resources, lock_settings
@@ -51,13 +54,35 @@ class Database:
     def __init__(self, out: FolderLike, timeout_s: float = QUERY_TIMEOUT_S) -> None:
         check_positive(timeout_s, "timeout_s")
         self.out = open_folder(out).absolute()
+        self._timeout_s = timeout_s
+        self._lock = lock_for_reading(self.out)
+        self._tables = open_tables(self.out)
+        self._files = {name: group_table_files(name, table) for name, table in self._tables.items()}
+        self._datasets: dict[str, Any] = {}
+        self.classes = read_run(self.out).classes
+        self._create_views(None)
+
+    def narrow(self, video_ids: Iterable[str]) -> "Database":
+        """Return a database whose views have only the buckets of these videos, in the same state.
+
+        Its queries open few files. Returns this object if the plan does not tell the buckets.
+        """
+        planned = self._planned
+        position = pc.index_in(pa.array(sorted(set(video_ids)), pa.string()), planned.column("video_id"))
+        return self if position.null_count else self._narrow_to(planned.column("bucket").take(position))
+
+    def _narrow_to(self, buckets: pa.ChunkedArray) -> "Database":
+        narrowed = object.__new__(Database)
+        narrowed.__dict__.update(self.__dict__)
+        narrowed._create_views(set(buckets.to_pylist()))
+        return narrowed
+
+    def _create_views(self, buckets: Collection[int] | None) -> None:
+        """Connect to a new DuckDB with views of these buckets, or of all."""
         self._connection = duckdb.connect(":memory:")
         limit_resources(self._connection)
-        self._lock = lock_for_reading(self.out)
-        tables = open_tables(self.out)
         try:
-            self.classes = read_run(self.out).classes
-            sources = {name: self._open_source(name, tables[name]) for name in _PERSONS_SQL}
+            sources = {name: self._open_source(name, buckets) for name in _PERSONS_SQL}
             self._add_new_columns(sources)
             added = [name for name in self._columns_of(sources["videos"]) if name not in VIDEOS_SCHEMA.names]
             self.manifest_columns = list(_view_names(added).values())
@@ -71,7 +96,7 @@ class Database:
                 f"Cannot read the tables in {self.out}: {_first_line(error)}. "
                 f"`fer-batch finalize {self.out}` writes them again."
             ) from error
-        lock_settings(self._connection, timeout_s)
+        lock_settings(self._connection, self._timeout_s)
         self._parser = self._connection.cursor()
 
     def sql(self, query: str, params: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
@@ -104,14 +129,10 @@ class Database:
         Raises QueryError if no video, or more than one, has that name.
         """
         name = str(video)
-        pattern = "%/" + name.replace("!", "!!").replace("%", "!%").replace("_", "!_")
-        by_manifest_id = "OR id = $name" if "id" in self._columns_of("videos") else ""
-        matches = self.sql(
-            "SELECT video_id, uri FROM videos "
-            f"WHERE video_id = $name OR uri = $name {by_manifest_id} OR uri LIKE $pattern ESCAPE '!' "
-            "ORDER BY uri",
-            {"name": name, "pattern": pattern},
-        ).fetchall()
+        # The plan tells which buckets may have the video, so that one file is read instead of all.
+        buckets = self._planned.filter(self._may_match(name)).column("bucket")
+        matches = self._narrow_to(buckets)._find_matches(name) if len(buckets) else []
+        matches = matches or self._find_matches(name)
         if len(matches) == 1:
             return str(matches[0][0])
         if not matches:
@@ -125,18 +146,61 @@ class Database:
 
         Raises QueryError like `video_id`.
         """
-        self.register("named_videos", pa.table({"name": pa.array(videos, pa.string())}))
-        exact = self.sql(
+        named, planned = pa.array(videos, pa.string()), self._planned
+        is_named = pc.or_(*(pc.is_in(planned.column(key), named) for key in ("video_id", "uri")))
+        database = self._narrow_to(planned.filter(is_named).column("bucket")) if len(planned) else self
+        database.register("named_videos", pa.table({"name": named}))
+        exact = database.sql(
             "SELECT DISTINCT name, video_id FROM named_videos JOIN videos ON name IN (video_id, uri)"
         )
         ids = dict(exact.fetchall())
         return ids | {name: self.video_id(name) for name in dict.fromkeys(videos) if name not in ids}
 
-    def _open_source(self, name: str, table: DeltaTable) -> str:
-        """Return what SQL reads a Delta table from, and allow DuckDB to read its files."""
-        files = [f"{self.out}/{file}" for file in list_table_files(name, table)]
-        if self.out.path is None or not files:
-            self._connection.register(f"{name}_stored", table.to_pyarrow_dataset())
+    @functools.cached_property
+    def _planned(self) -> pa.Table:
+        """The names and the bucket of each planned video."""
+        columns = ["video_id", "uri", "extra", "bucket"]
+        return read_planned_videos(self.out, columns=columns).combine_chunks()
+
+    def _may_match(self, name: str) -> pa.ChunkedArray:
+        """Return for each planned video whether `name` may be one of its names."""
+        planned = self._planned
+        matches = pc.or_(pc.equal(planned.column("video_id"), name), pc.equal(planned.column("uri"), name))
+        matches = pc.or_(matches, pc.ends_with(planned.column("uri"), f"/{name}"))
+        if "id" in self.manifest_columns:
+            for text in {json.dumps(name)[1:-1], json.dumps(name, ensure_ascii=False)[1:-1]}:
+                has_text = pc.match_substring(planned.column("extra"), text).fill_null(False)
+                matches = pc.or_(matches, has_text)
+        return matches
+
+    def _find_matches(self, name: str) -> list[tuple[str, str]]:
+        """Return the id and the uri of each video with this name."""
+        pattern = "%/" + name.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+        by_manifest_id = "OR id = $name" if "id" in self._columns_of("videos") else ""
+        return self.sql(
+            "SELECT video_id, uri FROM videos "
+            f"WHERE video_id = $name OR uri = $name {by_manifest_id} OR uri LIKE $pattern ESCAPE '!' "
+            "ORDER BY uri",
+            {"name": name, "pattern": pattern},
+        ).fetchall()
+
+    def _open_source(self, name: str, buckets: Collection[int] | None) -> str:
+        """Return what SQL reads these buckets of a Delta table from, and allow DuckDB to read the files."""
+        table = self._tables[name]
+        groups = self._files[name]
+        if buckets is not None:
+            groups = {bucket: groups[bucket] for bucket in buckets if bucket in groups}
+        files = [f"{self.out}/{file}" for group in groups.values() for file in group]
+        if not files:
+            self._connection.register(f"{name}_stored", pa.schema(table.schema().to_arrow()).empty_table())
+            return f"{name}_stored"
+        if self.out.path is None:
+            if name not in self._datasets:
+                self._datasets[name] = table.to_pyarrow_dataset()
+            dataset = self._datasets[name]
+            if buckets is not None:
+                dataset = dataset.filter(pc.field("bucket").isin(sorted(groups)))
+            self._connection.register(f"{name}_stored", dataset)
             return f"{name}_stored"
         row = self._connection.execute("SELECT current_setting('allowed_paths')").fetchone()
         allowed = [*(row[0] if row and row[0] else []), *files]
@@ -157,7 +221,10 @@ class Database:
 
     def _read_people(self, videos: str) -> pa.Table:
         """Read the persons of tracks, without those of earlier versions or attempts of a video."""
-        self._connection.register("recorded_people", read_people(self.out))
+        people = read_people(self.out)
+        if not len(people):
+            return people.select(["video_id", "track_id", "person"])
+        self._connection.register("recorded_people", people)
         attempt = "coalesce(current.attempt, 0)" if "attempt" in self._columns_of(videos) else "0"
         return self._connection.sql(f"""
             SELECT video_id, track_id, person FROM recorded_people AS recorded SEMI JOIN {videos} AS current

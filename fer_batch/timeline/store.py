@@ -56,9 +56,9 @@ class Timeline(Database):
 
     def to_pandas(self, **filters: Unpack[FaceFilter]) -> "pd.DataFrame":
         """Return the rows of `tracks` that match all arguments, in order of video, track and time."""
-        where, params = select_faces(self, **filters)
+        database, where, params = select_faces(self, **filters)
         query = f"SELECT * FROM tracks WHERE {where} ORDER BY uri, track_id, time_s"
-        return self.sql(query, params).df()
+        return database.sql(query, params).df()
 
     shares = compute_shares
     episodes = find_episodes

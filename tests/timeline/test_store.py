@@ -1,18 +1,21 @@
 """Timelines: rows by SQL and as pandas, names of videos, and access to nothing else."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import fer_batch
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError, QueryError
 from fer_batch.run.finalize import finalize
+from fer_batch.run.plan import read_planned_videos
 from fer_batch.run.record import create_run, load_matching_run
 from fer_batch.run.snapshot import TABLES
 from fer_batch.schema import EMOTIONS, tracks_schema
@@ -400,3 +403,52 @@ def test_missing_table_file_raises_output_error(tmp_path: Path) -> None:
         open_timeline(out)
     finalize(out, rewrite_all=True)
     assert len(open_timeline(out).to_pandas()) == 5
+
+
+def test_calls_about_one_video_read_only_its_bucket(tmp_path: Path) -> None:
+    out = write_run(tmp_path / "run", VIDEOS, in_bucket=1)
+    events = pa.table({"start_s": [0.0], "end_s": [1.0]})
+    target = tmp_path / "faces.csv"
+    calls: list[Callable[[Timeline], Any]] = [
+        *[
+            lambda timeline, query=query: query(timeline, video="50%_off.mp4").fetchall()
+            for query in (
+                Timeline.shares,
+                Timeline.episodes,
+                Timeline.peaks,
+                Timeline.turning_points,
+                Timeline.co_occurrence,
+                Timeline.baseline,
+                Timeline.smooth,
+                Timeline.resample,
+            )
+        ],
+        lambda timeline: timeline.to_pandas(video="50%_off.mp4", track=0).to_dict("records"),
+        lambda timeline: timeline.join_events(events, video="50%_off.mp4").fetchall(),
+        lambda timeline: [file.entries for file in timeline.export(target, videos=["50%_off.mp4"])],
+        lambda timeline: timeline.write_report("50%_off.mp4", tmp_path / "page.html"),
+        lambda timeline: len(timeline.plot_ribbons("50%_off.mp4").axes),
+        lambda timeline: len(timeline.plot_shares("50%_off.mp4").axes),
+    ]
+    timeline = open_timeline(out)
+    expected = [call(timeline) for call in calls]
+    own = next(row["bucket"] for row in read_planned_videos(out).to_pylist() if "50%_off.mp4" in row["uri"])
+    for path in out.glob("*/bucket=*/*"):
+        if path.parent.name != f"bucket={own}":
+            path.unlink()
+    with pytest.raises(QueryError):
+        timeline.shares()
+    assert [call(timeline) for call in calls] == expected
+
+
+def test_guide_reads_the_rows_of_one_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = write_run(tmp_path / "OUT", VIDEOS | {"/talks/talk.mp4": [["happy", "sad"]]}, in_bucket=2)
+    monkeypatch.chdir(tmp_path)
+    guide = Path(fer_batch.__path__[0], "docs", "guide", "querying.md").read_text()
+    found: dict[str, Any] = {}
+    exec(next(block for block in guide.split("```") if "by_pandas" in block).removeprefix("python"), found)
+    expected = open_timeline(out).to_pandas(video="talk.mp4")["time_s"].tolist()
+    assert len(expected) == 2
+    for name in ("by_pandas", "by_polars"):
+        assert found[name]["time_s"].to_list() == expected
+    assert [time_s for (time_s,) in found["by_duckdb"].select("time_s").fetchall()] == expected

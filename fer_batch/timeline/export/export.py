@@ -133,6 +133,7 @@ def _write(
     min_s: float,
 ) -> int:
     """Write one file atomically; return its number of entries."""
+    database = database.narrow(video.video_id for video in videos)
     with replace_file(path) as temporary:
         if format in ROW_WRITERS:
             return ROW_WRITERS[format](temporary, database, videos)

@@ -33,7 +33,9 @@ class ExportedVideo:
 
 def list_videos(database: Database, names: Sequence[str | Path]) -> list[ExportedVideo]:
     """Return the named videos, each once, or all videos without names; in order of their ids."""
-    where = _match_ids(sorted(database.video_id(name) for name in names)) if names else "true"
+    ids = sorted(database.video_id(name) for name in names)
+    database = database.narrow(ids) if ids else database
+    where = _match_ids(ids) if ids else "true"
     rows = database.run_trusted(f"""
         SELECT video_id, uri, status, error, duration_s, read_s, coalesce(start_s, 0), coalesce(n, 0)
         FROM videos LEFT JOIN (SELECT video_id, count(*) AS n FROM tracks GROUP BY 1) USING (video_id)

@@ -41,6 +41,7 @@ def bin_videos(
 
     A time of the part that was read in which no sampled frame lasts is a gap.
     """
+    database = database.narrow(videos)
     columns = probability_columns(database)
     params: dict[str, str | int | list[str]] = {
         f"video{number}": video for number, video in enumerate(videos)

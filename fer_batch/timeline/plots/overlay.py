@@ -40,6 +40,7 @@ def write_overlay(
         raise OutputError(f"Cannot write {target} as a video: its name must end in .mp4 or .mkv")
     check_outside_run(target, database.out)
     video_id = database.video_id(video)
+    database = database.narrow([video_id])
     uri, version, moments, problem = database.sql(
         "SELECT uri, version, coalesce(moments, 0), coalesce(error, status) FROM videos "
         "WHERE video_id = $video",

@@ -32,6 +32,7 @@ MAX_FACES = 12
 def plot_ribbons(database: Database, video: str | Path) -> Figure:
     """See `Timeline.plot_ribbons`."""
     video_id = database.video_id(video)
+    database = database.narrow([video_id])
     uri, length_s, problem = database.sql(
         f"SELECT uri, {LENGTH_S}, CASE WHEN coalesce(moments, 0) = 0 THEN coalesce(error, status) END "
         "FROM videos WHERE video_id = $video",

@@ -19,6 +19,7 @@ MAX_BARS = 40
 def plot_shares(database: Database, video: str | Path | None = None, *, by_person: bool = False) -> Figure:
     """See `Timeline.plot_shares`."""
     params = {} if video is None else {"video": database.video_id(video)}
+    database = database.narrow(params.values()) if params else database
     where = "true" if video is None else "video_id = $video"
     bar = "uri" if video is None else FACE
     if by_person:

@@ -23,7 +23,7 @@ def count_co_occurrences(
     """
     by_pair = "pair" in list_groups(by)
     keys = group_columns(database, by, without=("person", "track"), extra=("pair",))
-    where, params = select_faces(database, **filters)
+    database, where, params = select_faces(database, **filters)
     if by_pair:
         face = FACE if "video_id" in keys or "video" in params else FACE_WITH_URI
         pairs = _face_pairs_sql(where, face)

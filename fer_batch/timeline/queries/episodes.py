@@ -33,7 +33,7 @@ def find_episodes(
     Columns: video_id, uri, track_id, person, emotion, start_s, end_s, duration_s, moments (number of
     rows), peak_s (time of the first row with the highest confidence), peak and mean (of the confidence).
     """
-    where, params = select_faces(database, **filters)
+    database, where, params = select_faces(database, **filters)
     if emotion is not None:
         where += f" AND emotion = {quote_text(check_emotion(database, emotion))}"
     query = episodes_sql(check_threshold(threshold), check_not_negative(min_s, "min_s"), where)
@@ -48,7 +48,7 @@ def find_turning_points(
     Columns: video_id, uri, track_id, person, time_s (the start of the second emotion), before, after,
     gap_s (seconds between the two).
     """
-    where, params = select_faces(database, **filters)
+    database, where, params = select_faces(database, **filters)
     episodes = episodes_sql(0.0, check_not_negative(min_s, "min_s"), where)
     return database.sql(
         f"""SELECT video_id, uri, track_id, person, start_s AS time_s, lag(emotion) OVER track AS before,
@@ -79,7 +79,7 @@ def find_peaks(
         emotion = check_emotion(database, emotion)
         probability, name, track = probability_column(emotion), quote_text(emotion), "video_id, track_id"
     around_s = check_positive(distance_s, "distance_s") + TIME_TOLERANCE_S
-    where, params = select_faces(database, **filters)
+    database, where, params = select_faces(database, **filters)
     return database.sql(
         f"""SELECT video_id, uri, track_id, person, {name} AS emotion, time_s, {probability} AS probability
         FROM tracks WHERE {where} AND {probability} >= {check_threshold(threshold)}

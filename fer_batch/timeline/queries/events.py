@@ -54,10 +54,10 @@ def add_faces(
     """
     if not isinstance(events, pa.Table):
         events = read_events(Path(events))
-    events = _locate_events(database, events, filters.pop("video", None))
+    database, events = _locate_events(database, events, filters.pop("video", None))
     name = f"events_{id(events)}"  # a relation is read later, maybe after other events are joined
     database.register(name, events)
-    where, params = select_faces(database, **filters)
+    database, where, params = select_faces(database, **filters)
     columns = probability_columns(database)
     added = {"faces", "emotion", *columns}
     kept = ", ".join(
@@ -113,8 +113,13 @@ def read_events(path: Path) -> pa.Table:
     )
 
 
-def _locate_events(database: Database, events: pa.Table, video: str | Path | None) -> pa.Table:
-    """Add columns with the number and video id of each event, and its start and end as in the tables."""
+def _locate_events(
+    database: Database, events: pa.Table, video: str | Path | None
+) -> tuple[Database, pa.Table]:
+    """Add columns with the number and video id of each event, and its start and end as in the tables.
+
+    Also returns a database with the videos of the events.
+    """
     names = set(events.column_names)
     if "video" not in names and video is None:
         raise QueryError("Events have no column video; add one, or name their one video (--video, video=)")
@@ -128,6 +133,7 @@ def _locate_events(database: Database, events: pa.Table, video: str | Path | Non
     else:
         videos = [str(video)] * len(events)
     ids = database.video_ids(videos)
+    database = database.narrow(ids.values())
     try:
         starts = events.column("start_s" if has_spans else "time_s").cast(pa.float64())
         ends = events.column("end_s" if has_spans else "time_s").cast(pa.float64())
@@ -154,4 +160,4 @@ def _locate_events(database: Database, events: pa.Table, video: str | Path | Non
     }
     for name, column in added.items():
         events = events.append_column(name, column)
-    return events
+    return database, events

@@ -42,7 +42,7 @@ def subtract_baseline(
     differences = ", ".join(
         f"{column} - mean_{column} AS {name}" for column, name in zip(columns, names, strict=True)
     )
-    where, params = select_faces(database, **filters)
+    database, where, params = select_faces(database, **filters)
     return database.sql(
         f"""WITH selected AS (
             SELECT {BASELINE_KEYS[by]} AS face, video_id, uri, track_id, person, time_s, emotion,
@@ -70,7 +70,7 @@ def smooth_probabilities(
     means = ", ".join(f"avg({column}) OVER around AS {column}" for column in columns)
     listed = ", ".join(columns)
     track = "PARTITION BY video_id, track_id ORDER BY time_s"
-    where, params = select_faces(database, **filters)
+    database, where, params = select_faces(database, **filters)
     # DuckDB searches the rows of a RANGE frame for each aggregate, which takes most of the time. Two counts
     # find them once for all columns.
     return database.sql(
@@ -110,7 +110,7 @@ def resample_probabilities(
     if by not in RESAMPLING_KEYS:
         raise QueryError(f"A timeline must be resampled by video, person or track, got {by}")
     keys = RESAMPLING_KEYS[by]
-    where, params = select_faces(database, **filters)
+    database, where, params = select_faces(database, **filters)
     of_video = "video_id = $video" if "video" in params else "true"
     where += " AND person IS NOT NULL" if by == "person" else ""
     columns = probability_columns(database)

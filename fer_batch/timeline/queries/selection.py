@@ -32,8 +32,10 @@ CONDITIONS = {
 
 def select_faces(
     database: Database, **filters: Unpack[FaceFilter]
-) -> tuple[str, dict[str, str | int | float]]:
+) -> tuple[Database, str, dict[str, str | int | float]]:
     """Return an SQL condition on rows of `tracks` that match all filters, with the values of its parameters.
+
+    The query must run in the returned database, which has only the buckets that it needs.
 
     Raises QueryError if the run has no such video or person, or if `start_s` is after `end_s`.
     """
@@ -43,7 +45,7 @@ def select_faces(
         raise QueryError(f"The start must not be after the end, got start {start_s:g} s and end {end_s:g} s")
     params: dict[str, str | int | float] = {}
     if video is not None:
-        params["video"] = database.video_id(video)
+        params["video"] = video_id = database.video_id(video)
     if person is not None:
         _check_person(database, person)
         params["person"] = person
@@ -53,7 +55,9 @@ def select_faces(
         params["start_s"] = float(start_s)
     if end_s is not None:
         params["end_s"] = float(end_s)
-    return " AND ".join(CONDITIONS[name] for name in params) or "true", params
+    if video is not None:
+        database = database.narrow([video_id])
+    return database, " AND ".join(CONDITIONS[name] for name in params) or "true", params
 
 
 def _check_person(database: Database, person: str) -> None:

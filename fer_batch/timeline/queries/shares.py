@@ -37,7 +37,7 @@ def compute_shares(
     )
     groups = ", ".join([*keys, *intervals])
     order = ", ".join([*keys, *(["start_s"] if starts else []), "share DESC", "emotion"])
-    where, params = select_faces(database, **filters)
+    database, where, params = select_faces(database, **filters)
     return database.sql(
         f"""FROM (
             SELECT {", ".join([*keys, *starts, f"unnest([{emotions}], recursive := true)"])}

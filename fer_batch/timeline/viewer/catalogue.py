@@ -2,7 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -144,6 +144,7 @@ class Catalogue:
                 "lengths": pc.coalesce(videos.column("duration_s"), videos.column("read_s")).to_pylist(),
                 "cells": [len(strip["cells"]) for strip in strips.values()],
             },
+            video_ids=list(strips),
         )
         numbers = number_classes(rows.column("emotion"), self.classes).tolist()
         columns = (rows.column(name).to_pylist() for name in ("video_id", "cell", "n_rows"))
@@ -169,9 +170,13 @@ class Catalogue:
             )
         return "emotion_counts"
 
-    def _query(self, query: str, params: Mapping[str, Any] | None = None) -> pa.Table:
+    def _query(
+        self, query: str, params: Mapping[str, Any] | None = None, video_ids: Sequence[str] | None = None
+    ) -> pa.Table:
+        """Run a query over all videos, or over the buckets of some."""
         with self._lock:
-            return self._database.sql(query, params).to_arrow_table()
+            database = self._database if video_ids is None else self._database.narrow(video_ids)
+            return database.sql(query, params).to_arrow_table()
 
 
 def _read_state(out: OutputFolder) -> object:

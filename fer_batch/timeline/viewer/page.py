@@ -31,6 +31,7 @@ def render_report(database: Database, video: str | Path) -> str:
     The page needs no network and no server, and holds no picture of anyone.
     """
     video_id = database.video_id(video)
+    database = database.narrow([video_id])
     ((uri,),) = database.sql("SELECT uri FROM videos WHERE video_id = $id", {"id": video_id}).fetchall()
     content = zlib.compress(pack_video(database, video_id, boxes=False), 9)
     scripts = [read_asset(name) for name in (*SCRIPTS, "report.js")]

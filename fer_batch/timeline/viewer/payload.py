@@ -35,6 +35,8 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
     - `probs`: probabilities in 1/255, so within 0.002, `(classes, rows) uint8`.
     """
 
+    database = database.narrow([video_id])
+
     def query(sql: str) -> pa.Table:
         return database.sql(sql, {"id": video_id}).to_arrow_table()
 
