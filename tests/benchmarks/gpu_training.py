@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.training.loop import WorkerContext, train_network
-from fer_batch.training.state import TrainState, read_state, write_state
+from fer_batch.training.state import TrainState, decode_state, encode_state
 from tests.benchmarks.gpu_setup import Measurement, Setup, peak_gpu_bytes
 from tests.training.examples import (
     SMALL_NETWORK,
@@ -46,8 +46,8 @@ def measure_ddp(setup: Setup) -> Measurement:
     the speed says nothing about several GPUs.
     """
     torch.multiprocessing.spawn(_train_rank, (setup,), nprocs=PROCESSES)
-    states = [read_state(setup.folder / f"{rank}.pt") for rank in range(PROCESSES)]
-    first, second = (state for state in states if state is not None)
+    files = [setup.folder / f"{rank}.pt" for rank in range(PROCESSES)]
+    first, second = (decode_state(file.read_bytes(), file.name) for file in files)
     result = describe_training(first, len(make_clips(setup)[0]), setup.device)
     result["gpu_bytes"] = json.loads((setup.folder / "0.json").read_text())
     result["processes"] = PROCESSES
@@ -74,7 +74,7 @@ def _train_rank(rank: int, setup: Setup) -> None:
 
     context = WorkerContext(device=device, rank=rank, world=PROCESSES, join=join)
     state = train_network(make_config(setup), *make_clips(setup), context)
-    write_state(setup.folder / f"{rank}.pt", state)
+    (setup.folder / f"{rank}.pt").write_bytes(encode_state(state))
     (setup.folder / f"{rank}.json").write_text(json.dumps(peak_gpu_bytes(device)))
     dist.destroy_process_group()
 
