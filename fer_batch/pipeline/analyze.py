@@ -16,6 +16,7 @@ from fer_batch.inputs.segments import MAX_PLANNED_S, plan_segments, probe_as_nee
 from fer_batch.model.precision import check_onnx_precision
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import is_onnx_path
+from fer_batch.pipeline.cluster_map import map_on_cluster
 from fer_batch.pipeline.dataflow import (
     RunSettings,
     configure_ray_data,
@@ -122,7 +123,7 @@ def analyze(
                 record_precision(folder, settings.config.precision)
             extend_plan(folder, listing, retried, settings, workers=count_cpus(), is_new=run is None)
             _run_pending(folder, settings, publish_metrics(folder, on_progress))
-            return finalize(folder)
+            return finalize(folder, map_buckets=map_on_cluster)
 
 
 def fix_precision(config: AnalyzeConfig, run: RunRecord | None) -> AnalyzeConfig:

@@ -8,7 +8,7 @@ import math
 import time
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -37,6 +37,8 @@ class PlannedBucket:
     number: int
     videos: pa.Table
     segments: pa.Table
+    file_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    """Name of the files to write. A repeated call replaces the files of the one before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,11 @@ def write_bucket(folder: OutputFolder, run: RunRecord, bucket: PlannedBucket) ->
     Raises OutputError if a segment has no result or a result is damaged.
     """
     rows = build_rows(folder, run, bucket.number, bucket.videos, bucket.segments)
-    files = {name: write_file(folder, name, bucket.number, rows[name]) for name in TABLES if len(rows[name])}
+    files = {
+        name: write_file(folder, name, bucket.number, rows[name], bucket.file_id)
+        for name in TABLES
+        if len(rows[name])
+    }
     fault_point("finalize.bucket")
     stored = {name: [f"{name}/{file.path}"] for name, file in files.items()}
     planned = planned_keys(bucket.videos, run.columns)
@@ -68,10 +74,10 @@ def write_bucket(folder: OutputFolder, run: RunRecord, bucket: PlannedBucket) ->
     )
 
 
-def write_file(folder: OutputFolder, name: str, bucket: int, rows: pa.Table) -> AddAction:
-    """Write all rows of one bucket of a table to a new file; a column `bucket` is left out."""
+def write_file(folder: OutputFolder, name: str, bucket: int, rows: pa.Table, file_id: str) -> AddAction:
+    """Write all rows of one bucket of a table to a file; a column `bucket` is left out."""
     part = f"bucket={bucket}"
-    path = f"{part}/{uuid.uuid4()}.parquet"
+    path = f"{part}/{file_id}.parquet"
     content = encode_rows(rows.select([column for column in rows.column_names if column != "bucket"]))
     folder.subfolder(f"{name}/{part}").create()
     folder.write_bytes(f"{name}/{path}", content, "table")

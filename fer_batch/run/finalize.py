@@ -5,7 +5,8 @@ killed run has written after that snapshot.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -55,13 +56,18 @@ MAX_LISTED_PROBLEMS = 20
 """Inconsistencies that an error message lists."""
 
 
-def finalize(out: FolderLike, rewrite_all: bool = False) -> RunSummary:
+def finalize(
+    out: FolderLike, rewrite_all: bool = False, map_buckets: Callable[..., Iterable[Any]] = map
+) -> RunSummary:
     """Stitch the results, replace the buckets that have changed, and write `_SUCCESS.json` last.
 
     A bucket has changed if a planning round since the last `finalize` has one of its videos, or if its number
     of videos differs from the plan. `rewrite_all` replaces all buckets. The tables are written again in any
-    case if one is missing or was written by an earlier version. Raises OutputError if `out` contains no run,
-    if a planned segment has no result, or if the written rows are inconsistent.
+    case if one is missing or was written by an earlier version. `map_buckets` calls a function for each
+    bucket as `map` does; `analyze` does so on the nodes of the cluster.
+
+    Raises OutputError if `out` contains no run, if a planned segment has no result, or if the written rows
+    are inconsistent.
     """
     folder = open_folder(out)
     run = read_run(folder)
@@ -72,7 +78,7 @@ def finalize(out: FolderLike, rewrite_all: bool = False) -> RunSummary:
     buckets = _select_buckets(folder, tables, rewrite_all)
     if buckets:
         folder.remove_file(SUCCESS_FILE)
-        written = _write_buckets(folder, run, buckets)
+        written = _write_buckets(folder, run, buckets, map_buckets)
         replaced = _commit(folder, tables, buckets, written)
         kept = totals.filter(pc.invert(pc.is_in(totals.column("bucket"), pa.array(buckets, pa.int32()))))
         new = pa.Table.from_pylist([bucket.totals for bucket in written], schema=TOTALS_SCHEMA)
@@ -108,14 +114,17 @@ def _select_buckets(folder: OutputFolder, tables: Mapping[str, DeltaTable], sele
     return sorted(differing.union(pc.unique(later).to_pylist()))
 
 
-def _write_buckets(folder: OutputFolder, run: RunRecord, buckets: list[int]) -> list[WrittenBucket]:
+def _write_buckets(
+    folder: OutputFolder, run: RunRecord, buckets: list[int], map_buckets: Callable[..., Iterable[Any]]
+) -> list[WrittenBucket]:
     """Write the files of these buckets; raise OutputError if a result is missing or rows are inconsistent."""
     videos = read_planned_videos(folder)
     in_buckets = pc.is_in(videos.column("bucket"), pa.array(buckets, pa.int32()))
     videos = videos.filter(in_buckets).combine_chunks()
     _check_all_done(folder, videos)
     folder.write_bytes(UNCLEAN_MARKER, b"", "marker")
-    written = list(map(functools.partial(write_bucket, folder, run), _iterate_buckets(folder, videos)))
+    write = functools.partial(write_bucket, folder, run)
+    written: list[WrittenBucket] = list(map_buckets(write, _iterate_buckets(folder, videos)))
     problems = [problem for bucket in written for problem in bucket.problems]
     if problems:
         more = len(problems) - MAX_LISTED_PROBLEMS

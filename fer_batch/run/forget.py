@@ -1,6 +1,7 @@
 """Remove all traces of a video from the folder of a run: results, plan, tables, and their older versions."""
 
 import json
+import uuid
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -181,7 +182,7 @@ def _strip_tables(folder: OutputFolder, video_ids: set[str]) -> None:
             buckets.append(bucket)
             rest = drop_videos(_read_files(folder, paths), video_ids)
             if len(rest):
-                files.append(write_file(folder, name, bucket, rest))
+                files.append(write_file(folder, name, bucket, rest, str(uuid.uuid4())))
         if buckets:
             commit_buckets(table, buckets, files)
         fault_point(f"forget.{name}")

@@ -98,6 +98,8 @@ def read_bundle(results: FolderLike, bundle_id: str, keep_damaged: bool = False)
     name = f"{bundle_id}{BUNDLE_SUFFIX}"
     try:
         content = folder.read_bytes(name)
+    except FileNotFoundError as error:
+        raise OutputError(f"{folder}/{name} does not exist: run `fer-batch analyze` again") from error
     except OSError as error:
         raise OutputError(f"Cannot read {folder}/{name}: {error.strerror}") from error
     try:
