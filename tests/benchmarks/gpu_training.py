@@ -85,6 +85,7 @@ def measure_resume(setup: Setup) -> Measurement:
     recipe = write_recipe(setup.folder / "recipe.toml", SMALL_RECIPE | {"epochs": 30})
     out, log = setup.folder / "run", setup.folder / "killed.log"
     command = ["train", "--data", f"fer2013={data}", "--recipe", str(recipe), "--out", str(out)]
+    command += ["--gpus", "1" if setup.device.type == "cuda" else "0"]
     run_and_kill(command, log, lambda: "epoch 2 " in log.read_text())
     before = read_history(out)
     ended = subprocess.run(
