@@ -250,7 +250,7 @@ def count_gpus() -> pa.Table:
 
 
 def measure_pipeline(setup: Setup) -> Measurement:
-    """Whole runs on Ray with this machine's GPU and without: speed, and the same faces in each copy."""
+    """Whole runs on Ray with this machine's GPU and without: speed, and the faces of a CPU."""
     copies = 2 if setup.small else 48
     videos = setup.folder / "videos"
     videos.mkdir()
@@ -275,8 +275,11 @@ def measure_pipeline(setup: Setup) -> Measurement:
         }
         if summary.videos != {"ok": copies}:
             problems.append(f"{name}: {summary.videos}, {summary.failures[:1]}")
-        elif summary.faces % copies:
-            problems.append(f"{name}: the copies of one video have different faces ({summary.faces} in all)")
+    expected = copies * len(find_faces("cpu")[1])
+    for name, row in rows.items():
+        # A GPU rounds differently in each batch, so the copies may differ in a few faces.
+        if abs(row["faces"] - expected) > (1 - MIN_AGREEMENT) * expected:
+            problems.append(f"{name}: {row['faces']} faces instead of {expected}")
     return {"problems": problems, "copies": copies, "runs": rows}
 
 
