@@ -200,7 +200,7 @@ def test_finalize_rebuilds_a_finished_run_and_refuses_an_unfinished_one(
     with pytest.raises(OutputError, match=result.name):
         finalize(out, rewrite_all=True)
     with pytest.raises(OutputError, match="not done"):
-        finalize(out)
+        finalize(out, rewrite_all=True)
 
 
 @pytest.mark.slow

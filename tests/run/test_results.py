@@ -75,7 +75,7 @@ def test_results_of_an_earlier_plan_do_not_count(out: Path) -> None:
     write_video_results(out, plan_videos(out, VIDEOS), VIDEOS)
     later: dict[str, Tracks | None] = {"/a.mp4": [["fear"]]}
     plan = plan_videos(out, later, attempt=1)
-    with pytest.raises(OutputError, match="Cannot read"):
+    with pytest.raises(OutputError, match="does not exist"):
         read_results(out / "results", plan)
     write_video_results(out, plan, later)
     assert len(list_done_bundles(out / "results")) == 2
