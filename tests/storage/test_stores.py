@@ -139,7 +139,8 @@ def test_errors_show_no_query(sample: Path, tmp_path: Path) -> None:
 
 def test_each_byte_is_requested_once(store: Store, sample: Path) -> None:
     """Only the index may be read twice: at most one block at each end."""
-    empty_boxes = b"\0\0\0\x08free" * (BLOCK_BYTES // 2)  # four blocks
+    empty_box = b"\0\0\0\x80free" + bytes(120)
+    empty_boxes = empty_box * (4 * BLOCK_BYTES // len(empty_box))
     content = sample.read_bytes() + empty_boxes
     uri = store.put("long.mp4", content)
     store.answers.clear()
