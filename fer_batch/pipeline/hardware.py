@@ -1,5 +1,6 @@
 """Ask the nodes of a cluster for their CPUs and GPUs, and choose the precision of a run."""
 
+import logging
 import math
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,9 @@ QUERY_TIMEOUT_S = 60.0
 """Time limit for asking the nodes."""
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
     """A GPU as NVIDIA's driver describes it."""
@@ -29,15 +33,18 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """The CPU and the GPUs of a node. A node that does not answer has no flags and no known GPU."""
+    """The CPU and the GPUs of a node. By default nothing is known of them."""
 
-    cpu_flags: frozenset[str] = frozenset()
-    """Those flags that `precision.CPU_FLAGS` names."""
+    cpu_flags: frozenset[str] | None = None
+    """Those flags that `precision.CPU_FLAGS` names; None if they are not known."""
     gpus: tuple[Gpu, ...] = ()
 
 
 def query_hardware(nodes: Sequence[Mapping[str, Any]]) -> list[Hardware]:
-    """Return the hardware of these nodes, rows of `ray.nodes()`."""
+    """Return the hardware of these nodes, rows of `ray.nodes()`.
+
+    Nothing is known of nodes that do not answer; one warning in the log names them.
+    """
     own_id = ray.get_runtime_context().get_node_id()
     tasks = {
         node["NodeID"]: ray.remote(num_cpus=0, max_retries=0)(read_hardware)
@@ -49,12 +56,16 @@ def query_hardware(nodes: Sequence[Mapping[str, Any]]) -> list[Hardware]:
     if tasks:
         ray.wait([*tasks.values()], num_returns=len(tasks), timeout=QUERY_TIMEOUT_S)
     answers: list[Hardware] = []
+    silent: list[str] = []
     for node in nodes:
         task = tasks.get(node["NodeID"])
         try:
             answers.append(read_hardware() if task is None else ray.get(task, timeout=0))
         except (GetTimeoutError, RayError):  # the node may have left
             answers.append(Hardware())
+            silent.append(str(node["NodeManagerAddress"]))
+    if silent:
+        logger.warning("no answer about the CPUs and GPUs of these nodes: %s", ", ".join(silent))
     return answers
 
 
@@ -74,15 +85,21 @@ def read_hardware() -> Hardware:
 
 
 def choose_run_precision(nodes: Sequence[Mapping[str, Any]], hardware: Sequence[Hardware]) -> PrecisionName:
-    """Return "bf16" if there are nodes and all of them are known to have it in hardware, else "fp32"."""
-    return "fp32" if not nodes or _find_lacking_node("bf16", nodes, hardware, 0.0) else "bf16"
+    """Return "bf16" if some nodes have CPUs or GPUs and all of them are known to have it in hardware.
+
+    Otherwise, and while there is only a head without CPUs, which workers join later, return "fp32".
+    """
+    can_work = any(node["Resources"].get(kind, 0) for node in nodes for kind in ("CPU", "GPU"))
+    if not can_work or _find_lacking_node("bf16", nodes, hardware, unknown_lacks=True):
+        return "fp32"
+    return "bf16"
 
 
 def check_run_precision(
     precision: str, nodes: Sequence[Mapping[str, Any]], hardware: Sequence[Hardware]
 ) -> None:
-    """Raise ConfigError if a node does not compute in a precision; GPUs of which nothing is known pass."""
-    if node := _find_lacking_node(precision, nodes, hardware, math.inf):
+    """Raise ConfigError if a node does not compute in a precision; hardware that is not known passes."""
+    if node := _find_lacking_node(precision, nodes, hardware, unknown_lacks=False):
         raise ConfigError(
             f"The node {node} does not compute in {precision} (--precision): give fp32 or auto, or use other "
             "nodes"
@@ -90,18 +107,19 @@ def check_run_precision(
 
 
 def _find_lacking_node(
-    precision: str, nodes: Sequence[Mapping[str, Any]], hardware: Sequence[Hardware], unknown: float
+    precision: str, nodes: Sequence[Mapping[str, Any]], hardware: Sequence[Hardware], unknown_lacks: bool
 ) -> str | None:
     """Return the address of the first node that cannot recognize faces in a precision; None if all can.
 
     The CPUs do not matter where each node with CPUs has a GPU, because then only GPUs recognize faces.
-    `unknown` is the compute capability of GPUs of which nothing is known.
+    `unknown_lacks` tells whether CPUs and GPUs of which nothing is known count as lacking it.
     """
     counts = [(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0)) for node in nodes]
     only_gpus = all(gpus >= 1 for cpus, gpus in counts if cpus)
     for node, (cpus, gpus), own in zip(nodes, counts, hardware, strict=True):
-        lacks_cpu = cpus and not only_gpus and not has_cpu_precision(precision, own.cpu_flags)
-        capability = min((gpu.capability for gpu in own.gpus), default=unknown)
-        if lacks_cpu or (gpus >= 1 and capability < MIN_CAPABILITY[precision]):
+        has_cpu = not unknown_lacks if own.cpu_flags is None else has_cpu_precision(precision, own.cpu_flags)
+        unknown_capability = 0.0 if unknown_lacks else math.inf
+        capability = min((gpu.capability for gpu in own.gpus), default=unknown_capability)
+        if (cpus and not only_gpus and not has_cpu) or (gpus >= 1 and capability < MIN_CAPABILITY[precision]):
             return str(node["NodeManagerAddress"])
     return None

@@ -13,8 +13,10 @@ from fer_batch.pipeline.hardware import (
     read_hardware,
 )
 
-NEW, OLD = Hardware(cpu_flags=frozenset({"avx512_bf16"})), Hardware()
+NEW, OLD = Hardware(cpu_flags=frozenset({"avx512_bf16"})), Hardware(cpu_flags=frozenset())
+UNKNOWN = Hardware()
 T4, H100 = Gpu(memory_gb=16.0, capability=7.5), Gpu(memory_gb=80.0, capability=9.0)
+OLD_WITH_H100 = Hardware(cpu_flags=frozenset(), gpus=(H100,))
 
 
 def node(address: str, **resources: float) -> dict[str, Any]:
@@ -31,12 +33,14 @@ SEPARATE_GPU = node("g", GPU=1.0)
     ("nodes", "hardware", "precision", "lacking"),
     [
         pytest.param([], [], "fp32", "", id="none yet"),
+        pytest.param([HEAD], [NEW], "fp32", "", id="only a head so far"),
         pytest.param([HEAD, *CPU_NODES], [OLD, NEW, NEW], "bf16", "", id="all CPUs have it"),
         pytest.param(CPU_NODES, [NEW, OLD], "fp32", "c2", id="one CPU lacks it"),
+        pytest.param(CPU_NODES, [NEW, UNKNOWN], "fp32", "", id="unknown CPU"),
         pytest.param([GPU_NODE], [Hardware(gpus=(H100, H100))], "bf16", "", id="GPU with an old CPU"),
         pytest.param([GPU_NODE], [Hardware(gpus=(H100, T4))], "fp32", "g", id="two kinds of GPU"),
         pytest.param([GPU_NODE], [NEW], "fp32", "", id="unknown GPU"),
-        pytest.param([*CPU_NODES, GPU_NODE], [NEW, NEW, Hardware(gpus=(H100,))], "fp32", "g", id="mixed"),
+        pytest.param([*CPU_NODES, GPU_NODE], [NEW, NEW, OLD_WITH_H100], "fp32", "g", id="mixed"),
         pytest.param(
             [*CPU_NODES, SEPARATE_GPU],
             [NEW, NEW, Hardware(gpus=(H100,))],
