@@ -21,7 +21,7 @@ from fer_batch.run.plan import (
     read_planned_videos,
     split_by_bucket,
 )
-from fer_batch.run.record import SUCCESS_FILE, RunRecord, read_run, remove_leftovers
+from fer_batch.run.record import SUCCESS_FILE, TOTALS_FILE, RunRecord, read_run, remove_leftovers
 from fer_batch.run.results import list_done_bundles
 from fer_batch.run.snapshot import (
     TABLES,
@@ -67,14 +67,17 @@ def finalize(
     bucket as `map` does; `analyze` does so on the nodes of the cluster.
 
     Raises OutputError if `out` contains no run, if a planned segment has no result, or if the written rows
-    are inconsistent.
+    are inconsistent. Readers then keep the previous tables, unless those are missing, damaged or older.
     """
     folder = open_folder(out)
     run = read_run(folder)
     remove_leftovers(folder)
     schemas = table_schemas(run.classes, run.columns)
-    tables = open_current_tables(folder, schemas) or create_tables(folder, schemas, run)
-    totals = read_totals(folder, tables)
+    tables = open_current_tables(folder, schemas)
+    if tables is None:
+        _check_all_done(folder, read_planned_videos(folder))  # readers keep the old tables if this fails
+        tables = create_tables(folder, schemas, run)
+    totals = TOTALS_SCHEMA.empty_table() if rewrite_all else read_totals(folder, tables)
     buckets = _select_buckets(folder, tables, rewrite_all)
     if buckets:
         folder.remove_file(SUCCESS_FILE)
@@ -84,8 +87,11 @@ def finalize(
         new = pa.Table.from_pylist([bucket.totals for bucket in written], schema=TOTALS_SCHEMA)
         totals = pa.concat_tables([kept, new])
     snapshot, last_round = read_snapshot(folder), find_last_round(folder)
-    if snapshot is None or (snapshot.tables, snapshot.round) != (read_versions(tables), last_round):
+    current = read_versions(tables), last_round
+    is_current = snapshot is not None and (snapshot.tables, snapshot.round) == current
+    if not is_current or not folder.exists(TOTALS_FILE):  # `forget` removes the totals
         write_totals(folder, totals, tables)
+    if not is_current:
         write_snapshot(folder, tables, last_round)
     fault_point("finalize.snapshot")
     if buckets:

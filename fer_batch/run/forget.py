@@ -2,13 +2,14 @@
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from deltalake import DeltaTable
 
-from fer_batch.errors import InputError
+from fer_batch.errors import InputError, OutputError
 from fer_batch.faults import fault_point
 from fer_batch.run.buckets import commit_buckets, write_file
 from fer_batch.run.finalize import finalize
@@ -161,18 +162,41 @@ def _strip_plan(plan: OutputFolder, video_ids: set[str]) -> None:
 def _strip_tables(folder: OutputFolder, video_ids: set[str]) -> None:
     """Remove the rows from the current tables, all files of older versions, and their entries in the log.
 
-    The entries contain no names, but bounds of times and probabilities. Tables that cannot be continued are
-    removed; `finalize` writes them again.
+    The entries contain no names, but bounds of times and probabilities. Tables that cannot be continued or
+    read are removed; `finalize` writes them again.
     """
     run, snapshot = read_run(folder), read_snapshot(folder)
     tables = open_current_tables(folder, table_schemas(run.classes, run.columns))
     folder.remove_file(TOTALS_FILE)
     if tables is None or snapshot is None:
-        folder.remove_file(SNAPSHOT_FILE)
-        for name in TABLES:
-            folder.remove_folder(name)
+        _remove_tables(folder)
         return
     folder.write_bytes(UNCLEAN_MARKER, b"", "marker")
+    try:
+        _replace_buckets(folder, tables, video_ids)
+    except OutputError:
+        _remove_tables(folder)
+        return
+    write_snapshot(folder, tables, snapshot.round)
+    fault_point("forget.snapshot")
+    remove_stale_files(folder)
+    for name, table in tables.items():
+        table.create_checkpoint()
+        log = f"{name}/_delta_log"
+        for number in range(table.version()):
+            folder.remove_file(f"{log}/{number:020d}.json")
+            folder.remove_file(f"{log}/{number:020d}.checkpoint.parquet")
+    folder.remove_file(UNCLEAN_MARKER)
+
+
+def _remove_tables(folder: OutputFolder) -> None:
+    folder.remove_file(SNAPSHOT_FILE)
+    for name in TABLES:
+        folder.remove_folder(name)
+
+
+def _replace_buckets(folder: OutputFolder, tables: Mapping[str, DeltaTable], video_ids: set[str]) -> None:
+    """Write the buckets of these videos again without them; raises OutputError if a file cannot be read."""
     for name, table in tables.items():
         buckets, files = [], []
         for bucket, paths in group_table_files(name, table).items():
@@ -186,17 +210,10 @@ def _strip_tables(folder: OutputFolder, video_ids: set[str]) -> None:
         if buckets:
             commit_buckets(table, buckets, files)
         fault_point(f"forget.{name}")
-    write_snapshot(folder, tables, snapshot.round)
-    fault_point("forget.snapshot")
-    remove_stale_files(folder)
-    for name, table in tables.items():
-        table.create_checkpoint()
-        log = f"{name}/_delta_log"
-        for number in range(table.version()):
-            folder.remove_file(f"{log}/{number:020d}.json")
-            folder.remove_file(f"{log}/{number:020d}.checkpoint.parquet")
-    folder.remove_file(UNCLEAN_MARKER)
 
 
 def _read_files(folder: OutputFolder, files: list[str], columns: list[str] | None = None) -> pa.Table:
-    return pa.concat_tables(pq.ParquetFile(folder.arrow_source(file)).read(columns) for file in files)
+    try:
+        return pa.concat_tables(pq.ParquetFile(folder.arrow_source(file)).read(columns) for file in files)
+    except (pa.ArrowException, OSError) as error:
+        raise OutputError(f"Cannot read the tables in {folder}: {error}") from error

@@ -69,7 +69,7 @@ def open_current_tables(
                 if list_table_files(name, tables[name]) != list_table_files(name, current[name]):
                     version = current[name].version()
                     tables[name].restore(version, post_commithook_properties=KEEP_LOG_FILES)
-    except (OutputError, DeltaError):
+    except (OutputError, DeltaError, FileNotFoundError):
         return None
     if folder.exists(UNCLEAN_MARKER):
         remove_stale_files(folder)

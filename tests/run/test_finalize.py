@@ -418,11 +418,26 @@ def test_finalize_repairs_damaged_tables(done: Path, new: Path, damage: Callable
         assert len(rows["videos"]) == 4
 
 
-def test_missing_file_of_a_table_is_written_again(done: Path, new: Path) -> None:
-    remove_table_file(done)
+@pytest.mark.parametrize("table", ["tracks", "videos"])
+def test_unreadable_file_of_a_table_is_written_again(done: Path, new: Path, table: str) -> None:
+    (done / list_table_files(table, open_tables(done)[table])[0]).write_bytes(b"PAR1")
+    (done / "buckets.parquet").unlink()
     finalize(done, rewrite_all=True)
     assert find_differences(done) == []
     assert are_tables_equal(read_all_rows(done), read_all_rows(new))
+
+
+def test_readers_keep_older_tables_until_all_results_exist(out: Path, old: Path) -> None:
+    result = next((out / "results").iterdir())
+    content = result.read_bytes()
+    result.unlink()
+    add_manifest_columns(out, {"who": "string"})  # the tables have to be written again
+    with pytest.raises(OutputError, match="are not done"):
+        finalize(out)
+    assert are_tables_equal(read_all_rows(out), read_all_rows(old))
+    result.write_bytes(content)
+    finalize(out)
+    assert "who" in read_all_rows(out)["videos"]
 
 
 @pytest.mark.parametrize("damage", [truncate_result, flip_bits_of_result])

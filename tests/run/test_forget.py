@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,7 @@ def test_forgotten_video_leaves_no_trace(uri: str, out: Path, finished: Path) ->
 def test_video_is_given_by_uri_file_name_or_id(name: str, out: Path, finished: Path) -> None:
     assert forget_videos(out, [name]) == [ITS]
     assert_forgotten(out, ITS, finished)
+    assert (out / "buckets.parquet").exists()
 
 
 @pytest.mark.parametrize(
@@ -213,6 +214,16 @@ def test_truncated_bundle_is_removed(out: Path) -> None:
     assert not find_traces(out, ITS)
     assert not path.exists()
     assert [line for line in verify_run(out) if "are not done" in line]
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"PAR1")])
+def test_video_is_forgotten_though_a_table_is_damaged(
+    damage: Callable[[Path], object], out: Path, finished: Path
+) -> None:
+    damage(next((out / "tracks").glob("bucket=*/*.parquet")))
+    forget_videos(out, [ITS])
+    assert_forgotten(out, ITS, finished)
+    assert (out / "buckets.parquet").exists()
 
 
 def test_damage_of_another_video_keeps_no_trace(out: Path) -> None:
