@@ -104,21 +104,32 @@ class PhaseOptimizer:
 
     def _continue_with_other_steps(self, state: dict[str, Any]) -> None:
         """Continue at the same share of the phase: other workers take another number of steps."""
-        rates = [{**group, "params": None} for group in self.optimizer.param_groups]
+        options = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        full = options[0]["initial_lr"] if self.warmup else options[0]["lr"]
         self.optimizer.load_state_dict(state["optimizer"])
-        lowered = self.lr / state["scale"]  # by the schedule "plateau"
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group.update({name: value for name, value in rate.items() if name != "params"})
+        lowered = (self.lr / (state["scale"] * _compute_rise(state["warmup"]))) / (full / self.scale)
+        for group, own in zip(self.optimizer.param_groups, options, strict=True):
+            group.update(own)
         self.steps_taken = round(state["taken"] * self.total_steps / state["total"])
-        with warnings.catch_warnings(
-            action="ignore", category=UserWarning
-        ):  # no step of the optimizer before
+        # The schedules warn that the optimizer of this process has taken no step.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
             for _ in range(self.steps_taken):
                 self._step_schedules()
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.load_state_dict(state["schedule"])
             for group in self.optimizer.param_groups:
-                group["lr"] = lowered * self.scale
+                group["lr"] *= lowered
+
+
+def _compute_rise(warmup: dict[str, Any] | None) -> float:
+    """Return the share of the learning rate that a warm-up with this state has reached."""
+    if warmup is None:
+        return 1.0
+    start = float(warmup["start_factor"])
+    return start + (1 - start) * min(1.0, warmup["last_epoch"] / warmup["total_iters"])
 
 
 def _build_optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -195,8 +195,24 @@ def test_a_phase_continues_with_another_number_of_workers(schedule: str, before:
     kept = second.optimizer.state_dict()["state"][0]["exp_avg"]
     assert torch.equal(kept, first.optimizer.state_dict()["state"][0]["exp_avg"])
     rates = take_steps(second, point, 40 // after)
+    if schedule == "plateau":
+        assert rates[-1] == pytest.approx(after * 0.05)
     whole = make_optimizer(make_parameter(), total_steps=80 // after, workers=after, **options)
     if schedule != "plateau":
         assert rates == pytest.approx(
             take_steps(whole, make_parameter(), 80 // after)[40 // after :], rel=1e-6
         )
+
+
+@pytest.mark.parametrize(("before", "after"), [(4, 2), (2, 4), (4, 1), (1, 4)])
+def test_plateau_continues_its_warm_up_with_another_number_of_workers(before: int, after: int) -> None:
+    options: dict[str, Any] = {"schedule": "plateau", "plateau_patience": 0}
+    first = make_optimizer(point := make_parameter(), total_steps=400 // before, workers=before, **options)
+    take_steps(first, point, 20 // before)  # half of the warm-up
+    first.end_epoch(0.5)
+    first.end_epoch(0.4)  # halves the rate
+    second = make_optimizer(point, total_steps=400 // after, workers=after, **options)
+    second.load_state_dict(first.state_dict())
+    rates = take_steps(second, point, 380 // after)
+    assert rates[0] == pytest.approx(0.05 * (after + 1) / 2)
+    assert rates[-1] == pytest.approx(0.05 * after)
