@@ -6,12 +6,17 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import get_device, prepare_model
 
 from fer_batch.config import TrainConfig
+from fer_batch.errors import ResourceError
 from fer_batch.training.checkpoints import locate_checkpoint, name_checkpoint
 from fer_batch.training.loop import WorkerContext, train_network
+from fer_batch.training.predict import choose_training_dtype, sum_over_workers
 from fer_batch.training.recipes import Settings
 from fer_batch.training.resources import find_device
 from fer_batch.training.sources import open_stream
 from fer_batch.training.state import StepProgress, TrainState, decode_state, encode_state
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+"""Types in which a worker may compute."""
 
 
 def train_worker(settings: Settings) -> None:
@@ -22,6 +27,7 @@ def train_worker(settings: Settings) -> None:
     device = get_device() if find_device().type == "cuda" else torch.device("cpu")
     if device.type == "cpu":
         torch.set_num_threads(config.threads)
+    check_same_scaling(count_workers_by_dtype(device))
     if rank == 0:
         recorder.record_workers.remote(world)
     # Arrays of the object store are shared by the workers of a node.
@@ -65,3 +71,20 @@ def train_worker(settings: Settings) -> None:
         on_epoch=on_epoch,
         on_step=on_step,
     )
+
+
+def count_workers_by_dtype(device: torch.device) -> dict[torch.dtype, int]:
+    """Count the workers that compute in each type; all workers call this at the same time."""
+    dtype = choose_training_dtype(device)
+    counts = sum_over_workers(torch.tensor([float(dtype == other) for other in DTYPES], device=device))
+    return {other: int(count) for other, count in zip(DTYPES, counts, strict=True) if count}
+
+
+def check_same_scaling(workers: dict[torch.dtype, int]) -> None:
+    """Raise ResourceError if float16, whose loss is scaled, is the type of some workers only.
+
+    The workers average their gradients, and scaled ones must not be averaged with others.
+    """
+    if torch.float16 in workers and len(workers) > 1:
+        types = " and ".join(str(dtype).removeprefix("torch.") for dtype in workers)
+        raise ResourceError(f"The GPUs of the workers compute in {types}: use GPUs of one kind")
