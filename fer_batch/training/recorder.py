@@ -16,6 +16,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
 
+from fer_batch.storage.atomic import convert_write_error
 from fer_batch.storage.folder import OutputFolder
 from fer_batch.training.checkpoints import find_checkpoint, read_checkpoint, write_checkpoint
 from fer_batch.training.state import EpochResult, StepProgress
@@ -45,10 +46,14 @@ class RunRecorder:
         self.curves = RunCurves(folder)
 
     def write_epoch(self, name: str, content: bytes, history: list[EpochResult]) -> None:
-        """Write the checkpoint `name` and the results of all epochs so far."""
-        write_checkpoint(self.folder, name, content)
-        self.folder.write_json("history.json", [row.to_dict() for row in history])
-        self.curves.append(history[-1])
+        """Write the checkpoint `name` and the results of all epochs so far.
+
+        Raises OutputError if that is impossible.
+        """
+        with convert_write_error(self.folder):
+            write_checkpoint(self.folder, name, content)
+            self.folder.write_json("history.json", [row.to_dict() for row in history])
+            self.curves.append(history[-1])
         self.history = history
 
     def find_checkpoint(self) -> str | None:

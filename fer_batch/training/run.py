@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from fer_batch.config import TrainConfig, difference
@@ -22,6 +22,7 @@ from fer_batch.storage.atomic import convert_write_error
 from fer_batch.storage.folder import OutputFolder, check_not_address, open_folder, read_folder_record
 from fer_batch.storage.lease import hold_lease
 from fer_batch.training.checkpoints import (
+    STATE_FILE,
     locate_storage,
     read_last_state,
     remove_old_checkpoints,
@@ -88,8 +89,9 @@ def train(
     Args:
         config: Data and settings of the run.
         out: Folder of the run: new, empty, or of the same configuration.
-        gpus: GPUs that the workers share. The run waits until the cluster has them, and ends if they do not
-            come. "auto" is one for each worker if the cluster has GPUs now, or else none.
+        gpus: GPUs that `config.workers` workers share. The run waits until the cluster has them, and ends if
+            they do not come; with `config.min_workers`, the share of that many workers is enough. "auto" is
+            the GPUs that the cluster has now, at most one for each worker that the run starts with.
         resources: Other Ray resources of each worker, by default one CPU.
         on_progress: Receives messages about the data, each epoch when it ends, and once a second the progress
             within an epoch (transient).
@@ -114,6 +116,10 @@ def train(
         if finished := read_summary(folder):
             return finished
     state = read_last_state(folder)  # an unusable file is reported before Ray starts
+    if state is None and folder.exists(STATE_FILE):  # where version 0.1.0 kept its state
+        raise OutputError(
+            f"{folder} has an unfinished run of an older version, which cannot continue: give another --out"
+        )
     choose_gpu_share(gpus, config.workers, {})
     check_initial_weights(config)
     video_classes = list_training_videos(config)
@@ -149,9 +155,10 @@ def train(
             for line in [*describe_counts(counts), *describe_data(data, training)]:
                 on_progress(StatusMessage(line))
             cpus = choose_worker_cpus(config.workers) if streams else 1
-            gpu_share = choose_gpu_share(gpus, config.workers, ray.cluster_resources())
-            needed = {"CPU": cpus, **({"GPU": gpu_share} if gpu_share else {}), **(resources or {})}
             count = config.min_workers or config.workers
+            sharing = count if gpus == "auto" else config.workers  # later workers bring GPUs of their own
+            gpu_share = choose_gpu_share(gpus, sharing, ray.cluster_resources())
+            needed = {"CPU": cpus, **({"GPU": gpu_share} if gpu_share else {}), **(resources or {})}
             found = wait_for_resources(needed, count, can_grow=can_grow, on_progress=on_progress)
             on_progress(StatusMessage(describe_workers(config, needed)))
             recorder = start_recorder(folder, state.history if state else [])
@@ -212,7 +219,9 @@ def _run_workers(
 def find_cause(error: Exception) -> Exception:
     """Return the expected error that ended a worker, or `error` itself if there is none."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    return next((cause for cause in failures.values() if isinstance(cause, FerBatchError)), error)
+    # An error of the recorder reaches the worker as an error of Ray.
+    causes = [item.cause if isinstance(item, RayTaskError) else item for item in failures.values()]
+    return next((cause for cause in causes if isinstance(cause, FerBatchError)), error)
 
 
 def _report_progress(recorder: Any, workers: int, on_progress: StatusCallback) -> Callable[[], None]:

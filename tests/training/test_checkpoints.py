@@ -1,5 +1,6 @@
 """Checkpoints of runs in local folders and in stores, and continuing from them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,20 @@ from fer_batch.training.checkpoints import (
     write_checkpoint,
 )
 from fer_batch.training.loop import train_network
+from fer_batch.training.recorder import RunRecorder
 from fer_batch.training.run import train
 from fer_batch.training.sources import load_images
 from fer_batch.training.state import TrainState, encode_state
 from fer_batch.training.tune.run import tune
 from tests.s3 import BUCKET, Store, client
-from tests.training.examples import CPU, SMALL_RECIPE, collect_lines, make_config, write_bars_csv
+from tests.training.examples import (
+    CPU,
+    SMALL_RECIPE,
+    collect_lines,
+    make_config,
+    make_epoch,
+    write_bars_csv,
+)
 
 
 def test_a_new_folder_has_no_checkpoint(tmp_path: Path) -> None:
@@ -45,6 +54,22 @@ def test_the_newest_whole_checkpoint_counts_and_the_others_are_removed(tmp_path:
     assert find_checkpoint(folder) == name_checkpoint(10)
     remove_old_checkpoints(folder)
     assert sorted(folder.list_names()) == [name_checkpoint(10), "train.json"]
+
+
+def test_an_unfinished_run_of_version_0_1_does_not_start_again(tmp_path: Path) -> None:
+    config, out = make_config(), tmp_path / "run"
+    out.mkdir()
+    (out / "train.json").write_text(json.dumps(config.to_dict()))
+    (out / "state.pt").write_bytes(b"state")
+    with pytest.raises(OutputError, match="unfinished run of an older version, which cannot continue"):
+        train(config, out)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_expected_error(tmp_path: Path) -> None:
+    recorder = RunRecorder(LocalFolder(tmp_path), [])
+    (tmp_path / name_checkpoint(1)).write_text("a file instead of a folder")
+    with pytest.raises(OutputError, match="cannot write"):
+        recorder.write_epoch(name_checkpoint(1), b"state", [make_epoch(1, 0.5)])
 
 
 @pytest.mark.parametrize("out", ["s3://archive/run", Path("s3://archive/run")])
