@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ray._private import ray_constants, services
+from ray._private import ray_constants, services, worker
 from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
@@ -64,6 +64,12 @@ def is_admitted(gcs: str) -> bool:
 def resolve_address(address: str) -> str:
     """Return the HOST:PORT of an address that `ray.init` accepts, such as "auto"."""
     return str(services.canonicalize_bootstrap_address(address))
+
+
+def has_started_ray() -> bool:
+    """Return whether this process is connected to a Ray that it has started itself on this machine."""
+    node = worker._global_node
+    return node is not None and bool(node.is_head())
 
 
 class PathlessJobConfig(JobConfig):

@@ -21,6 +21,7 @@ from fer_batch.ray_folder import make_ray_folder
 from fer_batch.ray_internals import (
     PathlessJobConfig,
     get_token_header,
+    has_started_ray,
     has_token,
     ignore_uv,
     is_admitted,
@@ -114,6 +115,16 @@ def ray_session(
             raise ConfigError(f"Cannot {action}: {reason.rstrip('.')}{remedy}") from error
         with _translate_ray_errors():
             yield
+
+
+def joins_cluster(address: str | None) -> bool:
+    """Return whether a session at `address` uses a cluster, to which nodes may be added.
+
+    A Ray that this process has started on its machine, by `ray.init()` or for the session, is not one.
+    """
+    if ray.is_initialized():
+        return not has_started_ray()
+    return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
 
 
 @contextlib.contextmanager

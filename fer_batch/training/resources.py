@@ -4,7 +4,6 @@ A GPU is never replaced by a CPU: where a requested GPU is missing, or PyTorch c
 """
 
 import math
-import os
 import platform
 import socket
 import time
@@ -22,7 +21,7 @@ from fer_batch.errors import ConfigError, ResourceError
 from fer_batch.training.status import StatusCallback, StatusMessage
 
 GpuCount = int | Literal["auto"]
-"""Number of GPUs of a run. "auto" is one GPU for each process if the cluster has GPUs now."""
+"""Number of GPUs of a run. "auto" is the GPUs that the cluster has now."""
 Resources = dict[str, float]
 """Ray resources of one process: "CPU", and "GPU" unless it is 0."""
 NODES_TIMEOUT_S = 900.0
@@ -39,16 +38,15 @@ def check_gpus(gpus: GpuCount) -> None:
 
 
 def choose_gpu_share(gpus: GpuCount, workers: int, cluster: Resources) -> float:
-    """Return the GPUs of each of `workers` training processes, at most 1.
+    """Return the GPUs of each of `workers` training processes: 1, or 1/n where n processes share a GPU.
 
     `cluster` has the resources of the cluster now. Raises ConfigError for more GPUs than workers.
     """
     check_gpus(gpus)
-    if gpus == "auto":
-        return 1.0 if cluster.get("GPU", 0) else 0.0
-    if gpus > workers:
-        raise ConfigError(f"--gpus {gpus} are more than the workers: give --workers {gpus}, got {workers}")
-    return int(RAY_STEPS * gpus / workers) / RAY_STEPS
+    count = min(workers, int(cluster.get("GPU", 0))) if gpus == "auto" else gpus
+    if count > workers:
+        raise ConfigError(f"--gpus {count} are more than the workers: give --workers {count}, got {workers}")
+    return int(RAY_STEPS / math.ceil(workers / count)) / RAY_STEPS if count else 0.0
 
 
 def share_resources(
@@ -66,6 +64,14 @@ def share_resources(
     return {"CPU": cpu, **({"GPU": 1 / math.ceil(parallel / total)} if total else {})}, parallel
 
 
+def count_required(gpus: GpuCount, parallel: int) -> int:
+    """Return how many of `parallel` independent trainings must find room before the first one starts.
+
+    GPUs that were asked for must all exist. Otherwise the trainings use what is free, one after another.
+    """
+    return 1 if gpus in ("auto", 0) else parallel
+
+
 def wait_for_resources(
     resources: Resources, count: int, *, can_grow: bool, on_progress: StatusCallback
 ) -> list[str]:
@@ -80,17 +86,19 @@ def wait_for_resources(
     total = ray.cluster_resources()
     lacks = any(total.get(name, 0) < value * count for name, value in resources.items())
     if lacks and not can_grow:
-        raise ResourceError(f"This machine does not have {needed}; {_advise(resources)}")
+        has = _format_resources({name: total.get(name, 0) for name in resources})
+        raise ResourceError(f"This machine does not have {needed}, only {has}; {_advise(resources)}")
     group = placement_group([dict(resources)] * count, strategy="PACK")
     try:
         deadline = time.monotonic() + NODES_TIMEOUT_S
-        while not group.wait(POLL_S):
-            if time.monotonic() > deadline:
-                raise ResourceError(
-                    f"The cluster did not have {needed} free within {NODES_TIMEOUT_S:.0f} s; "
-                    f"{_advise(resources)}"
-                )
-            on_progress(StatusMessage(f"waiting until the cluster has {needed} free …", transient=True))
+        if not group.wait(POLL_S):
+            on_progress(StatusMessage(f"waiting until the cluster has {needed} free …"))
+            while not group.wait(POLL_S):
+                if time.monotonic() > deadline:
+                    raise ResourceError(
+                        f"The cluster did not have {needed} free within {NODES_TIMEOUT_S:.0f} s; "
+                        f"{_advise(resources)}"
+                    )
         cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(describe_hardware)
         described = [
@@ -158,8 +166,3 @@ def _advise(resources: Resources) -> str:
     if resources.get("GPU"):
         return "give fewer --gpus, or --gpus 0 to train on CPUs"
     return "use fewer processes"
-
-
-def joins_cluster(address: str | None) -> bool:
-    """Return whether a session at `address` joins a Ray that exists, to which nodes may be added."""
-    return ray.is_initialized() or (address or os.environ.get("RAY_ADDRESS") or "local") != "local"

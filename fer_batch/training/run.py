@@ -17,7 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
 from fer_batch.model.weights import read_card
-from fer_batch.runtime import call_periodically, ray_session
+from fer_batch.runtime import call_periodically, joins_cluster, ray_session
 from fer_batch.storage.atomic import convert_write_error
 from fer_batch.storage.folder import OutputFolder, check_not_address, open_folder, read_folder_record
 from fer_batch.storage.lease import hold_lease
@@ -37,7 +37,6 @@ from fer_batch.training.resources import (
     Resources,
     choose_gpu_share,
     describe_device,
-    joins_cluster,
     summarize_hardware,
     wait_for_resources,
 )

@@ -10,13 +10,16 @@ import ray
 import ray.train
 import torch
 from ray.cluster_utils import Cluster
+from ray.exceptions import RayTaskError
 
 from fer_batch.config import TrainConfig
-from fer_batch.errors import ConfigError, ResourceError
+from fer_batch.errors import ConfigError, FerBatchError, OutputError, ResourceError
+from fer_batch.runtime import joins_cluster
 from fer_batch.training import resources
 from fer_batch.training.resources import (
     GpuCount,
     choose_gpu_share,
+    count_required,
     describe_hardware,
     find_device,
     share_resources,
@@ -24,7 +27,7 @@ from fer_batch.training.resources import (
     wait_for_resources,
 )
 from fer_batch.training.run import find_cause, train
-from fer_batch.training.status import ignore_status
+from fer_batch.training.status import StatusMessage, ignore_status
 from tests.training.examples import SMALL_RECIPE, write_bars_csv
 
 
@@ -32,11 +35,14 @@ from tests.training.examples import SMALL_RECIPE, write_bars_csv
     ("gpus", "workers", "cluster", "share"),
     [
         ("auto", 2, {}, 0),
-        ("auto", 2, {"GPU": 1.0}, 1),
+        ("auto", 2, {"GPU": 1.0}, 0.5),
+        ("auto", 2, {"GPU": 4.0}, 1),
+        ("auto", 4, {"GPU": 3.0}, 0.5),
         (0, 2, {"GPU": 1.0}, 0),
         (2, 2, {}, 1),
         (1, 2, {}, 0.5),
         (1, 3, {}, 0.3333),
+        (2, 3, {}, 0.5),
     ],
 )
 def test_workers_share_the_gpus_that_were_asked_for(
@@ -82,6 +88,13 @@ def test_trainings_at_the_same_time_share_the_cluster(
     assert share_resources(cluster, threads, parallel, gpus) == (share, expected)
 
 
+@pytest.mark.parametrize(("gpus", "count"), [("auto", 1), (0, 1), (2, 4)])
+def test_trainings_wait_for_all_gpus_that_were_asked_for_or_else_for_one_process(
+    gpus: GpuCount, count: int
+) -> None:
+    assert count_required(gpus, 4) == count
+
+
 @pytest.mark.parametrize(
     ("described", "summary"),
     [
@@ -113,6 +126,7 @@ def test_a_process_uses_a_gpu_only_if_ray_gave_it_one(
         ({}, None),
         ({0: ValueError("a bug")}, None),
         ({0: ValueError("its peer ended"), 1: ResourceError("no GPU")}, "no GPU"),
+        ({0: RayTaskError("write_epoch", "trace", OutputError("disk full"))}, "disk full"),
     ],
 )
 def test_an_expected_error_of_a_worker_ends_the_run_in_one_line(
@@ -120,7 +134,7 @@ def test_an_expected_error_of_a_worker_ends_the_run_in_one_line(
 ) -> None:
     error = ray.train.WorkerGroupError("training failed", failures)
     found = find_cause(error)
-    assert isinstance(found, ResourceError) == bool(cause)
+    assert isinstance(found, FerBatchError) == bool(cause)
     assert cause is None or str(found) == cause
     assert cause or found is error
 
@@ -140,9 +154,10 @@ def cluster() -> Iterator[Cluster]:
 def test_a_run_waits_for_gpus_and_never_trains_on_cpus_instead(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    assert joins_cluster(None)
     assert summarize_hardware(wait_for_resources({"CPU": 1}, 2, can_grow=False, on_progress=ignore_status))
     one_gpu, needed = {"CPU": 1.0, "GPU": 1.0}, r"2 × \(1 CPU and 1 GPU\)"
-    with pytest.raises(ResourceError, match=f"This machine does not have {needed}; give fewer --gpus"):
+    with pytest.raises(ResourceError, match=f"does not have {needed}, only 3 CPU and 1 GPU; give"):
         wait_for_resources(one_gpu, 2, can_grow=False, on_progress=ignore_status)
 
     monkeypatch.setattr(resources, "NODES_TIMEOUT_S", 1.0)
@@ -152,16 +167,16 @@ def test_a_run_waits_for_gpus_and_never_trains_on_cpus_instead(
 
     data = write_bars_csv(tmp_path / "bars.csv")
     config = TrainConfig.from_dict({**SMALL_RECIPE, "data": [["fer2013", str(data)]], "workers": 2})
-    messages: list[str] = []
+    messages: list[StatusMessage] = []
     with ThreadPoolExecutor(1) as pool:
         out = tmp_path / "run"
-        run = pool.submit(
-            train, config, out, gpus=2, on_progress=lambda message: messages.append(message.text)
-        )
-        while not any(text.startswith("waiting until the cluster has 2 × ") for text in messages):
+        run = pool.submit(train, config, out, gpus=2, on_progress=messages.append)
+        while not any(message.text.startswith("waiting until") for message in messages):
             assert not run.done()
             time.sleep(0.1)
         cluster.add_node(num_cpus=1, num_gpus=1)
         with pytest.raises(ResourceError, match=r"PyTorch cannot use the GPU that Ray has on .*--gpus 0"):
             run.result()
     assert not (out / "model.safetensors").exists()
+    waiting = [message for message in messages if message.text.startswith("waiting until")]
+    assert [message.transient for message in waiting] == [False]

@@ -21,15 +21,15 @@ from fer_batch.errors import ConfigError, FerBatchError, OutputError
 from fer_batch.evaluation.crossval.folds import Fold
 from fer_batch.evaluation.crossval.train_fold import FoldResult, train_fold
 from fer_batch.faults import fault_point
-from fer_batch.runtime import ray_session
+from fer_batch.runtime import joins_cluster, ray_session
 from fer_batch.storage.atomic import convert_write_error, write_bytes
 from fer_batch.training.resources import (
     GpuCount,
     Resources,
     check_gpus,
+    count_required,
     describe_device,
     find_device,
-    joins_cluster,
     share_resources,
     wait_for_resources,
 )
@@ -77,8 +77,9 @@ def run_folds(
     with ray_session(address, insecure=insecure, num_cpus=cpus, verbose=verbose):
         resources, slots = share_resources(ray.cluster_resources(), config.threads, parallel, gpus)
         slots = min(len(pending), slots)
+        count = count_required(gpus, slots)
         wait_for_resources(
-            resources, slots, can_grow=can_grow, on_progress=lambda message: on_line(message.text)
+            resources, count, can_grow=can_grow, on_progress=lambda message: on_line(message.text)
         )
         yield from _run_on_ray(config, data, pending, models, resources, slots, on_line)
 

@@ -20,7 +20,7 @@ import torch
 from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.errors import ConfigError
-from fer_batch.runtime import ray_session
+from fer_batch.runtime import joins_cluster, ray_session
 from fer_batch.storage.atomic import convert_write_error, remove_temporary_files, write_json
 from fer_batch.storage.folder import parse_local_folder
 from fer_batch.storage.lease import hold_lease
@@ -31,8 +31,8 @@ from fer_batch.training.resources import (
     GpuCount,
     Resources,
     check_gpus,
+    count_required,
     find_device,
-    joins_cluster,
     share_resources,
     wait_for_resources,
 )
@@ -123,7 +123,8 @@ def tune(
             can_grow = joins_cluster(address)
             with ray_session(address, insecure=insecure, verbose=verbose):
                 resources, parallel = share_resources(ray.cluster_resources(), config.threads, parallel, gpus)
-                wait_for_resources(resources, parallel, can_grow=can_grow, on_progress=on_progress)
+                count = count_required(gpus, min(parallel, trials))
+                wait_for_resources(resources, count, can_grow=can_grow, on_progress=on_progress)
                 _run_trials(study, trials, data, on_progress, resources, parallel, verbose)
     study.write_results()
     return study
