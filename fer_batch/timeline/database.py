@@ -59,7 +59,9 @@ class Database:
         self._tables = open_tables(self.out)
         self._files = {name: group_table_files(name, table) for name, table in self._tables.items()}
         self._datasets: dict[str, Any] = {}
-        self.classes = read_run(self.out).classes
+        run = read_run(self.out)
+        self.classes = run.classes
+        self._run_columns = run.columns
         self._create_views(None)
 
     def narrow(self, video_ids: Iterable[str]) -> "Database":
@@ -208,14 +210,23 @@ class Database:
         return f"read_parquet([{', '.join(map(quote_text, files))}], hive_partitioning = false)"
 
     def _add_new_columns(self, sources: dict[str, str]) -> None:
-        """Add the columns of schema 5 to sources of older tables."""
-        if "step_s" in self._columns_of(sources["tracks"]):
+        """Add the columns of schemas 5 and 6 to sources of older tables."""
+        stored = self._columns_of(sources["videos"])
+        has_steps = "step_s" in self._columns_of(sources["tracks"])
+        nulls = [] if has_steps else ["NULL::DOUBLE AS start_s"]
+        new = set[str]() if has_steps else {"start_s", "step_s"}
+        manifest_column = rename_reserved("precision")
+        is_manifest_column = manifest_column in self._run_columns and manifest_column not in stored
+        if "precision" not in stored or is_manifest_column:
+            nulls.append("NULL::VARCHAR AS precision")
+            new.add("precision")
+        if nulls:
+            # A manifest's column may have one of the new names.
+            renamed = [f"{name} AS {rename_reserved(name)}" for name in sorted(new.intersection(stored))]
+            columns = f"* RENAME ({', '.join(renamed)})" if renamed else "*"
+            sources["videos"] = f"(SELECT {columns}, {', '.join(nulls)} FROM {sources['videos']})"
+        if has_steps:
             return
-        # A manifest's column may have one of the new names.
-        taken = {"start_s", "step_s"}.intersection(self._columns_of(sources["videos"]))
-        renamed = [f"{name} AS {rename_reserved(name)}" for name in sorted(taken)]
-        columns = f"* RENAME ({', '.join(renamed)})" if renamed else "*"
-        sources["videos"] = f"(SELECT {columns}, NULL::DOUBLE AS start_s FROM {sources['videos']})"
         for name, partition in (("tracks", "video_id, track_id"), ("moments", "video_id")):
             sources[name] = f"({add_step_s(sources[name], sources['videos'], partition)})"
 

@@ -340,7 +340,7 @@ def repeat_row(table: str) -> Callable[[Path], None]:
         tables = open_tables(out)
         rows = tables[table].to_pyarrow_table().slice(0, 1)
         write_deltalake(tables[table], rows, mode="append")
-        write_snapshot(out, tables)
+        write_snapshot(out, tables, "")
 
     return damage
 
@@ -465,6 +465,7 @@ def test_run_of_older_schema_opens_and_continues(tmp_path: Path, schema: str) ->
     out = Path(shutil.copytree(FIXTURES / schema, tmp_path / schema))
     before = read_all_rows(out)
     assert [len(before[name]) for name in TABLES] == [50, 89, 2]
+    assert before["videos"]["precision"].isna().all()
     assert failed_videos(out).column("attempt").to_pylist() == [0]
     assert find_differences(out) == []
     config = AnalyzeConfig(min_face=0.15, segment_s=4.0, bundle_s=8.0)

@@ -171,28 +171,30 @@ def test_manifest_columns_with_new_names_are_renamed(tmp_path: Path) -> None:
 
 @pytest.fixture
 def old_timeline(timeline: Timeline, tmp_path: Path) -> Timeline:
-    """The same rows in tables of schema 4, with a manifest's column that has the name of a later one."""
+    """The same rows in tables of schema 4, with columns of a manifest that have the names of later ones."""
     out = tmp_path / "old"
     out.mkdir()
     run = json.loads((Path(str(timeline.out)) / "run.json").read_text())
-    columns = {"start_s": "string"}
+    columns = {"start_s": "string", "precision": "string"}
     (out / "run.json").write_text(json.dumps(run | {"schema_version": 4, "columns": columns}))
-    tables = {}
+    tables, new = {}, ("step_s", "start_s", "precision")
     for name in TABLES:
         rows = DeltaTable(f"{timeline.out}/{name}").to_pyarrow_table()
-        rows = rows.select([column for column in rows.column_names if column not in ("step_s", "start_s")])
+        rows = rows.select([column for column in rows.column_names if column not in new])
         if name == "videos":
             rows = rows.append_column("start_s", pa.array(["noon"] * len(rows)))
+            rows = rows.append_column("precision", pa.array(["low"] * len(rows)))
         write_deltalake(str(out / name), rows, partition_by=["bucket"])
         tables[name] = DeltaTable(str(out / name))
-    write_snapshot(out, tables)
+    write_snapshot(out, tables, "")
     return open_timeline(out)
 
 
 def test_tables_of_older_schemas_have_mean_steps(timeline: Timeline, old_timeline: Timeline) -> None:
-    assert old_timeline.manifest_columns == ["manifest_start_s"]
-    starts = old_timeline.sql("SELECT manifest_start_s, start_s FROM videos")
-    assert starts.fetchall() == [("noon", None)] * 3
+    assert old_timeline.manifest_columns == ["manifest_start_s", "manifest_precision"]
+    columns = "manifest_start_s, start_s, manifest_precision, precision"
+    rows = old_timeline.sql(f"SELECT {columns} FROM videos").fetchall()
+    assert rows == [("noon", None, "low", None)] * 3
     for query in (Timeline.episodes, Timeline.shares):
         one, other = (query(each, video=ODD).df() for each in (old_timeline, timeline))
         pd.testing.assert_frame_equal(one[other.columns], other, atol=0.05)
