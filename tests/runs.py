@@ -276,5 +276,5 @@ def write_tables(out: Path, videos: Mapping[str, VideoContent]) -> Path:
             str(out / name), pa.Table.from_pylist(content, schema=schema), partition_by=["bucket"]
         )
         tables[name] = DeltaTable(str(out / name))
-    write_snapshot(out, tables)
+    write_snapshot(out, tables, "")
     return out

@@ -43,14 +43,16 @@ from fer_batch.run.record import (
     add_manifest_columns,
     create_run,
     load_matching_run,
+    read_run,
     record_precision,
     remove_leftovers,
     remove_run,
 )
 from fer_batch.run.results import list_done_bundles, remove_damaged_bundles
+from fer_batch.run.snapshot import read_snapshot
 from fer_batch.run.summary import RunSummary, failed_videos
 from fer_batch.runtime import call_periodically, ray_session
-from fer_batch.schema import PLAN_SCHEMA, PROBED_SCHEMA
+from fer_batch.schema import PLAN_SCHEMA, PROBED_SCHEMA, SCHEMA_VERSION
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.storage.lease import hold_lease
 
@@ -146,8 +148,11 @@ def fix_precision(config: AnalyzeConfig, run: RunRecord | None) -> AnalyzeConfig
 
 
 def is_finished(out: OutputFolder, listing: Listing, retried: pa.Table) -> bool:
-    """Return whether a run is complete and neither the listing nor `retried` adds anything to it."""
-    if not out.exists(SUCCESS_FILE):
+    """Return whether a run is complete and neither the listing nor `retried` adds anything to it.
+
+    A run of an older schema is not, because its tables have to be written again.
+    """
+    if not out.exists(SUCCESS_FILE) or read_run(out).schema_version != SCHEMA_VERSION:
         return False
     planned = read_planned_videos(out)
     if len(changed_metadata(listing.sources, planned)):
@@ -212,12 +217,15 @@ def _run_pending(out: OutputFolder, settings: RunSettings, on_progress: OnProgre
 
 
 def prepare_results(out: OutputFolder) -> None:
-    """Create the folder of results, and remove temporary files and damaged results of an unfinished run."""
+    """Create the folder of results; remove temporary files, and damaged results that are in no table yet."""
     results = out.subfolder("results")
     results.create()
     remove_leftovers(out)
     if not out.exists(SUCCESS_FILE):
-        rounds = read_planned_segments(out, read_planned_videos(out), ["bundle_id"])
+        # Earlier results were intact when the tables were written; finalize reads those it needs in full.
+        snapshot = read_snapshot(out)
+        videos = read_planned_videos(out, after=snapshot.round if snapshot else "")
+        rounds = read_planned_segments(out, videos, ["bundle_id"])
         names = [pc.unique(segments.column("bundle_id")) for segments in rounds]
         remove_damaged_bundles(results, {name for part in names for name in part.to_pylist()})
 

@@ -35,7 +35,7 @@ from fer_batch.storage.archives import MAX_COPY_BYTES
 
 START_TIMEOUT_S = 300.0
 """Time limit for the start of a child, which imports torch, perhaps from a slow disk."""
-MAX_ATTEMPTS = 2
+MAX_CALL_ATTEMPTS = 2
 """Attempts at a call whose child crashes or reports an error of a GPU. The kernel may have killed the child
 for another process's memory, and an error of a GPU often lasts until the process ends."""
 MAX_FILE_BYTES = MAX_COPY_BYTES + 2**20
@@ -91,25 +91,25 @@ class WorkerProcess:
     def call(self, method: str, *arguments: Any, max_s: float = math.inf) -> pa.Table:
         """Call a method in the child and return its table.
 
-        Raises CallFailedError where the child crashed MAX_ATTEMPTS times, sent no heartbeat for
+        Raises CallFailedError where the child crashed MAX_CALL_ATTEMPTS times, sent no heartbeat for
         `limits.timeout_s`, took longer than `max_s`, exceeded `limits.memory_gb`, or the method raised.
-        Raises BrokenWorkerError where the last of MAX_ATTEMPTS children reported an error of a GPU, and
+        Raises BrokenWorkerError where the last of MAX_CALL_ATTEMPTS children reported an error of a GPU, and
         BrokenNodeError where no child can be started.
         """
-        for attempt in range(1, MAX_ATTEMPTS + 1):
+        for attempt in range(1, MAX_CALL_ATTEMPTS + 1):
             connection = self._connect()
             self.progress = None
             try:
                 connection.send((method, arguments))
                 return self._receive_result(connection, self.limits.timeout_s, max_s)
             except DeviceError as error:
-                if attempt == MAX_ATTEMPTS:
+                if attempt == MAX_CALL_ATTEMPTS:
                     raise BrokenWorkerError(str(error)) from error
             except (EOFError, OSError, pa.ArrowException):
                 reason = f"the worker process {self._describe_exit()}"
                 self.close()
-                if attempt == MAX_ATTEMPTS:
-                    raise CallFailedError(f"{reason} {MAX_ATTEMPTS} times") from None
+                if attempt == MAX_CALL_ATTEMPTS:
+                    raise CallFailedError(f"{reason} {MAX_CALL_ATTEMPTS} times") from None
         raise AssertionError
 
     def start(self) -> None:
@@ -147,6 +147,7 @@ class WorkerProcess:
                     return self._connect(retry=False)
                 raise BrokenNodeError(str(error)) from error
             except CallFailedError as error:
+                self.close()
                 raise BrokenNodeError(f"a worker process cannot be started: {error}") from error
         return self.connection
 

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import ray
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError
+
+from fer_batch.errors import NodeError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,7 +25,8 @@ def map_on_cluster(function: Callable[[Item], Result], items: Iterable[Item]) ->
     """Yield the results of a function in the order of the items, like `map`, on all CPUs of the cluster.
 
     The function must give the same result if it is called again: Ray repeats a call if its worker is lost.
-    Few items are held in memory at a time. Raises the error of a call as a `ray.exceptions.RayTaskError`.
+    Few items are held in memory at a time. Raises the error of a call as a `ray.exceptions.RayTaskError`,
+    and NodeError if the workers of a call, or its result, were lost more than MAX_RETRIES times.
     """
     items = iter(items)
     first = list(itertools.islice(items, MIN_ITEMS))
@@ -35,10 +39,19 @@ def map_on_cluster(function: Callable[[Item], Result], items: Iterable[Item]) ->
     pending: deque[Any] = deque()
     for item in itertools.chain(first, items):
         if len(pending) >= limit:
-            yield ray.get(pending.popleft())
+            yield _get_result(pending.popleft())
         pending.append(call.remote(shared, item))
     while pending:
-        yield ray.get(pending.popleft())
+        yield _get_result(pending.popleft())
+
+
+def _get_result(reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError) as error:
+        raise NodeError(
+            "Workers that write the tables were lost several times: run the same command again"
+        ) from error
 
 
 def _call(function: Callable[[Item], Result], item: Item) -> Result:

@@ -81,7 +81,8 @@ def run_segments(segments: pa.Table, settings: RunSettings) -> None:
 
     Each finished bundle is a result file. Ray repeats the bundles of lost workers. The stages start again for
     the bundles that workers have left unfinished, without the nodes that turned out to be broken. Segments of
-    a bundle fail after `attempts.MAX_ATTEMPTS` attempts. Raises NodeError where no node can process any.
+    a bundle fail after `attempts.MAX_BUNDLE_ATTEMPTS` attempts. Raises NodeError where no node can process
+    any.
     """
     attempts = AttemptLog(settings.results)
     attempts.clear()  # attempts of an earlier start, which may have been stopped

@@ -17,6 +17,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fer_batch.faults import fault_point
+from fer_batch.pipeline.child import START_TIMEOUT_S
 from fer_batch.pipeline.device_errors import describe_device_error
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 MAX_REQUESTS = 1000
 """Most requests that a detector holds; a worker makes one at a time."""
 REQUEST_TIMEOUT_S = 60.0
-"""Time after which a worker searches on its CPU. The first answer has to wait for the start of a detector."""
+"""Time after which a worker searches on its CPU. For the first answer, which has to wait for the start of the
+detector, it is `child.START_TIMEOUT_S`."""
 
 Detectors = Mapping[str, list[Any]]
 """The detectors, as handles of actors, by the id of their node."""
@@ -124,12 +126,14 @@ class DetectorClient:
     def __init__(self, detector: Any) -> None:
         self.detector = detector
         self.is_lost = False
+        self.timeout_s = START_TIMEOUT_S
 
     def propose(self, views: pa.Table) -> pa.Table:
         """Map rows of `offload.VIEWS_SCHEMA` to rows of BOXES_SCHEMA, or to a table without columns."""
         if not self.is_lost:
             try:
-                boxes: pa.Table = ray.get(self.detector.propose.remote(views), timeout=REQUEST_TIMEOUT_S)
+                boxes: pa.Table = ray.get(self.detector.propose.remote(views), timeout=self.timeout_s)
+                self.timeout_s = REQUEST_TIMEOUT_S
                 return boxes
             except (RayError, GetTimeoutError) as error:
                 reason = str(error).partition("\n")[0]

@@ -12,7 +12,7 @@ from typing import Any
 from fer_batch.faults import fault_point
 from fer_batch.storage.folder import OutputFolder
 
-MAX_ATTEMPTS = 5
+MAX_BUNDLE_ATTEMPTS = 5
 """Attempts of one stage at a bundle, after which the segments of the bundle fail."""
 ATTEMPTS_FOLDER = ".attempts"
 CRASHED = "every worker that processed this segment crashed"
@@ -36,9 +36,9 @@ class AttemptLog:
         self.folder = results.subfolder(ATTEMPTS_FOLDER)
 
     def begin(self, bundle_id: str, stage: str) -> bool:
-        """Record an attempt; return False, and record nothing, after MAX_ATTEMPTS."""
+        """Record an attempt; return False, and record nothing, after MAX_BUNDLE_ATTEMPTS."""
         count = self._read(_attempt_file(bundle_id, stage)).get("count", 0)
-        if count >= MAX_ATTEMPTS:
+        if count >= MAX_BUNDLE_ATTEMPTS:
             return False
         self._write(bundle_id, stage, count + 1, CRASHED)
         fault_point("attempts.begin")
@@ -58,11 +58,11 @@ class AttemptLog:
         return sum(content.get("count", 0) for _, content in self._read_all())
 
     def list_exhausted(self) -> dict[str, str]:
-        """Return the last reason of each bundle with MAX_ATTEMPTS, by the bundle's id."""
+        """Return the last reason of each bundle with MAX_BUNDLE_ATTEMPTS, by the bundle's id."""
         return {
             name.partition(".")[0]: content["reason"]
             for name, content in self._read_all()
-            if content.get("count", 0) >= MAX_ATTEMPTS
+            if content.get("count", 0) >= MAX_BUNDLE_ATTEMPTS
         }
 
     def add_broken_node(self, node: BrokenNode) -> None:

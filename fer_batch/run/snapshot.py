@@ -46,11 +46,11 @@ def read_snapshot(out: FolderLike) -> Snapshot | None:
         return None
 
 
-def write_snapshot(out: FolderLike, tables: Mapping[str, DeltaTable], round: str = "") -> None:
+def write_snapshot(out: FolderLike, tables: Mapping[str, DeltaTable], round: str) -> None:
     """Show the current versions of the tables to readers.
 
-    `round` is the last planning round whose videos they contain. Without it, the next `finalize` writes all
-    tables again.
+    `round` is the last planning round whose videos they contain. If it is empty, the next `finalize` writes
+    all tables again.
     """
     open_folder(out).write_json(SNAPSHOT_FILE, {"tables": read_versions(tables), "round": round}, "snapshot")
 

@@ -143,4 +143,4 @@ def write_ten_million_rows(out: Path) -> None:
             write_deltalake(tables[name], table, mode="overwrite", predicate=f"bucket = {bucket}")
     run = {"schema_version": SCHEMA_VERSION, "settings": {}, "classes": EMOTIONS}
     (out / "run.json").write_text(json.dumps(run))
-    write_snapshot(out, tables)
+    write_snapshot(out, tables, "")

@@ -96,7 +96,7 @@ def rewrite(out: Path, name: str, change: Callable[[pa.Table], pa.Table]) -> Non
     """Replace the rows of a table, as a faulty program would."""
     tables = {table: DeltaTable(str(out / table)) for table in ("moments", "tracks", "videos")}
     write_deltalake(tables[name], change(pa.table(tables[name].to_pyarrow_table())), mode="overwrite")
-    write_snapshot(out, tables)
+    write_snapshot(out, tables, "")
 
 
 def miscount(out: Path) -> None:

@@ -1,21 +1,24 @@
 """Planning of a run, without Ray."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.config import AnalyzeConfig, Limits
-from fer_batch.errors import ConfigError
+from fer_batch.errors import ConfigError, OutputError
 from fer_batch.inputs.listing import Listing, list_videos
 from fer_batch.pipeline import analyze
-from fer_batch.pipeline.analyze import extend_plan, fix_precision, is_finished
+from fer_batch.pipeline.analyze import extend_plan, fix_precision, is_finished, prepare_results
 from fer_batch.pipeline.dataflow import RunSettings
 from fer_batch.pipeline.hardware import Hardware
+from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import read_planned_segments, read_planned_videos
-from fer_batch.run.record import create_run
+from fer_batch.run.record import create_run, read_run, write_run
 from fer_batch.schema import PROBED_SCHEMA
 from fer_batch.storage.folder import open_folder
+from tests import runs
 from tests.runs import CARD
 
 NO_VIDEOS = PROBED_SCHEMA.empty_table()
@@ -70,8 +73,30 @@ def test_run_is_finished_when_nothing_is_left_to_plan_or_process(out: Path) -> N
     assert not is_finished(folder, listing, videos), "failed videos are to be retried"
     assert not is_finished(folder, list_film(out, "v2", "Ann"), NO_VIDEOS), "the video has changed"
     assert not is_finished(folder, list_film(out, "v1", "Bo"), NO_VIDEOS), "the metadata has changed"
+    run = read_run(folder)
+    write_run(folder, replace(run, schema_version=5))
+    assert not is_finished(folder, listing, NO_VIDEOS), "the tables have an older schema"
+    write_run(folder, run)
     (out / "_SUCCESS.json").unlink()
     assert not is_finished(folder, listing, NO_VIDEOS)
+
+
+def test_damaged_results_that_are_in_no_table_are_removed(out: Path) -> None:
+    out.rmdir()
+    runs.write_run(out, {"/a.mp4": [["happy"]]})
+    earlier = set((out / "results").iterdir())
+    videos = {"/b.mp4": [["sad"]]}
+    runs.write_video_results(out, runs.plan_videos(out, videos), videos)
+    for path in (out / "results").iterdir():
+        path.write_bytes(b"PAR1")
+    prepare_results(open_folder(out))
+    assert set((out / "results").iterdir()) == earlier
+    with pytest.raises(OutputError, match="are not done"):
+        finalize(out)
+    runs.write_video_results(out, runs.plan_videos(out, videos), videos)
+    with pytest.raises(OutputError, match="was damaged and has been removed"):
+        finalize(out)
+    assert not earlier & set((out / "results").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -101,7 +126,7 @@ def test_precision_is_that_of_the_run_or_else_of_all_nodes(
 ) -> None:
     nodes = [{"NodeID": "1", "NodeManagerAddress": "10.0.0.1", "Resources": {"CPU": 2.0}}]
     monkeypatch.setattr(analyze, "list_nodes", lambda: nodes)
-    monkeypatch.setattr(analyze, "query_hardware", lambda nodes: [Hardware()])
+    monkeypatch.setattr(analyze, "query_hardware", lambda nodes: [Hardware(cpu_flags=frozenset())])
     auto, bf16 = AnalyzeConfig(), AnalyzeConfig(precision="bf16")
     assert fix_precision(auto, None).precision == "fp32"
     with pytest.raises(ConfigError, match=r"10\.0\.0\.1 does not compute in bf16"):

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+import ray
+from ray.exceptions import WorkerCrashedError
 
-from fer_batch.errors import OutputError
+from fer_batch.errors import NodeError, OutputError
+from fer_batch.pipeline import cluster_map
 from fer_batch.pipeline.cluster_map import MIN_ITEMS, map_on_cluster
 from fer_batch.run.finalize import finalize
 from fer_batch.run.verify import verify_run
@@ -17,6 +20,15 @@ VIDEOS = {f"/talks/{number}.mp4": [["happy", "sad"], ["fear"] * number] for numb
 def test_few_items_need_no_cluster() -> None:
     assert list(map_on_cluster(len, [])) == []
     assert list(map_on_cluster(len, ["a"] * (MIN_ITEMS - 1))) == [1] * (MIN_ITEMS - 1)
+
+
+def test_lost_workers_end_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(reference: object) -> None:
+        raise WorkerCrashedError
+
+    monkeypatch.setattr(ray, "get", fail)
+    with pytest.raises(NodeError, match="run the same command again"):
+        cluster_map._get_result(None)
 
 
 @pytest.mark.slow

@@ -2,19 +2,21 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import ray
 import torch
 from PIL import Image
 from torch import Tensor
 
 from fer_batch.config import AnalyzeConfig, Limits
-from fer_batch.pipeline.child import WorkerProcess
-from fer_batch.pipeline.detector import Detector
+from fer_batch.pipeline.child import START_TIMEOUT_S, WorkerProcess
+from fer_batch.pipeline.detector import REQUEST_TIMEOUT_S, Detector, DetectorClient
 from fer_batch.pipeline.offload import (
     BOXES_SCHEMA,
     VIEWS_SCHEMA,
@@ -101,6 +103,20 @@ def test_requests_at_the_same_time_share_a_batch(
     assert len(alone) > 0 == len(nothing)
     for boxes in others:
         assert np.allclose(decode_boxes(boxes)[0], decode_boxes(alone)[0], atol=0.01)
+
+
+def test_first_answer_may_take_as_long_as_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits_s: list[float] = []
+
+    def get(reference: object, timeout: float) -> pa.Table:
+        limits_s.append(timeout)
+        return pa.table({})
+
+    monkeypatch.setattr(ray, "get", get)
+    client = DetectorClient(SimpleNamespace(propose=SimpleNamespace(remote=lambda views: None)))
+    for _ in range(3):
+        client.propose(pa.table({}))
+    assert limits_s == [START_TIMEOUT_S, REQUEST_TIMEOUT_S, REQUEST_TIMEOUT_S]
 
 
 def test_process_finds_the_same_faces_with_and_without_an_answer(sample: Path, detector: Detector) -> None:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from fer_batch.run.attempts import ATTEMPTS_FOLDER, CRASHED, MAX_ATTEMPTS, AttemptLog, BrokenNode
+from fer_batch.run.attempts import ATTEMPTS_FOLDER, CRASHED, MAX_BUNDLE_ATTEMPTS, AttemptLog, BrokenNode
 from fer_batch.run.record import remove_leftovers
 from fer_batch.run.results import list_done_bundles
 from fer_batch.storage.folder import open_folder
@@ -22,7 +22,7 @@ def test_log_is_empty_before_the_first_attempt(tmp_path: Path) -> None:
 def test_attempts_of_each_stage_are_counted_up_to_their_limit(tmp_path: Path) -> None:
     """Each attempt has its own log, as each worker has."""
     results = LocalFolder(tmp_path / "results")
-    for _ in range(MAX_ATTEMPTS):
+    for _ in range(MAX_BUNDLE_ATTEMPTS):
         assert AttemptLog(results).begin("a", "faces")
         assert AttemptLog(results).begin("b", "recognize")
     log = AttemptLog(results)
@@ -30,7 +30,7 @@ def test_attempts_of_each_stage_are_counted_up_to_their_limit(tmp_path: Path) ->
     assert log.begin("a", "recognize")
     assert log.begin("c", "faces")
     assert not log.begin("a", "faces")
-    assert log.count_attempts() == 2 * MAX_ATTEMPTS + 2
+    assert log.count_attempts() == 2 * MAX_BUNDLE_ATTEMPTS + 2
     assert log.list_exhausted() == {"a": CRASHED, "b": "CUDA error: \x1b"}
     assert list_done_bundles(results) == set()
     log.finish("a", "faces")
@@ -46,7 +46,10 @@ def test_attempts_are_counted_in_a_store(store: Store) -> None:
     log = AttemptLog(results)
     assert log.list_exhausted() == log.list_broken_nodes() == {}
     log.clear()
-    assert [AttemptLog(results).begin("a", "faces") for _ in range(MAX_ATTEMPTS + 1)][-2:] == [True, False]
+    assert [AttemptLog(results).begin("a", "faces") for _ in range(MAX_BUNDLE_ATTEMPTS + 1)][-2:] == [
+        True,
+        False,
+    ]
     log.add_broken_node(BrokenNode(node_id="1f", address="10.0.0.1", reason="CUDA error"))
     assert log.list_exhausted() == {"a": CRASHED}
     assert log.list_broken_nodes().keys() == {"1f"}

@@ -131,7 +131,7 @@ def write_random_run(out: Path, uri: str, *, faces: int, moments: int) -> Path:
     for name, table in tables.items():
         written[name] = DeltaTable.create(str(out / name), table.schema, partition_by=["bucket"])
         write_deltalake(written[name], table, mode="append")
-    write_snapshot(out, written)
+    write_snapshot(out, written, "")
     return out
 
 
