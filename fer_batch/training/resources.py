@@ -4,6 +4,7 @@ A GPU is never replaced by a CPU: where a requested GPU is missing, or PyTorch c
 """
 
 import math
+import os
 import platform
 import socket
 import time
@@ -82,7 +83,7 @@ def wait_for_resources(
     nodes may join; without it, missing resources are an error at once. Raises ResourceError if they do not
     become free within `NODES_TIMEOUT_S`, or if PyTorch cannot use a GPU among them.
     """
-    needed = f"{count} × ({_format_resources(resources)})"
+    needed = format_processes(resources, count)
     total = ray.cluster_resources()
     lacks = any(total.get(name, 0) < value * count for name, value in resources.items())
     if lacks and not can_grow:
@@ -136,8 +137,8 @@ def describe_hardware() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    text = f"{len(names)} cores, {names[0]}" if names else platform.processor() or platform.machine()
-    return f"{socket.gethostname()}\n{text}"
+    name = names[0] if names else platform.processor() or platform.machine()  # ARM has no model name
+    return f"{socket.gethostname()}\n{len(names) or os.cpu_count()} cores, {name}"
 
 
 def summarize_hardware(described: list[str]) -> str:
@@ -156,6 +157,11 @@ def describe_device(resources: Resources) -> str:
     """Describe the device of a process with these resources."""
     gpu = resources.get("GPU", 0)
     return f"each with {gpu:.2g} GPU" if gpu else "on CPUs"
+
+
+def format_processes(resources: Resources, count: int) -> str:
+    """Describe the resources of `count` processes, as in "2 × (1 CPU and 1 GPU)"."""
+    return f"{count} × ({_format_resources(resources)})"
 
 
 def _format_resources(resources: Resources) -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from fer_batch.config import TrainConfig, difference
-from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
+from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError, ResourceError
 from fer_batch.model.weights import read_card
 from fer_batch.runtime import call_periodically, joins_cluster, ray_session
 from fer_batch.storage.atomic import convert_write_error
@@ -33,10 +33,12 @@ from fer_batch.training.initialize import check_initial_weights
 from fer_batch.training.recipes import Settings
 from fer_batch.training.recorder import start_recorder
 from fer_batch.training.resources import (
+    NODES_TIMEOUT_S,
     GpuCount,
     Resources,
     choose_gpu_share,
     describe_device,
+    format_processes,
     summarize_hardware,
     wait_for_resources,
 )
@@ -102,8 +104,8 @@ def train(
         ConfigError: The settings contradict each other, or the folder has a run of another configuration.
         InputError: The data cannot be used.
         OutputError: The folder cannot be written, or holds something else.
-        ResourceError: The cluster does not have the CPUs or GPUs, or PyTorch cannot use them.
-        FerBatchError: Training ended without an epoch.
+        ResourceError: The cluster does not have the CPUs or GPUs, or no longer, or PyTorch cannot use them.
+        FerBatchError: Training ended without an epoch, or workers died more than `MAX_RESTARTS` times.
 
     The first two are raised before Ray starts and anything is written.
     """
@@ -192,6 +194,11 @@ def _run_workers(
         "resources_per_worker": resources,
         "elastic_resize_monitor_interval_s": RESIZE_INTERVAL_S,
     }
+    failures: dict[str, Any] = {  # Ray's types lack the second name
+        "max_failures": MAX_RESTARTS,
+        # Ray Train fails to start workers once a minute while a lost node is not replaced.
+        "controller_failure_limit": int(NODES_TIMEOUT_S // 60),
+    }
     trainer = TorchTrainer(
         train_worker,
         datasets=streams,
@@ -204,7 +211,7 @@ def _run_workers(
             storage_path=path.rpartition("/")[0] or "/",
             storage_filesystem=filesystem,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-            failure_config=ray.train.FailureConfig(max_failures=MAX_RESTARTS),
+            failure_config=ray.train.FailureConfig(**failures),
         ),
     )
     try:
@@ -212,15 +219,34 @@ def _run_workers(
     except SystemExit as stopped:  # Ray Train converts Ctrl-C to this
         raise KeyboardInterrupt from stopped
     except ray.train.TrainingFailedError as error:
-        raise find_cause(error) from error
+        needed = format_processes(resources, config.min_workers or config.workers)
+        raise find_cause(error, needed) from error
 
 
-def find_cause(error: Exception) -> Exception:
-    """Return the expected error that ended a worker, or `error` itself if there is none."""
+def find_cause(error: Exception, needed: str) -> Exception:
+    """Return the expected error that ended the workers, or `error` itself if it is a bug.
+
+    `needed` describes the resources that the run needs.
+    """
+    if isinstance(error, ray.train.ControllerError):
+        # The classes of failed starts are private in Ray.
+        if type(error.controller_failure).__name__.startswith("WorkerGroupStartup"):
+            return ResourceError(
+                f"The cluster no longer has {needed}; run the same command again to continue"
+            )
+        return error
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     # An error of the recorder reaches the worker as an error of Ray.
     causes = [item.cause if isinstance(item, RayTaskError) else item for item in failures.values()]
-    return next((cause for cause in causes if isinstance(cause, FerBatchError)), error)
+    for cause in causes:
+        if isinstance(cause, FerBatchError):
+            return cause
+    if any(isinstance(getattr(cause, "health_check_failure", None), RayActorError) for cause in causes):
+        return FerBatchError(
+            f"Workers died {MAX_RESTARTS + 1} times, because their node was lost, memory ran out, or they "
+            "crashed; run the same command again to continue"
+        )
+    return error
 
 
 def _report_progress(recorder: Any, workers: int, on_progress: StatusCallback) -> Callable[[], None]:

@@ -1,5 +1,6 @@
 """CPUs and GPUs of training processes: shares, waiting, and errors instead of training on CPUs."""
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,8 @@ import ray
 import ray.train
 import torch
 from ray.cluster_utils import Cluster
-from ray.exceptions import RayTaskError
+from ray.exceptions import ActorDiedError, RayTaskError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
 from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError, FerBatchError, OutputError, ResourceError
@@ -103,6 +105,7 @@ def test_trainings_wait_for_all_gpus_that_were_asked_for_or_else_for_one_process
         (["a\n4 cores, EPYC"] * 3, "4 cores, EPYC"),
         (["a\n4 cores, EPYC", "b\n4 cores, EPYC"], "2 × 4 cores, EPYC"),
         (["a\nH100", "a\nH100", "b\nT4"], "2 × H100, T4"),
+        ([describe_hardware()] * 2, describe_hardware().split("\n")[1]),
     ],
 )
 def test_hardware_is_counted_by_gpu_or_by_machine(described: list[str], summary: str) -> None:
@@ -133,10 +136,20 @@ def test_an_expected_error_of_a_worker_ends_the_run_in_one_line(
     failures: dict[int, Exception], cause: str | None
 ) -> None:
     error = ray.train.WorkerGroupError("training failed", failures)
-    found = find_cause(error)
+    found = find_cause(error, "2 × (1 CPU)")
     assert isinstance(found, FerBatchError) == bool(cause)
     assert cause is None or str(found) == cause
     assert cause or found is error
+
+
+def test_lost_workers_and_nodes_end_the_run_in_one_line_but_bugs_do_not() -> None:
+    death = WorkerHealthCheckFailedError("dead", ActorDiedError())
+    error: Exception = ray.train.WorkerGroupError("training failed", {0: ValueError("peer"), 1: death})
+    assert re.fullmatch(r"Workers died 4 times, .* the same command again .*", str(find_cause(error, "")))
+    error = ray.train.ControllerError(WorkerGroupStartupTimeoutError(2))
+    assert str(find_cause(error, "2 × (1 CPU)")).startswith("The cluster no longer has 2 × (1 CPU); run")
+    error = ray.train.ControllerError(ValueError("a bug"))
+    assert find_cause(error, "") is error
 
 
 @pytest.fixture(scope="module")
