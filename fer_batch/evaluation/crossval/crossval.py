@@ -93,6 +93,8 @@ def crossval(
     protocol, out = protocol or Protocol(), parse_local_folder(out).absolute()
     network, init = _check_config(config, parallel)
     check_gpus(gpus)
+    if parallel == 1 and gpus != "auto" and gpus > 1:
+        raise ConfigError(f"--parallel 1 uses one GPU, got --gpus {gpus}: give --parallel {gpus}")
     data, counts = load_datasets(
         config.data, classes=config.classes or None, leave_out=config.leave_out, for_training=False
     )

@@ -36,8 +36,6 @@ from fer_batch.training.resources import (
 
 MAX_RETRIES = 3
 """Retries of a fold after its process has died."""
-
-
 FACTS = ("trained_on", "held_out", "train_accuracy", "epochs", "seconds")
 """Fields of a `FoldResult` in its file, beside the probabilities."""
 

@@ -291,6 +291,8 @@ def test_unsuitable_recipe_is_refused_before_anything_is_written(ck48: Path, tmp
     ):
         with pytest.raises(error, match=message):
             crossval(alone(ck48, **fields), tmp_path / "out", protocol=Protocol(folds=2))
+    with pytest.raises(ConfigError, match="--parallel 1 uses one GPU, got --gpus 4: give --parallel 4"):
+        crossval(alone(ck48), tmp_path / "out", parallel=1, gpus=4)
     with pytest.raises(ConfigError, match="--parallel must be a whole number from 1, got 0"):
         crossval(alone(ck48), tmp_path / "out", parallel=0)
     assert not (tmp_path / "out").exists()
