@@ -185,9 +185,10 @@ class TrainConfig:
     weight_decay: Annotated[NotNegative, OPTIMIZATION] = 5e-4
     """Weight decay of the stills."""
     scale_lr: Annotated[bool, OPTIMIZATION] = True
-    """Multiply the learning rates by the number of workers and let them rise slowly at the start, so that
-    several workers give about the results of one in the same epochs. The moving average of the weights
-    follows the examples instead of the steps. One worker is not affected."""
+    """Multiply the learning rates by the number of workers and let them rise slowly at the start. The moving
+    average of the weights follows the examples instead of the steps. Few epochs with many workers still lose
+    accuracy: eight workers had 1.8 points less than one after 8 epochs, and 1.1 more after 20. One worker is
+    not affected."""
     schedule: Annotated[ScheduleName, OPTIMIZATION] = "onecycle"
     """Schedule of the learning rate."""
     plateau_factor: Annotated[float, Range(above=0, below=1), OPTIMIZATION] = 0.5

@@ -23,7 +23,7 @@ def main() -> None:
     try:
         settings = fer_batch.read_recipe(args.recipe).settings
         data = [tuple(word.partition("=")[::2]) for word in args.data]
-        workers = args.workers or args.gpus or 1
+        workers = (args.gpus or 1) if args.workers is None else args.workers
         summary = fer_batch.train(
             fer_batch.TrainConfig.from_dict({**settings, "data": data, "workers": workers}),
             args.out,

@@ -174,9 +174,8 @@ class _PhaseTrainer:
         self.model.train()
         if phase == "sequences":
             self.module.network.encoder.eval()
-        decay = (
-            config.ema_decay**self.optimizer.scale
-        )  # a step is as many examples as `scale` steps of one worker
+        # A step is as many examples as `scale` steps of one worker.
+        decay = config.ema_decay**self.optimizer.scale
         totals = torch.zeros(4, device=device)  # loss, windows, correct frames, frames
         began, reported = time.monotonic(), 0.0
         for step, (windows, annotations) in enumerate(self.batches.draw_epoch(number - 1, drawing), start=1):

@@ -83,7 +83,6 @@ class RunCurves:
     def __init__(self, folder: OutputFolder) -> None:
         self.board = folder.subfolder("tensorboard")
         self.board.create()
-        # A store has no files that grow: the file is written again after each epoch.
         self.temporary = tempfile.TemporaryDirectory(prefix="tensorboard")
         self.path = self.board.path or Path(self.temporary.name)
         self.writer = EventsWriter(str(self.path / "events"))
@@ -95,7 +94,7 @@ class RunCurves:
             point = Event(wall_time=time.time(), step=row.epoch, summary=scalar(name, values[name]))
             self.writer.write_event(point)
         self.writer.flush()
-        if self.board.path is None:
+        if self.board.path is None:  # a store has no files that grow
             for file in self.path.iterdir():
                 self.board.write_bytes(file.name, file.read_bytes())
 

@@ -129,6 +129,6 @@ def decode_state(content: bytes, name: str) -> TrainState:
         return TrainState(**values | {"history": [EpochResult(**row) for row in values["history"]]})
     except Exception as error:  # torch raises many types, all caused by the file
         raise CheckpointError(
-            f"{name} is not the state of a training, or is damaged: {shorten(error)}; remove it to continue "
-            "after an earlier epoch"
+            f"{name} is not the state of a training, or is damaged: {shorten(error)}; remove it to start "
+            "again"
         ) from error
