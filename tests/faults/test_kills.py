@@ -33,11 +33,11 @@ KILLED = -9
 PLAN_STEPS = ("run.json", "plan.segments", "plan.videos")
 """After each file; tests/run/test_plan.py also kills while they are written."""
 TABLE_STEPS = (
+    "finalize.bucket",
+    "finalize.bucket:2",
     "finalize.moments",
     "finalize.tracks",
     "finalize.videos",
-    "finalize.moments:2",
-    "finalize.videos:2",
     "snapshot.temporary",
     "finalize.snapshot",
     "success.temporary",
@@ -110,7 +110,8 @@ def test_finalize_killed_at_each_step(undisturbed: Path, copied: Path, has_table
     command = ["finalize", str(copied)]
     if has_tables:
         assert main(command) == 0
-    for step in (*(["finalize.stale_files"] if has_tables else []), *TABLE_STEPS):
+    first, *others = TABLE_STEPS
+    for step in (first, *(["finalize.stale_files"] if has_tables else []), *others):
         if not has_tables:
             remove_tables(copied)
         kill_at(step, main, command)

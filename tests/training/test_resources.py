@@ -105,11 +105,16 @@ def test_trainings_wait_for_all_gpus_that_were_asked_for_or_else_for_one_process
         (["a\n4 cores, EPYC"] * 3, "4 cores, EPYC"),
         (["a\n4 cores, EPYC", "b\n4 cores, EPYC"], "2 × 4 cores, EPYC"),
         (["a\nH100", "a\nH100", "b\nT4"], "2 × H100, T4"),
-        ([describe_hardware()] * 2, describe_hardware().split("\n")[1]),
     ],
 )
 def test_hardware_is_counted_by_gpu_or_by_machine(described: list[str], summary: str) -> None:
     assert summarize_hardware(described) == summary
+
+
+def test_this_machine_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "get_gpu_ids", list)  # without Ray, the function itself would start one
+    described = describe_hardware()
+    assert summarize_hardware([described] * 2) == described.split("\n")[1]
 
 
 @pytest.mark.parametrize(("ids", "available", "device"), [([], True, "cpu"), ([1], True, "cuda:0")])
