@@ -140,5 +140,5 @@ def test_job_survives_a_lost_node(
     assert job.wait(240) == 0, log.read_text()
     assert_same_run(out, alone)
     assert verify_run(out) == []
-    assert not hosts[0].processes("ray")
+    wait(lambda: not hosts[0].processes("ray"), 60)
     assert len(list(hosts[0].folder.parent.glob("ray.*"))) == 1  # that of the lost node

@@ -177,9 +177,9 @@ class Seen:
         return self.page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """The system's Chromium, headless."""
+    """The system's Chromium, headless. Until its end, `asyncio.run` fails in tests of other modules."""
     from playwright.sync_api import sync_playwright
 
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
