@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 import fer_batch
 from fer_batch.cli.app import TRAIN, add_command
-from fer_batch.cli.arguments import DataSets, Gpus, RayOptions, check_data_exists, keep_text
+from fer_batch.cli.arguments import DataSets, Gpus, NewRunFolder, RayOptions, check_data_exists, keep_text
 from fer_batch.cli.options import Settings
 from fer_batch.cli.output import ProgressLine, print_line
 from fer_batch.config import TrainConfig
@@ -20,17 +20,9 @@ DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safeten
 
 if TYPE_CHECKING:
     JobFolder = str
-    TrainFolder = str
 else:
     JobFolder = Annotated[
         Path, Parameter(converter=keep_text, help="Folder of the run: new, empty or of this run.")
-    ]
-    TrainFolder = Annotated[
-        Path,
-        Parameter(
-            converter=keep_text,
-            help="Folder of the run, local or in a store (s3://, gs://): new, empty or of this run.",
-        ),
     ]
 Recipe = Annotated[
     str | None,
@@ -46,7 +38,7 @@ Recipe = Annotated[
 def train_command(
     *,
     data: DataSets,
-    out: TrainFolder,
+    out: NewRunFolder,
     recipe: Recipe = None,
     gpus: Gpus = "auto",
     settings: Annotated[Settings, TrainConfig],

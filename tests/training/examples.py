@@ -1,11 +1,15 @@
 """Small clips, configurations and epochs for the tests of training."""
 
+import contextlib
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
+from ray.cluster_utils import Cluster
 
 from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
@@ -32,6 +36,16 @@ SMALL_RECIPE: dict[str, Any] = {
     "fold": 2,
 }
 """Settings that `write_recipe` can write."""
+
+
+@contextlib.contextmanager
+def connect_cluster(**head: int) -> Iterator[Cluster]:
+    """Start a cluster whose first node has these resources, and connect this process to it."""
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
 
 
 def make_config(**changes: Any) -> TrainConfig:

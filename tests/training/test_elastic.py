@@ -8,14 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 from ray.cluster_utils import Cluster
 
 from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError
 from fer_batch.training import run
 from fer_batch.training.run import train
-from tests.training.examples import SMALL_RECIPE, collect_lines, make_config, write_bars_csv
+from tests.training.examples import (
+    SMALL_RECIPE,
+    collect_lines,
+    connect_cluster,
+    make_config,
+    write_bars_csv,
+)
 
 
 def test_more_least_workers_than_workers_are_refused() -> None:
@@ -26,11 +31,8 @@ def test_more_least_workers_than_workers_are_refused() -> None:
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A cluster of two nodes with a CPU each; the first one runs this process."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with connect_cluster(num_cpus=1) as cluster:
+        yield cluster
 
 
 @pytest.mark.cluster

@@ -30,7 +30,7 @@ from fer_batch.training.resources import (
 )
 from fer_batch.training.run import find_cause, train
 from fer_batch.training.status import StatusMessage, ignore_status
-from tests.training.examples import SMALL_RECIPE, write_bars_csv
+from tests.training.examples import SMALL_RECIPE, connect_cluster, write_bars_csv
 
 
 @pytest.mark.parametrize(
@@ -160,11 +160,8 @@ def test_lost_workers_and_nodes_end_the_run_in_one_line_but_bugs_do_not() -> Non
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A cluster of one node with three CPUs and a logical GPU, which PyTorch does not have."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "num_gpus": 1})
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with connect_cluster(num_cpus=3, num_gpus=1) as cluster:
+        yield cluster
 
 
 @pytest.mark.slow
