@@ -82,9 +82,16 @@ def _scan_pyramid(
         all_owners.append(owners[kept])
     boxes, owners = torch.cat(all_boxes), torch.cat(all_owners)
     kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, max_iou)
-    boxes, owners = boxes[kept], owners[kept]
+    return correct_boxes(boxes[kept]), owners[kept]
+
+
+def correct_boxes(boxes: Tensor) -> Tensor:
+    """Shift the boxes of P-Net by its corrections, and make them squares, `(n, 4)`.
+
+    A row of `boxes`, `(n, 9)`, is left, top, right, bottom, score and four shifts in sides of the box.
+    """
     sides = boxes[:, 2:4] - boxes[:, :2]
-    return rerec(boxes[:, :4] + boxes[:, 5:] * sides.repeat(1, 2)), owners
+    return rerec(boxes[:, :4] + boxes[:, 5:] * sides.repeat(1, 2))
 
 
 def _check_patches(

@@ -16,7 +16,7 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError
 from fer_batch.video.container import MAX_ASPECT_RATIO
 from fer_batch.video.planes import Picture
-from fer_batch.vision.batched import propose_boxes
+from fer_batch.vision.batched import correct_boxes, propose_boxes
 from fer_batch.vision.detections import NO_FACES, Detections, Face
 from fer_batch.vision.images import ImageInput, load_image
 from fer_batch.vision.mtcnn import (
@@ -223,9 +223,7 @@ class FaceDetector:
                 all_owners.append(torch.tensor(members)[places[kept]])
         boxes, owners = torch.cat(all_boxes), torch.cat(all_owners)
         kept = _suppress(boxes[:, :4], boxes[:, 4], owners, max_iou)
-        boxes, owners = boxes[kept], owners[kept]
-        sides = boxes[:, 2:4] - boxes[:, :2]
-        return rerec(boxes[:, :4] + boxes[:, 5:] * sides.repeat(1, 2)), owners
+        return correct_boxes(boxes[kept]), owners[kept]
 
     def _run_rnet(
         self, views: Sequence[SearchView], boxes: Tensor, owners: Tensor, max_iou: float
