@@ -1,6 +1,6 @@
 """The precision in which faces are recognized, and the hardware that computes in it.
 
-This module does not import torch, so that nodes can be asked quickly.
+This module does not import torch, so that a query of all nodes is fast.
 """
 
 from pathlib import Path

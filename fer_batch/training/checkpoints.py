@@ -2,7 +2,7 @@
 
 Ray Train records the checkpoints that workers report, restarts workers from the last one, and deletes old
 ones. Its list of them is rewritten in place, and a kill at that moment damages it. So a continued run does
-not read the list: each state is written as a whole or not at all, and the newest one counts.
+not read the list: each state is written atomically, and the newest one counts.
 """
 
 import pyarrow.fs

@@ -127,7 +127,7 @@ def run_check(name: str, limit_s: float, options: argparse.Namespace) -> Measure
 
 
 def kill_group(leader: int) -> None:
-    """Kill what is left of a process group."""
+    """Kill the remaining processes of a group."""
     try:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 Measurement = dict[str, Any]
-"""Values for JSON. `problems` lists what is wrong, in words."""
+"""Values for JSON. `problems` describes each failure."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The precision of a device, and what is known of it without torch."""
+"""The precision of a device, as far as it is known without torch."""
 
 from pathlib import Path
 

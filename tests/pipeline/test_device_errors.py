@@ -1,4 +1,4 @@
-"""Errors of GPUs are told apart from errors of videos."""
+"""Errors of GPUs are distinguished from errors of videos."""
 
 import pytest
 import torch
