@@ -136,6 +136,76 @@ def muxspace_parquet(folder: Path, rows: Sequence[tuple[np.ndarray, str, str | N
     return path
 
 
+LabelledImage = tuple[np.ndarray, int, str]
+"""An image, the number of its class in RAF-DB or AffectNet, and its split, "train" or "test"."""
+
+
+def number_images(numbers: Sequence[int], splits: Sequence[str] = ("train", "test")) -> list[LabelledImage]:
+    """Make an image for each number, of the splits in turn."""
+    images = random_images(len(numbers), 300)
+    return [(images[i], number, splits[i % len(splits)]) for i, number in enumerate(numbers)]
+
+
+def rafdb_original(folder: Path, rows: Sequence[LabelledImage]) -> Path:
+    root, lines = folder / "rafdb" / "basic", []
+    (root / "EmoLabel").mkdir(parents=True)
+    (root / "Image" / "aligned").mkdir(parents=True)
+    for row, (image, number, split) in enumerate(rows, start=1):
+        lines.append(f"{split}_{row:05d}.jpg {number}\n")
+        (root / "Image" / "aligned" / f"{split}_{row:05d}_aligned.jpg").write_bytes(png(image))
+    (root / "EmoLabel" / "list_patition_label.txt").write_text("".join(lines))
+    return root.parent
+
+
+def numbered_folders(
+    folder: Path, rows: Sequence[LabelledImage], place: str = "DATASET", test: str = "test"
+) -> Path:
+    """Write RAF-DB or AffectNet as `train/1/….jpg`; `test` is the name of the folder of the test part."""
+    root = folder / "numbered"
+    for row, (image, number, split) in enumerate(rows, start=1):
+        into = root / place / (test if split == "test" else split) / str(number)
+        into.mkdir(parents=True, exist_ok=True)
+        (into / f"{split}_{row:05d}_aligned.jpg").write_bytes(png(image))
+    return root
+
+
+def affectnet_sets(folder: Path, rows: Sequence[LabelledImage]) -> Path:
+    root = folder / "affectnet"
+    for row, (image, number, split) in enumerate(rows):
+        part = root / ("val_set" if split == "test" else "train_set")
+        for name in ("images", "annotations"):
+            (part / name).mkdir(parents=True, exist_ok=True)
+        (part / "images" / f"{row}.jpg").write_bytes(png(image))
+        np.save(part / "annotations" / f"{row}_exp.npy", np.array(str(number)))
+        np.save(part / "annotations" / f"{row}_aro.npy", np.array("0.5"))
+    return root
+
+
+def affectnet_lists(folder: Path, rows: Sequence[LabelledImage]) -> Path:
+    """Write the original lists; each image has a border of 20 pixels around its face box."""
+    root = folder / "affectnet"
+    for split, name in (("train", "training.csv"), ("test", "validation.csv")):
+        root.mkdir(exist_ok=True)
+        with (root / name).open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(AFFECTNET_COLUMNS)
+            for row, (image, number, its_split) in enumerate(rows):
+                if its_split != split:
+                    continue
+                path = root / "Manually_Annotated_Images" / str(row % 3) / f"{row:056x}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(png(np.pad(image, 20, constant_values=255)))
+                face = [20, 20, 48, 48, "21.5;30.25;40;41"]
+                writer.writerow([f"{row % 3}/{path.name}", *face, number, -0.1, 0.3])
+    return root
+
+
+AFFECTNET_COLUMNS = (
+    "subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks",
+    "expression", "valence", "arousal",
+)  # fmt: skip
+
+
 def get_frames(clips: Clips) -> list[bytes]:
     """Return the frames of each clip."""
     return [clips.frames[clips.starts[i] : clips.starts[i + 1]].tobytes() for i in range(len(clips))]

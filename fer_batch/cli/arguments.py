@@ -116,8 +116,8 @@ else:
         Parameter(
             name="--data",
             metavar="NAME=PATH",
-            help="Data set of labelled faces; may be repeated. Names: fer2013, ck48, muxspace, folder, "
-            "clips.",
+            help="Data set of labelled faces; may be repeated. Names: fer2013, ck48, muxspace, rafdb, "
+            "affectnet, folder, clips.",
         ),
         Convert(parse_data),
     ]

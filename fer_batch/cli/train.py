@@ -47,8 +47,9 @@ def train_command(
     """Train a recognizer on labelled faces, with Ray Train.
 
     Data sets are fer2013 (Parquet, Kaggle's folders or the original CSV, with FER+ votes if present), ck48
-    (folders or Parquet), muxspace (Parquet), folder (class/…images, any classes) and clips (class/…videos,
-    any classes). The images of the first three are for research; bring your own copy.
+    (folders or Parquet), muxspace (Parquet), rafdb and affectnet (the original files or Kaggle's folders),
+    folder (class/…images, any classes) and clips (class/…videos, any classes). The images of the first five
+    are for research; bring your own copy. Contempt is left out unless --classes names it.
 
     The same command continues after the last finished epoch. The model is OUT/model.safetensors with its card
     OUT/model.json, for `fer-batch analyze --checkpoint`. `tensorboard --logdir OUT/tensorboard` shows the
@@ -57,6 +58,7 @@ def train_command(
     Examples:
       fer-batch train --data fer2013=fer2013.parquet --out runs/first
       fer-batch train --data fer2013=fer2013.csv --data ck48=CK+48/ --out runs/both --workers 2
+      fer-batch train --data rafdb=RAF-DB/ --data affectnet=AffectNet/ --heads per-dataset --out runs/two
       fer-batch train --data fer2013=fer2013.parquet --gpus 4 --out s3://bucket/runs/four
       fer-batch train --data folder=faces/ --init default --epochs 5 --lr 0.01 --out runs/ours
       fer-batch train --data fer2013=fer2013.parquet --recipe default --out runs/default

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from fer_batch.data.affectnet import read_affectnet
 from fer_batch.data.ck48 import read_ck48
 from fer_batch.data.clips import Clips, stack_examples
 from fer_batch.data.fer2013 import read_fer2013
@@ -12,6 +13,7 @@ from fer_batch.data.folders import read_folder
 from fer_batch.data.images import LabelledExample
 from fer_batch.data.labels import check_classes, normalize_label
 from fer_batch.data.muxspace import read_muxspace
+from fer_batch.data.rafdb import read_rafdb
 from fer_batch.data.splits import divide_for_training
 from fer_batch.errors import InputError
 from fer_batch.schema import EMOTIONS
@@ -20,6 +22,8 @@ READERS: dict[str, Callable[[str, Path, Counter[str]], list[LabelledExample]]] =
     "fer2013": read_fer2013,
     "ck48": read_ck48,
     "muxspace": read_muxspace,
+    "rafdb": read_rafdb,
+    "affectnet": read_affectnet,
     "folder": read_folder,
 }
 DATASETS = (*READERS, "clips")
@@ -28,6 +32,8 @@ DATASET_CLASSES = {
     "fer2013": EMOTIONS,
     "ck48": (*EMOTIONS, "contempt"),
     "muxspace": (*EMOTIONS, "contempt"),
+    "rafdb": EMOTIONS,
+    "affectnet": (*EMOTIONS, "contempt"),
 }
 """Classes of the data sets that have fixed ones; "folder" may have any."""
 
@@ -50,7 +56,8 @@ def load_datasets(
     Otherwise nothing is dropped, and examples without a split are "train".
 
     The counts have the keys "unreadable" and "without_class" (images), "contempt_left_out" and
-    "disgust_left_out" … (examples), and those of `divide_for_training`. Keys with a count of 0 are absent.
+    "disgust_left_out" … (examples), those of `read_affectnet`, and those of `divide_for_training`. Keys
+    with a count of 0 are absent.
 
     Raises InputError if a data set does not exist or has another layout, if more than half of its images
     cannot be read, if it has a class that is not allowed, if `leave_out` names an unknown class, or, for

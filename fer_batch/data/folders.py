@@ -1,11 +1,18 @@
 """Folders of classes: `class/…files` or `split/class/…files`."""
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_batch.data.images import IMAGE_SUFFIXES, LabelledExample, read_images, shorten_list
+from fer_batch.data.images import (
+    IMAGE_SUFFIXES,
+    LabelledExample,
+    read_images,
+    read_padded_image,
+    shorten_list,
+)
 from fer_batch.data.labels import SPLIT_SYNONYMS, normalize_label
 from fer_batch.errors import InputError
 
@@ -39,6 +46,65 @@ def read_folder(
         )
         for image, file in read_images(option, ((file.path, file) for file in files), counts)
     ]
+
+
+def read_numbered_folder(
+    option: str, path: Path, counts: Counter[str], numbers: Mapping[int, str]
+) -> list[LabelledExample]:
+    """Read the images of folders that are named by a class, or by its number in `numbers`.
+
+    Images keep their proportions. Copies of public data sets often name the published test part "val".
+    Without a folder of the split "test", the split "select" is therefore "test". Raises InputError, which
+    begins with `option`.
+    """
+    files = list_class_files(option, path, IMAGE_SUFFIXES, counts)
+    labels = {str(number): name for number, name in numbers.items()}
+    labels |= {name: name for name in numbers.values()}
+    named = [(file, labels.get(normalize_label(file.label))) for file in files]
+    if unexpected := sorted({file.label for file, label in named if label is None}):
+        raise InputError(
+            f"{option}: unexpected class folders: {shorten_list(unexpected)}; allowed are the names or "
+            f"numbers of {', '.join(f'{number} {name}' for number, name in numbers.items())}"
+        )
+    sources = ((file.path, (file, label or "")) for file, label in named)
+    examples = [
+        LabelledExample(
+            images=image[None],
+            label=label,
+            split=file.split,
+            source=str(file.path.relative_to(path)),
+        )
+        for image, (file, label) in read_images(option, sources, counts, read_padded_image)
+    ]
+    if any(file.split == "test" for file in files):
+        return examples
+    return [
+        dataclasses.replace(example, split="test") if example.split == "select" else example
+        for example in examples
+    ]
+
+
+def check_single_layout(
+    option: str, path: Path, numbers: Mapping[int, str], others: Sequence[Path], expected: str
+) -> None:
+    """Raise InputError, which begins with `option`, unless a folder has one layout of a data set.
+
+    `others` are the files and folders of layouts other than `read_numbered_folder` reads. `expected`
+    describes all layouts.
+    """
+    if not path.is_dir():
+        raise InputError(f"{option}: is a file; expected a folder with {expected}")
+    names = {*map(str, numbers), *numbers.values()}
+    folders = [p for base in (path, *_subfolders(path)) for p in _split_folders(base)]
+    folders += [p for p in _subfolders(path) if normalize_label(p.name) in names]
+    found = [*others, *folders[:1]]
+    if not found:
+        raise InputError(f"{option}: expected a folder with {expected}")
+    if len(found) > 1:
+        raise InputError(
+            f"{option}: {found[0].relative_to(path)} and {found[1].relative_to(path)} belong to different "
+            "layouts of the data set; give a folder with one of them"
+        )
 
 
 def list_class_files(

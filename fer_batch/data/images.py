@@ -1,7 +1,10 @@
 """Labelled images from files, bytes and Parquet tables, decoded to grey 48×48 pixels."""
 
+import itertools
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +22,24 @@ IMAGE_SUFFIXES = frozenset(
 )
 MAX_LISTED_NAMES = 8
 MAX_TABLE_BYTES = 16 * 10**9
+IMAGES_PER_BATCH = 1024
+"""Images that the decoding threads take together, to limit the files in memory."""
 Metadata = TypeVar("Metadata")
+
+
+@dataclass(frozen=True)
+class ImageRegion:
+    """A part of an image in a file."""
+
+    path: Path
+    box: tuple[float, float, float, float]
+    """Left, top, right and bottom in pixels. It may reach beyond the image, but not lie outside it."""
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+ImageSource = Path | bytes | ImageRegion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,26 +64,24 @@ class LabelledExample:
 
 def read_images(
     option: str,
-    sources: Iterable[tuple[Path | bytes, Metadata]],
+    sources: Iterable[tuple[ImageSource, Metadata]],
     counts: Counter[str],
-    read: Callable[[Path | bytes], np.ndarray | None] | None = None,
+    read: Callable[[ImageSource], np.ndarray | None] | None = None,
 ) -> list[tuple[np.ndarray, Metadata]]:
-    """Decode images to `(48, 48) uint8`, and return each with its metadata.
+    """Decode images to `(48, 48) uint8` in threads, and return each with its metadata, in order.
 
     `read` decodes one image, by default `read_image`. Images for which it returns None are left out and
     counted as "unreadable". Raises InputError, which begins with `option`, if they are more than half.
     """
-    read = read or read_image
     images: list[tuple[np.ndarray, Metadata]] = []
-    unreadable: list[Path | bytes] = []
-    for source, metadata in sources:
-        image = read(source)
+    unreadable: list[ImageSource] = []
+    for image, source, metadata in _decode(sources, read or read_image):
         if image is None:
             unreadable.append(source)
         else:
             images.append((image, metadata))
     if len(unreadable) > len(images):
-        example = f", for example {unreadable[0]}" if isinstance(unreadable[0], Path) else ""
+        example = "" if isinstance(unreadable[0], bytes) else f", for example {unreadable[0]}"
         raise InputError(
             f"{option}: cannot read {len(unreadable)} of {len(unreadable) + len(images)} images{example}. "
             "Download the data set again, or remove the broken images"
@@ -73,18 +91,40 @@ def read_images(
     return images
 
 
-def read_image(source: Path | bytes) -> np.ndarray | None:
+def read_image(source: ImageSource) -> np.ndarray | None:
     """Decode an image to `(48, 48) uint8` grey, upright; returns None if it cannot be read."""
     image = open_image(source, "L")
     return None if image is None else scale_to_crop(image)
 
 
-def open_image(source: Path | bytes, mode: str) -> Image.Image | None:
-    """Decode an image, upright, in Pillow's mode "L" or "RGB"; returns None if it cannot be read."""
+def read_padded_image(source: ImageSource) -> np.ndarray | None:
+    """Decode an image to `(48, 48) uint8` grey without changing its proportions.
+
+    The shorter side is extended by its border pixels. Returns None if the image cannot be read.
+    """
+    image = open_image(source, "L")
+    if image is None:
+        return None
+    pixels = np.asarray(image)
+    missing = max(pixels.shape) - np.array(pixels.shape)
+    padded = np.pad(pixels, [(side // 2, side - side // 2) for side in missing.tolist()], "edge")
+    return scale_to_crop(Image.fromarray(padded))
+
+
+def open_image(source: ImageSource, mode: str) -> Image.Image | None:
+    """Decode an image, upright, in Pillow's mode "L" or "RGB".
+
+    Returns None if it cannot be read, or if no pixel of the image is in its region.
+    """
     try:
-        return load_image(source, mode)
+        if not isinstance(source, ImageRegion):
+            return load_image(source, mode)
+        image = load_image(source.path, mode)
     except InputError:
         return None
+    left, top, right, bottom = (round(side) for side in source.box)
+    inside = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
+    return image.crop(inside) if inside[0] < inside[2] and inside[1] < inside[3] else None
 
 
 def read_image_table(option: str, path: Path, columns: list[str]) -> pa.Table:
@@ -119,3 +159,15 @@ def shorten_list(names: Iterable[str]) -> str:
     """Join at most `MAX_LISTED_NAMES` names with commas."""
     listed = list(names)
     return ", ".join(listed[:MAX_LISTED_NAMES]) + (" …" if len(listed) > MAX_LISTED_NAMES else "")
+
+
+def _decode(
+    sources: Iterable[tuple[ImageSource, Metadata]], read: Callable[[ImageSource], np.ndarray | None]
+) -> Iterator[tuple[np.ndarray | None, ImageSource, Metadata]]:
+    """Yield each decoded image with its source and metadata; Pillow decodes without Python's lock."""
+    remaining = iter(sources)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        while batch := list(itertools.islice(remaining, IMAGES_PER_BATCH)):
+            decoded = pool.map(read, [source for source, _ in batch])
+            for image, (source, metadata) in zip(decoded, batch, strict=True):
+                yield image, source, metadata

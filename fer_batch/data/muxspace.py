@@ -4,14 +4,10 @@ import dataclasses
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from fer_batch.data.images import LabelledExample, open_image, read_image_table, read_images
+from fer_batch.data.images import LabelledExample, read_image_table, read_images, read_padded_image
 from fer_batch.data.labels import normalize_label
 from fer_batch.data.splits import choose_held_out
 from fer_batch.errors import InputError
-from fer_batch.vision.images import scale_to_crop
 
 COLUMNS = ["image_jpeg", "label_name", "subject"]
 
@@ -21,6 +17,10 @@ def read_muxspace(option: str, path: Path, counts: Counter[str]) -> list[Labelle
 
     The images of 1 in 5 people, chosen by the hash of the name, are the split "test", so that the people are
     unknown to any model that is trained on the others. An image without a subject counts as a person.
+
+    The squares of LFW have the framing of FER2013. The stills of IMFDB are face boxes, mostly taller than
+    wide, and are padded to squares; their height fits that framing.
+
     Raises InputError, which begins with `option`.
     """
     if path.suffix != ".parquet" or path.is_dir():
@@ -44,19 +44,3 @@ def read_muxspace(option: str, path: Path, counts: Counter[str]) -> list[Labelle
         dataclasses.replace(example, split="test") if is_test else example
         for example, is_test in zip(examples, held_out, strict=True)
     ]
-
-
-def read_padded_image(source: Path | bytes) -> np.ndarray | None:
-    """Decode an image to `(48, 48) uint8` grey without changing its proportions.
-
-    The shorter side is extended by its border pixels. The squares of LFW have the framing of FER2013. The
-    stills of IMFDB are face boxes, mostly taller than wide; their height fits that framing. Returns None if
-    the image cannot be read.
-    """
-    image = open_image(source, "L")
-    if image is None:
-        return None
-    pixels = np.asarray(image)
-    missing = max(pixels.shape) - np.array(pixels.shape)
-    padded = np.pad(pixels, [(side // 2, side - side // 2) for side in missing.tolist()], "edge")
-    return scale_to_crop(Image.fromarray(padded))

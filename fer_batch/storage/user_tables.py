@@ -33,9 +33,17 @@ WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "BYTE_ARRAY": 4, "INT96": 12}
 """Bytes of a value in memory by its type in Parquet; texts have an offset of four bytes, others have 8."""
 
 
-def read_csv_table(path: Path, types: Mapping[str, pa.DataType] | None = None) -> pa.Table:
-    """Read a table from CSV in UTF-8; columns that are not in `types` get the type that fits all values."""
-    content = read_bounded(path, MAX_TEXT_BYTES)
+def read_csv_table(
+    path: Path,
+    types: Mapping[str, pa.DataType] | None = None,
+    columns: Sequence[str] | None = None,
+    limit_bytes: int = MAX_TEXT_BYTES,
+) -> pa.Table:
+    """Read a table, or some columns of it, from CSV in UTF-8, in a file of at most `limit_bytes`.
+
+    Columns that are not in `types` get the type that fits all values. Raises KeyError for a missing column.
+    """
+    content = read_bounded(path, limit_bytes)
     text = content.decode("utf-8-sig")
     try:
         check_names(next(csv.reader(io.StringIO(text[:MAX_HEADER_CHARACTERS])), []))
@@ -45,7 +53,7 @@ def read_csv_table(path: Path, types: Mapping[str, pa.DataType] | None = None) -
     return pyarrow.csv.read_csv(
         pa.BufferReader(content),
         parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=types),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=types, include_columns=columns),
     )
 
 

@@ -47,7 +47,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--data", "=fer2013.parquet"], "a data set must be NAME=PATH"),
         (["--data", "fer2013="], "a data set must be NAME=PATH"),
         ([*DATA, "--data", "ck48"], "got 'ck48'"),
-        (["--data", "imagenet=."], "fer2013, ck48, muxspace, folder"),
+        (["--data", "imagenet=."], "fer2013, ck48, muxspace, rafdb, affectnet, folder, clips"),
         (["--data", "fer2013=gone.csv"], "gone.csv: there is no such file or folder"),
         ([*DATA, "--classes", "happy"], "--classes must be two or more different names, got happy"),
         ([*DATA, "--classes", "happy", "sad", "happy"], "--classes must be two or more different names"),
