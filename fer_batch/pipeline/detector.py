@@ -1,4 +1,4 @@
-"""An actor that searches the key frames of all workers of its node on one GPU, many in one batch.
+"""An actor that detects faces for all workers of its node on one GPU, those of many videos in one batch.
 
 It imports torch only where it runs: the driver and the workers that ask it do not.
 """
@@ -7,9 +7,9 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pyarrow as pa
 import ray
@@ -21,6 +21,8 @@ from fer_batch.pipeline.child import START_TIMEOUT_S
 from fer_batch.pipeline.device_errors import describe_device_error
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fer_batch.vision.views import SearchView
 
 MAX_REQUESTS = 1000
@@ -32,11 +34,13 @@ detector, it is `child.START_TIMEOUT_S`."""
 Detectors = Mapping[str, list[Any]]
 """The detectors, as handles of actors, by the id of their node."""
 
+Part = TypeVar("Part")
+
 logger = logging.getLogger(__name__)
 
 
 class Detector:
-    """Propose boxes for the views of many workers. Requests that arrive during a batch are the next batch."""
+    """Run the networks for many workers: P-Net and R-Net on their views, and O-Net on their patches."""
 
     def __init__(self) -> None:
         import torch
@@ -45,33 +49,16 @@ class Detector:
 
         torch.backends.cudnn.allow_tf32 = False  # faces would depend on the GPU: older ones do not have it
         self.detector = FaceDetector(device="cuda" if torch.cuda.is_available() else "cpu")
-        self.waiting: list[tuple[list[SearchView], asyncio.Future[pa.Table]]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._views = _Batcher(self._propose_batch)
+        self._patches = _Batcher(self._classify_batch)
 
-    async def propose(self, views: pa.Table) -> pa.Table:
-        """Map rows of `offload.VIEWS_SCHEMA` to rows of `offload.BOXES_SCHEMA`."""
-        from fer_batch.pipeline.offload import decode_views
+    async def answer(self, table: pa.Table) -> pa.Table:
+        """Map views to boxes, or patches to outputs of O-Net, see the schemas of `pipeline.offload`."""
+        from fer_batch.pipeline.offload import decode_patches, decode_views
 
-        future = asyncio.get_running_loop().create_future()
-        self.waiting.append((decode_views(views), future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run_batches())
-        return await future
-
-    async def _run_batches(self) -> None:
-        while self.waiting:
-            batch, self.waiting = self.waiting, []
-            try:
-                answers = await asyncio.to_thread(self._propose_batch, [views for views, _ in batch])
-            except Exception as error:
-                if describe_device_error(error):
-                    logger.error("the detector ends: %s", error)
-                    os._exit(1)  # CUDA refuses all further work of this process, and others need its memory
-                for _, future in batch:
-                    future.set_exception(error)
-            else:
-                for (_, future), answer in zip(batch, answers, strict=True):
-                    future.set_result(answer)
+        if "patch" in table.column_names:
+            return await self._patches.request(decode_patches(table))
+        return await self._views.request(decode_views(table))
 
     def _propose_batch(self, parts: "list[list[SearchView]]") -> list[pa.Table]:
         from fer_batch.pipeline.offload import encode_boxes
@@ -88,6 +75,48 @@ class Detector:
             answers.append(encode_boxes(boxes[own], owners[own] - first))
             first += len(part)
         return answers
+
+    def _classify_batch(self, parts: "list[list[np.ndarray]]") -> list[pa.Table]:
+        from fer_batch.pipeline.offload import encode_classified
+
+        outputs = self.detector.classify_patches([patch for part in parts for patch in part])
+        lengths = [len(part) for part in parts]
+        return [encode_classified(own) for own in zip(*(o.split(lengths) for o in outputs), strict=True)]
+
+
+class _Batcher(Generic[Part]):
+    """Answer requests in batches: those that arrive during a batch are the next batch.
+
+    `run` returns an answer for each request. It runs in a thread, as views and patches do at the same time: a
+    worker that follows faces does not wait for the views of others.
+    """
+
+    def __init__(self, run: Callable[[list[Part]], list[pa.Table]]) -> None:
+        self.run = run
+        self.waiting: list[tuple[Part, asyncio.Future[pa.Table]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def request(self, part: Part) -> pa.Table:
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append((part, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run_batches())
+        return await future
+
+    async def _run_batches(self) -> None:
+        while self.waiting:
+            batch, self.waiting = self.waiting, []
+            try:
+                answers = await asyncio.to_thread(self.run, [part for part, _ in batch])
+            except Exception as error:
+                if describe_device_error(error):
+                    logger.error("the detector ends: %s", error)
+                    os._exit(1)  # CUDA refuses all further work of this process, and others need its memory
+                for _, future in batch:
+                    future.set_exception(error)
+            else:
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    future.set_result(answer)
 
 
 @contextmanager
@@ -121,20 +150,20 @@ def choose_detector(detectors: Detectors) -> "DetectorClient | None":
 
 
 class DetectorClient:
-    """Sends views to a detector. Where it does not answer, the worker searches on its CPU."""
+    """Sends requests to a detector. Where it does not answer, the worker runs the networks on its CPU."""
 
     def __init__(self, detector: Any) -> None:
         self.detector = detector
         self.is_lost = False
         self.timeout_s = START_TIMEOUT_S
 
-    def propose(self, views: pa.Table) -> pa.Table:
-        """Map rows of `offload.VIEWS_SCHEMA` to rows of BOXES_SCHEMA, or to a table without columns."""
+    def request(self, table: pa.Table) -> pa.Table:
+        """Return what `Detector.answer` returns, or a table without columns."""
         if not self.is_lost:
             try:
-                boxes: pa.Table = ray.get(self.detector.propose.remote(views), timeout=self.timeout_s)
+                answer: pa.Table = ray.get(self.detector.answer.remote(table), timeout=self.timeout_s)
                 self.timeout_s = REQUEST_TIMEOUT_S
-                return boxes
+                return answer
             except (RayError, GetTimeoutError) as error:
                 reason = str(error).partition("\n")[0]
                 logger.warning("key frames are searched on a CPU, as the detector fails: %s", reason)

@@ -107,7 +107,7 @@ class GuardedWorker(StageWorker):
         detector = choose_detector(detectors or {})
         stage = GuardedStage(name, (*arguments, True) if detector else arguments, limits)
         if detector:
-            stage.child.answer = detector.propose
+            stage.child.answer = detector.request
         if stage.recognizes:
             super().__init__("analyze", stage, _write_results(stage, results), FINISHED, results)
         else:

@@ -1,7 +1,7 @@
 """Frames as luma and colour planes. Only the parts that an analysis needs become RGB or grey."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import av
@@ -120,9 +120,31 @@ class Picture:
     def height(self) -> int:
         return self.y.height
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.y.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the planes."""
+        return sum(plane.width * plane.height for plane in (self.y, self.u, self.v))
+
     def to_rgb(self) -> np.ndarray:
         """Return the whole picture as `(H, W, 3) uint8` RGB."""
         return self.crop_rgb((0, 0, self.width, self.height), (self.width, self.height))
+
+    def crop_planes(self, box: tuple[float, float, float, float], size: tuple[int, int]) -> "Picture":
+        """Return the content of a box, scaled to `size` (width, height), with colours of half the size.
+
+        `box` is xyxy in pixels, inside the picture. Odd sides are halved and rounded up.
+        """
+        half = (size[0] + 1) // 2, (size[1] + 1) // 2
+        y, u, v = (
+            _resize_plane(plane, box, self.size, plane_size)
+            for plane, plane_size in ((self.y, size), (self.u, half), (self.v, half))
+        )
+        return replace(self, y=y, u=u, v=v, shrink=self.shrink * (box[3] - box[1]) / size[1])
 
     def crop_rgb(self, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
         """Return the content of a box, scaled to `size` (width, height), as `(h, w, 3) uint8` RGB.
@@ -130,11 +152,7 @@ class Picture:
         `box` is xyxy in pixels, inside the picture. Each new pixel is the average of the area that it covers,
         as in MTCNN's own scaling.
         """
-        planes = []
-        for plane in (self.y, self.u, self.v):
-            x_scale, y_scale = plane.width / self.width, plane.height / self.height
-            plane_box = (box[0] * x_scale, box[1] * y_scale, box[2] * x_scale, box[3] * y_scale)
-            planes.append(plane.resize(size, Image.Resampling.BOX, plane_box, REDUCING_GAP))
+        planes = [_resize_plane(plane, box, self.size, size) for plane in (self.y, self.u, self.v)]
         image = np.asarray(Image.merge("RGB", planes).convert("RGB", self.yuv_to_rgb))
         tone = make_tone_table(self.transfer)
         return image if tone is None else tone[image]
@@ -164,6 +182,18 @@ class Frame:
     def to_rgb(self) -> np.ndarray:
         """Return the upright frame as `(H, W, 3) uint8` RGB, at most `MAX_LINES` high."""
         return self.picture.to_rgb()
+
+
+def _resize_plane(
+    plane: Image.Image,
+    box: tuple[float, float, float, float],
+    picture_size: tuple[int, int],
+    size: tuple[int, int],
+) -> Image.Image:
+    """Return a box of a plane, scaled to `size`. The box is in pixels of a picture of `picture_size`."""
+    x_scale, y_scale = plane.width / picture_size[0], plane.height / picture_size[1]
+    plane_box = (box[0] * x_scale, box[1] * y_scale, box[2] * x_scale, box[3] * y_scale)
+    return plane.resize(size, Image.Resampling.BOX, plane_box, REDUCING_GAP)
 
 
 @functools.cache

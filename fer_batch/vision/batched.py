@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fer_batch.video.planes import Picture
+from fer_batch.video.tone import make_tone_table
 from fer_batch.vision.mtcnn import (
     LEVEL_MAX_IOU,
     PNET_MIN_SCORE,
@@ -43,8 +45,7 @@ def propose_boxes(
     all_boxes, all_owners = [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)]
     for members in _group_views(views):
         first = views[members[0]]
-        pixels = torch.from_numpy(np.stack([np.asarray(views[index].image) for index in members]))
-        images = pixels.to(device).permute(0, 3, 1, 2).float()
+        images = load_images([views[index] for index in members], device)
         levels = list_levels(first.image.size, first.min_face_px, first.max_face_px)
         boxes, owners = _scan_pyramid(images, levels, pnet, max_iou)
         boxes, owners = _check_patches(images, boxes, owners, rnet, max_iou)
@@ -60,6 +61,28 @@ def _group_views(views: Sequence[SearchView]) -> Iterator[list[int]]:
         members = [index for index, other in enumerate(shapes) if other == shape]
         count = max(MAX_SCAN_PIXELS // (shape[0][0] * shape[0][1]), 1)
         yield from (members[first : first + count] for first in range(0, len(members), count))
+
+
+def load_images(views: Sequence[SearchView], device: torch.device) -> Tensor:
+    """Return the RGB images `(n, 3, H, W)`, 0–255, of views of one size."""
+    pictures = [view.image for view in views if isinstance(view.image, Picture)]
+    if len(pictures) < len(views):
+        pixels = torch.from_numpy(np.stack([np.asarray(view.to_rgb()) for view in views]))
+        return pixels.to(device).permute(0, 3, 1, 2).float()
+    width, height = pictures[0].size
+    y, u, v = (
+        torch.from_numpy(np.stack([np.asarray(getattr(picture, name)) for picture in pictures])).to(device)
+        for name in ("y", "u", "v")
+    )
+    colours = torch.stack([u, v], dim=1).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    planes = torch.cat([y[:, None], colours[:, :, :height, :width]], dim=1).float()  # (n, 3, H, W)
+    matrix = torch.tensor([picture.yuv_to_rgb for picture in pictures], device=device).reshape(-1, 3, 4)
+    rgb = torch.einsum("nij,njhw->nihw", matrix[:, :, :3], planes) + matrix[:, :, 3, None, None]
+    rgb = _round(rgb).clamp(0, 255)
+    for number, picture in enumerate(pictures):
+        if (tone := make_tone_table(picture.transfer)) is not None:
+            rgb[number] = torch.from_numpy(tone).to(device).float()[rgb[number].long()]
+    return rgb
 
 
 def _scan_pyramid(

@@ -56,6 +56,8 @@ MIN_BATCH_IMAGES = 2
 """Minimum number of images in the batch of a convolution, for the same reason."""
 SMALL_LEVEL_PX = 8192
 """Pixels below which a level of the pyramid needs `MIN_BATCH_IMAGES` too (measured on AMD: about 7,000)."""
+GROUP_BYTES = {"cpu": 0, "cuda": 256 << 20}
+"""Bytes of a video's pictures that fill the batches of a GPU. On a CPU, ten frames are enough."""
 IMAGES_AT_ONCE = {"cpu": 8, "cuda": 64}
 """Images that `detect` holds in memory."""
 
@@ -79,6 +81,8 @@ class FaceDetector:
         self.min_face = min_face
         self.min_score = min_score
         self.device = torch.device(device)
+        self.group_bytes = GROUP_BYTES[self.device.type]
+        """Bytes of pictures of a video that are processed together, see `vision.schedule`."""
         mtcnn = MTCNN(keep_all=True, device=self.device).eval()
         self.pnet, self.rnet, self.onet = (
             network.to(memory_format=torch.channels_last)  # three times as fast as channels first on a CPU
@@ -178,7 +182,17 @@ class FaceDetector:
         """
         if not views:
             return [NO_FACES for _ in pictures]
-        boxes, owners = self.propose(views, max_iou)
+        return self._confirm_boxes(pictures, views, *self.propose(views, max_iou), pixel_aspect)
+
+    def _confirm_boxes(
+        self,
+        pictures: Sequence[Picture],
+        views: Sequence[SearchView],
+        boxes: Tensor,
+        owners: Tensor,
+        pixel_aspect: float,
+    ) -> list[Detections]:
+        """Return the faces of each picture that O-Net confirms, from the result of `propose`."""
         corners = torch.tensor([(view.left, view.top, view.left, view.top) for view in views]).reshape(-1, 4)
         scales = torch.tensor([view.scale for view in views])
         boxes = boxes * scales[owners][:, None] + corners[owners]
@@ -230,8 +244,9 @@ class FaceDetector:
     ) -> tuple[Tensor, Tensor]:
         """Reject and correct the boxes of `_run_pnet`."""
         patches, size = [], (RNET_PX, RNET_PX)
+        images = [view.to_rgb() for view in views]
         for box, owner in zip(boxes.numpy(), owners.tolist(), strict=True):
-            image = views[owner].image
+            image = images[owner]
             pixels = clip_to_pixels(box, image.size)
             patches.append(np.asarray(image.resize(size, Image.Resampling.BOX, pixels)))
         shifts, probs = self._run_patches(self.rnet, patches, RNET_PX)
@@ -254,11 +269,19 @@ class FaceDetector:
                 box[:] = torch.tensor((x0 + 1, y0 + 1, x1, y1))
             pixels = (x0 / pixel_aspect, y0, x1 / pixel_aspect, y1)
             patches.append(picture.crop_rgb(pixels, (ONET_PX, ONET_PX)))
-        shifts, points, probs = self._run_patches(self.onet, patches, ONET_PX)
+        shifts, points, probs = self.classify_patches(patches)
         sides = boxes[:, 2:] - boxes[:, :2] + 1  # (n, 2)
         xs = sides[:, :1] * points[:, :5] + boxes[:, :1] - 1
         ys = sides[:, 1:] * points[:, 5:] + boxes[:, 1:2] - 1
         return bbreg(boxes, shifts), probs[:, 1], torch.stack([xs, ys], dim=2)
+
+    @torch.inference_mode()
+    def classify_patches(self, patches: list[np.ndarray]) -> list[Tensor]:
+        """Run O-Net on `(ONET_PX, ONET_PX, 3) uint8` RGB patches.
+
+        Returns shifts `(n, 4)`, landmarks `(n, 10)` and probabilities `(n, 2)`, all on the CPU.
+        """
+        return self._run_patches(self.onet, patches, ONET_PX)
 
     def _run_patches(
         self, network: Callable[[Tensor], Sequence[Tensor]], patches: list[np.ndarray], side: int

@@ -25,8 +25,8 @@ from fer_batch.vision.motion import find_changed_region, make_thumbnail
 from fer_batch.vision.track import compute_iou
 
 TARGET_GROUP_FRAMES = 10
-"""Frames that are processed together, about. More frames fill the networks' batches better but need more
-memory, which then does not fit into the CPU's cache."""
+"""Frames that are processed together on a CPU, about. More frames fill the networks' batches better but need
+more memory, which then does not fit into the CPU's cache. For a GPU, `FaceDetector.group_bytes` counts."""
 MAX_SPAN_FRAMES = 30
 """Most frames from one key frame to the next. All are held in memory."""
 
@@ -62,7 +62,8 @@ def detect_in_frames(
         motion = not key and cell != last_cell
         group.append(SampledFrame(frame=frame, cut=cut, key=key, thumbnail=thumbnail, motion_search=motion))
         last_size = size
-        if key and len(group) > TARGET_GROUP_FRAMES:
+        group_frames = max(TARGET_GROUP_FRAMES, detector.group_bytes // frame.picture.nbytes)
+        if key and len(group) > group_frames:
             _detect_group(group, detector, pixel_aspect)
             timer.record("detect")
             yield from group[:-1]

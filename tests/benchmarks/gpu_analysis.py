@@ -1,7 +1,9 @@
 """Checks of analysis on a GPU: speed, memory, precision, the guarded processes, and a whole run."""
 
+import asyncio
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.analyze import analyze
 from fer_batch.pipeline.child import BrokenWorkerError, CallFailedError, WorkerProcess
+from fer_batch.pipeline.detector import Detector
+from fer_batch.pipeline.offload import OffloadingDetector, encode_views
 from fer_batch.pipeline.placement import DETECT_GB, RECOGNIZE_GB
 from fer_batch.pipeline.stages import FacesStage
 from fer_batch.runtime import ray_session
@@ -28,8 +32,9 @@ from fer_batch.video.reader import SegmentReader
 from fer_batch.video.segment import Segment
 from fer_batch.vision.batched import propose_boxes
 from fer_batch.vision.detect import PICTURE_MAX_IOU, FaceDetector
+from fer_batch.vision.mtcnn import ONET_PX
 from fer_batch.vision.track import compute_iou
-from fer_batch.vision.views import SearchView, view_picture
+from fer_batch.vision.views import SearchView, view_planes
 from tests.benchmarks.gpu_setup import Measurement, Setup, peak_gpu_bytes, wait_for_device
 
 SAMPLE = Path(fer_batch.sample.__path__[0]) / "two_faces.mp4"
@@ -126,32 +131,29 @@ def measure_faces(setup: Setup) -> Measurement:
 
 
 def measure_detector(setup: Setup) -> Measurement:
-    """Views per second of the search on the GPU by the number of views in a batch, with its memory.
+    """Views and patches per second of a detector by their number in a batch, with its memory.
 
-    The faces of real key frames must be those of a detector on the CPU.
+    The faces of real key frames, which travel as in a run, must be those of a detector on the CPU.
     """
     pictures = [frame.picture for frame in SegmentReader(Segment.whole(SAMPLE), CONFIG.fps)]
     pictures = pictures[:: 10 if setup.small else 1]
-    detector, reference = (FaceDetector(device=device) for device in (setup.device.type, "cpu"))
-    views = [view_picture(0, picture, None, CONFIG.min_face, 1.0) for picture in pictures]
+    server = Detector()
+    detector = server.detector
+    views = [view_planes(0, picture, None, CONFIG.min_face, 1.0) for picture in pictures]
+    patches = [picture.crop_rgb((0, 0, *picture.size), (ONET_PX, ONET_PX)) for picture in pictures]
 
-    def propose(chosen: list[SearchView]) -> tuple[torch.Tensor, torch.Tensor]:
-        return propose_boxes(chosen, detector.pnet, detector.rnet, setup.device, PICTURE_MAX_IOU)
+    def propose(chosen: list[SearchView]) -> object:
+        return propose_boxes(chosen, detector.pnet, detector.rnet, detector.device, PICTURE_MAX_IOU)
 
-    rates = {}
-    for size in (1, 4) if setup.small else (1, 8, 64, 256):
-        batch = [views[number % len(views)] for number in range(size)]
-        propose(batch)  # a GPU chooses its algorithms in the first pass
-        repeats = 1 if setup.small else max(256 // size, 3)
-        began = time.perf_counter()
-        for _ in range(repeats):
-            propose(batch)  # returns tensors on the CPU, so the GPU has finished
-        rates[size] = repeats * size / (time.perf_counter() - began)
-    expected = reference.search(pictures)
-    detector.propose = lambda views, _: propose(views)  # type: ignore[method-assign]
+    view_rates = measure_rates(propose, views, (1, 4) if setup.small else (1, 8, 64, 256))
+    patch_rates = measure_rates(
+        detector.classify_patches, patches, (1, 4) if setup.small else (1, 8, 64, 1024)
+    )
+    expected = FaceDetector().search(pictures)
+    client = OffloadingDetector(CONFIG, lambda table: asyncio.run(server.answer(table)))
     matched = [
         compute_iou(theirs.boxes, ours.boxes).max(axis=1, initial=0)
-        for theirs, ours in zip(expected, detector.search(pictures), strict=True)
+        for theirs, ours in zip(expected, client.search(pictures), strict=True)
     ]
     recall = float((np.concatenate(matched) >= SAME_FACE_IOU).mean())
     problems = [] if recall >= MIN_AGREEMENT else [f"recall {recall:.3f} against the CPU"]
@@ -161,10 +163,28 @@ def measure_detector(setup: Setup) -> Measurement:
     return {
         "problems": problems,
         "view": f"{views[0].image.width}×{views[0].image.height}",
-        "views_per_s": rates,
+        "view_bytes": encode_views(views[:1]).nbytes,
+        "views_per_s": view_rates,
+        "patches_per_s": patch_rates,
         "recall": recall,
         "gpu_bytes": used,
     }
+
+
+def measure_rates(
+    run: Callable[[list[Any]], object], items: list[Any], sizes: Sequence[int]
+) -> dict[int, float]:
+    """Return the items per second by the size of a batch. `run` returns tensors that are on the CPU."""
+    rates = {}
+    for size in sizes:
+        batch = [items[number % len(items)] for number in range(size)]
+        run(batch)  # a GPU chooses its algorithms in the first pass
+        repeats = 1 if max(sizes) <= 4 else max(max(sizes) // size, 3)
+        began = time.perf_counter()
+        for _ in range(min(repeats, 256)):
+            run(batch)
+        rates[size] = min(repeats, 256) * size / (time.perf_counter() - began)
+    return rates
 
 
 def measure_memory(setup: Setup) -> Measurement:
