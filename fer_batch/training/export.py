@@ -49,7 +49,7 @@ class TrainSummary:
     n: int
     seconds: int
     hardware: str
-    """GPUs of the workers, or CPUs of their machines."""
+    """GPUs of the workers that trained to the end, or CPUs of their machines."""
     torch: str
     teachers: list[str] = field(default_factory=list)
     """`model_id` of each teacher."""
@@ -86,7 +86,7 @@ def export_model(
     """Write `model.safetensors` with its card, and the history of the run, to `out`.
 
     `data` is the data in memory; its split "calibrate" calibrates the confidences. `train_clips` counts the
-    training clips of each class, and `hardware` describes the machines that trained.
+    training clips of each class, and `hardware` describes the workers at the end.
     """
     model = state.build_network()
     kept = selected_epoch(config, state.history)

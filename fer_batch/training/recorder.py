@@ -34,6 +34,8 @@ class RunProgress:
     """Last progress within an epoch."""
     workers: int | None
     """Number of workers that train now; None before they start."""
+    hardware: list[str]
+    """Description of their hardware, of `resources.describe_hardware`."""
 
 
 class RunRecorder:
@@ -43,6 +45,7 @@ class RunRecorder:
         self.folder, self.history = folder, history
         self.step: StepProgress | None = None
         self.workers: int | None = None
+        self.hardware: dict[int, str] = {}
         self.curves = RunCurves(folder)
 
     def write_epoch(self, name: str, content: bytes, history: list[EpochResult]) -> None:
@@ -64,9 +67,10 @@ class RunRecorder:
         """Read the encoded state of the checkpoint `name`."""
         return read_checkpoint(self.folder, name)
 
-    def record_workers(self, workers: int) -> None:
-        """Keep the number of workers that have started."""
+    def record_worker(self, rank: int, workers: int, hardware: str) -> None:
+        """Keep the hardware of one of the `workers` that have started."""
         self.workers = workers
+        self.hardware[rank] = hardware
 
     def record_step(self, step: StepProgress) -> None:
         """Keep the progress within the current epoch."""
@@ -74,7 +78,8 @@ class RunRecorder:
 
     def get_progress(self) -> "RunProgress":
         """Return the progress so far."""
-        return RunProgress(history=self.history, step=self.step, workers=self.workers)
+        hardware = [self.hardware[rank] for rank in range(self.workers or 0) if rank in self.hardware]
+        return RunProgress(history=self.history, step=self.step, workers=self.workers, hardware=hardware)
 
 
 class RunCurves:

@@ -31,7 +31,7 @@ from fer_batch.training.distill import check_teachers
 from fer_batch.training.export import TrainSummary, export_model, read_summary
 from fer_batch.training.initialize import check_initial_weights
 from fer_batch.training.recipes import Settings
-from fer_batch.training.recorder import start_recorder
+from fer_batch.training.recorder import RunProgress, start_recorder
 from fer_batch.training.resources import (
     NODES_TIMEOUT_S,
     GpuCount,
@@ -173,13 +173,13 @@ def train(
             }
             with call_periodically(_report_progress(recorder, config.workers, on_progress), interval_s=1.0):
                 _run_workers(config, folder, needed, streams, settings)
+            progress: RunProgress = ray.get(recorder.get_progress.remote())
+            hardware = summarize_hardware(progress.hardware or found)  # the recorder may have been restarted
             state = read_last_state(folder)
             if state is None:
                 raise FerBatchError(f"training in {folder} ended without an epoch")
             remove_old_checkpoints(folder)
-        return export_model(
-            config, folder, state, data, counts, train_clips=training, hardware=summarize_hardware(found)
-        )
+        return export_model(config, folder, state, data, counts, train_clips=training, hardware=hardware)
 
 
 def _run_workers(

@@ -11,7 +11,7 @@ from fer_batch.training.checkpoints import locate_checkpoint, name_checkpoint
 from fer_batch.training.loop import WorkerContext, train_network
 from fer_batch.training.predict import choose_training_dtype, sum_over_workers
 from fer_batch.training.recipes import Settings
-from fer_batch.training.resources import find_device
+from fer_batch.training.resources import describe_hardware, find_device
 from fer_batch.training.sources import open_stream
 from fer_batch.training.state import StepProgress, TrainState, decode_state, encode_state
 
@@ -28,8 +28,7 @@ def train_worker(settings: Settings) -> None:
     if device.type == "cpu":
         torch.set_num_threads(config.threads)
     check_same_scaling(count_workers_by_dtype(device))
-    if rank == 0:
-        recorder.record_workers.remote(world)
+    ray.get(recorder.record_worker.remote(rank, world, describe_hardware()))
     # Arrays of the object store are shared by the workers of a node.
     training, selection = ray.get([settings[name] for name in ("training", "selection")])
     # Ray Train may not yet know the last checkpoint of workers that died.
