@@ -23,10 +23,12 @@ STAND_INS = {
     "srun": 'while [ "$1" != bash ]; do shift; done; setsid --wait "$@"',
     "scancel": "kill -USR1 0",
     "getent": 'echo "$NODE_ADDRESS STREAM node1"',
-    "ray": '[ "$1" = stop ] || { echo "$@" > "$RAY_ARGUMENTS"; shift 10; eval "$RAY_RESULT"; }',
+    "ray": 'if [ "$1" = stop ]; then kill -USR1 $PPID; kill -TERM $PPID; else '
+    'echo "$@" > "$RAY_ARGUMENTS"; shift 10; eval "$RAY_RESULT"; fi',
     "fer-batch": 'printf "%s\\n" "$@"; exit 3',
 }
-"""Programs on one node. Slurm signals the process group of a task, here that of `setsid`."""
+"""Programs on one node. Slurm signals the process group of a task, here that of `setsid`. More signals
+arrive while a task cleans up."""
 SLURM = """
 ClusterName=test
 SlurmctldHost={2.name}({2.address})
@@ -67,6 +69,7 @@ def test_script_ends_with_the_exit_code_of_the_command(
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
     job = {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_ON_NODE": "8"}
+    job["SLURM_NODEID"] = "1"
     ray = {
         "RAY_ARGUMENTS": str(tmp_path / "ray.txt"),
         "RAY_RESULT": '"$@"; exit 0',
@@ -141,3 +144,4 @@ def test_job_survives_a_lost_node(
     assert_same_run(out, alone)
     assert verify_run(out) == []
     wait(lambda: not hosts[0].processes("ray"), 60)
+    assert len(list(hosts[0].folder.parent.glob("ray.*"))) == 1  # that of the lost node
