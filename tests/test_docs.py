@@ -62,7 +62,7 @@ def test_querying_guide_runs(timeline: Timeline, sample: Path, monkeypatch: pyte
     folder = Path(str(timeline.out)).parent
     monkeypatch.chdir(folder)
     shutil.copy(sample, folder / "talk.mp4")
-    assert run_python(DOCS / "guide" / "querying.md") == 3
+    assert run_python(DOCS / "guide" / "querying.md") == 4
 
 
 @pytest.mark.slow
