@@ -15,7 +15,7 @@ SCHEMA_VERSION = 6
 4: adds `offset` to PROBED_SCHEMA and PLAN_SCHEMA, and `bucket` to PROBED_SCHEMA.
 5: adds `start_s` to PROBED_SCHEMA, RESULTS_SCHEMA and VIDEOS_SCHEMA, `step_s` to MOMENTS_SCHEMA and `tracks`,
 and `file_version` to PROBED_SCHEMA.
-6: adds `precision` to RESULTS_SCHEMA and VIDEOS_SCHEMA."""
+6: adds `precision` and `detected_on` to RESULTS_SCHEMA and VIDEOS_SCHEMA."""
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """The classes of the packaged model. The card of another checkpoint may have other classes."""
@@ -118,6 +118,7 @@ VIDEOS_SCHEMA = pa.schema(
         attempt=pa.int32(),
         start_s=pa.float64(),
         precision=pa.string(),
+        detected_on=pa.string(),
     )
 )
 """The table `videos`: an input and the outcome of its analysis.
@@ -127,7 +128,11 @@ VIDEOS_SCHEMA = pa.schema(
 the tables count from the first frame, so that a player shows `time_s` at `time_s + start_s`.
 
 `precision`: precision in which the faces were recognized. It is null for results of schema 5 and older, and
-where segments differ or all have failed."""
+where segments differ or all have failed.
+
+`detected_on`: whether pictures were searched on the CPU of a worker ("cpu"), by a detector of its node
+("gpu"), or both ("cpu, gpu"). It is null for results of schema 5 and older, and where no picture was
+searched."""
 
 PLAN_SCHEMA = pa.schema(
     _fields(
@@ -194,9 +199,15 @@ _SEGMENT_FIELDS = [
     ),
 ]
 _VISION_TIMINGS = _fields(decode_s=pa.float64(), detect_s=pa.float64(), crop_s=pa.float64())
+_DETECTED_ON = pa.field("detected_on", pa.string())
 
 FACES_SCHEMA = pa.schema(
-    [*_SEGMENT_FIELDS, *_fields(faces=pa.list_(FACE_TYPE), crops=pa.large_binary()), *_VISION_TIMINGS]
+    [
+        *_SEGMENT_FIELDS,
+        *_fields(faces=pa.list_(FACE_TYPE), crops=pa.large_binary()),
+        *_VISION_TIMINGS,
+        _DETECTED_ON,
+    ]
 )
 """The faces of a segment and their crops, `(len(faces), 48, 48) uint8` grey, as the vision stage returns
 them."""
@@ -210,6 +221,7 @@ RESULTS_SCHEMA = pa.schema(
         ),
         *_VISION_TIMINGS,
         *_fields(recognize_s=pa.float64(), precision=pa.string()),
+        _DETECTED_ON,
     ]
 )
 """The result of a segment. `status` is "ok", "partial" or "failed", `precision` "fp32", "bf16" or "fp16".

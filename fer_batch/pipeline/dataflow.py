@@ -149,7 +149,7 @@ def _run_stages(bundles: list[pa.Table], settings: RunSettings, broken: Sequence
         if with_gpus:
             chains.append(_recognize_on_gpus(with_gpus, place, settings, nodes, detectors))
         if without:
-            chains.append(_analyze_on_cpus(without, place, settings, nodes))
+            chains.append(_analyze_on_cpus(without, place, settings, nodes, detectors))
         first, *others = chains
         (first.union(*others) if others else first).materialize()
 
@@ -201,15 +201,19 @@ def _recognize_on_gpus(
 
 
 def _analyze_on_cpus(
-    bundles: list[pa.Table], place: Placement, settings: RunSettings, nodes: dict[str, str] | None
+    bundles: list[pa.Table],
+    place: Placement,
+    settings: RunSettings,
+    nodes: dict[str, str] | None,
+    detectors: Detectors,
 ) -> ray.data.Dataset:
-    """Let workers on CPUs find and recognize faces."""
+    """Let workers on CPUs find and recognize faces. Those on nodes with detectors find them with these."""
     prefetch = PREFETCH_FRAMES if place.analyzers >= 2 * len(bundles) else 0
     arguments = (settings.config, settings.card.crop_scale, settings.checkpoint, prefetch)
     return map_stage(
         ray.data.from_blocks(bundles),
         GuardedWorker,
-        ("AnalyzeStage", arguments, settings.limits, settings.queries, settings.results),
+        ("AnalyzeStage", arguments, settings.limits, settings.queries, settings.results, detectors),
         workers=place.analyzers,
         max_workers=len(bundles),
         num_cpus=1,

@@ -79,6 +79,7 @@ class Detector:
     def _classify_batch(self, parts: "list[list[np.ndarray]]") -> list[pa.Table]:
         from fer_batch.pipeline.offload import encode_classified
 
+        fault_point("detector.batch")
         outputs = self.detector.classify_patches([patch for part in parts for patch in part])
         lengths = [len(part) for part in parts]
         return [encode_classified(own) for own in zip(*(o.split(lengths) for o in outputs), strict=True)]
@@ -121,13 +122,15 @@ class _Batcher(Generic[Part]):
 
 @contextmanager
 def run_detectors(nodes: Iterable[Mapping[str, Any]], gpu_share: float) -> Iterator[Detectors]:
-    """Run a detector on each GPU of nodes of `placement.list_nodes` for the time of the body.
+    """Run a detector on each GPU of nodes of `placement.list_nodes` with CPUs for the time of the body.
 
     Each has a share of a GPU, of more than half. Without a share there are no detectors.
     """
     actor = ray.remote(Detector)
     detectors: dict[str, list[Any]] = {}
     for node in nodes if gpu_share else ():
+        if not node["Resources"].get("CPU", 0):
+            continue  # no worker there would use it
         options = actor.options(
             num_cpus=0,
             num_gpus=gpu_share,

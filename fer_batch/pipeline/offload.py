@@ -81,6 +81,7 @@ class OffloadingDetector(FaceDetector):
         boxes = self._request(encode_views(views))
         if boxes is None:
             return super().search(pictures, pixel_aspect, regions)
+        self.searched_on.add("gpu")
         return self._confirm_boxes(pictures, views, *decode_boxes(boxes), pixel_aspect)
 
     @torch.inference_mode()

@@ -33,8 +33,8 @@ class Placement:
     faces: int
     """Workers that only find faces, each on one CPU."""
     detectors_gpu: float
-    """Share of a GPU of the detector on each GPU, which searches key frames of the workers on its node; 0
-    without detectors."""
+    """Share of a GPU of the detector on each GPU of a node with CPUs, whose workers use it; 0 without
+    detectors."""
     recognizers: int
     """Workers that recognize the faces of these others, each with a share of a GPU."""
     recognizers_gpu: float
@@ -66,9 +66,9 @@ def plan_placement(
 
     `gpu_gb` is the memory of the smallest GPU, and `recognized_per_s` the faces that a worker on a GPU
     recognizes per second. Without a GPU, each CPU finds and recognizes faces. With GPUs, as many of them
-    recognize faces as the CPUs need. If each node with CPUs has a GPU, each GPU also searches key frames for
-    its node, so no picture crosses the network. Otherwise the CPUs find faces alone, and those for which the
-    GPUs are too slow recognize them as well.
+    recognize faces as the CPUs need, and those CPUs for which the GPUs are too slow recognize them as well.
+    Each GPU of a node with CPUs also runs a detector for the workers of that node. Workers on other nodes
+    find faces alone, so no picture crosses the network.
     """
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     gpus = [int(node.get("GPU", 0)) for node in nodes]
@@ -79,7 +79,8 @@ def plan_placement(
     recognizers_gpu = _gpu_share(RECOGNIZE_GB, gpu_gb)
     detectors_gpu = max(MIN_DETECTOR_GPU, _gpu_share(DETECT_GB, gpu_gb))
     have_gpus = all(gpu for cpu, gpu in zip(cpus, gpus, strict=True) if cpu)
-    if not have_gpus or detectors_gpu + recognizers_gpu > 1:
+    has_place = any(cpu and gpu for cpu, gpu in zip(cpus, gpus, strict=True))
+    if not has_place or detectors_gpu + recognizers_gpu > 1:
         detectors_gpu = 0.0
     faces = max(1, sum(cpus))
     analyzers = 0

@@ -77,6 +77,7 @@ class FacesStage:
     def extract_faces(self, segment: Segment) -> pa.Table:
         """Map one segment to a table with one row of FACES_SCHEMA."""
         fault_point("faces.segment")
+        self.detector.searched_on.clear()
         faces = extract_faces(
             segment,
             self.config,
@@ -99,6 +100,7 @@ class FacesStage:
             "decode_s": faces.timer.wall_s["decode"],
             "detect_s": faces.timer.wall_s["detect"] + faces.timer.wall_s["track"],
             "crop_s": faces.timer.wall_s["crop"],
+            "detected_on": ", ".join(sorted(self.detector.searched_on)) or None,
             **{name: getattr(faces.info, name, None) for name in CONTAINER_COLUMNS},
         }
         return pa.Table.from_pylist([row], schema=FACES_SCHEMA)
@@ -166,9 +168,14 @@ class AnalyzeStage(FacesStage):
     """
 
     def __init__(
-        self, config: AnalyzeConfig, crop_scale: float, checkpoint: Path | None, prefetch: int = 0
+        self,
+        config: AnalyzeConfig,
+        crop_scale: float,
+        checkpoint: Path | None,
+        prefetch: int = 0,
+        offload: bool = False,
     ) -> None:
-        super().__init__(config, crop_scale, prefetch)
+        super().__init__(config, crop_scale, prefetch, offload)
         self.recognize = RecognizeStage(checkpoint, config.flip, config.precision)
         self.recognize.keep_alive = self._report_batch
 

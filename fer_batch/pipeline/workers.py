@@ -91,7 +91,7 @@ class GuardedWorker(StageWorker):
 
     AnalyzeStage also recognizes the faces: the worker writes the result files to the folder `results` and
     returns only the ids of the bundles. A write task of Ray Data would need a process of its own on each
-    node. `queries` are those of web addresses. FacesStage uses one of the `detectors` of its node.
+    node. `queries` are those of web addresses. The stage uses one of the `detectors` of its node.
     """
 
     def __init__(

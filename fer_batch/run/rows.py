@@ -25,6 +25,7 @@ OUTCOME_COLUMNS = [
     "read_s",
     "model_id",
     "precision",
+    "detected_on",
     *CONTAINER_COLUMNS,
     *TIMINGS,
 ]
@@ -98,6 +99,7 @@ def _describe_outcome(
     read_s = max(results["read_s"], default=0.0)
     recognized = zip(results["status"], results["precision"], strict=True)
     precisions = {precision for segment_status, precision in recognized if segment_status != "failed"}
+    devices = {device for devices in results["detected_on"] if devices for device in devices.split(", ")}
     if container.get("duration_s", video["duration_s"]) is None and status in ("ok", "no_faces"):
         container["duration_s"] = read_s
     return {
@@ -106,5 +108,6 @@ def _describe_outcome(
         "error": error,
         "read_s": read_s,
         "precision": precisions.pop() if len(precisions) == 1 else None,
+        "detected_on": ", ".join(sorted(devices)) or None,
         "analyze_s": sum(sum(results[name]) for name in TIMINGS),
     }

@@ -215,11 +215,12 @@ class Database:
         has_steps = "step_s" in self._columns_of(sources["tracks"])
         nulls = [] if has_steps else ["NULL::DOUBLE AS start_s"]
         new = set[str]() if has_steps else {"start_s", "step_s"}
-        manifest_column = rename_reserved("precision")
-        is_manifest_column = manifest_column in self._run_columns and manifest_column not in stored
-        if "precision" not in stored or is_manifest_column:
-            nulls.append("NULL::VARCHAR AS precision")
-            new.add("precision")
+        for name in ("precision", "detected_on"):
+            manifest_column = rename_reserved(name)
+            is_manifest_column = manifest_column in self._run_columns and manifest_column not in stored
+            if name not in stored or is_manifest_column:
+                nulls.append(f"NULL::VARCHAR AS {name}")
+                new.add(name)
         if nulls:
             # A manifest's column may have one of the new names.
             renamed = [f"{name} AS {rename_reserved(name)}" for name in sorted(new.intersection(stored))]

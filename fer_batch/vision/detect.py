@@ -83,6 +83,8 @@ class FaceDetector:
         self.device = torch.device(device)
         self.group_bytes = GROUP_BYTES[self.device.type]
         """Bytes of pictures of a video that are processed together, see `vision.schedule`."""
+        self.searched_on: set[str] = set()
+        """Where pictures were searched since this was cleared: "cpu" or "gpu"."""
         mtcnn = MTCNN(keep_all=True, device=self.device).eval()
         self.pnet, self.rnet, self.onet = (
             network.to(memory_format=torch.channels_last)  # three times as fast as channels first on a CPU
@@ -140,6 +142,8 @@ class FaceDetector:
         R-Net's patches come from a halved 8-bit picture. O-Net's patches come from the full picture.
         """
         regions = regions or [None] * len(pictures)
+        if pictures:
+            self.searched_on.add("gpu" if self.device.type == "cuda" else "cpu")
         views = [
             view_picture(index, picture, region, self.min_face, pixel_aspect)
             for index, (picture, region) in enumerate(zip(pictures, regions, strict=True))

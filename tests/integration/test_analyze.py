@@ -166,7 +166,7 @@ def test_detector_finds_the_same_faces_until_it_fails(
             yield detectors
             for handle in itertools.chain(*detectors.values()):
                 with pytest.raises(RayActorError) as end:
-                    ray.get(handle.propose.remote(encode_views([])))
+                    ray.get(handle.answer.remote(encode_views([])))
                 ends.append(end.value)
 
     monkeypatch.setattr(dataflow, "run_detectors", watch)
@@ -178,6 +178,10 @@ def test_detector_finds_the_same_faces_until_it_fails(
     assert summary.videos == {"ok": 2, "failed": 1}
     assert rows(tmp_path / "out", "moments").equals(rows(undisturbed, "moments"))
     ours, theirs = (rows(out, "tracks") for out in (tmp_path / "out", undisturbed))
+    devices = rows(tmp_path / "out", "videos").detected_on.dropna().tolist()
+    assert "gpu" in "".join(devices)
+    assert "cpu" in "".join(devices)
+    assert rows(undisturbed, "videos").detected_on.dropna().tolist() == ["cpu", "cpu"]
     boxes = ["box_x0", "box_y0", "box_x1", "box_y1"]
     assert np.abs(ours[boxes] - theirs[boxes]).max(axis=None) < 0.05
     assert (ours.emotion == theirs.emotion).mean() > 0.9

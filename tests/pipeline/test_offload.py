@@ -236,6 +236,7 @@ def test_process_finds_the_same_faces_with_and_without_an_answer(sample: Path, d
     finally:
         child.close()
     expected = FacesStage(CONFIG, 0.9).extract_faces(segment)
+    assert [rows.column("detected_on")[0].as_py() for rows in (alone, offloaded)] == ["cpu", "gpu"]
     assert np.array_equal(read_boxes(alone), read_boxes(expected))
     views = [table for table in requests if table.schema == VIEWS_SCHEMA]
     patches = [len(table) for table in requests if table.schema == PATCHES_SCHEMA]

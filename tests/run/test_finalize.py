@@ -456,7 +456,7 @@ FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 def without_steps(rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Leave out columns that older tables do not have, or that are computed from them."""
-    new = ["step_s", "start_s", "attempt", "precision"]
+    new = ["step_s", "start_s", "attempt", "precision", "detected_on"]
     return {name: table.drop(columns=new, errors="ignore") for name, table in rows.items()}
 
 
@@ -465,7 +465,7 @@ def test_run_of_older_schema_opens_and_continues(tmp_path: Path, schema: str) ->
     out = Path(shutil.copytree(FIXTURES / schema, tmp_path / schema))
     before = read_all_rows(out)
     assert [len(before[name]) for name in TABLES] == [50, 89, 2]
-    assert before["videos"]["precision"].isna().all()
+    assert before["videos"][["precision", "detected_on"]].isna().all(axis=None)
     assert failed_videos(out).column("attempt").to_pylist() == [0]
     assert find_differences(out) == []
     config = AnalyzeConfig(min_face=0.15, segment_s=4.0, bundle_s=8.0)
@@ -473,7 +473,7 @@ def test_run_of_older_schema_opens_and_continues(tmp_path: Path, schema: str) ->
     finalize(out, rewrite_all=True)
     after = read_all_rows(out)
     assert after["videos"]["attempt"].tolist() == [0, 0]
-    assert after["videos"]["precision"].isna().all()
+    assert after["videos"][["precision", "detected_on"]].isna().all(axis=None)
     steps = [pd.concat([rows["tracks"]["step_s"], rows["moments"]["step_s"]]) for rows in (before, after)]
     assert steps[0].to_numpy() == pytest.approx(steps[1].to_numpy(), abs=0.05)
     assert after["moments"]["step_s"].sum() == pytest.approx(after["videos"]["read_s"].sum())

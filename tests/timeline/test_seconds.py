@@ -177,7 +177,7 @@ def old_timeline(timeline: Timeline, tmp_path: Path) -> Timeline:
     run = json.loads((Path(str(timeline.out)) / "run.json").read_text())
     columns = {"start_s": "string", "precision": "string"}
     (out / "run.json").write_text(json.dumps(run | {"schema_version": 4, "columns": columns}))
-    tables, new = {}, ("step_s", "start_s", "precision")
+    tables, new = {}, ("step_s", "start_s", "precision", "detected_on")
     for name in TABLES:
         rows = DeltaTable(f"{timeline.out}/{name}").to_pyarrow_table()
         rows = rows.select([column for column in rows.column_names if column not in new])
