@@ -32,6 +32,9 @@ class AnalyzeConfig:
     fast: Annotated[Literal["nonref", "keyframes"] | None, FRAMES, *FAST_FLAGS] = None
     """Decode fewer frames, for surveys. "nonref" skips the frames that no other frame refers to. "keyframes"
     decodes key frames only, often one in several seconds."""
+    hardware_decoding: Annotated[bool, FRAMES] = False
+    """Decode videos on NVIDIA GPUs, on nodes with CPUs and GPUs. Colours differ by rounding. Other nodes, and
+    files that a GPU cannot decode, are decoded in software. Each worker takes memory of its GPU."""
     min_face: Annotated[float, Range(above=0, at_most=1), FACES] = 0.05
     """Height of the smallest detected face, as a fraction of the frame's height."""
     min_score: Annotated[float, Range(at_least=0, below=1), FACES] = 0.8
@@ -83,6 +86,8 @@ class AnalyzeConfig:
             del settings["max_faces"]  # keeps the fingerprints of runs that are older than this setting
         if self.precision == "auto":
             del settings["precision"]  # likewise
+        if not self.hardware_decoding:
+            del settings["hardware_decoding"]  # likewise
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

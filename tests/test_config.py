@@ -247,7 +247,7 @@ def test_fingerprint_depends_on_every_setting_and_on_the_model() -> None:
     other = {
         "fps": 10.0, "every_frame": True, "min_face": 0.1, "min_score": 0.9, "max_gap_s": 1.0,
         "segment_s": 30.0, "bundle_s": 700.0, "flip": False, "detect_every": 2.0, "fast": "nonref",
-        "max_faces": 2, "precision": "fp32",
+        "max_faces": 2, "precision": "fp32", "hardware_decoding": True,
     }  # fmt: skip
     assert other.keys() | {"checkpoint"} == {field.name for field in dataclasses.fields(AnalyzeConfig)}
     prints = [AnalyzeConfig().fingerprint("m"), AnalyzeConfig().fingerprint("n")]

@@ -149,14 +149,19 @@ def run_detectors(nodes: Iterable[Mapping[str, Any]], gpu_share: float) -> Itera
 def choose_detector(detectors: Detectors) -> "DetectorClient | None":
     """Return one of the detectors of this worker's node; None if it has none."""
     own = detectors.get(ray.get_runtime_context().get_node_id()) if detectors else None
-    return DetectorClient(own[os.getpid() % len(own)]) if own else None
+    if not own:
+        return None
+    number = os.getpid() % len(own)
+    return DetectorClient(own[number], number)
 
 
 class DetectorClient:
     """Sends requests to a detector. Where it does not answer, the worker runs the networks on its CPU."""
 
-    def __init__(self, detector: Any) -> None:
+    def __init__(self, detector: Any, number: int = 0) -> None:
         self.detector = detector
+        self.number = number
+        """Number of the detector among those of its node."""
         self.is_lost = False
         self.timeout_s = START_TIMEOUT_S
 

@@ -1,5 +1,6 @@
 """Stages that run in a guarded child process: a file that cannot be read ends as a failed row."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,11 +39,13 @@ class GuardedStage:
 
     It takes planned segments, `bundle_schema(PLAN_SCHEMA)`, and returns the same table as the stage
     itself. A segment that cannot be processed has the status "failed", or "partial" if some of it could
-    be, and the reason. The stage does not see any GPU.
+    be, and the reason. The stage sees the GPUs of this process only if `gpu` is True, to decode on them. A
+    segment of which that fails is decoded in software.
     """
 
-    def __init__(self, name: str, arguments: tuple[Any, ...], limits: Limits) -> None:
-        self.child = WorkerProcess(f"fer_batch.pipeline.stages:{name}", arguments, limits)
+    def __init__(self, name: str, arguments: tuple[Any, ...], limits: Limits, gpu: bool = False) -> None:
+        self.child = WorkerProcess(f"fer_batch.pipeline.stages:{name}", arguments, limits, gpu)
+        self.gpu = gpu
         self.recognizes = name == "AnalyzeStage"
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
@@ -71,12 +74,18 @@ class GuardedStage:
         length_s = segment.end_s - segment.start_s
         max_s = 10 * self.child.limits.timeout_s + MAX_SLOWDOWN * length_s
         try:
-            row = self.child.call("extract_faces", segment, max_s=max_s)
+            row = self._extract_faces(segment, max_s)
         except CallFailedError as error:
             timeouts[video] = timeouts[video] + 1 if error.timed_out else 0
             return self._keep_readable_part(segment, str(error))
         timeouts[video] = 0
         return row
+
+    def _extract_faces(self, segment: Segment, max_s: float) -> pa.Table:
+        if self.gpu:
+            with contextlib.suppress(CallFailedError):  # the driver may have crashed
+                return self.child.call("extract_faces", segment, max_s=max_s)
+        return self.child.call("extract_faces", segment, False, max_s=max_s)
 
     def _keep_readable_part(self, segment: Segment, reason: str) -> pa.Table:
         """Process a segment once more, up to the time that the failed call reached."""
@@ -85,7 +94,7 @@ class GuardedStage:
             return make_failed_row(segment, reason)
         reason = f"{reason}, at {reached_s:.1f} s"
         try:
-            part = self.child.call("extract_faces", segment.end_at(reached_s))
+            part = self.child.call("extract_faces", segment.end_at(reached_s), False)
         except CallFailedError:
             return make_failed_row(segment, reason)
         (row,) = part.to_pylist()

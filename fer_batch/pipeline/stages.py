@@ -38,20 +38,26 @@ class FacesStage:
 
     It maps `bundle_schema(PLAN_SCHEMA)` to `bundle_schema(FACES_SCHEMA)`, on a GPU if this process sees one.
     With `prefetch`, a second thread decodes up to that number of sampled frames ahead. With `offload`, the
-    stage requests the faces of key frames from the process that holds it.
+    stage requests the results of the networks from the process that holds it. With the number of a `gpu`,
+    that GPU decodes.
     """
 
     def __init__(
-        self, config: AnalyzeConfig, crop_scale: float, prefetch: int = 0, offload: bool = False
+        self,
+        config: AnalyzeConfig,
+        crop_scale: float,
+        prefetch: int = 0,
+        offload: bool = False,
+        gpu: int | None = None,
     ) -> None:
-        self.config, self.crop_scale, self.prefetch = config, crop_scale, prefetch
-        device = _select_device()
+        self.config, self.crop_scale, self.prefetch, self.gpu = config, crop_scale, prefetch, gpu
         self.request: Callable[[pa.Table], pa.Table] = lambda views: pa.table({})
         """Callback that answers views with the boxes in them, see `offload.OffloadingDetector`."""
         if offload:
+            torch.set_num_threads(1)
             self.detector: FaceDetector = OffloadingDetector(config, self._request)
         else:
-            self.detector = FaceDetector(config.min_face, config.min_score, device)
+            self.detector = FaceDetector(config.min_face, config.min_score, _select_device())
         self.timer = StageTimer()
         """Total time of "decode", "detect", "track" and "crop"."""
         self.heartbeat: Callable[[float], None] = lambda time_s: None
@@ -74,8 +80,8 @@ class FacesStage:
         tables = map(self.extract_faces, Segment.from_table(plan))
         return pa.concat_tables([FACES_SCHEMA.empty_table(), *tables])
 
-    def extract_faces(self, segment: Segment) -> pa.Table:
-        """Map one segment to a table with one row of FACES_SCHEMA."""
+    def extract_faces(self, segment: Segment, on_gpu: bool = True) -> pa.Table:
+        """Map one segment to a table with one row of FACES_SCHEMA. Without `on_gpu`, software decodes it."""
         fault_point("faces.segment")
         self.detector.searched_on.clear()
         faces = extract_faces(
@@ -86,6 +92,7 @@ class FacesStage:
             self.prefetch,
             self.heartbeat,
             self.keep_alive,
+            self.gpu if on_gpu else None,
         )
         self.timer.add(faces.timer)
         row = {

@@ -105,9 +105,14 @@ class GuardedWorker(StageWorker):
     ) -> None:
         remember_queries(queries)
         detector = choose_detector(detectors or {})
-        stage = GuardedStage(name, (*arguments, True) if detector else arguments, limits)
         if detector:
+            # Recognition would run on any GPU that its process sees.
+            decodes_on_gpu = arguments[0].hardware_decoding and name == "FacesStage"
+            gpu = (detector.number,) if decodes_on_gpu else ()
+            stage = GuardedStage(name, (*arguments, True, *gpu), limits, bool(gpu))
             stage.child.answer = detector.request
+        else:
+            stage = GuardedStage(name, arguments, limits)
         if stage.recognizes:
             super().__init__("analyze", stage, _write_results(stage, results), FINISHED, results)
         else:

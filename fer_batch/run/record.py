@@ -170,7 +170,8 @@ def load_matching_run(
         return None
     run = read_run(folder)
     # A setting that the record lacks did not exist: faces were neither mirrored nor limited in number.
-    recorded = {"flip": False, "max_faces": None, "precision": "auto"} | run.settings
+    absent = {"flip": False, "max_faces": None, "precision": "auto", "hardware_decoding": False}
+    recorded = absent | run.settings
     wanted = _list_settings(config, card)
     if "auto" in (recorded["precision"], wanted["precision"]):  # the run keeps its own, see `fix_precision`
         del recorded["precision"], wanted["precision"]

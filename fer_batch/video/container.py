@@ -8,10 +8,12 @@ from typing import Any
 import av
 import av.error
 import av.logging
+from av.codec.hwaccel import HWAccel
 
 from fer_batch.errors import DecodeError
 from fer_batch.storage.media import MediaFile, open_media
 from fer_batch.video.formats import FORMATS, explain_refusal
+from fer_batch.video.hardware import make_hardware_decoder
 from fer_batch.video.truncation import drop_partial_fragment
 
 av.logging.set_level(av.logging.PANIC)
@@ -35,8 +37,10 @@ TOO_MANY_STREAMS = f"the file has more than {MAX_STREAMS:,} streams, which is th
 CODEC_OPTIONS = {"max_pixels": str(MAX_FRAME_PX)}
 
 
-def open_container(path: str | Path, offset: int | None) -> tuple[MediaFile, av.container.InputContainer]:
-    """Open a video file. `path` and `offset` are arguments of `open_media`.
+def open_container(
+    path: str | Path, offset: int | None, gpu: int | None = None
+) -> tuple[MediaFile, av.container.InputContainer]:
+    """Open a video file. `path` and `offset` are arguments of `open_media`, `gpu` of `make_hardware_decoder`.
 
     Raises DecodeError, with the reason, if FFmpeg cannot open it or a limit is exceeded.
     """
@@ -44,11 +48,11 @@ def open_container(path: str | Path, offset: int | None) -> tuple[MediaFile, av.
     try:
         media = open_media(path, offset)
         try:
-            return media, _open_av(media)
+            return media, _open_av(media, gpu)
         except (av.error.InvalidDataError, av.error.EOFError):
             if (trimmed := drop_partial_fragment(media)) is None:
                 raise
-            return trimmed, _open_av(trimmed)
+            return trimmed, _open_av(trimmed, gpu)
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
         raise _explain_open_error(error, media) from None
 
@@ -90,10 +94,12 @@ def describe_error(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).split(":")[0].strip()
 
 
-def reopen_container(container: av.container.InputContainer, media: MediaFile) -> av.container.InputContainer:
+def reopen_container(
+    container: av.container.InputContainer, media: MediaFile, gpu: int | None
+) -> av.container.InputContainer:
     """Return a container at its beginning, in the state in which `open_container` returns it."""
     container.close()
-    return _open_av(media)
+    return _open_av(media, gpu)
 
 
 def exceeds_stream_limit(error: av.error.FFmpegError) -> bool:
@@ -101,7 +107,15 @@ def exceeds_stream_limit(error: av.error.FFmpegError) -> bool:
     return "max_streams" in str(error.log)
 
 
-def _open_av(media: MediaFile) -> av.container.InputContainer:
+def _open_av(media: MediaFile, gpu: int | None = None) -> av.container.InputContainer:
+    if (hardware := make_hardware_decoder(gpu)) is not None:
+        # The GPU may lack the memory for another decoder. An error of the file returns without the GPU.
+        with contextlib.suppress(av.error.FFmpegError):
+            return _open_av_with(media, hardware)
+    return _open_av_with(media, None)
+
+
+def _open_av_with(media: MediaFile, hardware: HWAccel | None) -> av.container.InputContainer:
     file: Any = media.source
     if isinstance(file, str):
         file = f"file:{file}"
@@ -113,6 +127,7 @@ def _open_av(media: MediaFile) -> av.container.InputContainer:
         metadata_errors="replace",
         options=CODEC_OPTIONS,
         container_options=CONTAINER_OPTIONS,
+        hwaccel=hardware,
     )
     if len(container.streams) > MAX_STREAMS:  # Matroska's demuxer leaves out the others without an error
         container.close()

@@ -89,7 +89,8 @@ class Picture:
         turns = quarter_turns(frame)
         lines = frame.width if turns % 2 else frame.height
         shrink = max(lines / MAX_LINES, 1.0)
-        if frame.format.name not in PLANAR_FORMATS or shrink > 1:
+        is_semiplanar = frame.format.name == "nv12" and shrink == 1
+        if not (frame.format.name in PLANAR_FORMATS or is_semiplanar) or shrink > 1:
             full_range, weights = False, BT601_WEIGHTS
             frame = frame.reformat(
                 max(round(frame.width / shrink), 1),
@@ -104,6 +105,11 @@ class Picture:
             Image.frombuffer("L", (buffer.width, buffer.height), buffer, "raw", "L", buffer.line_size, 1)
             for buffer in buffers
         ]
+        if is_semiplanar:
+            colours = buffers[1]
+            pairs = np.frombuffer(colours, np.uint8).reshape(-1, colours.line_size)
+            pairs = pairs[: colours.height, : 2 * colours.width]
+            planes[1:] = [Image.fromarray(np.ascontiguousarray(pairs[:, n::2])) for n in (0, 1)]
         if mirrored:
             planes = [plane.transpose(Image.Transpose.FLIP_TOP_BOTTOM) for plane in planes]
         if turns:

@@ -49,7 +49,8 @@ class SegmentReader:
     `fps` is None. With `fast="nonref"` it is the first one that other frames refer to, and with
     `fast="keyframes"` the first key frame of the cell. Codecs without such frames are read as without `fast`.
     With `prefetch`, a thread decodes up to this many frames before they are requested. `on_packet` is called
-    for each packet of the file, by the thread that reads it.
+    for each packet of the file, by the thread that reads it. `gpu` is the number of a GPU that decodes, see
+    `make_hardware_decoder`.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class SegmentReader:
         fast: str | None = None,
         prefetch: int = 0,
         on_packet: Callable[[], None] = lambda: None,
+        gpu: int | None = None,
     ) -> None:
         self.segment = segment
         self.info: VideoInfo | None = None
@@ -72,6 +74,7 @@ class SegmentReader:
         self._end_s = math.inf if segment.is_last else segment.end_s
         self._grid = SampleGrid(fps, segment.start_s, self._end_s)
         self._fast, self._prefetch, self._on_packet = fast, prefetch, on_packet
+        self._gpu = gpu
         self._source: Source | None = None
         self._meter = ChangeMeter()
         self._frames: Iterator[TimedFrame] = iter(())
@@ -86,9 +89,9 @@ class SegmentReader:
         is_first = segment.start_s <= 0
         # The segment of an undivided video finds the first timestamp itself.
         origin = segment.first_pts if segment.segments > 1 else None
-        source = None if is_first else take_source(segment.uri)
+        source = None if is_first else take_source(segment.uri, self._gpu)
         try:
-            source = source or Source(segment.uri, segment.offset)
+            source = source or Source(segment.uri, segment.offset, self._gpu)
             source.on_packet = self._on_packet
             if is_first:
                 source.info, frames = start_decoding(source, grid, origin, report, self._fast)

@@ -41,9 +41,9 @@ MAX_BROKEN_READS = 100
 class Source:
     """An open video file that remembers its last packets, so that the next segment starts without a seek."""
 
-    def __init__(self, path: str | Path, offset: int | None = None) -> None:
-        """Open a file. `path` and `offset` are arguments of `open_media`. Raises DecodeError."""
-        self.path, self.offset = str(path), offset
+    def __init__(self, path: str | Path, offset: int | None = None, gpu: int | None = None) -> None:
+        """Open a file. The arguments are those of `open_container`. Raises DecodeError."""
+        self.path, self.offset, self.gpu = str(path), offset, gpu
         self.identity = read_identity(path)
         self.info: VideoInfo | None = None
         self.last_error = ""
@@ -69,7 +69,7 @@ class Source:
 
     def _open(self) -> None:
         errors = count_logged_errors()
-        self.media, self.container = open_container(self.path, self.offset)
+        self.media, self.container = open_container(self.path, self.offset, self.gpu)
         try:
             self.stream = self._select_stream()
         except BaseException:
@@ -92,7 +92,7 @@ class Source:
         candidates = list_candidates(self.container)
         if self._stream_index is None and len(candidates) > 1:
             self._stream_index = choose_stream(self.container, candidates, self.path)
-            self.container = reopen_container(self.container, self.media)
+            self.container = reopen_container(self.container, self.media, self.gpu)
             candidates = list_candidates(self.container)
         streams = [candidate.stream for candidate in candidates]
         stream = next((stream for stream in streams if stream.index == self._stream_index), streams[0])
@@ -242,10 +242,13 @@ _last_source: dict[str, Source] = {}
 """The source of the last segment by its path, at most one. It saves reading a long video's index again."""
 
 
-def take_source(path: str | Path) -> Source | None:
-    """Return the open source of a path and give up its ownership, None if the file is another one now."""
+def take_source(path: str | Path, gpu: int | None = None) -> Source | None:
+    """Return the open source of a path and give up its ownership.
+
+    Returns None if the file is another one now, or was opened for another decoder.
+    """
     source = _last_source.pop(str(path), None)
-    if source is not None and source.identity != read_identity(path):
+    if source is not None and (source.gpu != gpu or source.identity != read_identity(path)):
         source.container.close()
         return None
     return source

@@ -88,16 +88,18 @@ def extract_faces(
     prefetch: int = 0,
     heartbeat: Callable[[float], None] = lambda time_s: None,
     on_packet: Callable[[], None] = lambda: None,
+    gpu: int | None = None,
 ) -> SegmentFaces:
     """Decode a segment, and detect, track and crop its faces.
 
     `crop_scale` is the height of a crop over the height of its face box. With `prefetch`, a thread decodes up
     to this many frames in advance. `heartbeat` is called with the time of each sampled frame, and `on_packet`
     for each packet of the file, by the thread that reads it. A file that cannot be read is reported in
-    `status` and `error`, never as an exception.
+    `status` and `error`, never as an exception. With the number of a `gpu`, it decodes, and only a segment
+    that is not "ok" with it is read again in software: the error may be the GPU's.
     """
     fps = None if config.every_frame else config.fps
-    reader = SegmentReader(segment, fps, fast=config.fast, prefetch=prefetch, on_packet=on_packet)
+    reader = SegmentReader(segment, fps, fast=config.fast, prefetch=prefetch, on_packet=on_packet, gpu=gpu)
     report = reader.report
     moments: list[Moment] = []
     faces: list[TrackedFace] = []
@@ -137,6 +139,8 @@ def extract_faces(
     problem = report.error
     if not report.frames and not problem and _compute_promised_s(segment, info) > MIN_MISSING_S:
         problem = "the file has no frames where its container promises some"
+    if problem and gpu is not None:
+        return extract_faces(segment, config, detector, crop_scale, prefetch, heartbeat, on_packet)
     return SegmentFaces(
         status="ok" if not problem else "partial" if report.frames else empty_status,
         error=problem,

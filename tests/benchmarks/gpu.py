@@ -28,6 +28,7 @@ import torch
 
 from fer_batch.pipeline.child import NO_GPUS
 from tests.benchmarks.gpu_analysis import (
+    measure_decoding,
     measure_detector,
     measure_faces,
     measure_guard,
@@ -49,14 +50,15 @@ class Check:
 
 CHECKS = {
     "training": Check(measure=measure_training, limit_s=60),
-    "ddp": Check(measure=measure_ddp, limit_s=70),
-    "resume": Check(measure=measure_resume, limit_s=110),
+    "ddp": Check(measure=measure_ddp, limit_s=65),
+    "resume": Check(measure=measure_resume, limit_s=100),
     "recognizer": Check(measure=measure_recognizer, limit_s=50),
     "faces": Check(measure=measure_faces, limit_s=50),
     "detector": Check(measure=measure_detector, limit_s=50),
+    "decoding": Check(measure=measure_decoding, limit_s=40),
     "memory": Check(measure=measure_memory, limit_s=40),
-    "guard": Check(measure=measure_guard, limit_s=50),
-    "pipeline": Check(measure=measure_pipeline, limit_s=110),
+    "guard": Check(measure=measure_guard, limit_s=40),
+    "pipeline": Check(measure=measure_pipeline, limit_s=100),
 }
 
 SMALL_LIMIT_FACTOR = 10

@@ -28,6 +28,7 @@ from fer_batch.pipeline.placement import DETECT_GB, RECOGNIZE_GB
 from fer_batch.pipeline.stages import FacesStage
 from fer_batch.runtime import ray_session
 from fer_batch.schema import FACES_SCHEMA, pack_bundle, unpack_bundles
+from fer_batch.video.hardware import has_hardware_decoder
 from fer_batch.video.reader import SegmentReader
 from fer_batch.video.segment import Segment
 from fer_batch.vision.batched import propose_boxes
@@ -44,6 +45,8 @@ STAGES = "fer_batch.pipeline.stages"
 SAME_FACE_IOU = 0.5
 MIN_AGREEMENT = 0.97
 """Share of faces, or of labels, that must be those of the CPU in single precision."""
+MAX_COLOUR_DIFFERENCE = 3
+"""Largest difference of a colour, 0–255, between two decoders. H.264 prescribes each bit, so it may be 0."""
 BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
 
 
@@ -185,6 +188,48 @@ def measure_rates(
             run(batch)
         rates[size] = min(repeats, 256) * size / (time.perf_counter() - began)
     return rates
+
+
+def measure_decoding(setup: Setup) -> Measurement:
+    """Sampled frames per second of the GPU's decoder and of software, and the differences of their frames.
+
+    A guarded process with the default limit of memory decodes as well, with its memory on the GPU.
+    """
+    gpu = 0 if setup.device.type == "cuda" else None
+    segment = Segment.whole(SAMPLE)
+    frames, rates = {}, {}
+    for name, number in (("software", None), ("gpu", gpu)):
+        list(SegmentReader(segment, CONFIG.fps, gpu=number))  # starts CUDA
+        began = time.perf_counter()
+        frames[name] = list(SegmentReader(segment, CONFIG.fps, gpu=number))
+        rates[name] = len(frames[name]) / (time.perf_counter() - began)
+    problems = []
+    if gpu is not None and not has_hardware_decoder(gpu):
+        problems.append("the GPU does not decode")
+    if [frame.time_s for frame in frames["gpu"]] != [frame.time_s for frame in frames["software"]]:
+        problems.append("the frames have other times")
+    differences = [
+        np.abs(one.to_rgb().astype(int) - other.to_rgb()).max()
+        for one, other in zip(frames["gpu"], frames["software"], strict=False)
+    ]
+    if max(differences) > MAX_COLOUR_DIFFERENCE:
+        problems.append(f"pixels differ by {max(differences)}")
+    free = read_free_gpu_bytes(setup)
+    arguments = (CONFIG, CARD.crop_scale, 0, True, gpu)
+    child = WorkerProcess(f"{STAGES}:FacesStage", arguments, Limits(), gpu=gpu is not None)
+    try:
+        status = child.call("extract_faces", segment).column("status")[0].as_py()
+        used = None if free is None else free - (read_free_gpu_bytes(setup) or 0)
+    finally:
+        child.close()
+    if status != "ok":
+        problems.append(f"a guarded process returns {status}")
+    return {
+        "problems": problems,
+        "frames_per_s": rates,
+        "largest_difference": int(max(differences)),
+        "gpu_bytes": used,
+    }
 
 
 def measure_memory(setup: Setup) -> Measurement:

@@ -19,7 +19,7 @@ def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(1200)
 def test_checks_run_on_a_cpu(tmp_path: Path) -> None:
     """The others take minutes on a CPU; without names the command runs all."""
-    names = ["ddp", "recognizer", "faces", "detector", "guard"]
+    names = ["ddp", "recognizer", "faces", "detector", "decoding", "guard"]
     ended = run_script("--out", str(tmp_path), "--cpu", "--small", *names)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     report = json.loads((tmp_path / "gpu.json").read_text())

@@ -248,6 +248,20 @@ def test_process_finds_the_same_faces_with_and_without_an_answer(sample: Path, d
     assert np.abs(read_boxes(offloaded) - read_boxes(expected)).max() < 0.05
 
 
+def test_process_whose_gpu_cannot_decode_decodes_in_software(sample: Path) -> None:
+    segment = Segment.whole(sample).end_at(1.0)
+    arguments = (CONFIG, 0.9, 0, True)
+    rows = []
+    for gpu in (999, None):
+        child = WorkerProcess("fer_batch.pipeline.stages:FacesStage", (*arguments, gpu), Limits(), gpu=True)
+        try:
+            rows.append(child.call("extract_faces", segment))
+        finally:
+            child.close()
+    assert rows[0].column("status")[0].as_py() == "ok"
+    assert np.array_equal(*map(read_boxes, rows))
+
+
 def read_boxes(rows: pa.Table) -> np.ndarray:
     """Return all boxes of rows of FACES_SCHEMA, `(n, 4) float`."""
     faces = pc.list_flatten(rows.column("faces")).to_pylist()
