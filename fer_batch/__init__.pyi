@@ -19,7 +19,8 @@ from .model.recognize import Recognizer as Recognizer
 from .pipeline.analyze import analyze as analyze
 from .pipeline.local import analyze_video as analyze_video
 from .pipeline.progress import Progress as Progress
-from .run.finalize import finalize as finalize
+from .pipeline.tables import finalize as finalize
+from .pipeline.tables import verify as verify
 from .run.summary import RunSummary as RunSummary
 from .run.summary import VideoFailure as VideoFailure
 from .timeline.store import Timeline as Timeline

@@ -81,25 +81,19 @@ def demo_command(*, out: NewRunFolder = "fer-batch-demo", ray: RayOptions) -> No
 
 
 @add_command(ANALYZE)
-def finalize_command(out: RunFolder, /) -> None:
+def finalize_command(out: RunFolder, /, *, ray: RayOptions) -> None:
     """Write the tables of a run again from its results.
 
-    `analyze` does this at its end. It also completes an interrupted `fer-batch forget`.
+    `analyze` does this at its end. It also completes an interrupted `fer-batch forget`. A cluster that is
+    named with --address or RAY_ADDRESS, or runs this command as a job, writes with all its CPUs. Otherwise
+    this process writes everything; --address local uses all CPUs of this machine.
 
     Examples:
       fer-batch finalize results
+      fer-batch finalize results --address local
+      fer-batch finalize /mnt/results --address auto
     """
-    from fer_batch.run.finalize import finalize
-    from fer_batch.run.forget import complete_forget
-    from fer_batch.run.record import read_run
-    from fer_batch.storage.folder import open_folder
-    from fer_batch.storage.lease import hold_lease
-
-    folder = open_folder(out).absolute()
-    read_run(folder)  # raises before the lease creates a folder
-    with hold_lease(folder, "finalize"):
-        complete_forget(folder)
-        print_summary(finalize(folder, rewrite_all=True), out)
+    print_summary(fer_batch.finalize(out, rewrite_all=True, **vars(ray)), out)
 
 
 def _analyze(videos: list[str], out: str, config: AnalyzeConfig, ray: RayOptions, **settings: Any) -> None:

@@ -5,21 +5,27 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+import fer_batch
 from fer_batch.cli.analyze import print_summary
 from fer_batch.cli.app import ANALYZE, add_command
-from fer_batch.cli.arguments import RunFolder, VideoNames
+from fer_batch.cli.arguments import RayOptions, RunFolder, VideoNames
 from fer_batch.cli.output import print_line, print_text
 
 
 @add_command(ANALYZE)
 def verify_command(
-    out: RunFolder, /, *, json_output: Annotated[bool, Parameter(name="--json")] = False
+    out: RunFolder,
+    /,
+    *,
+    json_output: Annotated[bool, Parameter(name="--json")] = False,
+    ray: RayOptions,
 ) -> int:
     """Check that the plan, the results and the tables of a run are consistent.
 
     The exit code is 0 if every planned video has its row and all counts agree, 1 if not (with one line per
     difference), and 2 if OUT holds no run. The command reads everything, writes nothing, and may run at any
-    time.
+    time. A cluster that is named with --address or RAY_ADDRESS, or runs this command as a job, reads with all
+    its CPUs. Otherwise this process reads everything; --address local uses all CPUs of this machine.
 
     Args:
         json_output: Print one JSON object instead of text.
@@ -27,11 +33,11 @@ def verify_command(
     Examples:
       fer-batch verify results
       fer-batch verify results --json
+      fer-batch verify /mnt/results --address auto
     """
     from fer_batch.run.summary import summarize_run
-    from fer_batch.run.verify import verify_run
 
-    differences = verify_run(out)
+    differences = fer_batch.verify(out, **vars(ray))
     if differences:
         if json_output:
             print_text(json.dumps({"ok": False, "differences": differences}, indent=1))

@@ -3,8 +3,12 @@
 `results` is that folder in all functions.
 """
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -83,16 +87,24 @@ def read_results(results: FolderLike, segments: pa.Table) -> pa.Table:
     """
     folder = open_folder(results)
     bundle_ids = sorted(pc.unique(segments.column("bundle_id")).to_pylist())
+    # Many threads wait for files, and as many decode as this process may use CPUs: one in a task of Ray.
+    decoding = threading.Semaphore(pa.cpu_count())
     with ThreadPoolExecutor(MAX_PARALLEL_READS) as threads:
-        bundles = threads.map(lambda bundle_id: read_bundle(folder, bundle_id), bundle_ids)
+        bundles = threads.map(lambda bundle_id: read_bundle(folder, bundle_id, decoding=decoding), bundle_ids)
         rows = pa.concat_tables([RESULTS_SCHEMA.empty_table(), *bundles])
     return select_results(folder, segments, rows)
 
 
-def read_bundle(results: FolderLike, bundle_id: str, keep_damaged: bool = False) -> pa.Table:
+def read_bundle(
+    results: FolderLike,
+    bundle_id: str,
+    keep_damaged: bool = False,
+    decoding: AbstractContextManager[Any] = contextlib.nullcontext(),  # noqa: B008
+) -> pa.Table:
     """Read all rows of `schema.RESULTS_SCHEMA` in the file of a bundle.
 
-    Raises OutputError if the file cannot be read. A damaged file is removed, unless `keep_damaged` is set.
+    `decoding` is held while the content of the file is decoded. Raises OutputError if the file cannot be
+    read. A damaged file is removed, unless `keep_damaged` is set.
     """
     folder = open_folder(results)
     name = f"{bundle_id}{BUNDLE_SUFFIX}"
@@ -103,7 +115,7 @@ def read_bundle(results: FolderLike, bundle_id: str, keep_damaged: bool = False)
     except OSError as error:
         raise OutputError(f"Cannot read {folder}/{name}: {error.strerror}") from error
     try:
-        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+        with decoding, pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             return conform_table(file.read(use_threads=False), RESULTS_SCHEMA)
     except (pa.ArrowException, OSError) as error:
         if keep_damaged:
