@@ -129,15 +129,15 @@ def run_detectors(nodes: Iterable[Mapping[str, Any]], gpu_share: float) -> Itera
     actor = ray.remote(Detector)
     detectors: dict[str, list[Any]] = {}
     for node in nodes if gpu_share else ():
-        if not node["Resources"].get("CPU", 0):
-            continue  # no worker there would use it
+        count = int(node["Resources"].get("GPU", 0))
+        if not count or not node["Resources"].get("CPU", 0):
+            continue  # without CPUs, no worker there would use it
         options = actor.options(
             num_cpus=0,
             num_gpus=gpu_share,
             max_concurrency=MAX_REQUESTS,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
         )
-        count = int(node["Resources"].get("GPU", 0))
         detectors[node["NodeID"]] = [options.remote() for _ in range(count)]
     try:
         yield detectors

@@ -36,7 +36,7 @@ def count_boxes(detectors: Detectors) -> int | None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_only_workers_on_nodes_with_gpus_have_detectors(cluster: Cluster) -> None:
     nodes = list_nodes()
     place = plan_placement([node["Resources"] for node in nodes])
