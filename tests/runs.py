@@ -222,6 +222,8 @@ class VideoContent:
     faces: Sequence[tuple[int, float, str, float, float]] = ()
     height: Mapping[int, float] = field(default_factory=dict)
     """The height of a track's boxes as a fraction of the frame; 0.2 by default."""
+    columns: Mapping[int, Mapping[str, float | None]] = field(default_factory=dict)
+    """Values of other columns of `tracks` in all rows of a track; null by default."""
     start_s: float | None = None
     """The time of the first frame in the file."""
 
@@ -265,7 +267,7 @@ def write_tables(out: Path, videos: Mapping[str, VideoContent]) -> Path:
             probs = {probability_column(e): probability if e == emotion else rest for e in EMOTIONS}
             face_row = {"track_id": track, "time_s": time_s, "step_s": step_of[time_s]}
             face_row |= {"emotion": emotion, "confidence": probability}
-            faces.append(key | {"uri": uri} | box | face_row | probs)
+            faces.append(key | {"uri": uri} | box | face_row | probs | dict(seen.columns.get(track, {})))
     tables = {}
     for name, schema, content in (
         ("tracks", tracks_schema(EMOTIONS), faces),

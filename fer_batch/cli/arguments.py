@@ -12,9 +12,10 @@ from cyclopts import Parameter, Token
 
 from fer_batch.cli.options import Convert
 from fer_batch.errors import ConfigError, InputError
-from fer_batch.fields import Topic
+from fer_batch.fields import Range, Topic
 
 RAY = Topic("Ray", order=1)
+QUALITY = Topic("Confidence and quality")
 
 
 def keep_text(kind: Any, tokens: Sequence[Token]) -> str:
@@ -133,3 +134,19 @@ class RayOptions:
     """Allow a cluster without a token. Anyone who reaches such a cluster can run programs on it."""
     verbose: Annotated[bool, RAY] = False
     """Show the log: messages of Ray, names of skipped files, and which of several video streams is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityOptions:
+    """The faces that a command uses, by confidence and quality. Faces without the value are left out."""
+
+    min_confidence: Annotated[float | None, Range(at_least=0, at_most=1), QUALITY] = None
+    """Use only faces whose most probable emotion has at least this probability."""
+    min_face_px: Annotated[float | None, Range(at_least=0), QUALITY] = None
+    """Use only faces of at least this height, in pixels of the video (column face_px)."""
+    min_sharpness: Annotated[float | None, Range(at_least=0), QUALITY] = None
+    """Use only faces of at least this sharpness, the variance of the Laplacian (column blur). Blurred faces
+    are near 0."""
+    max_yaw_deg: Annotated[float | None, Range(at_least=0, below=90), QUALITY] = None
+    """Use only faces that are turned to the left or right by at most this angle, in degrees. It is estimated
+    from the eyes and the nose (column yaw)."""

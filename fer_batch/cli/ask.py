@@ -10,7 +10,7 @@ from cyclopts import Group
 
 from fer_batch.cli.answer import AnswerOptions
 from fer_batch.cli.app import QUERY, add_command, add_group
-from fer_batch.cli.arguments import FileName, OptionalVideoName, RunFolder
+from fer_batch.cli.arguments import FileName, OptionalVideoName, QualityOptions, RunFolder
 from fer_batch.fields import Range, Topic
 
 QUESTIONS = Group("Questions")
@@ -31,6 +31,7 @@ ask_app = add_group(
     """
   fer-batch ask shares results --by person
   fer-batch ask episodes results --emotion happy --threshold 0.8 --min 2
+  fer-batch ask shares results --min-confidence 0.5 --min-face-px 60 --max-yaw-deg 30
   fer-batch ask join results talk.srt talk.mp4""",
 )
 
@@ -63,12 +64,13 @@ def question(example: str) -> Callable[[type], type]:
             *,
             options: Any,
             rows: RowFilter,
+            quality: QualityOptions,
             answer: AnswerOptions,
         ) -> None:
             format = answer.resolve_format(out)
             with answer.open_timeline(out) as timeline:
                 query = getattr(timeline, method)
-                answer.write(query(video=video, **vars(options), **vars(rows)), format)
+                answer.write(query(video=video, **vars(options), **vars(rows), **vars(quality)), format)
 
         command.__annotations__["options"] = dataclass(frozen=True, kw_only=True)(options_type)
         text = inspect.getdoc(options_type)
@@ -193,6 +195,7 @@ def join_command(
     /,
     *,
     rows: RowFilter,
+    quality: QualityOptions,
     answer: AnswerOptions,
 ) -> None:
     """Add faces and emotions to your own events.
@@ -211,4 +214,5 @@ def join_command(
     """
     format = answer.resolve_format(out)
     with answer.open_timeline(out) as timeline:
-        answer.write(timeline.join_events(events, video=video, **vars(rows)), format)
+        faces = timeline.join_events(events, video=video, **vars(rows), **vars(quality))
+        answer.write(faces, format)

@@ -49,6 +49,11 @@ def test_options_reach_the_question(out: Path, capsys: pytest.CaptureFixture[str
     assert {row["start_s"] for row in rows} == {0.0, 2.0}
     rows = ask(capsys, "peaks", out, "--emotion", "happy", "--threshold", 0.8, "--distance", 3)
     assert [row["time_s"] for row in rows] == [0.4, 0.6]
+    rows = ask(capsys, "shares", out, "shop.mp4", "--min-confidence", 0.9)
+    assert (rows[0]["emotion"], rows[0]["moments"]) == ("happy", 3)
+    assert ask(capsys, "shares", out, "shop.mp4", "--min-confidence", 0.91) == []
+    for option in ("--min-face-px", "--min-sharpness", "--max-yaw-deg"):
+        assert ask(capsys, "baseline", out, option, 30) == []  # the rows lack these values
 
 
 @pytest.mark.parametrize(
@@ -58,12 +63,17 @@ def test_options_reach_the_question(out: Path, capsys: pytest.CaptureFixture[str
         (["smooth", "OUT", "--window", "0"], "--window must be above 0, got 0"),
         (["smooth", "OUT", "--window", "wide"], 'unable to convert "wide" into float'),
         (["shares", "OUT", "--by", "age"], "Cannot group by age"),
+        (
+            ["join", "OUT", "x.srt", "--min-confidence", "60"],
+            "--min-confidence must be at least 0 and at most 1",
+        ),
+        (["peaks", "OUT", "--max-yaw-deg", "90"], "--max-yaw-deg must be at least 0 and below 90, got 90"),
         (["join", "OUT", "gone.srt"], "There is no file gone.srt"),
         (["love", "OUT"], 'unknown command "love"'),
         (["shares", "gone"], "does not exist"),
         (["shares", "OUT", "--output", "OUT/x.csv"], "lies in the folder of the run"),
     ],
-    ids=["emotion", "zero", "a word", "group", "events", "question", "folder", "output"],
+    ids=["emotion", "zero", "a word", "group", "confidence", "yaw", "events", "question", "folder", "output"],
 )
 def test_invalid_question_is_reported_in_one_line(
     out: Path, read_error: ReadError, words: list[str], message: str

@@ -1,13 +1,42 @@
-"""The rows of `tracks` that a query reads: of a video, a person, a track, a part of the time."""
+"""The rows of `tracks` that a query reads: of a video, person, track or time, and of a least quality."""
 
+import math
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Annotated, Any, TypedDict, Unpack
 
 from fer_batch.errors import QueryError
+from fer_batch.fields import Range, field_types, find_problem
 from fer_batch.timeline.database import MAX_NAMES_IN_MESSAGE, Database
 
+NOSE_DEPTH = 1.17
+"""How far the tip of the nose is before the eyes, in halves of the distance between the eyes.
 
-class FaceFilter(TypedDict, total=False):
+It is that of the mean face of OpenFace's point distribution model (Baltrušaitis et al. 2018, "OpenFace 2.0:
+Facial Behavior Analysis Toolkit"): 38.4 mm with eyes 65.7 mm apart. The column `yaw` of a head that is turned
+by an angle is then `NOSE_DEPTH * tan(angle)`."""
+
+
+class QualityFilter(TypedDict, total=False):
+    """Keyword arguments that select faces by confidence and quality; None selects all.
+
+    A row without the value of its column, null or NaN, does not match. Bounds are included.
+    """
+
+    min_confidence: Annotated[float | None, Range(at_least=0, at_most=1)]
+    """Lowest `confidence`, the probability of the most probable emotion."""
+    min_face_px: Annotated[float | None, Range(at_least=0)]
+    """Lowest height of the face's box in pixels of the video, the column `face_px`."""
+    min_sharpness: Annotated[float | None, Range(at_least=0)]
+    """Lowest variance of the Laplacian of the face's 48 × 48 crop, the column `blur`."""
+    max_yaw_deg: Annotated[float | None, Range(at_least=0, below=90)]
+    """Largest turn of the head to either side in degrees, 0 for a frontal face.
+
+    It is an estimate from the landmarks of the eyes and the nose, for an upright head of mean shape, see
+    `NOSE_DEPTH`. It is too small for lowered heads: 30 for a turn of 40 degrees of a head that is lowered by
+    20. As `yaw` ends at 3, all turns above 68 degrees count as 68."""
+
+
+class FaceFilter(QualityFilter, total=False):
     """Keyword arguments that every query takes; rows must match all that are given and not None."""
 
     video: str | Path | None
@@ -28,6 +57,8 @@ CONDITIONS = {
     "start_s": "time_s >= $start_s",
     "end_s": "time_s < $end_s",
 }
+QUALITY_COLUMNS = {"min_confidence": "confidence", "min_face_px": "face_px", "min_sharpness": "blur"}
+"""The columns of `tracks` with a lowest value."""
 
 
 def select_faces(
@@ -37,7 +68,8 @@ def select_faces(
 
     The query must run in the returned database, which has only the buckets that it needs.
 
-    Raises QueryError if the run has no such video or person, or if `start_s` is after `end_s`.
+    Raises QueryError if the run has no such video or person, if `start_s` is after `end_s`, or if a bound of
+    quality is out of its range.
     """
     video, person, track = filters.get("video"), filters.get("person"), filters.get("track")
     start_s, end_s = filters.get("start_s"), filters.get("end_s")
@@ -55,9 +87,39 @@ def select_faces(
         params["start_s"] = float(start_s)
     if end_s is not None:
         params["end_s"] = float(end_s)
+    quality = QualityFilter(
+        min_confidence=filters.get("min_confidence"),
+        min_face_px=filters.get("min_face_px"),
+        min_sharpness=filters.get("min_sharpness"),
+        max_yaw_deg=filters.get("max_yaw_deg"),
+    )
+    conditions = [*(CONDITIONS[name] for name in params), *_list_quality_conditions(quality)]
     if video is not None:
         database = database.narrow([video_id])
-    return database, " AND ".join(CONDITIONS[name] for name in params) or "true", params
+    return database, " AND ".join(conditions) or "true", params
+
+
+def _list_quality_conditions(quality: QualityFilter) -> list[str]:
+    """Return SQL conditions on rows of `tracks`; raises QueryError for a bound out of its range."""
+    bounds: dict[str, float] = {}
+    for name, hint in field_types(QualityFilter).items():
+        value: Any = quality.get(name)
+        problem = find_problem(value, hint)
+        if problem is not None:
+            raise QueryError(f"{name} must be {problem}, got {value}")
+        if value is not None:
+            bounds[name] = float(value)
+    # Columns are FLOAT: a DOUBLE of 0.7 is above the 0.7 of a column. NaN is above all numbers in DuckDB, and
+    # it leaves out conditions that the bounds of a file, which know no NaN, say to be true.
+    conditions = [
+        f"{column} >= {bounds[name]}::FLOAT AND NOT isnan({column})"
+        for name, column in QUALITY_COLUMNS.items()
+        if name in bounds
+    ]
+    if "max_yaw_deg" in bounds:
+        limit = NOSE_DEPTH * math.tan(math.radians(bounds["max_yaw_deg"]))
+        conditions.append(f"abs(yaw) <= {limit}::FLOAT AND NOT isnan(yaw)")
+    return conditions
 
 
 def _check_person(database: Database, person: str) -> None:

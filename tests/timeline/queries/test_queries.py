@@ -68,6 +68,14 @@ INVALID: dict[str, tuple[Callable[[Timeline], Any], str]] = {
     "video": (lambda t: t.shares(video="gone.mp4"), "has no video gone.mp4"),
     "baseline": (lambda t: t.baseline(by="video"), "by person or track, got video"),
     "grid": (lambda t: t.resample(by="face"), "by video, person or track, got face"),
+    "confidence": (
+        lambda t: t.shares(min_confidence=50),
+        "min_confidence must be at least 0 and at most 1",
+    ),
+    "face size": (lambda t: t.episodes(min_face_px=-1), "min_face_px must be at least 0, got -1"),
+    "sharpness": (lambda t: t.peaks(min_sharpness=float("inf")), "min_sharpness must be at least 0, got inf"),
+    "yaw": (lambda t: t.smooth(max_yaw_deg=90), "max_yaw_deg must be at least 0 and below 90, got 90"),
+    "text": (lambda t: t.to_pandas(max_yaw_deg="30"), "max_yaw_deg must be a number, got 30"),
 }
 
 
