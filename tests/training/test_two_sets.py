@@ -1,26 +1,18 @@
 """Two workers train on RAF-DB and AffectNet, with a head for each and a teacher."""
 
-import copy
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from fer_batch.config import TrainConfig
-from fer_batch.data.datasets import load_datasets
 from fer_batch.evaluation.evaluate import evaluate
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
 from fer_batch.schema import EMOTIONS
-from fer_batch.training.loop import WorkerContext, train_network
 from fer_batch.training.run import train
-from fer_batch.training.state import TrainState, decode_state, encode_state
 from tests.datasets import affectnet_sets, number_images, rafdb_original
-from tests.training.examples import SMALL_RECIPE, find_differences
+from tests.training.examples import SMALL_RECIPE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -52,49 +44,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
             "workers": 2,
         }
     )
-
-
-def work(rank: int, config: TrainConfig, resumed: bytes | None, out: Path) -> None:
-    """Train as one of two workers; the first one writes the states after all epochs.
-
-    `resumed` is an encoded state: processes that torch starts would share the memory of its tensors.
-    """
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=2)
-    clips = load_datasets(config.data)[0]
-    training, selection = (clips.take(clips.splits == split) for split in ("train", "select"))
-
-    def join(module: nn.Module) -> nn.Module:
-        return DistributedDataParallel(module, find_unused_parameters=True)
-
-    states: list[TrainState] = []
-    context = WorkerContext(device=torch.device("cpu"), rank=rank, world=2, join=join)
-    train_network(
-        config,
-        training,
-        selection,
-        context,
-        state=decode_state(resumed, "state.pt") if resumed else None,
-        on_epoch=lambda state: states.append(copy.deepcopy(state)),
-    )
-    if rank == 0:
-        torch.save(states, out / "states.pt")
-    dist.destroy_process_group()
-
-
-def run_workers(config: TrainConfig, resumed: bytes | None, out: Path) -> list[TrainState]:
-    out.mkdir()
-    torch.multiprocessing.spawn(work, (config, resumed, out), nprocs=2)
-    states: list[TrainState] = torch.load(out / "states.pt", weights_only=False)
-    return states
-
-
-def test_two_resumed_workers_end_with_the_same_weights(config: TrainConfig, tmp_path: Path) -> None:
-    whole = run_workers(config, None, tmp_path / "whole")
-    resumed = run_workers(config, encode_state(whole[1]), tmp_path / "resumed")
-    assert [len(state.history) for state in resumed] == [3, 4]
-    assert not find_differences(whole[-1].weights, resumed[-1].weights)
-    assert find_differences(whole[1].weights, whole[-1].weights)
 
 
 def test_a_run_ships_the_head_of_rafdb_and_tests_on_the_published_parts(
