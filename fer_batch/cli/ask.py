@@ -86,13 +86,19 @@ class Shares:
     """Compute how often each emotion is the most probable one.
 
     Columns: those of the groups, emotion, moments (rows with that emotion), seconds (that these last, without
-    pauses), share (of the group's rows) and mean (of the emotion's probability over the group's rows).
+    pauses), share (of the group's rows) and mean (of the emotion's probability over the group's rows, empty
+    for "unsure").
     """
 
     by: Groups = ("video",)
     """Groups: video, person, track, and columns of a manifest. `--by` alone makes one group."""
     every_s: Annotated[float | None, Range(above=0), QUESTION] = None
     """Group by intervals of this many seconds too."""
+    weigh: Annotated[Literal["count", "probability"], QUESTION] = "count"
+    """Weight of a face in the share: the same for all faces, or its confidence."""
+    unsure: Annotated[bool, QUESTION] = False
+    """Count faces with a confidence below 0.5 as "unsure", not as their most probable emotion. To leave them
+    out, use `--min-confidence 0.5`."""
 
 
 @question("--emotion happy --threshold 0.8 --min 2")

@@ -7,6 +7,8 @@ from fer_batch.timeline.sql import ROW_END_S, TIME_TOLERANCE_S, quote_name
 
 MIN_CONFIDENCE = 0.6
 """The default of the lowest confidence in an episode."""
+UNSURE_CONFIDENCE = 0.5
+"""A face with a lower confidence, or with none, is unsure: no emotion is more probable than the rest."""
 MIN_EPISODE_S = 0.5
 """The default of the shortest episode."""
 

@@ -52,6 +52,8 @@ def test_options_reach_the_question(out: Path, capsys: pytest.CaptureFixture[str
     rows = ask(capsys, "shares", out, "shop.mp4", "--min-confidence", 0.9)
     assert (rows[0]["emotion"], rows[0]["moments"]) == ("happy", 3)
     assert ask(capsys, "shares", out, "shop.mp4", "--min-confidence", 0.91) == []
+    rows = ask(capsys, "shares", out, "shop.mp4", "--unsure", "--weigh", "probability")
+    assert {row["emotion"]: row["share"] for row in rows}["unsure"] == 0
     for option in ("--min-face-px", "--min-sharpness", "--max-yaw-deg"):
         assert ask(capsys, "baseline", out, option, 30) == []  # the rows lack these values
 

@@ -18,6 +18,7 @@ from tests.timeline.videos import TALK
 
 QUERIES: dict[str, Callable[[Timeline], duckdb.DuckDBPyRelation]] = {
     "shares": Timeline.shares,
+    "weighted shares": lambda t: t.shares(weigh="probability", unsure=True),
     "shares of all": lambda t: t.shares(by=[]),
     "shares by all": lambda t: t.shares(by=["video", "person", "track"], every_s=1.0),
     "episodes": Timeline.episodes,
@@ -75,6 +76,7 @@ INVALID: dict[str, tuple[Callable[[Timeline], Any], str]] = {
     "face size": (lambda t: t.episodes(min_face_px=-1), "min_face_px must be at least 0, got -1"),
     "sharpness": (lambda t: t.peaks(min_sharpness=float("inf")), "min_sharpness must be at least 0, got inf"),
     "yaw": (lambda t: t.smooth(max_yaw_deg=90), "max_yaw_deg must be at least 0 and below 90, got 90"),
+    "weight": (lambda t: t.shares(weigh="mean"), "weighed by count or probability, got mean"),
     "text": (lambda t: t.to_pandas(max_yaw_deg="30"), "max_yaw_deg must be a number, got 30"),
 }
 
