@@ -133,7 +133,7 @@ def _list_file(option: str, path: Path, file: Path, counts: Counter[str]) -> Ite
         if not np.isfinite(box).all() or width <= 0 or height <= 0:
             counts["without_face_box"] += 1
             continue
-        image_path = folder / (image or "")
+        image_path = folder / (image or "").lstrip("/")  # an absolute path would leave the folder
         region = ImageRegion(image_path, tuple(box.tolist()))
         yield region, (image_path, LIST_SPLITS[file.name], label)
 

@@ -162,6 +162,16 @@ def test_missing_images_are_counted(tmp_path: Path) -> None:
     assert load_dataset("affectnet", path, for_training=False)[1] == {"unreadable": 1}
 
 
+def test_images_outside_the_data_set_are_unreadable(tmp_path: Path) -> None:
+    path = write_box(tmp_path, np.zeros((60, 60), np.uint8), (10, 10, 40, 40))
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(png(np.zeros((60, 60), np.uint8)))
+    (path / "training.csv").write_text((path / "training.csv").read_text().replace("0/a.png", str(outside)))
+    counts: Counter[str] = Counter()
+    assert [example.label for example in read_affectnet("--data", path, counts)] == ["sad"]
+    assert counts == {"unreadable": 1}
+
+
 def make_list(*rows: Sequence[object], columns: Sequence[str] = AFFECTNET_COLUMNS) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         path = affectnet_lists(folder, number_images([1, 2], ("train",)))
