@@ -7,6 +7,8 @@ import av
 import av.error
 from av.codec.hwaccel import HWAccel, hwdevices_available
 
+from fer_batch.faults import fault_point
+
 DEVICE_TYPE = "cuda"
 
 logger = logging.getLogger(__name__)
@@ -17,7 +19,10 @@ def make_hardware_decoder(gpu: int | None) -> HWAccel | None:
 
     FFmpeg decodes a stream in software that the GPU does not support. Decoded frames are in main memory.
     """
-    if gpu is None or not has_hardware_decoder(gpu):
+    if gpu is None:
+        return None
+    fault_point("hardware.decoder")
+    if not has_hardware_decoder(gpu):
         return None
     return HWAccel(DEVICE_TYPE, device=str(gpu), allow_software_fallback=True)
 

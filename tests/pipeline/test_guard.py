@@ -89,6 +89,17 @@ def test_segment_that_crashes_the_process_fails_alone(
     assert row["error"] == "the worker process crashed (SIGKILL) 2 times"
 
 
+@pytest.mark.slow
+def test_software_decodes_where_the_decoder_of_a_gpu_crashes(
+    long_video: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FER_BATCH_FAULT", "hardware.decoder")
+    stage = GuardedStage("FacesStage", (QUICK, 0.96, 0, True, 0), Limits(), gpu=True)
+    (row,) = stage(plan_bundle(long_video(1), 1)).column("segments")[0].as_py()
+    assert (row["status"], row["error"]) == ("ok", None)
+    assert row["frames"] > 0
+
+
 def test_frames_before_a_crash_are_kept(
     long_video: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from fer_batch.config import Limits
+from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.pipeline import workers
 from fer_batch.pipeline.child import BrokenNodeError, BrokenWorkerError, DeviceError
+from fer_batch.pipeline.detector import DetectorClient
 from fer_batch.pipeline.guard import GuardedStage
-from fer_batch.pipeline.workers import FINISHED, MAX_DEVICE_FAILURES, StageWorker
+from fer_batch.pipeline.workers import FINISHED, MAX_DEVICE_FAILURES, GuardedWorker, StageWorker
 from fer_batch.run.attempts import BrokenNode
 from fer_batch.storage.local_folder import LocalFolder
 
@@ -88,3 +89,28 @@ def test_node_is_broken_where_no_process_starts(worker: StageWorker, stage: Scri
     assert stage.bundles == []
     assert worker.attempts.count_attempts() == 0
     assert worker.attempts.list_broken_nodes()["1f"].reason == "CUDA error: no kernel image"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_wanted", "has_detector", "gpu"),
+    [
+        pytest.param("FacesStage", True, True, 3, id="the GPU of the detector"),
+        pytest.param("FacesStage", False, True, None, id="not wanted"),
+        pytest.param("FacesStage", True, False, None, id="a node without detectors"),
+        pytest.param("AnalyzeStage", True, True, None, id="recognition would run on the GPU"),
+    ],
+)
+def test_workers_decode_on_the_gpu_of_their_detector(
+    name: str,
+    is_wanted: bool,
+    has_detector: bool,
+    gpu: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = DetectorClient(None, 3) if has_detector else None
+    monkeypatch.setattr(workers, "choose_detector", lambda detectors: client)
+    given = (AnalyzeConfig(hardware_decoding=is_wanted), 0.96, 0)
+    child = GuardedWorker(name, given, Limits(), {}, LocalFolder(tmp_path)).stage.child
+    assert child.arguments == (*given, *([True] if has_detector else []), *([] if gpu is None else [gpu]))
+    assert child.gpu == (gpu is not None)
