@@ -207,7 +207,7 @@ def _analyze_on_cpus(
     nodes: dict[str, str] | None,
     detectors: Detectors,
 ) -> ray.data.Dataset:
-    """Let workers on CPUs find and recognize faces. Those on nodes with detectors find them with these."""
+    """Let workers on CPUs find faces, with detectors of their nodes, and recognize them."""
     prefetch = PREFETCH_FRAMES if place.analyzers >= 2 * len(bundles) else 0
     arguments = (settings.config, settings.card.crop_scale, settings.checkpoint, prefetch)
     return map_stage(

@@ -174,6 +174,6 @@ class DetectorClient:
                 return answer
             except (RayError, GetTimeoutError) as error:
                 reason = str(error).partition("\n")[0]
-                logger.warning("key frames are searched on a CPU, as the detector fails: %s", reason)
+                logger.warning("faces are detected on a CPU, as the detector on the GPU fails: %s", reason)
                 self.is_lost = True
         return pa.table({})

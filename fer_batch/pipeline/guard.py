@@ -39,8 +39,8 @@ class GuardedStage:
 
     It takes planned segments, `bundle_schema(PLAN_SCHEMA)`, and returns the same table as the stage
     itself. A segment that cannot be processed has the status "failed", or "partial" if some of it could
-    be, and the reason. The stage sees the GPUs of this process only if `gpu` is True, to decode on them. A
-    segment of which that fails is decoded in software.
+    be, and the reason. The stage sees the GPUs of this process only if `gpu` is True, to decode on them.
+    Where that fails, software decodes the segment.
     """
 
     def __init__(self, name: str, arguments: tuple[Any, ...], limits: Limits, gpu: bool = False) -> None:

@@ -48,7 +48,8 @@ def analyze_video(
     - `step_s`: how long the sampled frame lasts in seconds
 
     `path` is a file, a member of an archive (`ARCHIVE!/MEMBER`) or an address in a store. `on_progress` is
-    called after each sampled frame. The work runs on a GPU if PyTorch finds one, else on one thread.
+    called after each sampled frame. The work runs on a GPU if PyTorch finds one, else on one thread. Software
+    decodes the video, whatever `config.hardware_decoding` is.
 
     Raises InputError where `path` is not exactly one video, NoVideoError where the file has no video stream,
     and DecodeError where nothing of it can be read. A video that can be read in part is analyzed in part,

@@ -1,6 +1,6 @@
 """Let a detector in another process search key frames and confirm faces, many of many videos together.
 
-Two kinds of requests go there. A view is a scaled picture of about 0.35 MB, whose boxes P-Net and R-Net
+Two kinds of requests go there. A view is a scaled picture of 0.27 MB by default, whose boxes P-Net and R-Net
 propose. Patches of expected faces come from full pictures, and O-Net classifies them.
 """
 
