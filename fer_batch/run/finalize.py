@@ -78,12 +78,10 @@ def finalize(
         _check_all_done(folder, read_planned_videos(folder))  # readers keep the old tables if this fails
         tables = create_tables(folder, schemas, run)
     totals = TOTALS_SCHEMA.empty_table() if rewrite_all else read_totals(folder, tables)
-    planned = read_planned_videos(folder, columns=["round", "bucket"])
-    buckets = _select_buckets(folder, tables, planned, rewrite_all)
+    buckets = _select_buckets(folder, tables, rewrite_all)
     if buckets:
         folder.remove_file(SUCCESS_FILE)
-        videos = _read_videos(folder, planned, buckets)
-        written = _write_buckets(folder, run, videos, map_buckets)
+        written = _write_buckets(folder, run, buckets, map_buckets)
         replaced = _commit(folder, tables, buckets, written)
         kept = totals.filter(pc.invert(pc.is_in(totals.column("bucket"), pa.array(buckets, pa.int32()))))
         new = pa.Table.from_pylist([bucket.totals for bucket in written], schema=TOTALS_SCHEMA)
@@ -107,10 +105,9 @@ def finalize(
     return summary
 
 
-def _select_buckets(
-    folder: OutputFolder, tables: Mapping[str, DeltaTable], videos: pa.Table, select_all: bool
-) -> list[int]:
+def _select_buckets(folder: OutputFolder, tables: Mapping[str, DeltaTable], select_all: bool) -> list[int]:
     """Select the buckets of new planning rounds, and those with another number of videos than planned."""
+    videos = read_planned_videos(folder, columns=["bucket"])
     counts = videos.column("bucket").value_counts().to_pylist()
     planned = {row["values"]: row["counts"] for row in counts}
     snapshot = read_snapshot(folder)
@@ -118,29 +115,18 @@ def _select_buckets(
         stored_buckets = (bucket for name in TABLES for bucket in group_table_files(name, tables[name]))
         return sorted(planned.keys() | set(stored_buckets))
     stored = count_rows(folder, "videos", tables["videos"])
-    later = videos.filter(pc.greater(videos.column("round"), snapshot.round)).column("bucket")
+    later = read_planned_videos(folder, after=snapshot.round, columns=["bucket"]).column("bucket")
     differing = {bucket for bucket, _ in planned.items() ^ stored.items()}
     return sorted(differing.union(pc.unique(later).to_pylist()))
 
 
-def _read_videos(folder: OutputFolder, planned: pa.Table, buckets: list[int]) -> pa.Table:
-    """Read the planned videos of these buckets from the rounds that contain them.
-
-    `planned` has the round and the bucket of all videos. A video keeps its bucket, so its last round is read.
-    """
-    selected = pa.array(buckets, pa.int32())
-    rounds = pc.unique(planned.filter(pc.is_in(planned.column("bucket"), selected)).column("round"))
-    videos = read_planned_videos(folder, rounds=rounds.to_pylist())
-    return videos.filter(pc.is_in(videos.column("bucket"), selected)).combine_chunks()
-
-
 def _write_buckets(
-    folder: OutputFolder, run: RunRecord, videos: pa.Table, map_buckets: Callable[..., Iterable[Any]]
+    folder: OutputFolder, run: RunRecord, buckets: list[int], map_buckets: Callable[..., Iterable[Any]]
 ) -> list[WrittenBucket]:
-    """Write the files of the buckets of these videos.
-
-    Raises OutputError if a result is missing or rows are inconsistent.
-    """
+    """Write the files of these buckets; raise OutputError if a result is missing or rows are inconsistent."""
+    videos = read_planned_videos(folder)
+    in_buckets = pc.is_in(videos.column("bucket"), pa.array(buckets, pa.int32()))
+    videos = videos.filter(in_buckets).combine_chunks()
     _check_all_done(folder, videos)
     folder.write_bytes(UNCLEAN_MARKER, b"", "marker")
     write = functools.partial(write_bucket, folder, run)

@@ -5,7 +5,7 @@ videos. The round counts as soon as the second file exists.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -85,17 +85,11 @@ def find_last_round(out: FolderLike) -> str:
     return "".join(_list_rounds(open_folder(out).subfolder("plan"))[-1:])[:6]
 
 
-def read_planned_videos(
-    out: FolderLike,
-    after: str = "",
-    columns: Sequence[str] | None = None,
-    rounds: Collection[str] | None = None,
-) -> pa.Table:
+def read_planned_videos(out: FolderLike, after: str = "", columns: Sequence[str] | None = None) -> pa.Table:
     """Read all probed videos, rows of `schema.PROBED_SCHEMA`, each from the last round that contains it.
 
     `round` and `bucket` are never null. `after` is the name of a round: then the result has only the videos
-    of later rounds. `rounds` are names of the only rounds to read; a video may then have an earlier row than
-    its last one. `columns` limits the columns. Raises OutputError if a round, or `run.json`, cannot be
+    of later rounds. `columns` limits the columns. Raises OutputError if a round, or `run.json`, cannot be
     read.
     """
     folder = open_folder(out)
@@ -103,9 +97,9 @@ def read_planned_videos(
     plan = folder.subfolder("plan")
     names = PROBED_SCHEMA.names if columns is None else list(columns)
     schema = pa.schema([PROBED_SCHEMA.field(name) for name in dict.fromkeys(["video_id", *names])])
-    parts = [schema.empty_table()]
+    rounds = [schema.empty_table()]
     for name in _list_rounds(plan):
-        if name[:6] <= after or (rounds is not None and name[:6] not in rounds):
+        if name[:6] <= after:
             continue
         videos = _read_round(plan, name, schema)
         if "bucket" in names and videos.column("bucket").null_count:
@@ -115,8 +109,8 @@ def read_planned_videos(
             videos = _fill_nulls(videos, "attempt", pa.scalar(0, pa.int32()))
         if "round" in names:
             videos = _fill_nulls(videos, "round", pa.scalar(name[:6]))
-        parts.append(videos)
-    videos = pa.concat_tables(parts)
+        rounds.append(videos)
+    videos = pa.concat_tables(rounds)
     number = videos.column("video_id").combine_chunks().dictionary_encode().indices.to_numpy()
     last = np.zeros(number.max(initial=-1) + 1, np.int64)
     last[number] = np.arange(len(number))  # of equal numbers, the last row counts

@@ -16,7 +16,7 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.run.finalize import finalize
-from fer_batch.run.plan import read_planned_videos, select_sources_to_plan
+from fer_batch.run.plan import add_planning_round, read_planned_videos, select_sources_to_plan
 from fer_batch.run.record import add_manifest_columns, load_matching_run, read_run
 from fer_batch.run.results import write_bundle
 from fer_batch.run.snapshot import (
@@ -31,6 +31,8 @@ from fer_batch.run.summary import failed_videos, summarize_run
 from fer_batch.run.verify import find_differences
 from fer_batch.schema import (
     EMOTIONS,
+    PLAN_SCHEMA,
+    PROBED_SCHEMA,
     RESULTS_SCHEMA,
     SCHEMA_VERSION,
     SOURCES_SCHEMA,
@@ -205,6 +207,24 @@ def test_only_buckets_of_changed_videos_are_replaced(old: Path, new: Path) -> No
         assert {path.parent.name for path in before - after if path.parts[0] == name} <= touched
     untouched = {f"bucket={bucket}" for bucket in buckets(old, FIRST)} - touched
     assert {path.parent.name for path in before & after} == untouched
+
+
+def test_changed_manifest_columns_reach_the_tables(tmp_path: Path) -> None:
+    """A round of them names the earlier round that has the segments of its videos."""
+    out = write_run(
+        tmp_path / "run", {uri: [["happy"]] for uri in ("/talks/a.mp4", "/talks/b.mp4")}, in_bucket=1
+    )
+    add_manifest_columns(out, {"who": "string"})
+    for who in ("Ada", "Bo"):
+        videos = read_planned_videos(out).to_pylist()
+        described = [row | {"extra": json.dumps({"who": who})} for row in videos if "a.mp4" in row["uri"]]
+        rows = pa.Table.from_pylist(described, schema=PROBED_SCHEMA)
+        add_planning_round(out, rows, PLAN_SCHEMA.empty_table())
+        finalize(out)
+        assert read_all_rows(out)["videos"].set_index("uri")["who"].dropna().to_dict() == {
+            "/talks/a.mp4": who
+        }
+    assert find_differences(out) == []
 
 
 def test_all_buckets_of_a_table_are_in_one_commit(out: Path, done: Path) -> None:
