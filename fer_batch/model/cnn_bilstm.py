@@ -10,13 +10,21 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.network import CropEncoder, Network
 
 INITIAL_STAY_PROBABILITY = 0.9
-"""Probability, before training, that an expression is unchanged one frame later."""
+"""Probability, before training, that an expression is unchanged one frame later, if the distance of the two
+embeddings is `USUAL_DISTANCE`."""
+INITIAL_CHANGE_SLOPE = 2.0
+"""Fall, before training, of the logit of that probability where the distance is e times larger."""
+USUAL_DISTANCE = 0.05
+"""Cosine distance of embeddings that is seldom exceeded while an expression lasts, and mostly when it
+changes."""
+MIN_DISTANCE = 1e-4
 
 
 class Encoder(CropEncoder):
@@ -82,11 +90,7 @@ class CnnBiLstm(Network):
         # Tensor.logit on the meta device would import torch's compiler, one second for each worker.
         stay_logit = math.log(INITIAL_STAY_PROBABILITY / (1 - INITIAL_STAY_PROBABILITY))
         self.stay = nn.Parameter(torch.tensor(stay_logit))
-
-    @property
-    def stay_logit(self) -> nn.Parameter:
-        """Logit of the probability that an expression is unchanged one frame later; "stay" in checkpoints."""
-        return self.stay
+        self.change_slope = nn.Parameter(torch.tensor(INITIAL_CHANGE_SLOPE))
 
     def classify_crops(self, embeddings: Tensor) -> Tensor:
         return self.crop_head(self.dropout(embeddings))
@@ -94,16 +98,27 @@ class CnnBiLstm(Network):
     def classify_with_context(self, embeddings: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
         return self.crop_head(embeddings) + self.context_head(self.dropout(context))
 
-    def smooth_log_probs(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def compute_stay_logits(self, embeddings: Tensor) -> Tensor:
+        """Compute the logit of the probability that an expression is unchanged one frame later.
+
+        `embeddings` is `(B, T, D)`; the result is `(B, T − 1)`. It falls with the logarithm of the cosine
+        distance between the embeddings of the two frames.
+        """
+        unit = F.normalize(embeddings, dim=2)
+        distance = (1 - (unit[:, 1:] * unit[:, :-1]).sum(dim=2)).clamp(min=MIN_DISTANCE)
+        return self.stay - self.change_slope * (distance / USUAL_DISTANCE).log()
+
+    def smooth_log_probs(self, logits: Tensor, embeddings: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Average the probabilities of frames between which the expression probably does not change.
 
-        `logits` and the result are `(B, T, classes)`, `lengths` is as in `classify`. A sequence of one frame
-        gives the log softmax.
+        `logits` and the result are `(B, T, classes)`, `embeddings` and `lengths` are as in `classify`. A
+        sequence of one frame gives the log softmax.
 
         The weight of one frame for another is the probability that the expression is unchanged between them.
         The forward-backward algorithm (Rabiner 1989, doi:10.1109/5.18626) computes it for neighbours, on a
-        chain whose states are the classes: from one frame to the next, an expression stays with a learned
-        probability, or changes to any other. Over several frames the probabilities are multiplied.
+        chain whose states are the classes: from one frame to the next, an expression stays with the
+        probability of `compute_stay_logits`, or changes to any other. Over several frames the probabilities
+        are multiplied.
 
         The chain's own marginals would be as accurate but far too confident, because they treat each frame of
         the same face as independent evidence.
@@ -113,19 +128,21 @@ class CnnBiLstm(Network):
         if lengths is not None:
             padding = (torch.arange(steps, device=lengths.device)[None] >= lengths[:, None]).to(probs.device)
             probs = torch.where(padding[:, :, None], 1 / classes, probs)
-        stay = torch.sigmoid(self.stay_logit)
-        change = (1 - stay) / (classes - 1)
+        stays = torch.sigmoid(self.compute_stay_logits(embeddings))[:, :, None]  # (B, T − 1, 1)
+        changes = (1 - stays) / (classes - 1)
         forward = [probs[:, 0]]  # (B, classes) each, given the frames up to it
         for step in range(1, steps):
+            stay, change = stays[:, step - 1], changes[:, step - 1]
             joint = probs[:, step] * ((stay - change) * forward[-1] + change)
             forward.append(joint / joint.sum(dim=1, keepdim=True))
         backward = torch.ones_like(probs[:, 0])
         reversed_unchanged = []  # (B,) each: probability of no change to the next frame, given all frames
         for step in range(steps - 1, 0, -1):
+            stay, change = stays[:, step - 1], changes[:, step - 1]
             later = probs[:, step] * backward
             total = (stay - change) * later + change * later.sum(dim=1, keepdim=True)
             reversed_unchanged.append(
-                stay * (forward[step - 1] * later).sum(dim=1) / (forward[step - 1] * total).sum(dim=1)
+                stay[:, 0] * (forward[step - 1] * later).sum(dim=1) / (forward[step - 1] * total).sum(dim=1)
             )
             backward = total / total.sum(dim=1, keepdim=True)
         unchanged = torch.stack([torch.ones_like(probs[:, 0, 0]), *reversed_unchanged[::-1]], dim=1)  # (B, T)

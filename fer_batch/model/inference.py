@@ -48,7 +48,7 @@ class WindowReader(nn.Module):
             backward = backward.gather(1, reversed_step.expand_as(backward))
             context = torch.cat([forward, backward], dim=2)  # (B, T, 2·units)
         logits = self.network.classify_with_context(windows, context.float(), lengths)
-        return self.network.smooth_log_probs(logits / self.temperature, lengths)
+        return self.network.smooth_log_probs(logits / self.temperature, windows, lengths)
 
 
 def optimize_encoder(encoder: CropEncoder, dtype: torch.dtype) -> CropEncoder:

@@ -84,19 +84,18 @@ class Network(nn.Module):
             context = F.dropout(context, dropout, self.training)  # (B, T, 2·units)
         return self.classify_with_context(embeddings, context, lengths.to(embeddings.device))
 
-    def smooth_log_probs(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def smooth_log_probs(self, logits: Tensor, embeddings: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Convert the logits `(B, T, classes)` of sequences to log probabilities of the same shape.
 
-        A network may smooth them over the sequence; `lengths` is as in `classify`.
+        A network may smooth them over the sequence; `embeddings` and `lengths` are as in `classify`.
         """
         return torch.log_softmax(logits, dim=2)
 
     def forward(self, crops: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Convert normalized crops `(B, T, 1, 48, 48)` to log probabilities `(B, T, classes)`; T from 1."""
         batch, steps = crops.shape[:2]
-        embeddings = self.encode(crops.flatten(0, 1))  # (B·T, D)
-        logits = self.classify(embeddings.float().unflatten(0, (batch, steps)), lengths)
-        return self.smooth_log_probs(logits.float(), lengths)
+        embeddings = self.encode(crops.flatten(0, 1)).float().unflatten(0, (batch, steps))  # (B, T, D)
+        return self.smooth_log_probs(self.classify(embeddings, lengths).float(), embeddings, lengths)
 
 
 def run_lstm(lstm: nn.LSTM, sequences: Any) -> Any:

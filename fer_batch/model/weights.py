@@ -33,7 +33,8 @@ CARD_VERSION = 1
 PREDICTION_FIELDS = ("crop_scale", "mean", "std", "temperature", "window_rate_hz", "window_length")
 """Fields of a card, besides its classes, on which predictions depend."""
 OLD_STAY_PROBABILITY = 1e-6
-"""Files without the "stay" weight come from a version that did not smooth predictions."""
+"""Files without the "stay" weight come from a version that did not smooth predictions. Those without the
+"change_slope" weight smooth them in the same way whether a face changes or not, with a slope of 0."""
 USES = (
     "The output is a facial expression as a model classifies it, not the feeling of a person. For research, "
     "and for archives of people who agreed to it. Forbidden: inferring emotions of people at work or in "
@@ -163,6 +164,7 @@ def load_checkpoint(path: Path | None = None) -> tuple[Network, Card]:
         tensors = safetensors.torch.load(data)
         if card.network == "cnn-bilstm":
             tensors.setdefault("stay", torch.tensor(OLD_STAY_PROBABILITY).logit())
+            tensors.setdefault("change_slope", torch.zeros(()))
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
         _check_predictions(model, card)
     except Exception as error:  # safetensors and torch raise many types, all caused by the file

@@ -11,9 +11,14 @@ from fer_batch.config import TrainConfig
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.training.augment import augment_sequences, augment_stills, mix_examples
-from fer_batch.training.batches import Annotations, Windows
+from fer_batch.training.batches import Annotations
 from fer_batch.training.imbalance import compute_expression_loss
 from fer_batch.training.predict import autocast, frames_to_tensor, normalize_crops
+from fer_batch.training.sequences import Windows
+
+BLEND_EXPONENT = 4
+"""Power of its share with which a frame counts in the mean of a clip, so that frames of a change count little
+where a clip has others."""
 
 
 class TrainingModule(nn.Module):
@@ -47,8 +52,9 @@ class TrainingModule(nn.Module):
                 single = self.network.crop_head(embeddings)
             shape = crops.shape[:2]
             steps = torch.from_numpy(lengths)
-            logits = self.network.classify(embeddings.unflatten(0, shape), steps)
-            return self.network.smooth_log_probs(logits.float(), steps), single.unflatten(0, shape)
+            sequences = embeddings.unflatten(0, shape)
+            logits = self.network.classify(sequences, steps).float()
+            return self.network.smooth_log_probs(logits, sequences, steps), single.unflatten(0, shape)
         if self.phase == "clips":
             embeddings = self.network.encode(crops.flatten(0, 1)).float()
             steps = torch.from_numpy(lengths)
@@ -105,9 +111,14 @@ def compute_loss(
         logits, second = model(normalize_crops(crops), lengths, heads)
     logits = logits.float()
     if phase == "sequences":
-        averaged = average_clip_probs(second.float(), torch.from_numpy(windows.clip_ids).to(device), known)
+        clip_shares = compute_clip_shares(windows).to(device)  # (B, T, K)
+        averaged = average_clip_probs(second.float(), clip_shares, known)
+        next_labels = torch.from_numpy(windows.next_labels).to(device).clamp(min=0)
+        next_shares = torch.from_numpy(windows.next_shares).to(device)[:, :, None]
+        first = F.one_hot(torch.from_numpy(windows.first_labels).to(device).clamp(min=0), classes).float()
+        mixed = torch.lerp(first, F.one_hot(next_labels, classes).float(), next_shares)
         moving = torch.from_numpy(windows.moving).to(device)
-        targets = torch.where(moving[:, :, None], targets, averaged)
+        targets = torch.where(moving[:, :, None], mixed, averaged)
         loss = compute_expression_loss(logits[known], targets[known], counts.sum(axis=0), "none")
     else:
         present = counts > 0 if config.head_names else np.ones_like(counts, bool)  # (H, C)
@@ -145,14 +156,25 @@ def compute_heads_loss(
     return torch.stack(losses).sum()
 
 
-def average_clip_probs(logits: Tensor, clip_ids: Tensor, known: Tensor) -> Tensor:
+def compute_clip_shares(windows: Windows) -> Tensor:
+    """Compute the share of each clip of a window in each frame, `(B, T, K) float32`; rows sum to 1."""
+    clip_ids, next_shares = torch.from_numpy(windows.clip_ids), torch.from_numpy(windows.next_shares)
+    count = int(clip_ids.max()) + 2 if clip_ids.numel() else 1
+    first, following = F.one_hot(clip_ids, count), F.one_hot((clip_ids + 1).clamp(max=count - 1), count)
+    return torch.lerp(first.float(), following.float(), next_shares[:, :, None])
+
+
+def average_clip_probs(logits: Tensor, clip_shares: Tensor, known: Tensor) -> Tensor:
     """Average the probabilities of single crops over the frames of the same clip, `(B, T, C)`.
 
-    `logits` is `(B, T, C)`, `clip_ids` is `(B, T)` int with equal numbers for frames of the same clip, and
-    `known` is `(B, T)` bool. The averages are the targets for sequences of stills. Labels would not do: the
-    encoder was trained on the same faces, and recognizes them better than any new face. LSTMs that learned to
-    trust it that much were 1 to 4 points worse on videos than no LSTMs.
+    `logits` is `(B, T, C)`, `clip_shares` is `(B, T, K)`, and `known` is `(B, T)` bool. A frame in a change
+    gets the mean of both clips, weighted by their shares.
+
+    The averages are the targets for sequences of stills. Labels would not do: the encoder was trained on the
+    same faces, and recognizes them better than any new face. LSTMs that learned to trust it that much were 1
+    to 4 points worse on videos than no LSTMs.
     """
-    same = (clip_ids[:, :, None] == clip_ids[:, None, :]) & known[:, None, :]  # (B, T, T)
-    weights = same.to(logits.dtype)
-    return weights @ torch.softmax(logits, dim=2) / weights.sum(dim=2, keepdim=True).clamp(min=1)
+    weights = clip_shares**BLEND_EXPONENT * known[:, :, None]  # (B, T, K)
+    sums = torch.einsum("btk,btc->bkc", weights, torch.softmax(logits, dim=2))
+    means = sums / weights.sum(dim=1).clamp(min=1e-12)[:, :, None]  # (B, K, C)
+    return torch.einsum("btk,bkc->btc", clip_shares, means)

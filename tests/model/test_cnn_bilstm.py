@@ -118,50 +118,75 @@ def test_dropout_is_active_in_training_only() -> None:
     assert not torch.equal(network.classify_crops(embeddings), network.classify_crops(embeddings))
 
 
-def enumerate_paths(probs: np.ndarray, stay: float) -> np.ndarray:
+def enumerate_paths(probs: np.ndarray, stays: np.ndarray) -> np.ndarray:
     """Return the probabilities `(T - 1,)` of no change between neighbours of `(T, C)`, over all paths."""
     steps, classes = probs.shape
-    other = (1 - stay) / (classes - 1)
+    others = (1 - stays) / (classes - 1)
     unchanged, total = np.zeros(steps - 1), 0.0
     for path in itertools.product(range(classes), repeat=steps):
         weight = float(np.prod([probs[step, state] for step, state in enumerate(path)]))
-        for before, after in itertools.pairwise(path):
+        for (before, after), stay, other in zip(itertools.pairwise(path), stays, others, strict=True):
             weight *= stay if before == after else other
         unchanged += weight * (np.diff(path) == 0)
         total += weight
     return unchanged / total
 
 
-@pytest.mark.parametrize(("steps", "stay"), [(2, 0.9), (3, 0.5), (4, 0.99), (5, 0.7)])
-def test_smoothing_weights_equal_enumerated_path_probabilities(steps: int, stay: float) -> None:
+def draw_embeddings(batch: int, steps: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(batch, steps, SMALL[-1], generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 5])
+def test_smoothing_weights_equal_enumerated_path_probabilities(steps: int) -> None:
     network = make_network(classes=3)
-    network.stay_logit.data = torch.tensor(stay).logit()
+    embeddings = draw_embeddings(4, steps)
     logits = 2 * torch.randn(4, steps, 3, generator=torch.Generator().manual_seed(steps))
-    result = network.smooth_log_probs(logits).exp().detach().numpy()
+    result = network.smooth_log_probs(logits, embeddings).exp().detach().numpy()
+    stays = torch.sigmoid(network.compute_stay_logits(embeddings)).detach().numpy().astype(float)
     for row in range(4):
         shown = torch.softmax(logits[row], dim=1).numpy()
-        unchanged = enumerate_paths(shown, stay)
+        unchanged = enumerate_paths(shown, stays[row])
         for frame in range(steps):
             weights = [float(np.prod(unchanged[min(frame, one) : max(frame, one)])) for one in range(steps)]
             expected = np.average(shown, axis=0, weights=weights)
             np.testing.assert_allclose(result[row, frame], expected, atol=1e-5)
 
 
+def test_similar_embeddings_make_a_change_improbable() -> None:
+    network = make_network()
+    face, similar, other = torch.tensor([[1.0] + [0.0] * 15, [1.0, 0.05] + [0.0] * 14, [0.0] * 15 + [1.0]])
+    stays = torch.sigmoid(network.compute_stay_logits(torch.stack([face, face, similar, other])[None]))[0]
+    assert stays[0] >= stays[1] > 0.98
+    assert stays[2] < 0.1
+    assert network.compute_stay_logits(torch.zeros(2, 1, 16)).shape == (2, 0)
+
+
 def test_smoothing_removes_an_outlier_and_keeps_a_change() -> None:
     network = make_network(classes=2)
-    network.stay_logit.data = torch.tensor(0.9).logit()
+    network.stay.data, network.change_slope.data = torch.tensor(0.9).logit(), torch.tensor(0.0)
     logits = torch.tensor([[0.8, 0.8, -0.4, 0.8, 0.8], [2.0, 2.0, -2.0, -2.0, -2.0]])  # of the first class
-    result = network.smooth_log_probs(torch.stack([logits, -logits], dim=2)).argmax(dim=2)
+    pairs = torch.stack([logits, -logits], dim=2)
+    result = network.smooth_log_probs(pairs, draw_embeddings(2, 5)).argmax(dim=2)
     assert result.tolist() == [[0, 0, 0, 0, 0], [0, 0, 1, 1, 1]]
+
+
+def test_a_short_expression_is_kept_if_the_face_differs() -> None:
+    network = make_network(classes=2)
+    logits = torch.tensor([[0.8, 0.8, -0.4, 0.8, 0.8]])
+    pairs, embeddings = torch.stack([logits, -logits], dim=2), torch.zeros(1, 5, 16)
+    embeddings[:, :, 0] = 1
+    assert network.smooth_log_probs(pairs, embeddings).argmax(dim=2).tolist() == [[0, 0, 0, 0, 0]]
+    embeddings[:, 2] = embeddings[:, 2].roll(1, dims=1)
+    assert network.smooth_log_probs(pairs, embeddings).argmax(dim=2).tolist() == [[0, 0, 1, 0, 0]]
 
 
 def test_repeated_frames_do_not_raise_the_confidence() -> None:
     network = make_network()
-    once = torch.randn(3, 1, 7)
-    torch.testing.assert_close(
-        network.smooth_log_probs(once.expand(3, 9, 7))[:, :1], network.smooth_log_probs(once)
-    )
-    torch.testing.assert_close(network.smooth_log_probs(once), torch.log_softmax(once, dim=2))
+    once, face = torch.randn(3, 1, 7), draw_embeddings(3, 1)
+    alone = network.smooth_log_probs(once, face)
+    repeated = network.smooth_log_probs(once.expand(3, 9, 7), face.expand(3, 9, -1))
+    torch.testing.assert_close(repeated[:, :1], alone)
+    torch.testing.assert_close(alone, torch.log_softmax(once, dim=2))
 
 
 @settings(deadline=None)
@@ -169,7 +194,9 @@ def test_repeated_frames_do_not_raise_the_confidence() -> None:
 def test_smoothing_ignores_padding(lengths: list[int], seed: int) -> None:
     network = make_network()
     logits = torch.randn(len(lengths), max(lengths), 7, generator=torch.Generator().manual_seed(seed))
-    result = network.smooth_log_probs(logits, torch.tensor(lengths))
+    embeddings = draw_embeddings(len(lengths), max(lengths), seed)
+    result = network.smooth_log_probs(logits, embeddings, torch.tensor(lengths))
     for row, length in enumerate(lengths):
-        alone = network.smooth_log_probs(logits[row : row + 1, :length])[0]
+        part = (slice(row, row + 1), slice(0, length))
+        alone = network.smooth_log_probs(logits[part], embeddings[part])[0]
         torch.testing.assert_close(result[row, :length], alone, atol=1e-5, rtol=1e-4)

@@ -139,7 +139,7 @@ def test_stills_train_the_encoder_and_its_head_and_sequences_the_context(
     first, stills, _, last = (state.ema for state in states)
     assert {name.split(".")[0] for name in find_differences(first, stills)} == {"encoder", "crop_head"}
     changed = {name.split(".")[0] for name in find_differences(stills, last)}
-    assert changed == {"lstm1", "lstm2", "context_head", "stay"}
+    assert changed == {"lstm1", "lstm2", "context_head", "stay", "change_slope"}
     assert not stills["context_head.weight"].any()
 
 

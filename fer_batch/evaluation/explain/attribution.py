@@ -82,21 +82,21 @@ def attribute_face(
     inputs = torch.tensor(crops).float().div(255).sub(card.mean).div(card.std)[:, None]  # (T, 1, 48, 48)
     with torch.no_grad():
         embeddings = network.encode(inputs).float()  # (T, D)
-        probs = _log_probs(network, network.classify(embeddings[None]), card)[0, centre].exp()
+        probs = _predict_log_probs(network, embeddings[None], card)[0, centre].exp()
     crop = inputs[centre : centre + 1]
     crop_only = network.first_phase != "clips" or len(crops) == 1
     context, position = (embeddings[centre][None], 0) if crop_only else (embeddings, centre)
 
-    def classify(covered: Tensor) -> Tensor:  # (N, 1, 48, 48) to (N, T, classes) logits
+    def build_windows(covered: Tensor) -> Tensor:  # (N, 1, 48, 48) to (N, T, D)
         windows = context.expand(len(covered), -1, -1).clone()
         windows[:, position] = network.encode(covered).float()
-        return network.classify(windows)
+        return windows
 
     def logits(covered: Tensor) -> Tensor:
-        return classify(covered)[:, position]
+        return network.classify(build_windows(covered))[:, position]
 
     def log_probs(covered: Tensor) -> Tensor:
-        return _log_probs(network, classify(covered), card)[:, position]
+        return _predict_log_probs(network, build_windows(covered), card)[:, position]
 
     with torch.no_grad():
         crop_probs = log_probs(crop)[0].exp()
@@ -189,14 +189,16 @@ def weigh_frames(
 
     `embeddings` is `(T, D)`. The method is integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365)
     from frames of mean grey, summed over the embedding of each frame. Frames are encoded one by one, so the
-    path may lead through embeddings instead of pixels.
+    path may lead through embeddings instead of pixels. On the whole path, the expression changes between
+    frames with the probabilities of the window itself: those of grey frames would say that nothing changes.
     """
     with torch.no_grad():
         grey = network.encode(torch.zeros(1, 1, CROP_SIZE_PX, CROP_SIZE_PX)).float()  # (1, D)
     baseline = grey.expand(len(embeddings), -1)
 
     def log_probs(windows: Tensor) -> Tensor:  # (N, T, D) to (N, classes)
-        return _log_probs(network, network.classify(windows), card)[:, centre]
+        logits = network.classify(windows).float() / card.temperature
+        return network.smooth_log_probs(logits, embeddings[None].expand_as(windows))[:, centre]
 
     gradients = IntegratedGradients(log_probs)
     parts = [
@@ -211,5 +213,6 @@ def weigh_frames(
     )
 
 
-def _log_probs(network: Network, logits: Tensor, card: Card) -> Tensor:
-    return network.smooth_log_probs(logits.float() / card.temperature)
+def _predict_log_probs(network: Network, windows: Tensor, card: Card) -> Tensor:
+    logits = network.classify(windows).float() / card.temperature
+    return network.smooth_log_probs(logits, windows)

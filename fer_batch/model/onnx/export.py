@@ -212,7 +212,7 @@ def measure_difference(model: bytes, network: Network, card: Card, crops: np.nda
         embedded = embeddings[torch.from_numpy(position.reshape(index.shape))]  # (count, T, D)
         length = torch.from_numpy(lengths)
         logits = network.classify(embedded, length) / card.temperature
-        expected = network.smooth_log_probs(logits, length).exp().numpy()
+        expected = network.smooth_log_probs(logits, embedded, length).exp().numpy()
     valid = np.arange(steps) < lengths[:, None]
     return float(np.abs(np.concatenate(probs) - expected)[valid].max())
 

@@ -83,7 +83,7 @@ def test_neighbours_matter() -> None:
     assert np.abs(one - other).max() > 1e-4
 
 
-@pytest.mark.parametrize("part", ["encoder", "lstm2", "context_head", "stay"])
+@pytest.mark.parametrize("part", ["encoder", "lstm2", "context_head", "stay", "change_slope"])
 def test_different_probabilities_raise_checkpoint_error(part: str) -> None:
     network, card = copy.deepcopy(make_network("cnn-bilstm")[0]), make_network("cnn-bilstm")[1]
     weights = next(values for name, values in network.named_parameters() if name.startswith(part))
