@@ -2,7 +2,8 @@
 
 A still becomes a sequence by a smooth random path: the face drifts, turns and comes nearer as in a video. In
 addition the crop of each frame shakes a little, and sometimes more, as detected boxes do (measured on known
-faces in videos). All random numbers come from the generator argument, on its device.
+faces in videos). Some faces speak and blink. All random numbers come from the generator argument, on its
+device.
 """
 
 import math
@@ -19,6 +20,14 @@ SHAKE = (math.radians(1.5), 0.026, 0.022, 0.022)
 JOLT_PROBABILITY, JOLT_FACTOR = 0.1, 2.5
 """How often a crop shakes more, and how much more."""
 
+SPEECH_SHARE, MOUTH_OPENING = 0.3, 0.12
+"""Share of the sequences with a speaking face, and the largest movement of the chin, relative to half the
+side."""
+BLINK_SHARE, BLINK_PROBABILITY = 0.3, 0.1
+"""Share of the sequences with a blinking face, and probability that the eyes of such a frame are closed."""
+MOUTH_Y, EYES_Y, EYELID_HEIGHT = 0.45, -0.2, 0.14
+"""Height of mouth and eyes in a crop, and of a closed eyelid, relative to half the side; 0 is the middle."""
+
 
 def augment_stills(crops: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
     """Warp, relight and partly erase each crop of `(N, C, H, W)` grey values from 0 to 1."""
@@ -29,11 +38,18 @@ def augment_stills(crops: Tensor, config: TrainConfig, generator: torch.Generato
 
 
 def augment_sequences(crops: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
-    """Warp and relight `(B, T, 1, H, W)` grey values from 0 to 1, smoothly over T."""
+    """Warp and relight `(B, T, 1, H, W)` grey values from 0 to 1, smoothly over T.
+
+    Some faces speak and blink.
+    """
     batch, steps = crops.shape[:2]
+    crops = crops.flatten(0, 1)
+    if steps > 1:
+        opening, closing = _draw_speech(batch, steps, generator)
+        crops = move_mouths_and_eyelids(crops, opening.flatten(), closing.flatten())
     motion = _draw_motion(batch, steps, config, generator)  # (B, T, 5)
     lighting = _draw_lighting(batch, steps, config, generator)  # (B, T, 2)
-    flat = warp_crops(crops.flatten(0, 1), motion.flatten(0, 1))
+    flat = warp_crops(crops, motion.flatten(0, 1))
     return relight_crops(flat, lighting.flatten(0, 1)).unflatten(0, (batch, steps))
 
 
@@ -64,6 +80,25 @@ def warp_crops(crops: Tensor, motion: Tensor) -> Tensor:
     cos, sin = torch.cos(turn) * scale, torch.sin(turn) * scale
     rows = [torch.stack([cos * flip, -sin, dx], 1), torch.stack([sin * flip, cos, dy], 1)]
     grid = F.affine_grid(torch.stack(rows, 1).to(crops.device), list(crops.shape), align_corners=False)
+    return F.grid_sample(crops, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def move_mouths_and_eyelids(crops: Tensor, opening: Tensor, closing: Tensor) -> Tensor:
+    """Move the chin of `(N, C, H, W)` upright faces down, and their upper eyelids.
+
+    `opening` is `(N,)`: the movement of the chin relative to half the side. `closing` is `(N,)`, from 0 for
+    open eyes to 1 for closed ones. The rows of a crop are moved, so the eyebrows do not follow exactly.
+    """
+    if not len(crops):
+        return crops
+    height = crops.shape[2]
+    y = (2 * torch.arange(height, device=crops.device) + 1) / height - 1  # (H,), from -1 to 1
+    chin = torch.sigmoid((y - MOUTH_Y) / 0.05)
+    eyelid = EYELID_HEIGHT * torch.exp(-(((y - EYES_Y) / EYELID_HEIGHT) ** 2))
+    opening, closing = opening.to(crops.device)[:, None], closing.to(crops.device)[:, None]
+    identity = torch.eye(2, 3, device=crops.device).expand(len(crops), 2, 3)
+    grid = F.affine_grid(identity, list(crops.shape), align_corners=False).clone()  # (N, H, W, 2)
+    grid[..., 1] -= (opening * chin + closing * eyelid)[:, :, None]
     return F.grid_sample(crops, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
@@ -114,6 +149,18 @@ def _draw_motion(batch: int, steps: int, config: TrainConfig, generator: torch.G
     mirrored = torch.rand(batch, 1, 1, generator=generator, device=device) < config.flip
     flip = torch.where(mirrored, -1.0, 1.0).expand(batch, steps, 1)
     return torch.cat([path, flip], dim=2)
+
+
+def _draw_speech(batch: int, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw the opening of the mouths and the closing of the eyes, `(B, T)` each.
+
+    At the rate of the frames, the mouth of a speaker is at another place in each.
+    """
+    device = generator.device
+    chosen = torch.rand(2, batch, 1, generator=generator, device=device)
+    opening = MOUTH_OPENING * torch.rand(batch, steps, generator=generator, device=device)
+    closed = torch.rand(batch, steps, generator=generator, device=device) < BLINK_PROBABILITY
+    return opening * (chosen[0] < SPEECH_SHARE), (closed & (chosen[1] < BLINK_SHARE)).float()
 
 
 def _draw_lighting(batch: int, steps: int, config: TrainConfig, generator: torch.Generator) -> Tensor:

@@ -15,6 +15,7 @@ from fer_batch.training.augment import (
     augment_stills,
     erase_rectangles,
     mix_examples,
+    move_mouths_and_eyelids,
     relight_crops,
     warp_crops,
 )
@@ -220,3 +221,25 @@ def test_crops_and_targets_are_mixed_with_the_same_examples_and_share() -> None:
     torch.testing.assert_close(crops.flatten(), targets @ values)
     assert 0.05 < targets[0, 0] < 0.95
     assert (targets.count_nonzero(1) == 2).any()
+
+
+def make_stripes(count: int) -> torch.Tensor:
+    """Make crops whose grey value is the number of the row."""
+    return (torch.arange(48.0) / 48).view(1, 1, 48, 1).expand(count, 1, 48, 48)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_closed_mouth_and_open_eyes_change_nothing(count: int) -> None:
+    crops, zero = make_stripes(count), torch.zeros(count)
+    torch.testing.assert_close(move_mouths_and_eyelids(crops, zero, zero), crops)
+
+
+def test_an_open_mouth_moves_the_chin_down_and_a_blink_the_eyelids() -> None:
+    crops = make_stripes(2)
+    moved = move_mouths_and_eyelids(crops, torch.tensor([0.25, 0]), torch.tensor([0.0, 1])) * 48
+    rows = crops * 48
+    shift = (rows - moved)[:, 0, :, 24]  # pixels that the content moved down
+    assert shift[0, :30].abs().max() < 0.1
+    assert shift[0, 42].item() == pytest.approx(6, abs=0.1)  # a quarter of half the side
+    assert shift[1, 19].item() == pytest.approx(0.14 * 24, abs=0.1)
+    assert shift[1, 30:].abs().max() < 0.1
