@@ -141,6 +141,8 @@ NETWORK = Topic("Network")
 LENGTH = Topic("Length of the training")
 OPTIMIZATION = Topic("Optimization")
 LABELS = Topic("Classes and labels")
+MIXED_HEAD = "mix"
+"""Value of `ship_head` that averages the heads of all data sets."""
 AUGMENTATION = Topic("Augmentation")
 MACHINE = Topic("Machine")
 
@@ -219,7 +221,8 @@ class TrainConfig:
     that different habits of labelling do not mix. Classes that a data set lacks are masked in its head."""
     ship_head: Annotated[str | None, LABELS] = None
     """Data set whose head the checkpoint keeps, by the name in --data; the others are dropped after training.
-    By default the first data set."""
+    "mix" averages the heads' logits, with shares and class biases that suit the selection splits of all data
+    sets equally. By default the first data set."""
     teacher: Annotated[tuple[str, ...], LABELS] = ()
     """Checkpoints of the same classes, whose mean probabilities for an image and its mirror image the stills
     learn together with the labels. The word `default` names the packaged checkpoint."""
@@ -301,7 +304,8 @@ class TrainConfig:
         if self.heads == "shared":
             return ()
         names = [name for name, _ in self.data]
-        return tuple(dict.fromkeys([self.ship_head or names[0], *names]))
+        first = names[0] if self.ship_head in (None, MIXED_HEAD) else self.ship_head
+        return tuple(dict.fromkeys([first, *names]))
 
     def _check_heads(self) -> None:
         """Check the settings that depend on `heads`."""
@@ -309,8 +313,17 @@ class TrainConfig:
             require(self.ship_head is None, "ship_head", 'be given with heads "per-dataset"', self.ship_head)
             return
         names = list(dict.fromkeys(name for name, _ in self.data))
-        allowed = self.ship_head is None or self.ship_head in names
-        require(allowed, "ship_head", f"be one of the data sets {', '.join(names)}", self.ship_head)
+        allowed = self.ship_head is None or self.ship_head in (*names, MIXED_HEAD)
+        wanted = f"be {MIXED_HEAD} or one of the data sets {', '.join(names)}"
+        require(allowed, "ship_head", wanted, self.ship_head)
+        has_sequences = self.network == "cnn-bilstm" and self.sequence_epochs > 0
+        require(
+            self.ship_head != MIXED_HEAD or has_sequences,
+            "ship_head",
+            f"be a data set without an epoch of sequences, before which the heads are mixed; {MIXED_HEAD} "
+            "needs --sequence-epochs of 1 or more and the network cnn-bilstm",
+            self.ship_head,
+        )
         require(not self.mixup, "mixup", 'be 0 with heads "per-dataset"', self.mixup)
 
     def _check_applicable_settings(self) -> None:

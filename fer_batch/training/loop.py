@@ -18,13 +18,14 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch import nn
 
-from fer_batch.config import TrainConfig
+from fer_batch.config import MIXED_HEAD, TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
 from fer_batch.training.batches import BatchSource, ClipStream
 from fer_batch.training.distill import predict_teachers
+from fer_batch.training.head_mix import mix_heads
 from fer_batch.training.initialize import build_initial_network, choose_architecture
 from fer_batch.training.optimize import PhaseOptimizer
 from fer_batch.training.predict import (
@@ -145,6 +146,8 @@ def train_network(
             on_epoch(state)
         if is_first and kept is not None:
             ema.load_state_dict(kept)
+        if is_first and config.ship_head == MIXED_HEAD:
+            mix_heads(ema, list(module.other_heads), batches.counts, selection)
     assert state is not None, "a configuration has at least one epoch"
     return state
 

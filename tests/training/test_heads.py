@@ -50,6 +50,22 @@ def test_each_head_learns_from_its_data_set_and_the_checkpoint_has_one(training:
     assert not find_differences(trained.weights, resumed.weights)
 
 
+def test_a_resumed_training_mixes_the_heads_as_an_uninterrupted_one(training: Clips) -> None:
+    states: list[TrainState] = []
+    selection = dataclasses.replace(training, splits=np.full(48, "select"))
+    config = make_config(ship_head="mix")
+    trained = train_network(
+        config, training, selection, CPU, on_epoch=lambda state: states.append(copy.deepcopy(state))
+    )
+    first, alone = (states[1].module[f"{name}.weight"] for name in ("network.crop_head", "other_heads.0"))
+    mixed = trained.weights["crop_head.weight"]
+    assert not torch.equal(mixed, first)
+    assert not torch.equal(mixed, alone)
+    for state in states:
+        resumed = train_network(config, training, selection, CPU, state=state)
+        assert not find_differences(trained.weights, resumed.weights)
+
+
 @pytest.mark.parametrize("ship_head", [None, "fer2013", "ck48"])
 def test_the_head_to_ship_comes_first(training: Clips, ship_head: str | None) -> None:
     config = make_config(ship_head=ship_head)
@@ -83,7 +99,11 @@ def test_a_head_without_all_classes_is_not_shipped(training: Clips) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ship_head": "muxspace"}, "ship_head must be one of the data sets fer2013, ck48, got muxspace"),
+        (
+            {"ship_head": "muxspace"},
+            "ship_head must be mix or one of the data sets fer2013, ck48",
+        ),
+        ({"ship_head": "mix", "sequence_epochs": 0}, "mix needs --sequence-epochs of 1 or more"),
         ({"ship_head": "ck48", "heads": "shared"}, 'ship_head must be given with heads "per-dataset"'),
         ({"mixup": 0.2}, 'mixup must be 0 with heads "per-dataset"'),
         ({"network": "dcnn-bilstm", "fold": 1, "filters": (), "depths": ()}, "works with networks of stills"),
