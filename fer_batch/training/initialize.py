@@ -8,12 +8,15 @@ import torch
 from fer_batch.config import TrainConfig
 from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.model.backbone import BackboneEncoder
+from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
 from fer_batch.model.weights import load_checkpoint, read_card
 
 Architecture = dict[str, Any]
 """Keyword arguments of a network, as a card stores them."""
+CHAIN = ("stay", "change_slope")
+"""Weights of the CNN-BiLSTM's smoothing chain."""
 HEADS = ("crop_head", "context_head")
 """Parts of the CNN-BiLSTM and of the other networks that have a row of weights for each class."""
 
@@ -78,7 +81,11 @@ def build_initial_network(
 def _load_weights(network: Network, checkpoint: Path, classes: tuple[str, ...]) -> None:
     source, card = load_checkpoint(checkpoint)
     weights = network.state_dict()
+    # A chain of an earlier version does not depend on the faces, and would hardly learn to.
+    old_chain = CHAIN if isinstance(source, CnnBiLstm) and not source.change_slope else ()
     for name, value in source.state_dict().items():
+        if name in old_chain:
+            continue
         if name.split(".")[0] in HEADS:
             for row, label in enumerate(classes):
                 if label in card.classes:

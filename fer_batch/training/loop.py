@@ -147,7 +147,7 @@ def train_network(
         if is_first and kept is not None:
             ema.load_state_dict(kept)
         if is_first and config.ship_head == MIXED_HEAD:
-            mix_heads(ema, list(module.other_heads), batches.counts, selection)
+            mix_heads(ema, module.other_heads, batches.counts, selection)
     assert state is not None, "a configuration has at least one epoch"
     return state
 

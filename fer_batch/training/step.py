@@ -1,6 +1,7 @@
 """One training step: a batch is augmented, passed through the network, and compared with its labels."""
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -34,7 +35,9 @@ class TrainingModule(nn.Module):
         self.dropout = network.dropout if isinstance(network, CnnBiLstm) else nn.Identity()
         self.votes_head = nn.Linear(network.width, network.classes) if votes and phase == "stills" else None
         copies = heads - 1 if phase == "stills" else 0
-        self.other_heads = nn.ModuleList(copy.deepcopy(network.crop_head) for _ in range(copies))
+        self.other_heads: Sequence[nn.Linear] = nn.ModuleList(  # type: ignore[assignment]
+            copy.deepcopy(network.crop_head) for _ in range(copies)
+        )
 
     def forward(self, crops: Tensor, lengths: np.ndarray, heads: Tensor) -> tuple[Tensor, Tensor | None]:
         """Compute logits and a second output from `(B, T, 1, 48, 48)` crops.

@@ -3,8 +3,8 @@
 python tests/benchmarks/temporal.py VIDEOS [--checkpoint C] [--json FILE] [--cache FILE.npz]
 
 VIDEOS is a folder of videos with `truth.json`, a list of times with a known face: `video` (file name), `t`
-(seconds), `slot` (number of the face in the video), `emotion`, `x0 y0 x1 y1` (shares of the frame), and
-`settled` (not near a change of expression). A face holds an expression for HOLD_S seconds.
+(seconds), `slot` (number of the face in the video), `emotion`, `hold` (seconds that the expression lasts),
+`x0 y0 x1 y1` (shares of the frame), and `settled` (not near a change of expression).
 
 Finding the faces is slow, so a cache keeps them, by default next to the JSON file. `load_faces` reads it;
 `measure` scores predictions for its faces.
@@ -29,8 +29,8 @@ from fer_batch.model.window import build_windows
 from fer_batch.pipeline.stages import FacesStage
 from fer_batch.schema import EMOTIONS, FACES_SCHEMA, pack_bundle, unpack_bundles
 
-HOLD_S = 2.0
-"""Duration of an expression in the videos."""
+HOLD_LIMITS_S = (0.5, 1.0, 2.0, 4.0)
+"""Upper limits of the groups of expressions by their duration."""
 MATCH_S = 0.11
 """Largest time difference between a face and its truth: a little more than half a sampling interval."""
 REACHES = (1, 2, 4)
@@ -46,8 +46,9 @@ def find_faces(folder: Path, crop_scale: float) -> Faces:
     Arrays of n faces, by video, track and time: `crops` (n, 48, 48) uint8; `tracks` int64, apart over all
     videos; `times` float64, seconds; `video` int64, index into `names`; `boxes` and `true_boxes` (n, 4)
     float64, xyxy as shares of the frame; `label` int64, index into EMOTIONS; `slot`, `hold` int64, which
-    face of the video and which of its expressions; `settled` bool. Faces that match no truth have label,
-    slot and hold -1 and true boxes NaN. And `names` (videos,) str, `true_moments` int64, how many there are.
+    face of the video and which of its expressions; `hold_s` float64, how long it lasts; `settled` bool. Faces
+    that match no truth have label, slot and hold -1, and duration and true boxes NaN. And `names` (videos,)
+    str, `true_moments` int64, how many there are.
     """
     config = AnalyzeConfig(segment_s=3600, bundle_s=3600)
     stage = FacesStage(config, crop_scale)
@@ -88,8 +89,10 @@ def match(times: np.ndarray, boxes: np.ndarray, truth: list[dict[str, Any]]) -> 
     count = len(times)
     answer: Faces = {name: np.full(count, -1) for name in ("label", "slot", "hold")}
     answer |= {"settled": np.zeros(count, bool), "true_boxes": np.full((count, 4), np.nan)}
+    answer["hold_s"] = np.full(count, np.nan)
     if not truth:
         return answer
+    holds = number_holds(truth)
     moments = np.array([t["t"] for t in truth])
     held = np.array([[t[c] for c in ("x0", "y0", "x1", "y1")] for t in truth])
     for face in range(count):
@@ -97,13 +100,26 @@ def match(times: np.ndarray, boxes: np.ndarray, truth: list[dict[str, Any]]) -> 
         inside = (held[:, 0] <= x) & (x <= held[:, 2]) & (held[:, 1] <= y) & (y <= held[:, 3])
         distance = np.where(inside, np.abs(moments - times[face]), np.inf)
         if distance.min() < MATCH_S:
-            known = truth[int(distance.argmin())]
+            nearest = int(distance.argmin())
+            known = truth[nearest]
             answer["label"][face] = EMOTIONS.index(known["emotion"])
             answer["slot"][face] = known["slot"]
-            answer["hold"][face] = int(known["t"] / HOLD_S + 1e-6)
+            answer["hold"][face], answer["hold_s"][face] = holds[nearest], known["hold"]
             answer["settled"][face] = known["settled"]
-            answer["true_boxes"][face] = held[int(distance.argmin())]
+            answer["true_boxes"][face] = held[nearest]
     return answer
+
+
+def number_holds(truth: list[dict[str, Any]]) -> list[int]:
+    """Number the expressions of each slot of a video, in the order of time; one number for each truth."""
+    numbers: list[int] = []
+    last: dict[int, tuple[tuple[str, float], int]] = {}
+    for moment in truth:
+        key = (moment["emotion"], moment["hold"])
+        before, number = last.get(moment["slot"], (key, 0))
+        last[moment["slot"]] = (key, number + (before != key))
+        numbers.append(last[moment["slot"]][1])
+    return numbers
 
 
 def load_faces(path: Path) -> Faces:
@@ -139,8 +155,8 @@ def measure(
 
     Shares, 0–1: `settled` (accuracy on settled moments), `all` (on all), `balanced` (mean recall of the
     emotions, settled moments). Per second of a track: `flicker` (changes of the answer), `false_flicker`
-    (those while one expression is held), `true_changes`. `by_age`: accuracy by seconds since the expression
-    began, for all but each video's first.
+    (those while one expression is held), `true_changes`. `by_hold`: accuracy on settled moments by the
+    duration of the expression, up to each of `HOLD_LIMITS_S`.
     """
     known, right = faces["label"] >= 0, _right(probs, faces, classes)
     settled = known & faces["settled"]
@@ -149,8 +165,7 @@ def measure(
     answer, units = probs.argmax(axis=1), _units(faces)
     change = answer[pairs] != answer[pairs + 1]
     steady = units[pairs] == units[pairs + 1]
-    ages = np.round(faces["times"] - HOLD_S * faces["hold"], 1)
-    later = known & (faces["hold"] > 0)
+    groups = np.searchsorted(HOLD_LIMITS_S, faces["hold_s"] - 1e-6)
     return {
         "settled": float(right[settled].mean()),
         "all": float(right[known].mean()),
@@ -160,7 +175,11 @@ def measure(
         "true_changes": float((faces["label"][pairs] != faces["label"][pairs + 1]).sum() / seconds),
         "n_settled": int(settled.sum()),
         "n": int(known.sum()),
-        "by_age": {f"{a:.1f}": float(right[later & (ages == a)].mean()) for a in np.unique(ages[later])},
+        "by_hold": {
+            f"{limit:g}": float(right[settled & (groups == number)].mean())
+            for number, limit in enumerate(HOLD_LIMITS_S)
+            if (settled & (groups == number)).any()
+        },
     }
 
 
@@ -248,10 +267,10 @@ def main() -> None:
                 for w, g in gains[name].items()
             ]
             print(f"{name:16}" + ", ".join(text))
-    print("accuracy by seconds since the expression began")
-    print(f"{'':16}" + "".join(f"{age:>6}" for age in first["by_age"]))
+    print("accuracy on settled moments by the duration of the expression, up to s")
+    print(f"{'':16}" + "".join(f"{limit:>7}" for limit in first["by_hold"]))
     for name, row in report.items():
-        print(f"{name:16}" + "".join(f"{value:6.2f}" for value in row["by_age"].values()))
+        print(f"{name:16}" + "".join(f"{value:7.3f}" for value in row["by_hold"].values()))
     if options.json:
         options.json.write_text(
             json.dumps({"model_id": card.model_id, "methods": report, "windowed_less": gains}, indent=1)

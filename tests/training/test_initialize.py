@@ -55,6 +55,20 @@ def test_training_starts_with_the_weights_of_the_checkpoint_and_maps_the_heads_b
             torch.testing.assert_close(weights, value, atol=1e-5, rtol=0)
 
 
+def test_a_chain_of_an_earlier_version_starts_anew(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    architecture = {"classes": len(CLASSES), "filters": [6, 10], "depths": [1, 1], "dropout": 0.0}
+    network = CnnBiLstm(**architecture)
+    network.stay.data, network.change_slope.data = torch.tensor(5.0), torch.tensor(0.0)
+    path = tmp_path / "old.safetensors"
+    save_checkpoint(path, network, Card(classes=CLASSES, architecture=architecture))
+    config = make_config(init=str(path), lr=1e-12, sequence_lr=1e-12)
+    trained = train_network(config, make_bars([0, 1, 2] * 6), make_bars([0, 1, 2], seed=1), CPU)
+    fresh = CnnBiLstm(**architecture).state_dict()
+    for name in ("stay", "change_slope"):
+        torch.testing.assert_close(trained.weights[name], fresh[name], atol=1e-5, rtol=0)
+
+
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     config = make_config(init=str(tmp_path / "gone.safetensors"))
     with pytest.raises(CheckpointError, match="gone"):

@@ -26,7 +26,8 @@ def test_packaged_recipes_are_valid_and_described(recipe: Any) -> None:
 def test_the_default_recipe_is_listed_first() -> None:
     names = [recipe.name for recipe in list_recipes()]
     assert names == [
-        "default", "cnn-bilstm-fer6", "cnn-lstm-fer2013", "cnn4-fer2013", "cnn4bn-fer2013", "dcnn-bilstm-ck48"
+        "default", "cnn-bilstm-fer2013", "cnn-bilstm-fer6", "cnn-lstm-fer2013", "cnn4-fer2013",
+        "cnn4bn-fer2013", "dcnn-bilstm-ck48",
     ]  # fmt: skip
 
 
