@@ -1,6 +1,6 @@
 """Train a model as a Ray job.
 
-    ray job submit --working-dir . -- python jobs/train.py fer2013=PATH --recipe default --out OUT
+    ray job submit --working-dir . -- python jobs/train.py fer2013=PATH --recipe cnn-bilstm-fer2013 --out OUT
 
 A job that is submitted again with the same OUT continues after the last finished epoch.
 """

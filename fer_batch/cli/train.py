@@ -61,7 +61,7 @@ def train_command(
       fer-batch train --data rafdb=RAF-DB/ --data affectnet=AffectNet/ --heads per-dataset --out runs/two
       fer-batch train --data fer2013=fer2013.parquet --gpus 4 --out s3://bucket/runs/four
       fer-batch train --data folder=faces/ --init default --epochs 5 --lr 0.01 --out runs/ours
-      fer-batch train --data fer2013=fer2013.parquet --recipe default --out runs/default
+      fer-batch train --data fer2013=fer2013.parquet --recipe cnn-bilstm-fer2013 --out runs/first
       fer-batch train --recipe cnn4-fer2013 --data fer2013=fer2013.parquet --out runs/cnn4
       fer-batch train --data folder=faces/ --backbone resnet18 --out runs/resnet18
       fer-batch train --data fer2013=fer2013.parquet --teacher runs/a runs/b --out runs/student
