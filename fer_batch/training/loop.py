@@ -97,7 +97,7 @@ def train_network(
             votes,
             max(len(config.head_names), 1),
         )
-        if phase == "sequences":
+        if history:
             module.network.load_state_dict(ema.state_dict())
         module.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         taught = None

@@ -55,6 +55,15 @@ def test_training_starts_with_the_weights_of_the_checkpoint_and_maps_the_heads_b
             torch.testing.assert_close(weights, value, atol=1e-5, rtol=0)
 
 
+def test_sequences_alone_start_with_the_weights_of_the_checkpoint(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, CLASSES)
+    config = make_config(init=str(path), epochs=0, sequence_epochs=1)
+    trained = train_network(config, make_bars([0, 1, 2] * 6), make_bars([0, 1, 2], seed=1), CPU)
+    initial = load_checkpoint(path)[0].state_dict()
+    for name in ("crop_head.weight", *(key for key in initial if key.startswith("encoder."))):
+        assert torch.equal(trained.weights[name], initial[name])
+
+
 def test_a_chain_of_an_earlier_version_starts_anew(tmp_path: Path) -> None:
     torch.manual_seed(7)
     architecture = {"classes": len(CLASSES), "filters": [6, 10], "depths": [1, 1], "dropout": 0.0}
