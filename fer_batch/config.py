@@ -222,7 +222,7 @@ class TrainConfig:
     ship_head: Annotated[str | None, LABELS] = None
     """Data set whose head the checkpoint keeps, by the name in --data; the others are dropped after training.
     "mix" averages the heads' logits, with shares and class biases that suit the selection splits of all data
-    sets equally. By default the first data set."""
+    sets. By default the first data set."""
     teacher: Annotated[tuple[str, ...], LABELS] = ()
     """Checkpoints of the same classes, whose mean probabilities for an image and its mirror image the stills
     learn together with the labels. The word `default` names the packaged checkpoint."""

@@ -22,8 +22,10 @@ def mix_heads(network: Network, others: Sequence[nn.Linear], counts: np.ndarray,
 
     The logits of the mix are a weighted mean of the heads' logits, times a factor, plus a bias for each
     class, so the mix is again a linear head. They are fitted to the last frames of `selection`, which were
-    not trained on: each data set, and each class in it, has the same weight. As in predictions, the
-    embeddings of an image and of its mirror image are averaged. Without examples nothing changes.
+    not trained on. A data set has the weight of the square root of its number of examples, and each class in
+    it the same part of that, so that neither large data sets nor frequent classes decide alone. As in
+    predictions, the embeddings of an image and of its mirror image are averaged. Without examples nothing
+    changes.
 
     `counts` is `(H, C) int`: training examples of each head and class, the network's own head first. A class
     that a data set lacks is taken from the network's own head, which must know all.
@@ -48,14 +50,10 @@ def mix_heads(network: Network, others: Sequence[nn.Linear], counts: np.ndarray,
 def _fit_mix(logits: Tensor, selection: Clips) -> tuple[Tensor, float, Tensor]:
     """Fit the shares `(H,)` of the heads, the factor, and the biases `(C,)` of a mix.
 
-    `logits` is `(N, H, C)`. The mean loss of each class of each data set has the same weight.
+    `logits` is `(N, H, C)`.
     """
     labels = torch.from_numpy(selection.labels)
-    groups = np.char.add(selection.datasets.astype(str), np.char.add("/", selection.labels.astype(str)))
-    names, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    datasets = np.array([name.rsplit("/", 1)[0] for name in names])
-    classes = np.array([(datasets == name).sum() for name in datasets])
-    example_weights = torch.from_numpy((1 / (classes * sizes * len(set(datasets))))[inverse]).float()
+    example_weights = torch.from_numpy(_weigh_examples(selection.datasets, selection.labels)).float()
     share_logits = nn.Parameter(torch.zeros(logits.shape[1]))
     log_scale, offsets = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(logits.shape[2]))
     optimizer = torch.optim.LBFGS([share_logits, log_scale, offsets], max_iter=MAX_FIT_STEPS)
@@ -70,6 +68,16 @@ def _fit_mix(logits: Tensor, selection: Clips) -> tuple[Tensor, float, Tensor]:
 
     optimizer.step(compute_fit_loss)
     return share_logits.detach().softmax(0), float(log_scale.detach().exp()), offsets.detach()
+
+
+def _weigh_examples(datasets: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the weight of each example, `(N,) float64`; they sum to 1. See `mix_heads`."""
+    weights = np.zeros(len(labels))
+    for name in np.unique(datasets):
+        rows = datasets == name
+        present, index, counts = np.unique(labels[rows], return_inverse=True, return_counts=True)
+        weights[rows] = np.sqrt(rows.sum()) / (len(present) * counts[index])
+    return weights / weights.sum()
 
 
 @torch.no_grad()
