@@ -32,6 +32,7 @@ from fer_batch.vision.mtcnn import (
     nms_numpy,
     rerec,
 )
+from fer_batch.vision.networks import FastPNet, PaddedLinear
 from fer_batch.vision.views import (
     SearchView,
     build_pyramid,
@@ -49,15 +50,13 @@ FINAL_MAX_OVERLAP = 0.7
 BATCH_PATCHES = {"cpu": 32, "cuda": 1024}
 """Patches per batch of R-Net or O-Net. On a CPU, patches in batches of 512 took 1.6 and 2.4 times as long,
 because batches of 32 stay in its cache."""
-MIN_MATRIX_ROWS = 16
-"""Minimum number of rows in a matrix product. Fewer rows round differently, and a face must not depend on
-its batch."""
 MIN_BATCH_IMAGES = 2
-"""Minimum number of images in the batch of a convolution, for the same reason."""
+"""Minimum number of images in the batch of a convolution. A single one rounds differently, and a face must
+not depend on its batch."""
 SMALL_LEVEL_PX = 8192
 """Pixels below which a level of the pyramid needs `MIN_BATCH_IMAGES` too (measured on AMD: about 7,000)."""
-GROUP_BYTES = {"cpu": 0, "cuda": 256 << 20}
-"""Bytes of a video's pictures that fill the batches of a GPU. On a CPU, ten frames are enough."""
+GROUP_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}
+"""Bytes of a video's pictures that fill the batches of the networks. On a CPU, 1080p gets ten frames."""
 IMAGES_AT_ONCE = {"cpu": 8, "cuda": 64}
 """Images that `detect` holds in memory."""
 
@@ -86,14 +85,15 @@ class FaceDetector:
         self.searched_on: set[str] = set()
         """Where pictures were searched since this was cleared: "cpu" or "gpu"."""
         mtcnn = MTCNN(keep_all=True, device=self.device).eval()
+        pnet = FastPNet(mtcnn.pnet) if self.device.type == "cpu" else mtcnn.pnet
         self.pnet, self.rnet, self.onet = (
             network.to(memory_format=torch.channels_last)  # three times as fast as channels first on a CPU
-            for network in (mtcnn.pnet, mtcnn.rnet, mtcnn.onet)
+            for network in (pnet, mtcnn.rnet, mtcnn.onet)
         )
         for network in (self.rnet, self.onet):
             for name, layer in list(network.named_children()):
                 if isinstance(layer, torch.nn.Linear):
-                    setattr(network, name, _PaddedLinear(layer))
+                    setattr(network, name, PaddedLinear(layer))
 
     def __repr__(self) -> str:
         device = self.device.type
@@ -302,18 +302,6 @@ class FaceDetector:
         """Stack `(h, w, 3) uint8` images to a normalized `(n, 3, h, w)` batch, channels last in memory."""
         pixels = torch.from_numpy(np.stack(images)).to(self.device)
         return ((pixels.float() - 127.5) * 0.0078125).permute(0, 3, 1, 2)
-
-
-class _PaddedLinear(torch.nn.Module):
-    """Run a linear layer on a multiple of `MIN_MATRIX_ROWS` rows."""
-
-    def __init__(self, layer: torch.nn.Linear) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, rows: Tensor) -> Tensor:
-        missing = -len(rows) % MIN_MATRIX_ROWS
-        return self.layer(torch.cat([rows, rows.new_zeros(missing, rows.shape[1])]))[: len(rows)]
 
 
 def _suppress(boxes: Tensor, scores: Tensor, owners: Tensor, max_iou: float) -> Tensor:

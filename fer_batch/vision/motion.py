@@ -19,7 +19,8 @@ def make_thumbnail(picture: Picture) -> np.ndarray:
     rows, columns = THUMBNAIL_SHAPE
     size = columns * SAMPLES_PER_CELL, rows * SAMPLES_PER_CELL
     grey = picture.to_grey(picture.y.resize(size, Image.Resampling.NEAREST)).astype(np.float32)
-    return grey.reshape(rows, SAMPLES_PER_CELL, columns, SAMPLES_PER_CELL).mean(axis=(1, 3))
+    lines = grey.reshape(rows, SAMPLES_PER_CELL, size[0]).sum(axis=1)  # faster than both axes at once
+    return lines.reshape(rows, columns, SAMPLES_PER_CELL).sum(axis=2) / np.float32(SAMPLES_PER_CELL**2)
 
 
 def find_changed_region(

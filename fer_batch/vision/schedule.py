@@ -24,9 +24,9 @@ from fer_batch.vision.jumps import MIN_OTHER_STEPS, is_shot_cut
 from fer_batch.vision.motion import find_changed_region, make_thumbnail
 from fer_batch.vision.track import compute_iou
 
-TARGET_GROUP_FRAMES = 10
-"""Frames that are processed together on a CPU, about. More frames fill the networks' batches better but need
-more memory, which then does not fit into the CPU's cache. For a GPU, `FaceDetector.group_bytes` counts."""
+MIN_GROUP_FRAMES = 10
+"""Frames that are processed together at least, about. More of them, up to `FaceDetector.group_bytes`, fill
+the batches of the networks better, but need more memory."""
 MAX_SPAN_FRAMES = 30
 """Most frames from one key frame to the next. All are held in memory."""
 
@@ -62,7 +62,7 @@ def detect_in_frames(
         motion = not key and cell != last_cell
         group.append(SampledFrame(frame=frame, cut=cut, key=key, thumbnail=thumbnail, motion_search=motion))
         last_size = size
-        group_frames = max(TARGET_GROUP_FRAMES, detector.group_bytes // frame.picture.nbytes)
+        group_frames = max(MIN_GROUP_FRAMES, detector.group_bytes // frame.picture.nbytes)
         if key and len(group) > group_frames:
             _detect_group(group, detector, pixel_aspect)
             timer.record("detect")

@@ -40,6 +40,7 @@ from fer_batch.video.planes import BT601_WEIGHTS, Picture, yuv_to_rgb_matrix
 from fer_batch.video.segment import Segment
 from fer_batch.vision import batched
 from fer_batch.vision.batched import load_images, propose_boxes
+from fer_batch.vision.detect import GROUP_BYTES
 from fer_batch.vision.views import SearchView, view_planes
 
 CONFIG = AnalyzeConfig(min_face=0.2)
@@ -198,12 +199,12 @@ def test_few_patches_and_those_without_an_answer_are_classified_here() -> None:
         return pa.table({})
 
     detector = OffloadingDetector(CONFIG, refuse)
-    assert detector.group_bytes > 0
+    assert detector.group_bytes == GROUP_BYTES["cuda"]
     for count in (1, MIN_SENT_PATCHES):
         outputs = detector.classify_patches([np.zeros((48, 48, 3), np.uint8)] * count)
         assert [part.shape for part in outputs] == [(count, 4), (count, 10), (count, 2)]
     assert requests == [MIN_SENT_PATCHES]
-    assert detector.group_bytes == 0  # groups of a CPU's size
+    assert detector.group_bytes == GROUP_BYTES["cpu"]
 
 
 def test_first_answer_may_take_as_long_as_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from fer_batch.vision.detections import Detections
 from fer_batch.vision.follow import SampledFrame
 from fer_batch.vision.schedule import (
     MAX_SPAN_FRAMES,
-    TARGET_GROUP_FRAMES,
+    MIN_GROUP_FRAMES,
     count_searches_per_span,
     detect_in_frames,
 )
@@ -167,17 +167,33 @@ def test_faces_do_not_depend_on_the_last_frame(
 
 
 @pytest.mark.parametrize(("every", "fps"), [(1.0, 5.0), (60.0, 5.0), (1.0, 25.0), (0.1, 25.0)])
-def test_few_frames_are_held_in_memory(detector: FaceDetector, every: float, fps: float) -> None:
-    taken = 0
+@pytest.mark.parametrize("group_frames", [0, 50])
+def test_few_frames_are_held_in_memory(
+    detector: FaceDetector, every: float, fps: float, group_frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, taken = [np.zeros((24, 32, 3), np.uint8)] * 120, 0
+    nbytes = Picture.from_rgb(images[0]).nbytes
+    monkeypatch.setattr(detector, "group_bytes", group_frames * nbytes)
 
     def frames() -> Iterator[Frame]:
         nonlocal taken
-        for frame in make_frames([np.zeros((24, 32, 3), np.uint8)] * 120, fps):
+        for frame in make_frames(images, fps):
             taken += 1
             yield frame
 
     sampled = detect_in_frames(frames(), detector, every, 1 / fps, 1.0, StageTimer())
-    assert max(taken - index for index, _ in enumerate(sampled)) <= TARGET_GROUP_FRAMES + MAX_SPAN_FRAMES + 1
+    limit = max(MIN_GROUP_FRAMES, group_frames) + MAX_SPAN_FRAMES + 1
+    assert max(taken - index for index, _ in enumerate(sampled)) <= limit
+
+
+def test_faces_do_not_depend_on_the_size_of_groups(
+    detector: FaceDetector, sample_frames: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = make_frames(sample_frames[60:235:5])
+    together = detect(frames, detector)
+    monkeypatch.setattr(detector, "group_bytes", 0)
+    for one, other in zip(detect(frames, detector), together, strict=True):
+        assert is_equal(one.faces, other.faces)
 
 
 def test_every_frame_is_yielded_in_order_with_faces_from_left_to_right(
