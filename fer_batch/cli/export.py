@@ -4,7 +4,7 @@ from typing import Literal
 
 import fer_batch
 from fer_batch.cli.app import QUERY, add_command
-from fer_batch.cli.arguments import OutputFile, RunFolder, VideoNames
+from fer_batch.cli.arguments import OutputFile, QualityOptions, RunFolder, VideoNames
 from fer_batch.cli.output import count, print_line
 
 CONTENTS = {
@@ -29,6 +29,7 @@ def export_command(
     format: Literal["csv", "jsonl", "vtt", "eaf", "textgrid", "xlsx"] | None = None,
     threshold: float = 0.0,
     min_s: float = 0.0,
+    quality: QualityOptions,
 ) -> None:
     """Write timelines for other programs: CSV, JSON lines, captions, ELAN and Praat tiers, a workbook.
 
@@ -49,9 +50,11 @@ def export_command(
       fer-batch export results -o grids --format textgrid           a TextGrid for Praat per video
       fer-batch export results -o results.xlsx                      sheets of videos and faces
       fer-batch export results one.mp4 two.mp4 -o rows.csv          the rows of both in one file
+      fer-batch export results -o sure.csv --min-confidence 0.5     only faces of which the model is sure
       fer-batch export results -o rows --format jsonl               a file of rows per video
     """
-    files = fer_batch.open_timeline(out).export(output, format, videos or (), threshold, min_s)
+    timeline = fer_batch.open_timeline(out).filter_faces(**vars(quality))
+    files = timeline.export(output, format, videos or (), threshold, min_s)
     if not files:
         print_line(f"{output}: nothing to write, because {out} has no videos")
         return

@@ -5,13 +5,19 @@ from typing import Annotated, Literal
 
 import fer_batch
 from fer_batch.cli.app import LOOK, UsageError, add_command
-from fer_batch.cli.arguments import OptionalVideoName, OutputFile, RunFolder, VideoName
+from fer_batch.cli.arguments import OptionalVideoName, OutputFile, QualityOptions, RunFolder, VideoName
 from fer_batch.cli.output import ProgressLine, print_line
 from fer_batch.fields import Range
 
 
 @add_command(LOOK)
-def view_command(out: RunFolder, /, *, port: Annotated[int, Range(at_least=0, at_most=65535)] = 0) -> int:
+def view_command(
+    out: RunFolder,
+    /,
+    *,
+    port: Annotated[int, Range(at_least=0, at_most=65535)] = 0,
+    quality: QualityOptions,
+) -> int:
     """View a run in a browser.
 
     The page lists all videos, and plays each with boxes on its faces and their emotions over time. Press ?
@@ -25,12 +31,13 @@ def view_command(out: RunFolder, /, *, port: Annotated[int, Range(at_least=0, at
     Examples:
       fer-batch view results                    prints an address for a browser on this machine
       fer-batch view results --port 8000        always the same port
+      fer-batch view results --min-confidence 0.5    only faces of which the model is sure
       fer-batch view s3://bucket/results        results in a store
       ssh -L 8000:localhost:8000 MACHINE fer-batch view results --port 8000      on another machine
     """
     from fer_batch.timeline.viewer.server import serve
 
-    return serve(out, port, lambda url: print_line(f"{url}  (Ctrl-C ends it)"))
+    return serve(out, port, lambda url: print_line(f"{url}  (Ctrl-C ends it)"), **vars(quality))
 
 
 @add_command(LOOK)
@@ -44,6 +51,7 @@ def plot_command(
     emotion: str | None = None,
     absolute: bool = False,
     by_person: bool = False,
+    quality: QualityOptions,
 ) -> None:
     """Draw a video's faces over time, or all videos of a run.
 
@@ -65,6 +73,7 @@ def plot_command(
       fer-batch plot results --kind shares -o shares.png              shares, a bar per video
       fer-batch plot results monday.mp4 --kind shares -o faces.png    a bar per face
       fer-batch plot results --kind shares --by-person -o people.png  a bar per person
+      fer-batch plot results --min-face-px 60 -o near.png             only large faces
     """
     kind = kind or ("ribbons" if video else "strip")
     if kind == "ribbons" and not video:
@@ -79,7 +88,7 @@ def plot_command(
     from fer_batch.storage.folder import check_outside_run
 
     check_outside_run(output, out)
-    timeline = fer_batch.open_timeline(out)
+    timeline = fer_batch.open_timeline(out).filter_faces(**vars(quality))
     if kind == "strip":
         figure = timeline.plot_strip(emotion, absolute=absolute)
     elif kind == "shares":
@@ -90,7 +99,9 @@ def plot_command(
 
 
 @add_command(LOOK)
-def report_command(out: RunFolder, video: VideoName, /, *, output: OutputFile) -> None:
+def report_command(
+    out: RunFolder, video: VideoName, /, *, output: OutputFile, quality: QualityOptions
+) -> None:
     """Write a video's timeline as one HTML page.
 
     The page needs no network; all browsers since 2023 show it. It has the rows of the video and its address,
@@ -103,13 +114,20 @@ def report_command(out: RunFolder, video: VideoName, /, *, output: OutputFile) -
       fer-batch report results talk.mp4 -o talk.html
       fer-batch report s3://bucket/results 3f2a9c0d11e4b7a6 -o page.html      by video_id
     """
-    size_bytes = fer_batch.open_timeline(out).write_report(video, output)
+    timeline = fer_batch.open_timeline(out).filter_faces(**vars(quality))
+    size_bytes = timeline.write_report(video, output)
     print_line(f"{output}: {size_bytes / 1e6:.1f} MB")
 
 
 @add_command(LOOK)
 def overlay_command(
-    out: RunFolder, video: VideoName, /, *, output: OutputFile, blur_faces: bool = False
+    out: RunFolder,
+    video: VideoName,
+    /,
+    *,
+    output: OutputFile,
+    blur_faces: bool = False,
+    quality: QualityOptions,
 ) -> None:
     """Write a copy of a video with boxes, names and emotions, or with hidden faces.
 
@@ -122,7 +140,8 @@ def overlay_command(
 
     Args:
         output: Video to write: .mp4 or .mkv.
-        blur_faces: Reduce each detected face to a few large squares.
+        blur_faces: Reduce each detected face to a few large squares. It hides all faces, so it excludes the
+            options of confidence and quality.
 
     Examples:
       fer-batch overlay results monday.mp4 -o annotated.mp4
@@ -130,7 +149,7 @@ def overlay_command(
       fer-batch overlay results 3f2a9c0d11e4b7a6 -o annotated.mkv      by video_id
     """
     line, start_s = ProgressLine(), time.monotonic()
-    timeline = fer_batch.open_timeline(out)
+    timeline = fer_batch.open_timeline(out).filter_faces(**vars(quality))
     ((length_s,),) = timeline.sql(
         "SELECT greatest(coalesce(duration_s, 0), read_s) FROM videos WHERE video_id = $video",
         {"video": timeline.video_id(video)},

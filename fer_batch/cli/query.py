@@ -2,17 +2,18 @@
 
 from fer_batch.cli.answer import AnswerOptions
 from fer_batch.cli.app import QUERY, add_command
-from fer_batch.cli.arguments import RunFolder
+from fer_batch.cli.arguments import QualityOptions, RunFolder
 
 
 @add_command(QUERY)
-def query_command(out: RunFolder, sql: str, /, *, answer: AnswerOptions) -> None:
+def query_command(out: RunFolder, sql: str, /, *, quality: QualityOptions, answer: AnswerOptions) -> None:
     """Query the tables of a run in SQL.
 
     The tables are: `tracks` (a row per face and sampled frame), `moments` (a row per sampled frame), `videos`
     (a row per input, with its status), `episodes` (runs of one emotion of a face) and `summary` (a row per
     video, with mean probabilities). The dialect is DuckDB's. A query can read these tables only, and cannot
-    write.
+    write. The options of confidence and quality select the faces of `tracks`, and so of `episodes` and
+    `summary`. The counts of `moments` and `videos` stay those of all faces.
 
     Args:
         sql: One SELECT statement.
@@ -25,4 +26,4 @@ def query_command(out: RunFolder, sql: str, /, *, answer: AnswerOptions) -> None
     """
     format = answer.resolve_format(out)
     with answer.open_timeline(out) as timeline:
-        answer.write(timeline.sql(sql), format)
+        answer.write(timeline.filter_faces(**vars(quality)).sql(sql), format)

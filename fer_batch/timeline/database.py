@@ -4,7 +4,7 @@ import functools
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
@@ -50,6 +50,10 @@ class Database:
     """The names of the emotions, in the order of the `p_…` columns."""
     manifest_columns: list[str]
     """The names of the columns that manifests of the run's videos added."""
+    face_filter: str = ""
+    """Which faces the views have, in words; empty if they have all."""
+    _face_condition: str = "true"
+    _buckets: Collection[int] | None = None
 
     def __init__(self, out: FolderLike, timeout_s: float = QUERY_TIMEOUT_S) -> None:
         check_positive(timeout_s, "timeout_s")
@@ -73,6 +77,19 @@ class Database:
         position = pc.index_in(pa.array(sorted(set(video_ids)), pa.string()), planned.column("video_id"))
         return self if position.null_count else self._narrow_to(planned.column("bucket").take(position))
 
+    def filter_rows(self, condition: str, description: str) -> Self:
+        """Return this database with only the rows of `tracks` that meet an SQL condition, in the same state.
+
+        The views `episodes` and `summary` follow from these rows, and the persons of `moments`. All else that
+        `videos` and `moments` have is about all faces. `description` names the faces that are left.
+        """
+        filtered = object.__new__(type(self))
+        filtered.__dict__.update(self.__dict__)
+        filtered._face_condition = f"{self._face_condition} AND {condition}"
+        filtered.face_filter = ", ".join(filter(None, [self.face_filter, description]))
+        filtered._create_views(self._buckets)
+        return filtered
+
     def _narrow_to(self, buckets: pa.ChunkedArray) -> "Database":
         narrowed = object.__new__(Database)
         narrowed.__dict__.update(self.__dict__)
@@ -81,6 +98,7 @@ class Database:
 
     def _create_views(self, buckets: Collection[int] | None) -> None:
         """Connect to a new DuckDB with views of these buckets, or of all."""
+        self._buckets = buckets
         self._connection = duckdb.connect(":memory:")
         limit_resources(self._connection)
         try:
@@ -89,6 +107,8 @@ class Database:
             added = [name for name in self._columns_of(sources["videos"]) if name not in VIDEOS_SCHEMA.names]
             self.manifest_columns = list(_view_names(added).values())
             self._connection.register("people", self._read_people(sources["videos"]))
+            if self.face_filter:
+                sources["tracks"] = f"(SELECT * FROM {sources['tracks']} WHERE {self._face_condition})"
             for name, source in sources.items():
                 self._create_table_view(name, source, added)
             self._connection.execute(f"CREATE VIEW episodes AS {episodes_sql()}")

@@ -10,7 +10,7 @@ from fer_batch.timeline.queries.co_occurrence import count_co_occurrences
 from fer_batch.timeline.queries.episodes import find_episodes, find_peaks, find_turning_points
 from fer_batch.timeline.queries.events import add_faces
 from fer_batch.timeline.queries.means import resample_probabilities, smooth_probabilities, subtract_baseline
-from fer_batch.timeline.queries.selection import FaceFilter, select_faces
+from fer_batch.timeline.queries.selection import FaceFilter, QualityFilter, filter_faces, select_faces
 from fer_batch.timeline.queries.shares import compute_shares
 from fer_batch.timeline.sandbox import QUERY_TIMEOUT_S
 
@@ -62,6 +62,18 @@ class Timeline(Database):
         database, where, params = select_faces(self, **filters)
         query = f"SELECT * FROM tracks WHERE {where} ORDER BY uri, track_id, time_s"
         return database.sql(query, params).df()
+
+    def filter_faces(self, **quality: Unpack[QualityFilter]) -> "Timeline":
+        """Return a timeline with only the faces that match all arguments, for plots, exports, pages and SQL.
+
+        >>> timeline.filter_faces(min_confidence=0.5, max_yaw_deg=30).plot_ribbons("talk.mp4")
+
+        The arguments are those of the queries. The views `tracks`, `episodes` and `summary` have only these
+        faces. The counts of `videos` and `moments` stay those of all faces.
+
+        Raises QueryError if a bound is out of its range.
+        """
+        return filter_faces(self, quality)
 
     shares = compute_shares
     episodes = find_episodes
@@ -151,9 +163,10 @@ class Timeline(Database):
         whole. Faces that were not found are not hidden. `on_progress` receives the time in seconds that has
         been written.
 
-        Raises QueryError if no frame of the video was analyzed. Raises InputError if its file has changed
-        since. Raises OutputError if `target` cannot be written, is the video itself, or lies in the run
-        folder. Raises DecodeError if the video cannot be read.
+        Raises QueryError if no frame of the video was analyzed, or if `filter_faces` has left out faces that
+        `blur_faces` must hide. Raises InputError if its file has changed since. Raises OutputError if
+        `target` cannot be written, is the video itself, or lies in the run folder. Raises DecodeError if the
+        video cannot be read.
         """
         from fer_batch.timeline.plots.overlay import write_overlay
 

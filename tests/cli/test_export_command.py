@@ -36,6 +36,7 @@ def test_every_format_has_a_noun_for_its_entries() -> None:
         (["one.mp4", "-o", "one.vtt", "--min", "0.3"], "one.vtt: 0 captions, 1 file\n"),
         (["two.mp4", "-o", "two.vtt"], "two.vtt: 0 captions, 1 file\n  two.vtt: failed: no index\n"),
         (["-o", "rows.csv"], "rows.csv: 2 rows, 1 file\n"),
+        (["-o", "rows.csv", "--min-face-px", "145"], "rows.csv: 0 rows, 1 file\n"),
         (["-o", "rows.jsonl", "--format", "jsonl"], "rows.jsonl: 2 rows, 1 file\n"),
         (["-o", "all.xlsx"], "all.xlsx: 2 videos, 1 file\n"),
         (["-o", ".", "--format", "vtt"], ".: 2 captions, 2 files\n  two.vtt: failed: no index\n"),

@@ -55,6 +55,8 @@ def test_run_in_a_store_is_plotted(store: Store, tmp_path: Path) -> None:
         (["--by-person", "-o", "x.png"], "--by-person is for --kind shares"),
         (["a.mp4", "--emotion", "sad", "-o", "x.png"], "--emotion is for --kind strip"),
         (["--kind", "shares", "--by-person", "-o", "x.png"], "fer-batch assign"),
+        (["a.mp4", "--kind", "shares", "--min-face-px", "999", "-o", "x.png"], "no face matches the filter"),
+        (["--max-yaw-deg", "-1", "-o", "x.png"], "--max-yaw-deg must be at least 0 and below 90, got -1"),
         (["-o", "x.gif"], "use one of .png, .svg"),
         ([], "--output is missing"),
     ],

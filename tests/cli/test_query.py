@@ -326,3 +326,10 @@ def test_process_ends_where_no_thread_can_run() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
     assert run.returncode == -signal.SIGALRM
+
+
+def test_options_of_quality_select_faces(finished: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    question = "SELECT count(*) > 0 AS any FROM tracks"
+    for words, has_rows in ([], True), (["--min-confidence", "1"], False):
+        rows = json.loads(answer(capsysbinary, finished, question, "json", *words))
+        assert rows == [{"any": has_rows}]

@@ -162,6 +162,8 @@ def _read_annotations(
     ]
     if threshold or min_s:
         notes.append(f"Confidence at least {threshold:g} at each moment, for at least {min_s:g} s.")
+    if database.face_filter:
+        notes.append(f"Only {database.face_filter}.")
     return Annotations(
         uri=video.uri, length_ms=length_ms, tiers=build_tiers(episodes, length_ms), notes=notes
     )

@@ -66,6 +66,8 @@ def write_workbook(
         "episodes: runs of sampled frames of a track with one emotion and a confidence of at least "
         f"{threshold:g}, for at least {min_s:g} s. peak and mean are of the confidence.",
     ]
+    if database.face_filter:
+        about.append(f"Only {database.face_filter}, except in the counts of the sheet videos.")
     with Workbook(str(path), {"constant_memory": True}) as book:
         for name, query in sheets.items():
             tables = (

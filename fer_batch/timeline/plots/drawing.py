@@ -123,9 +123,9 @@ def style_axes(axes: Axes) -> None:
     axes.xaxis.label.set_color(GREY)
 
 
-def draw_title(figure: Figure, title: str, subtitle: str) -> None:
-    """Write a title in two lines."""
-    text = f"{shorten_name(title, 90)}\n{subtitle}"
+def draw_title(figure: Figure, title: str, subtitle: str, face_filter: str) -> None:
+    """Write a title in two lines, and in a third the faces that the figure is limited to."""
+    text = f"{shorten_name(title, 90)}\n{subtitle}" + (f"\nonly {face_filter}" if face_filter else "")
     figure.suptitle(text, x=0.01, ha="left", fontsize=10, color=INK, parse_math=False)
 
 

@@ -39,6 +39,8 @@ def write_overlay(
     if target.suffix.lower() not in OUTPUT_FORMATS:
         raise OutputError(f"Cannot write {target} as a video: its name must end in .mp4 or .mkv")
     check_outside_run(target, database.out)
+    if blur_faces and database.face_filter:
+        raise QueryError(f"Cannot hide only {database.face_filter}: all other faces would stay visible")
     video_id = database.video_id(video)
     database = database.narrow([video_id])
     uri, version, moments, problem = database.sql(

@@ -60,13 +60,14 @@ def plot_ribbons(database: Database, video: str | Path) -> Figure:
         draw_highest(axes, means, end_s, (lane + 0.38, lane + 0.08), size, database.classes)
     unsampled = draw_unsampled(axes, bins.find(times_s) < 0, (end_s, end_s), (-0.02, lanes))
     if not faces:
-        axes.text(end_s / 2, 0.5, "no face was found", ha="center", va="center", color=GREY)
+        text = "no face matches the filter" if database.face_filter else "no face was found"
+        axes.text(end_s / 2, 0.5, text, ha="center", va="center", color=GREY)
     axes.set(xlim=(0, end_s), ylim=(lanes, -0.02))
     axes.set_yticks(np.arange(len(faces)) + 0.5, [shorten_name(face) for face in faces], parse_math=False)
     label_time(axes, end_s)
     count = rows[0][1] if rows else 0
     limit = f"; the {len(faces)} faces seen longest of {count:,}" if count > len(faces) else ""
     subtitle = f"above the most probable emotion, below the probabilities of all{limit}"
-    draw_title(figure, file_name(uri), subtitle)
+    draw_title(figure, file_name(uri), subtitle, database.face_filter)
     draw_legend(figure, database.classes, unsampled=unsampled)
     return figure

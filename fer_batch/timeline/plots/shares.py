@@ -41,7 +41,7 @@ def plot_shares(database: Database, video: str | Path | None = None, *, by_perso
             + (
                 "no face has a person; name them with `fer-batch assign`"
                 if by_person
-                else "no face was found"
+                else f"no face {'matches the filter' if database.face_filter else 'was found'}"
             )
         )
     counts = {name: n for name, _, _, n, _ in rows}
@@ -72,6 +72,6 @@ def plot_shares(database: Database, video: str | Path | None = None, *, by_perso
     if video is not None:
         ((uri,),) = database.sql("SELECT uri FROM videos WHERE video_id = $video", params).fetchall()
         title = file_name(uri)
-    draw_title(figure, title, f"how often each emotion is the most probable{limit}")
+    draw_title(figure, title, f"how often each emotion is the most probable{limit}", database.face_filter)
     draw_legend(figure, database.classes, unsampled=None)
     return figure

@@ -72,7 +72,8 @@ def plot_strip(database: Database, emotion: str | None = None, *, absolute: bool
         label_shares(axes, "of each video's length")
     shown = "the most probable emotion" if emotion is None else f"mean probability of {emotion}"
     limit = f"; the first {len(rows)} of {rows[0][3]:,} videos by name" if rows[0][3] > len(rows) else ""
-    draw_title(figure, database.out.name, f"{shown}, all faces of a video together{limit}")
+    subtitle = f"{shown}, all faces of a video together{limit}"
+    draw_title(figure, database.out.name, subtitle, database.face_filter)
     if image is not None:
         figure.colorbar(image, ax=axes, label=f"mean probability of {emotion}", pad=0.01, fraction=0.03)
     draw_legend(figure, database.classes if emotion is None else (), unsampled=unsampled)

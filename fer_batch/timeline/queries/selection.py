@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, Unpack
+from typing import Annotated, Any, TypedDict, TypeVar, Unpack
 
 from fer_batch.errors import QueryError
 from fer_batch.fields import Range, field_types, find_problem
@@ -59,6 +59,13 @@ CONDITIONS = {
 }
 QUALITY_COLUMNS = {"min_confidence": "confidence", "min_face_px": "face_px", "min_sharpness": "blur"}
 """The columns of `tracks` with a lowest value."""
+QUALITY_TEXTS = {
+    "min_confidence": "confidence ≥ {:g}",
+    "min_face_px": "height ≥ {:g} pixels",
+    "min_sharpness": "sharpness ≥ {:g}",
+    "max_yaw_deg": "yaw ≤ {:g}°",
+}
+AnyDatabase = TypeVar("AnyDatabase", bound=Database)
 
 
 def select_faces(
@@ -97,6 +104,20 @@ def select_faces(
     if video is not None:
         database = database.narrow([video_id])
     return database, " AND ".join(conditions) or "true", params
+
+
+def filter_faces(database: AnyDatabase, quality: QualityFilter) -> AnyDatabase:
+    """Return a database whose views have only the faces that match all arguments.
+
+    Raises QueryError if a bound is out of its range.
+    """
+    conditions = _list_quality_conditions(quality)
+    if not conditions:
+        return database
+    texts = [
+        text.format(value) for name, text in QUALITY_TEXTS.items() if (value := quality.get(name)) is not None
+    ]
+    return database.filter_rows(" AND ".join(conditions), f"faces with {', '.join(texts)}")
 
 
 def _list_quality_conditions(quality: QualityFilter) -> list[str]:

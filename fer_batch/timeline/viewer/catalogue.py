@@ -14,6 +14,7 @@ from fer_batch.run.snapshot import read_snapshot
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.files import AnalyzedFile, find_analyzed_file
+from fer_batch.timeline.queries.selection import QualityFilter, filter_faces
 from fer_batch.timeline.viewer.payload import NO_EMOTION, number_classes, pack_video
 
 STRIP_CELLS = 160
@@ -35,15 +36,15 @@ class ListedVideo(NamedTuple):
 
 
 class Catalogue:
-    """A run's tables in one state, for any number of threads.
+    """A run's tables in one state, with the faces of a quality, for any number of threads.
 
-    Raises OutputError if `out` holds no finished run.
+    Raises OutputError if `out` holds no finished run, and QueryError if a bound is out of its range.
     """
 
-    def __init__(self, out: FolderLike) -> None:
+    def __init__(self, out: FolderLike, quality: QualityFilter | None = None) -> None:
         self.out = open_folder(out)
         self.state = _read_state(self.out)  # first, so that later changes are noticed
-        self._database = Database(self.out)
+        self._database = filter_faces(Database(self.out), quality or {})
         self._lock = threading.Lock()  # a connection runs one query at a time
         self.classes = self._database.classes
         self.videos = self._query(f"SELECT {', '.join(COLUMNS)} FROM videos ORDER BY uri")

@@ -87,6 +87,7 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
         ],
         "episodes": episodes.drop_columns("emotion").to_pydict()
         | {"kind": number_classes(episodes.column("emotion"), database.classes).tolist()},
+        "face_filter": database.face_filter,
         "episodes_are": {"threshold": MIN_CONFIDENCE, "min_s": MIN_EPISODE_S},
         "arrays": {name: [array.dtype.name, array.size] for name, array in arrays.items()},
     }

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from types import FrameType
+from typing import Unpack
 
 import duckdb
 import uvicorn
@@ -22,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fer_batch.errors import FerBatchError, OutputError
 from fer_batch.storage.folder import FolderLike
 from fer_batch.timeline.names import file_name
+from fer_batch.timeline.queries.selection import QualityFilter
 from fer_batch.timeline.viewer.catalogue import Catalogue, ListedVideo
 from fer_batch.timeline.viewer.media import describe_error, find_trouble, send_video
 from fer_batch.timeline.viewer.page import SCRIPTS, STYLES, read_asset
@@ -51,12 +53,13 @@ NOT_ANALYZED = "no frame of it was analyzed"
 WRONG_TOKEN = "open the address that `fer-batch view` has printed"
 
 
-def create_app(out: FolderLike, token: str) -> Starlette:
+def create_app(out: FolderLike, token: str, quality: QualityFilter | None = None) -> Starlette:
     """Create the web application of the run in `out`; raises OutputError if it holds no finished run.
 
-    All paths begin with `/token/`, and only requests that know it are answered.
+    Its pages have only the faces that match `quality`. All paths begin with `/token/`, and only requests that
+    know it are answered.
     """
-    open_catalogue = _CatalogueCache(out)
+    open_catalogue = _CatalogueCache(out, quality)
 
     def show_page(name: str) -> Callable[[Request], Response]:
         def respond(request: Request) -> Response:
@@ -145,15 +148,17 @@ def create_app(out: FolderLike, token: str) -> Starlette:
     )
 
 
-def serve(out: FolderLike, port: int, on_start: Callable[[str], None]) -> int:
+def serve(
+    out: FolderLike, port: int, on_start: Callable[[str], None], **quality: Unpack[QualityFilter]
+) -> int:
     """Serve a run to browsers on this machine until a signal comes; return 128 plus its number.
 
-    `port` 0 is any free port. `on_start` receives the address of the pages.
+    `port` 0 is any free port. `on_start` receives the address of the pages. `quality` is as in `create_app`.
 
     Raises OutputError if the port is taken or `out` holds no finished run.
     """
     token = secrets.token_urlsafe(TOKEN_BYTES)
-    app = create_app(out, token)
+    app = create_app(out, token, quality)
     try:
         listener = socket.create_server(("127.0.0.1", port))
     except OSError as error:
@@ -181,14 +186,15 @@ def serve(out: FolderLike, port: int, on_start: Callable[[str], None]) -> int:
 class _CatalogueCache:
     """The catalogue of a run, opened again when its tables have changed."""
 
-    def __init__(self, out: FolderLike) -> None:
-        self._catalogue = Catalogue(out)
+    def __init__(self, out: FolderLike, quality: QualityFilter | None) -> None:
+        self._quality = quality
+        self._catalogue = Catalogue(out, quality)
         self._lock = threading.Lock()
 
     def __call__(self) -> Catalogue:
         with self._lock:
             if self._catalogue.is_outdated():
-                self._catalogue = Catalogue(self._catalogue.out)
+                self._catalogue = Catalogue(self._catalogue.out, self._quality)
             return self._catalogue
 
 

@@ -66,6 +66,7 @@
     if (video.rows) {
       box.append(element("p", { className: "quiet" }, "Shares of the faces in sampled frames, by their most probable emotion."));
     }
+    if (video.face_filter) box.append(element("p", { className: "quiet" }, `This page has only ${video.face_filter}.`));
     return box;
   };
 
