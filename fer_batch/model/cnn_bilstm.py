@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fer_batch.model.backbone import BackboneEncoder
@@ -104,8 +103,12 @@ class CnnBiLstm(Network):
         `embeddings` is `(B, T, D)`; the result is `(B, T − 1)`. It falls with the logarithm of the cosine
         distance between the embeddings of the two frames.
         """
-        unit = F.normalize(embeddings, dim=2)
-        distance = (1 - (unit[:, 1:] * unit[:, :-1]).sum(dim=2)).clamp(min=MIN_DISTANCE)
+        # Sums in single precision would round differently by a window's position in the batch.
+        exact = embeddings.double()
+        products = (exact[:, 1:] * exact[:, :-1]).sum(dim=2)  # (B, T − 1)
+        squares = (exact * exact).sum(dim=2)  # (B, T)
+        norms = (squares[:, 1:] * squares[:, :-1]).sqrt().clamp(min=1e-12)
+        distance = (1 - products / norms).clamp(min=MIN_DISTANCE).to(embeddings.dtype)
         return self.stay - self.change_slope * (distance / USUAL_DISTANCE).log()
 
     def smooth_log_probs(self, logits: Tensor, embeddings: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -128,7 +131,10 @@ class CnnBiLstm(Network):
         if lengths is not None:
             padding = (torch.arange(steps, device=lengths.device)[None] >= lengths[:, None]).to(probs.device)
             probs = torch.where(padding[:, :, None], 1 / classes, probs)
-        stays = torch.sigmoid(self.compute_stay_logits(embeddings))[:, :, None]  # (B, T − 1, 1)
+        stay_logits = self.compute_stay_logits(embeddings)
+        if lengths is not None:  # what is in the padding must not change even the rounding
+            stay_logits = torch.where(padding[:, 1:], 0.0, stay_logits)
+        stays = torch.sigmoid(stay_logits)[:, :, None]  # (B, T − 1, 1)
         changes = (1 - stays) / (classes - 1)
         forward = [probs[:, 0]]  # (B, classes) each, given the frames up to it
         for step in range(1, steps):

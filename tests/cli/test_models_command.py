@@ -32,4 +32,4 @@ def test_packaged_recipe_is_printed_unchanged(name: str, capsys: pytest.CaptureF
 
 def test_unknown_recipe_is_reported_in_one_line(read_error: ReadError) -> None:
     error = read_error("models", "cnn5")
-    assert "NAME must be one of default, cnn-bilstm-fer6, cnn-lstm-fer2013, cnn4-fer2013" in error
+    assert "NAME must be one of default, cnn-bilstm-fer2013, cnn-bilstm-fer6, cnn-lstm-fer2013" in error

@@ -46,7 +46,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ["analyze", "/a", "--insecure", "--working-dir", ".", *OUT],
             ["analyze", "--insecure", "/a", *OUT],
         ),
-        (["verify", "/out", "--insecure"], ["verify", "/out"]),
+        (["verify", "/out", "--insecure"], ["verify", "--insecure", "/out"]),
+        (["forget", "/out", "a.mp4", "--insecure"], ["forget", "/out", "a.mp4"]),
     ],
 )
 def test_job_gets_the_words_of_its_command(

@@ -59,7 +59,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "--gpus 3 are more than the workers: give",
         ),
         ([*DATA, "--min-workers", "2"], "--min-workers must be at most the number of workers, 1, got 2"),
-        ([*DATA, "--recipe", "resnet"], "--recipe must be one of default, cnn-bilstm-fer6, cnn-lstm-fer2013"),
+        ([*DATA, "--recipe", "resnet"], "--recipe must be one of default, cnn-bilstm-fer2013, cnn-"),
         ([*DATA, "--network", "cnn5"], 'invalid value "cnn5" for --network'),
         ([*DATA, "--network", "cnn4", "--backbone", "resnet18"], "--backbone must keep its default"),
         ([*DATA, "--backbone", "alexnet"], "alexnet"),

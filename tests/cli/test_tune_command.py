@@ -43,7 +43,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--data", "folder=gone"], "gone: there is no such file or folder"),
         (["--data", "clips=faces"], "--data clips=… does not work with tune"),
         (DATA, "the data has no images of the split 'train'"),
-        ([*DATA, "--recipe", "vgg"], "--recipe must be one of default, cnn-bilstm-fer6"),
+        ([*DATA, "--recipe", "vgg"], "--recipe must be one of default, cnn-bilstm-fer2013, cnn-bilstm-fer6"),
         ([*DATA, "--recipe", "gone.toml"], "--recipe: cannot read gone.toml as a .toml file"),
         ([*DATA, "--init", "gone.safetensors"], "gone.safetensors"),
         ([*DATA, "--trials", "0"], "--trials must be at least 1, got 0"),

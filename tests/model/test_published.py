@@ -206,7 +206,7 @@ def test_recognizer_of_a_saved_network_equals_the_network(name: str, tmp_path: P
          76_176 + 63_504 + 9_216 + 576 + 64),
         # 9·4·48² + 4·(8·4·(4+4) + 8·3·(8+3)) and two heads of 4·2 and 6·2 per step
         ("cnn-bilstm", {"filters": (4,), "depths": (1,), "lstm": (4, 3), "classes": 2}, 2,
-         36 + 8 + 2 * (4 * 4 * 8 + 32) + 2 * (4 * 3 * 11 + 24) + 10 + 14 + 1,
+         36 + 8 + 2 * (4 * 4 * 8 + 32) + 2 * (4 * 3 * 11 + 24) + 10 + 14 + 2,
          82_944 + 2 * (2 * 4 * 4 * 8 + 2 * 4 * 3 * 11 + 8 + 12)),
     ],
 )  # fmt: skip

@@ -23,7 +23,7 @@ def test_estimated_requests_and_bytes_match_a_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A film in several bundles without a shared cache, and a clip smaller than a block."""
-    monkeypatch.setattr(reader, "take_source", lambda path: None)
+    monkeypatch.setattr(reader, "take_source", lambda path, gpu: None)
     store.put("film.mp4", long_video(36).read_bytes())
     store.put("clip.mp4", sample.read_bytes())
     estimate = estimate_run(["s3://archive/"], SURVEY, load_checkpoint(None)[1], [2], 1)

@@ -14,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
-from fer_batch.model.weights import load_checkpoint
+from fer_batch.model.weights import parse_card
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import add_planning_round, read_planned_videos, select_sources_to_plan
 from fer_batch.run.record import add_manifest_columns, load_matching_run, read_run
@@ -489,7 +489,8 @@ def test_run_of_older_schema_opens_and_continues(tmp_path: Path, schema: str) ->
     assert failed_videos(out).column("attempt").to_pylist() == [0]
     assert find_differences(out) == []
     config = AnalyzeConfig(min_face=0.15, segment_s=4.0, bundle_s=8.0)
-    assert load_matching_run(out, config, load_checkpoint(None)[1]) == read_run(out)
+    card = parse_card((FIXTURES / "first_card.json").read_text())
+    assert load_matching_run(out, config, card) == read_run(out)
     finalize(out, rewrite_all=True)
     after = read_all_rows(out)
     assert after["videos"]["attempt"].tolist() == [0, 0]

@@ -87,7 +87,7 @@ def test_neighbours_matter() -> None:
 def test_different_probabilities_raise_checkpoint_error(part: str) -> None:
     network, card = copy.deepcopy(make_network("cnn-bilstm")[0]), make_network("cnn-bilstm")[1]
     weights = next(values for name, values in network.named_parameters() if name.startswith(part))
-    weights.data.view(-1)[0] += 1
+    weights.data.view(-1)[0] -= 20  # the chain of a random network is certain that nothing changes
     with pytest.raises(CheckpointError, match="differ from PyTorch's by up to"):
         check_against_torch(export_file("cnn-bilstm"), network, card, random_crops(20, 1))
 
