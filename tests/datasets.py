@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from fer_batch.data.clips import Clips
 from fer_batch.data.datasets import load_datasets
 from fer_batch.data.fer2013 import CSV_CLASSES
+from fer_batch.errors import InputError
 
 Row = tuple[np.ndarray, str, str]
 """An image, its label and its split, as FER2013 names them."""
@@ -22,6 +24,14 @@ SPLITS = {"Training": "train", "PublicTest": "select", "PrivateTest": "test"}
 FOLDERS = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
 Sequence48 = tuple[str, str, dict[int, np.ndarray]]
 """A CK+48 sequence like S010_004, its label, and its images by frame number."""
+
+
+def assert_one_line_error(name: str, path: Path, message: str) -> None:
+    """Assert that a data set is refused with one line that begins with the option and its path."""
+    with pytest.raises(InputError, match=message) as caught:
+        load_dataset(name, path)
+    assert str(caught.value).startswith(f"--data {name}={path}: ")
+    assert "\n" not in str(caught.value)
 
 
 def load_dataset(name: str, path: Path, **options: Any) -> tuple[Clips, Counter[str]]:

@@ -10,14 +10,13 @@ import pytest
 
 from fer_batch.data.affectnet import read_affectnet
 from fer_batch.data.clips import count_classes
-from fer_batch.data.datasets import load_datasets
-from fer_batch.errors import InputError
 from fer_batch.schema import EMOTIONS
 from tests.datasets import (
     AFFECTNET_COLUMNS,
     LabelledImage,
     affectnet_lists,
     affectnet_sets,
+    assert_one_line_error,
     count_contents,
     get_frames_by_split,
     load_dataset,
@@ -248,8 +247,4 @@ FACE = (20, 20, 48, 48, "1;2")
 def test_errors_are_one_line_with_the_path(
     tmp_path: Path, make: Callable[[Path], Path], message: str
 ) -> None:
-    path = make(tmp_path)
-    with pytest.raises(InputError, match=message) as caught:
-        load_datasets([("affectnet", str(path))])
-    assert str(caught.value).startswith(f"--data affectnet={path}: ")
-    assert "\n" not in str(caught.value)
+    assert_one_line_error("affectnet", make(tmp_path), message)

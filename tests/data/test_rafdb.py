@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_batch.data.datasets import load_datasets
 from fer_batch.data.rafdb import read_rafdb
-from fer_batch.errors import InputError
 from fer_batch.schema import EMOTIONS
 from tests.datasets import (
     LabelledImage,
+    assert_one_line_error,
     count_contents,
     get_frames_by_split,
     load_dataset,
@@ -153,8 +152,4 @@ def make_file(folder: Path) -> Path:
 def test_errors_are_one_line_with_the_path(
     tmp_path: Path, make: Callable[[Path], Path], message: str
 ) -> None:
-    path = make(tmp_path)
-    with pytest.raises(InputError, match=message) as caught:
-        load_datasets([("rafdb", str(path))])
-    assert str(caught.value).startswith(f"--data rafdb={path}: ")
-    assert "\n" not in str(caught.value)
+    assert_one_line_error("rafdb", make(tmp_path), message)
