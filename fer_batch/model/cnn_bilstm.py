@@ -128,11 +128,11 @@ class CnnBiLstm(Network):
         """
         steps, classes = logits.shape[1:]
         probs = torch.softmax(logits, dim=2)
+        stay_logits = self.compute_stay_logits(embeddings)
         if lengths is not None:
             padding = (torch.arange(steps, device=lengths.device)[None] >= lengths[:, None]).to(probs.device)
             probs = torch.where(padding[:, :, None], 1 / classes, probs)
-        stay_logits = self.compute_stay_logits(embeddings)
-        if lengths is not None:  # what is in the padding must not change even the rounding
+            # Otherwise the embeddings of the padding would change the rounding of the valid steps.
             stay_logits = torch.where(padding[:, 1:], 0.0, stay_logits)
         stays = torch.sigmoid(stay_logits)[:, :, None]  # (B, T − 1, 1)
         changes = (1 - stays) / (classes - 1)

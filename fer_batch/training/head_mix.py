@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fer_batch.data.clips import Clips
 from fer_batch.model.network import Network
-from fer_batch.training.predict import autocast, frames_to_tensor, normalize_crops
+from fer_batch.training.predict import autocast, frames_to_tensor, normalize_crops, select_input_frames
 
 BIAS_PENALTY = 0.01
 """Weight of the squared biases in the loss of a mix, for classes with few examples."""
@@ -38,7 +38,7 @@ def mix_heads(network: Network, others: Sequence[nn.Linear], counts: np.ndarray,
     biases = torch.stack([head.bias.detach() for head in heads])  # (H, C)
     weights = torch.where(known[:, :, None], weights, weights[:1])
     biases = torch.where(known, biases, biases[:1])
-    embeddings = _encode_with_mirror(network, selection.frames[selection.starts[1:] - 1])
+    embeddings = _encode_with_mirror(network, select_input_frames(network, selection, 1)[:, 0])
     logits = torch.einsum("nd,hcd->nhc", embeddings, weights) + biases
     shares, scale, offsets = _fit_mix(logits.cpu(), selection)
     mixed = torch.einsum("h,hcd->cd", shares.to(weights.device), weights)

@@ -114,14 +114,7 @@ def compute_loss(
         logits, second = model(normalize_crops(crops), lengths, heads)
     logits = logits.float()
     if phase == "sequences":
-        clip_shares = compute_clip_shares(windows).to(device)  # (B, T, K)
-        averaged = average_clip_probs(second.float(), clip_shares, known)
-        next_labels = torch.from_numpy(windows.next_labels).to(device).clamp(min=0)
-        next_shares = torch.from_numpy(windows.next_shares).to(device)[:, :, None]
-        first = F.one_hot(torch.from_numpy(windows.first_labels).to(device).clamp(min=0), classes).float()
-        mixed = torch.lerp(first, F.one_hot(next_labels, classes).float(), next_shares)
-        moving = torch.from_numpy(windows.moving).to(device)
-        targets = torch.where(moving[:, :, None], mixed, averaged)
+        targets = compute_sequence_targets(windows, second.float(), known)
         loss = compute_expression_loss(logits[known], targets[known], counts.sum(axis=0), "none")
     else:
         present = counts > 0 if config.head_names else np.ones_like(counts, bool)  # (H, C)
@@ -157,6 +150,22 @@ def compute_heads_loss(
         )
         losses.append(loss * (len(rows) / len(heads)))
     return torch.stack(losses).sum()
+
+
+def compute_sequence_targets(windows: Windows, logits: Tensor, known: Tensor) -> Tensor:
+    """Compute the probabilities `(B, T, C)` that sequences should have.
+
+    They are the labels for clips of several frames, and `average_clip_probs` for stills. In a change they are
+    mixed from both clips. `logits` is `(B, T, C)`, of single crops, and `known` is `(B, T)` bool.
+    """
+    device, classes = logits.device, logits.shape[2]
+    averaged = average_clip_probs(logits, compute_clip_shares(windows).to(device), known)
+    first, following = (
+        F.one_hot(torch.from_numpy(labels).to(device).clamp(min=0), classes).float()
+        for labels in (windows.first_labels, windows.next_labels)
+    )
+    labelled = torch.lerp(first, following, torch.from_numpy(windows.next_shares).to(device)[:, :, None])
+    return torch.where(torch.from_numpy(windows.moving).to(device)[:, :, None], labelled, averaged)
 
 
 def compute_clip_shares(windows: Windows) -> Tensor:

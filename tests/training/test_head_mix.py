@@ -10,6 +10,7 @@ from torch import nn
 from fer_batch.data.clips import Clips
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.training.head_mix import mix_heads
+from fer_batch.training.predict import frames_to_tensor, normalize_crops
 from tests.clips import make_clips
 
 KNOWN = np.ones((2, 3), np.int64)
@@ -20,12 +21,15 @@ def make_network() -> CnnBiLstm:
     return CnnBiLstm(classes=3, filters=(4, 8), depths=(1, 1)).eval()
 
 
+@torch.no_grad()
+def encode(network: CnnBiLstm, clips: Clips) -> torch.Tensor:
+    return network.encode(normalize_crops(frames_to_tensor(clips.frames, torch.device("cpu"))))
+
+
 def make_heads(network: CnnBiLstm, clips: Clips, datasets: list[str]) -> nn.Linear:
     """Train the network's head on the first data set, and return a head trained on the second."""
     heads = [network.crop_head, nn.Linear(network.width, 3)]
-    crops = torch.from_numpy(clips.frames).float().div(255).sub(0.5077).div(0.2551)[:, None]
-    with torch.no_grad():
-        embeddings = network.encode(crops)
+    embeddings = encode(network, clips)
     labels = torch.from_numpy(clips.labels)
     for head, name in zip(heads, datasets, strict=True):
         rows = torch.from_numpy(clips.datasets == name)
@@ -44,11 +48,7 @@ def make_grey_clips(greys: list[int], labels: list[int], datasets: list[str]) ->
 
 
 def measure_accuracy(network: CnnBiLstm, clips: Clips) -> dict[str, float]:
-    crops = torch.from_numpy(clips.frames).float().div(255).sub(0.5077).div(0.2551)[:, None]
-    with torch.no_grad():
-        correct = (
-            network.crop_head(network.encode(crops)).argmax(1) == torch.from_numpy(clips.labels)
-        ).numpy()
+    correct = network.crop_head(encode(network, clips)).argmax(1).numpy() == clips.labels
     return {name: float(correct[clips.datasets == name].mean()) for name in set(clips.datasets.tolist())}
 
 
