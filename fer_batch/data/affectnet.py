@@ -54,8 +54,8 @@ def read_affectnet(option: str, path: Path, counts: Counter[str]) -> list[Labell
     - Folders of classes, as on Kaggle (`train/0/….jpg`, `val/happy/….jpg`).
 
     The validation part is the split "test", because the test part is not public. The labels "none",
-    "uncertain" and "no face" are left out and counted. Images of the original are cut to their face boxes,
-    which are of the same detector as those of FER2013; images of the other layouts are such faces.
+    "uncertain" and "no face" are left out and counted. Images of the original are cut to their face boxes;
+    images of the other layouts are such faces.
 
     Images without a label or without a face box are counted as "without_label" and "without_face_box". Raises
     InputError, which begins with `option`.
