@@ -20,6 +20,22 @@ and `file_version` to PROBED_SCHEMA.
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """The classes of the packaged model. The card of another checkpoint may have other classes."""
 
+CLASS_SYNONYMS = {
+    "afraid": "fear",
+    "anger": "angry",
+    "contemptuous": "contempt",
+    "disgusted": "disgust",
+    "fearful": "fear",
+    "happiness": "happy",
+    "joy": "happy",
+    "joyful": "happy",
+    "neutrality": "neutral",
+    "sadness": "sad",
+    "scared": "fear",
+    "surprised": "surprise",
+}
+"""Other names of classes, in lower case, and the names that the project uses."""
+
 MAX_CLASSES, MAX_CLASS_NAME_LENGTH = 100, 64
 """Limits of a model's classes; each is a column of `tracks`."""
 

@@ -8,6 +8,11 @@ CONTROLS = re.compile(
 """Characters that command a terminal, break lines or reorder text, and bytes that are not UTF-8."""
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun in the singular or plural."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def escape_controls(text: str) -> str:
     r"""Return a text on one line in which control characters are written as in Python: \x1b, \n, \u202e."""
     return CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

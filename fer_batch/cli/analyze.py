@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import fer_batch
 from fer_batch.cli.app import ANALYZE, UsageError, add_command
 from fer_batch.cli.arguments import Inputs, NewRunFolder, RayOptions, RunFolder
-from fer_batch.cli.output import ProgressLine, count, print_line, print_status, print_table, print_text
+from fer_batch.cli.output import ProgressLine, print_line, print_status, print_table, print_text
 from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.terminal import count
 
 if TYPE_CHECKING:
     from fer_batch.inputs.listing import Listing

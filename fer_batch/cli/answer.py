@@ -1,7 +1,8 @@
-"""Print the result of a query as a table, or write it as CSV, JSON or Parquet."""
+"""Print the result of a query as a table, or write it as TSV, CSV, JSON or Parquet."""
 
 import contextlib
 import csv
+import functools
 import io
 import itertools
 import json
@@ -9,7 +10,7 @@ import math
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
@@ -17,10 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
 import fer_batch
 from fer_batch.cli.arguments import OutputFile
 from fer_batch.cli.limits import describe_timeout, limit_process
-from fer_batch.cli.output import print_table
 from fer_batch.errors import OutputError, QueryError
 from fer_batch.fields import Range, Topic
-from fer_batch.terminal import escape_lines
+from fer_batch.terminal import escape_controls, escape_lines
 
 if TYPE_CHECKING:
     import duckdb
@@ -30,20 +30,30 @@ MAX_TABLE_ROWS = 1000
 """Rows that a table shows."""
 BATCH_ROWS = 100_000
 """Rows of a result that are in memory at once."""
-SUFFIX_FORMATS = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table", "": "table"}
+SUFFIX_FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".txt": "table",
+    "": "table",
+}
 
 RESULT = Topic("Result", order=1)
+Writer = Callable[[BinaryIO, "Iterator[pa.Table]"], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions:
     """The format and the place of a query's result."""
 
-    format: Annotated[Literal["table", "csv", "json", "parquet"] | None, RESULT] = None
-    """Format of the result. By default the suffix of the output file says it; without a file it is a
-    table."""
+    format: Annotated[Literal["table", "tsv", "csv", "json", "parquet"] | None, RESULT] = None
+    """Format of the result. By default the suffix of the output file gives it. Without a file it is a table
+    in a terminal, and TSV with all columns and digits elsewhere."""
     output: Annotated[OutputFile | None, RESULT] = None
-    """File for the result: .csv, .json, .parquet, or .txt for a table."""
+    """File for the result: .csv, .tsv, .json, .parquet, or .txt for a table."""
+    wide: Annotated[bool, RESULT] = False
+    """Show all columns, whole paths and six digits in a table, however long its lines are."""
     timeout_s: Annotated[float, Range(above=0, at_most=86400), RESULT] = 600.0
     """Longest time of the query and of writing its result, in seconds."""
 
@@ -61,24 +71,29 @@ class AnswerOptions:
         if self.format is None and suffix not in SUFFIX_FORMATS:
             allowed = ", ".join(filter(None, SUFFIX_FORMATS))
             raise OutputError(f"--output must end in {allowed} unless --format is given, got {self.output}")
-        format = self.format or SUFFIX_FORMATS[suffix]
+        by_default = "table" if self.output or sys.stdout.isatty() else "tsv"
+        format = self.format or (SUFFIX_FORMATS[suffix] if suffix else by_default)
         if format == "parquet" and self.output is None and sys.stdout.isatty():
             raise OutputError("a terminal cannot show Parquet; give --output FILE")
         if self.output:
             check_outside_run(self.output, out)
         return format
 
-    def write(self, relation: "duckdb.DuckDBPyRelation", format: str) -> None:
-        """Read a result in batches and write them; raises QueryError or OutputError."""
+    def write(self, relation: "duckdb.DuckDBPyRelation", format: str, keep: Collection[str] = ()) -> None:
+        """Read a result in batches and write them; raises QueryError or OutputError.
+
+        `keep` names columns that a table shows in any case, as the user has named them.
+        """
         tables = _read_tables(relation, self.timeout_s)
         # Most errors occur before the first rows, and then nothing is written.
         tables = itertools.chain([next(tables)], tables)
+        write = FORMATTERS.get(format) or functools.partial(_write_table, wide=self.wide, keep=keep)
         if self.output is None:
-            _write_stdout(tables, format)
+            _write_stdout(tables, write, format)
             return
         try:
             with _open_output(self.output) as file:
-                FORMATTERS[format](file, tables)
+                write(file, tables)
         except OSError as error:
             raise OutputError(f"cannot write --output {self.output}: {error.strerror}") from error
 
@@ -118,14 +133,14 @@ def _open_output(path: Path) -> Iterator[BinaryIO]:
             yield file
 
 
-def _write_stdout(tables: "Iterator[pa.Table]", format: str) -> None:
+def _write_stdout(tables: "Iterator[pa.Table]", write: Writer, format: str) -> None:
     if format == "parquet":  # its writer needs a position, which a pipe does not have
         with tempfile.TemporaryFile() as file:
-            FORMATTERS[format](cast(BinaryIO, file), tables)
+            write(cast(BinaryIO, file), tables)
             file.seek(0)
             shutil.copyfileobj(file, sys.stdout.buffer)
     else:
-        FORMATTERS[format](_TerminalFile() if sys.stdout.isatty() else sys.stdout.buffer, tables)
+        write(_TerminalFile() if sys.stdout.isatty() else sys.stdout.buffer, tables)
     sys.stdout.buffer.flush()
 
 
@@ -187,23 +202,33 @@ def _write_parquet(file: BinaryIO, tables: "Iterator[pa.Table]") -> None:
             writer.write_table(table)
 
 
-def _write_table(file: BinaryIO, tables: "Iterator[pa.Table]") -> None:
+def _write_tsv(file: BinaryIO, tables: "Iterator[pa.Table]") -> None:
+    """Write one line for each row; tabs, ends of lines and other control characters in texts are escaped."""
+    for number, table in enumerate(tables):
+        rows: Iterable[Iterable[Any]] = _iterate_rows(table)
+        for row in itertools.chain([table.column_names], rows) if number == 0 else rows:
+            cells = ["" if value is None else escape_controls(str(value)) for value in row]
+            file.write(("\t".join(cells) + "\n").encode())
+
+
+def _write_table(file: BinaryIO, tables: "Iterator[pa.Table]", *, wide: bool, keep: Collection[str]) -> None:
     import pyarrow as pa
+
+    from fer_batch.cli.result_table import format_result
 
     result = next(tables)
     while len(result) <= MAX_TABLE_ROWS and (table := next(tables, None)) is not None:
         result = pa.concat_tables([result, table])
-    numbers = ("int", "uint", "float", "double", "decimal")
-    left = [number for number, field in enumerate(result.schema) if not str(field.type).startswith(numbers)]
-    rows = [
-        [f"{v:.6g}" if isinstance(v, float) else "" if v is None else str(v) for v in row]
-        for row in _iterate_rows(result.slice(0, MAX_TABLE_ROWS))
-    ]
-    text = io.StringIO()
-    print_table(result.column_names, rows, left=left, file=text)
+    width = shutil.get_terminal_size().columns if isinstance(file, _TerminalFile) else None
+    text = format_result(result.slice(0, MAX_TABLE_ROWS), width, wide=wide, keep=keep)
     if len(result) > MAX_TABLE_ROWS:
-        text.write(f"The first {MAX_TABLE_ROWS} rows; --format csv, json or parquet gives all\n")
-    file.write(text.getvalue().encode())
+        text += f"The first {MAX_TABLE_ROWS} rows; --format csv, tsv, json or parquet gives all\n"
+    file.write(text.encode())
 
 
-FORMATTERS = {"table": _write_table, "csv": _write_csv, "json": _write_json, "parquet": _write_parquet}
+FORMATTERS: dict[str, Writer] = {
+    "tsv": _write_tsv,
+    "csv": _write_csv,
+    "json": _write_json,
+    "parquet": _write_parquet,
+}

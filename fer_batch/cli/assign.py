@@ -8,8 +8,9 @@ from cyclopts import Parameter
 
 from fer_batch.cli.app import QUERY, UsageError, add_command
 from fer_batch.cli.arguments import FileName, RunFolder, VideoNames
-from fer_batch.cli.output import count, print_line
+from fer_batch.cli.output import print_line
 from fer_batch.fields import Range
+from fer_batch.terminal import count
 
 
 @add_command(QUERY)

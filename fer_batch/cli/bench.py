@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from fer_batch.cli.app import ANALYZE, add_command
 from fer_batch.cli.arguments import Inputs, OutputFile
-from fer_batch.cli.output import count, print_line, print_status, print_table, print_text
+from fer_batch.cli.output import print_line, print_status, print_table, print_text
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
 from fer_batch.fields import Range
+from fer_batch.terminal import count
 
 if TYPE_CHECKING:
     from fer_batch.pipeline.bench import VideoBenchmark
@@ -56,7 +57,8 @@ def _print_benchmark(result: "VideoBenchmark") -> None:
     print_line(result.video, style="bold")
     print_line(
         f"{result.seconds:.1f} s, {result.width}×{result.height}, {result.fps:.3g} fps, {result.codec}; "
-        f"{result.moments} sampled frames, {result.faces} faces ({result.faces_per_moment:.1f} per frame)"
+        f"{count(result.moments, 'sampled frame')}, {count(result.faces, 'face')} "
+        f"({result.faces_per_moment:.1f} per frame)"
     )
     total = result.stages["total"]
     rows: list[list[str] | None] = []

@@ -5,7 +5,8 @@ from typing import Literal
 import fer_batch
 from fer_batch.cli.app import QUERY, add_command
 from fer_batch.cli.arguments import OutputFile, QualityOptions, RunFolder, VideoNames
-from fer_batch.cli.output import count, print_line
+from fer_batch.cli.output import print_line
+from fer_batch.terminal import count
 
 CONTENTS = {
     ".csv": "row",

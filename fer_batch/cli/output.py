@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 200
 """Characters per line if stdout is not a terminal."""
+MIN_TEXT_WIDTH = 12
+"""Characters to which a table's columns of text are narrowed at most."""
 LOG_INTERVAL_S, TERMINAL_INTERVAL_S = 10.0, 0.2
 """Seconds between two progress lines in a log file, and between two updates in a terminal."""
 
@@ -61,8 +63,11 @@ def print_table(
 ) -> None:
     """Print a table, without a header if all of its cells are empty.
 
-    Columns are aligned to the right, except those whose numbers are in `left`. A row of None is a rule.
+    Columns are aligned to the right, except those whose numbers are in `left`, whose texts are wrapped in a
+    narrow terminal. All others stay whole, even if the table is wider than the terminal. A row of None is a
+    rule.
     """
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -71,19 +76,26 @@ def print_table(
         title_justify="left",
         show_header=any(header),
     )
+    rows = list(rows)
     for number, heading in enumerate(header):
-        table.add_column(Text(escape_controls(heading)), justify="left" if number in left else "right")
+        cells = [heading, *(row[number] for row in rows if row is not None)]
+        is_left = number in left
+        table.add_column(
+            Text(escape_controls(heading)),
+            justify="left" if is_left else "right",
+            min_width=min(max(map(len, cells)), MIN_TEXT_WIDTH) if is_left else None,
+            no_wrap=not is_left,
+            overflow="fold",
+        )
     for row in rows:
         if row is None:
             table.add_section()
         else:
             table.add_row(*(Text(escape_controls(cell)) for cell in row))
-    make_console(file).print(table)
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun in the singular or plural."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    console = make_console(file)
+    needed = Measurement.get(console, console.options.update(max_width=sys.maxsize), table).minimum
+    console.width = max(console.width, needed)
+    console.print(table)
 
 
 def format_estimate(value: float, interval: Sequence[float] | None, spec: str = ".4f") -> str:

@@ -1,5 +1,7 @@
 """Command `query`."""
 
+import re
+
 from fer_batch.cli.answer import AnswerOptions
 from fer_batch.cli.app import QUERY, add_command
 from fer_batch.cli.arguments import QualityOptions, RunFolder
@@ -26,4 +28,5 @@ def query_command(out: RunFolder, sql: str, /, *, quality: QualityOptions, answe
     """
     format = answer.resolve_format(out)
     with answer.open_timeline(out) as timeline:
-        answer.write(timeline.filter_faces(**vars(quality)).sql(sql), format)
+        named = set(re.findall(r"\w+", sql))
+        answer.write(timeline.filter_faces(**vars(quality)).sql(sql), format, keep=named)

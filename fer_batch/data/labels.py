@@ -3,19 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from fer_batch.errors import InputError
+from fer_batch.schema import CLASS_SYNONYMS
 
-CLASS_SYNONYMS = {
-    "afraid": "fear",
-    "anger": "angry",
-    "contemptuous": "contempt",
-    "disgusted": "disgust",
-    "fearful": "fear",
-    "happiness": "happy",
-    "neutrality": "neutral",
-    "sadness": "sad",
-    "scared": "fear",
-    "surprised": "surprise",
-}
 SPLIT_SYNONYMS = {
     "training": "train",
     "train": "train",

@@ -29,6 +29,7 @@ from fer_batch.data.labels import check_classes, normalize_label
 from fer_batch.data.splits import choose_held_out
 from fer_batch.errors import InputError, OutputError
 from fer_batch.storage.atomic import convert_write_error, write_parquet
+from fer_batch.terminal import count
 from fer_batch.video.formats import VIDEO_SUFFIXES
 from fer_batch.video.segment import Segment
 from fer_batch.video.timestamps import TIME_TOLERANCE_S
@@ -102,7 +103,7 @@ def extract_clips(
     if not any(video.windows for video in videos):
         errors = [f"{video.video}: {video.error}" for video in videos if video.error]
         raise InputError(
-            f"--data clips={path}: no face was found in any of {len(videos)} videos"
+            f"--data clips={path}: no face was found in {count(len(videos), 'video')}"
             + (f"; {issues['failed']} failed, for example {errors[0]}" if errors else "")
         )
     return ExtractionSummary(

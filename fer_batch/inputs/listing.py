@@ -35,6 +35,7 @@ from fer_batch.storage.addresses import (
 )
 from fer_batch.storage.archives import ARCHIVE_SUFFIXES, MEMBER_SEPARATOR, is_archive, split_member
 from fer_batch.storage.media import uri_to_path
+from fer_batch.terminal import count
 from fer_batch.video.formats import VIDEO_SUFFIXES
 
 MANIFEST_SUFFIXES = frozenset([".txt", ".csv", ".parquet", ".jsonl", ".ndjson"])
@@ -110,7 +111,7 @@ def list_videos(
             rows = []
     chunks.append(pa.Table.from_pylist(rows, schema=SOURCES_SCHEMA))
     if not seen:
-        skipped = f" ({expander.skipped} other files skipped)" if expander.skipped else ""
+        skipped = f" ({count(expander.skipped, 'other file')} skipped)" if expander.skipped else ""
         raise InputError(
             f"no videos found in {', '.join(inputs)}{skipped}; looked for names like {EXAMPLE_SUFFIXES}"
         )

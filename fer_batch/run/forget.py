@@ -1,6 +1,7 @@
 """Remove all traces of a video from the folder of a run: results, plan, tables, and their older versions."""
 
 import json
+import os
 import uuid
 from collections.abc import Mapping, Sequence
 
@@ -115,7 +116,8 @@ def _read_planned_uris(folder: OutputFolder) -> dict[str, str]:
 
 def _find_video(folder: OutputFolder, name: str, known: dict[str, str]) -> str:
     """Return the id of the video with this id, uri or file name, as `Timeline` finds it."""
-    exact = [video_id for video_id, uri in known.items() if name in (video_id, uri)]
+    names = {name, os.path.abspath(name)}
+    exact = [video_id for video_id, uri in known.items() if not names.isdisjoint((video_id, uri))]
     matches = exact or [video_id for video_id, uri in known.items() if uri.endswith(f"/{name}")]
     if not matches:
         query = f'`fer-batch query {folder} "SELECT uri FROM videos"`'

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -148,7 +149,8 @@ class Database:
     def video_id(self, video: str | Path) -> str:
         """Return the id of the video that is named by its id, path, file name, or `id` column of a manifest.
 
-        Raises QueryError if no video, or more than one, has that name.
+        A relative path starts at the working directory, or ends the path of the video. Raises QueryError if
+        no video, or more than one, has that name.
         """
         name = str(video)
         # The plan tells which buckets may have the video, so that one file is read instead of all.
@@ -187,7 +189,10 @@ class Database:
     def _may_match(self, name: str) -> pa.ChunkedArray:
         """Return for each planned video whether `name` may be one of its names."""
         planned = self._planned
-        matches = pc.or_(pc.equal(planned.column("video_id"), name), pc.equal(planned.column("uri"), name))
+        paths = pa.array([name, os.path.abspath(name)])
+        matches = pc.or_(
+            pc.equal(planned.column("video_id"), name), pc.is_in(planned.column("uri"), value_set=paths)
+        )
         matches = pc.or_(matches, pc.ends_with(planned.column("uri"), f"/{name}"))
         if "id" in self.manifest_columns:
             for text in {json.dumps(name)[1:-1], json.dumps(name, ensure_ascii=False)[1:-1]}:
@@ -201,9 +206,9 @@ class Database:
         by_manifest_id = "OR id = $name" if "id" in self._columns_of("videos") else ""
         return self.sql(
             "SELECT video_id, uri FROM videos "
-            f"WHERE video_id = $name OR uri = $name {by_manifest_id} OR uri LIKE $pattern ESCAPE '!' "
-            "ORDER BY uri",
-            {"name": name, "pattern": pattern},
+            f"WHERE video_id = $name OR uri IN ($name, $absolute) {by_manifest_id} "
+            "OR uri LIKE $pattern ESCAPE '!' ORDER BY uri",
+            {"name": name, "absolute": os.path.abspath(name), "pattern": pattern},
         ).fetchall()
 
     def _open_source(self, name: str, buckets: Collection[int] | None) -> str:

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fer_batch.storage.media import uri_to_path
 
@@ -14,6 +14,20 @@ MAX_FILE_NAME_BYTES = 120
 def file_name(uri: str) -> str:
     """Return the last part of a path or address."""
     return uri.rstrip("/").rpartition("/")[2] or uri
+
+
+def shorten_uris(uris: Collection[str]) -> dict[str, str]:
+    """Return a short name for each path or address: its last part, with more parts if another ends in it."""
+    parts = {uri: uri.rstrip("/").split("/") for uri in uris}
+    names: dict[str, str] = {}
+    remaining, count = set(uris), 1
+    while remaining:
+        candidates = {uri: "/".join(parts[uri][-count:]) or uri for uri in remaining}
+        repeated = Counter(candidates.values())
+        settled = {uri for uri in remaining if repeated[candidates[uri]] == 1 or count >= len(parts[uri])}
+        names |= {uri: candidates[uri] for uri in settled}
+        remaining, count = remaining - settled, count + 1
+    return names
 
 
 def natural_key(name: str) -> tuple[str, int, str]:

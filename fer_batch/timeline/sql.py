@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fer_batch.errors import QueryError
-from fer_batch.schema import probability_column
+from fer_batch.schema import CLASS_SYNONYMS, probability_column
 
 if TYPE_CHECKING:
     from fer_batch.timeline.database import Database
@@ -97,21 +97,39 @@ def group_columns(
     unknown = [name for name in names if name not in allowed]
     if unknown:
         raise QueryError(f"Cannot group by {', '.join(unknown)}; allowed are {', '.join(allowed)}")
+    if "person" in names:
+        check_has_persons(database)
     columns = [column for name in names for column in GROUP_COLUMNS.get(name, (quote_name(name),))]
     return list(dict.fromkeys(columns))
 
 
+def check_has_persons(database: "Database") -> None:
+    """Raise QueryError if no track of the run has a person."""
+    if not database.sql("SELECT 1 FROM people LIMIT 1").fetchall():
+        raise QueryError(
+            f"Cannot group by person: no face in {database.out} has one; name persons with "
+            "`fer-batch assign`, or group by track"
+        )
+
+
 def check_emotion(database: "Database", emotion: str) -> str:
-    """Return an emotion's name as the run spells it; case does not matter.
+    """Return an emotion's name as the run spells it; case does not matter, and synonyms are accepted.
 
     Raises QueryError if the run has no such emotion.
     """
     if emotion in database.classes:
         return emotion
+    given = emotion.strip().lower()
+    synonyms = {_normalize_emotion(name): name for name in database.classes}
     names = {name.lower(): name for name in database.classes}
-    if emotion.lower() not in names:
+    found = names.get(given) or synonyms.get(_normalize_emotion(given))
+    if found is None:
         raise QueryError(f"There is no emotion {emotion}; this run has {', '.join(database.classes)}")
-    return names[emotion.lower()]
+    return found
+
+
+def _normalize_emotion(name: str) -> str:
+    return CLASS_SYNONYMS.get(name.lower(), name.lower())
 
 
 def check_positive(value: float, name: str) -> float:

@@ -61,7 +61,7 @@ def test_options_reach_the_question(out: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["episodes", "OUT", "--emotion", "joy"], "There is no emotion joy"),
+        (["episodes", "OUT", "--emotion", "love"], "There is no emotion love"),
         (["smooth", "OUT", "--window", "0"], "--window must be above 0, got 0"),
         (["smooth", "OUT", "--window", "wide"], 'unable to convert "wide" into float'),
         (["shares", "OUT", "--by", "age"], "Cannot group by age"),

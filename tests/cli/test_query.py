@@ -20,7 +20,7 @@ from fer_batch.run.snapshot import TABLES
 from tests.cli.conftest import ReadError
 from tests.timeline.test_store import OFF, VIDEOS, write_run
 
-FORMATS = ("table", "csv", "json", "parquet")
+FORMATS = ("table", "tsv", "csv", "json", "parquet")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def parsed(content: bytes, form: str) -> list[dict[str, Any]]:
         return pq.read_table(io.BytesIO(content)).to_pylist()
     if form == "json":
         return json.loads(content)
-    return list(csv.DictReader(io.StringIO(content.decode())))
+    return list(csv.DictReader(io.StringIO(content.decode()), delimiter="\t" if form == "tsv" else ","))
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -58,28 +58,35 @@ def test_empty_result_is_written(
     text = answer(capsysbinary, finished, "SELECT uri, time_s FROM tracks WHERE false", form)
     if form == "table":
         assert b"uri" in text
-    elif form == "csv":
-        assert text.decode().splitlines() == ["uri,time_s"]
+    elif form in ("csv", "tsv"):
+        assert text.decode().splitlines() == ["uri,time_s" if form == "csv" else "uri\ttime_s"]
     else:
         assert parsed(text, form) == []
 
 
-@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+@pytest.mark.parametrize("form", FORMATS[1:])
 def test_result_keeps_names_and_types(
     form: str, finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     question = f"SELECT uri, count(*) AS n, max(time_s) AS last FROM tracks WHERE uri = '{OFF}' GROUP BY 1"
     row = {"uri": OFF, "n": 5, "last": 0.4}
-    wanted = {name: str(value) for name, value in row.items()} if form == "csv" else row
+    wanted = {name: str(value) for name, value in row.items()} if form in ("csv", "tsv") else row
     assert parsed(answer(capsysbinary, finished, question, form), form) == [wanted]
 
 
 def test_table_has_names_and_rows(finished: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     question = "SELECT uri, status FROM videos ORDER BY uri"
     text = answer(capsysbinary, finished, question, "table")
-    assert all(word in text.decode() for word in (*VIDEOS, "status"))
-    assert query(finished, question) == 0  # the default is a table
-    assert capsysbinary.readouterr().out == text
+    assert all(word in text.decode() for word in (*(uri.rpartition("/")[2] for uri in VIDEOS), "status"))
+
+
+def test_piped_result_is_complete(finished: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    question = "SELECT video_id, uri, NULL AS nothing, 0.123456789::DOUBLE AS f, 'a\tb\nc' AS t FROM videos"
+    assert query(finished, question) == 0
+    rows = parsed(capsysbinary.readouterr().out, "tsv")
+    assert {row["uri"] for row in rows} == set(VIDEOS)
+    assert all(len(row["video_id"]) == 16 for row in rows)
+    assert {(row["nothing"], row["f"], row["t"]) for row in rows} == {("", "0.123456789", r"a\tb\nc")}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +116,8 @@ def test_long_table_reports_the_number_of_rows(
 
 
 @pytest.mark.parametrize(
-    ("form", "widths"), [("csv", ["", "640"]), ("json", [None, 640]), ("parquet", [None, 640])]
+    ("form", "widths"),
+    [("csv", ["", "640"]), ("tsv", ["", "640"]), ("json", [None, 640]), ("parquet", [None, 640])],
 )
 def test_integers_stay_integers_beside_nulls(
     form: str, widths: list[Any], finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
@@ -120,7 +128,7 @@ def test_integers_stay_integers_beside_nulls(
     assert b"640.0" not in text
 
 
-@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+@pytest.mark.parametrize("form", FORMATS[1:])
 def test_numbers_keep_all_digits(
     form: str, finished: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
@@ -217,7 +225,7 @@ def test_file_suffix_selects_the_format(
             "s3://bucket/answer",
             "fer-batch query: Cannot write s3://bucket/answer: give a file on this machine\n",
         ),
-        ("answer.xlsx", "--output must end in .csv, .json, .parquet, .txt unless --format is given"),
+        ("answer.xlsx", "--output must end in .csv, .tsv, .json, .parquet, .txt unless --format is given"),
     ],
 )
 def test_invalid_output_is_reported_in_one_line(

@@ -9,6 +9,7 @@ from fer_batch.timeline.database import Database
 from fer_batch.timeline.queries.selection import FaceFilter, select_faces
 from fer_batch.timeline.sql import (
     TIME_TOLERANCE_S,
+    check_has_persons,
     check_positive,
     divide_rows_sql,
     most_probable_sql,
@@ -109,6 +110,8 @@ def resample_probabilities(
     step_s = check_positive(every_s, "every_s")
     if by not in RESAMPLING_KEYS:
         raise QueryError(f"A timeline must be resampled by video, person or track, got {by}")
+    if by == "person":
+        check_has_persons(database)
     keys = RESAMPLING_KEYS[by]
     database, where, params = select_faces(database, **filters)
     of_video = "video_id = $video" if "video" in params else "true"
