@@ -16,7 +16,12 @@ WORK_UNITS = Topic("Work units (they do not change the results)")
 LIMITS = Topic("Limits of one video (above them it ends as failed)")
 FAST_FLAGS = (
     Flag("fast", "nonref", "For surveys: skip the frames that no other frame refers to."),
-    Flag("keyframes", "keyframes", "For surveys: decode key frames only, often one in several seconds."),
+    Flag(
+        "keyframes",
+        "keyframes",
+        "For surveys: decode key frames only, often one in several seconds. Faces cannot be followed between "
+        "them: one that moves gets a new track.",
+    ),
 )
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 

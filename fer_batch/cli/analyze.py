@@ -101,6 +101,7 @@ def _analyze(videos: list[str], out: str, config: AnalyzeConfig, ray: RayOptions
     from fer_batch.inputs.listing import check_inputs_exist
 
     check_inputs_exist(videos)  # before the seconds that importing torch and ray takes
+    warn_of_tracks(config)
     line = ProgressLine()
     summary = fer_batch.analyze(
         videos,
@@ -115,8 +116,18 @@ def _analyze(videos: list[str], out: str, config: AnalyzeConfig, ray: RayOptions
     print_summary(summary, out)
 
 
+def warn_of_tracks(config: AnalyzeConfig) -> None:
+    """Print what tracks are worth if only key frames are decoded."""
+    if config.fast == "keyframes":
+        print_status(
+            "--keyframes: faces cannot be followed between key frames; a face that moves gets a new track"
+        )
+
+
 def _print_listing(listing: "Listing", finished: bool) -> None:
     counts = [count(len(listing.sources), "video")]
+    if listing.manifests:
+        counts.append(f"read {', '.join(listing.manifests[:MAX_LISTED_VIDEOS])} as a list of videos")
     if listing.skipped:
         counts.append(f"{count(listing.skipped, 'other file')} skipped")
     if listing.duplicates:
@@ -131,8 +142,10 @@ def _show_progress(line: ProgressLine, progress: "Progress") -> None:
     speed = progress.video_s_done / max(progress.elapsed_s, 1e-9)
     remaining_s = (progress.video_s - progress.video_s_done) / speed if speed else None
     remaining = "…" if remaining_s is None else timedelta(seconds=round(remaining_s))
-    state = f"{progress.videos_done} of {progress.videos} videos done, {count(progress.faces, 'face')}"
-    line.show(f"{state}, {speed:.1f}× realtime, {remaining} left", key=state)
+    done, total = (n - progress.videos_before for n in (progress.videos_done, progress.videos))
+    state = f"{done:,} of {count(total, 'video')} done, {count(progress.faces, 'face')}"
+    before = f" ({count(progress.videos_before, 'video')} done before)" if progress.videos_before else ""
+    line.show(f"{state}, {speed:.1f}× realtime, {remaining} left{before}", key=state)
 
 
 def print_summary(summary: "RunSummary", title: str) -> None:

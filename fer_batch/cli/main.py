@@ -34,9 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     if arguments is None:  # the process is this program's own
+        _use_utf8_names()
         os.environ["PYTHONSAFEPATH"] = "1"  # libraries may start Python, too
     with stop_on_signals():
         return _run(words)
+
+
+def _use_utf8_names() -> None:
+    """Start this program again in the UTF-8 mode of Python if file names have another encoding.
+
+    In a locale such as LC_ALL=C with PYTHONUTF8=0, Python cannot open files with other names than ASCII.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
 
 
 def _run(words: list[str]) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fer_batch.cli.analyze import print_failures
+from fer_batch.cli.analyze import print_failures, warn_of_tracks
 from fer_batch.cli.app import ANALYZE, add_command
 from fer_batch.cli.arguments import Inputs
 from fer_batch.cli.output import print_table, print_text
@@ -86,6 +86,7 @@ def plan_command(
         header.append("cost, about")
         runs = [[*row, f"{run.cost:,.2f}"] for row, run in zip(runs, plan.nodes, strict=True)]
     print_table(header, runs, left=())
+    warn_of_tracks(config)
     print_failures(plan.failures)
 
 

@@ -69,6 +69,8 @@ class Listing:
     """Number of files that were named before."""
     rows_without_path: int
     """Number of manifest rows that name no file."""
+    manifests: tuple[str, ...]
+    """The inputs that were read as manifests."""
     queries: dict[str, str] = field(repr=False)
     """Queries of web addresses by the addresses without them. They may be secret and must not be stored."""
 
@@ -81,9 +83,10 @@ def list_videos(
     `read_manifest` describes manifests; their relative paths are relative to the manifest, and a missing file
     becomes a failed video. In folders, globs and archives only names with a video's suffix count, and neither
     the files that macOS adds for attributes ("._NAME", "__MACOSX") nor the previews of file servers.
-    ARCHIVE!/MEMBER is a file in an archive. For a file that is named twice the first one counts. Stores are
-    not queried for files whose duration a manifest states. `read_archive` lists an archive, by default in
-    this process.
+    ARCHIVE!/MEMBER is a file in an archive. A .txt file in which most lines name no video is not a manifest:
+    it is skipped beside other inputs, and an error alone. For a file that is named twice the first one
+    counts. Stores are not queried for files whose duration a manifest states. `read_archive` lists an
+    archive, by default in this process.
 
     A web address with a query (`?…`, `#…` or `;…`) is an error without `allow_query`. With it, the query is
     used to read the file in this process, and the file has the address without the query.
@@ -121,6 +124,7 @@ def list_videos(
         skipped=expander.skipped,
         duplicates=duplicates + expander.repeated_rows,
         rows_without_path=expander.rows_without_path,
+        manifests=tuple(expander.manifests),
         queries=expander.names.queries,
     )
 
@@ -146,12 +150,14 @@ class _Expander:
         self.read_archive = read_archive
         self.names = NameResolver(allow_query)
         self.columns: dict[str, str] = {}
+        self.manifests: list[str] = []
         self.skipped = 0
         self.rows_without_path = 0
         self.repeated_rows = 0
 
     def expand(self, inputs: Sequence[str]) -> Iterator[Candidate]:
         """Yield the files of all inputs."""
+        self.is_only_input = len(inputs) == 1
         for given in map(uri_to_path, inputs):
             if is_remote(given):
                 yield from self._expand_address(self.names.normalize_address(given))
@@ -222,6 +228,15 @@ class _Expander:
 
     def _expand_manifest(self, given: str, folder: str) -> Iterator[Candidate]:
         manifest = read_manifest(given)
+        if _suffix(given) == ".txt":
+            entries = list(manifest.entries)
+            if not _name_videos(entries, folder):
+                if self.is_only_input and entries:
+                    raise InputError(f"{given} is not a list of videos: most lines name no video file")
+                self._skip(given)
+                return
+            manifest = replace(manifest, entries=iter(entries))
+        self.manifests.append(given)
         self.rows_without_path += manifest.rows_without_path
         self.repeated_rows += manifest.repeated_rows
         for name, kind in manifest.columns.items():
@@ -279,6 +294,22 @@ def _suffix(name: str) -> str:
 
 def _is_video(name: str) -> bool:
     return _suffix(name) in VIDEO_SUFFIXES
+
+
+def _name_videos(entries: Sequence[Entry], folder: str) -> bool:
+    """Return whether at least half of the lines of a text file are addresses, video files or existing paths.
+
+    Text files also come from globs of the shell, such as `talks/*`, and are not lists of videos then.
+    """
+    names = sum(
+        "://" in entry.path
+        or _is_video(entry.path)
+        or is_archive(entry.path)
+        or is_remote(folder)
+        or ("\0" not in entry.path and os.path.exists(os.path.join(folder, uri_to_path(entry.path))))
+        for entry in entries
+    )
+    return bool(entries) and 2 * names >= len(entries)
 
 
 def _is_side_file(name: str, given: str) -> bool:

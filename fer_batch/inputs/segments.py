@@ -24,6 +24,9 @@ ASSUMED_MIN_FPS = 5.0
 """Frame rate that is assumed for a video that was not opened before it is planned. Most rates are higher."""
 MIN_BYTES_PER_S = 1000.0
 """Least size of a second of video that is planned. Only still pictures without sound take less."""
+SEGMENTS_PER_ROUND = 250_000
+"""Approximate number of segments that are planned and then processed at a time. It bounds the memory of the
+driver."""
 MAX_PLANNED_S = 7 * 86_400.0
 """Longest planned part of a video. The last segment reads the rest anyway."""
 KEY_MARGIN_S = 1.0

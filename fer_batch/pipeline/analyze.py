@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from fer_batch.config import AnalyzeConfig, Limits, PrecisionName
 from fer_batch.inputs.listing import Listing
-from fer_batch.inputs.segments import MAX_PLANNED_S, plan_segments, probe_as_needed
+from fer_batch.inputs.segments import MAX_PLANNED_S, SEGMENTS_PER_ROUND, plan_segments, probe_as_needed
 from fer_batch.model.precision import check_onnx_precision
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.weights import is_onnx_path
@@ -56,9 +56,6 @@ from fer_batch.schema import PLAN_SCHEMA, PROBED_SCHEMA, SCHEMA_VERSION
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.storage.lease import hold_lease
 
-SEGMENTS_PER_ROUND = 250_000
-"""Approximate number of segments that are planned and then processed at a time. It bounds the memory of the
-driver."""
 ASSUMED_SEGMENTS = 5
 """Number of segments assumed for a video of unknown length."""
 

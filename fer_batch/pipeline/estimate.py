@@ -1,5 +1,6 @@
 """Estimate a run before it starts: the amount of video, the number of segments, the time and the requests."""
 
+import heapq
 import math
 import os
 from collections import Counter
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.config import AnalyzeConfig, Limits
-from fer_batch.inputs.segments import plan_segments, planned_durations_s, probe_as_needed
+from fer_batch.inputs.segments import SEGMENTS_PER_ROUND, plan_segments, planned_durations_s, probe_as_needed
 from fer_batch.model.weights import Card
 from fer_batch.pipeline.guard import GuardedProbe, list_videos_guarded
 from fer_batch.schema import PROBED_SCHEMA
@@ -30,7 +31,7 @@ ASSUMED_BYTES_PER_S = 400_000.0
 EXTRA_BLOCKS = 2
 """Blocks that are read of each file in a store besides the segments: its index, and read-ahead."""
 START_S = 20.0
-"""Time until the first worker is ready."""
+"""Time from the start of a round until its workers are ready."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +97,8 @@ def estimate_run(
     costs_s = lengths_s * costs_ms[owner] / 1000 if len(segments) else np.zeros(0)
     bundles = pa.table({"bundle": segments.column("bundle_id"), "cost_s": costs_s}).group_by("bundle")
     bundle_costs_s = bundles.aggregate([("cost_s", "sum")]).column("cost_s_sum").to_numpy()
-    cpu_s, longest_s = float(costs_s.sum()), float(bundle_costs_s.max(initial=0))
-    # No number of workers makes a run faster than its longest bundle.
-    hours = {count: (START_S + max(cpu_s / (count * cores), longest_s)) / 3600 for count in nodes}
+    cpu_s, rounds = float(costs_s.sum()), math.ceil(len(segments) / SEGMENTS_PER_ROUND)
+    hours = {count: estimate_wall_s(bundle_costs_s, count * cores, rounds) / 3600 for count in nodes}
     is_ok = pc.equal(videos.column("status"), "ok")
     failed = videos.filter(pc.invert(is_ok)).select(["status", "uri", "error"])
     store_requests, store_bytes = _estimate_store_reads(videos, segments)
@@ -125,6 +125,21 @@ def estimate_run(
         ],
         failures=[tuple(row.values()) for row in failed.to_pylist()],
     )
+
+
+def estimate_wall_s(bundle_costs_s: np.ndarray, workers: int, rounds: int) -> float:
+    """Estimate the wall time of bundles, `(bundles,) float64` CPU seconds, in their order.
+
+    Each worker takes the next bundle when it is free. So in the end some wait for the last bundles, and more
+    workers than bundles are of no use. A round starts its workers, and when all of its bundles are done.
+    """
+    wall_s = 0.0
+    for costs_s in np.array_split(bundle_costs_s, rounds) if rounds else ():
+        free_s = [0.0] * min(workers, len(costs_s))
+        for cost_s in costs_s.tolist():
+            heapq.heapreplace(free_s, free_s[0] + cost_s)
+        wall_s += START_S + max(free_s, default=0.0)
+    return wall_s
 
 
 def _probe_locally(sources: pa.Table) -> pa.Table:

@@ -36,6 +36,8 @@ class Progress:
     video_s_done: float
     faces: int
     elapsed_s: float
+    videos_before: int = 0
+    """Videos that were complete before this start, of `videos_done`."""
 
 
 OnProgress = Callable[[Progress], None]
@@ -60,7 +62,7 @@ class ProgressMeter:
         self.results, self.videos, self.on_progress = results, videos, on_progress
         self.interval_s = MIN_INTERVAL_S
         self.started = time.monotonic()
-        self.pending_videos = self.faces = 0
+        self.pending_videos = self.planned_videos = self.faces = 0
         self.video_s = self.video_s_done = 0.0
         self.bundle_s: dict[str, float] = {}
         """Length of each bundle that is watched and not done."""
@@ -80,7 +82,9 @@ class ProgressMeter:
         """Add pending segments, rows with COLUMNS, to the work of this start."""
         lengths_s = pc.subtract(segments.column("core_end_s"), segments.column("core_start_s"))
         self.video_s += pc.sum(lengths_s).as_py() or 0.0
-        self.pending_videos += pc.count_distinct(segments.column("video_id")).as_py()
+        count = pc.count_distinct(segments.column("video_id")).as_py()
+        self.pending_videos += count
+        self.planned_videos += count
 
     def watch(self, segments: pa.Table) -> None:
         """Watch for the results of these segments, which were added before."""
@@ -106,6 +110,7 @@ class ProgressMeter:
                 video_s_done=self.video_s_done,
                 faces=self.faces,
                 elapsed_s=time.monotonic() - self.started,
+                videos_before=self.videos - self.planned_videos,
             )
         )
 

@@ -184,7 +184,7 @@ def checkpoint_with_a_card_of_text(folder: Path) -> Path:
         (named("nowhere.mp4"), "nowhere.mp4"),
         (named("nowhere.csv"), "nowhere.csv"),
         (empty_folder, "no videos found in videos"),
-        (with_file("videos/notes.md", b"hello", "videos"), "1 other files skipped"),
+        (with_file("videos/notes.md", b"hello", "videos"), "1 other file skipped"),
         (named("*.mp4"), "*.mp4"),
         (with_file("list.csv", b"name,speaker\na.mp4,Ada\n"), "list.csv has no column named path"),
         (with_file("list.csv", b""), "list.csv has no column"),

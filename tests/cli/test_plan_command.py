@@ -62,6 +62,13 @@ def test_tables_are_printed(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         assert part in text
 
 
+def test_plan_tells_that_key_frames_have_no_tracks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("plan", folder / "two.mp4", "--keyframes") == 0
+    assert "faces cannot be followed between key frames" in capsys.readouterr().err
+    assert run("plan", folder / "two.mp4") == 0
+    assert "followed" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

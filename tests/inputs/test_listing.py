@@ -131,6 +131,19 @@ def test_paths_of_a_text_manifest_are_relative_to_it(tmp_path: Path) -> None:
     assert [s["error"] for s in list_sources(manifest)] == [None, None, "the file does not exist"]
 
 
+@pytest.mark.parametrize("text", ["Dear Ann,\nhere are the talks.\n", "talk one\ntalk two\na.mp4\n"])
+def test_text_that_names_no_videos_is_not_a_manifest(tmp_path: Path, text: str) -> None:
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "notes.txt").write_text(text)
+    listing = list_videos(sorted(map(str, tmp_path.iterdir())))  # as a glob of the shell gives
+    assert [Path(uri).name for uri in listing.sources["uri"].to_pylist()] == ["a.mp4"]
+    assert (listing.manifests, listing.skipped) == ((), 1)
+    with pytest.raises(InputError, match=r"notes\.txt is not a list of videos"):
+        list_videos([str(tmp_path / "notes.txt")])
+    (tmp_path / "notes.txt").write_text("a.mp4\ngone.mp4\ntalk one")
+    assert list_videos([str(tmp_path / "notes.txt")]).manifests == (str(tmp_path / "notes.txt"),)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
