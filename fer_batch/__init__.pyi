@@ -17,6 +17,7 @@ from .evaluation.evaluate import evaluate as evaluate
 from .model.recognize import Prediction as Prediction
 from .model.recognize import Recognizer as Recognizer
 from .pipeline.analyze import analyze as analyze
+from .pipeline.local import analyze_images as analyze_images
 from .pipeline.local import analyze_video as analyze_video
 from .pipeline.progress import Progress as Progress
 from .pipeline.tables import finalize as finalize

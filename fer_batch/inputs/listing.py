@@ -6,12 +6,13 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.errors import InputError
+from fer_batch.inputs.file_names import PreviewFinder, get_suffix, is_list_of_videos, is_side_file, is_video
 from fer_batch.inputs.manifest import Entry, merge_column_types, read_manifest
 from fer_batch.inputs.members import ArchiveReader, encode_name, list_archive, read_damage
 from fer_batch.inputs.names import NameResolver
@@ -36,19 +37,14 @@ from fer_batch.storage.addresses import (
 from fer_batch.storage.archives import ARCHIVE_SUFFIXES, MEMBER_SEPARATOR, is_archive, split_member
 from fer_batch.storage.media import uri_to_path
 from fer_batch.terminal import count
-from fer_batch.video.formats import VIDEO_SUFFIXES
 
 MANIFEST_SUFFIXES = frozenset([".txt", ".csv", ".parquet", ".jsonl", ".ndjson"])
 UNSUPPORTED_ARCHIVES = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
-EXAMPLE_SUFFIXES = ".mp4, .mkv, .mov, .avi, .webm, .ts …"
+EXAMPLE_SUFFIXES = ".mp4, .mkv, .mov, .avi, .webm, .ts, .jpg, .png …"
 CACHED_ARCHIVES = 4
 """Number of archives whose lists of members stay in memory, up to 400 MB each."""
 CHUNK_ROWS = 65_536
 """Rows that are held as dicts at a time: a million of them take a gigabyte."""
-APPLE_DOUBLE_PREFIX = "._"
-"""Prefix of the file in which macOS keeps the attributes of another file, under that file's suffix."""
-SIDE_FOLDERS = frozenset(["__MACOSX", ".AppleDouble", "@eaDir"])
-"""Folders of file servers and archives with attributes and previews, under the names of other files."""
 UNKNOWN_VERSION = "0 "
 """Version of a file in a web page's list, which states neither sizes nor times."""
 
@@ -64,7 +60,8 @@ class Listing:
     columns: dict[str, str]
     """The user's columns in the manifests and their types, keys of `manifest.COLUMN_TYPES`."""
     skipped: int
-    """Number of files in folders, globs and archives whose names are not those of videos, as in the log."""
+    """Number of files in folders, globs and archives that were left out: their names are not those of videos
+    or pictures, or they are pictures next to videos. The log has their names."""
     duplicates: int
     """Number of files that were named before."""
     rows_without_path: int
@@ -81,12 +78,13 @@ def list_videos(
     """List the videos in files, folders (recursively), globs, archives and manifests, local or in stores.
 
     `read_manifest` describes manifests; their relative paths are relative to the manifest, and a missing file
-    becomes a failed video. In folders, globs and archives only names with a video's suffix count, and neither
-    the files that macOS adds for attributes ("._NAME", "__MACOSX") nor the previews of file servers.
-    ARCHIVE!/MEMBER is a file in an archive. A .txt file in which most lines name no video is not a manifest:
-    it is skipped beside other inputs, and an error alone. For a file that is named twice the first one
-    counts. Stores are not queried for files whose duration a manifest states. `read_archive` lists an
-    archive, by default in this process.
+    becomes a failed video. In folders, globs and archives only names with the suffix of a video or a picture
+    count, and neither the files that macOS adds for attributes ("._NAME", "__MACOSX") nor the previews of
+    file servers. A picture is listed like a video, but not where a folder, glob or archive has videos in the
+    same folder, because it is probably a preview of one of them. ARCHIVE!/MEMBER is a file in an archive. A
+    .txt file in which most lines name no video is not a manifest: it is skipped beside other inputs, and an
+    error alone. For a file that is named twice the first one counts. Stores are not queried for files whose
+    duration a manifest states. `read_archive` lists an archive, by default in this process.
 
     A web address with a query (`?…`, `#…` or `;…`) is an error without `allow_query`. With it, the query is
     used to read the file in this process, and the file has the address without the query.
@@ -164,7 +162,7 @@ class _Expander:
             elif os.path.isdir(given):
                 yield from self._expand_folder(given, given)
             elif os.path.lexists(given):
-                if _suffix(given) in MANIFEST_SUFFIXES:
+                if get_suffix(given) in MANIFEST_SUFFIXES:
                     yield from self._expand_manifest(given, os.path.dirname(given))
                 else:
                     yield from self._expand_file(Entry(path=given))
@@ -180,14 +178,14 @@ class _Expander:
         if split_member(given):
             yield self._find_member(given)
             return
-        if _suffix(given) in MANIFEST_SUFFIXES and not is_glob:
+        if get_suffix(given) in MANIFEST_SUFFIXES and not is_glob:
             yield from self._expand_manifest(given, given.rpartition("/")[0])
             return
         if given in self.names.queries:
             yield from self._expand_file(Entry(path=given))
             return
         file = None
-        if not is_glob and not given.endswith("/") and (_is_video(given) or is_archive(given)):
+        if not is_glob and not given.endswith("/") and (is_video(given) or is_archive(given)):
             file = stores.find_file(given)
         if file is None:
             files = stores.list_files(given)
@@ -195,15 +193,16 @@ class _Expander:
                 file = None if is_glob else stores.find_file(given)
                 if file is None:
                     raise InputError(f"there is no file {given}, and nothing below it")
+            previews = PreviewFinder(lambda: (listed.uri for listed in files))
             for listed in files:
                 if given.startswith("http") and split_query(listed.uri)[1]:  # a link in a web page
                     problem = "its address contains a query: name it in a manifest, with --allow-query"
-                    if _is_video(listed.uri):
+                    if is_video(listed.uri):
                         yield Entry(path=hide_secrets(listed.uri)), FileFacts(error=problem)
                     continue
                 is_known = listed.size_bytes or listed.version != UNKNOWN_VERSION
                 facts = facts_of_store(listed) if is_known else None
-                yield from self._expand_if_video(listed.uri, given, facts)
+                yield from self._expand_if_video(listed.uri, given, previews, facts)
         if file is not None:
             yield from self._expand_file(Entry(path=given), facts_of_store(file))
 
@@ -213,24 +212,27 @@ class _Expander:
 
         for parent, folders, files in os.walk(folder, onerror=refuse):
             folders.sort()
-            for name in sorted(files):
-                yield from self._expand_if_video(os.path.join(parent, name), given)
+            paths = [os.path.join(parent, name) for name in sorted(files)]
+            previews = PreviewFinder(functools.partial(iter, paths))
+            for path in paths:
+                yield from self._expand_if_video(path, given, previews)
 
     def _expand_glob(self, pattern: str) -> Iterator[Candidate]:
         matches = _match_glob(pattern)
         if not matches:
             raise InputError(f"nothing matches {pattern}")
+        previews = PreviewFinder(functools.partial(iter, matches))
         for match in matches:
             if os.path.isdir(match):
                 yield from self._expand_folder(match, pattern)
             else:
-                yield from self._expand_if_video(match, pattern)
+                yield from self._expand_if_video(match, pattern, previews)
 
     def _expand_manifest(self, given: str, folder: str) -> Iterator[Candidate]:
         manifest = read_manifest(given)
-        if _suffix(given) == ".txt":
+        if get_suffix(given) == ".txt":
             entries = list(manifest.entries)
-            if not _name_videos(entries, folder):
+            if not is_list_of_videos(entries, folder):
                 if self.is_only_input and entries:
                     raise InputError(f"{given} is not a list of videos: most lines name no video file")
                 self._skip(given)
@@ -248,9 +250,12 @@ class _Expander:
             else:
                 yield replace(entry, path=path), FileFacts(error=problem)
 
-    def _expand_if_video(self, path: str, given: str, facts: FileFacts | None = None) -> Iterator[Candidate]:
-        """Yield a file that `given` includes only if it is a video or an archive by its name."""
-        if (_is_video(path) or is_archive(path)) and not _is_side_file(path, given):
+    def _expand_if_video(
+        self, path: str, given: str, previews: PreviewFinder, facts: FileFacts | None = None
+    ) -> Iterator[Candidate]:
+        """Yield a file that `given` includes only if it is a video, a picture or an archive by its name."""
+        is_included = previews.is_listed(path) or is_archive(path)
+        if is_included and not is_side_file(path, given):
             yield from self._expand_file(Entry(path=path), facts)
         else:
             self._skip(path)
@@ -270,9 +275,10 @@ class _Expander:
             yield entry, facts
             return
         archive, members = read_members(entry.path, self.read_archive)
+        previews = PreviewFinder(lambda: (name for name, _ in iterate_members(members)))
         for name, member in iterate_members(members):
             path = f"{archive}{MEMBER_SEPARATOR}{name}"
-            if _is_video(name) and not _is_side_file(name, archive):
+            if previews.is_listed(name) and not is_side_file(name, archive):
                 yield replace(entry, path=path, duration_s=None), member
             else:
                 self._skip(path)
@@ -286,40 +292,6 @@ class _Expander:
             damage = read_damage(members)
             raise InputError(f"there is no file {given}" + (f": its archive: {damage}" if damage else ""))
         return Entry(path=given), None
-
-
-def _suffix(name: str) -> str:
-    return PurePosixPath(split_query(name)[0] if is_remote(name) else name).suffix.lower()
-
-
-def _is_video(name: str) -> bool:
-    return _suffix(name) in VIDEO_SUFFIXES
-
-
-def _name_videos(entries: Sequence[Entry], folder: str) -> bool:
-    """Return whether at least half of the lines of a text file are addresses, video files or existing paths.
-
-    Text files also come from globs of the shell, such as `talks/*`, and are not lists of videos then.
-    """
-    names = sum(
-        "://" in entry.path
-        or _is_video(entry.path)
-        or is_archive(entry.path)
-        or is_remote(folder)
-        or ("\0" not in entry.path and os.path.exists(os.path.join(folder, uri_to_path(entry.path))))
-        for entry in entries
-    )
-    return bool(entries) and 2 * names >= len(entries)
-
-
-def _is_side_file(name: str, given: str) -> bool:
-    """Return whether a file only has the attributes or the preview of another one, whose suffix it has.
-
-    Folders in the `given` input were named explicitly.
-    """
-    path = PurePosixPath(name)
-    folders = SIDE_FOLDERS.difference(PurePosixPath(given).parts)
-    return path.name.startswith(APPLE_DOUBLE_PREFIX) or not folders.isdisjoint(path.parts[:-1])
 
 
 def _match_glob(pattern: str) -> list[str]:

@@ -1,13 +1,15 @@
-"""Analyze one video in this process, without Ray."""
+"""Analyze one video, or images, in this process, without Ray."""
 
 import logging
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from fer_batch.config import AnalyzeConfig
@@ -20,12 +22,16 @@ from fer_batch.model.weights import Card
 from fer_batch.pipeline.progress import OnProgress, Progress, ignore_progress
 from fer_batch.pipeline.stages import PREFETCH_FRAMES, AnalyzeStage
 from fer_batch.run.stitch import stitch_segments
-from fer_batch.schema import RESULTS_SCHEMA, pack_bundle, tracks_schema, unpack_bundles
+from fer_batch.schema import PROBED_SCHEMA, RESULTS_SCHEMA, pack_bundle, tracks_schema, unpack_bundles
+from fer_batch.vision.images import ImageInput, load_image
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
+
+VIDEO_COLUMNS = frozenset(["bucket", "video_id", "uri", "time_s", "frame_index", "step_s"])
+"""Columns of the table `tracks` that images do not have."""
 
 
 def analyze_video(
@@ -69,6 +75,38 @@ def analyze_video(
         tracks = tracks.append_column(name, pa.repeat(pa.scalar(value, pa.string()), len(tracks)))
     names = [name for name in tracks_schema(card.classes).names if name != "bucket"]
     return tracks.select(names).to_pandas()
+
+
+def analyze_images(images: Sequence[ImageInput], config: AnalyzeConfig | None = None) -> "pd.DataFrame":
+    """Find and recognize the faces of images in this process and return a row for each face.
+
+    Each image is a path, the bytes of a file, a PIL image, a uint8 array of shape `(H, W)` (grey) or
+    `(H, W, 3)` (RGB), or a frame of `read_frames`. The column `image` is its position in `images`, from 0,
+    and `track_id` is the number of the face in it. The other columns are those of `analyze_video`, without
+    the columns of videos and times. The rows are those of a run on files with the same pixels.
+
+    Raises InputError where an image cannot be read.
+    """
+    config = config or AnalyzeConfig()
+    checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
+    card = Recognizer(checkpoint, "cpu").card
+    with tempfile.TemporaryDirectory(prefix="fer_batch_") as folder:  # only this user can read it
+        for number, image in enumerate(images):
+            load_image(image, "RGB").save(Path(folder) / f"{number:09}.bmp")
+        videos = probe_videos(list_videos([folder]).sources) if images else PROBED_SCHEMA.empty_table()
+        for number, error in enumerate(videos.column("error").to_pylist()):  # in order of the names
+            if error is not None:
+                raise InputError(f"Cannot analyze image {number}: {error}")
+        plan = plan_segments(videos, config, card.half_window_s, card.model_id, workers=1)
+        parts = _analyze_segments(plan, config, card, checkpoint, ignore_progress) if images else ()
+        segments = pa.concat_tables([RESULTS_SCHEMA.empty_table(), *parts])
+    tracks = stitch_segments(segments, card.classes).tracks
+    ids = pa.array(videos.column("video_id").to_pylist(), pa.string())
+    tracks = tracks.append_column("image", pc.index_in(tracks.column("video_id"), ids).cast(pa.int64()))
+    tracks = tracks.append_column("model_id", pa.repeat(pa.scalar(card.model_id, pa.string()), len(tracks)))
+    names = [name for name in tracks_schema(card.classes).names if name not in VIDEO_COLUMNS]
+    order = [("image", "ascending"), ("track_id", "ascending")]
+    return tracks.sort_by(order).select(["image", *names]).to_pandas()
 
 
 def _probe_one(path: str) -> pa.Table:

@@ -38,6 +38,8 @@ class MediaFile:
     """Size in bytes."""
     is_trimmed: bool = False
     """Whether bytes at the end of the file are left out, as they are a part of an element."""
+    picture_format: str | None = None
+    """The format of a picture that was unpacked, such as "jpeg"."""
 
     def read_head(self, count: int) -> bytes:
         """Read the first `count` bytes; a file object keeps its position."""

@@ -14,6 +14,7 @@ from fer_batch.errors import DecodeError
 from fer_batch.storage.media import MediaFile, open_media
 from fer_batch.video.formats import FORMATS, explain_refusal
 from fer_batch.video.hardware import make_hardware_decoder
+from fer_batch.video.pictures import is_picture, unpack_picture
 from fer_batch.video.truncation import drop_partial_fragment
 
 av.logging.set_level(av.logging.PANIC)
@@ -47,6 +48,8 @@ def open_container(
     media = None
     try:
         media = open_media(path, offset)
+        if is_picture(str(path)):
+            media = unpack_picture(media, MAX_FRAME_PX)
         try:
             return media, _open_av(media, gpu)
         except (av.error.InvalidDataError, av.error.EOFError):

@@ -196,6 +196,8 @@ def start_decoding(
     if image is None or source.stream.time_base is None:
         raise explain_undecodable(source.media, source.last_error)
     info = describe_video(source.container, source.stream, source.stream.time_base, image)
+    if kind := source.media.picture_format:
+        info = dataclasses.replace(info, container=kind, codec=kind, duration_s=1 / info.fps)
     return info, itertools.chain([(time_s, image)], frames)
 
 

@@ -5,6 +5,7 @@ SUFFIXES_BY_FORMAT: dict[str, str] = {
     "asf": "asf dvr-ms wmv",
     "av1": "",
     "avi": "amv avi divx",
+    "bmp_pipe": "",
     "cavsvideo": "",
     "cine": "cine",
     "dhav": "dav",
@@ -58,7 +59,7 @@ Each format is a single file that contains its own media and that FFmpeg decodes
 streams, and recordings of cameras, broadcasters and surveillance systems. Playlists (HLS, DASH, ffconcat),
 session descriptions and image sequences, which refer to other files and addresses, must stay out. A format
 without suffixes is recognized by its content, because its suffix is not one of videos or names another
-format as well.
+format as well. "bmp_pipe" reads the pictures of `pictures.unpack_picture`.
 """
 FORMATS = tuple(SUFFIXES_BY_FORMAT)
 VIDEO_SUFFIXES = frozenset(f".{name}" for names in SUFFIXES_BY_FORMAT.values() for name in names.split())
@@ -67,6 +68,6 @@ VIDEO_SUFFIXES = frozenset(f".{name}" for names in SUFFIXES_BY_FORMAT.values() f
 def explain_refusal(format_name: str) -> str:
     """Return the reason why a file of a format outside the table is refused."""
     return (
-        f"the format {format_name} is not a supported video format; playlists and single images are not "
-        f"read. Supported formats: {', '.join(FORMATS)}"
+        f"the format {format_name} is not a supported video format; playlists are not read. "
+        f"Supported formats: {', '.join(FORMATS)}"
     )

@@ -4,14 +4,14 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from fer_batch.config import CROP_SIZE_PX
 from fer_batch.errors import InputError
 from fer_batch.storage.user_files import read_bounded
+from fer_batch.video.pictures import MAX_PICTURE_BYTES, convert_picture
 from fer_batch.video.planes import Frame
 
-MAX_IMAGE_BYTES = 500_000_000
 ImageInput = str | Path | bytes | Image.Image | np.ndarray | Frame
 """A path, the bytes of a file, a PIL image, a uint8 array of shape `(H, W)` (grey) or `(H, W, 3)` (RGB), or a
 frame of `read_frames`."""
@@ -32,11 +32,11 @@ def load_image(image: ImageInput, mode: str) -> Image.Image:
             )
         return Image.fromarray(image).convert(mode)
     if isinstance(image, Image.Image):
-        return _convert(image, mode)
+        return convert_picture(image, mode)
     try:
-        content = image if isinstance(image, bytes) else read_bounded(Path(image), MAX_IMAGE_BYTES)
+        content = image if isinstance(image, bytes) else read_bounded(Path(image), MAX_PICTURE_BYTES)
         with Image.open(io.BytesIO(content)) as opened:
-            return _convert(opened, mode)
+            return convert_picture(opened, mode)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         name = "the image" if isinstance(image, bytes) else image
         raise InputError(f"Cannot read {name}: {error}") from error
@@ -46,10 +46,3 @@ def scale_to_crop(image: Image.Image) -> np.ndarray:
     """Scale a grey image of one face to a `(48, 48) uint8` crop."""
     size = (CROP_SIZE_PX, CROP_SIZE_PX)
     return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.LANCZOS))
-
-
-def _convert(image: Image.Image, mode: str) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # Pillow would clip 16-bit values to 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-    return image.convert(mode)

@@ -50,9 +50,31 @@ def test_no_inputs_are_refused() -> None:
 def test_folder_without_videos_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no videos found in .*\.mp4"):
         list_videos([str(tmp_path)])
-    touch(tmp_path, "notes.txt", "cover.jpg")
+    touch(tmp_path, "notes.txt", "cover.psd")
     with pytest.raises(InputError, match="2 other files skipped"):
         list_videos([str(tmp_path)])
+
+
+def test_pictures_are_listed_except_next_to_videos(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    touch(photos, "a.JPG", "b.png", "c.webp", "d.tiff", "e.heic", "f.gif", "notes.doc")
+    listed = ["a.JPG", "b.png", "c.webp", "d.tiff", "e.heic", "f.gif"]
+    assert sorted(list_names(photos)) == listed
+    films = tmp_path / "films"
+    touch(films, "film.mp4", "film.jpg")
+    assert list_names(films) == ["film.mp4"]
+    both = list_videos([str(tmp_path)])
+    assert sorted(Path(uri).name for uri in both.sources["uri"].to_pylist()) == sorted([*listed, "film.mp4"])
+    assert both.skipped == 2
+    assert list_names(films / "film.jpg") == list_names(str(films / "*.jpg")) == ["film.jpg"]
+    assert list_names(str(films / "*")) == ["film.mp4"]
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_pictures_in_archives_are_listed_except_next_to_videos(tmp_path: Path, suffix: str) -> None:
+    names = ("photos/a.jpg", "photos/b.png", "films/film.jpg", "films/film.mp4")
+    archive = pack(tmp_path / f"all{suffix}", dict.fromkeys(names, b"content"))
+    assert sorted(list_names(archive)) == ["a.jpg", "b.png", "film.mp4"]
 
 
 @pytest.mark.parametrize("given", ["", "nowhere", "nowhere/video.mp4", "video.mp4\0", "*.mp4"])

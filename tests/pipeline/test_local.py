@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import fer_batch
 from fer_batch.config import AnalyzeConfig
@@ -31,6 +32,34 @@ def test_rows_equal_the_tracks_of_a_run(long_video: Callable[[int], Path], tmp_p
     assert [report.video_s_done for report in reports] == sorted(report.video_s_done for report in reports)
     assert (reports[-1].videos, reports[-1].videos_done, reports[-1].faces) == (1, 1, len(faces))
     assert reports[-1].video_s == pytest.approx(10, abs=0.1)
+
+
+def test_no_images_give_no_rows() -> None:
+    faces = fer_batch.analyze_images([])
+    assert len(faces) == 0
+    assert list(faces.columns[:3]) == ["image", "track_id", "box_x0"]
+
+
+def test_images_have_the_rows_of_files_with_the_same_pixels(
+    sample_frames: list[np.ndarray], tmp_path: Path
+) -> None:
+    empty = np.zeros((90, 160, 3), np.uint8)
+    path = tmp_path / "photo.png"
+    Image.fromarray(sample_frames[0]).save(path)
+    images = [sample_frames[0], empty, Image.fromarray(sample_frames[5]), path, path.read_bytes()]
+    faces = fer_batch.analyze_images(images, QUICK)
+    assert faces["image"].value_counts().sort_index().to_dict() == {0: 2, 2: 2, 3: 2, 4: 2}
+    from_file = fer_batch.analyze_video(path, QUICK)
+    for number in (0, 3, 4):
+        same = faces[faces["image"] == number].drop(columns="image").reset_index(drop=True)
+        pd.testing.assert_frame_equal(same, from_file[same.columns], check_exact=True)
+
+
+def test_unusable_image_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Cannot analyze image 1: .*ratio of 32"):
+        fer_batch.analyze_images([np.zeros((9, 9), np.uint8), np.zeros((2, 99), np.uint8)])
+    with pytest.raises(InputError, match=r"Cannot read .*photo\.png"):
+        fer_batch.analyze_images([tmp_path / "photo.png"])
 
 
 def test_a_pause_and_slow_frames_have_their_own_durations(

@@ -20,6 +20,7 @@ from fer_batch.storage.media import read_identity
 from fer_batch.storage.stores import find_file
 from fer_batch.timeline.files import AnalyzedFile
 from fer_batch.timeline.names import file_name
+from fer_batch.video.pictures import is_picture
 
 BYTE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 CHUNK_BYTES = 2**20
@@ -107,6 +108,7 @@ def _send_file(
 
 
 def _guess_media_type(uri: str) -> str:
-    """Return a video's media type, or one that a browser neither runs nor shows by itself."""
+    """Return a video's or picture's media type, or one that a browser neither runs nor shows by itself."""
     media_type = mimetypes.guess_type(file_name(uri))[0] or ""
-    return media_type if media_type.startswith("video/") else "application/octet-stream"
+    is_shown = media_type.startswith("video/") or is_picture(uri)
+    return media_type if media_type and is_shown else "application/octet-stream"

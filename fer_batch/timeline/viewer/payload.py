@@ -14,6 +14,7 @@ from fer_batch.timeline.database import Database
 from fer_batch.timeline.names import file_name
 from fer_batch.timeline.sql import ROW_END_S, probability_columns
 from fer_batch.timeline.views import MIN_CONFIDENCE, MIN_EPISODE_S, episodes_sql
+from fer_batch.video.pictures import is_picture
 
 BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
 NO_EMOTION = 255
@@ -79,6 +80,7 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
     header = {
         "video_id": video_id,
         "name": file_name(str(facts["uri"])),
+        "is_picture": is_picture(str(facts["uri"])),
         "facts": facts,
         **describe_classes(database.classes),
         "tracks": [

@@ -28,6 +28,7 @@ from fer_batch.timeline.viewer.catalogue import Catalogue, ListedVideo
 from fer_batch.timeline.viewer.media import describe_error, find_trouble, send_video
 from fer_batch.timeline.viewer.page import SCRIPTS, STYLES, read_asset
 from fer_batch.timeline.viewer.payload import describe_classes
+from fer_batch.video.pictures import is_picture
 
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 """Host names of requests. Another name that resolves to this machine is an attack (DNS rebinding)."""
@@ -38,7 +39,7 @@ ASSET_TYPES = {
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -98,7 +99,10 @@ def create_app(out: FolderLike, token: str, quality: QualityFilter | None = None
             raise HTTPException(HTTPStatus.BAD_REQUEST, "first and count must be whole numbers") from None
         filters = {name: query.get(name, "") for name in ("words", "status", "emotion", "person")}
         total, page = open_catalogue().list_videos(**filters, first=max(first, 0), count=max(count, 0))
-        videos = [row | {"name": file_name(row["uri"])} for row in page.to_pylist()]
+        videos = [
+            row | {"name": file_name(row["uri"]), "is_picture": is_picture(row["uri"])}
+            for row in page.to_pylist()
+        ]
         return JSONResponse({"total": total, "videos": videos})
 
     def draw_strips(request: Request) -> Response:

@@ -25,7 +25,9 @@
 
   const words = element("p", { className: "quiet", role: "status" });
   const showNote = (text) => { words.textContent = text; };
-  const player = element("video", { controls: true, preload: "auto", playsInline: true, "aria-label": video.name });
+  const player = video.is_picture
+    ? element("img", { alt: video.name })
+    : element("video", { controls: true, preload: "auto", playsInline: true, "aria-label": video.name });
   player.setAttribute("controlslist", "nofullscreen nodownload");
   const layer = element("div", { className: "boxes" });
   const stage = element("div", { className: "stage" }, player, layer);
@@ -95,6 +97,7 @@
     history.replaceState(null, "", `#t=${to_s.toFixed(3)}`);
   };
   const fullscreen = () => (document.fullscreenElement ? document.exitFullscreen() : stage.requestFullscreen());
+  const step = (moments) => { if (playable) player.pause(); seek(lanes.momentFrom(moments)); };
   const play = () => { if (playable) player.paused ? player.play() : player.pause(); };
 
   const follow = () => {
@@ -113,7 +116,7 @@
     main.style.setProperty("--ratio", player.videoWidth / player.videoHeight);
     if (lanes.time_s || video.start_s) player.currentTime = toPlayer(lanes.time_s);
   });
-  player.addEventListener("error", () => showUnplayable(`this browser cannot play the file (${video.facts.codec ?? "unknown codec"})`));
+  player.addEventListener("error", () => showUnplayable(`this browser cannot ${video.is_picture ? "show" : "play"} the file (${video.facts.codec ?? "unknown codec"})`));
   if (video.facts.width) main.style.setProperty("--ratio", video.facts.width / video.facts.height);
   if (state.trouble) showUnplayable(state.trouble);
   else player.src = `../media/${video_id}`;
@@ -129,7 +132,7 @@
   fer.onKeys({
     " ": play, k: play,
     ArrowLeft: () => seek(lanes.time_s - JUMP_S), ArrowRight: () => seek(lanes.time_s + JUMP_S),
-    ",": () => { player.pause(); seek(lanes.momentFrom(-1)); }, ".": () => { player.pause(); seek(lanes.momentFrom(1)); },
+    ",": () => step(-1), ".": () => step(1),
     Home: () => seek(0), End: () => seek(video.end_s),
     "+": () => lanes.zoom(0.5), "=": () => lanes.zoom(0.5), "-": () => lanes.zoom(2), 0: () => lanes.show(0, video.end_s),
     b: () => showBoxes.click(), f: fullscreen, "/": () => { location.href = `${list}#search`; }, "?": help,
