@@ -85,7 +85,7 @@ class OffloadingDetector(FaceDetector):
         return self._confirm_boxes(pictures, views, *decode_boxes(boxes), pixel_aspect)
 
     @torch.inference_mode()
-    def classify_patches(self, patches: list[np.ndarray]) -> list[Tensor]:
+    def classify_patches(self, patches: Sequence[np.ndarray] | np.ndarray) -> list[Tensor]:
         if len(patches) >= MIN_SENT_PATCHES:
             outputs = self._request(encode_patches(patches))
             if outputs is not None:
@@ -149,7 +149,7 @@ def decode_boxes(table: pa.Table) -> tuple[Tensor, Tensor]:
     return _decode_floats(table, "box", 4), torch.from_numpy(table.column("view").to_numpy().copy())
 
 
-def encode_patches(patches: Sequence[np.ndarray]) -> pa.Table:
+def encode_patches(patches: Sequence[np.ndarray] | np.ndarray) -> pa.Table:
     """Return the rows of PATCHES_SCHEMA of `(ONET_PX, ONET_PX, 3) uint8` patches."""
     return pa.table({"patch": [patch.tobytes() for patch in patches]}, schema=PATCHES_SCHEMA)
 

@@ -1,6 +1,7 @@
 """Frames as luma and colour planes. Only the parts that an analysis needs become RGB or grey."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -147,7 +148,7 @@ class Picture:
         """
         half = (size[0] + 1) // 2, (size[1] + 1) // 2
         y, u, v = (
-            _resize_plane(plane, box, self.size, plane_size)
+            resize_plane(plane, box, self.size, plane_size)
             for plane, plane_size in ((self.y, size), (self.u, half), (self.v, half))
         )
         return replace(self, y=y, u=u, v=v, shrink=self.shrink * (box[3] - box[1]) / size[1])
@@ -158,10 +159,12 @@ class Picture:
         `box` is xyxy in pixels, inside the picture. Each new pixel is the average of the area that it covers,
         as in MTCNN's own scaling.
         """
-        planes = [_resize_plane(plane, box, self.size, size) for plane in (self.y, self.u, self.v)]
-        image = np.asarray(Image.merge("RGB", planes).convert("RGB", self.yuv_to_rgb))
-        tone = make_tone_table(self.transfer)
-        return image if tone is None else tone[image]
+        return np.asarray(self.crop_image(box, size))
+
+    def crop_image(self, box: tuple[float, float, float, float], size: tuple[int, int]) -> Image.Image:
+        """Return the image of `crop_rgb`."""
+        planes = [resize_plane(plane, box, self.size, size) for plane in (self.y, self.u, self.v)]
+        return make_rgb_image(planes, self.yuv_to_rgb, self.transfer)
 
     def to_grey(self, region: Image.Image) -> np.ndarray:
         """Return a region of `y` as `(h, w) uint8` grey, where black is 0 and white 255 in either range."""
@@ -190,7 +193,14 @@ class Frame:
         return self.picture.to_rgb()
 
 
-def _resize_plane(
+def make_rgb_image(planes: Sequence[Image.Image], matrix: tuple[float, ...], transfer: int) -> Image.Image:
+    """Return the RGB image of planes of one size, see `Picture.yuv_to_rgb` and `Picture.transfer`."""
+    image = Image.merge("RGB", planes).convert("RGB", matrix)
+    tone = make_tone_table(transfer)
+    return image if tone is None else image.point(tone.tolist() * 3)
+
+
+def resize_plane(
     plane: Image.Image,
     box: tuple[float, float, float, float],
     picture_size: tuple[int, int],

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from fer_batch.video.planes import Frame
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.detections import NO_FACES, Detections, join_detections
+from fer_batch.vision.motion import make_thumbnail
 from fer_batch.vision.track import compute_iou
 
 SAME_FACE_MIN_IOU = 0.4
@@ -29,8 +31,6 @@ class SampledFrame:
     """Whether a new shot or a picture of another size begins here, so that no face is followed to it."""
     key: bool
     """Whether the whole picture is searched."""
-    thumbnail: np.ndarray
-    """`(18, 32) float32` grey."""
     motion_search: bool = False
     """Whether the region that changed since the key frame before is searched."""
     detected: Detections | None = None
@@ -39,6 +39,11 @@ class SampledFrame:
     """Faces that were followed to this frame, or detected by a partial search."""
     lost: list[np.ndarray] = field(default_factory=list)
     """Boxes `(n, 4)` of expected faces that are not in the frame."""
+
+    @cached_property
+    def thumbnail(self) -> np.ndarray:
+        """The `(18, 32) float32` grey thumbnail."""
+        return make_thumbnail(self.frame.picture)
 
     @property
     def faces(self) -> Detections:

@@ -52,10 +52,13 @@ def is_shot_cut(frames: Sequence[FrameChanges]) -> bool:
 
     Much of the picture changes in one step. An object that comes or goes in a still picture is no cut.
     """
-    jump = measure_jump(frames, len(frames) - 1)
-    if jump is None or jump < CUT_MIN_JUMP:
+    if len(frames) < 2 or not len(frames[-1].steps):
         return False
-    return bool((frames[-1].steps.max(axis=0) >= CUT_MIN_CHANGE).mean() >= CUT_MIN_SHARE)
+    changed = np.count_nonzero(frames[-1].steps.max(axis=0) >= CUT_MIN_CHANGE)
+    if changed < CUT_MIN_SHARE * frames[-1].steps[0].size:
+        return False
+    jump = measure_jump(frames, len(frames) - 1)
+    return jump is not None and jump >= CUT_MIN_JUMP
 
 
 def _mean_in(images: np.ndarray, region: Sequence[float], scale: int = 1) -> np.ndarray:

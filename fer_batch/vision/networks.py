@@ -41,6 +41,13 @@ class FastPNet(nn.Module):
         return outputs[:, 2:], outputs[:, :2].softmax(dim=1)
 
 
+def pad_linear_layers(network: nn.Module) -> None:
+    """Replace the linear layers of R-Net or O-Net by layers that do not depend on the batch."""
+    for name, layer in list(network.named_children()):
+        if isinstance(layer, nn.Linear):
+            setattr(network, name, PaddedLinear(layer))
+
+
 class PaddedLinear(nn.Module):
     """Run a linear layer on a multiple of `MIN_MATRIX_ROWS` rows."""
 
@@ -59,11 +66,14 @@ class _RowPReLU(nn.Module):
     def __init__(self, slopes: Tensor) -> None:
         super().__init__()
         self.slopes = nn.Parameter(slopes)
+        self._repeated = slopes.detach()
 
     def forward(self, maps: Tensor) -> Tensor:
         count, channels, height, width = maps.shape
+        if len(self._repeated) < width * channels:
+            self._repeated = self.slopes.detach().repeat(width)
         rows = maps.permute(0, 2, 3, 1).reshape(count * height, width * channels)
-        activated = F.prelu(rows, self.slopes.repeat(width))
+        activated = F.prelu(rows, self._repeated[: width * channels])
         return activated.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 

@@ -21,7 +21,7 @@ from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.detections import NO_FACES, join_detections
 from fer_batch.vision.follow import LOST_MAX_IOU, SampledFrame, find_known_faces, follow_faces
 from fer_batch.vision.jumps import MIN_OTHER_STEPS, is_shot_cut
-from fer_batch.vision.motion import find_changed_region, make_thumbnail
+from fer_batch.vision.motion import find_changed_region
 from fer_batch.vision.track import compute_iou
 
 MIN_GROUP_FRAMES = 10
@@ -52,7 +52,7 @@ def detect_in_frames(
     cell = -1
     for frame in frames:
         timer.record("decode")
-        thumbnail, last_cell = make_thumbnail(frame.picture), cell
+        last_cell = cell
         size = frame.picture.y.size
         # Boxes are in pixels of their picture, so no face can be followed into a picture of another size.
         recent = [*recent[-MIN_OTHER_STEPS:], *([frame.changes] if frame.changes else [])]
@@ -60,7 +60,7 @@ def detect_in_frames(
         cell = math.floor((frame.time_s + TIME_TOLERANCE_S) / search_s)
         key = cut or cell // searches != last_cell // searches or not group
         motion = not key and cell != last_cell
-        group.append(SampledFrame(frame=frame, cut=cut, key=key, thumbnail=thumbnail, motion_search=motion))
+        group.append(SampledFrame(frame=frame, cut=cut, key=key, motion_search=motion))
         last_size = size
         group_frames = max(MIN_GROUP_FRAMES, detector.group_bytes // frame.picture.nbytes)
         if key and len(group) > group_frames:

@@ -56,9 +56,7 @@ def view_picture(
     """
     halvings = max(math.floor(math.log2(max(min_face * picture.height / MIN_FACE_PX, 1))), 0)
     box, size, scale = _place_view(picture, region, 2**halvings, pixel_aspect)
-    image = Image.fromarray(
-        picture.crop_rgb((box[0] / pixel_aspect, box[1], box[2] / pixel_aspect, box[3]), size)
-    )
+    image = picture.crop_image((box[0] / pixel_aspect, box[1], box[2] / pixel_aspect, box[3]), size)
     min_face_px = min_face * picture.height / scale
     return SearchView(image, index, box[0], box[1], scale, min_face_px, math.inf)
 
@@ -94,7 +92,7 @@ def view_neighbourhood(index: int, picture: Picture, box: np.ndarray, pixel_aspe
     top = min(max((y0 + y1 - height) / 2, 0), picture_height - height)
     size = max(round(NEAR_FACE_PX * width / side), 1), max(round(NEAR_FACE_PX * height / side), 1)
     source = (left / pixel_aspect, top, (left + width) / pixel_aspect, top + height)
-    image = Image.fromarray(picture.crop_rgb(source, size))
+    image = picture.crop_image(source, size)
     range_px = NEAR_FACE_PX / NEAR_SCALE, NEAR_FACE_PX * NEAR_SCALE
     return SearchView(image, index, left, top, side / NEAR_FACE_PX, *range_px)
 
@@ -125,11 +123,3 @@ def build_pyramid(view: SearchView) -> list[tuple[float, Image.Image]]:
             source = source.reduce(2)
         levels.append((scale, source.resize(size, Image.Resampling.BOX)))
     return levels
-
-
-def clip_to_pixels(box: np.ndarray, size: tuple[float, float]) -> tuple[float, float, float, float]:
-    """Return the whole pixels of a box inside an image of `size`, at least one, as MTCNN cuts patches."""
-    width, height = size
-    x0, y0, x1, y1 = np.trunc(box).tolist()
-    left, top = min(max(x0, 1.0) - 1, width - 1), min(max(y0, 1.0) - 1, height - 1)
-    return left, top, max(min(x1, width), left + 1), max(min(y1, height), top + 1)

@@ -9,8 +9,9 @@ from PIL import Image
 from fer_batch.errors import ConfigError, InputError
 from fer_batch.video.planes import Picture
 from fer_batch.video.random_access import read_frames
-from fer_batch.vision.detect import BATCH_PATCHES, FaceDetector
+from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.detections import NO_FACES, Detections, Face, join_detections
+from fer_batch.vision.patches import BATCH_PATCHES
 
 HOPPER, COLLINS = 0, 1
 BATCH = BATCH_PATCHES["cpu"]
