@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import fer_batch
 from fer_batch.cli.app import ANALYZE, UsageError, add_command
 from fer_batch.cli.arguments import Inputs, NewRunFolder, RayOptions, RunFolder
-from fer_batch.cli.output import ProgressLine, print_line, print_status, print_table, print_text
+from fer_batch.cli.output import (
+    ProgressLine,
+    print_line,
+    print_partial,
+    print_status,
+    print_table,
+    print_text,
+)
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.terminal import count
 
@@ -82,19 +89,26 @@ def demo_command(*, out: NewRunFolder = "fer-batch-demo", ray: RayOptions) -> No
 
 
 @add_command(ANALYZE)
-def finalize_command(out: RunFolder, /, *, ray: RayOptions) -> None:
+def finalize_command(out: RunFolder, /, *, partial: bool = False, ray: RayOptions) -> None:
     """Write the tables of a run again from its results.
 
     `analyze` does this at its end. It also completes an interrupted `fer-batch forget`. A cluster that is
     named with --address or RAY_ADDRESS, or runs this command as a job, writes with all its CPUs. Otherwise
     this process writes everything; --address local uses all CPUs of this machine.
 
+    Args:
+        partial: Write tables of the videos that are finished if others are not. While `analyze` runs, it does
+            so itself every few minutes.
+
     Examples:
       fer-batch finalize results
+      fer-batch finalize results --partial      after `analyze` was stopped
       fer-batch finalize results --address local
       fer-batch finalize /mnt/results --address auto
     """
-    print_summary(fer_batch.finalize(out, rewrite_all=True, **vars(ray)), out)
+    print_summary(fer_batch.finalize(out, rewrite_all=not partial, partial=partial, **vars(ray)), out)
+    if partial:
+        print_partial(fer_batch.open_timeline(out))
 
 
 def _analyze(videos: list[str], out: str, config: AnalyzeConfig, ray: RayOptions, **settings: Any) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
 import fer_batch
 from fer_batch.cli.arguments import OutputFile
 from fer_batch.cli.limits import describe_timeout, limit_process
+from fer_batch.cli.output import print_partial
 from fer_batch.errors import OutputError, QueryError
 from fer_batch.fields import Range, Topic
 from fer_batch.terminal import escape_controls, escape_lines
@@ -61,7 +62,9 @@ class AnswerOptions:
     def open_timeline(self, out: str) -> "Iterator[fer_batch.Timeline]":
         """Open a run, and limit the memory and time of this process during the body."""
         with limit_process(self.timeout_s):
-            yield fer_batch.open_timeline(out, timeout_s=self.timeout_s)
+            timeline = fer_batch.open_timeline(out, timeout_s=self.timeout_s)
+            print_partial(timeline)
+            yield timeline
 
     def resolve_format(self, out: str) -> str:
         """Return the format; raises OutputError if the result of a query of `out` cannot be written."""

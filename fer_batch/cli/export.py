@@ -5,7 +5,7 @@ from typing import Literal
 import fer_batch
 from fer_batch.cli.app import QUERY, add_command
 from fer_batch.cli.arguments import OutputFile, QualityOptions, RunFolder, VideoNames
-from fer_batch.cli.output import print_line
+from fer_batch.cli.output import print_line, print_partial
 from fer_batch.terminal import count
 
 CONTENTS = {
@@ -55,6 +55,7 @@ def export_command(
       fer-batch export results -o rows --format jsonl               a file of rows per video
     """
     timeline = fer_batch.open_timeline(out).filter_faces(**vars(quality))
+    print_partial(timeline)
     files = timeline.export(output, format, videos or (), threshold, min_s)
     if not files:
         print_line(f"{output}: nothing to write, because {out} has no videos")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import fer_batch
 from fer_batch.cli.app import LOOK, UsageError, add_command
 from fer_batch.cli.arguments import OptionalVideoName, OutputFile, QualityOptions, RunFolder, VideoName
-from fer_batch.cli.output import ProgressLine, print_line
+from fer_batch.cli.output import ProgressLine, print_line, print_partial
 from fer_batch.fields import Range
 
 
@@ -89,6 +89,7 @@ def plot_command(
 
     check_outside_run(output, out)
     timeline = fer_batch.open_timeline(out).filter_faces(**vars(quality))
+    print_partial(timeline)
     if kind == "strip":
         figure = timeline.plot_strip(emotion, absolute=absolute)
     elif kind == "shares":
@@ -115,6 +116,7 @@ def report_command(
       fer-batch report s3://bucket/results 3f2a9c0d11e4b7a6 -o page.html      by video_id
     """
     timeline = fer_batch.open_timeline(out).filter_faces(**vars(quality))
+    print_partial(timeline)
     size_bytes = timeline.write_report(video, output)
     print_line(f"{output}: {size_bytes / 1e6:.1f} MB")
 
@@ -150,6 +152,7 @@ def overlay_command(
     """
     line, start_s = ProgressLine(), time.monotonic()
     timeline = fer_batch.open_timeline(out).filter_faces(**vars(quality))
+    print_partial(timeline)
     ((length_s,),) = timeline.sql(
         "SELECT greatest(coalesce(duration_s, 0), read_s) FROM videos WHERE video_id = $video",
         {"video": timeline.video_id(video)},

@@ -12,6 +12,8 @@ from fer_batch.terminal import escape_controls, escape_lines
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fer_batch.timeline.store import Timeline
+
 PIPE_WIDTH = 200
 """Characters per line if stdout is not a terminal."""
 MIN_TEXT_WIDTH = 12
@@ -51,6 +53,12 @@ def print_output(text: str) -> None:
 def print_status(text: str) -> None:
     """Print one line to stderr."""
     print(escape_controls(text), file=sys.stderr, flush=True)
+
+
+def print_partial(timeline: "Timeline") -> None:
+    """Print to stderr which part of a run that is not finished the tables have."""
+    if timeline.partial:
+        print_status(str(timeline.partial))
 
 
 def print_table(

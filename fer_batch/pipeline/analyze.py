@@ -30,6 +30,7 @@ from fer_batch.pipeline.placement import list_nodes
 from fer_batch.pipeline.progress import OnProgress, ProgressMeter, ignore_progress, publish_metrics
 from fer_batch.run.finalize import finalize
 from fer_batch.run.forget import complete_forget
+from fer_batch.run.partial import PartialTables
 from fer_batch.run.plan import (
     add_planning_round,
     changed_metadata,
@@ -56,6 +57,8 @@ from fer_batch.schema import PLAN_SCHEMA, PROBED_SCHEMA, SCHEMA_VERSION
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.storage.lease import hold_lease
 
+PARTIAL_TABLES_CHECK_S = 5.0
+"""Interval between two checks whether the tables of the finished videos are due."""
 ASSUMED_SEGMENTS = 5
 """Number of segments assumed for a video of unknown length."""
 
@@ -206,10 +209,14 @@ def _run_pending(out: OutputFolder, settings: RunSettings, on_progress: OnProgre
         meter.add_pending(segments)
     if not meter.pending_videos:
         return
+    partial_tables = PartialTables(out)
     for segments in pending_segments(out, done):
         out.remove_file(SUCCESS_FILE)
         meter.watch(segments)
-        with call_periodically(meter.update, meter.interval_s):
+        with (
+            call_periodically(meter.update, meter.interval_s),
+            call_periodically(partial_tables.refresh, PARTIAL_TABLES_CHECK_S),
+        ):
             run_segments(segments, settings)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from fer_batch.run.finalize import finalize as write_tables
 from fer_batch.run.forget import complete_forget
+from fer_batch.run.partial import finalize_partial, has_pending_videos
 from fer_batch.run.record import read_run
-from fer_batch.run.summary import RunSummary
+from fer_batch.run.summary import RunSummary, summarize_run
 from fer_batch.run.verify import verify_run
 from fer_batch.storage.folder import FolderLike, open_folder
 from fer_batch.storage.lease import hold_lease
@@ -25,6 +26,7 @@ def finalize(
     out: FolderLike,
     *,
     rewrite_all: bool = False,
+    partial: bool = False,
     address: str | None = None,
     insecure: bool = False,
     verbose: bool = False,
@@ -34,6 +36,9 @@ def finalize(
     `analyze` does this at its end. A second call writes only the buckets whose videos have changed since, or
     all with `rewrite_all`. An interrupted `fer-batch forget` is completed first. Readers see the previous
     tables until all new ones are written, and a killed call can be repeated.
+
+    With `partial`, the tables have the videos that are finished, and missing results are no error. Readers
+    are told how many videos these are.
 
     Each bucket (20 hours of video) is a task with one CPU, and the tables change in one commit at the end.
     The tasks run on a Ray that is connected, else on the cluster at `address` (HOST:PORT or "auto"), else on
@@ -49,6 +54,9 @@ def finalize(
     read_run(folder)  # raises before the lease creates a folder
     with hold_lease(folder, "finalize"), open_task_map(address, insecure, verbose) as map_tasks:
         complete_forget(folder)
+        if partial and has_pending_videos(folder):
+            finalize_partial(folder, map_tasks)
+            return summarize_run(folder)
         return write_tables(folder, rewrite_all, map_tasks)
 
 

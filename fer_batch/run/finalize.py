@@ -82,7 +82,7 @@ def finalize(
     if buckets:
         folder.remove_file(SUCCESS_FILE)
         written = _write_buckets(folder, run, buckets, map_buckets)
-        replaced = _commit(folder, tables, buckets, written)
+        replaced = commit_files(folder, tables, buckets, written)
         kept = totals.filter(pc.invert(pc.is_in(totals.column("bucket"), pa.array(buckets, pa.int32()))))
         new = pa.Table.from_pylist([bucket.totals for bucket in written], schema=TOTALS_SCHEMA)
         totals = pa.concat_tables([kept, new])
@@ -128,6 +128,16 @@ def _write_buckets(
     in_buckets = pc.is_in(videos.column("bucket"), pa.array(buckets, pa.int32()))
     videos = videos.filter(in_buckets).combine_chunks()
     _check_all_done(folder, videos)
+    return write_files(folder, run, videos, map_buckets)
+
+
+def write_files(
+    folder: OutputFolder, run: RunRecord, videos: pa.Table, map_buckets: Callable[..., Iterable[Any]]
+) -> list[WrittenBucket]:
+    """Write the files of the buckets of these planned videos, without a commit.
+
+    Raises OutputError if a result is missing or rows are inconsistent.
+    """
     folder.write_bytes(UNCLEAN_MARKER, b"", "marker")
     write = functools.partial(write_bucket, folder, run)
     written: list[WrittenBucket] = list(map_buckets(write, _iterate_buckets(folder, videos)))
@@ -141,7 +151,7 @@ def _write_buckets(
     return written
 
 
-def _commit(
+def commit_files(
     folder: OutputFolder,
     tables: Mapping[str, DeltaTable],
     buckets: list[int],

@@ -179,7 +179,7 @@ def _strip_tables(folder: OutputFolder, video_ids: set[str]) -> None:
     except OutputError:
         _remove_tables(folder)
         return
-    write_snapshot(folder, tables, snapshot.round)
+    write_snapshot(folder, tables, snapshot.round, snapshot.partial)
     fault_point("forget.snapshot")
     remove_stale_files(folder)
     for name, table in tables.items():

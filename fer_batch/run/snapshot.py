@@ -8,8 +8,8 @@ import contextlib
 import fcntl
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import IO
+from dataclasses import asdict, dataclass, fields
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,12 +18,34 @@ from deltalake.exceptions import DeltaError
 
 from fer_batch.errors import OutputError
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
+from fer_batch.terminal import count
 
 TABLES = ("moments", "tracks", "videos")
 """The tables in the order in which they are written."""
 SNAPSHOT_FILE = "snapshot.json"
 UNCLEAN_MARKER = ".unclean"
 """Name of an empty file that exists while the folders of the tables may hold files that no snapshot needs."""
+
+
+NO_ROUND = "-"
+"""Name before those of all rounds: partial tables have no complete round, and `finalize` writes all again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partial:
+    """How much of a run is in tables that were written before the run was finished."""
+
+    videos: int
+    planned_videos: int
+    video_s: float
+    """Length of the finished videos, in seconds, as far as it was known when they were planned."""
+    planned_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"partial results: {self.videos:,} of {count(self.planned_videos, 'video')}, "
+            f"{self.video_s / 3600:.3g} of {self.planned_s / 3600:.3g} hours"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +56,8 @@ class Snapshot:
     """The Delta version of each table."""
     round: str
     """The last planning round whose videos are in the tables; empty if an earlier version wrote them."""
+    partial: Partial | None = None
+    """Which part of the run the tables have; None if they have all."""
 
 
 def read_snapshot(out: FolderLike) -> Snapshot | None:
@@ -41,18 +65,25 @@ def read_snapshot(out: FolderLike) -> Snapshot | None:
     try:
         content = json.loads(open_folder(out).read_bytes(SNAPSHOT_FILE))
         tables = {name: int(content["tables"][name]) for name in TABLES}
-        return Snapshot(tables=tables, round=str(content.get("round", "")))
+        part = content.get("partial")
+        partial = Partial(**{field.name: part[field.name] for field in fields(Partial)}) if part else None
+        return Snapshot(tables=tables, round=str(content.get("round", "")), partial=partial)
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def write_snapshot(out: FolderLike, tables: Mapping[str, DeltaTable], round: str) -> None:
+def write_snapshot(
+    out: FolderLike, tables: Mapping[str, DeltaTable], round: str, partial: Partial | None = None
+) -> None:
     """Show the current versions of the tables to readers.
 
     `round` is the last planning round whose videos they contain. If it is empty, the next `finalize` writes
     all tables again.
     """
-    open_folder(out).write_json(SNAPSHOT_FILE, {"tables": read_versions(tables), "round": round}, "snapshot")
+    content: dict[str, Any] = {"tables": read_versions(tables), "round": round}
+    if partial is not None:
+        content["partial"] = asdict(partial)
+    open_folder(out).write_json(SNAPSHOT_FILE, content, "snapshot")
 
 
 def read_versions(tables: Mapping[str, DeltaTable]) -> dict[str, int]:
@@ -73,7 +104,10 @@ def open_tables(out: FolderLike) -> dict[str, DeltaTable]:
             raise OutputError(f"The folder {folder} does not exist")
         if not folder.exists("run.json"):
             raise OutputError(f"{folder} contains no run of fer-batch ({folder}/run.json does not exist)")
-        raise OutputError(f"The run in {folder} is not finished: run `fer-batch analyze` on it again")
+        raise OutputError(
+            f"The run in {folder} is not finished: run `fer-batch analyze` on it again, or "
+            f"`fer-batch finalize --partial {folder}` for the tables of the finished videos"
+        )
     try:
         return {
             name: open_table(folder, name, snapshot.tables[name] if snapshot else None) for name in TABLES

@@ -49,12 +49,12 @@ def statistics_columns(schema: pa.Schema) -> list[str]:
 
 
 def open_current_tables(
-    folder: OutputFolder, schemas: Mapping[str, pa.Schema]
+    folder: OutputFolder, schemas: Mapping[str, pa.Schema], *, keep_files: bool = False
 ) -> dict[str, DeltaTable] | None:
     """Open the tables for writing, restored to the versions of the snapshot.
 
-    Files that a killed writer has left are removed. Returns None if the tables are missing or damaged, have
-    other columns, or were written by an earlier version.
+    Files that a killed writer has left are removed, unless `keep_files`. Returns None if the tables are
+    missing or damaged, have other columns, or were written by an earlier version.
     """
     snapshot = read_snapshot(folder)
     if snapshot is None or not snapshot.round:
@@ -71,7 +71,7 @@ def open_current_tables(
                     tables[name].restore(version, post_commithook_properties=KEEP_LOG_FILES)
     except (OutputError, DeltaError, FileNotFoundError):
         return None
-    if folder.exists(UNCLEAN_MARKER):
+    if folder.exists(UNCLEAN_MARKER) and not keep_files:
         remove_stale_files(folder)
         folder.remove_file(UNCLEAN_MARKER)
     return tables

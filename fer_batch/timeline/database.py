@@ -15,7 +15,7 @@ from fer_batch.errors import OutputError, QueryError
 from fer_batch.run.people import read_people
 from fer_batch.run.plan import read_planned_videos
 from fer_batch.run.record import read_run
-from fer_batch.run.snapshot import group_table_files, lock_for_reading, open_tables
+from fer_batch.run.snapshot import Partial, group_table_files, lock_for_reading, open_tables, read_snapshot
 from fer_batch.schema import VIDEOS_SCHEMA, rename_reserved
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.timeline.sandbox import QUERY_TIMEOUT_S, check_statement, limit_resources, lock_settings
@@ -51,6 +51,8 @@ class Database:
     """The names of the emotions, in the order of the `p_…` columns."""
     manifest_columns: list[str]
     """The names of the columns that manifests of the run's videos added."""
+    partial: Partial | None
+    """Which part of the run the tables have; None if they have all."""
     face_filter: str = ""
     """Which faces the views have, in words; empty if they have all."""
     _face_condition: str = "true"
@@ -61,6 +63,8 @@ class Database:
         self.out = open_folder(out).absolute()
         self._timeout_s = timeout_s
         self._lock = lock_for_reading(self.out)
+        snapshot = read_snapshot(self.out)
+        self.partial = snapshot.partial if snapshot else None
         self._tables = open_tables(self.out)
         self._files = {name: group_table_files(name, table) for name, table in self._tables.items()}
         self._datasets: dict[str, Any] = {}

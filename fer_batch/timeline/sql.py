@@ -63,22 +63,6 @@ def interval_sql(every_s: float) -> str:
     return f"floor(time_s / {check_positive(every_s, 'every_s')} + {TIME_TOLERANCE_S})::BIGINT"
 
 
-def divide_rows_sql(table: str, columns: Sequence[str], where: str, every_s: float) -> str:
-    """Return a query for rows of `tracks` or `moments` with the number of the `interval` that each is in.
-
-    A row is in the interval in which it begins, and in each later one that it fills.
-    """
-    listed = ", ".join(columns)
-    first = interval_sql(every_s)
-    end = f"floor(({ROW_END_S}) / {every_s} + {TIME_TOLERANCE_S})::BIGINT"
-    # Few rows last longer than an interval, and reading only those a second time is fast.
-    return f"""
-        SELECT {listed}, {first} AS interval FROM {table} WHERE {where}
-        UNION ALL
-        SELECT {listed}, unnest(range({first} + 1, {end})) AS interval FROM {table}
-        WHERE {where} AND step_s > {every_s - TIME_TOLERANCE_S}"""
-
-
 def list_groups(by: str | Sequence[str]) -> list[str]:
     """Return `by` as a list: one group may be given as a string."""
     return [by] if isinstance(by, str) else list(by)

@@ -51,7 +51,8 @@ class Timeline(Database):
         ).fetchall()
         counts = ((videos, "video"), (moments, "sampled frame"), (tracks, "track"))
         texts = [f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts]
-        return f"<Timeline of {self.out}: {', '.join(texts)}>"
+        partial = [str(self.partial)] if self.partial else []
+        return f"<Timeline of {self.out}: {', '.join([*texts, *partial])}>"
 
     def videos(self) -> "pd.DataFrame":
         """Return one row for each video: its status, counts, and the mean probability of each emotion."""
@@ -187,6 +188,9 @@ def open_timeline(out: FolderLike, *, timeout_s: float = QUERY_TIMEOUT_S) -> Tim
 
     A query that takes longer than `timeout_s` raises a `duckdb.Error`.
 
-    Raises OutputError if `out` holds no finished run.
+    While a run goes on, the timeline has the videos that were finished when `analyze` last wrote the tables,
+    every few minutes; `timeline.partial` tells how many these are. Open it again for later ones.
+
+    Raises OutputError if `out` holds no run, or one without tables.
     """
     return Timeline(out, timeout_s)

@@ -16,7 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 from fer_batch.run.record import add_manifest_columns
 from fer_batch.run.snapshot import TABLES, write_snapshot
 from fer_batch.schema import EMOTIONS
-from fer_batch.timeline.plots.bins import bin_videos
+from fer_batch.timeline.cells import NOT_ANALYZED, divide_videos
 from fer_batch.timeline.store import Timeline, open_timeline
 from fer_batch.timeline.viewer.catalogue import Catalogue
 from fer_batch.timeline.viewer.page import render_report
@@ -77,14 +77,14 @@ def test_events_get_the_frame_that_lasts(timeline: Timeline, event: dict[str, fl
     assert select(found, "faces") == [(faces,)]
 
 
-def test_bins_and_strips_leave_out_a_pause(timeline: Timeline) -> None:
-    (bins,) = bin_videos(timeline, [video_id(UNEVEN)], 400).values()
-    assert bins.gaps_s == pytest.approx(np.array([[9.0, 69.0]]))
-    assert (bins.find(np.array([3.0, 5.9, 8.9, 9.1, 68.9, 69.1])) >= 0).tolist() == [1, 1, 1, 0, 0, 1]
+def test_cells_and_strips_leave_out_a_pause(timeline: Timeline) -> None:
+    (cells,) = divide_videos(timeline, [video_id(UNEVEN)], 400).values()
+    assert (cells.find(np.array([3.0, 5.9, 8.9, 9.1, 68.9, 69.1])) >= 0).tolist() == [1, 1, 1, 0, 0, 1]
     catalogue = Catalogue(timeline.out)
     strip = catalogue.draw_strips([video_id(UNEVEN)])[video_id(UNEVEN)]
     kinds = [EMOTIONS[cell] if cell < len(EMOTIONS) else None for cell in strip["cells"]]
     assert [kind for kind, _ in itertools.groupby(kinds)] == ["happy", "sad", None, "sad"]
+    assert strip["cells"].count(NOT_ANALYZED) == kinds.count(None)
     assert sum(strip["counts"]) == len(MOMENTS_S)
 
 
@@ -203,7 +203,7 @@ def test_tables_of_older_schemas_have_mean_steps(timeline: Timeline, old_timelin
     assert old_timeline.join_events(pa.table({"time_s": [0.1]}), video=LATE).df()["faces"].tolist() == [1]
     old_timeline.export(Path(str(old_timeline.out)).parent / "a.vtt", videos=[LATE])
     assert render_report(old_timeline, UNEVEN)
-    assert bin_videos(old_timeline, [video_id(UNEVEN)], 400)
+    assert divide_videos(old_timeline, [video_id(UNEVEN)], 400)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from fer_batch.plotting import abbreviate_classes, pick_colour, pick_text_colour, shorten_name
+from fer_batch.timeline.database import Database
 
 WIDTH_IN = 10.0
 PLOT_WIDTH_IN = 7.6
@@ -123,9 +124,11 @@ def style_axes(axes: Axes) -> None:
     axes.xaxis.label.set_color(GREY)
 
 
-def draw_title(figure: Figure, title: str, subtitle: str, face_filter: str) -> None:
-    """Write a title in two lines, and in a third the faces that the figure is limited to."""
-    text = f"{shorten_name(title, 90)}\n{subtitle}" + (f"\nonly {face_filter}" if face_filter else "")
+def draw_title(figure: Figure, title: str, subtitle: str, database: Database) -> None:
+    """Write a title in two lines, and in others the faces and the part of the run that the figure has."""
+    limits = [f"only {database.face_filter}"] if database.face_filter else []
+    limits += [str(database.partial)] if database.partial else []
+    text = "\n".join([shorten_name(title, 90), subtitle, *limits])
     figure.suptitle(text, x=0.01, ha="left", fontsize=10, color=INK, parse_math=False)
 
 

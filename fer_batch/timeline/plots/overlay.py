@@ -12,7 +12,6 @@ from fer_batch.storage.folder import check_outside_run
 from fer_batch.storage.media import uri_to_path
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.files import AnalyzedFile, find_analyzed_file
-from fer_batch.timeline.plots.bins import bin_videos
 from fer_batch.timeline.sql import FACE, ROW_END_S, TIME_TOLERANCE_S, probability_columns
 from fer_batch.video.canvas import Box, Canvas, render_text
 from fer_batch.video.redraw import OUTPUT_FORMATS, RedrawResult, redraw_video
@@ -85,7 +84,11 @@ class _FacePainter:
         self.classes = database.classes
         self.colours = [pick_colour(name, self.classes) for name in self.classes]
         self.letters = list(abbreviate_classes(self.classes).values())
-        self.bins = bin_videos(database, [video_id], 10**9)[video_id]
+        sampled = database.sql(
+            f"SELECT time_s, {ROW_END_S} AS end_s FROM moments WHERE video_id = $video ORDER BY ALL",
+            {"video": video_id},
+        ).fetchnumpy()
+        self.sampled_s = np.stack([sampled["time_s"], sampled["end_s"]], axis=1)
         sides, columns = ("x0", "y0", "x1", "y1"), probability_columns(database)
         boxes = ", ".join(
             f"box_{side}, coalesce(lead(box_{side}) OVER track, box_{side}) AS next_{side}" for side in sides
@@ -136,7 +139,8 @@ class _FacePainter:
             self._draw_box(canvas, row, box, size)
 
     def _hide_faces(self, canvas: Canvas, now_s: float) -> None:
-        if self.bins.find(np.array([now_s]))[0] < 0:
+        frame = np.searchsorted(self.sampled_s[:, 0], now_s, "right") - 1
+        if frame < 0 or now_s >= self.sampled_s[frame, 1]:  # at a time that was not analyzed
             canvas.pixelate((0, 0, canvas.width, canvas.height), BLUR_BLOCKS)
             return
         for row in self.active_rows:

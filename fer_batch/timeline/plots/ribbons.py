@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from fer_batch.errors import QueryError
 from fer_batch.plotting import new_figure, shorten_name
+from fer_batch.timeline.cells import divide_videos
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.names import file_name, natural_key
-from fer_batch.timeline.plots.bins import bin_videos
 from fer_batch.timeline.plots.drawing import (
     GREY,
     WIDTH_IN,
@@ -24,8 +24,8 @@ from fer_batch.timeline.plots.drawing import (
 )
 from fer_batch.timeline.sql import FACE, LENGTH_S
 
-MAX_BINS = 400
-"""Bins of a video: three pixels each."""
+CELLS = 400
+"""Cells of a video: three pixels each."""
 MAX_FACES = 12
 
 
@@ -47,18 +47,18 @@ def plot_ribbons(database: Database, video: str | Path) -> Figure:
     ).fetchall()
     faces = sorted((face for face, _ in rows), key=natural_key)
     lanes = max(len(faces), 1)
-    bins = bin_videos(database, [video_id], MAX_BINS, faces)[video_id]
-    end_s = max(length_s, float(bins.end_s[-1]))
+    cells = divide_videos(database, [video_id], CELLS, faces)[video_id]
+    end_s = length_s or 1.0
     lane_in = 0.85 if len(faces) <= 6 else 0.5
     figure = new_figure(WIDTH_IN, 1.5 + lane_in * lanes)
     axes = figure.subplots()
     times_s = sample_times(end_s)
     for lane, face in enumerate(faces):
-        means = bins.means_at(times_s, face)
+        means = cells.means_at(times_s, face)
         draw_raster(axes, stack_classes(means, database.classes), (0, end_s), (lane + 0.92, lane + 0.4))
         size = min(0.3 * lane_in * 72 * 0.75, 9)
         draw_highest(axes, means, end_s, (lane + 0.38, lane + 0.08), size, database.classes)
-    unsampled = draw_unsampled(axes, bins.find(times_s) < 0, (end_s, end_s), (-0.02, lanes))
+    unsampled = draw_unsampled(axes, cells.find(times_s) < 0, (end_s, end_s), (-0.02, lanes))
     if not faces:
         text = "no face matches the filter" if database.face_filter else "no face was found"
         axes.text(end_s / 2, 0.5, text, ha="center", va="center", color=GREY)
@@ -68,6 +68,6 @@ def plot_ribbons(database: Database, video: str | Path) -> Figure:
     count = rows[0][1] if rows else 0
     limit = f"; the {len(faces)} faces seen longest of {count:,}" if count > len(faces) else ""
     subtitle = f"above the most probable emotion, below the probabilities of all{limit}"
-    draw_title(figure, file_name(uri), subtitle, database.face_filter)
+    draw_title(figure, file_name(uri), subtitle, database)
     draw_legend(figure, database.classes, unsampled=unsampled)
     return figure

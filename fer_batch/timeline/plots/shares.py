@@ -72,6 +72,6 @@ def plot_shares(database: Database, video: str | Path | None = None, *, by_perso
     if video is not None:
         ((uri,),) = database.sql("SELECT uri FROM videos WHERE video_id = $video", params).fetchall()
         title = file_name(uri)
-    draw_title(figure, title, f"how often each emotion is the most probable{limit}", database.face_filter)
+    draw_title(figure, title, f"how often each emotion is the most probable{limit}", database)
     draw_legend(figure, database.classes, unsampled=None)
     return figure

@@ -6,9 +6,9 @@ from matplotlib.patches import Rectangle
 
 from fer_batch.errors import QueryError
 from fer_batch.plotting import new_figure, shorten_name
+from fer_batch.timeline.cells import divide_videos
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.names import file_name
-from fer_batch.timeline.plots.bins import bin_videos
 from fer_batch.timeline.plots.drawing import (
     LINE,
     WIDTH_IN,
@@ -22,7 +22,7 @@ from fer_batch.timeline.plots.drawing import (
 )
 from fer_batch.timeline.sql import LENGTH_S, check_emotion
 
-MAX_BINS = 200
+CELLS = 200
 MAX_VIDEOS = 60
 
 
@@ -35,8 +35,8 @@ def plot_strip(database: Database, emotion: str | None = None, *, absolute: bool
     ).fetchall()
     if not rows:
         raise QueryError(f"Cannot plot {database.out}: it has no videos")
-    bins = bin_videos(database, [video for video, *_ in rows], MAX_BINS)
-    lengths_s = [max(length_s, *bins[video].end_s, 0) for video, _, length_s, _ in rows]
+    cells = divide_videos(database, [video for video, *_ in rows], CELLS)
+    lengths_s = [length_s for _, _, length_s, _ in rows]
     longest_s = max(lengths_s) or 1.0
     end = longest_s if absolute else 1.0
     row_in = 0.3 if len(rows) <= 30 else 0.2
@@ -49,7 +49,7 @@ def plot_strip(database: Database, emotion: str | None = None, *, absolute: bool
         end_s = longest_s if absolute else length_s
         scale = end / end_s
         times_s = sample_times(end_s)
-        means = bins[video].means_at(times_s)
+        means = cells[video].means_at(times_s)
         lane = (row + 0.92, row + 0.08)
         if emotion is None:
             draw_highest(axes, means, end, lane, row_in * 72 * 0.45, database.classes)
@@ -58,7 +58,7 @@ def plot_strip(database: Database, emotion: str | None = None, *, absolute: bool
                 means[None, :, database.classes.index(emotion)], cmap="cividis", vmin=0, vmax=1,
                 extent=(0, end, *lane), aspect="auto", interpolation="nearest",
             )  # fmt: skip
-        is_unsampled = (bins[video].find(times_s) < 0) & (times_s < length_s)
+        is_unsampled = (cells[video].find(times_s) < 0) & (times_s < length_s)
         unsampled |= draw_unsampled(axes, is_unsampled, (end, length_s * scale), lane[::-1])
         axes.add_patch(
             Rectangle((0, row + 0.08), length_s * scale, 0.84, fill=False, edgecolor=LINE, linewidth=0.5)
@@ -73,7 +73,7 @@ def plot_strip(database: Database, emotion: str | None = None, *, absolute: bool
     shown = "the most probable emotion" if emotion is None else f"mean probability of {emotion}"
     limit = f"; the first {len(rows)} of {rows[0][3]:,} videos by name" if rows[0][3] > len(rows) else ""
     subtitle = f"{shown}, all faces of a video together{limit}"
-    draw_title(figure, database.out.name, subtitle, database.face_filter)
+    draw_title(figure, database.out.name, subtitle, database)
     if image is not None:
         figure.colorbar(image, ax=axes, label=f"mean probability of {emotion}", pad=0.01, fraction=0.03)
     draw_legend(figure, database.classes if emotion is None else (), unsampled=unsampled)

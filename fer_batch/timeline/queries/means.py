@@ -5,13 +5,13 @@ from typing import Unpack
 import duckdb
 
 from fer_batch.errors import QueryError
+from fer_batch.timeline.cells import divide_rows_sql
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.queries.selection import FaceFilter, select_faces
 from fer_batch.timeline.sql import (
     TIME_TOLERANCE_S,
     check_has_persons,
     check_positive,
-    divide_rows_sql,
     most_probable_sql,
     probability_columns,
 )
@@ -122,29 +122,29 @@ def resample_probabilities(
     key_list = ", ".join(row_keys)
     shown_keys = [f"face_keys.{key}" for key in keys]
     # The first key is enough for the join, and a track's person may be null, which equals nothing.
-    join_keys = ", ".join(["video_id", "interval", *keys[:1]])
+    join_keys = ", ".join(["video_id", "cell", *keys[:1]])
     return database.sql(
         f"""WITH seen AS (
-            SELECT {key_list}, interval, count(*) AS faces, {means}
-            FROM ({divide_rows_sql("tracks", [*row_keys, *columns], where, every_s)}) GROUP BY ALL
+            SELECT {key_list}, cell, count(*) AS faces, {means}
+            FROM ({divide_rows_sql("tracks", [*row_keys, *columns], where, str(step_s))}) GROUP BY ALL
         ),
         sampled AS (
-            SELECT video_id, interval, count(*) AS frames
-            FROM ({divide_rows_sql("moments", ["video_id"], of_video, every_s)}) GROUP BY ALL
+            SELECT video_id, cell, count(*) AS frames
+            FROM ({divide_rows_sql("moments", ["video_id"], of_video, str(step_s))}) GROUP BY ALL
         ),
         intervals AS (
             SELECT video_id, uri, unnest(range(
                 ceil(coalesce(greatest(duration_s, read_s), 0) / {step_s} - {TIME_TOLERANCE_S})::BIGINT
-            )) AS interval
+            )) AS cell
             FROM videos WHERE {of_video}
         ),
         face_keys AS (SELECT DISTINCT {key_list} FROM {"seen" if keys else "videos"})
-        SELECT {", ".join(["video_id", "uri", *shown_keys])}, interval * {step_s}::DOUBLE AS start_s,
+        SELECT {", ".join(["video_id", "uri", *shown_keys])}, cell * {step_s}::DOUBLE AS start_s,
                CASE WHEN faces > 0 THEN 'face' WHEN frames > 0 THEN 'no face' ELSE 'not analyzed' END
                AS state, coalesce(frames, 0) AS frames, coalesce(faces, 0) AS faces,
                {most_probable_sql(database)} AS emotion, {", ".join(columns)}
         FROM intervals JOIN face_keys USING (video_id)
-        LEFT JOIN sampled USING (video_id, interval)
+        LEFT JOIN sampled USING (video_id, cell)
         LEFT JOIN seen USING ({join_keys})
         WHERE {f"start_s + {step_s} > $start_s" if "start_s" in params else "true"}
         AND {"start_s < $end_s" if "end_s" in params else "true"}

@@ -12,13 +12,14 @@ from fer_batch.run.people import PEOPLE_FILE
 from fer_batch.run.plan import read_planned_videos
 from fer_batch.run.snapshot import read_snapshot
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
+from fer_batch.timeline.cells import divide_videos
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.files import AnalyzedFile, find_analyzed_file
 from fer_batch.timeline.queries.selection import QualityFilter, filter_faces
 from fer_batch.timeline.viewer.payload import NO_EMOTION, number_classes, pack_video
 
 STRIP_CELLS = 160
-"""Equal parts of a video's length in its strip; fewer if it has fewer sampled frames."""
+"""Cells of a video in its strip."""
 MAX_VIDEOS_PER_PAGE = 200
 COLUMNS = (
     "video_id", "uri", "status", "error", "duration_s", "read_s", "start_s", "moments", "tracks",
@@ -46,6 +47,7 @@ class Catalogue:
         self.state = _read_state(self.out)  # first, so that later changes are noticed
         self._database = filter_faces(Database(self.out), quality or {})
         self._lock = threading.Lock()  # a connection runs one query at a time
+        self.partial = str(self._database.partial or "")
         self.classes = self._database.classes
         self.videos = self._query(f"SELECT {', '.join(COLUMNS)} FROM videos ORDER BY uri")
         self._database.register("listed", self.videos)  # in memory, so that each request reads no files
@@ -110,49 +112,31 @@ class Catalogue:
     def draw_strips(self, video_ids: list[str]) -> dict[str, dict[str, list[int]]]:
         """Return the strip of each video: `cells` and `counts`.
 
-        `cells` has the number of the most frequent class in each of at most `STRIP_CELLS` equal parts of the
-        video's length, 255 without a face. A row counts in the part in which it begins, and in further ones
-        of which it lasts the whole time. `counts` has the number of rows of each class.
+        `cells` has the numbers of `STRIP_CELLS` cells, as `fer_batch.timeline.cells` defines them. `counts`
+        has the number of rows of each class.
         """
         ids = pa.array(video_ids[:MAX_VIDEOS_PER_PAGE], pa.string())
-        videos = self.videos.filter(pc.is_in(self.videos.column("video_id"), ids))
+        known = self.videos.column("video_id")
+        listed = known.filter(pc.is_in(known, ids)).to_pylist()
+        if not listed:
+            return {}
+        with self._lock:
+            cells = divide_videos(self._database, listed, STRIP_CELLS)
         strips = {
-            row["video_id"]: {
-                "cells": [NO_EMOTION] * max(min(row["moments"] or 0, STRIP_CELLS), 1),
-                "counts": [0] * len(self.classes),
-            }
-            for row in videos.to_pylist()
+            video_id: {"cells": of_video.number().tolist(), "counts": [0] * len(self.classes)}
+            for video_id, of_video in cells.items()
         }
         rows = self._query(
-            """
-            WITH strips AS (
-                SELECT unnest($ids) AS video_id, unnest($lengths) AS length_s, unnest($cells) AS cells),
-            placed AS (
-                SELECT video_id, emotion, cells,
-                    least(floor(time_s / length_s * cells + 1e-6), cells - 1)::INT AS first,
-                    floor((time_s + step_s) / length_s * cells + 1e-6)::INT AS after
-                FROM tracks JOIN strips USING (video_id) WHERE length_s > 0
-            ),
-            filled AS (
-                SELECT video_id, emotion, first,
-                    unnest(range(first, greatest(least(after, cells), first + 1))) AS cell
-                FROM placed
-            )
-            SELECT video_id, emotion, cell, count(*) AS n, count(*) FILTER (cell = first) AS n_rows
-            FROM filled GROUP BY ALL ORDER BY n, emotion DESC""",
-            {
-                "ids": list(strips),
-                "lengths": pc.coalesce(videos.column("duration_s"), videos.column("read_s")).to_pylist(),
-                "cells": [len(strip["cells"]) for strip in strips.values()],
-            },
-            video_ids=list(strips),
+            "SELECT video_id, emotion, count(*) AS n FROM tracks WHERE video_id IN (SELECT unnest($ids)) "
+            "GROUP BY ALL",
+            {"ids": listed},
+            video_ids=listed,
         )
         numbers = number_classes(rows.column("emotion"), self.classes).tolist()
-        columns = (rows.column(name).to_pylist() for name in ("video_id", "cell", "n_rows"))
-        for video_id, cell, n_rows, number in zip(*columns, numbers, strict=True):
+        columns = (rows.column(name).to_pylist() for name in ("video_id", "n"))
+        for video_id, n, number in zip(*columns, numbers, strict=True):
             if number != NO_EMOTION:
-                strips[video_id]["cells"][cell] = number  # the most frequent comes last
-                strips[video_id]["counts"][number] += n_rows
+                strips[video_id]["counts"][number] += n
         return strips
 
     @functools.cached_property
@@ -183,4 +167,4 @@ class Catalogue:
 def _read_state(out: OutputFolder) -> object:
     """Return a value that changes with the tables and with the persons."""
     snapshot = read_snapshot(out)
-    return snapshot and snapshot.tables, out.read_change_mark(PEOPLE_FILE)
+    return snapshot and (snapshot.tables, str(snapshot.partial)), out.read_change_mark(PEOPLE_FILE)

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from fer_batch.plotting import pick_colour, pick_text_colour
 from fer_batch.schema import probability_column
+from fer_batch.timeline.cells import divide_videos
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.names import file_name
 from fer_batch.timeline.sql import ROW_END_S, probability_columns
@@ -17,6 +18,8 @@ from fer_batch.timeline.views import MIN_CONFIDENCE, MIN_EPISODE_S, episodes_sql
 from fer_batch.video.pictures import is_picture
 
 BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
+STRIP_CELLS = 800
+"""Cells of the strip above the lanes: one for about two pixels of a wide window."""
 NO_EMOTION = 255
 """The class number of rows without an emotion."""
 
@@ -33,6 +36,7 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
       differences to the row before in its track, `(rows,) uint32`;
     - `box`: shares of the picture in 1/65535, `(rows, 4) uint16`, empty without `boxes`;
     - `emotion`: class numbers, `(rows,) uint8`;
+    - `strip`: the numbers of cells of all faces, see `fer_batch.timeline.cells`, `(cells,) uint8`;
     - `probs`: probabilities in 1/255, so within 0.002, `(classes, rows) uint8`.
     """
 
@@ -58,6 +62,7 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
     )
     differences = np.diff(moments, prepend=0)
     differences[first_rows] = moments[first_rows]
+    cells = divide_videos(database, [video_id], STRIP_CELLS)[video_id]
     # Arrays of wider numbers come first, so that each begins at a multiple of its number's width.
     arrays = {
         "times": np.diff(times_ms, prepend=0).astype("<u4"),
@@ -65,6 +70,7 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
         "moments": differences.astype("<u4"),
         "box": _quantize([rows.column(name) for name in box_columns], 65535, "<u2").T,
         "emotion": number_classes(rows.column("emotion"), database.classes),
+        "strip": cells.number(),
         "probs": _quantize([rows.column(name) for name in columns], 255, "u1"),
     }
     video = query("SELECT * FROM videos WHERE video_id = $id")
@@ -89,6 +95,7 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
         ],
         "episodes": episodes.drop_columns("emotion").to_pydict()
         | {"kind": number_classes(episodes.column("emotion"), database.classes).tolist()},
+        "length_s": cells.length_s,
         "face_filter": database.face_filter,
         "episodes_are": {"threshold": MIN_CONFIDENCE, "min_s": MIN_EPISODE_S},
         "arrays": {name: [array.dtype.name, array.size] for name, array in arrays.items()},

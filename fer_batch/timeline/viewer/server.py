@@ -83,6 +83,7 @@ def create_app(out: FolderLike, token: str, quality: QualityFilter | None = None
                 "out": str(catalogue.out),
                 "state": catalogue.state,
                 "videos": len(catalogue.videos),
+                "partial": catalogue.partial,
                 **describe_classes(catalogue.classes),
                 "statuses": catalogue.count_statuses(),
             }

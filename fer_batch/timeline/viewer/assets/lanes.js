@@ -178,40 +178,7 @@
       seek(((event.clientX - left) / width) * video.end_s);
     });
 
-    // Draw the most probable emotion of all faces, one bar for each pixel. Hatch times without sampled frames.
-    const drawOverview = () => {
-      const [width, height] = [overview.clientWidth, overview.clientHeight].map((n) => Math.round(n * devicePixelRatio));
-      if (!width) return;
-      [overview.width, overview.height] = [width, height];
-      const context = overview.getContext("2d");
-      const kinds = video.classes.length;
-      const cells = new Uint32Array(width * kinds);
-      const sampled = new Uint8Array(width);
-      const cellOf = (time) => Math.min(Math.floor((time / video.end_s) * width), width - 1);
-      video.times.forEach((time, moment) => sampled.fill(1, cellOf(time), cellOf(video.ends[moment] - 1e-4) + 1));
-      for (let row = 0; row < video.rows; row++) {
-        if (video.emotion[row] < kinds) cells[cellOf(video.times[video.moments[row]]) * kinds + video.emotion[row]]++;
-      }
-      let unseen = null;
-      let last = -1;
-      for (let x = 0; x <= width; x++) {
-        if (x < width && !sampled[x]) unseen ??= x;
-        else if (unseen !== null) { fer.hatch(context, unseen, 0, x - unseen, height); unseen = null; }
-        if (x === width) break;
-        const counts = cells.subarray(x * kinds, (x + 1) * kinds);
-        const most = Math.max(...counts);
-        // Where a sampled frame is wider than a pixel, its colour continues as long as it lasts.
-        const time = (x / width) * video.end_s;
-        const moment = most ? -1 : video.momentAt(time);
-        if (most) last = counts.indexOf(most);
-        else if (moment < 0 || !faceAt(moment)) last = -1;
-        if (last < 0) continue;
-        context.fillStyle = video.colours[last];
-        context.fillRect(x, 0, 1, height);
-      }
-    };
-
-    const faceAt = (moment) => video.faces.slice(0, 50).some((face) => video.rowAt(face, moment) >= 0);
+    const drawOverview = () => fer.drawStrip(overview, video.strip, video.colours, video.length_s ? video.length_s / video.end_s : 1);
 
     const toPercent = (time_s, start_s, end_s) => `${(100 * (time_s - start_s)) / (end_s - start_s)}%`;
 

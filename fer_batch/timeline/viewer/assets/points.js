@@ -79,22 +79,4 @@
     const layers = ys.map((column) => column.map((value, i) => (value === null ? null : (sums[i] += value))));
     return [xs, ...layers.reverse()]; // the highest layer first, because lower ones are painted over it
   };
-
-  // Hatch a time without sampled frames.
-  fer.hatch = (context, left, top, width, height) => {
-    context.save();
-    context.beginPath();
-    context.rect(left, top, width, height);
-    context.clip();
-    context.strokeStyle = fer.css("--hatch");
-    context.lineWidth = devicePixelRatio;
-    const gap = 6 * devicePixelRatio;
-    context.beginPath();
-    for (let x = left - height; x < left + width; x += gap) {
-      context.moveTo(x, top + height);
-      context.lineTo(x + height, top);
-    }
-    context.stroke();
-    context.restore();
-  };
 })();

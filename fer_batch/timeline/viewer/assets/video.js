@@ -5,6 +5,7 @@
   const SEEK_OFFSET_S = 0.001; // times are rounded: seek a little later, so that the frame before is not shown
   const POLL_MS = 15000;
   const JUMP_S = 5;
+  const [NAME_PX, EMOTION_PX, LETTERS_PX] = [70, 36, 18]; // widths of boxes with a name, an emotion, its first letters
   const main = document.querySelector("main");
   const video_id = decodeURIComponent(location.pathname.split("/").pop());
   const list = `../${sessionStorage.getItem("list") ?? ""}`;
@@ -44,6 +45,8 @@
     const here = video.box[4 * row + side];
     return (here + (next < 0 ? 0 : (video.box[4 * next + side] - here) * part)) / 65535;
   });
+  // Small boxes have short labels on one line, and the smallest have only their colour.
+  const labelOf = (name, emotion, width) => (width >= NAME_PX ? `${name} · ${emotion}` : width >= EMOTION_PX ? emotion : width >= LETTERS_PX ? emotion.slice(0, 3) : "");
   const drawBoxes = (time_s) => {
     const moment = video.momentAt(time_s);
     const next = video.momentAfter(moment);
@@ -66,7 +69,8 @@
       box.style.height = `${100 * (y1 - y0)}%`;
       box.style.setProperty("--colour", video.colours[kind] ?? "#ffffff");
       box.style.setProperty("--ink", video.inks[kind] ?? "#000000");
-      box.firstChild.textContent = `${face.name} · ${video.classes[kind] ?? "?"}`;
+      box.firstChild.textContent = labelOf(face.name, video.classes[kind] ?? "?", (x1 - x0) * layer.clientWidth);
+      box.classList.toggle("left", x0 > 0.5);
       box.classList.toggle("below", y0 < 0.08);
     }
   };
