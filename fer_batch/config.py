@@ -23,7 +23,7 @@ FAST_FLAGS = (
         "them: one that moves gets a new track.",
     ),
 )
-PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+PrecisionName = Literal["auto", "fp32", "int8", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,8 @@ class AnalyzeConfig:
     """Average the predictions for a face and its mirror image. This is slightly more accurate; recognition
     takes twice as long."""
     precision: Annotated[PrecisionName, MODEL] = "auto"
-    """Precision in which faces are recognized. A run keeps it, also on nodes that join later. By default bf16
-    if all CPUs and GPUs have it in hardware when the run starts, else fp32."""
+    """Precision in which faces are recognized. A run keeps it, also on nodes that join later. By default
+    int8 (only CPUs, VNNI) or else bf16 if all nodes have it in hardware when the run starts, else fp32."""
     segment_s: Annotated[float, Range(at_least=1, at_most=3600), WORK_UNITS] = 60.0
     """Longest core of a segment, in seconds."""
     bundle_s: Annotated[float, Range(above=0), WORK_UNITS] = 600.0

@@ -240,7 +240,8 @@ RESULTS_SCHEMA = pa.schema(
         _DETECTED_ON,
     ]
 )
-"""The result of a segment. `status` is "ok", "partial" or "failed", `precision` "fp32", "bf16" or "fp16".
+"""The result of a segment. `status` is "ok", "partial" or "failed", `precision` one of `config.PrecisionName`
+without "auto".
 
 Faces outside the core have empty `probs`; they link the tracks of neighbouring segments."""
 

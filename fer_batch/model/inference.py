@@ -9,9 +9,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from fer_batch.errors import ConfigError
 from fer_batch.model.cnn_bilstm import Encoder
 from fer_batch.model.network import CropEncoder, Network
-from fer_batch.model.precision import MIN_CAPABILITY, has_cpu_precision, read_cpu_flags
+from fer_batch.model.precision import FASTEST_PRECISIONS, MIN_CAPABILITY, has_cpu_precision, read_cpu_flags
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "int8": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Type of the values outside the encoder for each precision."""
 
 BATCH_SIZE = {"cpu": 32, "cuda": 512}
 """Images, or windows, per batch. Smaller batches are padded: a matrix product of another shape rounds
@@ -80,7 +81,7 @@ class FusedEncoder(CropEncoder):
             if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
                 layers.append(fuse_conv_bn_eval(layer, following))
             elif isinstance(layer, nn.ReLU) and isinstance(following, nn.MaxPool2d):
-                layers += [_MaxPool2x2(), layer]  # equal, with ReLU on a quarter of the pixels
+                layers += [MaxPool2x2(), layer]  # equal, with ReLU on a quarter of the pixels
             elif not isinstance(layer, nn.BatchNorm2d | nn.MaxPool2d):
                 layers.append(layer)
         blocks = nn.Sequential(*layers).to(dtype=self.dtype)
@@ -91,7 +92,7 @@ class FusedEncoder(CropEncoder):
         return maps.mean(dim=(2, 3)).float()  # (N, D)
 
 
-class _MaxPool2x2(nn.Module):
+class MaxPool2x2(nn.Module):
     """Max pooling of maps with even sides, in half the CPU time of `nn.MaxPool2d`."""
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -105,13 +106,15 @@ def pad_batch(batch: Tensor, size: int) -> Tensor:
     return torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])]) if missing else batch
 
 
-def choose_precision(precision: str, device: torch.device) -> str:
-    """Return the precision that replaces "auto": "bf16" if the device has it in hardware, else "fp32".
+def choose_precision(precision: str, device: torch.device, has_int8: bool = True) -> str:
+    """Return the first of `FASTEST_PRECISIONS` that the device has in hardware if `precision` is "auto".
 
     Any other precision is returned unchanged. Raises ConfigError where the device does not have it.
+    `has_int8` is the result of `network_has_int8`.
     """
     if precision == "auto":
-        return "bf16" if choose_dtype(device) == torch.bfloat16 else "fp32"
+        usable = FASTEST_PRECISIONS if has_int8 else FASTEST_PRECISIONS[1:]
+        return next(name for name in usable if _has_precision(name, device))
     if not _has_precision(precision, device):
         name = "GPU" if device.type == "cuda" else "CPU"
         raise ConfigError(f"This {name} does not compute in {precision}: give fp32 or auto")
@@ -131,6 +134,8 @@ def _has_precision(precision: str, device: torch.device) -> bool:
         return True
     if not torch.backends.mkldnn.is_available() or not has_cpu_precision(precision, read_cpu_flags()):
         return False
+    if precision == "int8":
+        return hasattr(torch.ops.onednn, "qconv2d_pointwise")
     mkldnn = torch.ops.mkldnn
     return bool(
         mkldnn._is_mkldnn_bf16_supported() if precision == "bf16" else mkldnn._is_mkldnn_fp16_supported()

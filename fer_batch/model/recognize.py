@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_batch.config import CROP_SIZE_PX
+from fer_batch.model.cnn_bilstm import Encoder
 from fer_batch.model.inference import (
     BATCH_SIZE,
     DTYPES,
@@ -18,8 +19,9 @@ from fer_batch.model.inference import (
     optimize_encoder,
     pad_batch,
 )
+from fer_batch.model.int8 import Int8Encoder
 from fer_batch.model.network import CropEncoder
-from fer_batch.model.precision import check_onnx_precision
+from fer_batch.model.precision import check_network_precision, check_onnx_precision, network_has_int8
 from fer_batch.model.weights import is_onnx_path, load_checkpoint
 from fer_batch.model.window import build_windows
 from fer_batch.timing import StageTimer
@@ -60,8 +62,8 @@ class Recognizer:
 
     `device` is "cpu" or "cuda", by default a GPU if there is one. With `flip`, the embeddings of a crop and
     of its mirror image are averaged. The head on the crop is linear, so this averages its logits.
-    `precision` is "fp32", "bf16", "fp16" or "auto": bf16 if the device has it in hardware, else fp32.
-    Exported networks compute in fp32.
+    `precision` is "fp32", "int8" (the encoder only), "bf16", "fp16" or "auto": the first of int8, bf16 and
+    fp32 that the device has in hardware. Exported networks compute in fp32 or as they were quantized.
 
     Raises CheckpointError if the checkpoint cannot be loaded, and ConfigError for a precision that the device
     does not have.
@@ -93,9 +95,14 @@ class Recognizer:
         else:
             model, self.card = load_checkpoint(checkpoint)
             model = model.to(self.device)
-            self.precision = choose_precision(precision, self.device)
+            network = self.card.network, self.card.architecture
+            check_network_precision(precision, *network)
+            self.precision = choose_precision(precision, self.device, network_has_int8(*network))
             dtype = DTYPES[self.precision]
-            self.encoder = optimize_encoder(model.encoder, dtype)
+            if self.precision == "int8" and isinstance(model.encoder, Encoder):
+                self.encoder = Int8Encoder(model.encoder, self.card.mean, self.card.std)
+            else:
+                self.encoder = optimize_encoder(model.encoder, dtype)
             self.reader = WindowReader(model, self.card.temperature, dtype)
             self.batch_size = BATCH_SIZE[self.device.type]
         self.flip = flip

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from fer_batch.config import AnalyzeConfig, Limits, PrecisionName
 from fer_batch.inputs.listing import Listing
 from fer_batch.inputs.segments import MAX_PLANNED_S, SEGMENTS_PER_ROUND, plan_segments, probe_as_needed
-from fer_batch.model.precision import check_onnx_precision
+from fer_batch.model.precision import check_network_precision, check_onnx_precision, network_has_int8
 from fer_batch.model.recognize import Recognizer
-from fer_batch.model.weights import is_onnx_path
+from fer_batch.model.weights import Card, is_onnx_path
 from fer_batch.pipeline.cluster_map import map_on_cluster
 from fer_batch.pipeline.dataflow import (
     RunSettings,
@@ -104,6 +104,8 @@ def analyze(
     card = Recognizer(checkpoint, "cpu").card
     if checkpoint and is_onnx_path(checkpoint):
         check_onnx_precision(config.precision)
+    else:
+        check_network_precision(config.precision, card.network, card.architecture)
     load_matching_run(folder, config, card, overwrite)  # the lease creates files there
     settings = RunSettings(
         results=folder.subfolder("results"), config=config, card=card, checkpoint=checkpoint, limits=limits
@@ -120,7 +122,7 @@ def analyze(
             return finalize(folder)
         with ray_session(address, insecure=insecure, verbose=verbose):
             configure_ray_data(verbose)
-            settings = replace(settings, config=fix_precision(config, run))
+            settings = replace(settings, config=fix_precision(config, run, card))
             if run and run.settings.get("precision") != settings.config.precision:
                 record_precision(folder, settings.config.precision)
             extend_plan(folder, listing, retried, settings, workers=count_cpus(), is_new=run is None)
@@ -128,7 +130,7 @@ def analyze(
             return finalize(folder, map_buckets=map_on_cluster)
 
 
-def fix_precision(config: AnalyzeConfig, run: RunRecord | None) -> AnalyzeConfig:
+def fix_precision(config: AnalyzeConfig, run: RunRecord | None, card: Card) -> AnalyzeConfig:
     """Return the configuration with the precision of the whole run instead of "auto".
 
     That is the precision of `run`, which is continued, or else one that all nodes of the connected Ray have.
@@ -142,7 +144,8 @@ def fix_precision(config: AnalyzeConfig, run: RunRecord | None) -> AnalyzeConfig
     nodes = list_nodes()
     hardware = query_hardware(nodes)
     if config.precision == "auto":
-        return replace(config, precision=choose_run_precision(nodes, hardware))
+        has_int8 = network_has_int8(card.network, card.architecture)
+        return replace(config, precision=choose_run_precision(nodes, hardware, has_int8))
     check_run_precision(config.precision, nodes, hardware)
     return config
 

@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fer_batch.config import PrecisionName
 from fer_batch.errors import ConfigError
-from fer_batch.model.precision import MIN_CAPABILITY, has_cpu_precision, read_cpu_flags
+from fer_batch.model.precision import FASTEST_PRECISIONS, MIN_CAPABILITY, has_cpu_precision, read_cpu_flags
 
 QUERY_TIMEOUT_S = 60.0
 """Time limit for asking the nodes."""
@@ -84,15 +84,19 @@ def read_hardware() -> Hardware:
     return Hardware(cpu_flags=read_cpu_flags(), gpus=gpus)
 
 
-def choose_run_precision(nodes: Sequence[Mapping[str, Any]], hardware: Sequence[Hardware]) -> PrecisionName:
-    """Return "bf16" if some nodes have CPUs or GPUs and all of them are known to have it in hardware.
+def choose_run_precision(
+    nodes: Sequence[Mapping[str, Any]], hardware: Sequence[Hardware], has_int8: bool = True
+) -> PrecisionName:
+    """Return the first of `FASTEST_PRECISIONS` that all nodes are known to have in hardware, else "fp32".
 
-    Otherwise, and while there is only a head without CPUs, which workers join later, return "fp32".
+    While there is only a head without CPUs, which workers join later, return "fp32". `has_int8` is the result
+    of `network_has_int8`.
     """
-    can_work = any(node["Resources"].get(kind, 0) for node in nodes for kind in ("CPU", "GPU"))
-    if not can_work or _find_lacking_node("bf16", nodes, hardware, unknown_lacks=True):
+    if not any(node["Resources"].get(kind, 0) for node in nodes for kind in ("CPU", "GPU")):
         return "fp32"
-    return "bf16"
+    usable = FASTEST_PRECISIONS if has_int8 else FASTEST_PRECISIONS[1:]
+    shared = (n for n in usable if not _find_lacking_node(n, nodes, hardware, unknown_lacks=True))
+    return next(shared, "fp32")
 
 
 def check_run_precision(

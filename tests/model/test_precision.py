@@ -22,9 +22,10 @@ CPU = torch.device("cpu")
         ("flags\t\t: fpu avx512f avx512_bf16 vaes\n\nflags\t\t: fpu\n", {"avx512_bf16"}),
         ("flags\t: amx_bf16 amx_tile avx512_fp16\n", {"amx_bf16", "avx512_fp16"}),
         ("Features\t: fp asimd bf16 sve\n", {"bf16"}),
+        ("flags\t: avx512_bf16 avx512_vnni\n", {"avx512_bf16", "avx512_vnni"}),
         ("model name: bf16 avx512_bf16\n", set()),
     ],
-    ids=["empty", "old", "x86", "AMX", "ARM", "name"],
+    ids=["empty", "old", "x86", "AMX", "ARM", "VNNI", "name"],
 )
 def test_cpu_flags(text: str, flags: set[str], tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text(text)
@@ -46,6 +47,8 @@ def test_precision_of_a_gpu(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     gpu = torch.device("cuda")
     assert choose_precision("auto", gpu) == auto
+    with pytest.raises(ConfigError, match="This GPU does not compute in int8"):
+        choose_precision("int8", gpu)
     for precision in ("fp32", "bf16", "fp16"):
         if precision in refused:
             with pytest.raises(ConfigError, match=f"This GPU does not compute in {precision}"):
@@ -66,3 +69,9 @@ def test_exported_network_refuses_other_precisions() -> None:
     check_onnx_precision("fp32")
     with pytest.raises(ConfigError, match=r"\.onnx file computes in fp32"):
         check_onnx_precision("bf16")
+
+
+def test_auto_takes_the_first_precision_that_cpu_and_network_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_has_precision", lambda precision, device: True)
+    assert choose_precision("auto", CPU) == "int8"
+    assert choose_precision("auto", CPU, has_int8=False) == "bf16"

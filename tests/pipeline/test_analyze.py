@@ -128,9 +128,9 @@ def test_precision_is_that_of_the_run_or_else_of_all_nodes(
     monkeypatch.setattr(analyze, "list_nodes", lambda: nodes)
     monkeypatch.setattr(analyze, "query_hardware", lambda nodes: [Hardware(cpu_flags=frozenset())])
     auto, bf16 = AnalyzeConfig(), AnalyzeConfig(precision="bf16")
-    assert fix_precision(auto, None).precision == "fp32"
+    assert fix_precision(auto, None, CARD).precision == "fp32"
     with pytest.raises(ConfigError, match=r"10\.0\.0\.1 does not compute in bf16"):
-        fix_precision(bf16, None)
+        fix_precision(bf16, None, CARD)
     run = create_run(tmp_path, bf16, CARD)
-    assert fix_precision(auto, run) == fix_precision(bf16, run) == bf16
-    assert fix_precision(AnalyzeConfig(checkpoint="a.onnx"), None).precision == "fp32"
+    assert fix_precision(auto, run, CARD) == fix_precision(bf16, run, CARD) == bf16
+    assert fix_precision(AnalyzeConfig(checkpoint="a.onnx"), None, CARD).precision == "fp32"

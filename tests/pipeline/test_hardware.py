@@ -1,5 +1,6 @@
 """A run has one precision, which all of its nodes have."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from fer_batch.pipeline.hardware import (
 )
 
 NEW, OLD = Hardware(cpu_flags=frozenset({"avx512_bf16"})), Hardware(cpu_flags=frozenset())
+VNNI = Hardware(cpu_flags=frozenset({"avx512_bf16", "avx512_vnni"}))
 UNKNOWN = Hardware()
 T4, H100 = Gpu(memory_gb=16.0, capability=7.5), Gpu(memory_gb=80.0, capability=9.0)
 OLD_WITH_H100 = Hardware(cpu_flags=frozenset(), gpus=(H100,))
@@ -35,6 +37,9 @@ SEPARATE_GPU = node("g", GPU=1.0)
         pytest.param([], [], "fp32", "", id="none yet"),
         pytest.param([HEAD], [NEW], "fp32", "", id="only a head so far"),
         pytest.param([HEAD, *CPU_NODES], [OLD, NEW, NEW], "bf16", "", id="all CPUs have it"),
+        pytest.param([HEAD, *CPU_NODES], [OLD, VNNI, VNNI], "int8", "", id="all CPUs have int8 too"),
+        pytest.param(CPU_NODES, [NEW, VNNI], "bf16", "", id="one CPU lacks int8"),
+        pytest.param([GPU_NODE], [replace(VNNI, gpus=(H100,))], "bf16", "", id="no GPU has int8"),
         pytest.param(CPU_NODES, [NEW, OLD], "fp32", "c2", id="one CPU lacks it"),
         pytest.param(CPU_NODES, [NEW, UNKNOWN], "fp32", "", id="unknown CPU"),
         pytest.param([GPU_NODE], [Hardware(gpus=(H100, H100))], "bf16", "", id="GPU with an old CPU"),
@@ -61,6 +66,10 @@ def test_precision_of_a_run(
             check_run_precision("bf16", nodes, hardware)
     else:
         check_run_precision("bf16", nodes, hardware)
+
+
+def test_network_without_int8_gets_the_next_precision() -> None:
+    assert choose_run_precision(CPU_NODES, [VNNI, VNNI], has_int8=False) == "bf16"
 
 
 def test_gpus_are_read_from_the_driver(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

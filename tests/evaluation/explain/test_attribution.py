@@ -193,7 +193,7 @@ def test_prediction_equals_that_of_analyze_without_flip() -> None:
     made, card = load_checkpoint()
     crops, times = noise(17, seed=3), np.arange(17) / card.window_rate_hz
     attribution = attribute_face(made, card, crops, 8, [0], [])
-    expected = Recognizer(device="cpu", flip=False).predict_tracks(
+    expected = Recognizer(device="cpu", flip=False, precision="fp32").predict_tracks(
         crops, np.zeros(17, np.int64), times, np.arange(17) == 8
     )
     np.testing.assert_allclose(attribution.probs, expected[8], atol=0.02)  # which may be in half precision
