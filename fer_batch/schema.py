@@ -271,6 +271,22 @@ PEOPLE_SCHEMA = pa.schema(
 """The person that a track shows. It is valid for this version and attempt of the video only: another
 analysis may number the tracks differently."""
 
+PERSON_GROUPS_SCHEMA = pa.schema(
+    _fields(
+        video_id=pa.string(),
+        version=pa.string(),
+        attempt=pa.int32(),
+        track_id=pa.int32(),
+        number=pa.int32(),
+        reason=pa.string(),
+        across_videos=pa.bool_(),
+    )
+)
+"""The number of the person that a track shows, or the reason why it has none.
+
+The numbers count the persons of one video, or with `across_videos` those of the whole run, from 1 on by their
+time in view. They are valid for this version and attempt of the video only, as the rows of PEOPLE_SCHEMA."""
+
 _TRACK_FIELDS = _fields(video_id=pa.string(), uri=pa.string(), track_id=pa.int32())
 _PREDICTION_FIELDS = _fields(emotion=pa.string(), confidence=pa.float32())
 

@@ -53,7 +53,8 @@ EDGES = {
     "model": BASE | {"storage", "video", "vision"},
     "inputs": BASE | {"storage", "video"},
     "run": BASE | {"storage", "video", "vision", "model", "inputs"},
-    "pipeline": BASE | BELOW_PIPELINE | {"ray_internals"},
+    "people": BASE | {"storage", "video", "vision"},
+    "pipeline": BASE | BELOW_PIPELINE | {"people", "ray_internals"},
     "data": BASE | BELOW_PIPELINE | {"records"},
     "training": BASE | BELOW_PIPELINE | {"data"},
     "evaluation": BASE | BELOW_PIPELINE | {"records", "data", "training"},
@@ -68,6 +69,8 @@ EDGES = {
 
 PLACES = {
     "fsspec": ["storage/stores.py"],
+    "dlib": ["people/describe.py"],
+    "face_recognition_models": ["people/describe.py"],
     "av": ["video/*.py", "pipeline/bench.py", "sample/make_sample.py"],
     "facenet_pytorch": ["vision/mtcnn.py"],
     "torchvision": ["vision/mtcnn.py", "model/backbone.py"],
@@ -208,7 +211,7 @@ def test_base_module_imports_nothing_heavy(name: str) -> None:
     assert {module.split(".")[0] for module in modules_of(f"{name}.py")} <= LIGHT | in_functions
 
 
-@pytest.mark.parametrize("part", ["storage", "video", "vision", "model", "inputs", "timeline"])
+@pytest.mark.parametrize("part", ["storage", "video", "vision", "people", "model", "inputs", "timeline"])
 def test_part_does_not_import_ray(part: str) -> None:
     files = [file for file in FILES if part_of(file) == part]
     assert files

@@ -14,7 +14,7 @@ from fer_batch.errors import InputError, OutputError
 from fer_batch.faults import fault_point
 from fer_batch.run.buckets import commit_buckets, write_file
 from fer_batch.run.finalize import finalize
-from fer_batch.run.people import drop_videos, read_people, write_people
+from fer_batch.run.people import drop_videos, forget_persons
 from fer_batch.run.plan import read_planned_segments, read_planned_videos
 from fer_batch.run.record import SUCCESS_FILE, TOTALS_FILE, read_run
 from fer_batch.run.results import list_done_bundles, remove_damaged_file, write_bundle
@@ -31,7 +31,7 @@ from fer_batch.run.tables import (
     remove_stale_files,
     table_schemas,
 )
-from fer_batch.schema import PEOPLE_SCHEMA, RESULTS_SCHEMA, conform_table, pack_bundle
+from fer_batch.schema import RESULTS_SCHEMA, conform_table, pack_bundle
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.storage.lease import hold_lease
 
@@ -55,7 +55,7 @@ def forget_videos(out: FolderLike, names: Sequence[str]) -> list[str]:
     with hold_lease(folder, "forget"):
         videos = read_forget_marker(folder)
         known = videos | _read_planned_uris(folder)
-        found = [_find_video(folder, name, known) for name in names]
+        found = [find_video(folder, name, known) for name in names]
         videos |= {video_id: known[video_id] for video_id in found}
         if videos:
             folder.write_json(FORGET_MARKER, {"videos": videos})
@@ -78,8 +78,7 @@ def complete_forget(out: FolderLike) -> None:
     fault_point("forget.results")
     _strip_plan(folder.subfolder("plan"), video_ids)
     fault_point("forget.plan")
-    if video_ids & set(read_people(folder).column("video_id").to_pylist()):
-        write_people(folder, PEOPLE_SCHEMA.empty_table(), video_ids)
+    forget_persons(folder, video_ids)
     _strip_tables(folder, video_ids)
     fault_point("forget.tables")
     try:
@@ -114,7 +113,7 @@ def _read_planned_uris(folder: OutputFolder) -> dict[str, str]:
     return known
 
 
-def _find_video(folder: OutputFolder, name: str, known: dict[str, str]) -> str:
+def find_video(folder: OutputFolder, name: str, known: dict[str, str]) -> str:
     """Return the id of the video with this id, uri or file name, as `Timeline` finds it."""
     names = {name, os.path.abspath(name)}
     exact = [video_id for video_id, uri in known.items() if not names.isdisjoint((video_id, uri))]

@@ -25,7 +25,14 @@ BUCKET_S = 20 * 3600.0
 RECORD_FILE = "run.json"
 SUCCESS_FILE = "_SUCCESS.json"
 TOTALS_FILE = "buckets.parquet"
-RUN_FILES = (RECORD_FILE, SUCCESS_FILE, TOTALS_FILE, "snapshot.json", "people.parquet")
+RUN_FILES = (
+    RECORD_FILE,
+    SUCCESS_FILE,
+    TOTALS_FILE,
+    "snapshot.json",
+    "people.parquet",
+    "person_groups.parquet",
+)
 RUN_FOLDERS = ("plan", "results", *TABLES)
 """With RUN_FILES, everything that a run keeps in its folder except hidden files."""
 REMOVAL_MARKER = ".removed.json"

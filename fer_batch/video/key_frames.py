@@ -2,6 +2,8 @@
 
 import itertools
 
+import numpy as np
+
 from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.report import ReadReport
 from fer_batch.video.source import Source
@@ -31,6 +33,20 @@ def find_key_times(source: Source, info: VideoInfo) -> list[float] | None:
         return None
     gaps_s = (after - before for before, after in itertools.pairwise([0.0, *times_s, info.duration_s]))
     return times_s if max(gaps_s) > LONG_GAP_S else None
+
+
+def measure_decoding_s(source: Source, info: VideoInfo, times_s: np.ndarray) -> np.ndarray | None:
+    """Return how many seconds of video have to be decoded to reach each time, `(n,) float64`.
+
+    None if the container has no index that lists key frames.
+    """
+    entries = source.stream.index_entries
+    keys = [entry.timestamp for entry in entries if entry.is_keyframe] if len(entries) else []
+    if not keys:
+        return None
+    keys_s = np.sort((np.array(keys, np.float64) - info.first_pts) * float(source.time_base))
+    position = np.searchsorted(keys_s, times_s, side="right") - 1
+    return np.where(position >= 0, times_s - keys_s[np.maximum(position, 0)], times_s)
 
 
 class _Survey:

@@ -8,6 +8,7 @@ import av
 
 from fer_batch.errors import DecodeError, InputError
 from fer_batch.video.decode import ALL_FRAMES, decode_first, decode_from
+from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.planes import Frame, Picture
 from fer_batch.video.report import ReadReport
 from fer_batch.video.source import Source
@@ -33,14 +34,18 @@ def read_frames(path: str | Path, times_s: Iterable[float]) -> list[Frame]:
             raise InputError(f"times must be seconds from 0 on, got {time_s:g}")
     source = Source(path)
     try:
-        frames = dict(_read_in_order(source, sorted(set(times))))
+        frames = dict(read_in_order(source, decode_first(source), sorted(set(times))))
     finally:
         source.container.close()
     return [frames[time_s] for time_s in times]
 
 
-def _read_in_order(source: Source, times_s: list[float]) -> Iterator[tuple[float, Frame]]:
-    info = decode_first(source)
+def read_in_order(source: Source, info: VideoInfo, times_s: Iterable[float]) -> Iterator[tuple[float, Frame]]:
+    """Yield each time with the frame that is shown then, one after the other.
+
+    `times_s` are in increasing order, and `info` describes the source. A picture is valid until the next one.
+    Raises DecodeError if damage leaves no frame at or before a time.
+    """
     decoded: Iterator[tuple[float, av.VideoFrame]] = iter(())
     shown: Frame | None = None
     current: tuple[float, av.VideoFrame] | None = None

@@ -7,11 +7,11 @@ import numpy as np
 
 from fer_batch.errors import ChangedFileError, DecodeError, InputError, OutputError, QueryError
 from fer_batch.plotting import abbreviate_classes, pick_colour, pick_text_colour, shorten_name
+from fer_batch.run.files import AnalyzedFile, find_analyzed_file
 from fer_batch.run.plan import read_planned_videos
 from fer_batch.storage.folder import check_outside_run
 from fer_batch.storage.media import uri_to_path
 from fer_batch.timeline.database import Database
-from fer_batch.timeline.files import AnalyzedFile, find_analyzed_file
 from fer_batch.timeline.sql import FACE, ROW_END_S, TIME_TOLERANCE_S, probability_columns
 from fer_batch.video.canvas import Box, Canvas, render_text
 from fer_batch.video.redraw import OUTPUT_FORMATS, RedrawResult, redraw_video

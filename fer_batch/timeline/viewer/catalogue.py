@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fer_batch.run.files import AnalyzedFile, find_analyzed_file
 from fer_batch.run.people import PEOPLE_FILE
 from fer_batch.run.plan import read_planned_videos
 from fer_batch.run.snapshot import read_snapshot
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.timeline.cells import divide_videos
 from fer_batch.timeline.database import Database
-from fer_batch.timeline.files import AnalyzedFile, find_analyzed_file
 from fer_batch.timeline.queries.selection import QualityFilter, filter_faces
 from fer_batch.timeline.viewer.payload import NO_EMOTION, number_classes, pack_video
 

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from fer_batch.errors import ChangedFileError, FerBatchError
+from fer_batch.run.files import AnalyzedFile
 from fer_batch.storage.addresses import is_remote
 from fer_batch.storage.archives import split_member
 from fer_batch.storage.media import read_identity
 from fer_batch.storage.stores import find_file
-from fer_batch.timeline.files import AnalyzedFile
 from fer_batch.timeline.names import file_name
 from fer_batch.video.pictures import is_picture
 
