@@ -19,6 +19,7 @@ from .model.recognize import Recognizer as Recognizer
 from .pipeline.analyze import analyze as analyze
 from .pipeline.local import analyze_images as analyze_images
 from .pipeline.local import analyze_video as analyze_video
+from .pipeline.people import group_people as group_people
 from .pipeline.progress import Progress as Progress
 from .pipeline.tables import finalize as finalize
 from .pipeline.tables import verify as verify

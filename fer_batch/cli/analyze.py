@@ -38,6 +38,7 @@ def analyze_command(
     retry_failed: bool = False,
     overwrite: bool = False,
     allow_query: bool = False,
+    people: bool = False,
     config: AnalyzeConfig,
     limits: Limits,
     ray: RayOptions,
@@ -53,6 +54,8 @@ def analyze_command(
         overwrite: Delete the run in OUT first, whatever its settings are.
         allow_query: Read web addresses with a query (?, # or ;) in manifests. The query is used in this run
             and stored nowhere, so the same command with the manifest must continue a stopped run.
+        people: Group the tracks of each video into persons, see `fer-batch people`. This processes biometric
+            data in memory, and needs the extra `people`.
 
     Examples:
       fer-batch analyze talks/ --out results                 all videos in a folder and below it
@@ -66,7 +69,7 @@ def analyze_command(
     if retry_failed and overwrite:
         raise UsageError("--retry-failed and --overwrite exclude each other")
     settings = {"limits": limits, "retry_failed": retry_failed, "overwrite": overwrite}
-    settings |= {"allow_query": allow_query}
+    settings |= {"allow_query": allow_query, "people": people}
     _analyze(list(videos or ()), out, config, ray, **settings)
 
 

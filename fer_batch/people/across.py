@@ -23,7 +23,7 @@ def number_across_videos(tables: Iterable[pa.Table]) -> pa.Table:
     """
     rows = pa.concat_tables([DESCRIBED_SCHEMA.empty_table(), *tables]).combine_chunks()
     videos = pc.index_in(rows.column("video_id"), pc.unique(rows.column("video_id"))).to_numpy()
-    number = rows.column("number").fill_null(0).to_numpy()
+    number = rows.column("number").fill_null(0).to_numpy().copy()
     numbered = number > 0
     keys, person = np.unique(np.stack([videos, number])[:, numbered], axis=1, return_inverse=True)
     seconds = np.bincount(person, rows.column("seconds").to_numpy()[numbered])

@@ -47,7 +47,7 @@ NUMBERED_SCHEMA = pa.schema(
 )
 """A track with the number of its person, from 1, or the reason why it has none, its time in view, and the
 number of its faces that were described."""
-MIN_PERSON_S = 0.5
+MIN_PERSON_S = 1.0
 """Least time in view of a person. A face of a shorter time that resembles nobody else shows too little."""
 TOO_BRIEF = "too brief"
 SAME_SHOT_MAX_DISTANCE = 0.55

@@ -248,7 +248,7 @@ def _collect(folder: OutputFolder, groups: pa.Table, tables: Iterable[pa.Table])
 
     def merge() -> pa.Table:
         rows = pa.concat_tables([PERSON_GROUPS_SCHEMA.empty_table(), *new])
-        is_old = pc.is_in(groups.column("video_id"), pc.unique(rows.column("video_id")).combine_chunks())
+        is_old = pc.is_in(groups.column("video_id"), pc.unique(rows.column("video_id")))
         return pa.concat_tables([groups.filter(pc.invert(is_old)), rows])
 
     try:

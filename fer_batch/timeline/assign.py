@@ -3,7 +3,7 @@
 Nothing is learned from faces, and no more of them is stored than the persons of tracks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from fer_batch.storage.lease import hold_lease
 from fer_batch.storage.user_tables import read_csv_table
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.names import file_name
+from fer_batch.timeline.sql import IS_NUMBERED
 
 COLUMN_NAMES = {
     "video": ("video", "video_id", "uri"),
@@ -118,6 +119,40 @@ def assign_by_position(
             )
             SELECT video_id, track_id, person FROM tracked JOIN seats USING (seat) ORDER BY ALL""")
         return ids, people.to_arrow_table()
+
+    return _assign(out, choose)
+
+
+def assign_by_number(
+    out: FolderLike, names: Mapping[int, str], videos: Sequence[str | Path] = ()
+) -> pa.Table:
+    """Give names to persons that `group_people` has numbered: to all tracks of each person.
+
+    `videos` are ids, paths or file names; all by default. Tracks of other numbers keep their persons.
+    Returns the written rows of `PEOPLE_SCHEMA`, also those of earlier assignments.
+
+    Raises InputError if no track has one of the numbers, or if a number may be someone else in each of
+    several videos. Raises QueryError if the run has no such video.
+    """
+    if not names or not all(names.values()):
+        raise InputError("Give a name for each number")
+
+    def choose(database: Database) -> tuple[list[str], pa.Table]:
+        ids = [database.video_id(video) for video in videos] or [
+            video for (video,) in database.sql("SELECT DISTINCT video_id FROM people").fetchall()
+        ]
+        if database.numbers_are_local and len(ids) > 1:
+            raise InputError("A number is someone else in each video; name one video")
+        database.register("named", pa.table({"number": list(names), "name": list(names.values())}))
+        database.register("chosen", pa.table({"video_id": pa.array(ids, pa.string())}))
+        people = database.sql(f"""
+            SELECT video_id, track_id, coalesce(name, person) AS person, number
+            FROM people SEMI JOIN chosen USING (video_id) LEFT JOIN named USING (number)
+            WHERE name IS NOT NULL OR NOT {IS_NUMBERED} ORDER BY ALL""").to_arrow_table()
+        unknown = sorted(names.keys() - set(people.column("number").to_pylist()))
+        if unknown:
+            raise InputError(f"There is no person {unknown[0]}; `fer-batch people {out}` numbers persons")
+        return ids, people.drop_columns("number")
 
     return _assign(out, choose)
 

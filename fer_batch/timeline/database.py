@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.errors import OutputError, QueryError
-from fer_batch.run.people import read_people
+from fer_batch.run.people import read_people, read_person_groups
 from fer_batch.run.plan import read_planned_videos
 from fer_batch.run.record import read_run
 from fer_batch.run.snapshot import Partial, group_table_files, lock_for_reading, open_tables, read_snapshot
@@ -24,15 +24,28 @@ from fer_batch.timeline.views import add_step_s, episodes_sql, summary_sql
 
 MAX_NAMES_IN_MESSAGE = 10
 """Number of videos or persons that an error message lists."""
-VIEWS = ("tracks", "moments", "videos", "episodes", "summary")
+VIEWS = ("tracks", "moments", "videos", "episodes", "summary", "people")
 _ALL_PERSONS = "string_agg(DISTINCT person, ', ' ORDER BY person)"
 _PERSONS_SQL = {
     "videos": f"(SELECT video_id, {_ALL_PERSONS} AS person FROM people GROUP BY ALL)",
-    "tracks": "people",
+    "tracks": "(SELECT video_id, track_id, person FROM people)",
     "moments": f"""(SELECT video_id, time_s, {_ALL_PERSONS} AS person FROM tracks
         WHERE person IS NOT NULL GROUP BY ALL)""",
 }
 """The persons of each table's rows. The order matters: the view `moments` reads the view `tracks`."""
+
+
+NO_PEOPLE = pa.table(
+    {
+        "video_id": pa.array([], pa.string()),
+        "track_id": pa.array([], pa.int32()),
+        "person": pa.array([], pa.string()),
+        "number": pa.array([], pa.int32()),
+        "reason": pa.array([], pa.string()),
+    }
+)
+"""The table `people` of a run in which no track has a person or a number: the person of a track, the number
+of its group, and the reason why it has none."""
 
 
 class Database:
@@ -53,6 +66,8 @@ class Database:
     """The names of the columns that manifests of the run's videos added."""
     partial: Partial | None
     """Which part of the run the tables have; None if they have all."""
+    numbers_are_local: bool
+    """Whether "person 1" may be someone else in each video of the run."""
     face_filter: str = ""
     """Which faces the views have, in words; empty if they have all."""
     _face_condition: str = "true"
@@ -262,15 +277,23 @@ class Database:
 
     def _read_people(self, videos: str) -> pa.Table:
         """Read the persons of tracks, without those of earlier versions or attempts of a video."""
-        people = read_people(self.out)
-        if not len(people):
-            return people.select(["video_id", "track_id", "person"])
+        people, groups = read_people(self.out), read_person_groups(self.out)
+        self.numbers_are_local = False
+        if not len(people) and not len(groups):
+            return NO_PEOPLE
         self._connection.register("recorded_people", people)
+        self._connection.register("recorded_groups", groups)
         attempt = "coalesce(current.attempt, 0)" if "attempt" in self._columns_of(videos) else "0"
-        return self._connection.sql(f"""
-            SELECT video_id, track_id, person FROM recorded_people AS recorded SEMI JOIN {videos} AS current
-            ON recorded.video_id = current.video_id AND recorded.version = current.version
-            AND recorded.attempt = {attempt}""").to_arrow_table()
+        rows = self._connection.sql(f"""
+            SELECT video_id, track_id, coalesce(name, 'person ' || number) AS person, number, reason,
+                   name IS NULL AND NOT across_videos AND number IS NOT NULL AS is_local
+            FROM (SELECT * RENAME (person AS name) FROM recorded_people)
+            FULL JOIN recorded_groups USING (video_id, version, attempt, track_id)
+            SEMI JOIN (SELECT video_id, version, {attempt} AS attempt FROM {videos} AS current)
+            USING (video_id, version, attempt)""").to_arrow_table()
+        local = rows.filter(rows.column("is_local").fill_null(False)).column("video_id")
+        self.numbers_are_local = len(pc.unique(local)) > 1
+        return rows.select(NO_PEOPLE.column_names)
 
     def _create_table_view(self, name: str, source: str, added: Sequence[str]) -> None:
         """Create the view of one table, with the column `person` and the columns `added` by manifests."""

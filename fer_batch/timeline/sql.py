@@ -15,6 +15,10 @@ FACE = "coalesce(person, 'track ' || track_id)"
 """A face's name within its video."""
 FACE_WITH_URI = "coalesce(person, 'track ' || track_id || ' of ' || uri)"
 """A face's name among those of several videos."""
+IS_NUMBERED = "regexp_full_match(person, 'person [0-9]+')"
+"""Whether a person has no name, only a number."""
+FACE_WITH_LOCAL_NUMBERS = f"if(person IS NULL OR {IS_NUMBERED}, {FACE} || ' of ' || uri, person)"
+"""A face's name among those of several videos, if the numbers of persons count those of each video."""
 GROUP_COLUMNS = {
     "video": ("video_id", "uri"),
     "person": ("person",),
@@ -73,7 +77,8 @@ def group_columns(
 ) -> list[str]:
     """Return the columns of `tracks` that rows are grouped by.
 
-    `without` names groups that are not allowed. `extra` names groups that are allowed but have no column.
+    Groups by person are also by video if numbers of persons count those of each video. `without` names
+    groups that are not allowed, `extra` those that are allowed but have no column.
     """
     names = [name for name in list_groups(by) if name not in extra]
     manifest = [name for name in database.manifest_columns if name not in (*GROUP_COLUMNS, *extra)]
@@ -84,6 +89,8 @@ def group_columns(
     if "person" in names:
         check_has_persons(database)
     columns = [column for name in names for column in GROUP_COLUMNS.get(name, (quote_name(name),))]
+    if "person" in names and database.numbers_are_local:
+        columns = [*GROUP_COLUMNS["video"], *columns]
     return list(dict.fromkeys(columns))
 
 

@@ -70,7 +70,10 @@ def summary_sql(classes: Sequence[str]) -> str:
     names = ", ".join(f"faces.{quote_name(name)}" for name in classes)
     return f"""
         SELECT videos.video_id, videos.uri, status, error, read_s, moments, moments_with_face, tracks,
-               coalesce(faces.n, 0) AS faces, {names}, videos.person
+               coalesce(faces.n, 0) AS faces, {names}, videos.person,
+               coalesce(shown.persons, 0) AS persons
         FROM videos
+        LEFT JOIN (SELECT video_id, count(DISTINCT person) AS persons FROM people GROUP BY video_id) AS shown
+        USING (video_id)
         LEFT JOIN (SELECT video_id, count(*) AS n, {means} FROM tracks GROUP BY video_id) AS faces
         USING (video_id)"""

@@ -11,7 +11,7 @@ from fer_batch.schema import probability_column
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.names import file_name, natural_key
 from fer_batch.timeline.plots.drawing import WIDTH_IN, choose_text, draw_legend, draw_title, label_shares
-from fer_batch.timeline.sql import FACE
+from fer_batch.timeline.sql import FACE, FACE_WITH_LOCAL_NUMBERS
 
 MAX_BARS = 40
 
@@ -23,7 +23,8 @@ def plot_shares(database: Database, video: str | Path | None = None, *, by_perso
     where = "true" if video is None else "video_id = $video"
     bar = "uri" if video is None else FACE
     if by_person:
-        bar, where = "person", f"{where} AND person IS NOT NULL"
+        bar = FACE_WITH_LOCAL_NUMBERS if video is None and database.numbers_are_local else "person"
+        where = f"{where} AND person IS NOT NULL"
     rows = database.sql(
         f"""
         WITH counts AS (
@@ -39,7 +40,7 @@ def plot_shares(database: Database, video: str | Path | None = None, *, by_perso
         raise QueryError(
             "Cannot plot shares: "
             + (
-                "no face has a person; name them with `fer-batch assign`"
+                "no face has a person; `fer-batch assign` and `fer-batch people` give persons"
                 if by_person
                 else f"no face {'matches the filter' if database.face_filter else 'was found'}"
             )

@@ -8,7 +8,14 @@ import duckdb
 
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.queries.selection import FaceFilter, select_faces
-from fer_batch.timeline.sql import FACE, FACE_WITH_URI, class_literals, group_columns, list_groups
+from fer_batch.timeline.sql import (
+    FACE,
+    FACE_WITH_LOCAL_NUMBERS,
+    FACE_WITH_URI,
+    class_literals,
+    group_columns,
+    list_groups,
+)
 
 
 def count_co_occurrences(
@@ -25,7 +32,8 @@ def count_co_occurrences(
     keys = group_columns(database, by, without=("person", "track"), extra=("pair",))
     database, where, params = select_faces(database, **filters)
     if by_pair:
-        face = FACE if "video_id" in keys or "video" in params else FACE_WITH_URI
+        among_videos = FACE_WITH_LOCAL_NUMBERS if database.numbers_are_local else FACE_WITH_URI
+        face = FACE if "video_id" in keys or "video" in params else among_videos
         pairs = _face_pairs_sql(where, face)
     else:
         pairs = _emotion_pairs_sql(database, where)

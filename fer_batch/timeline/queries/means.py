@@ -9,6 +9,7 @@ from fer_batch.timeline.cells import divide_rows_sql
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.queries.selection import FaceFilter, select_faces
 from fer_batch.timeline.sql import (
+    IS_NUMBERED,
     TIME_TOLERANCE_S,
     check_has_persons,
     check_positive,
@@ -37,6 +38,9 @@ def subtract_baseline(
     """
     if by not in BASELINE_KEYS:
         raise QueryError(f"A baseline must be by person or track, got {by}")
+    key = BASELINE_KEYS[by]
+    if by == "person" and database.numbers_are_local:
+        key = f"if({IS_NUMBERED}, video_id || ' ' || person, {key})"
     columns = probability_columns(database)
     means = ", ".join(f"avg({column}) AS mean_{column}" for column in columns)
     names = [f"d_{column.removeprefix('p_')}" for column in columns]
@@ -46,7 +50,7 @@ def subtract_baseline(
     database, where, params = select_faces(database, **filters)
     return database.sql(
         f"""WITH selected AS (
-            SELECT {BASELINE_KEYS[by]} AS face, video_id, uri, track_id, person, time_s, emotion,
+            SELECT {key} AS face, video_id, uri, track_id, person, time_s, emotion,
                    {", ".join(columns)}
             FROM tracks WHERE {where}
         ),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypedDict, TypeVar, Unpack
 from fer_batch.errors import QueryError
 from fer_batch.fields import Range, field_types, find_problem
 from fer_batch.timeline.database import MAX_NAMES_IN_MESSAGE, Database
+from fer_batch.timeline.sql import IS_NUMBERED
 
 NOSE_DEPTH = 1.17
 """How far the tip of the nose is before the eyes, in halves of the distance between the eyes.
@@ -42,7 +43,7 @@ class FaceFilter(QualityFilter, total=False):
     video: str | Path | None
     """The id, path or file name of a video."""
     person: str | None
-    """A name that `fer-batch assign` gave."""
+    """A name that `fer-batch assign` gave, or "person 1", "person 2" … of `fer-batch people`."""
     track: int | None
     start_s: float | None
     """Seconds of the video: rows from here on."""
@@ -86,7 +87,7 @@ def select_faces(
     if video is not None:
         params["video"] = video_id = database.video_id(video)
     if person is not None:
-        _check_person(database, person)
+        _check_person(database, person, video is not None)
         params["person"] = person
     if track is not None:
         params["track"] = int(track)
@@ -143,13 +144,17 @@ def _list_quality_conditions(quality: QualityFilter) -> list[str]:
     return conditions
 
 
-def _check_person(database: Database, person: str) -> None:
-    rows = database.sql("SELECT DISTINCT person FROM people ORDER BY 1").fetchall()
-    persons = [name for (name,) in rows]
+def _check_person(database: Database, person: str, in_video: bool) -> None:
+    rows = database.sql(
+        f"SELECT DISTINCT person, {IS_NUMBERED} FROM people WHERE person IS NOT NULL ORDER BY 1"
+    ).fetchall()
+    persons = [name for name, _ in rows]
+    if (person, True) in rows and database.numbers_are_local and not in_video:
+        raise QueryError(f"{person} is someone else in each video: select a video as well")
     if person not in persons:
         hint = (
             f"it has {', '.join(persons[:MAX_NAMES_IN_MESSAGE])}"
             if persons
-            else "name persons with `fer-batch assign`"
+            else "`fer-batch assign` and `fer-batch people` give persons"
         )
         raise QueryError(f"{database.out} has no person {person}; {hint}")

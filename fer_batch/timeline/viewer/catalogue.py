@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.run.files import AnalyzedFile, find_analyzed_file
-from fer_batch.run.people import PEOPLE_FILE
+from fer_batch.run.people import PEOPLE_FILE, PERSON_GROUPS_FILE
 from fer_batch.run.plan import read_planned_videos
 from fer_batch.run.snapshot import read_snapshot
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.timeline.cells import divide_videos
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.queries.selection import QualityFilter, filter_faces
+from fer_batch.timeline.sql import IS_NUMBERED
 from fer_batch.timeline.viewer.payload import NO_EMOTION, number_classes, pack_video
 
 STRIP_CELLS = 160
@@ -75,8 +76,9 @@ class Catalogue:
 
     @functools.cached_property
     def persons(self) -> list[str]:
-        """The persons of the run, in alphabetical order."""
-        rows = self._query("SELECT DISTINCT person FROM people ORDER BY 1")
+        """The persons of the run, in alphabetical order, without those that have a number in their video."""
+        local = f"AND NOT {IS_NUMBERED}" if self._database.numbers_are_local else ""
+        rows = self._query(f"SELECT DISTINCT person FROM people WHERE person IS NOT NULL {local} ORDER BY 1")
         return [str(name) for name in rows.column("person").to_pylist()]
 
     def find_file(self, video: ListedVideo) -> AnalyzedFile:
@@ -167,4 +169,5 @@ class Catalogue:
 def _read_state(out: OutputFolder) -> object:
     """Return a value that changes with the tables and with the persons."""
     snapshot = read_snapshot(out)
-    return snapshot and (snapshot.tables, str(snapshot.partial)), out.read_change_mark(PEOPLE_FILE)
+    marks = [out.read_change_mark(name) for name in (PEOPLE_FILE, PERSON_GROUPS_FILE)]
+    return snapshot and (snapshot.tables, str(snapshot.partial)), marks
