@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.people.cluster import cluster_tracks
-from fer_batch.people.group import NUMBERED_SCHEMA, number_persons
+from fer_batch.people.number import NUMBERED_SCHEMA, number_persons
 from fer_batch.schema import PERSON_GROUPS_SCHEMA
 
 _KEYS = [PERSON_GROUPS_SCHEMA.field(name) for name in ("video_id", "version", "attempt")]

@@ -11,6 +11,7 @@ import numpy as np
 from fer_batch.errors import ConfigError
 from fer_batch.video.planes import Picture
 
+DESCRIPTOR_SIZE = 128
 CHIP_PX = 150
 """Side of the aligned face that the network takes."""
 CHIP_PADDING = 0.25

@@ -11,7 +11,8 @@ import pyarrow as pa
 from PIL import Image
 
 from fer_batch.people.cluster import Pair, cluster_tracks
-from fer_batch.people.describe import FaceDescriber
+from fer_batch.people.describe import DESCRIPTOR_SIZE, FaceDescriber
+from fer_batch.people.number import find_comparable, make_numbered, read_track_faces
 from fer_batch.people.overlaps import find_continuations, find_tracks_apart
 from fer_batch.people.select import TrackFaces, select_faces
 from fer_batch.storage.media import open_unchanged
@@ -22,34 +23,6 @@ from fer_batch.video.planes import Frame
 from fer_batch.video.random_access import read_in_order
 from fer_batch.video.source import Source
 
-FACES_COLUMNS = (
-    "track_id",
-    "time_s",
-    "step_s",
-    "box_x0",
-    "box_y0",
-    "box_x1",
-    "box_y1",
-    "face_px",
-    "blur",
-    "yaw",
-)
-"""The columns of `tracks` that grouping needs."""
-NUMBERED_SCHEMA = pa.schema(
-    [
-        ("track_id", pa.int32()),
-        ("number", pa.int32()),
-        ("reason", pa.string()),
-        ("seconds", pa.float64()),
-        ("faces", pa.int32()),
-        ("mean", pa.list_(pa.float64())),
-    ]
-)
-"""A track with the number of its person, from 1, or the reason why it has none, its time in view, and the
-number of its faces that were described."""
-MIN_PERSON_S = 1.0
-"""Least time in view of a person. A face of a shorter time that resembles nobody else shows too little."""
-TOO_BRIEF = "too brief"
 SAME_SHOT_MAX_DISTANCE = 0.55
 """Largest distance of two tracks that are one face in one place of one shot."""
 THUMBNAIL_SIZE = (64, 36)
@@ -88,51 +61,41 @@ class PersonGrouper:
 
         Raises DecodeError if the video cannot be read or is another file now.
         """
+        faces = read_track_faces(rows)
         open_unchanged(file.uri, file.offset, file.version).close()
-        faces = _to_faces(rows)
-        ids = np.unique(faces.track)
-        seconds = np.bincount(np.searchsorted(ids, faces.track), faces.step_s, len(ids))
-        descriptors, weights, reasons, same = self._describe_tracks(file, faces)
-        labels = cluster_tracks(descriptors, weights, same, find_tracks_apart(faces))
-        labels[np.isin(labels, _find_brief(labels, seconds))] = -1
-        numbers = number_persons(labels, seconds)
-        return pa.table(
-            {
-                "track_id": ids,
-                "number": pa.array(numbers, mask=numbers == 0),
-                "reason": [
-                    None if n else reasons.get(int(track), TOO_BRIEF)
-                    for track, n in zip(ids, numbers, strict=True)
-                ],
-                "seconds": seconds,
-                "faces": weights,
-                "mean": _average_persons(numbers, descriptors, weights) if with_means else [None] * len(ids),
-            }
-        ).cast(NUMBERED_SCHEMA)
-
-    def _describe_tracks(
-        self, file: VideoFile, faces: TrackFaces
-    ) -> tuple[np.ndarray, np.ndarray, dict[int, str], list[Pair]]:
-        """Return the mean descriptor of each track, NaN without one, and its number of faces.
-
-        Also returns the reason for each track without, and the pairs of tracks that continue one another.
-        """
         source = Source(file.uri, file.offset)
         source.on_packet = self.keep_alive
         with source.container:
             info = decode_first(source)
             selected, reasons = select_faces(faces, measure_decoding_s(source, info, faces.time_s))
             ids = np.unique(faces.track)
-            sums, weights = np.zeros((len(ids), 128)), np.zeros(len(ids))
-            for row, frame in _read_rows(source, info, faces, selected):
-                track = np.searchsorted(ids, faces.track[row])
-                box = faces.boxes[row] * _size_of(frame)
-                sums[track] += self.describer.describe(frame.picture, box, info.pixel_aspect)
-                weights[track] += 1
-                self.keep_alive()
-            with np.errstate(invalid="ignore"):
-                descriptors = sums / weights[:, None]
-            return descriptors, weights, reasons, self._find_same(source, info, faces, descriptors)
+            described = usable = np.isin(ids, faces.track[selected])
+            if not with_means:
+                described = find_comparable(faces, usable)
+                selected = selected[np.isin(faces.track[selected], ids[described])]
+            descriptors, weights = self._describe_tracks(source, info, faces, selected)
+            same = self._find_same(source, info, faces, descriptors)
+        labels = cluster_tracks(descriptors, weights, same, find_tracks_apart(faces))
+        alone = usable & ~described
+        labels[alone] = labels.max(initial=-1) + 1 + np.arange(alone.sum())
+        if with_means:
+            return make_numbered(faces, labels, reasons, descriptors, weights)
+        return make_numbered(faces, labels, reasons)
+
+    def _describe_tracks(
+        self, source: Source, info: VideoInfo, faces: TrackFaces, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean descriptor of each track's selected rows, NaN without one, and their number."""
+        ids = np.unique(faces.track)
+        sums, weights = np.zeros((len(ids), DESCRIPTOR_SIZE)), np.zeros(len(ids))
+        for row, frame in _read_rows(source, info, faces, rows):
+            track = np.searchsorted(ids, faces.track[row])
+            box = faces.boxes[row] * _size_of(frame)
+            sums[track] += self.describer.describe(frame.picture, box, info.pixel_aspect)
+            weights[track] += 1
+            self.keep_alive()
+        with np.errstate(invalid="ignore"):
+            return sums / weights[:, None], weights
 
     def _find_same(
         self, source: Source, info: VideoInfo, faces: TrackFaces, descriptors: np.ndarray
@@ -148,53 +111,6 @@ class PersonGrouper:
         return [
             pair for pair, (a, b) in near if _is_same_shot(thumbnails[a], thumbnails[b], faces.boxes[[a, b]])
         ]
-
-
-def number_persons(labels: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Number clusters from 1 by their time in view, longest first, then by their first track.
-
-    `labels` are the clusters of tracks from 0, `seconds` the tracks' times in view. Tracks with the label -1
-    have the number 0.
-    """
-    known = labels >= 0
-    clusters, first, position = np.unique(labels[known], return_index=True, return_inverse=True)
-    total_s = np.round(np.bincount(position, seconds[known], len(clusters)), 6)
-    rank = np.empty(len(clusters), np.int64)
-    rank[np.lexsort((first, -total_s))] = np.arange(1, len(clusters) + 1)
-    numbers = np.zeros(len(labels), np.int64)
-    numbers[known] = rank[position]
-    return numbers
-
-
-def _find_brief(labels: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Return the clusters that are in view for less than MIN_PERSON_S."""
-    known = labels >= 0
-    return np.flatnonzero(np.bincount(labels[known], seconds[known]) < MIN_PERSON_S)
-
-
-def _average_persons(
-    numbers: np.ndarray, descriptors: np.ndarray, weights: np.ndarray
-) -> list[list[float] | None]:
-    """Return the mean descriptor of each person at the person's first described track, else None."""
-    means: list[list[float] | None] = [None] * len(numbers)
-    for number in range(1, int(numbers.max(initial=0)) + 1):
-        tracks = np.flatnonzero((numbers == number) & (weights > 0))
-        means[tracks[0]] = np.average(descriptors[tracks], axis=0, weights=weights[tracks]).tolist()
-    return means
-
-
-def _to_faces(rows: pa.Table) -> TrackFaces:
-    rows = rows.sort_by([("track_id", "ascending"), ("time_s", "ascending")])
-    columns = {name: rows.column(name).to_numpy().astype(np.float64) for name in FACES_COLUMNS}
-    return TrackFaces(
-        track=columns["track_id"].astype(np.int64),
-        time_s=columns["time_s"],
-        step_s=columns["step_s"],
-        boxes=np.stack([columns[f"box_{side}"] for side in ("x0", "y0", "x1", "y1")], axis=1),
-        face_px=columns["face_px"],
-        blur=columns["blur"],
-        yaw=columns["yaw"],
-    )
 
 
 def _read_rows(

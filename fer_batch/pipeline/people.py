@@ -22,7 +22,8 @@ from fer_batch.errors import ConfigError, OutputError
 from fer_batch.faults import fault_point
 from fer_batch.people.across import number_across_videos
 from fer_batch.people.describe import EXTRA_MESSAGE
-from fer_batch.people.group import FACES_COLUMNS, NUMBERED_SCHEMA, VideoFile
+from fer_batch.people.group import VideoFile
+from fer_batch.people.number import FACES_COLUMNS, NUMBERED_SCHEMA, number_without_pictures
 from fer_batch.pipeline.child import CallFailedError, WorkerProcess
 from fer_batch.pipeline.tables import MapTasks, open_task_map
 from fer_batch.run.files import find_analyzed_file
@@ -199,11 +200,12 @@ def _run_task(
         for video in task.videos:
             fault_point("people.video")
             rows = faces.filter(pc.equal(faces.column("video_id"), video["video_id"])).combine_chunks()
+            rows = rows.select(FACES_COLUMNS)
             max_s = 10 * limits.timeout_s + MAX_SLOWDOWN * (video["read_s"] or 0)
             try:
-                numbered = child.call(
-                    "group", video["file"], rows.select(FACES_COLUMNS), with_means, max_s=max_s
-                )
+                numbered = None if with_means else number_without_pictures(rows)
+                if numbered is None:
+                    numbered = child.call("group", video["file"], rows, with_means, max_s=max_s)
             except CallFailedError as error:
                 numbered = _explain_unread(rows, f"{UNREADABLE}{error}")
             for name in ("attempt", "version", "video_id"):

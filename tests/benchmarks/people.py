@@ -17,7 +17,8 @@ import pandas as pd
 import pyarrow as pa
 
 import fer_batch
-from fer_batch.people.group import FACES_COLUMNS, PersonGrouper, VideoFile
+from fer_batch.people.group import PersonGrouper, VideoFile
+from fer_batch.people.number import FACES_COLUMNS, number_without_pictures
 from fer_batch.storage.media import hash_text, read_version
 
 EDGE_S = 0.05
@@ -30,7 +31,10 @@ def group_video(grouper: PersonGrouper, path: Path) -> tuple[pd.DataFrame, float
     analyzed_s = time.process_time()
     file = VideoFile(uri=str(path.resolve()), offset=None, version=hash_text(read_version(os.stat(path))))
     rows = pa.Table.from_pandas(faces[list(FACES_COLUMNS)], preserve_index=False)
-    numbers = grouper.group(file, rows).to_pandas().set_index("track_id")["number"]
+    numbered = number_without_pictures(rows)
+    if numbered is None:
+        numbered = grouper.group(file, rows)
+    numbers = numbered.to_pandas().set_index("track_id")["number"]
     faces["number"] = numbers.reindex(faces["track_id"]).to_numpy()
     return faces, analyzed_s - began_s, time.process_time() - analyzed_s
 

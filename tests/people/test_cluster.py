@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_batch.people.cluster import cluster_tracks
-from fer_batch.people.group import number_persons
+from fer_batch.people.number import number_persons
 
 PEOPLE = np.eye(3) * 0.6
 """The descriptors of three people, 0.85 apart."""
