@@ -1,6 +1,7 @@
 """Imports have one direction and no circles; heavy libraries have one place; `import fer_batch` is light."""
 
 import ast
+import functools
 import subprocess
 import sys
 import tomllib
@@ -131,8 +132,9 @@ def find_imports(source: str, type_checking: bool = True) -> Iterator[str]:
             yield f"ray.{node.attr}"
 
 
-def modules_of(file: str) -> set[str]:
-    return set(find_imports((PACKAGE / file).read_text()))
+@functools.cache
+def modules_of(file: str) -> frozenset[str]:
+    return frozenset(find_imports((PACKAGE / file).read_text()))
 
 
 def part_of(name: str) -> str:
