@@ -69,8 +69,15 @@ def analyze_command(
     if retry_failed and overwrite:
         raise UsageError("--retry-failed and --overwrite exclude each other")
     settings = {"limits": limits, "retry_failed": retry_failed, "overwrite": overwrite}
-    settings |= {"allow_query": allow_query, "people": people}
+    settings |= {"allow_query": allow_query}
+    if people:
+        from fer_batch.cli.people import group_and_print
+        from fer_batch.pipeline.people import check_people_extra
+
+        check_people_extra()
     _analyze(list(videos or ()), out, config, ray, **settings)
+    if people:
+        group_and_print(out, limits, ray)
 
 
 @add_command(ANALYZE)

@@ -26,7 +26,6 @@ from fer_batch.pipeline.dataflow import (
 )
 from fer_batch.pipeline.guard import list_videos_guarded
 from fer_batch.pipeline.hardware import check_run_precision, choose_run_precision, query_hardware
-from fer_batch.pipeline.people import check_people_extra, group_tracks
 from fer_batch.pipeline.placement import list_nodes
 from fer_batch.pipeline.progress import OnProgress, ProgressMeter, ignore_progress, publish_metrics
 from fer_batch.run.finalize import finalize
@@ -73,7 +72,6 @@ def analyze(
     retry_failed: bool = False,
     overwrite: bool = False,
     allow_query: bool = False,
-    people: bool = False,
     address: str | None = None,
     insecure: bool = False,
     verbose: bool = False,
@@ -88,8 +86,7 @@ def analyze(
     `inputs` are files, folders, globs, archives and manifests, here or in a store, as `list_videos` takes
     them. `out` is a local folder or the URL of one in a store. `retry_failed` processes those inputs again
     that ended as "failed" or "partial". `overwrite` replaces the run in `out`, whatever its configuration.
-    `allow_query` permits queries in web addresses, as `list_videos` does. `people` also groups the tracks of
-    each video into persons, see `group_people`.
+    `allow_query` permits queries in web addresses, as `list_videos` does.
 
     The work runs on Ray: a connection that exists, else the cluster at `address` (HOST:PORT or "auto"), else
     that of RAY_ADDRESS or the surrounding Ray job, else a local one. `insecure` permits a cluster that
@@ -102,8 +99,6 @@ def analyze(
     checkpoint or `out` cannot be used.
     """
     config, limits = config or AnalyzeConfig(), limits or Limits()
-    if people:
-        check_people_extra()
     folder = open_folder(out).absolute()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
     card = Recognizer(checkpoint, "cpu").card
@@ -124,10 +119,7 @@ def analyze(
         settings = replace(settings, queries=listing.queries)
         on_listing(listing, finished)
         if finished:
-            summary = finalize(folder)
-            if people:
-                group_tracks(folder, limits=limits)
-            return summary
+            return finalize(folder)
         with ray_session(address, insecure=insecure, verbose=verbose):
             configure_ray_data(verbose)
             settings = replace(settings, config=fix_precision(config, run, card))
@@ -135,10 +127,7 @@ def analyze(
                 record_precision(folder, settings.config.precision)
             extend_plan(folder, listing, retried, settings, workers=count_cpus(), is_new=run is None)
             _run_pending(folder, settings, publish_metrics(folder, on_progress))
-            summary = finalize(folder, map_buckets=map_on_cluster)
-            if people:
-                group_tracks(folder, limits=limits, map_tasks=map_on_cluster)
-            return summary
+            return finalize(folder, map_buckets=map_on_cluster)
 
 
 def fix_precision(config: AnalyzeConfig, run: RunRecord | None, card: Card) -> AnalyzeConfig:
