@@ -86,7 +86,7 @@ def group_columns(
     unknown = [name for name in names if name not in allowed]
     if unknown:
         raise QueryError(f"Cannot group by {', '.join(unknown)}; allowed are {', '.join(allowed)}")
-    if "person" in names:
+    if "person" in names and "track" not in names:
         check_has_persons(database)
     columns = [column for name in names for column in GROUP_COLUMNS.get(name, (quote_name(name),))]
     if "person" in names and database.numbers_are_local:
@@ -95,8 +95,9 @@ def group_columns(
 
 
 def check_has_persons(database: "Database") -> None:
-    """Raise QueryError if no track of the run has a person."""
-    if not database.sql("SELECT 1 FROM people LIMIT 1").fetchall():
+    """Raise QueryError if the run has tracks, and none of them has a person."""
+    has_persons = database.sql("SELECT 1 FROM people LIMIT 1").fetchall()
+    if not has_persons and database.sql("SELECT 1 FROM tracks LIMIT 1").fetchall():
         raise QueryError(
             f"Cannot group by person: no face in {database.out} has one; name persons with "
             "`fer-batch assign`, or group by track"

@@ -16,7 +16,7 @@ from fer_batch.schema import EMOTIONS
         ("Scared", "fear"),
         ("angry", "angry"),
         ("Bored", "bored"),
-        ("joy", "joy"),
+        ("joy", "happy"),
     ],
 )
 def test_labels_are_normalized(label: object, normalized: str) -> None:

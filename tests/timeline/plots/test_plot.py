@@ -153,7 +153,7 @@ def test_strip_of_one_emotion_shows_its_probability(timeline: Timeline) -> None:
     assert row[0] == pytest.approx((0.9 + 0.1 / 6) / 2)  # of two faces
     assert row[-1] == pytest.approx(0.1 / 6)
     assert np.isnan(np.ma.filled(axes.images[3].get_array(), np.nan)).all()
-    with pytest.raises(QueryError, match="There is no emotion joy; this run has angry, disgust"):
+    with pytest.raises(QueryError, match="There is no emotion love; this run has angry, disgust"):
         timeline.plot_strip("love")
 
 

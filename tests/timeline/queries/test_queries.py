@@ -55,7 +55,7 @@ def test_emotion_name_ignores_case(timeline: Timeline) -> None:
 
 
 INVALID: dict[str, tuple[Callable[[Timeline], Any], str]] = {
-    "emotion": (lambda t: t.episodes("joy"), "There is no emotion joy; this run has angry"),
+    "emotion": (lambda t: t.episodes("love"), "There is no emotion love; this run has angry"),
     "threshold": (lambda t: t.peaks(threshold=60), "The threshold must be between 0 and 1, got 60"),
     "length": (lambda t: t.episodes(min_s=-1), "min_s must be 0 or more, got -1"),
     "no time": (lambda t: t.shares(start_s=3, end_s=1), "got start 3 s and end 1 s"),
