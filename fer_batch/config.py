@@ -139,6 +139,8 @@ DROPOUTS = {"cnn4": 2, "cnn4bn": 2, "cnn-lstm": 0, "dcnn-bilstm": 3}
 """Number of dropout layers after the blocks of each network other than the CNN-BiLSTM."""
 CROP_SIZE_PX = 48
 """Side of a face crop."""
+GREY_MEAN, GREY_STD = 0.5077, 0.2551
+"""Mean and standard deviation of the grey values, 0–1, of FER2013's training images; they normalize crops."""
 MAX_WINDOW_S = 120.0
 """Longest window of a network; half of it is the padding of each segment."""
 

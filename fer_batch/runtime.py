@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import ray
@@ -125,25 +125,6 @@ def joins_cluster(address: str | None) -> bool:
     if ray.is_initialized():
         return not has_started_ray()
     return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
-
-
-@contextlib.contextmanager
-def call_periodically(callback: Callable[[], None], interval_s: float) -> Iterator[None]:
-    """Call `callback` every `interval_s` seconds in a thread while the body runs, and once after it."""
-    ended = threading.Event()
-
-    def call() -> None:
-        while not ended.wait(interval_s):
-            callback()
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        callback()
 
 
 def make_token_header(cluster: str, address: str, requires_token: bool, insecure: bool) -> dict[str, str]:

@@ -1,7 +1,10 @@
-"""Measure the seconds that each stage of the work takes, by the wall clock and by the CPU."""
+"""Measure the seconds that each stage of the work takes, and call a function again and again meanwhile."""
 
+import contextlib
+import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 
 
 class StageTimer:
@@ -32,3 +35,22 @@ class StageTimer:
         for sums, other_sums in ((self.wall_s, other.wall_s), (self.cpu_s, other.cpu_s)):
             for stage, seconds in other_sums.items():
                 sums[stage] += seconds
+
+
+@contextlib.contextmanager
+def call_periodically(callback: Callable[[], None], interval_s: float) -> Iterator[None]:
+    """Call `callback` every `interval_s` seconds in a thread while the body runs, and once after it."""
+    ended = threading.Event()
+
+    def call() -> None:
+        while not ended.wait(interval_s):
+            callback()
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        callback()

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fer_batch.model.card import Card
 from fer_batch.model.network import Network
 from fer_batch.model.onnx.export import ExportedNetwork, export_network, join_graphs
 from fer_batch.model.registry import build_network
-from fer_batch.model.weights import Card, save_checkpoint
+from fer_batch.model.weights import save_checkpoint
 
 CLASSES = ("calm", "cross", "glad")
 BLOCKS = {"classes": 3, "filters": [4, 4, 6, 6]}

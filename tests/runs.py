@@ -18,7 +18,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.inputs.segments import plan_segments
-from fer_batch.model.weights import Card
+from fer_batch.model.card import Card
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import (
     MIN_BUCKET_SHARE_S,

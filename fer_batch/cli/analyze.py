@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 import fer_batch
 from fer_batch.cli.app import ANALYZE, UsageError, add_command
-from fer_batch.cli.arguments import Inputs, NewRunFolder, RayOptions, RunFolder
+from fer_batch.cli.arguments import RAY, Inputs, NewRunFolder, RayOptions, RunFolder
 from fer_batch.cli.output import (
     ProgressLine,
     print_line,
@@ -17,6 +19,7 @@ from fer_batch.cli.output import (
     print_text,
 )
 from fer_batch.config import AnalyzeConfig, Limits
+from fer_batch.lazy_pandas import delay_pandas
 from fer_batch.terminal import count
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "two_faces.mp4"
 MAX_LISTED_VIDEOS = 20
+UseRay = Annotated[bool, Parameter(name="--ray"), RAY]
 FAILED_SQL = ": SELECT uri, status, error FROM videos WHERE error IS NOT NULL"
 
 
@@ -41,6 +45,7 @@ def analyze_command(
     people: bool = False,
     config: AnalyzeConfig,
     limits: Limits,
+    use_ray: UseRay = False,
     ray: RayOptions,
 ) -> None:
     """Analyze videos: find and follow faces, and classify their expressions.
@@ -49,6 +54,9 @@ def analyze_command(
     stopped run; other inputs are added to it. A video that cannot be read becomes a row in `videos` with the
     reason, and the exit code stays 0. Query the tables with `fer-batch query` and `fer-batch ask`.
 
+    Up to 15 minutes of video are analyzed without Ray, unless a cluster is named with --address or
+    RAY_ADDRESS, or this machine has an NVIDIA GPU.
+
     Args:
         retry_failed: Analyze the given videos again that failed or are partial.
         overwrite: Delete the run in OUT first, whatever its settings are.
@@ -56,6 +64,7 @@ def analyze_command(
             and stored nowhere, so the same command with the manifest must continue a stopped run.
         people: Group the tracks of each video into persons, see `fer-batch people`. This processes biometric
             data in memory, and needs the extra `people`.
+        use_ray: Start Ray however short the videos are.
 
     Examples:
       fer-batch analyze talks/ --out results                 all videos in a folder and below it
@@ -69,7 +78,7 @@ def analyze_command(
     if retry_failed and overwrite:
         raise UsageError("--retry-failed and --overwrite exclude each other")
     settings = {"limits": limits, "retry_failed": retry_failed, "overwrite": overwrite}
-    settings |= {"allow_query": allow_query}
+    settings |= {"allow_query": allow_query, "use_ray": use_ray}
     if people:
         from fer_batch.cli.people import group_and_print
         from fer_batch.pipeline.people import check_people_extra
@@ -81,15 +90,18 @@ def analyze_command(
 
 
 @add_command(ANALYZE)
-def demo_command(*, out: NewRunFolder = "fer-batch-demo", ray: RayOptions) -> None:
+def demo_command(*, out: NewRunFolder = "fer-batch-demo", use_ray: UseRay = False, ray: RayOptions) -> None:
     """Analyze the packaged sample video, and show its timeline.
 
     The sample shows two moving portraits in the public domain for ten seconds.
 
+    Args:
+        use_ray: Start Ray, which so short a video does not need.
+
     Examples:
       fer-batch demo --out /tmp/demo
     """
-    _analyze([str(SAMPLE)], out, AnalyzeConfig(), ray)
+    _analyze([str(SAMPLE)], out, AnalyzeConfig(), ray, use_ray=use_ray)
     from fer_batch.timeline.plots.text import format_ribbons
 
     print_text("\nTwo faces, 10 seconds, from left to right (one face leaves and returns):")
@@ -116,6 +128,7 @@ def finalize_command(out: RunFolder, /, *, partial: bool = False, ray: RayOption
       fer-batch finalize results --address local
       fer-batch finalize /mnt/results --address auto
     """
+    delay_pandas()
     print_summary(fer_batch.finalize(out, rewrite_all=not partial, partial=partial, **vars(ray)), out)
     if partial:
         print_partial(fer_batch.open_timeline(out))
@@ -124,7 +137,8 @@ def finalize_command(out: RunFolder, /, *, partial: bool = False, ray: RayOption
 def _analyze(videos: list[str], out: str, config: AnalyzeConfig, ray: RayOptions, **settings: Any) -> None:
     from fer_batch.inputs.listing import check_inputs_exist
 
-    check_inputs_exist(videos)  # before the seconds that importing torch and ray takes
+    check_inputs_exist(videos)  # before the import of the libraries that read and write tables
+    delay_pandas()
     warn_of_tracks(config)
     line = ProgressLine()
     summary = fer_batch.analyze(
@@ -134,6 +148,7 @@ def _analyze(videos: list[str], out: str, config: AnalyzeConfig, ray: RayOptions
         **settings,
         **vars(ray),
         on_listing=_print_listing,
+        on_ray=lambda: print_status("starting Ray …"),
         on_progress=lambda progress: _show_progress(line, progress),
     )
     line.close(keep=True)
@@ -158,8 +173,7 @@ def _print_listing(listing: "Listing", finished: bool) -> None:
         counts.append(f"{count(listing.duplicates, 'repeated name')} ignored")
     if listing.rows_without_path:
         counts.append(f"{count(listing.rows_without_path, 'manifest row')} without a path ignored")
-    state = "all are finished" if finished else "starting Ray …"
-    print_status(f"{', '.join(counts)}; {state}")
+    print_status(", ".join(counts) + ("; all are finished" if finished else ""))
 
 
 def _show_progress(line: ProgressLine, progress: "Progress") -> None:
@@ -167,7 +181,8 @@ def _show_progress(line: ProgressLine, progress: "Progress") -> None:
     remaining_s = (progress.video_s - progress.video_s_done) / speed if speed else None
     remaining = "…" if remaining_s is None else timedelta(seconds=round(remaining_s))
     done, total = (n - progress.videos_before for n in (progress.videos_done, progress.videos))
-    state = f"{done:,} of {count(total, 'video')} done, {count(progress.faces, 'face')}"
+    analyzed = f"{progress.video_s_done / progress.video_s:.0%} analyzed, " if progress.video_s else ""
+    state = f"{done:,} of {count(total, 'video')} done, {analyzed}{count(progress.faces, 'face')}"
     before = f" ({count(progress.videos_before, 'video')} done before)" if progress.videos_before else ""
     line.show(f"{state}, {speed:.1f}× realtime, {remaining} left{before}", key=state)
 

@@ -1,6 +1,5 @@
 """Command `submit`: run other commands as jobs on a Ray cluster, through the Jobs API of its dashboard."""
 
-import asyncio
 import contextlib
 import os
 import re
@@ -202,6 +201,8 @@ def _follow(client: "JobSubmissionClient", job_id: str) -> int:
     hint = f"follow it again: fer-batch submit follow {target}; stop it: fer-batch submit stop {target}"
     print_status(f"job {job_id}; {hint}")
     with leave_on_signals(f"\njob {job_id} continues; {hint}\n"):
+        import asyncio  # takes as long as many commands
+
         asyncio.run(_print_log(client, job_id))
         job = _wait_for_end(client, job_id)
     code = job.driver_exit_code

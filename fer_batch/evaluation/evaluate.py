@@ -14,8 +14,8 @@ from fer_batch.errors import ConfigError
 from fer_batch.evaluation.averaging import ten_crops
 from fer_batch.evaluation.examples import Examples, load_examples, parse_split
 from fer_batch.evaluation.metrics import Metrics, measure
+from fer_batch.model.card import DEFAULT_CHECKPOINT, is_onnx_path, read_card
 from fer_batch.model.recognize import Recognizer
-from fer_batch.model.weights import DEFAULT_CHECKPOINT, is_onnx_path, read_card
 from fer_batch.training.curves import History, read_history
 
 ENSEMBLE = "ensemble"

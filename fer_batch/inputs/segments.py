@@ -102,16 +102,23 @@ def probe_as_needed(
 ) -> pa.Table:
     """Return rows of `schema.PROBED_SCHEMA`, sorted by uri, for rows of `schema.SOURCES_SCHEMA`.
 
-    `probe` opens the videos whose duration no manifest states. With `config.every_frame` it opens all, as the
-    frame rate then determines the padding of segments.
+    `probe` opens the videos that `select_known` leaves out.
     """
-    if config.every_frame:
-        is_known = pa.array(np.zeros(len(sources), bool))
-    else:
-        is_known = pc.and_(sources.column("duration_s").is_valid(), sources.column("error").is_null())
+    is_known = select_known(sources, config)
     known = sources.filter(is_known)
     known = conform_table(known.append_column("status", pa.repeat("ok", len(known))), PROBED_SCHEMA)
     return pa.concat_tables([known, probe(sources.filter(pc.invert(is_known)))]).sort_by("uri")
+
+
+def select_known(sources: pa.Table, config: AnalyzeConfig) -> pa.Array | pa.ChunkedArray:
+    """Return for each row of `schema.SOURCES_SCHEMA` whether the video can be planned without opening it.
+
+    It can if a manifest states its duration. With `config.every_frame` no video can, as the frame rate then
+    determines the padding of segments.
+    """
+    if config.every_frame:
+        return pa.array(np.zeros(len(sources), bool))
+    return pc.and_(sources.column("duration_s").is_valid(), sources.column("error").is_null())
 
 
 def planned_durations_s(videos: pa.Table) -> np.ndarray:

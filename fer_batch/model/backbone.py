@@ -7,9 +7,9 @@ import safetensors.torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fer_batch.config import BACKBONES
+from fer_batch.config import BACKBONES, GREY_MEAN, GREY_STD
 from fer_batch.errors import CheckpointError, ConfigError
-from fer_batch.model.network import GREY_MEAN, GREY_STD, CropEncoder
+from fer_batch.model.network import CropEncoder
 from fer_batch.storage.user_files import read_bounded
 
 VIT_PX, DEFAULT_PX = 224, 112

@@ -8,9 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-GREY_MEAN, GREY_STD = 0.5077, 0.2551
-"""Mean and standard deviation of the grey values, 0–1, of FER2013's training images; they normalize crops."""
-
 
 class CropEncoder(nn.Module):
     """Encode normalized crops `(N, 1, 48, 48)` float to embeddings `(N, width)` float."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_batch.config import CROP_SIZE_PX
+from fer_batch.model.card import is_onnx_path
 from fer_batch.model.cnn_bilstm import Encoder
 from fer_batch.model.inference import (
     BATCH_SIZE,
@@ -22,7 +23,7 @@ from fer_batch.model.inference import (
 from fer_batch.model.int8 import Int8Encoder
 from fer_batch.model.network import CropEncoder
 from fer_batch.model.precision import check_network_precision, check_onnx_precision, network_has_int8
-from fer_batch.model.weights import is_onnx_path, load_checkpoint
+from fer_batch.model.weights import load_checkpoint
 from fer_batch.model.window import build_windows
 from fer_batch.timing import StageTimer
 from fer_batch.video.planes import Picture

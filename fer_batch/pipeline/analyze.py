@@ -1,4 +1,7 @@
-"""The main job: turn videos into tables. It plans, processes all that is not done on Ray, and finalizes."""
+"""The main job: turn videos into tables. It plans, processes all that is not done, and finalizes.
+
+Short work on the CPUs of this machine does not need Ray, which is imported only where it is used.
+"""
 
 import functools
 import itertools
@@ -10,24 +13,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fer_batch.config import AnalyzeConfig, Limits, PrecisionName
+from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.inputs.listing import Listing
-from fer_batch.inputs.segments import MAX_PLANNED_S, SEGMENTS_PER_ROUND, plan_segments, probe_as_needed
-from fer_batch.model.precision import check_network_precision, check_onnx_precision, network_has_int8
-from fer_batch.model.recognize import Recognizer
-from fer_batch.model.weights import Card, is_onnx_path
-from fer_batch.pipeline.cluster_map import map_on_cluster
-from fer_batch.pipeline.dataflow import (
-    RunSettings,
-    configure_ray_data,
-    count_cpus,
-    probe_on_cluster,
-    run_segments,
+from fer_batch.inputs.segments import (
+    MAX_PLANNED_S,
+    SEGMENTS_PER_ROUND,
+    plan_segments,
+    probe_as_needed,
+    select_known,
 )
-from fer_batch.pipeline.guard import list_videos_guarded
-from fer_batch.pipeline.hardware import check_run_precision, choose_run_precision, query_hardware
-from fer_batch.pipeline.placement import list_nodes
+from fer_batch.model.card import Card, is_onnx_path, read_card
+from fer_batch.model.precision import check_network_precision, check_onnx_precision
+from fer_batch.pipeline.connection import is_ray_named
+from fer_batch.pipeline.guard import list_videos_guarded, probe_guarded
+from fer_batch.pipeline.local_run import (
+    MAX_PROBES,
+    MAX_VIDEO_S,
+    LocalPool,
+    count_free_cores,
+    describe_machine,
+)
 from fer_batch.pipeline.progress import OnProgress, ProgressMeter, ignore_progress, publish_metrics
+from fer_batch.pipeline.run_precision import QueryNodes, fix_precision
+from fer_batch.pipeline.settings import RunSettings
 from fer_batch.run.finalize import finalize
 from fer_batch.run.forget import complete_forget
 from fer_batch.run.partial import PartialTables
@@ -52,15 +60,18 @@ from fer_batch.run.record import (
 from fer_batch.run.results import list_done_bundles, remove_damaged_bundles
 from fer_batch.run.snapshot import read_snapshot
 from fer_batch.run.summary import RunSummary, failed_videos
-from fer_batch.runtime import call_periodically, ray_session
 from fer_batch.schema import PLAN_SCHEMA, PROBED_SCHEMA, SCHEMA_VERSION
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.storage.lease import hold_lease
+from fer_batch.timing import call_periodically
 
 PARTIAL_TABLES_CHECK_S = 5.0
 """Interval between two checks whether the tables of the finished videos are due."""
 ASSUMED_SEGMENTS = 5
 """Number of segments assumed for a video of unknown length."""
+
+Prober = Callable[[pa.Table, Limits, dict[str, str]], pa.Table]
+"""Opens listed files, rows of `schema.SOURCES_SCHEMA`, and returns rows of PROBED_SCHEMA."""
 
 
 def analyze(
@@ -72,10 +83,12 @@ def analyze(
     retry_failed: bool = False,
     overwrite: bool = False,
     allow_query: bool = False,
+    use_ray: bool = False,
     address: str | None = None,
     insecure: bool = False,
     verbose: bool = False,
     on_listing: Callable[[Listing, bool], None] = lambda listing, finished: None,
+    on_ray: Callable[[], None] = lambda: None,
     on_progress: OnProgress = ignore_progress,
 ) -> RunSummary:
     """Analyze videos and write the tables `videos`, `tracks` and `moments` to the folder `out`.
@@ -89,11 +102,14 @@ def analyze(
     `allow_query` permits queries in web addresses, as `list_videos` does.
 
     The work runs on Ray: a connection that exists, else the cluster at `address` (HOST:PORT or "auto"), else
-    that of RAY_ADDRESS or the surrounding Ray job, else a local one. `insecure` permits a cluster that
-    requires no token. `verbose` shows Ray's log and progress bars.
+    that of RAY_ADDRESS or the surrounding Ray job, else a local one. Where none of these is named, this
+    machine has no NVIDIA GPU, and at most `local_run.MAX_VIDEO_S` of video is left, the same work is done in
+    processes of this machine without Ray, unless `use_ray` is set or `address` is "local". `insecure` permits
+    a cluster that requires no token. `verbose` shows Ray's log and progress bars.
 
-    `on_listing` is called once with the listed videos, and whether the run is finished already; then Ray is
-    not started. `on_progress` is called every half second, or less often, from another thread.
+    `on_listing` is called once with the listed videos, and whether the run is finished already. `on_ray` is
+    called before Ray is started or joined. `on_progress` is called every half second, or less often, from
+    another thread.
 
     Raises a subclass of FerBatchError, and writes nothing, where the inputs, the configuration, the
     checkpoint or `out` cannot be used.
@@ -101,7 +117,7 @@ def analyze(
     config, limits = config or AnalyzeConfig(), limits or Limits()
     folder = open_folder(out).absolute()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
-    card = Recognizer(checkpoint, "cpu").card
+    card = _load_card(checkpoint)
     if checkpoint and is_onnx_path(checkpoint):
         check_onnx_precision(config.precision)
     else:
@@ -116,38 +132,84 @@ def analyze(
         listing = list_videos_guarded(inputs, limits, allow_query=allow_query)
         retried = failed_videos(folder) if run and retry_failed else PROBED_SCHEMA.empty_table()
         finished = run is not None and is_finished(folder, listing, retried)
-        settings = replace(settings, queries=listing.queries)
         on_listing(listing, finished)
         if finished:
             return finalize(folder)
+        settings = replace(settings, queries=listing.queries)
+        plan = functools.partial(_plan_run, folder, listing, retried, run, settings)
+        cores = None if use_ray or is_ray_named(address) else count_free_cores()
+        is_planned = cores is not None and _count_unknown(folder, listing, retried, run, config) <= MAX_PROBES
+        if cores and is_planned:  # without Ray, which may not be needed
+            settings = plan(functools.partial(describe_machine, cores), probe_guarded, cores)
+            if measure_pending_s(folder, config.segment_s) <= MAX_VIDEO_S:
+                pool = LocalPool(settings, cores)
+                _run_pending(folder, settings, pool.run_segments, on_progress, pool.count_analyzed_s)
+                return finalize(folder)
+        on_ray()
+        from fer_batch.pipeline.cluster_map import map_on_cluster
+        from fer_batch.pipeline.dataflow import configure_ray_data, count_cpus, probe_on_cluster, run_segments
+        from fer_batch.pipeline.placement import query_nodes
+        from fer_batch.runtime import ray_session
+
         with ray_session(address, insecure=insecure, verbose=verbose):
             configure_ray_data(verbose)
-            settings = replace(settings, config=fix_precision(config, run, card))
-            if run and run.settings.get("precision") != settings.config.precision:
-                record_precision(folder, settings.config.precision)
-            extend_plan(folder, listing, retried, settings, workers=count_cpus(), is_new=run is None)
-            _run_pending(folder, settings, publish_metrics(folder, on_progress))
+            if not is_planned:
+                settings = plan(query_nodes, probe_on_cluster, count_cpus())
+            on_progress = publish_metrics(folder, on_progress)
+            _run_pending(folder, settings, lambda segments: run_segments(segments, settings), on_progress)
             return finalize(folder, map_buckets=map_on_cluster)
 
 
-def fix_precision(config: AnalyzeConfig, run: RunRecord | None, card: Card) -> AnalyzeConfig:
-    """Return the configuration with the precision of the whole run instead of "auto".
+def _load_card(checkpoint: Path | None) -> Card:
+    """Return the card of a checkpoint after a check that it can be loaded, by default of the packaged one.
 
-    That is the precision of `run`, which is continued, or else one that all nodes of the connected Ray have.
-    Raises ConfigError for a precision that a node does not have.
+    The packaged one needs no check, and so no import of torch.
     """
-    recorded: PrecisionName = run.settings.get("precision", "auto") if run else "auto"
-    if config.precision == recorded != "auto" or config.precision == "auto" != recorded:
-        return replace(config, precision=recorded)
-    if config.checkpoint and is_onnx_path(Path(config.checkpoint)):
-        return replace(config, precision="fp32")
-    nodes = list_nodes()
-    hardware = query_hardware(nodes)
-    if config.precision == "auto":
-        has_int8 = network_has_int8(card.network, card.architecture)
-        return replace(config, precision=choose_run_precision(nodes, hardware, has_int8))
-    check_run_precision(config.precision, nodes, hardware)
-    return config
+    if checkpoint is None:
+        return read_card()[1]
+    from fer_batch.model.recognize import Recognizer
+
+    return Recognizer(checkpoint, "cpu").card
+
+
+def _plan_run(
+    out: OutputFolder,
+    listing: Listing,
+    retried: pa.Table,
+    run: RunRecord | None,
+    settings: RunSettings,
+    query_nodes: QueryNodes,
+    probe: Prober,
+    workers: int,
+) -> RunSettings:
+    """Fix the precision, extend the plan as `extend_plan` does, and return the settings of the stages."""
+    settings = replace(settings, config=fix_precision(settings.config, run, settings.card, query_nodes))
+    if run and run.settings.get("precision") != settings.config.precision:  # an older version started it
+        record_precision(out, settings.config.precision)
+    extend_plan(out, listing, retried, settings, probe=probe, workers=workers, is_new=run is None)
+    return settings
+
+
+def _count_unknown(
+    out: OutputFolder, listing: Listing, retried: pa.Table, run: RunRecord | None, config: AnalyzeConfig
+) -> int:
+    """Return the number of listed videos that have to be opened before they can be planned."""
+    planned = read_planned_videos(out) if run else PROBED_SCHEMA.empty_table()
+    new = select_sources_to_plan(listing.sources, planned, retried)
+    return len(new) - (pc.sum(select_known(new, config)).as_py() or 0)
+
+
+def measure_pending_s(out: OutputFolder, segment_s: float) -> float:
+    """Return the seconds of planned video without a result.
+
+    A video of unknown length counts as ASSUMED_SEGMENTS of `segment_s`.
+    """
+    total_s = 0.0
+    done = list_done_bundles(out.subfolder("results"))
+    for segments in pending_segments(out, done, ["bundle_id", "core_start_s", "core_end_s"]):
+        lengths_s = pc.subtract(segments.column("core_end_s"), segments.column("core_start_s")).to_numpy()
+        total_s += float(np.where(lengths_s > 0, lengths_s, ASSUMED_SEGMENTS * segment_s).sum())
+    return total_s
 
 
 def is_finished(out: OutputFolder, listing: Listing, retried: pa.Table) -> bool:
@@ -167,12 +229,19 @@ def is_finished(out: OutputFolder, listing: Listing, retried: pa.Table) -> bool:
 
 
 def extend_plan(
-    out: OutputFolder, listing: Listing, retried: pa.Table, settings: RunSettings, workers: int, is_new: bool
+    out: OutputFolder,
+    listing: Listing,
+    retried: pa.Table,
+    settings: RunSettings,
+    *,
+    probe: Prober,
+    workers: int,
+    is_new: bool,
 ) -> None:
     """Plan the listed videos that are new, have changed, or are to be retried, in planning rounds.
 
-    `retried` has the videos to try again, as `select_sources_to_plan` takes them. `is_new` starts a new run.
-    Files of unknown length are opened on the connected Ray.
+    `retried` has the videos to try again, as `select_sources_to_plan` takes them. `probe` opens files of
+    unknown length. `is_new` starts a new run.
     """
     config, card = settings.config, settings.card
     planned = PROBED_SCHEMA.empty_table() if is_new else read_planned_videos(out)
@@ -182,8 +251,9 @@ def extend_plan(
         add_planning_round(out, described, PLAN_SCHEMA.empty_table())
     new = select_sources_to_plan(listing.sources, planned, retried)
     for number, sources in enumerate(_split_into_rounds(new, config.segment_s)):
-        probe = functools.partial(probe_on_cluster, limits=settings.limits, queries=settings.queries)
-        videos = probe_as_needed(sources, config, probe)
+        videos = probe_as_needed(
+            sources, config, lambda unknown: probe(unknown, settings.limits, settings.queries)
+        )
         segments = plan_segments(videos, config, card.half_window_s, card.model_id, workers)
         if number == 0:
             if is_new:
@@ -203,10 +273,19 @@ def _split_into_rounds(sources: pa.Table, segment_s: float) -> Iterator[pa.Table
         yield sources.slice(first, end - first)
 
 
-def _run_pending(out: OutputFolder, settings: RunSettings, on_progress: OnProgress) -> None:
-    """Process all planned segments without a result, round by round."""
+def _run_pending(
+    out: OutputFolder,
+    settings: RunSettings,
+    run_segments: Callable[[pa.Table], None],
+    on_progress: OnProgress,
+    count_running_s: Callable[[], float] = lambda: 0.0,
+) -> None:
+    """Process all planned segments without a result, round by round.
+
+    `count_running_s` is that of `ProgressMeter`.
+    """
     prepare_results(out)
-    meter = ProgressMeter(settings.results, len(read_planned_videos(out)), on_progress)
+    meter = ProgressMeter(settings.results, len(read_planned_videos(out)), on_progress, count_running_s)
     done = meter.list_done()
     for segments in pending_segments(out, done, ProgressMeter.COLUMNS):
         meter.add_pending(segments)
@@ -220,7 +299,7 @@ def _run_pending(out: OutputFolder, settings: RunSettings, on_progress: OnProgre
             call_periodically(meter.update, meter.interval_s),
             call_periodically(partial_tables.refresh, PARTIAL_TABLES_CHECK_S),
         ):
-            run_segments(segments, settings)
+            run_segments(segments)
 
 
 def prepare_results(out: OutputFolder) -> None:

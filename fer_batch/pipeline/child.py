@@ -28,6 +28,7 @@ from fer_batch.config import Limits
 from fer_batch.errors import FerBatchError
 from fer_batch.faults import fault_point
 from fer_batch.import_path import make_import_environment
+from fer_batch.lazy_pandas import delay_pandas
 from fer_batch.logs import show_log
 from fer_batch.pipeline.device_errors import describe_device_error
 from fer_batch.storage.addresses import remember_queries, remembered_queries
@@ -71,6 +72,10 @@ class DeviceError(Exception):
     """The child reports the error of a GPU, and has been ended."""
 
 
+class StoppedError(Exception):
+    """Another thread has stopped the child for good."""
+
+
 class WorkerProcess:
     """A child process that serves calls of a module's functions or an object's methods, which return tables.
 
@@ -87,6 +92,7 @@ class WorkerProcess:
         """The number in the last heartbeat of the last call."""
         self.process: subprocess.Popen[bytes] | None = None
         self.connection: Connection | None = None
+        self._is_stopped = False
 
     def call(self, method: str, *arguments: Any, max_s: float = math.inf) -> pa.Table:
         """Call a method in the child and return its table.
@@ -94,7 +100,7 @@ class WorkerProcess:
         Raises CallFailedError where the child crashed MAX_CALL_ATTEMPTS times, sent no heartbeat for
         `limits.timeout_s`, took longer than `max_s`, exceeded `limits.memory_gb`, or the method raised.
         Raises BrokenWorkerError where the last of MAX_CALL_ATTEMPTS children reported an error of a GPU, and
-        BrokenNodeError where no child can be started.
+        BrokenNodeError where no child can be started. Raises StoppedError after `stop`.
         """
         for attempt in range(1, MAX_CALL_ATTEMPTS + 1):
             connection = self._connect()
@@ -126,8 +132,17 @@ class WorkerProcess:
             self.connection.close()
             self.connection = None
 
+    def stop(self) -> None:
+        """End the child for good, from any thread: a call that runs and all later ones raise StoppedError."""
+        self._is_stopped = True
+        process = self.process
+        if process is not None:
+            process.kill()
+
     def _connect(self, retry: bool = True) -> Connection:
         """Return the connection to the child, which is started if it does not run."""
+        if self._is_stopped:
+            raise StoppedError
         if self.connection is None or self.process is None or self.process.poll() is not None:
             self.close()
             self.process, self.connection = self._start_process()
@@ -220,6 +235,7 @@ def serve_calls(descriptor: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     show_log()
+    delay_pandas()
     with Connection(descriptor) as connection:
         name, arguments, memory_gb, parent, queries = connection.recv()
         remember_queries(queries)

@@ -8,9 +8,7 @@ way gets a part of the bundles.
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -25,25 +23,16 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from fer_batch.config import AnalyzeConfig, Limits
-from fer_batch.errors import NodeError
-from fer_batch.inputs.segments import split_into_bundles
-from fer_batch.model.weights import Card
+from fer_batch.config import Limits
 from fer_batch.pipeline.detector import Detectors, run_detectors
 from fer_batch.pipeline.device_errors import list_causes
-from fer_batch.pipeline.guard import GuardedProbe, make_failed_row
+from fer_batch.pipeline.guard import GuardedProbe, probe_guarded
 from fer_batch.pipeline.placement import Placement, list_nodes, plan_placement, read_gpu_gb
 from fer_batch.pipeline.rates import measure_recognition
-from fer_batch.pipeline.stages import PREFETCH_FRAMES
+from fer_batch.pipeline.retries import WorkersLostError, measure_bundle_s, run_until_done
+from fer_batch.pipeline.settings import PREFETCH_FRAMES, RunSettings
 from fer_batch.pipeline.workers import GuardedWorker, RecognizeWorker
-from fer_batch.run.attempts import AttemptLog, BrokenNode
-from fer_batch.run.results import list_done_bundles, write_bundle
-from fer_batch.schema import PLAN_SCHEMA, RESULTS_SCHEMA, pack_bundle, unpack_bundles
-from fer_batch.storage.folder import OutputFolder
-from fer_batch.video.segment import Segment
 
-MAX_STALLED_STARTS = 2
-"""Consecutive starts of the stages without any finished bundle or attempt, after which a run ends."""
 NO_RESOURCES_TIMEOUT_S = 86_400.0
 """Time that a run waits for nodes that have not joined, or for CPUs that other jobs hold."""
 MAX_LOCAL_PROBES = 64
@@ -54,91 +43,31 @@ NODE_ID_LABEL = "ray.io/node-id"
 WORKER_LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
 
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """Everything that the stages need besides the segments."""
-
-    results: OutputFolder
-    """Folder of the result files."""
-    config: AnalyzeConfig
-    card: Card
-    checkpoint: Path | None
-    limits: Limits
-    queries: dict[str, str] = field(default_factory=dict, repr=False)
-    """Queries of web addresses, which no file may contain."""
-
-    @property
-    def recognizer_arguments(self) -> tuple[Path | None, bool, str]:
-        """The arguments of `stages.RecognizeStage`."""
-        return self.checkpoint, self.config.flip, self.config.precision
-
-
 def run_segments(segments: pa.Table, settings: RunSettings) -> None:
     """Process planned segments, rows of `schema.PLAN_SCHEMA`, on the connected Ray.
 
-    Each finished bundle is a result file. Ray repeats the bundles of lost workers. The stages start again for
-    the bundles that workers have left unfinished, without the nodes that turned out to be broken. Segments of
-    a bundle fail after `attempts.MAX_BUNDLE_ATTEMPTS` attempts. Raises NodeError where no node can process
-    any.
+    Each finished bundle is a result file. Ray repeats the bundles of lost workers; `retries.run_until_done`
+    starts the stages again for the bundles that workers have left unfinished. Raises NodeError where no node
+    can process any.
     """
-    attempts = AttemptLog(settings.results)
-    attempts.clear()  # attempts of an earlier start, which may have been stopped
-    pending = dict(split_into_bundles(segments))
-    stalled, progress = 0, (len(pending), 0, 0)
-    broken: dict[str, BrokenNode] = {}
-    while pending:
-        reason: object = "workers are lost before they start"
+
+    def run_stages(bundles: list[pa.Table], broken: Collection[str]) -> None:
         try:
-            _run_stages([pack_bundle(id_, rows) for id_, rows in pending.items()], settings, [*broken])
+            _run_stages(bundles, settings, broken)
         except Exception as error:
-            if not any(isinstance(cause, WORKER_LOST) for cause in list_causes(error)):
-                raise
-            reason = error
-        exhausted = attempts.list_exhausted()
-        done = list_done_bundles(settings.results)
-        for bundle_id in exhausted.keys() & pending.keys() - done:
-            _write_failed(bundle_id, pending[bundle_id], exhausted[bundle_id], settings)
-        pending = {id_: rows for id_, rows in pending.items() if id_ not in done | exhausted.keys()}
-        broken = _leave_out_nodes(broken, attempts.list_broken_nodes(), is_finished=not pending)
-        last_progress, progress = progress, (len(pending), attempts.count_attempts(), len(broken))
-        stalled = stalled + 1 if progress == last_progress else 0
-        if stalled == MAX_STALLED_STARTS:
-            raise NodeError(f"No worker can start: {reason}; run the same command again")
-    attempts.clear()
+            if any(isinstance(cause, WORKER_LOST) for cause in list_causes(error)):
+                raise WorkersLostError(str(error)) from error
+            raise
+
+    run_until_done(segments, settings, run_stages, _has_nodes)
 
 
-def _write_failed(bundle_id: str, segments: pa.Table, reason: str, settings: RunSettings) -> None:
-    """Write the result of a bundle whose segments have failed."""
-    failed = [
-        make_failed_row(segment, reason, RESULTS_SCHEMA, settings.card.model_id)
-        for segment in Segment.from_table(segments)
-    ]
-    write_bundle(settings.results, pack_bundle(bundle_id, pa.concat_tables(failed)))
+def _has_nodes(broken: Collection[str]) -> bool:
+    """Return whether a node besides the broken ones has CPUs or GPUs."""
+    return any({"CPU", "GPU"} & node["Resources"].keys() for node in list_nodes(broken))
 
 
-def _leave_out_nodes(
-    known: Mapping[str, BrokenNode], broken: dict[str, BrokenNode], is_finished: bool
-) -> dict[str, BrokenNode]:
-    """Return `broken` after a warning about each node that is not `known`.
-
-    Raises NodeError if the run is not finished and no other node has CPUs or GPUs.
-    """
-    for node_id in broken.keys() - known.keys():
-        logger.warning("node %s is left out: %s", broken[node_id].address, broken[node_id].reason)
-    working = [node for node in list_nodes(broken) if {"CPU", "GPU"} & node["Resources"].keys()]
-    if broken and not working and not is_finished:
-        first = next(iter(broken.values()))
-        raise NodeError(
-            f"No node can run the networks; {first.address}: {first.reason}. Repair or replace its GPU or "
-            "driver, or use nodes without GPUs, and run the same command again"
-        )
-    return broken
-
-
-def _run_stages(bundles: list[pa.Table], settings: RunSettings, broken: Sequence[str] = ()) -> None:
+def _run_stages(bundles: list[pa.Table], settings: RunSettings, broken: Collection[str] = ()) -> None:
     """Build the chains of stages and run them: segments to faces to results. `broken` nodes get no worker."""
     nodes = {NODE_ID_LABEL: f"!in({','.join(broken)})"} if broken else None
     working = list_nodes(broken)
@@ -209,7 +138,7 @@ def _analyze_on_cpus(
 ) -> ray.data.Dataset:
     """Let workers on CPUs find faces, with detectors of their nodes, and recognize them."""
     prefetch = PREFETCH_FRAMES if place.analyzers >= 2 * len(bundles) else 0
-    arguments = (settings.config, settings.card.crop_scale, settings.checkpoint, prefetch)
+    arguments = settings.analyzer_arguments(prefetch)
     return map_stage(
         ray.data.from_blocks(bundles),
         GuardedWorker,
@@ -228,10 +157,10 @@ def split_work(bundles: Sequence[pa.Table], share: float) -> tuple[list[pa.Table
     """
     parts: tuple[list[pa.Table], list[pa.Table]] = ([], [])
     work_s = [0.0, 0.0]
-    for bundle in sorted(bundles, key=_length_s, reverse=True):
+    for bundle in sorted(bundles, key=measure_bundle_s, reverse=True):
         number = int(work_s[0] * (1 - share) > work_s[1] * share or share == 0)
         parts[number].append(bundle)
-        work_s[number] += _length_s(bundle)
+        work_s[number] += measure_bundle_s(bundle)
     return parts
 
 
@@ -268,8 +197,7 @@ def map_stage(
 def probe_on_cluster(sources: pa.Table, limits: Limits, queries: dict[str, str]) -> pa.Table:
     """Probe listed files on all nodes: rows of `schema.SOURCES_SCHEMA` to rows of `schema.PROBED_SCHEMA`."""
     if len(sources) <= MAX_LOCAL_PROBES:
-        with GuardedProbe(limits, queries) as probe:
-            return probe(sources)
+        return probe_guarded(sources, limits, queries)
     blocks = [sources.slice(first, PROBES_PER_TASK) for first in range(0, len(sources), PROBES_PER_TASK)]
     probed = map_stage(
         ray.data.from_blocks(blocks),
@@ -298,8 +226,3 @@ def configure_ray_data(verbose: bool) -> None:
     os.environ["RAY_DATA_USAGE_DISABLED"] = "1"
     # Errors that end a run are raised, so the log would only repeat them.
     logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
-
-
-def _length_s(bundle: pa.Table) -> float:
-    rows = unpack_bundles(bundle, PLAN_SCHEMA).select(["start_s", "end_s"]).to_pylist()
-    return float(sum(row["end_s"] - row["start_s"] for row in rows))

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from fer_batch.config import AnalyzeConfig, Limits
 from fer_batch.inputs.segments import SEGMENTS_PER_ROUND, plan_segments, planned_durations_s, probe_as_needed
-from fer_batch.model.weights import Card
+from fer_batch.model.card import Card
 from fer_batch.pipeline.guard import GuardedProbe, list_videos_guarded
 from fer_batch.schema import PROBED_SCHEMA
 from fer_batch.storage.stores import BLOCK_BYTES

@@ -47,18 +47,41 @@ class GuardedStage:
         self.child = WorkerProcess(f"fer_batch.pipeline.stages:{name}", arguments, limits, gpu)
         self.gpu = gpu
         self.recognizes = name == "AnalyzeStage"
+        self._work: tuple[Segment, float] | None = None
+        """The segment in work, and the seconds of video in the finished segments of its bundle."""
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         fault_point("guard.bundle")
         schema = RESULTS_SCHEMA if self.recognizes else FACES_SCHEMA
         return map_bundles(bundles, PLAN_SCHEMA, schema, self._process_segments)
 
+    def count_analyzed_s(self) -> float:
+        """Return the seconds of video that have been read of the bundle in work. Any thread may call it."""
+        work, reached_s = (
+            self._work,
+            self.child.progress,
+        )  # in this order, the opposite of `_process_in_order`
+        if work is None:
+            return 0.0
+        segment, finished_s = work
+        length_s = segment.core_end_s - segment.core_start_s
+        return finished_s + min(max((reached_s or 0.0) - segment.core_start_s, 0.0), length_s)
+
     def _process_segments(self, plan: pa.Table) -> pa.Table:
+        try:
+            return self._process_in_order(Segment.from_table(plan))
+        finally:
+            self._work = None
+
+    def _process_in_order(self, segments: list[Segment]) -> pa.Table:
         timeouts: Counter[str] = Counter()
         done: list[pa.Table] = []
         waiting: list[pa.Table] = []
-        for segment in Segment.from_table(plan):
+        finished_s = 0.0
+        for segment in segments:
+            self.child.progress, self._work = None, (segment, finished_s)
             waiting.append(self._run_guarded(segment, timeouts))
+            finished_s += segment.core_end_s - segment.core_start_s
             if self.recognizes and sum(rows.nbytes for rows in waiting) > MAX_WAITING_BYTES:
                 done.append(_recognize_guarded(self.child, "recognize", waiting))
                 waiting = []
@@ -177,6 +200,12 @@ class GuardedProbe:
                 probed = self._probe(file)
             before = self._probe(sources.slice(0, reached))
             return [*before, *probed, *self._probe(sources.slice(reached + 1))]
+
+
+def probe_guarded(sources: pa.Table, limits: Limits, queries: dict[str, str]) -> pa.Table:
+    """Probe listed files with a `GuardedProbe` for the time of the call."""
+    with GuardedProbe(limits, queries) as probe:
+        return probe(sources)
 
 
 def list_videos_guarded(inputs: Sequence[str], limits: Limits, *, allow_query: bool = False) -> Listing:

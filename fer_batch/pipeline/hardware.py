@@ -7,10 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-from ray.exceptions import GetTimeoutError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 from fer_batch.config import PrecisionName
 from fer_batch.errors import ConfigError
 from fer_batch.model.precision import FASTEST_PRECISIONS, MIN_CAPABILITY, has_cpu_precision, read_cpu_flags
@@ -45,6 +41,10 @@ def query_hardware(nodes: Sequence[Mapping[str, Any]]) -> list[Hardware]:
 
     Nothing is known of nodes that do not answer; one warning in the log names them.
     """
+    import ray  # a run without Ray uses the rest of this module
+    from ray.exceptions import GetTimeoutError, RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
     own_id = ray.get_runtime_context().get_node_id()
     tasks = {
         node["NodeID"]: ray.remote(num_cpus=0, max_retries=0)(read_hardware)

@@ -17,10 +17,11 @@ from fer_batch.errors import DecodeError, InputError, NoVideoError
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
+from fer_batch.model.card import Card
 from fer_batch.model.recognize import Recognizer
-from fer_batch.model.weights import Card
 from fer_batch.pipeline.progress import OnProgress, Progress, ignore_progress
-from fer_batch.pipeline.stages import PREFETCH_FRAMES, AnalyzeStage
+from fer_batch.pipeline.settings import PREFETCH_FRAMES
+from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.run.stitch import stitch_segments
 from fer_batch.schema import PROBED_SCHEMA, RESULTS_SCHEMA, pack_bundle, tracks_schema, unpack_bundles
 from fer_batch.vision.images import ImageInput, load_image

@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from fer_batch.pipeline.hardware import query_hardware
+from fer_batch.pipeline.hardware import Hardware, query_hardware
 
 DETECT_GB, RECOGNIZE_GB = 5.0, 3.0
 """GPU memory of a detector and of a worker that recognizes, with CUDA itself. Computed from their batches
@@ -49,6 +49,12 @@ class Placement:
 def list_nodes(broken: Collection[str] = ()) -> list[dict[str, Any]]:
     """List the nodes of the connected Ray that are alive, as `ray.nodes` does, without those in `broken`."""
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in broken]
+
+
+def query_nodes() -> tuple[list[dict[str, Any]], list[Hardware]]:
+    """Return the nodes of `list_nodes` and the hardware of each."""
+    nodes = list_nodes()
+    return nodes, query_hardware(nodes)
 
 
 def read_gpu_gb(nodes: Sequence[Mapping[str, Any]]) -> float:

@@ -52,14 +52,23 @@ class ProgressMeter:
     """Measure progress by the result files of the bundles.
 
     First `add_pending` counts all segments that have no result; then `watch` names the segments that workers
-    process now, and each `update` reports the finished bundles.
+    process now, and each `update` reports the finished bundles. `count_running_s` returns the seconds of
+    video that have been analyzed of unfinished bundles, where that is known.
     """
 
     COLUMNS = ("video_id", "bundle_id", "core_start_s", "core_end_s")
     """Columns of `schema.PLAN_SCHEMA` that the meter reads."""
 
-    def __init__(self, results: OutputFolder, videos: int, on_progress: OnProgress = ignore_progress) -> None:
+    def __init__(
+        self,
+        results: OutputFolder,
+        videos: int,
+        on_progress: OnProgress = ignore_progress,
+        count_running_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.results, self.videos, self.on_progress = results, videos, on_progress
+        self.count_running_s = count_running_s
+        self.reported_s = 0.0
         self.interval_s = MIN_INTERVAL_S
         self.started = time.monotonic()
         self.pending_videos = self.planned_videos = self.faces = 0
@@ -102,12 +111,14 @@ class ProgressMeter:
             for video in self.bundle_videos.pop(bundle_id):
                 self.bundles_of_video[video] -= 1
                 self.pending_videos -= not self.bundles_of_video[video]
+        done_s = min(self.video_s_done + self.count_running_s(), self.video_s)
+        self.reported_s = max(self.reported_s, done_s)  # a bundle that is retried starts again
         self.on_progress(
             Progress(
                 videos=self.videos,
                 videos_done=self.videos - self.pending_videos,
                 video_s=self.video_s,
-                video_s_done=self.video_s_done,
+                video_s_done=self.reported_s,
                 faces=self.faces,
                 elapsed_s=time.monotonic() - self.started,
                 videos_before=self.videos - self.planned_videos,

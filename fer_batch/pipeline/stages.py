@@ -29,8 +29,6 @@ MEASURED_BATCHES = 8
 """Batches with which the rate of recognition is measured."""
 CHECK_SIDE_PX = 64
 """Side of the black picture with which a stage checks its networks."""
-PREFETCH_FRAMES = 24
-"""Sampled frames that a second thread decodes ahead, where a core is free for it."""
 
 
 class FacesStage:

@@ -4,11 +4,10 @@ Few buckets take less time in this process than Ray takes to start, so Ray start
 """
 
 import contextlib
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from fer_batch.pipeline.connection import is_ray_named
 from fer_batch.run.finalize import finalize as write_tables
 from fer_batch.run.forget import complete_forget
 from fer_batch.run.partial import finalize_partial, has_pending_videos
@@ -83,7 +82,7 @@ def open_task_map(
     address: str | None = None, insecure: bool = False, verbose: bool = False
 ) -> Iterator[MapTasks]:
     """Give `map_on_cluster` in the body if a Ray is connected or named, else `map`."""
-    if not _uses_ray(address):
+    if not is_ray_named(address):
         yield map
         return
     from fer_batch.pipeline.cluster_map import map_on_cluster  # importing Ray takes a second
@@ -91,8 +90,3 @@ def open_task_map(
 
     with ray_session(address, insecure=insecure, verbose=verbose):
         yield map_on_cluster
-
-
-def _uses_ray(address: str | None) -> bool:
-    is_connected = "ray" in sys.modules and sys.modules["ray"].is_initialized()
-    return is_connected or bool(address) or os.environ.get("RAY_ADDRESS", "local") not in ("", "local")

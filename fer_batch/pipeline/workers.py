@@ -1,21 +1,25 @@
-"""The classes that Ray's workers run. They do not import torch: their child processes do."""
+"""The classes that workers run, on Ray or in threads of the driver.
+
+They do not import torch, which only their child processes need, and Ray only where it runs.
+"""
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import ray
 
 from fer_batch.config import Limits
 from fer_batch.pipeline.child import BrokenNodeError, BrokenWorkerError, DeviceError
-from fer_batch.pipeline.detector import Detectors, choose_detector
 from fer_batch.pipeline.guard import GuardedRecognizer, GuardedStage
 from fer_batch.run.attempts import AttemptLog, BrokenNode
 from fer_batch.run.results import process_bundles
 from fer_batch.schema import FACES_SCHEMA, bundle_schema
 from fer_batch.storage.addresses import remember_queries
 from fer_batch.storage.folder import OutputFolder
+
+if TYPE_CHECKING:
+    from fer_batch.pipeline.detector import DetectorClient, Detectors
 
 MAX_DEVICE_FAILURES = 3
 """Bundles in a row that a worker cannot process because of a GPU, after which its node counts as broken."""
@@ -83,7 +87,14 @@ class StageWorker:
         """Record that this node is broken, and process nothing any more."""
         self.is_broken = True
         self.stage.child.close()
-        self.attempts.add_broken_node(describe_node(reason))
+        self.attempts.add_broken_node(self.describe_node(reason))
+
+    def describe_node(self, reason: str) -> BrokenNode:
+        """Describe the node of this worker, which is broken."""
+        import ray
+
+        node_id = ray.get_runtime_context().get_node_id()
+        return BrokenNode(node_id=node_id, address=ray.util.get_node_ip_address(), reason=reason)
 
 
 class GuardedWorker(StageWorker):
@@ -94,6 +105,8 @@ class GuardedWorker(StageWorker):
     node. `queries` are those of web addresses. The stage uses one of the `detectors` of its node.
     """
 
+    stage: GuardedStage
+
     def __init__(
         self,
         name: str,
@@ -101,10 +114,10 @@ class GuardedWorker(StageWorker):
         limits: Limits,
         queries: Mapping[str, str],
         results: OutputFolder,
-        detectors: Detectors | None = None,
+        detectors: "Detectors | None" = None,
     ) -> None:
         remember_queries(queries)
-        detector = choose_detector(detectors or {})
+        detector = _choose_detector(detectors)
         if detector:
             # Recognition would run on any GPU that its process sees.
             decodes_on_gpu = arguments[0].hardware_decoding and name == "FacesStage"
@@ -133,7 +146,9 @@ def _write_results(
     return lambda bundles: process_bundles(results, bundles, stage)
 
 
-def describe_node(reason: str) -> BrokenNode:
-    """Describe the node of this worker, which is broken."""
-    node_id = ray.get_runtime_context().get_node_id()
-    return BrokenNode(node_id=node_id, address=ray.util.get_node_ip_address(), reason=reason)
+def _choose_detector(detectors: "Detectors | None") -> "DetectorClient | None":
+    if not detectors:
+        return None
+    from fer_batch.pipeline.detector import choose_detector
+
+    return choose_detector(detectors)

@@ -18,7 +18,7 @@ from fer_batch.schema import SCHEMA_VERSION, rename_reserved
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 
 if TYPE_CHECKING:
-    from fer_batch.model.weights import Card
+    from fer_batch.model.card import Card
 
 BUCKET_S = 20 * 3600.0
 """Seconds of video in a bucket of the tables, the unit that `finalize` holds in memory and writes."""

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from fer_batch.run.steps import measure_steps
 from fer_batch.schema import FACE_TYPE, MOMENT_TYPE, probability_column, tracks_schema
-from fer_batch.vision.track import compute_iou
+from fer_batch.vision.iou import compute_iou
 
 MIN_SAME_FACE_IOU = 0.5
 """Least IoU of two boxes of the same face in the same frame, found in two segments."""

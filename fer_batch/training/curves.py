@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_batch.errors import InputError
-from fer_batch.model.weights import is_onnx_path, read_card
+from fer_batch.model.card import is_onnx_path, read_card
 from fer_batch.plotting import BLUE, GREY, INK, RED, hide_frame, new_figure
 from fer_batch.storage.user_files import read_bounded
 

@@ -11,8 +11,9 @@ import torch
 
 from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips, count_classes
+from fer_batch.model.card import Card, parse_card, read_card
 from fer_batch.model.network import Network
-from fer_batch.model.weights import Card, encode_checkpoint, parse_card, read_card
+from fer_batch.model.weights import encode_checkpoint
 from fer_batch.plotting import render_figure
 from fer_batch.storage.atomic import format_csv
 from fer_batch.storage.folder import OutputFolder

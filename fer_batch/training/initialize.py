@@ -8,10 +8,11 @@ import torch
 from fer_batch.config import TrainConfig
 from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.model.backbone import BackboneEncoder
+from fer_batch.model.card import read_card
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
-from fer_batch.model.weights import load_checkpoint, read_card
+from fer_batch.model.weights import load_checkpoint
 
 Architecture = dict[str, Any]
 """Keyword arguments of a network, as a card stores them."""

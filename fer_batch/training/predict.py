@@ -5,9 +5,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from fer_batch.config import GREY_MEAN, GREY_STD
 from fer_batch.data.clips import Clips
 from fer_batch.model.inference import choose_dtype
-from fer_batch.model.network import GREY_MEAN, GREY_STD, Network
+from fer_batch.model.network import Network
 from fer_batch.training.batches import stretch_clips
 
 

@@ -16,11 +16,12 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from fer_batch.config import TrainConfig, difference
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError, ResourceError
-from fer_batch.model.weights import read_card
-from fer_batch.runtime import call_periodically, joins_cluster, ray_session
+from fer_batch.model.card import read_card
+from fer_batch.runtime import joins_cluster, ray_session
 from fer_batch.storage.atomic import convert_write_error
 from fer_batch.storage.folder import OutputFolder, check_not_address, open_folder, read_folder_record
 from fer_batch.storage.lease import hold_lease
+from fer_batch.timing import call_periodically
 from fer_batch.training.checkpoints import (
     STATE_FILE,
     locate_storage,

@@ -16,7 +16,7 @@ from fer_batch.data.datasets import load_datasets
 from fer_batch.data.labels import normalize_label
 from fer_batch.data.videos import ClipSettings, ExtractionSummary, extract_clips, list_labelled_videos
 from fer_batch.errors import ConfigError, InputError
-from fer_batch.model.weights import Card, read_card
+from fer_batch.model.card import Card, read_card
 from fer_batch.schema import find_class_problem
 from fer_batch.training.batches import ClipStream, StreamedBatch
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from fer_batch.config import TrainConfig
 from fer_batch.errors import CheckpointError
+from fer_batch.model.card import shorten
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
-from fer_batch.model.weights import shorten
 from fer_batch.training.initialize import Architecture
 
 

@@ -31,7 +31,7 @@ from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.segments import split_into_bundles
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.analyze import extend_plan, pending_segments
-from fer_batch.pipeline.dataflow import RunSettings
+from fer_batch.pipeline.settings import RunSettings
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import read_planned_segments, read_planned_videos
 from fer_batch.run.results import list_done_bundles

@@ -17,8 +17,9 @@ from fer_batch.cli.main import main
 from fer_batch.evaluation.crossval.crossval import CK48_CLASSES as CLASSES
 from fer_batch.evaluation.crossval.crossval import CK48_RECIPE as RECIPE
 from fer_batch.evaluation.crossval.folds import read_frozen_folds as read_folds
+from fer_batch.model.card import Card
 from fer_batch.model.cnn_bilstm import CnnBiLstm
-from fer_batch.model.weights import Card, save_checkpoint
+from fer_batch.model.weights import save_checkpoint
 from fer_batch.schema import EMOTIONS
 from tests.cli.conftest import ReadError
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fer_batch.cli.main import main
-from fer_batch.model.weights import read_card
+from fer_batch.model.card import read_card
 from fer_batch.schema import EMOTIONS
 from tests.cli.conftest import ReadError
 from tests.evaluation.faces import tiny

@@ -10,8 +10,9 @@ from PIL import Image
 from torch import nn
 
 from fer_batch.cli.main import main
+from fer_batch.model.card import Card
 from fer_batch.model.registry import build_network
-from fer_batch.model.weights import Card, save_checkpoint
+from fer_batch.model.weights import save_checkpoint
 from tests.conftest import write_video
 
 CLASSES = ("happy", "sad", "surprise")

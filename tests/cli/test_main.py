@@ -13,8 +13,9 @@ import torch
 
 from fer_batch.cli.app import app, parse_command
 from fer_batch.cli.main import main
+from fer_batch.model.card import Card
 from fer_batch.model.cnn_bilstm import CnnBiLstm
-from fer_batch.model.weights import Card, save_checkpoint
+from fer_batch.model.weights import save_checkpoint
 from fer_batch.schema import EMOTIONS
 from tests.cli.conftest import ReadError
 

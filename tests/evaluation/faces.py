@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from fer_batch.data.clips import Clips
+from fer_batch.model.card import Card
 from fer_batch.model.cnn_bilstm import CnnBiLstm
-from fer_batch.model.weights import Card, save_checkpoint
+from fer_batch.model.weights import save_checkpoint
 from fer_batch.schema import EMOTIONS
 from tests.clips import make_clips
 

@@ -186,5 +186,6 @@ def copied(undisturbed: Path, tmp_path: Path) -> Path:
 
 
 def analyze_command(videos: Path, out: Path, address: str | None = None) -> list[str]:
-    """Return the arguments of `fer-batch analyze` that the fault tests share."""
-    return ["analyze", str(videos), "--out", str(out), *OPTIONS, *(["--address", address] if address else [])]
+    """Return the arguments of `fer-batch analyze` that the fault tests share. It runs on Ray."""
+    cluster = ["--address", address] if address else ["--ray"]
+    return ["analyze", str(videos), "--out", str(out), *OPTIONS, *cluster]

@@ -119,7 +119,7 @@ def test_disk_full_during_finalize(left_kb: int, undisturbed: Path) -> None:
 def test_disk_full_under_ray_files(sample: Path, tmp_path: Path) -> None:
     with small_disk(64) as disk:
         ended = command(
-            "analyze", str(sample), "--out", str(tmp_path / "out"), *OPTIONS, RAY_TMPDIR=str(disk)
+            "analyze", str(sample), "--ray", "--out", str(tmp_path / "out"), *OPTIONS, RAY_TMPDIR=str(disk)
         )
     assert_reported(ended, "Ray's temporary folder")
     assert not (tmp_path / "out" / "results").exists()

@@ -22,7 +22,7 @@ ENVIRONMENT = os.environ | {"RAY_worker_niceness": "0"}
 
 
 def command(videos: Path, out: Path) -> list[str]:
-    options = ["--min-face", "0.2", "--fps", "2", "--segment", "4", "--bundle", "8"]
+    options = ["--ray", "--min-face", "0.2", "--fps", "2", "--segment", "4", "--bundle", "8"]
     return [sys.executable, "-m", "fer_batch.cli.main", "analyze", str(videos), "--out", str(out), *options]
 
 

@@ -1,4 +1,4 @@
-"""The main job on Ray, compared with the same stages called one after another."""
+"""The main job, on Ray and without, compared with the same stages called one after another."""
 
 import contextlib
 import itertools
@@ -208,9 +208,12 @@ def test_finalize_rebuilds_a_finished_run_and_refuses_an_unfinished_one(
 
 
 @pytest.mark.slow
-def test_run_continues_after_its_driver_was_killed(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ray_option", [["--ray"], []], ids=["on Ray", "without Ray"])
+def test_run_continues_after_its_driver_was_killed(
+    ray_option: list[str], videos: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    options = ["--min-face", "0.15", "--segment", "4", "--bundle", "8"]
+    options = [*ray_option, "--min-face", "0.15", "--segment", "4", "--bundle", "8"]
     command = [
         sys.executable,
         "-m",

@@ -9,8 +9,9 @@ import torch
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError
+from fer_batch.model.card import Card
 from fer_batch.model.registry import build_network
-from fer_batch.model.weights import Card, save_checkpoint
+from fer_batch.model.weights import save_checkpoint
 from fer_batch.run.record import load_matching_run
 from tests.integration.test_analyze import QUICK, analyze_in_process, rows
 

@@ -1,24 +1,16 @@
 """Later starts with the same run folder."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from fer_batch.config import AnalyzeConfig
-from fer_batch.pipeline import analyze as analyze_module
 from fer_batch.pipeline.analyze import analyze
+from fer_batch.pipeline.local_run import LocalPool
 from fer_batch.run.record import read_run
-from fer_batch.runtime import ray_session
 from tests.integration.test_analyze import QUICK, rows
-
-
-@pytest.fixture(scope="module")
-def two_cpus() -> Iterator[None]:
-    with ray_session(num_cpus=2):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +22,7 @@ def video(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def analyzed(two_cpus: None, video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def analyzed(video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the manifest."""
     out = tmp_path_factory.mktemp("analyzed") / "results, für 日本"
     analyze([str(video.with_name("list.txt"))], out, QUICK)
@@ -56,7 +48,7 @@ def test_later_start_analyzes_only_new_videos(video: Path, videos: Path, out: Pa
     pd.testing.assert_frame_equal(kept, first, check_exact=True)
 
 
-def test_rows_of_a_changed_file_are_replaced(two_cpus: None, videos: Path, tmp_path: Path) -> None:
+def test_rows_of_a_changed_file_are_replaced(videos: Path, tmp_path: Path) -> None:
     video, out = tmp_path / "v.mp4", tmp_path / "out"
     video.write_bytes(b"not yet a video")
     assert analyze([str(video)], out, QUICK).videos == {"failed": 1}
@@ -77,15 +69,18 @@ def test_rows_of_a_deleted_file_remain(video: Path, out: Path) -> None:
 def test_finished_run_is_not_repeated(video: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
 
-    def no_ray(*_: object, **__: object) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("the stages were started")
+
+    def fail_on_ray() -> None:
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr(analyze_module, "ray_session", no_ray)
-    analyze([str(video)], out, QUICK)
+    monkeypatch.setattr(LocalPool, "run_segments", fail)
+    analyze([str(video)], out, QUICK, on_ray=fail_on_ray)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
 
 
-def test_retry_failed_and_overwrite_analyze_again(two_cpus: None, tmp_path: Path) -> None:
+def test_retry_failed_and_overwrite_analyze_again(tmp_path: Path) -> None:
     video, out = tmp_path / "v.mp4", tmp_path / "out"
     video.write_bytes(b"no video at all")
 

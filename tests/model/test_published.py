@@ -10,12 +10,13 @@ from torch import nn
 
 from fer_batch.config import BLOCKS, CROP_SIZE_PX, DROPOUTS, TrainConfig
 from fer_batch.config import NETWORKS as NAMES
+from fer_batch.model.card import Card
 from fer_batch.model.cost import measure_cost
 from fer_batch.model.network import Network
 from fer_batch.model.published import Cnn4, Cnn4Bn, CnnLstm, DcnnBiLstm
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.registry import NETWORKS, build_network
-from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
+from fer_batch.model.weights import load_checkpoint, save_checkpoint
 
 SMALL: dict[str, dict[str, Any]] = {
     "cnn-bilstm": {"filters": (4, 4), "depths": (1, 1), "lstm": (4, 3)},

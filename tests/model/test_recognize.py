@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from fer_batch.errors import InputError
+from fer_batch.model.card import DEFAULT_CHECKPOINT
 from fer_batch.model.recognize import Prediction, Recognizer
-from fer_batch.model.weights import DEFAULT_CHECKPOINT
 from fer_batch.schema import EMOTIONS
 from fer_batch.video.planes import Picture
 from fer_batch.vision.crop import crop_faces

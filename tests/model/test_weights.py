@@ -17,8 +17,9 @@ import torch
 
 from fer_batch.config import CROP_SIZE_PX
 from fer_batch.errors import CheckpointError
+from fer_batch.model.card import Card, read_card
 from fer_batch.model.cnn_bilstm import CnnBiLstm
-from fer_batch.model.weights import Card, load_checkpoint, read_card, save_checkpoint
+from fer_batch.model.weights import load_checkpoint, save_checkpoint
 from fer_batch.schema import EMOTIONS
 
 ARCHITECTURE = {"classes": 7, "filters": [8, 8, 8, 8], "dropout": 0.0}

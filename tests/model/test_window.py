@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_batch.model.weights import Card
+from fer_batch.model.card import Card
 from fer_batch.model.window import build_windows
 from fer_batch.schema import EMOTIONS
 

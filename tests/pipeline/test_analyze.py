@@ -2,20 +2,23 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from fer_batch.config import AnalyzeConfig, Limits
-from fer_batch.errors import ConfigError, OutputError
+from fer_batch.errors import OutputError
 from fer_batch.inputs.listing import Listing, list_videos
-from fer_batch.pipeline import analyze
-from fer_batch.pipeline.analyze import extend_plan, fix_precision, is_finished, prepare_results
-from fer_batch.pipeline.dataflow import RunSettings
-from fer_batch.pipeline.hardware import Hardware
+from fer_batch.pipeline import analyze, local_run
+from fer_batch.pipeline.analyze import extend_plan, is_finished, prepare_results
+from fer_batch.pipeline.guard import probe_guarded
+from fer_batch.pipeline.hardware import Gpu, Hardware
+from fer_batch.pipeline.local_run import count_cores
+from fer_batch.pipeline.settings import RunSettings
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import read_planned_segments, read_planned_videos
-from fer_batch.run.record import create_run, read_run, write_run
+from fer_batch.run.record import read_run, write_run
 from fer_batch.schema import PROBED_SCHEMA
 from fer_batch.storage.folder import open_folder
 from tests import runs
@@ -42,7 +45,8 @@ def plan(out: Path, listing: Listing) -> None:
     folder, config = open_folder(out), AnalyzeConfig()
     results = folder.subfolder("results")
     settings = RunSettings(results=results, config=config, card=CARD, checkpoint=None, limits=Limits())
-    extend_plan(folder, listing, NO_VIDEOS, settings, workers=1, is_new=not folder.exists("run.json"))
+    is_new = not folder.exists("run.json")
+    extend_plan(folder, listing, NO_VIDEOS, settings, probe=probe_guarded, workers=1, is_new=is_new)
 
 
 def test_changed_video_with_changed_metadata_is_planned_once_more(out: Path) -> None:
@@ -121,16 +125,48 @@ def test_rounds_have_about_the_same_number_of_segments(
     assert [len(videos) for videos in rounds] == sizes
 
 
-def test_precision_is_that_of_the_run_or_else_of_all_nodes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def use_ray(**changes: object) -> dict[str, object]:
+    return {"inputs": "short.csv", "options": {}, "variables": {}, "hardware": Hardware()} | changes
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(use_ray(options={"use_ray": True}), id="wanted"),
+        pytest.param(use_ray(options={"address": "local"}), id="named by an argument"),
+        pytest.param(use_ray(variables={"RAY_ADDRESS": "10.0.0.1:6379"}), id="named by a variable"),
+        pytest.param(use_ray(inputs="long.csv"), id="long"),
+        pytest.param(use_ray(inputs="many"), id="many files of unknown length"),
+        pytest.param(use_ray(hardware=Hardware(gpus=(Gpu(memory_gb=16, capability=8.0),))), id="GPU"),
+    ],
+)
+def test_ray_is_started_where_it_is_named_or_needed(
+    case: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes = [{"NodeID": "1", "NodeManagerAddress": "10.0.0.1", "Resources": {"CPU": 2.0}}]
-    monkeypatch.setattr(analyze, "list_nodes", lambda: nodes)
-    monkeypatch.setattr(analyze, "query_hardware", lambda nodes: [Hardware(cpu_flags=frozenset())])
-    auto, bf16 = AnalyzeConfig(), AnalyzeConfig(precision="bf16")
-    assert fix_precision(auto, None, CARD).precision == "fp32"
-    with pytest.raises(ConfigError, match=r"10\.0\.0\.1 does not compute in bf16"):
-        fix_precision(bf16, None, CARD)
-    run = create_run(tmp_path, bf16, CARD)
-    assert fix_precision(auto, run, CARD) == fix_precision(bf16, run, CARD) == bf16
-    assert fix_precision(AnalyzeConfig(checkpoint="a.onnx"), None, CARD).precision == "fp32"
+    class StartedError(Exception):
+        pass
+
+    def start() -> None:
+        raise StartedError
+
+    folder = out.parent
+    (folder / "short.csv").write_text("path,duration_s\nfilm.mp4,5\n")
+    (folder / "long.csv").write_text("path,duration_s\nfilm.mp4,901\n")
+    (folder / "many").mkdir()
+    for number in range(257):
+        (folder / "many" / f"{number}.mp4").touch()
+    monkeypatch.setattr(local_run, "read_hardware", lambda: case["hardware"])
+    for name, value in case["variables"].items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StartedError):
+        analyze.analyze([str(folder / case["inputs"])], out, on_ray=start, **case["options"])
+
+
+def test_cores_are_those_of_the_container(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    cores = count_cores(tmp_path / "cpu.max")
+    assert cores == count_cores(tmp_path / "none") >= 1
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert count_cores(tmp_path / "cpu.max") == 1
+    (tmp_path / "cpu.max").write_text("9900000 100000\n")
+    assert count_cores(tmp_path / "cpu.max") == cores

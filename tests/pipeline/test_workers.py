@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from fer_batch.config import AnalyzeConfig, Limits
-from fer_batch.pipeline import workers
+from fer_batch.pipeline import detector
 from fer_batch.pipeline.child import BrokenNodeError, BrokenWorkerError, DeviceError
 from fer_batch.pipeline.detector import DetectorClient
 from fer_batch.pipeline.guard import GuardedStage
@@ -43,10 +43,10 @@ def stage() -> ScriptedStage:
 
 @pytest.fixture
 def worker(stage: ScriptedStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageWorker:
-    def describe_node(reason: str) -> BrokenNode:
+    def describe_node(worker: StageWorker, reason: str) -> BrokenNode:
         return BrokenNode(node_id="1f", address="10.0.0.1", reason=reason)
 
-    monkeypatch.setattr(workers, "describe_node", describe_node)
+    monkeypatch.setattr(StageWorker, "describe_node", describe_node)
     return StageWorker("analyze", stage, stage.process, FINISHED, LocalFolder(tmp_path))
 
 
@@ -108,9 +108,9 @@ def test_workers_decode_on_the_gpu_of_their_detector(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    client = DetectorClient(None, 3) if has_detector else None
-    monkeypatch.setattr(workers, "choose_detector", lambda detectors: client)
+    monkeypatch.setattr(detector, "choose_detector", lambda detectors: detectors["own node"][0])
+    detectors = {"own node": [DetectorClient(None, 3)]} if has_detector else {}
     given = (AnalyzeConfig(hardware_decoding=is_wanted), 0.96, 0)
-    child = GuardedWorker(name, given, Limits(), {}, LocalFolder(tmp_path)).stage.child
+    child = GuardedWorker(name, given, Limits(), {}, LocalFolder(tmp_path), detectors).stage.child
     assert child.arguments == (*given, *([True] if has_detector else []), *([] if gpu is None else [gpu]))
     assert child.gpu == (gpu is not None)

@@ -14,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import OutputError
-from fer_batch.model.weights import parse_card
+from fer_batch.model.card import parse_card
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import add_planning_round, read_planned_videos, select_sources_to_plan
 from fer_batch.run.record import add_manifest_columns, load_matching_run, read_run

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from fer_batch.errors import CheckpointError, ConfigError
+from fer_batch.model.card import Card
 from fer_batch.model.cnn_bilstm import CnnBiLstm
-from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
+from fer_batch.model.weights import load_checkpoint, save_checkpoint
 from fer_batch.training.distill import check_teachers, predict_teachers
 from fer_batch.training.loop import train_network
 from fer_batch.training.predict import predict_log_probs

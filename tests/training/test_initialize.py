@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from fer_batch.errors import CheckpointError
+from fer_batch.model.card import Card
 from fer_batch.model.cnn_bilstm import CnnBiLstm
-from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
+from fer_batch.model.weights import load_checkpoint, save_checkpoint
 from fer_batch.training.loop import train_network
 from tests.training.examples import CLASSES, CPU, make_bars, make_config
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from fer_batch.model.card import Card
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.registry import build_network
-from fer_batch.model.weights import Card
 from fer_batch.training import predict
 from fer_batch.training.predict import (
     autocast,

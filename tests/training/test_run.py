@@ -22,8 +22,9 @@ from tensorboardX.proto.event_pb2 import Event
 from fer_batch.config import TrainConfig
 from fer_batch.data.datasets import load_datasets
 from fer_batch.errors import CheckpointError, ConfigError, InputError, OutputError
+from fer_batch.model.card import Card
 from fer_batch.model.cnn_bilstm import CnnBiLstm
-from fer_batch.model.weights import Card, load_checkpoint, save_checkpoint
+from fer_batch.model.weights import load_checkpoint, save_checkpoint
 from fer_batch.runtime import ray_session
 from fer_batch.schema import EMOTIONS
 from fer_batch.storage.folder import LocalFolder

@@ -14,8 +14,8 @@ from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Occ
 from torch import Tensor, nn
 
 from fer_batch.config import CROP_SIZE_PX
+from fer_batch.model.card import Card
 from fer_batch.model.network import CropEncoder, Network
-from fer_batch.model.weights import Card
 
 METHODS = ("grad-cam", "occlusion")
 PATCH_PX, STRIDE_PX = 8, 3

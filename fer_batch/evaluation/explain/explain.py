@@ -24,8 +24,9 @@ from fer_batch.evaluation.explain.faces import (
     list_files,
 )
 from fer_batch.evaluation.explain.plots import DISCLAIMER, plot_frames, plot_maps
+from fer_batch.model.card import Card
 from fer_batch.model.network import Network
-from fer_batch.model.weights import Card, load_checkpoint
+from fer_batch.model.weights import load_checkpoint
 from fer_batch.plotting import render_figure
 from fer_batch.records import Record
 from fer_batch.storage.atomic import encode_json, write_files

@@ -13,7 +13,7 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.data.images import IMAGE_SUFFIXES, open_image, read_image
 from fer_batch.errors import DecodeError
 from fer_batch.inputs.segments import compute_padding
-from fer_batch.model.weights import Card
+from fer_batch.model.card import Card
 from fer_batch.model.window import build_windows
 from fer_batch.video.formats import VIDEO_SUFFIXES
 from fer_batch.video.metadata import VideoInfo

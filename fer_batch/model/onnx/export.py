@@ -34,6 +34,7 @@ from torch import nn
 
 from fer_batch.config import CROP_SIZE_PX
 from fer_batch.errors import CheckpointError
+from fer_batch.model.card import Card
 from fer_batch.model.inference import WindowReader
 from fer_batch.model.network import Network
 from fer_batch.model.onnx.network import (
@@ -48,7 +49,6 @@ from fer_batch.model.onnx.network import (
     WINDOWS,
     compute_digest,
 )
-from fer_batch.model.weights import Card
 
 OPSET, IR_VERSION = 18, 8
 """Versions of the exported graphs. Even older runtimes read this version of the format."""

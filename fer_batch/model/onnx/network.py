@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from fer_batch.config import CROP_SIZE_PX
 from fer_batch.errors import CheckpointError
+from fer_batch.model.card import Card, parse_card, shorten
 from fer_batch.model.inference import BATCH_SIZE
 from fer_batch.model.network import CropEncoder
 from fer_batch.model.onnx.check import check_contents, check_sizes
-from fer_batch.model.weights import Card, check_output, parse_card, shorten
+from fer_batch.model.weights import check_output
 from fer_batch.storage.user_files import read_bounded
 
 MAX_FILE_BYTES = 1_000_000_000

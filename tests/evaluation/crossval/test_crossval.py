@@ -16,8 +16,9 @@ from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
 from fer_batch.evaluation.crossval.crossval import CK48_CLASSES, CK48_RECIPE, crossval
 from fer_batch.evaluation.crossval.folds import Protocol
 from fer_batch.evaluation.metrics import measure
+from fer_batch.model.card import Card
 from fer_batch.model.registry import build_network
-from fer_batch.model.weights import Card, save_checkpoint
+from fer_batch.model.weights import save_checkpoint
 from fer_batch.training.loop import train_network
 
 FOLDS = [["S001", "S002"], ["S003"], ["S004", "S005"], ["S006"]]

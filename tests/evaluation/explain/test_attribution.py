@@ -14,10 +14,11 @@ from fer_batch.evaluation.explain.attribution import (
     weigh_frames,
 )
 from fer_batch.model.backbone import BackboneEncoder
+from fer_batch.model.card import Card
 from fer_batch.model.network import Network
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.registry import NETWORKS, build_network
-from fer_batch.model.weights import Card, load_checkpoint
+from fer_batch.model.weights import load_checkpoint
 
 CARD = Card(classes=("a", "b", "c"), architecture={}, temperature=1.5)
 TINY: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ from fer_batch.evaluation.explain.faces import (
     is_picture,
     list_files,
 )
-from fer_batch.model.weights import Card
+from fer_batch.model.card import Card
 from fer_batch.vision.detect import FaceDetector
 from tests.conftest import write_video
 

@@ -12,10 +12,11 @@ import onnx
 import pytest
 
 from fer_batch.errors import CheckpointError
+from fer_batch.model.card import read_card
 from fer_batch.model.onnx.export import join_graphs, quantize_encoder
 from fer_batch.model.onnx.network import CARD_KEY, DIGEST_KEY, compute_digest, open_onnx, read_onnx
 from fer_batch.model.recognize import Recognizer
-from fer_batch.model.weights import load_checkpoint, read_card
+from fer_batch.model.weights import load_checkpoint
 from tests.onnx_models import CLASSES, MODELS, export_file, export_kind, make_network, write_checkpoint
 from tests.tracked_faces import COUNT, assert_independent, make_faces
 
