@@ -20,7 +20,8 @@ CountFaces = Callable[[Any], int]
 
 def start_fer() -> CountFaces:
     """Load `fer` with MTCNN."""
-    from fer.fer import FER
+    import torchvision  # noqa: F401  (a crash, if TensorFlow is loaded before)
+    from fer.fer import FER  # isort: skip
 
     detector = FER(mtcnn=True)
     return lambda picture: len(detector.detect_emotions(picture))

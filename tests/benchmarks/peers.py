@@ -3,9 +3,9 @@
 python tests/benchmarks/peers.py --out DIR --python fer=PATH [--python deepface=PATH] [--python py-feat=PATH]
 
 PATH is the Python of a virtual environment with the tool and PyAV, for example after `python -m venv ENV` and
-`ENV/bin/pip install fer av`. deepface and py-feat download weights when they start. A tool that cannot start
-is named with its error. The times are CPU times of all threads for a sampled frame. The start is measured
-apart and is not part of them. DIR/peers.json and DIR/peers.png have the medians.
+`ENV/bin/pip install fer av 'setuptools<81'`. deepface and py-feat download weights when they start. A tool
+that cannot start is named with its error. The times are CPU times of all threads for a sampled frame. The
+start is measured apart and is not part of them. DIR/peers.json and DIR/peers.png have the medians.
 """
 
 import argparse
