@@ -10,6 +10,8 @@ SAMPLES_PER_CELL = 8
 """Pixels across, and pixels down, that are averaged for one cell of the thumbnail."""
 MIN_CHANGE = 3.0
 """Grey levels by which a cell changes at least where something moves."""
+BODY_REACH = 2.0
+"""Half of the width of a person's body and hands, in sides of the face."""
 MARGIN_CELLS = 2
 """Cells around a change that are searched too."""
 
@@ -29,18 +31,20 @@ def find_changed_region(
     """Return the box `(4,)` around all cells that changed between two thumbnails, None if there are none.
 
     `size` is the picture's width and height in square pixels. Changes around the `(n, 4)` boxes of the
-    `faces` that are known `before` do not count.
+    `faces` that are known `before`, and of the bodies below them, do not count.
     """
     rows, columns = THUMBNAIL_SHAPE
     cell_size = np.array([size[0] / columns, size[1] / rows] * 2)
     changed = np.abs(after - before) >= MIN_CHANGE
     for x0, y0, x1, y1 in faces:
         reach = max(x1 - x0, y1 - y0)
-        centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2] * 2)
-        cells = (centre + np.array([-reach, -reach, reach, reach])) / cell_size
-        left, top = np.maximum(np.floor(cells[:2]), 0).astype(int)
-        right, bottom = np.maximum(np.ceil(cells[2:]), 0).astype(int)
-        changed[top:bottom, left:right] = False
+        x, y, half_body = (x0 + x1) / 2, (y0 + y1) / 2, BODY_REACH * reach
+        surroundings = x - reach, y - reach, x + reach, y + reach
+        for known in (surroundings, (x - half_body, y1, x + half_body, size[1])):
+            cells = np.array(known) / cell_size
+            left, top = np.maximum(np.floor(cells[:2]), 0).astype(int)
+            right, bottom = np.maximum(np.ceil(cells[2:]), 0).astype(int)
+            changed[top:bottom, left:right] = False
     places = np.argwhere(changed)[:, ::-1]  # (n, 2) columns and rows
     if not len(places):
         return None
