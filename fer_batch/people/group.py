@@ -12,7 +12,7 @@ from PIL import Image
 
 from fer_batch.people.cluster import Pair, cluster_tracks
 from fer_batch.people.describe import DESCRIPTOR_SIZE, FaceDescriber
-from fer_batch.people.number import find_comparable, make_numbered, read_track_faces
+from fer_batch.people.number import divide_tracks, make_numbered, read_track_faces
 from fer_batch.people.overlaps import find_continuations, find_tracks_apart
 from fer_batch.people.select import TrackFaces, select_faces
 from fer_batch.storage.media import open_unchanged
@@ -69,17 +69,17 @@ class PersonGrouper:
             info = decode_first(source)
             selected, reasons = select_faces(faces, measure_decoding_s(source, info, faces.time_s))
             ids = np.unique(faces.track)
-            described = usable = np.isin(ids, faces.track[selected])
+            usable = np.isin(ids, faces.track[selected])
+            compared, is_person = divide_tracks(faces, usable)
             if not with_means:
-                described = find_comparable(faces, usable)
-                selected = selected[np.isin(faces.track[selected], ids[described])]
+                selected = selected[np.isin(faces.track[selected], ids[compared])]
             descriptors, weights = self._describe_tracks(source, info, faces, selected)
             same = self._find_same(source, info, faces, descriptors)
         labels = cluster_tracks(descriptors, weights, same, find_tracks_apart(faces))
-        alone = usable & ~described
-        labels[alone] = labels.max(initial=-1) + 1 + np.arange(alone.sum())
         if with_means:
             return make_numbered(faces, labels, reasons, descriptors, weights)
+        is_new = is_person & (labels < 0)
+        labels[is_new] = labels.max(initial=-1) + 1 + np.arange(is_new.sum())
         return make_numbered(faces, labels, reasons)
 
     def _describe_tracks(

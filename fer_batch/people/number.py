@@ -53,16 +53,20 @@ def read_track_faces(rows: pa.Table) -> TrackFaces:
     )
 
 
-def find_comparable(faces: TrackFaces, usable: np.ndarray) -> np.ndarray:
-    """Return which tracks, in order of their ids, may show the person of another track, `(n,) bool`.
+def divide_tracks(faces: TrackFaces, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which tracks have to be compared, and which are persons without that, `(n,) bool` each.
 
-    `usable` `(n,) bool` tells which tracks can be told. Those that are in view together show two people.
+    `usable` `(n,) bool` tells which tracks can be told, in order of their ids. A track has to be compared if
+    it and another one are usable and not in view together. Other usable tracks are persons. So is a track
+    that is in view together with all others, except brief ones, however little can be seen of its face.
     """
     together = np.eye(len(usable), dtype=bool)
     for a, b in find_tracks_apart(faces):
         together[a, b] = together[b, a] = True
-    comparable: np.ndarray = usable & (~together & usable).any(axis=1)
-    return comparable
+    compared = usable & (~together & usable).any(axis=1)
+    is_long = _measure_seconds(faces) >= _find_min_s(faces)
+    is_alone = ~(~together & is_long).any(axis=1)
+    return compared, (usable | is_alone) & ~compared
 
 
 def number_without_pictures(rows: pa.Table) -> pa.Table | None:
@@ -73,9 +77,10 @@ def number_without_pictures(rows: pa.Table) -> pa.Table | None:
     faces = read_track_faces(rows)
     selected, reasons = select_faces(faces)
     usable = np.isin(np.unique(faces.track), faces.track[selected])
-    if find_comparable(faces, usable).any():
+    compared, is_person = divide_tracks(faces, usable)
+    if compared.any():
         return None
-    labels = np.where(usable, np.arange(len(usable)), -1)
+    labels = np.where(is_person, np.arange(len(usable)), -1)
     return make_numbered(faces, labels, reasons)
 
 
@@ -91,10 +96,8 @@ def make_numbered(
     `descriptors` and `weights` are those of the tracks. With them, each person has its mean at its first
     described track.
     """
-    ids = np.unique(faces.track)
-    seconds = np.bincount(np.searchsorted(ids, faces.track), faces.step_s, len(ids))
-    span_s = np.max(faces.time_s + faces.step_s, initial=0) - np.min(faces.time_s, initial=np.inf)
-    brief = _find_brief(labels, seconds, min(MIN_PERSON_S, MIN_PERSON_SHARE * span_s))
+    ids, seconds = np.unique(faces.track), _measure_seconds(faces)
+    brief = _find_brief(labels, seconds, _find_min_s(faces))
     labels = np.where(np.isin(labels, brief), -1, labels)
     numbers = number_persons(labels, seconds)
     means: list[list[float] | None] = [None] * len(ids)
@@ -131,10 +134,23 @@ def number_persons(labels: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     return numbers
 
 
+def _measure_seconds(faces: TrackFaces) -> np.ndarray:
+    """Return the time in view of each track, in order of their ids."""
+    ids = np.unique(faces.track)
+    seconds: np.ndarray = np.bincount(np.searchsorted(ids, faces.track), faces.step_s, len(ids))
+    return seconds
+
+
+def _find_min_s(faces: TrackFaces) -> float:
+    """Return the least time in view of a person."""
+    span_s = np.max(faces.time_s + faces.step_s, initial=0) - np.min(faces.time_s, initial=np.inf)
+    return float(min(MIN_PERSON_S, MIN_PERSON_SHARE * span_s) - TIME_TOLERANCE_S)
+
+
 def _find_brief(labels: np.ndarray, seconds: np.ndarray, min_s: float) -> np.ndarray:
     """Return the clusters that are in view for less than `min_s`."""
     known = labels >= 0
-    return np.flatnonzero(np.bincount(labels[known], seconds[known]) < min_s - TIME_TOLERANCE_S)
+    return np.flatnonzero(np.bincount(labels[known], seconds[known]) < min_s)
 
 
 def _average_persons(

@@ -3,11 +3,12 @@
 import pyarrow as pa
 
 from fer_batch.people.number import FACES_COLUMNS, TOO_BRIEF, number_without_pictures
+from fer_batch.people.select import TOO_SMALL
 
 
-def make_rows(*tracks: tuple[float, int]) -> pa.Table:
+def make_rows(*tracks: tuple[float, int], face_px: float = 100.0) -> pa.Table:
     """Return frontal faces in tracks with a start in seconds and a number of frames 0.2 s apart."""
-    row = dict.fromkeys(FACES_COLUMNS, 0.0) | {"face_px": 100.0, "blur": 200.0, "step_s": 0.2}
+    row = dict.fromkeys(FACES_COLUMNS, 0.0) | {"face_px": face_px, "blur": 200.0, "step_s": 0.2}
     rows = [
         row | {"track_id": number, "time_s": start_s + frame / 5}
         for number, (start_s, count) in enumerate(tracks)
@@ -41,3 +42,13 @@ def test_face_of_a_moment_is_no_person_unless_the_video_is_one() -> None:
     photo = number_without_pictures(make_rows((0, 1), (0, 1)))
     assert photo is not None
     assert photo.column("number").to_pylist() == [1, 2]
+
+
+def test_small_faces_that_are_in_view_together_are_persons() -> None:
+    rows = make_rows((0, 20), (1, 15), (3, 1), (9, 1), face_px=9.0)
+    numbered = number_without_pictures(rows)
+    assert numbered is not None
+    assert numbered.column("number").to_pylist() == [1, 2, None, None]
+    later = number_without_pictures(make_rows((0, 20), (9, 20), face_px=9.0))
+    assert later is not None
+    assert later.column("reason").to_pylist() == [TOO_SMALL] * 2
