@@ -31,6 +31,7 @@ from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.segments import split_into_bundles
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.pipeline.analyze import extend_plan, pending_segments
+from fer_batch.pipeline.guard import probe_guarded
 from fer_batch.pipeline.settings import RunSettings
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import read_planned_segments, read_planned_videos
@@ -81,7 +82,15 @@ def plan(folder: Path) -> None:
     out = folder / "out"
     out.mkdir()
     listing = list_videos([str(folder / "list.parquet")])
-    extend_plan(open_folder(out), listing, PROBED_SCHEMA.empty_table(), settings(out), WORKERS, is_new=True)
+    extend_plan(
+        open_folder(out),
+        listing,
+        PROBED_SCHEMA.empty_table(),
+        settings(out),
+        probe=probe_guarded,
+        workers=WORKERS,
+        is_new=True,
+    )
 
 
 def settings(out: Path) -> RunSettings:
@@ -150,7 +159,15 @@ def resume(folder: Path) -> None:
     """Repeat the command of a finished run."""
     out = folder / "out"
     listing = list_videos([str(folder / "list.parquet")])
-    extend_plan(open_folder(out), listing, PROBED_SCHEMA.empty_table(), settings(out), WORKERS, is_new=False)
+    extend_plan(
+        open_folder(out),
+        listing,
+        PROBED_SCHEMA.empty_table(),
+        settings(out),
+        probe=probe_guarded,
+        workers=WORKERS,
+        is_new=False,
+    )
     assert not list(pending_segments(open_folder(out), list_done_bundles(out / "results")))
     finalize(out)
 
