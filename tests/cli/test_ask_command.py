@@ -97,7 +97,7 @@ def test_assign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "give one of --list, --seats and --largest"),
+        ([], "give one of --list, --seats, --largest and --name"),
         (["--list", "people.csv", "--largest", "Ann"], "give one of"),
         (["--list", "people.csv", "--max-faces", "2"], "--max-faces is for --seats"),
         (["talk.mp4", "--list", "people.csv"], "leave VIDEOS out"),
