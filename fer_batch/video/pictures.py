@@ -15,6 +15,10 @@ PICTURE_SUFFIXES = frozenset(
     [".avif", ".bmp", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]
 )
 """Suffixes of pictures. Pillow reads HEIC only where a plug-in for it is registered."""
+PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's formats that are read, whatever the suffix of a file is. EPS would start Ghostscript."""
+PICTURE_ERRORS = (Image.DecompressionBombError, OSError, RuntimeError, SyntaxError, ValueError)
+"""Errors of Pillow for a damaged file."""
 MAX_PICTURE_BYTES = 500_000_000
 
 
@@ -36,7 +40,7 @@ def unpack_picture(media: MediaFile, max_px: int) -> MediaFile:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # `max_px` is the limit
-            with Image.open(io.BytesIO(media.read_head(media.size))) as opened:
+            with open_picture(media.read_head(media.size)) as opened:
                 kind, (width, height) = opened.format or "", opened.size
                 if width * height > max_px:
                     raise DecodeError(
@@ -45,13 +49,20 @@ def unpack_picture(media: MediaFile, max_px: int) -> MediaFile:
                 picture = convert_picture(opened, "RGB")
     except UnidentifiedImageError:
         raise DecodeError("not a picture that Pillow can read; save it as JPEG or PNG") from None
-    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise DecodeError(f"not a readable picture ({str(error).splitlines()[0]})") from None
+    except PICTURE_ERRORS as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DecodeError(f"not a readable picture ({reason})") from None
     bitmap = io.BytesIO()
     picture.save(bitmap, "BMP")
     return dataclasses.replace(
         media, source=bitmap, size=bitmap.tell(), picture_format=kind.lower(), is_trimmed=False
     )
+
+
+def open_picture(content: bytes) -> Image.Image:
+    """Open a file of one of `PICTURE_FORMATS`. Raises UnidentifiedImageError for any other."""
+    Image.init()  # plug-ins may have been registered
+    return Image.open(io.BytesIO(content), formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
 
 
 def convert_picture(picture: Image.Image, mode: str) -> Image.Image:

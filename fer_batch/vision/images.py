@@ -1,15 +1,14 @@
 """Load images from files, PIL images, arrays and frames of videos."""
 
-import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from fer_batch.config import CROP_SIZE_PX
 from fer_batch.errors import InputError
 from fer_batch.storage.user_files import read_bounded
-from fer_batch.video.pictures import MAX_PICTURE_BYTES, convert_picture
+from fer_batch.video.pictures import MAX_PICTURE_BYTES, PICTURE_ERRORS, convert_picture, open_picture
 from fer_batch.video.planes import Frame
 
 ImageInput = str | Path | bytes | Image.Image | np.ndarray | Frame
@@ -35,9 +34,9 @@ def load_image(image: ImageInput, mode: str) -> Image.Image:
         return convert_picture(image, mode)
     try:
         content = image if isinstance(image, bytes) else read_bounded(Path(image), MAX_PICTURE_BYTES)
-        with Image.open(io.BytesIO(content)) as opened:
+        with open_picture(content) as opened:
             return convert_picture(opened, mode)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except PICTURE_ERRORS as error:
         name = "the image" if isinstance(image, bytes) else image
         raise InputError(f"Cannot read {name}: {error}") from error
 

@@ -1,15 +1,17 @@
 """Pictures as videos of one frame."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
-from fer_batch.errors import DecodeError
+from fer_batch.errors import DecodeError, InputError
 from fer_batch.video.reader import read_info
+from fer_batch.vision.images import load_image
 from tests.video.helpers import read_segment
 
 FORMATS: dict[str, dict[str, Any]] = {
@@ -94,6 +96,33 @@ def test_unreadable_picture_gives_the_reason(tmp_path: Path, name: str, change: 
     (tmp_path / name).write_bytes(change(content.getvalue()))
     with pytest.raises(DecodeError, match=reason):
         read_info(tmp_path / name)
+
+
+def test_no_picture_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow starts Ghostscript for a file in PostScript."""
+    started = tmp_path / "started"
+    ghostscript = tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {started}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 90\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "photo.jpg").write_bytes(content)
+    with pytest.raises(DecodeError, match="not a picture that Pillow can read"):
+        read_info(tmp_path / "photo.jpg")
+    with pytest.raises(InputError, match="Cannot read the image"):
+        load_image(content, "L")
+    assert not started.exists()
+
+
+def test_error_of_a_decoder_is_the_reason(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    Image.fromarray(gradient(64, 48)).save(content, "AVIF")
+    stored = content.getvalue()
+    header = stored[: stored.index(b"mdat") + 4]
+    (tmp_path / "photo.avif").write_bytes(header.ljust(len(stored), b"\0"))
+    with pytest.raises(DecodeError, match=r"not a readable picture \(Failed to decode"):
+        read_info(tmp_path / "photo.avif")
 
 
 def test_picture_with_too_many_pixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
