@@ -110,6 +110,27 @@ def check_run_precision(
         )
 
 
+def check_continued_precision(
+    precision: str, nodes: Sequence[Mapping[str, Any]], hardware: Sequence[Hardware]
+) -> None:
+    """Raise ConfigError if no node computes in the precision of a run that is continued.
+
+    Hardware that is not known passes.
+    """
+    working = [
+        (node, own)
+        for node, own in zip(nodes, hardware, strict=True)
+        if any(node["Resources"].get(kind, 0) for kind in ("CPU", "GPU"))
+    ]
+    if working and all(
+        _find_lacking_node(precision, [node], [own], unknown_lacks=False) for node, own in working
+    ):
+        raise ConfigError(
+            f"The run recognizes faces in {precision}, and no node computes in it: continue the run on other "
+            "nodes, or start again with --overwrite"
+        )
+
+
 def _find_lacking_node(
     precision: str, nodes: Sequence[Mapping[str, Any]], hardware: Sequence[Hardware], unknown_lacks: bool
 ) -> str | None:
