@@ -10,14 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.errors import InputError
-from fer_batch.run.people import write_people
+from fer_batch.run.people import read_person_groups, write_people
 from fer_batch.schema import PEOPLE_SCHEMA
 from fer_batch.storage.folder import FolderLike, open_folder
 from fer_batch.storage.lease import hold_lease
 from fer_batch.storage.user_tables import read_csv_table
 from fer_batch.timeline.database import Database
 from fer_batch.timeline.names import file_name
-from fer_batch.timeline.sql import IS_NUMBERED
 
 COLUMN_NAMES = {
     "video": ("video", "video_id", "uri"),
@@ -141,14 +140,17 @@ def assign_by_number(
         ids = [database.video_id(video) for video in videos] or [
             video for (video,) in database.sql("SELECT DISTINCT video_id FROM people").fetchall()
         ]
-        if database.numbers_are_local and len(ids) > 1:
+        groups = read_person_groups(database.out)
+        is_local = pc.and_(pc.is_valid(groups.column("number")), pc.invert(groups.column("across_videos")))
+        numbered = groups.filter(is_local).column("video_id").to_pylist()
+        if len(set(ids).intersection(numbered)) > 1:
             raise InputError("A number is someone else in each video; name one video")
         database.register("named", pa.table({"number": list(names), "name": list(names.values())}))
         database.register("chosen", pa.table({"video_id": pa.array(ids, pa.string())}))
-        people = database.sql(f"""
+        people = database.sql("""
             SELECT video_id, track_id, coalesce(name, person) AS person, number
             FROM people SEMI JOIN chosen USING (video_id) LEFT JOIN named USING (number)
-            WHERE name IS NOT NULL OR NOT {IS_NUMBERED} ORDER BY ALL""").to_arrow_table()
+            WHERE coalesce(name, person) IS NOT NULL ORDER BY ALL""").to_arrow_table()
         unknown = sorted(names.keys() - set(people.column("number").to_pylist()))
         if unknown:
             raise InputError(f"There is no person {unknown[0]}; `fer-batch people {out}` numbers persons")
@@ -158,7 +160,10 @@ def assign_by_number(
 
 
 def _assign(out: FolderLike, choose: Callable[[Database], tuple[list[str], pa.Table]]) -> pa.Table:
-    """Replace the persons of videos. `choose` returns their ids, and rows of video_id, track_id, person."""
+    """Replace the persons of videos. `choose` returns their ids, and rows of video_id, track_id, person.
+
+    The number that a track already has, such as "person 1", is no name and is not written.
+    """
     folder = open_folder(out).absolute()
     Database(folder)  # fails before the lease creates anything in a folder that holds no run
     with hold_lease(folder, "assign"):
@@ -169,7 +174,8 @@ def _assign(out: FolderLike, choose: Callable[[Database], tuple[list[str], pa.Ta
         rows = database.sql("""
             SELECT video_id, version, coalesce(attempt, 0)::INTEGER AS attempt, track_id::INTEGER AS track_id,
                    assigned.person
-            FROM assigned JOIN videos USING (video_id) ORDER BY ALL""").to_arrow_table()
+            FROM assigned JOIN videos USING (video_id) LEFT JOIN people USING (video_id, track_id)
+            WHERE number IS NULL OR assigned.person <> 'person ' || number ORDER BY ALL""").to_arrow_table()
         rows = rows.select(PEOPLE_SCHEMA.names).cast(PEOPLE_SCHEMA)
         write_people(folder, rows, ids)
     return rows

@@ -19,7 +19,7 @@ from fer_batch.run.snapshot import Partial, group_table_files, lock_for_reading,
 from fer_batch.schema import VIDEOS_SCHEMA, rename_reserved
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.timeline.sandbox import QUERY_TIMEOUT_S, check_statement, limit_resources, lock_settings
-from fer_batch.timeline.sql import check_positive, quote_text
+from fer_batch.timeline.sql import IS_NUMBERED, check_positive, quote_text
 from fer_batch.timeline.views import add_step_s, episodes_sql, summary_sql
 
 MAX_NAMES_IN_MESSAGE = 10
@@ -286,7 +286,7 @@ class Database:
         attempt = "coalesce(current.attempt, 0)" if "attempt" in self._columns_of(videos) else "0"
         rows = self._connection.sql(f"""
             SELECT video_id, track_id, coalesce(name, 'person ' || number) AS person, number, reason,
-                   name IS NULL AND NOT across_videos AND number IS NOT NULL AS is_local
+                   {IS_NUMBERED} AND NOT across_videos AS is_local
             FROM (SELECT * RENAME (person AS name) FROM recorded_people)
             FULL JOIN recorded_groups USING (video_id, version, attempt, track_id)
             SEMI JOIN (SELECT video_id, version, {attempt} AS attempt FROM {videos} AS current)

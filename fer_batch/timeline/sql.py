@@ -96,11 +96,11 @@ def group_columns(
 
 def check_has_persons(database: "Database") -> None:
     """Raise QueryError if the run has tracks, and none of them has a person."""
-    has_persons = database.sql("SELECT 1 FROM people LIMIT 1").fetchall()
+    has_persons = database.sql("SELECT 1 FROM people WHERE person IS NOT NULL LIMIT 1").fetchall()
     if not has_persons and database.sql("SELECT 1 FROM tracks LIMIT 1").fetchall():
         raise QueryError(
-            f"Cannot group by person: no face in {database.out} has one; name persons with "
-            "`fer-batch assign`, or group by track"
+            f"Cannot group by person: no face in {database.out} has one; give persons with "
+            "`fer-batch assign` or `fer-batch people`, or group by track"
         )
 
 

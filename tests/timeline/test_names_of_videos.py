@@ -65,7 +65,7 @@ def test_unknown_emotion_is_reported(timeline: Timeline) -> None:
 @pytest.mark.parametrize("query", [Timeline.shares, Timeline.resample])
 def test_groups_by_person_need_persons(tmp_path: Path, query: Callable[..., Any]) -> None:
     out = write_tables(tmp_path / "out", VIDEOS)
-    with pytest.raises(QueryError, match=r"no face in .* has one; name persons with `fer-batch assign`"):
+    with pytest.raises(QueryError, match=r"no face in .* has one; give persons with `fer-batch assign`"):
         query(open_timeline(out), by="person")
     assign_by_position(out, ["Ann"], ["shop.mp4"])
     assert "Ann" in set(query(open_timeline(out), by="person").df()["person"])

@@ -11,7 +11,7 @@ from fer_batch.run.forget import forget_videos
 from fer_batch.run.people import read_person_groups, write_person_groups
 from fer_batch.run.verify import verify_run
 from fer_batch.schema import PERSON_GROUPS_SCHEMA
-from fer_batch.timeline.assign import assign_by_number, assign_by_position
+from fer_batch.timeline.assign import assign_by_number, assign_by_position, assign_from_csv
 from fer_batch.timeline.store import open_timeline
 from fer_batch.timeline.viewer.catalogue import Catalogue
 from tests.runs import add_videos, video_id, write_run
@@ -135,3 +135,34 @@ def test_forgotten_video_loses_its_numbers(out: Path) -> None:
     forget_videos(out, ["two.mp4"])
     assert read_person_groups(out).column("video_id").to_pylist() == [video_id(ONE)]
     assert persons(out) == {ONE: {"person 1"}}
+
+
+def test_named_person_is_no_candidate_for_another_video(out: Path) -> None:
+    assign_by_number(out, {1: "Ann", 2: "Bo"}, ["two.mp4"])
+    with pytest.raises(InputError, match="someone else in each video"):
+        assign_by_number(out, {1: "Cid"})
+    assert persons(out) == {TWO: {"Ann", "Bo", None}, ONE: {"person 1"}}
+
+
+def test_numbers_in_a_list_stay_numbers(out: Path, tmp_path: Path) -> None:
+    """A list of all tracks may be written by a query, edited, and read again."""
+    rows = open_timeline(out).sql("SELECT uri AS video, track_id, person FROM tracks GROUP BY ALL").df()
+    rows.loc[(rows.video == TWO) & (rows.track_id == 1), "person"] = "Ann"
+    rows.to_csv(tmp_path / "people.csv", index=False)
+    assert assign_from_csv(out, tmp_path / "people.csv").column("person").to_pylist() == ["Ann"]
+    assert persons(out) == {TWO: {"person 1", "Ann", None}, ONE: {"person 1"}}
+    shares = open_timeline(out).shares(by="person").df().query("moments > 0")
+    assert len(shares.query("person == 'person 1'")) == 2
+
+
+def test_name_that_looks_like_a_number_stays(out: Path) -> None:
+    assign_by_number(out, {1: "person 2"}, ["two.mp4"])
+    assign_by_number(out, {2: "Bo"}, ["two.mp4"])
+    assert persons(out)[TWO] == {"person 2", "Bo", None}
+    assert open_timeline(out).numbers_are_local
+
+
+def test_reasons_alone_are_no_persons(out: Path) -> None:
+    group(out, {(TWO, 0): "too small", (ONE, 0): "blurred"})
+    with pytest.raises(QueryError, match="no face in .* has one"):
+        open_timeline(out).shares(by="person")
