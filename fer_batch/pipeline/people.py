@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fer_batch.config import Limits
-from fer_batch.errors import ConfigError, OutputError
+from fer_batch.errors import ConfigError, InputError, OutputError
 from fer_batch.faults import fault_point
 from fer_batch.people.across import number_across_videos
 from fer_batch.people.describe import EXTRA_MESSAGE
@@ -46,6 +46,9 @@ MAX_SLOWDOWN = 100.0
 """Time limit of a video as a multiple of its length."""
 UNREADABLE = "the video cannot be read: "
 """Beginning of the reason of tracks whose video cannot be read. The next call tries it again."""
+
+_KEYS = ["video_id", "version", "attempt"]
+"""The columns that tell which analysis of a video the numbers belong to."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -86,13 +89,14 @@ def group_people(
     unless they were analyzed again since. With `across_videos`, all videos are grouped together, so that a
     number means the same person in all of them. This recognizes people from one video in another. The means
     of persons are then compared in the memory of this process, and all videos are read on this machine.
+    Numbers across videos replace those of each video, and the other way round. Names stay.
 
     The work runs on a Ray that is connected or named, as that of `finalize`, else on all CPUs of this
     machine. `on_progress` receives the number of videos that are done, and of all to do.
 
     Returns rows of `schema.PERSON_GROUPS_SCHEMA` for all selected videos. Raises ConfigError if the extra
-    `people` is not installed, InputError for an unknown video, and OutputError if `out` contains no finished
-    run or is in use.
+    `people` is not installed, InputError for an unknown video or for some videos of a run that is grouped
+    across videos, and OutputError if `out` contains no finished run or is in use.
     """
     check_people_extra()
     folder = open_folder(out).absolute()
@@ -123,13 +127,21 @@ def group_tracks(
     if across_videos and names:
         raise ConfigError("groups across videos are those of all videos: name none")
     tables = open_tables(folder)
-    videos = fill_attempts(read_videos_table(tables["videos"], VIDEOS_SCHEMA)).to_pylist()
+    current = fill_attempts(read_videos_table(tables["videos"], VIDEOS_SCHEMA))
+    videos = current.to_pylist()
     known = {video["video_id"]: video["uri"] for video in videos}
     selected = {find_video(folder, name, known) for name in names} or known.keys()
     videos = [video for video in videos if video["video_id"] in selected]
     groups = read_person_groups(folder)
+    if names and pc.any(groups.column("across_videos")).as_py():
+        raise InputError(
+            f"the numbers in {folder} are those of all videos together: group all videos, so name none"
+        )
     groups = groups.filter(pc.equal(groups.column("across_videos"), across_videos))
-    pending = [video for video in videos if video["tracks"] and _key_of(video) not in _list_done(groups)]
+    # Rows of an earlier version or attempt of a video say nothing about its tracks.
+    groups = groups.join(current.select(_KEYS), _KEYS, join_type="left semi", use_threads=False)
+    done = _list_done(groups)
+    pending = [video for video in videos if video["tracks"] and _key_of(video) not in done]
     if pending:
         if "step_s" not in {field.name for field in tables["tracks"].schema().fields}:
             raise OutputError(
@@ -160,7 +172,7 @@ def _key_of(video: Mapping[str, Any]) -> tuple[str, str, int]:
 def _list_done(groups: pa.Table) -> set[tuple[str, str, int]]:
     """Return the keys of the videos that have numbers, without those that could not be read."""
     read = groups.filter(pc.invert(pc.starts_with(groups.column("reason").fill_null(""), UNREADABLE)))
-    keys = read.group_by(["video_id", "version", "attempt"]).aggregate([])
+    keys = read.group_by(_KEYS).aggregate([])
     return {_key_of(row) for row in keys.to_pylist()}
 
 

@@ -25,16 +25,17 @@ from fer_batch.people import describe as describe_module
 from fer_batch.people import group as group_module
 from fer_batch.people.describe import FaceDescriber
 from fer_batch.pipeline import people as people_module
-from fer_batch.pipeline.people import UNREADABLE, check_people_extra, group_people
+from fer_batch.pipeline.people import UNREADABLE, check_people_extra, group_people, group_tracks
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.run.finalize import finalize
-from fer_batch.run.people import read_person_groups
+from fer_batch.run.people import read_person_groups, write_person_groups
 from fer_batch.run.plan import add_planning_round
 from fer_batch.run.record import create_run
 from fer_batch.run.results import write_bundle
 from fer_batch.run.verify import verify_run
-from fer_batch.schema import pack_bundle
+from fer_batch.schema import PERSON_GROUPS_SCHEMA, pack_bundle
 from fer_batch.storage.folder import open_folder
+from tests.runs import add_videos, video_id, write_run
 
 SAMPLE = Path(fer_batch.__path__[0]) / "sample" / "two_faces.mp4"
 SHOTS = (0, 1, 0, 1)
@@ -115,6 +116,32 @@ def test_run_without_a_face_has_no_groups(tmp_path: Path, forbid_children: None)
     with pytest.raises(OutputError, match="contains no run"):
         group_people(tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.usefixtures("forbid_children")
+@pytest.mark.parametrize("across", [False, True])
+def test_earlier_analysis_of_a_video_has_no_groups(tmp_path: Path, across: bool) -> None:
+    folder = open_folder(write_run(tmp_path / "out", {"/a/one.mp4": [["sad"]], "/a/two.mp4": [["sad"]]}))
+    rows = [
+        {"video_id": video_id(uri), "version": "1", "attempt": 0, "track_id": 0}
+        | {"number": 1, "across_videos": across}
+        for uri in ("/a/one.mp4", "/a/two.mp4")
+    ]
+    write_person_groups(folder, pa.Table.from_pylist(rows, schema=PERSON_GROUPS_SCHEMA))
+    add_videos(folder, {"/a/one.mp4": []}, version="2")
+    groups = group_tracks(folder, across_videos=across)
+    assert groups.column("video_id").to_pylist() == [video_id("/a/two.mp4")]
+
+
+@pytest.mark.usefixtures("forbid_children")
+def test_numbers_of_all_videos_are_not_replaced_by_those_of_one(tmp_path: Path) -> None:
+    folder = open_folder(write_run(tmp_path / "out", {"/a/one.mp4": [["sad"]], "/a/two.mp4": [["sad"]]}))
+    row = {"version": "1", "attempt": 0, "track_id": 0, "number": 1, "across_videos": True}
+    rows = [row | {"video_id": video_id(uri)} for uri in ("/a/one.mp4", "/a/two.mp4")]
+    write_person_groups(folder, pa.Table.from_pylist(rows, schema=PERSON_GROUPS_SCHEMA))
+    with pytest.raises(InputError, match="group all videos"):
+        group_tracks(folder, ["one.mp4"])
+    assert len(read_person_groups(folder)) == 2
 
 
 @pytest.mark.usefixtures("forbid_children")
