@@ -46,10 +46,10 @@ def format_result(
 
     `wide` shows all columns, whole paths and six significant digits, however long the lines are.
     """
+    names = [name for name in result.column_names if wide or _is_shown(result, name, keep)]
     columns = [
-        _format_column(name, column.to_pylist(), str(column.type), wide)
-        for name, column in zip(result.column_names, result.columns, strict=True)
-        if wide or _is_shown(result, name, keep)
+        _format_column(name, result.column(name).to_pylist(), str(result.column(name).type), wide)
+        for name in names or result.column_names
     ]
     if wide or width is None:
         _widen(columns, math.inf)
@@ -73,7 +73,7 @@ def _is_shown(result: "pa.Table", name: str, keep: Collection[str]) -> bool:
 
 def _format_column(name: str, values: Sequence[Any], kind: str, wide: bool) -> _Column:
     name = escape_controls(name)
-    if name == "uri" and not wide:
+    if name == "uri" and "string" in kind and not wide:
         names = shorten_uris({value for value in values if value is not None})
         return _Column(name, [escape_controls(names.get(value, "")) for value in values], False)
     is_number = kind.startswith(NUMBER_TYPES)

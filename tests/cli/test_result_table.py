@@ -37,6 +37,11 @@ def test_empty_result_has_its_headings() -> None:
     assert format_result(EPISODES.slice(0, 0)).split()[:5] == ["uri", "track_id", "person", "start_s", "peak"]
 
 
+@pytest.mark.parametrize("content", [{"uri": [1, None]}, {"uri": [[1.5], []]}, {"a": [None], "b": [None]}])
+def test_any_table_has_its_headings(content: dict[str, list[object]]) -> None:
+    assert format_result(pa.table(content), 60).split("\n")[0].split() == list(content)
+
+
 def test_table_has_short_names_and_rounded_numbers() -> None:
     assert format_result(EPISODES, 80).split("\n") == [
         "uri       track_id  start_s   peak",
