@@ -41,7 +41,7 @@ class RowFilter:
     """The rows of `tracks` that a query reads."""
 
     person: Annotated[str | None, ROWS] = None
-    """Use only this person, as named by `fer-batch assign`."""
+    """Use only this person, as named by `fer-batch assign` or numbered by `fer-batch people`."""
     track: Annotated[int | None, ROWS] = None
     """Use only tracks with this number."""
     start_s: Annotated[float | None, ROWS] = None

@@ -12,10 +12,11 @@ def query_command(out: RunFolder, sql: str, /, *, quality: QualityOptions, answe
     """Query the tables of a run in SQL.
 
     The tables are: `tracks` (a row per face and sampled frame), `moments` (a row per sampled frame), `videos`
-    (a row per input, with its status), `episodes` (runs of one emotion of a face) and `summary` (a row per
-    video, with mean probabilities). The dialect is DuckDB's. A query can read these tables only, and cannot
-    write. The options of confidence and quality select the faces of `tracks`, and so of `episodes` and
-    `summary`. The counts of `moments` and `videos` stay those of all faces.
+    (a row per input, with its status), `episodes` (runs of one emotion of a face), `summary` (a row per
+    video, with mean probabilities) and `people` (the person of each track). The dialect is DuckDB's. A query
+    can read these tables only, and cannot write. The options of confidence and quality select the faces of
+    `tracks`, and so of `episodes` and `summary`. The counts of `moments` and `videos` stay those of all
+    faces.
 
     Args:
         sql: One SELECT statement.

@@ -49,7 +49,7 @@ of its group, and the reason why it has none."""
 
 
 class Database:
-    """The views `tracks`, `moments`, `videos`, `episodes` and `summary` of a run, in one DuckDB connection.
+    """The views `tracks`, `moments`, `videos`, `episodes`, `summary` and `people` of a run.
 
     The views show the tables as the last `finalize` before the opening left them. All have a column `person`
     (see `fer_batch.timeline.assign`). `tracks`, `moments` and `videos` also have the columns of the

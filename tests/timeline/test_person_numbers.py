@@ -164,5 +164,5 @@ def test_name_that_looks_like_a_number_stays(out: Path) -> None:
 
 def test_reasons_alone_are_no_persons(out: Path) -> None:
     group(out, {(TWO, 0): "too small", (ONE, 0): "blurred"})
-    with pytest.raises(QueryError, match="no face in .* has one"):
+    with pytest.raises(QueryError, match=r"no face in .* has one"):
         open_timeline(out).shares(by="person")
