@@ -8,6 +8,7 @@ from fer_batch.cli.app import LOOK, UsageError, add_command
 from fer_batch.cli.arguments import OptionalVideoName, OutputFile, QualityOptions, RunFolder, VideoName
 from fer_batch.cli.output import ProgressLine, print_line, print_partial
 from fer_batch.fields import Range
+from fer_batch.terminal import count
 
 
 @add_command(LOOK)
@@ -164,7 +165,7 @@ def overlay_command(
 
     result = timeline.write_overlay(video, output, blur_faces=blur_faces, on_progress=show_progress)
     line.close()
-    print_line(f"{result.frames} frames")
+    print_line(count(result.frames, "frame"))
     for sound in result.audio_streams:
         print_line(f"sound: {sound}")
     if result.error:

@@ -46,10 +46,10 @@ def format_result(
 
     `wide` shows all columns, whole paths and six significant digits, however long the lines are.
     """
-    names = [name for name in result.column_names if wide or _is_shown(result, name, keep)]
+    shown = [name for name in result.column_names if wide or _is_shown(result, name, keep)]
     columns = [
         _format_column(name, result.column(name).to_pylist(), str(result.column(name).type), wide)
-        for name in names or result.column_names
+        for name in shown or result.column_names
     ]
     if wide or width is None:
         _widen(columns, math.inf)
