@@ -44,6 +44,7 @@ from fer_batch.run.summary import (
 from fer_batch.run.tables import (
     create_tables,
     open_current_tables,
+    remove_unread_files,
     sync_log,
     table_schemas,
 )
@@ -77,6 +78,9 @@ def finalize(
     if tables is None:
         _check_all_done(folder, read_planned_videos(folder))  # readers keep the old tables if this fails
         tables = create_tables(folder, schemas, run)
+    else:
+        remove_unread_files(folder, in_store=True)
+    has_stale_files = folder.exists(UNCLEAN_MARKER)  # which readers may use
     totals = TOTALS_SCHEMA.empty_table() if rewrite_all else read_totals(folder, tables)
     buckets = _select_buckets(folder, tables, rewrite_all)
     if buckets:
@@ -95,7 +99,10 @@ def finalize(
         write_snapshot(folder, tables, last_round)
     fault_point("finalize.snapshot")
     if buckets:
-        _remove_replaced_files(folder, replaced)
+        if has_stale_files:
+            remove_unread_files(folder, in_store=False)
+        else:
+            _remove_replaced_files(folder, replaced)
         for table in tables.values():
             table.cleanup_metadata()
     summary = summarize_buckets(totals)

@@ -22,9 +22,7 @@ from fer_batch.run.record import SUCCESS_FILE, read_run
 from fer_batch.run.results import list_done_bundles
 from fer_batch.run.snapshot import (
     NO_ROUND,
-    UNCLEAN_MARKER,
     Partial,
-    lock_if_unread,
     read_snapshot,
     write_snapshot,
 )
@@ -35,7 +33,7 @@ from fer_batch.run.tables import (
     fill_attempts,
     open_current_tables,
     read_videos_table,
-    remove_stale_files,
+    remove_unread_files,
     table_schemas,
 )
 from fer_batch.schema import VIDEOS_SCHEMA
@@ -65,7 +63,7 @@ def finalize_partial(out: FolderLike, map_buckets: Callable[..., Iterable[Any]] 
     run = read_run(folder)
     schemas = table_schemas(run.classes, run.columns)
     snapshot = read_snapshot(folder)
-    tables = open_current_tables(folder, schemas, keep_files=True)
+    tables = open_current_tables(folder, schemas)
     if tables is None and snapshot is not None:
         raise OutputError(
             f"The tables in {folder} are damaged or of an earlier version: "
@@ -94,10 +92,7 @@ def finalize_partial(out: FolderLike, map_buckets: Callable[..., Iterable[Any]] 
         totals = pa.concat_tables([kept, new])
     write_totals(folder, totals, tables)
     write_snapshot(folder, tables, snapshot.round if snapshot else NO_ROUND, partial)
-    with lock_if_unread(folder) as is_unread:
-        if is_unread and folder.exists(UNCLEAN_MARKER):
-            remove_stale_files(folder)
-            folder.remove_file(UNCLEAN_MARKER)
+    remove_unread_files(folder, in_store=False)
     return partial
 
 

@@ -16,6 +16,7 @@ from fer_batch.run.snapshot import (
     TABLES,
     UNCLEAN_MARKER,
     list_table_files,
+    lock_if_unread,
     open_table,
     open_tables,
     read_snapshot,
@@ -49,12 +50,12 @@ def statistics_columns(schema: pa.Schema) -> list[str]:
 
 
 def open_current_tables(
-    folder: OutputFolder, schemas: Mapping[str, pa.Schema], *, keep_files: bool = False
+    folder: OutputFolder, schemas: Mapping[str, pa.Schema]
 ) -> dict[str, DeltaTable] | None:
     """Open the tables for writing, restored to the versions of the snapshot.
 
-    Files that a killed writer has left are removed, unless `keep_files`. Returns None if the tables are
-    missing or damaged, have other columns, or were written by an earlier version.
+    Returns None if the tables are missing or damaged, have other columns, or were written by an earlier
+    version.
     """
     snapshot = read_snapshot(folder)
     if snapshot is None or not snapshot.round:
@@ -71,9 +72,6 @@ def open_current_tables(
                     tables[name].restore(version, post_commithook_properties=KEEP_LOG_FILES)
     except (OutputError, DeltaError, FileNotFoundError):
         return None
-    if folder.exists(UNCLEAN_MARKER) and not keep_files:
-        remove_stale_files(folder)
-        folder.remove_file(UNCLEAN_MARKER)
     return tables
 
 
@@ -104,6 +102,20 @@ def sync_log(folder: OutputFolder, name: str, table: DeltaTable, version: int) -
     log = f"{name}/_delta_log"
     commits = [f"{log}/{number:020d}.json" for number in range(version, table.version() + 1)]
     folder.sync(*commits, log, name, "")
+
+
+def remove_unread_files(folder: OutputFolder, *, in_store: bool) -> None:
+    """Remove the files of the tables that the snapshot does not need, unless there may be readers.
+
+    Those are files of killed writers and of earlier snapshots. Readers of a store hold no lock, so files in a
+    store are only removed with `in_store`.
+    """
+    if not folder.exists(UNCLEAN_MARKER):
+        return
+    with lock_if_unread(folder) as is_unread:
+        if is_unread or (in_store and folder.path is None):
+            remove_stale_files(folder)
+            folder.remove_file(UNCLEAN_MARKER)
 
 
 def remove_stale_files(folder: OutputFolder) -> None:

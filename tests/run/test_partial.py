@@ -1,7 +1,9 @@
 """Tables of the finished videos, while others are not finished."""
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +66,27 @@ def test_tables_grow_with_the_finished_videos(tmp_path: Path) -> None:
     assert (out / SUCCESS_FILE).exists()
     complete = write_run(tmp_path / "complete", VIDEOS)
     assert are_tables_equal(read_all_rows(out), read_all_rows(complete))
+
+
+def test_open_tables_stay_readable_until_the_end_of_the_run_and_after(tmp_path: Path) -> None:
+    out = write_unfinished(tmp_path / "out")
+    finish(out, "/b.mp4")
+    finalize_partial(out)
+    readers = [open_timeline(out)]
+    files = set((out / "tracks").rglob("*.parquet"))
+    finish(out, "/a.mp4")
+    finalize_partial(out)
+    finish(out, "/c.mp4")
+    finalize(out)
+    assert readers[0].sql("SELECT count(*) FROM tracks").fetchall() == [(5,)]
+    assert files <= set((out / "tracks").rglob("*.parquet"))
+
+    def write_after_readers(write: Callable[[Any], Any], buckets: Iterable[Any]) -> Iterable[Any]:
+        readers.clear()
+        return map(write, buckets)
+
+    finalize(out, rewrite_all=True, map_buckets=write_after_readers)
+    assert len(set((out / "tracks").rglob("*.parquet"))) == 1
 
 
 def test_videos_of_a_finished_run_stay_while_others_are_added(tmp_path: Path) -> None:
