@@ -146,6 +146,9 @@ class WorkerProcess:
         if self.connection is None or self.process is None or self.process.poll() is not None:
             self.close()
             self.process, self.connection = self._start_process()
+            if self._is_stopped:  # `stop` may have seen no process
+                self.close()
+                raise StoppedError
             try:
                 limits = self.limits.memory_gb, os.getpid()
                 self.connection.send((self.target, self.arguments, *limits, remembered_queries()))

@@ -57,10 +57,8 @@ class GuardedStage:
 
     def count_analyzed_s(self) -> float:
         """Return the seconds of video that have been read of the bundle in work. Any thread may call it."""
-        work, reached_s = (
-            self._work,
-            self.child.progress,
-        )  # in this order, the opposite of `_process_in_order`
+        work = self._work  # before the progress, which `_process_in_order` resets first
+        reached_s = self.child.progress
         if work is None:
             return 0.0
         segment, finished_s = work

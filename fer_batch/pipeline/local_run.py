@@ -95,8 +95,8 @@ class LocalPool:
         count = min(self.cores, len(bundles))
         self.workers = [LocalWorker(self.settings, prefetch) for _ in range(count)]
         with ThreadPoolExecutor(count) as threads:
-            running = [threads.submit(worker.process_queue, queue) for worker in self.workers]
             try:
+                running = [threads.submit(worker.process_queue, queue) for worker in self.workers]
                 for ended in as_completed(running):
                     ended.result()
             except BaseException:  # Ctrl-C too: nothing may write results after the call

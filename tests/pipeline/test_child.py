@@ -18,6 +18,7 @@ from fer_batch.pipeline.child import (
     BrokenNodeError,
     BrokenWorkerError,
     CallFailedError,
+    StoppedError,
     WorkerProcess,
 )
 from tests.pipeline.faulty import GPU_VARIABLES
@@ -52,6 +53,21 @@ def is_running(pid: int) -> bool:
 
 def test_one_process_serves_all_calls(child: WorkerProcess) -> None:
     assert len({greet(child) for _ in range(3)} - {os.getpid()}) == 1
+
+
+def test_child_that_starts_during_a_stop_ends(child: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may stop the child after the check and before the process is known."""
+    start_process, started = child._start_process, []
+
+    def start_and_stop() -> Any:
+        child.stop()
+        started.append(start_process())
+        return started[0]
+
+    monkeypatch.setattr(child, "_start_process", start_and_stop)
+    with pytest.raises(StoppedError):
+        child.call("greet", 7)
+    assert started[0][0].poll() is not None
 
 
 @pytest.mark.parametrize(
