@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake.exceptions import DeltaError
 
-from fer_batch.errors import FerBatchError, OutputError
+from fer_batch.errors import OutputError
 from fer_batch.inputs.segments import planned_durations_s
 from fer_batch.run.finalize import commit_files, write_files
 from fer_batch.run.plan import read_planned_segments, read_planned_videos
@@ -56,18 +55,18 @@ def finalize_partial(out: FolderLike, map_buckets: Callable[..., Iterable[Any]] 
     no rows until it is finished. Readers see the previous tables until all new ones are written, and their
     files stay as long as readers on this machine have them open. The caller holds the lease of the run.
 
-    Raises OutputError if `out` contains no run, if its tables are of an earlier version of this package, or
-    if the written rows are inconsistent.
+    Raises OutputError if `out` contains no run, if its tables are of an earlier version of this package or
+    lack columns of a new manifest, or if the written rows are inconsistent.
     """
     folder = open_folder(out)
     run = read_run(folder)
     schemas = table_schemas(run.classes, run.columns)
     snapshot = read_snapshot(folder)
     tables = open_current_tables(folder, schemas)
-    if tables is None and snapshot is not None:
+    if tables is None and (snapshot is not None or run.schema_version == 1):  # schema 1 has no snapshots
         raise OutputError(
-            f"The tables in {folder} are damaged or of an earlier version: "
-            "run `fer-batch analyze` on it again"
+            f"The tables in {folder} cannot be extended (they are damaged, of an earlier version, or lack "
+            "columns of a new manifest): `fer-batch analyze` writes all of them again at its end"
         )
     planned = read_planned_videos(folder).combine_chunks()
     videos = find_finished_videos(folder, planned)
@@ -120,16 +119,24 @@ class PartialTables:
     def __init__(self, out: FolderLike) -> None:
         self.out = out
         self._next_s = time.monotonic() + REFRESH_INTERVAL_S
+        self._problem = ""
+        """The reason that the last refresh has logged; empty if it succeeded."""
 
     def refresh(self) -> None:
-        """Write the tables if the interval is over. A failure is logged, as the end of the run repeats it."""
+        """Write the tables if the interval is over. Any failure is logged, as the end of the run tries again.
+
+        Refreshes that fail for the same reason one after another are logged once.
+        """
         began_s = time.monotonic()
         if began_s < self._next_s:
             return
         try:
             logger.info("%s", finalize_partial(self.out))
-        except (FerBatchError, DeltaError, OSError, pa.ArrowException) as error:
-            logger.warning("the tables of the finished videos cannot be written: %s", error)
+            self._problem = ""
+        except Exception as error:  # each store's library has errors of its own
+            if str(error) != self._problem:
+                logger.warning("the tables of the finished videos cannot be written: %s", error)
+            self._problem = str(error)
         ended_s = time.monotonic()
         self._next_s = ended_s + max(REFRESH_INTERVAL_S, INTERVAL_PER_REFRESH * (ended_s - began_s))
 

@@ -12,7 +12,7 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.run import partial
 from fer_batch.run.finalize import finalize
 from fer_batch.run.partial import PartialTables, finalize_partial
-from fer_batch.run.record import SUCCESS_FILE, create_run
+from fer_batch.run.record import SUCCESS_FILE, add_manifest_columns, create_run
 from fer_batch.timeline.plots.strip import plot_strip
 from fer_batch.timeline.store import open_timeline
 from fer_batch.timeline.viewer.catalogue import Catalogue
@@ -129,3 +129,38 @@ def test_failed_refresh_is_logged_and_stops_nothing(
     (out / "snapshot.json").unlink()
     PartialTables(out).refresh()
     assert "cannot be written" in caplog.text
+
+
+def test_reason_of_failed_refreshes_is_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A manifest with new columns changes the tables, which only the end of the run can write."""
+    out = write_run(tmp_path / "out", {"/a.mp4": VIDEOS["/a.mp4"]})
+    plan_videos(out, {uri: VIDEOS[uri] for uri in ("/b.mp4", "/c.mp4")})
+    finish(out, "/b.mp4")
+    add_manifest_columns(out, {"topic": "string"})
+    monkeypatch.setattr(partial, "REFRESH_INTERVAL_S", 0.0)
+    monkeypatch.setattr(partial, "INTERVAL_PER_REFRESH", 0)
+    tables = PartialTables(out)
+    for _ in range(3):
+        tables.refresh()
+    (message,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    assert "or lack columns of a new manifest): `fer-batch analyze` writes all of them again" in message
+    assert list_uris(out) == ["/a.mp4"]
+
+
+def test_error_of_a_store_does_not_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Libraries of stores have errors that are no OSError."""
+
+    class ClientError(Exception):
+        pass
+
+    def fail(out: Path) -> None:
+        raise ClientError("slow down")
+
+    monkeypatch.setattr(partial, "REFRESH_INTERVAL_S", 0.0)
+    monkeypatch.setattr(partial, "finalize_partial", fail)
+    PartialTables(tmp_path).refresh()
+    assert "cannot be written: slow down" in caplog.text
