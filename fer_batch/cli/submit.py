@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 JobCommand = Literal[
-    "analyze", "demo", "finalize", "verify", "forget", "train", "tune", "evaluate", "crossval"
+    "analyze", "demo", "finalize", "people", "verify", "forget", "train", "tune", "evaluate", "crossval"
 ]
 CONNECT_TIMEOUT_S = 30
 JOBS = Group("Jobs")
@@ -85,7 +85,7 @@ def submit_command(
         raise UsageError(f"--submission-id must be 1 to 100 letters, digits, '.', '_' and '-', got {name!r}")
     _, bound = parse_command([command, *arguments])
     bound.apply_defaults()
-    inputs = () if working_dir or command == "forget" else arguments
+    inputs = () if working_dir or command in ("forget", "people") else arguments
     _check_paths(bound.arguments.get("out") or bound.arguments["output"], inputs)
     words = [command, *(["--insecure"] if insecure and "ray" in bound.arguments else []), *arguments]
     with _connect(address, insecure) as client:

@@ -48,6 +48,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (["verify", "/out", "--insecure"], ["verify", "--insecure", "/out"]),
         (["forget", "/out", "a.mp4", "--insecure"], ["forget", "/out", "a.mp4"]),
+        (["people", "/out", "a.mp4", "--insecure"], ["people", "--insecure", "/out", "a.mp4"]),
     ],
 )
 def test_job_gets_the_words_of_its_command(
@@ -107,6 +108,7 @@ def test_invalid_command_is_not_submitted(words: list[str], message: str, read_e
         ["demo", *OUT],
         ["verify", "/mnt/out"],
         ["forget", "/mnt/out", "talk.mp4"],
+        ["people", "/mnt/out", "talk.mp4"],
         ["train", "--data", "ck48=/faces", *OUT, "--recipe", "default", "--init", "default"],
         ["evaluate", "--data", "ck48=/faces/", "-o", "/mnt/report"],
         ["follow", "job-1.2"],
