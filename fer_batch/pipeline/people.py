@@ -7,6 +7,7 @@ For groups across videos, the means of persons come to this process, never to Ra
 import functools
 import importlib.util
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +19,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fer_batch.config import Limits
-from fer_batch.errors import ConfigError, InputError, OutputError
+from fer_batch.errors import ConfigError, InputError, NodeError, OutputError
 from fer_batch.faults import fault_point
 from fer_batch.people.across import number_across_videos
 from fer_batch.people.describe import EXTRA_MESSAGE
 from fer_batch.people.group import VideoFile
 from fer_batch.people.number import FACES_COLUMNS, NUMBERED_SCHEMA, number_without_pictures
-from fer_batch.pipeline.child import CallFailedError, WorkerProcess
+from fer_batch.pipeline.child import BrokenNodeError, CallFailedError, WorkerProcess
 from fer_batch.pipeline.tables import MapTasks, open_task_map
 from fer_batch.run.files import find_analyzed_file
 from fer_batch.run.forget import complete_forget, find_video
@@ -96,7 +97,8 @@ def group_people(
 
     Returns rows of `schema.PERSON_GROUPS_SCHEMA` for all selected videos. Raises ConfigError if the extra
     `people` is not installed, InputError for an unknown video or for some videos of a run that is grouped
-    across videos, and OutputError if `out` contains no finished run or is in use.
+    across videos, OutputError if `out` contains no finished run or is in use, and NodeError if no process
+    that reads videos can be started, as on a node without the extra.
     """
     check_people_extra()
     folder = open_folder(out).absolute()
@@ -220,6 +222,8 @@ def _run_task(
                     numbered = child.call("group", video["file"], rows, with_means, max_s=max_s)
             except CallFailedError as error:
                 numbered = _explain_unread(rows, f"{UNREADABLE}{error}")
+            except BrokenNodeError as error:
+                raise NodeError(f"tracks cannot be grouped on {socket.gethostname()}: {error}") from error
             for name in ("attempt", "version", "video_id"):
                 kind = PERSON_GROUPS_SCHEMA.field(name).type
                 numbered = numbered.add_column(

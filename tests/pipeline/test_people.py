@@ -16,7 +16,7 @@ from PIL import Image
 
 import fer_batch
 from fer_batch.config import AnalyzeConfig
-from fer_batch.errors import ConfigError, InputError, OutputError
+from fer_batch.errors import ConfigError, InputError, NodeError, OutputError
 from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
@@ -150,6 +150,14 @@ def test_missing_extra_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, out: 
     for call in (check_people_extra, lambda: group_people(out)):
         with pytest.raises(ConfigError, match=r"pip install 'fer-batch\[people\]'"):
             call()
+
+
+def test_node_without_the_extra_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = open_folder(write_run(tmp_path / "out", {"/a/one.mp4": [["sad"]]}))
+    (tmp_path / "dlib.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    with pytest.raises(NodeError, match=r"cannot be grouped on .* pip install 'fer-batch\[people\]'"):
+        group_tracks(folder, across_videos=True)
 
 
 def test_tracks_are_joined_across_cuts_and_not_again(out: Path, request: pytest.FixtureRequest) -> None:
