@@ -89,7 +89,8 @@ def print_groups(groups: "pa.Table", out: str) -> None:
         print_line(f"{uris[video_id]}: {count(len(persons[video_id]), 'person')}")
     if len(listed) > MAX_LISTED_VIDEOS:
         print_line(f"… and {count(len(listed) - MAX_LISTED_VIDEOS, 'more video')}")
-    reasons = Counter(row["reason"] for row in rows if row["reason"])
+    # Why a video cannot be read is another text for each video.
+    reasons = Counter(row["reason"].partition(": ")[0] for row in rows if row["reason"])
     if reasons:
         text = ", ".join(f"{reason}: {number:,}" for reason, number in reasons.most_common())
         print_line(f"{count(reasons.total(), 'track')} of {len(rows):,} without a person ({text})")

@@ -9,6 +9,8 @@ import pytest
 
 import fer_batch
 from fer_batch.cli.main import main
+from fer_batch.cli.people import print_groups
+from fer_batch.pipeline.people import UNREADABLE
 from fer_batch.run.people import write_person_groups
 from fer_batch.schema import PERSON_GROUPS_SCHEMA
 from tests.runs import video_id, write_run
@@ -63,6 +65,14 @@ def test_grouped_run_is_summed_up(out: Path, capsys: pytest.CaptureFixture[str])
         f"{TALK}: 2 persons",
         "1 track of 4 without a person (too small: 1)",
     ]
+
+
+def test_unreadable_videos_are_counted_together(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = [f"{UNREADABLE}{name} is missing" for name in ("a.mp4", "b.mp4")] + ["blurred"]
+    rows = [{"video_id": video_id(TALK), "reason": reason} for reason in reasons]
+    print_groups(pa.Table.from_pylist(rows, schema=PERSON_GROUPS_SCHEMA), str(out))
+    text = "3 tracks of 3 without a person (the video cannot be read: 2, blurred: 1)"
+    assert capsys.readouterr().out.splitlines()[1:] == [text]
 
 
 def test_groups_across_videos_are_those_of_all(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
