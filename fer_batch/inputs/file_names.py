@@ -30,6 +30,11 @@ def is_video(name: str) -> bool:
     return get_suffix(name) in VIDEO_SUFFIXES
 
 
+def is_media(name: str) -> bool:
+    """Return whether the suffix of a path or address is that of a video, a picture or an archive."""
+    return is_video(name) or is_picture(name) or is_archive(name)
+
+
 def is_list_of_videos(entries: Sequence[Entry], folder: str) -> bool:
     """Return whether half of the lines of a text file or more are addresses, existing files or media names.
 
@@ -37,9 +42,7 @@ def is_list_of_videos(entries: Sequence[Entry], folder: str) -> bool:
     """
     names = sum(
         "://" in entry.path
-        or is_video(entry.path)
-        or is_picture(entry.path)
-        or is_archive(entry.path)
+        or is_media(entry.path)
         or is_remote(folder)
         or ("\0" not in entry.path and os.path.exists(os.path.join(folder, uri_to_path(entry.path))))
         for entry in entries

@@ -12,7 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.errors import InputError
-from fer_batch.inputs.file_names import PreviewFinder, get_suffix, is_list_of_videos, is_side_file, is_video
+from fer_batch.inputs.file_names import (
+    PreviewFinder,
+    get_suffix,
+    is_list_of_videos,
+    is_media,
+    is_side_file,
+    is_video,
+)
 from fer_batch.inputs.manifest import Entry, merge_column_types, read_manifest
 from fer_batch.inputs.members import ArchiveReader, encode_name, list_archive, read_damage
 from fer_batch.inputs.names import NameResolver
@@ -185,7 +192,7 @@ class _Expander:
             yield from self._expand_file(Entry(path=given))
             return
         file = None
-        if not is_glob and not given.endswith("/") and (is_video(given) or is_archive(given)):
+        if not is_glob and not given.endswith("/") and is_media(given):
             file = stores.find_file(given)
         if file is None:
             files = stores.list_files(given)

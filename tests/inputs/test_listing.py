@@ -20,6 +20,7 @@ from tests.s3 import Store
 from tests.storage import hostile
 from tests.storage.test_addresses import MALFORMED, OTHER_PROTOCOLS
 from tests.storage.test_archives import hostile_tar, pack
+from tests.web import Ranged, serve
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -547,3 +548,10 @@ def test_file_address_is_a_path(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(video.as_uri())
     (source,) = list_sources(video.as_uri(), tmp_path / "list.txt", video)
     assert (source["uri"], source["error"]) == (video.resolve().as_uri(), None)
+
+
+def test_named_picture_is_not_downloaded_to_list_it(tmp_path: Path) -> None:
+    """It would be read in this process as a web page with links, and its links would be listed."""
+    (tmp_path / "photo.jpg").write_bytes(b'<a href="photo.jpg/other.mp4">')
+    with serve(tmp_path, Ranged) as url:
+        assert [source["uri"] for source in list_sources(f"{url}/photo.jpg")] == [f"{url}/photo.jpg"]
