@@ -61,8 +61,8 @@ def run_until_done(
         if broken and pending and not has_nodes(broken):
             first = next(iter(broken.values()))
             raise NodeError(
-                f"No node can run the networks; {first.address}: {first.reason}. Repair or replace its GPU "
-                "or driver, or use nodes without GPUs, and run the same command again"
+                f"No node can run the networks; {first.address}: {first.reason}. Repair it, with its GPU and "
+                "driver if it has one, or use other nodes, and run the same command again"
             )
         last_progress, progress = progress, (len(pending), attempts.count_attempts(), len(broken))
         stalled = stalled + 1 if progress == last_progress else 0
