@@ -39,10 +39,10 @@ def format_result(
 ) -> str:
     """Format an Arrow table as text; each line has at most `width` characters, and any number with None.
 
-    Numbers are rounded to three significant digits and never cut; whole numbers keep all digits. Columns of
-    text are wrapped. Columns without any value are left out, and so is `video_id` beside `uri`, except those
-    in `keep`. A path is shown as its last part, or as many parts as tell it from the others. The last columns
-    are left out if they do not fit, and the last line names them.
+    Numbers are rounded to three significant digits of the largest in their column, and never cut; whole
+    numbers keep all digits. Columns of text are wrapped. Columns without any value are left out, and so is
+    `video_id` beside `uri`, except those in `keep`. A path is shown as its last part, or as many parts as
+    tell it from the others. The last columns are left out if they do not fit, and the last line names them.
 
     `wide` shows all columns, whole paths and six significant digits, however long the lines are.
     """

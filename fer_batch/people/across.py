@@ -13,7 +13,7 @@ from fer_batch.schema import PERSON_GROUPS_SCHEMA
 
 _KEYS = [PERSON_GROUPS_SCHEMA.field(name) for name in ("video_id", "version", "attempt")]
 DESCRIBED_SCHEMA = pa.schema([*_KEYS, *NUMBERED_SCHEMA])
-"""A track of `group.NUMBERED_SCHEMA` with the key of its video."""
+"""A track of `number.NUMBERED_SCHEMA` with the key of its video."""
 
 
 def number_across_videos(tables: Iterable[pa.Table]) -> pa.Table:

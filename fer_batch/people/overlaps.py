@@ -15,7 +15,7 @@ MIN_IOU = 0.5
 
 
 def find_tracks_apart(faces: TrackFaces) -> list[Pair]:
-    """Return the pairs of positions in `list_tracks` whose tracks are in view at the same moment."""
+    """Return the pairs of positions in the sorted track ids whose tracks are in view at the same moment."""
     ids = np.unique(faces.track)
     order = np.lexsort((faces.track, faces.time_s))
     times_s, track = faces.time_s[order], np.searchsorted(ids, faces.track[order])
