@@ -68,7 +68,7 @@ class RunSummary:
 
 
 def summarize_run(out: FolderLike, recount: bool = False) -> RunSummary:
-    """Compute the summary of a finished run; raise OutputError if the run in `out` is not finished.
+    """Compute the summary of the videos in the tables; raise OutputError if the run in `out` has no tables.
 
     `recount` reads all rows of `videos` instead of the totals of each bucket in `buckets.parquet`.
     """
