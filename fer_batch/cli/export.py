@@ -12,6 +12,7 @@ CONTENTS = {
     ".csv": "row",
     ".jsonl": "row",
     ".vtt": "caption",
+    ".srt": "caption",
     ".eaf": "annotation",
     ".textgrid": "annotation",
     ".xlsx": "video",
@@ -27,14 +28,14 @@ def export_command(
     /,
     *,
     output: OutputFile,
-    format: Literal["csv", "jsonl", "vtt", "eaf", "textgrid", "xlsx"] | None = None,
+    format: Literal["csv", "jsonl", "vtt", "srt", "eaf", "textgrid", "xlsx"] | None = None,
     threshold: float = 0.0,
     min_s: float = 0.0,
     quality: QualityOptions,
 ) -> None:
     """Write timelines for other programs: CSV, JSON lines, captions, ELAN and Praat tiers, a workbook.
 
-    csv, jsonl: the rows of `tracks`. vtt: one caption per change, with the emotions of all faces. eaf,
+    csv, jsonl: the rows of `tracks`. vtt, srt: one caption per change, with the emotions of all faces. eaf,
     textgrid: one tier per face or assigned person, one annotation per episode. xlsx: sheets of videos, faces
     and episodes. An episode is a run of sampled frames in which a face has the same most probable emotion. An
     existing file is replaced.

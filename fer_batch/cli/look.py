@@ -60,7 +60,7 @@ def plot_command(
     not analyzed. A plot with too many faces, videos or persons shows some of them, and says how many.
 
     Args:
-        output: Picture to write: .png or .svg.
+        output: Picture to write: .png, .svg or .pdf.
         kind: ribbons: the faces of VIDEO over time (default with VIDEO). strip: all videos over time (default
             without VIDEO). shares: one bar per video, or per face of VIDEO.
         emotion: Draw the probability of this emotion instead of the most probable emotion (strip).

@@ -132,11 +132,11 @@ class Timeline(Database):
     ) -> "list[ExportedFile]":
         """Write videos (named by id, path or file name; all by default) as files of other programs.
 
-        `target` is a file that ends in .csv, .jsonl, .vtt, .eaf, .TextGrid or .xlsx. Otherwise it is a
-        folder, which gets one file for each video in `format`: "csv", "jsonl", "vtt" (WebVTT), "eaf" (ELAN),
-        "textgrid" (Praat) or "xlsx". Captions, annotations and workbooks have episodes with a confidence of
-        at least `threshold` that last `min_s` seconds or longer. CSV and JSON lines have the rows of
-        `tracks`, one video after the other, in order of track and time.
+        `target` is a file that ends in .csv, .jsonl, .vtt, .srt, .eaf, .TextGrid or .xlsx. Otherwise it
+        is a folder, which gets one file for each video in `format`: "csv", "jsonl", "vtt" (WebVTT), "srt"
+        (SubRip), "eaf" (ELAN), "textgrid" (Praat) or "xlsx". Captions, annotations and workbooks have
+        episodes with a confidence of at least `threshold` that last `min_s` seconds or longer. CSV and JSON
+        lines have the rows of `tracks`, one video after the other, in order of track and time.
 
         Raises ConfigError if the format is not clear, QueryError if a name does not match one video, and
         OutputError if `target` cannot be written or lies in the run folder.

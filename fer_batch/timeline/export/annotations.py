@@ -1,4 +1,4 @@
-"""The episodes of a video as captions (WebVTT) and as annotation tiers (ELAN, Praat's TextGrid).
+"""The episodes of a video as captions (WebVTT, SubRip) and as annotation tiers (ELAN, Praat's TextGrid).
 
 Times are whole milliseconds since the start of the file, as players count them; ranges are half-open.
 """
@@ -20,6 +20,7 @@ from fer_batch.timeline.sql import TIME_TOLERANCE_S
 
 UNSUPPORTED_CHARS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 """Characters that end a line or that XML does not allow."""
+SUBRIP_BRACKETS = str.maketrans("<>", "‹›")
 
 
 class Interval(NamedTuple):
@@ -118,6 +119,22 @@ def write_vtt(path: Path, video: Annotations) -> int:
     ]
     note = "\n".join(html.escape(clean_text(line), quote=False) for line in video.notes)
     path.write_text(WebVTT(captions=captions, header_comments=[note]).content + "\n", encoding="utf-8")
+    return len(captions)
+
+
+def write_srt(path: Path, video: Annotations) -> int:
+    """Write SubRip captions, for programs that do not read WebVTT, and return their number.
+
+    The format has no notes, and no escape for the characters of its tags: < and > become ‹ and ›.
+    """
+    from webvtt import Caption, WebVTT
+
+    captions = [
+        Caption(_format_time(i.start_ms), _format_time(i.end_ms), i.text.translate(SUBRIP_BRACKETS))
+        for i in merge_tiers(video.tiers)
+    ]
+    with path.open("w", encoding="utf-8") as file:
+        WebVTT(captions=captions).write(file, format="srt")
     return len(captions)
 
 

@@ -18,6 +18,7 @@ from fer_batch.timeline.export.annotations import (
     clean_text,
     measure_length_ms,
     write_eaf,
+    write_srt,
     write_textgrid,
     write_vtt,
 )
@@ -36,13 +37,14 @@ SUFFIXES = {
     "csv": ".csv",
     "jsonl": ".jsonl",
     "vtt": ".vtt",
+    "srt": ".srt",
     "eaf": ".eaf",
     "textgrid": ".TextGrid",
     "xlsx": ".xlsx",
 }
 """The formats and the suffixes of their files."""
 ROW_WRITERS = {"csv": write_csv, "jsonl": write_jsonl}
-ANNOTATION_WRITERS = {"vtt": write_vtt, "eaf": write_eaf, "textgrid": write_textgrid}
+ANNOTATION_WRITERS = {"vtt": write_vtt, "srt": write_srt, "eaf": write_eaf, "textgrid": write_textgrid}
 """Formats that hold one video in each file."""
 
 
@@ -120,7 +122,7 @@ def _check_episodes(format: str, threshold: float, min_s: float) -> None:
     if format in ROW_WRITERS and (threshold or min_s):
         raise ConfigError(
             f"--threshold and --min-s select episodes, and {format} has rows: leave them out, or choose vtt, "
-            "eaf, textgrid or xlsx"
+            "srt, eaf, textgrid or xlsx"
         )
 
 

@@ -24,7 +24,7 @@ from fer_batch.timeline.names import unique_file_names
 from fer_batch.timeline.store import Timeline, open_timeline
 from tests.runs import Tracks, add_videos, video_id, write_run
 from tests.s3 import Store
-from tests.timeline.export.test_annotations import of_eaf, of_textgrid, of_vtt
+from tests.timeline.export.test_annotations import of_eaf, of_srt, of_textgrid, of_vtt
 
 TALK, FORMULA = "/talks/talk.mp4", '/talks/=cmd("x")&<b>é, {where}.mp4'
 VIDEOS: dict[str, Tracks | None] = {
@@ -35,7 +35,7 @@ VIDEOS: dict[str, Tracks | None] = {
     "/talks/broken.mp4": None,
 }
 PERSON = '=1+1 "Ann" <i>'
-ANNOTATIONS = ("vtt", "eaf", "textgrid")
+ANNOTATIONS = ("vtt", "srt", "eaf", "textgrid")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_folder_gets_a_file_for_each_video(
     assert {file.trouble for file in files} - {None} == troubles
 
 
-READ = {"vtt": of_vtt, "eaf": of_eaf, "textgrid": of_textgrid}
+READ = {"vtt": of_vtt, "srt": of_srt, "eaf": of_eaf, "textgrid": of_textgrid}
 
 
 @pytest.mark.parametrize("format", ANNOTATIONS)
@@ -162,7 +162,7 @@ def test_threshold_and_min_s_select_episodes(
 ) -> None:
     (file,) = export_files(timeline, tmp_path / f"file{SUFFIXES[format]}", None, [TALK], **options)
     episodes = {name: len({i[2:] + i[:1] for i in own}) for name, own in READ[format](file.path).items()}
-    if format == "vtt":  # a face's episode is divided where another face changes
+    if format in ("vtt", "srt"):  # a face's episode is divided where another face changes
         assert episodes.keys() == wanted.keys()
     else:
         assert episodes == wanted
@@ -177,7 +177,7 @@ def test_file_of_a_video_without_faces_has_a_note(
     assert file.entries == 0
     assert file.trouble in ("no_faces", "failed: no index")
     assert READ[format](file.path) == {}
-    if format != "textgrid":
+    if format in ("vtt", "eaf"):
         assert file.trouble in file.path.read_text()
 
 
