@@ -264,7 +264,8 @@ def test_rates_equal_the_measurements() -> None:
     documents = (ROOT / "README.md", ROOT / "fer_batch" / "docs" / "benchmarks.md")
     measured = "\n".join(path.read_text() for path in documents if path.exists())
     for videos, rate in table("| videos | c |"):
-        (row,) = [line for line in measured.splitlines() if line.startswith(f"| {videos} |")]
+        rows = [line for line in measured.splitlines() if line.startswith(f"| {videos} |")]
+        (row,) = [row for row in rows if row.count("|") == 9]  # of the stages; other tables are narrower
         assert row.split("|")[6].strip() == rate
 
 

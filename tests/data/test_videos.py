@@ -178,7 +178,7 @@ def test_splits_come_from_folders_and_training_copies_are_dropped(tmp_path: Path
         (
             ["happy/a.mp4", "sad/b.mp4"],
             None,
-            "no face was found in any of 2 videos; 2 failed, for example",
+            "no face was found in 2 videos; 2 failed, for example",
         ),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError, OutputError
-from fer_batch.run.people import write_people
+from fer_batch.run.people import write_people, write_person_groups
 from fer_batch.run.plan import (
     MIN_BUCKET_SHARE_S,
     add_planning_round,
@@ -34,7 +34,13 @@ from fer_batch.run.record import (
     remove_run,
 )
 from fer_batch.run.verify import find_differences
-from fer_batch.schema import PEOPLE_SCHEMA, PLAN_SCHEMA, PROBED_SCHEMA, SOURCES_SCHEMA
+from fer_batch.schema import (
+    PEOPLE_SCHEMA,
+    PERSON_GROUPS_SCHEMA,
+    PLAN_SCHEMA,
+    PROBED_SCHEMA,
+    SOURCES_SCHEMA,
+)
 from fer_batch.timeline.store import open_timeline
 from tests.runs import (
     CARD,
@@ -219,6 +225,7 @@ def test_overwrite_accepts_empty_or_missing_folder(tmp_path: Path, exists: bool)
 def test_overwrite_replaces_run_with_other_settings(tmp_path: Path) -> None:
     out = write_run(tmp_path / "out", VIDEOS)
     write_people(out, PEOPLE_SCHEMA.empty_table(), [])
+    write_person_groups(out, PERSON_GROUPS_SCHEMA.empty_table())
     (out / ".lease").write_text("held")
     temporary_path(out / "run.json").write_bytes(b"half")
     with pytest.raises(ConfigError, match="fps was"):

@@ -317,7 +317,7 @@ def test_injected_script_does_not_run(look: Callable[..., Seen], talk: str) -> N
     page = seen.open(talk)
     page.evaluate(
         """() => {
-            document.body.insertAdjacentHTML("beforeend", "<img src='/nothing' onerror='window.hacked = 1'>");
+            document.body.insertAdjacentHTML("beforeend", "<img src='data:,' onerror='window.hacked = 1'>");
             const script = document.createElement("script");
             script.textContent = "window.hacked = 1";
             document.body.append(script);
