@@ -89,6 +89,7 @@ def connect(gcs: str, *environments: dict[str, str]) -> list[str]:
     return [error if process.returncode else "" for process, error in zip(processes, errors, strict=True)]
 
 
+@pytest.mark.slow
 def test_local_ray_listens_only_on_loopback_and_requires_its_token() -> None:
     before = {name: os.environ.get(name) for name in TOKEN_VARIABLES}
     for _ in range(2):

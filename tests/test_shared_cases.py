@@ -96,6 +96,7 @@ def test_hdr_is_recognized_as_well_as_sdr(cases: Path) -> None:
     assert abs(hdr.mean() - sdr.mean()) < 0.1
 
 
+@pytest.mark.slow
 def test_film_with_one_key_frame_is_read_in_one_pass(cases: Path, tmp_path: Path) -> None:
     folder = cases / "one-key-frame-times-out"
     samples = {}

@@ -180,6 +180,7 @@ def test_votes_of_other_rows_are_refused(tmp_path: Path) -> None:
             load_dataset("fer2013", fer_csv(tmp_path, rows))
 
 
+@pytest.mark.slow
 def test_the_original_fer2013(shared: Path) -> None:
     path = shared / "data" / "fer2013.parquet"
     table = pq.read_table(path, columns=["usage", "dup_group"]).to_pandas()

@@ -106,6 +106,7 @@ def test_all_files_hold_the_same_metrics(tmp_path: Path, count: int) -> None:
         assert [float(v) for v in values] == list(vars(metrics.per_class[name]).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "classes", [("a", "b"), ("cost in $", "$x^", "a_b", "<i>"), [f"class {i}" for i in range(15)]]
 )
@@ -233,6 +234,7 @@ def test_several_results_get_a_folder_each_and_a_comparison(tmp_path: Path) -> N
     assert [axes.get_title(loc="left") for axes in figure.axes if axes.axison][2:] == ["F1 calm", "F1 wild"]
 
 
+@pytest.mark.slow
 def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     evaluation = make_evaluation("a", "b")

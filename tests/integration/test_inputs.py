@@ -132,6 +132,7 @@ def test_query_of_an_address_is_in_no_file(
     assert_same_rows(out, as_files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fail", ["cut", "500"])
 def test_video_in_a_failing_store_fails(
     fail: str, store: Store, files: dict[str, bytes], tmp_path: Path

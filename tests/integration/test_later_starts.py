@@ -48,6 +48,7 @@ def test_later_start_analyzes_only_new_videos(video: Path, videos: Path, out: Pa
     pd.testing.assert_frame_equal(kept, first, check_exact=True)
 
 
+@pytest.mark.slow
 def test_rows_of_a_changed_file_are_replaced(videos: Path, tmp_path: Path) -> None:
     video, out = tmp_path / "v.mp4", tmp_path / "out"
     video.write_bytes(b"not yet a video")

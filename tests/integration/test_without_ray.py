@@ -73,6 +73,7 @@ def test_segment_of_a_killed_process_is_repeated(videos: Path, undisturbed: Path
     assert_same_run(tmp_path / "out", undisturbed)
 
 
+@pytest.mark.slow
 def test_machine_that_cannot_run_the_networks_ends_the_run(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,6 +122,7 @@ def test_call_that_crashed_once_is_retried(child: WorkerProcess, tmp_path: Path)
     assert row["pid"] != before
 
 
+@pytest.mark.slow
 def test_work_without_progress_extends_the_timeout(child: WorkerProcess) -> None:
     greet(child)
     (row,) = child.call("work_in_a_thread", 2.5).to_pylist()
@@ -131,6 +132,7 @@ def test_work_without_progress_extends_the_timeout(child: WorkerProcess) -> None
         child.call("work_in_a_thread", 60.0, max_s=2)
 
 
+@pytest.mark.slow
 def test_heartbeats_extend_the_timeout_up_to_the_time_limit(child: WorkerProcess) -> None:
     greet(child)
     assert child.call("work_slowly", 2.5).num_rows == 1

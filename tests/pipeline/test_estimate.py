@@ -16,6 +16,7 @@ from tests.s3 import Store
 SURVEY = AnalyzeConfig(fps=0.2, min_face=0.4, fast="keyframes", bundle_s=120.0)
 
 
+@pytest.mark.slow
 def test_estimated_requests_and_bytes_match_a_run(
     store: Store,
     long_video: Callable[[int], Path],

@@ -59,6 +59,7 @@ def test_guarded_stage_gives_the_rows_of_the_stage(
     assert guarded(bundle_schema(PLAN_SCHEMA).empty_table()).num_rows == 0
 
 
+@pytest.mark.slow
 def test_guarded_recognizer_repeats_a_call_with_a_device_error(
     long_video: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +115,7 @@ def test_frames_before_a_crash_are_kept(
     assert (row["core_start_s"], row["core_end_s"], row["frames"]) == (0.0, 5.0, 75)
 
 
+@pytest.mark.slow
 def test_two_timeouts_skip_the_other_segments_of_the_video(
     long_video: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

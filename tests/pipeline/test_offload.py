@@ -249,6 +249,7 @@ def test_process_finds_the_same_faces_with_and_without_an_answer(sample: Path, d
     assert np.abs(read_boxes(offloaded) - read_boxes(expected)).max() < 0.05
 
 
+@pytest.mark.slow
 def test_process_whose_gpu_cannot_decode_decodes_in_software(sample: Path) -> None:
     segment = Segment.whole(sample).end_at(1.0)
     arguments = (CONFIG, 0.9, 0, True)

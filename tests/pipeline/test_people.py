@@ -188,6 +188,7 @@ def test_changed_file_is_a_reason_and_is_tried_again(out: Path, edited: Path) ->
     assert None not in numbers(group_people(out))
 
 
+@pytest.mark.slow
 def test_numbers_across_videos_replace_those_of_each(out: Path, tmp_path: Path) -> None:
     add_to_run(out, SAMPLE)
     group_people(out)

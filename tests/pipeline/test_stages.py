@@ -100,6 +100,7 @@ def test_bundles_without_faces_or_segments_are_kept(
     assert stage(bundle_schema(FACES_SCHEMA).empty_table()).num_rows == 0
 
 
+@pytest.mark.slow
 def test_stage_does_not_import_the_compiler_of_torch() -> None:
     """Its import would take a second of each worker's start."""
     script = (

@@ -311,6 +311,7 @@ def test_killed_command_is_completed(step: str, out: Path, finished: Path, tmp_p
     assert_forgotten(out, ITS, finished)
 
 
+@pytest.mark.slow
 def test_video_is_forgotten_in_a_store(store: Store, finished: Path) -> None:
     out = write_run(open_folder("s3://archive/run"), VIDEOS, in_bucket=2)
     add_videos(out, LATER)

@@ -161,6 +161,7 @@ def test_harmful_members_are_listed_with_the_reason(make: Callable[[Path], Path]
         assert all(reason in part for each, part in reasons.items() if each.endswith(name))
 
 
+@pytest.mark.slow
 def test_archive_bomb_is_refused(tmp_path: Path) -> None:
     """400 MB of zeros are packed into 0.4 MB behind one good file."""
     path = tmp_path / "a.tgz"

@@ -178,6 +178,7 @@ def has_open(pid: int, path: Path) -> bool:
     return any(os.path.realpath(link) == str(path) for link in Path(f"/proc/{pid}/fd").iterdir())
 
 
+@pytest.mark.slow
 def test_surviving_ray_workers_do_not_hold_the_lease(tmp_path: Path) -> None:
     with start_holder(tmp_path, HOLD_WITH_RAY) as holder:
         (worker,) = holder.children

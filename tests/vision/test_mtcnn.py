@@ -19,6 +19,7 @@ assert counters is torch._dynamo.utils.counters
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [AFTER_IMPORT, DURING_IMPORT], ids=["after import", "during import"])
 def test_compiler_is_imported_on_demand(script: str) -> None:
     script += "import torch._dynamo.utils; print(len(torch._dynamo.utils.counters))"

@@ -51,6 +51,7 @@ def test_exported_file_equals_pytorch(kind: str) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_file_describes_its_use_and_contains_no_paths() -> None:
     model = onnx.load_model_from_string(export_file("cnn-bilstm"))
     assert "work" in model.doc_string and "calm, cross, glad" in model.doc_string
