@@ -50,7 +50,10 @@
   };
 
   const newPicture = (video) => {
-    if (video.is_picture) return element("img", { className: "picture", src: `media/${video.video_id}`, alt: "", loading: "lazy" });
+    if (video.is_picture) {
+      const hide = (event) => { event.target.style.visibility = "hidden"; }; // the browser cannot show all formats
+      return element("img", { className: "picture", src: `media/${video.video_id}`, alt: "", loading: "lazy", onerror: hide });
+    }
     const picture = element("video", { className: "picture", muted: true, preload: "metadata", tabIndex: -1, "aria-hidden": "true" });
     picture.src = `media/${video.video_id}#t=${((video.start_s ?? 0) + (video.duration_s ?? 0) * 0.2).toFixed(1)}`;
     return picture;
