@@ -280,7 +280,7 @@ def test_job_survives_its_followers_and_can_be_stopped(head: Head, tmp_path: Pat
     second, third = head.start("follow", "long"), head.start(*command)
     assert second.stdout is not None
     read = ""
-    while "0 of 1 videos done" not in read:
+    while "0 of 1 video done" not in read:
         read = second.stdout.readline()
         assert read, "the log ended"
     for left, number in ((second, signal.SIGINT), (third, signal.SIGTERM)):
