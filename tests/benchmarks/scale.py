@@ -81,15 +81,19 @@ def plan(folder: Path) -> None:
     """List and plan the inputs."""
     out = folder / "out"
     out.mkdir()
-    listing = list_videos([str(folder / "list.parquet")])
+    plan_list(folder, is_new=True)
+
+
+def plan_list(folder: Path, *, is_new: bool) -> None:
+    out = folder / "out"
     extend_plan(
         open_folder(out),
-        listing,
+        list_videos([str(folder / "list.parquet")]),
         PROBED_SCHEMA.empty_table(),
         settings(out),
         probe=probe_guarded,
         workers=WORKERS,
-        is_new=True,
+        is_new=is_new,
     )
 
 
@@ -158,16 +162,7 @@ def finish(folder: Path) -> None:
 def resume(folder: Path) -> None:
     """Repeat the command of a finished run."""
     out = folder / "out"
-    listing = list_videos([str(folder / "list.parquet")])
-    extend_plan(
-        open_folder(out),
-        listing,
-        PROBED_SCHEMA.empty_table(),
-        settings(out),
-        probe=probe_guarded,
-        workers=WORKERS,
-        is_new=False,
-    )
+    plan_list(folder, is_new=False)
     assert not list(pending_segments(open_folder(out), list_done_bundles(out / "results")))
     finalize(out)
 
