@@ -34,7 +34,7 @@ NUMBERED_SCHEMA = pa.schema(
 number of its faces that were described."""
 MIN_PERSON_S, MIN_PERSON_SHARE = 1.0, 0.25
 """Least time in view of a person in seconds, and as a share of the time with faces, whichever is less. A face
-of a shorter time that resembles nobody else is somebody who passes by, or no face."""
+of a shorter time that resembles no other track belongs to a passer-by, or is not a face."""
 TOO_BRIEF = "too brief"
 
 
@@ -56,7 +56,7 @@ def read_track_faces(rows: pa.Table) -> TrackFaces:
 def divide_tracks(faces: TrackFaces, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return which tracks have to be compared, and which are persons without that, `(n,) bool` each.
 
-    `usable` `(n,) bool` tells which tracks can be told, in order of their ids. A track has to be compared if
+    `usable` `(n,) bool` tells which tracks have faces to describe, by id. A track has to be compared if
     it and another one are usable and not in view together. Other usable tracks are persons. So is a track
     that is in view together with all others, except brief ones, however little can be seen of its face.
     """

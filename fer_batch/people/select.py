@@ -1,4 +1,4 @@
-"""Select faces of each track that tell best whom it shows: sharp, frontal and large ones at several times."""
+"""Select the faces of each track to describe: sharp, frontal and large ones at several times."""
 
 import itertools
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ MAX_YAW = 0.9
 MIN_BLUR = 12.0
 """Least sharpness, the column `blur` of `tracks`."""
 GOOD_FACE_PX, GOOD_BLUR = 90.0, 150.0
-"""Height and sharpness beyond which a face is not easier to tell."""
+"""Height and sharpness beyond which a face is not easier to recognize."""
 LONGER_TRACKS_S = (0.7, 10.0)
 """Lengths in seconds from which two and three faces of a track are described instead of one."""
 TOO_SMALL, TURNED, BLURRED = "too small", "turned away", "blurred"
@@ -61,7 +61,7 @@ def select_faces(faces: TrackFaces, reach_s: np.ndarray | None = None) -> tuple[
 
 
 def rate_faces(faces: TrackFaces) -> np.ndarray:
-    """Return how well each face can be told, `(n,) float64` in 0–1; 0 for faces that are not described."""
+    """Return how well each face can be recognized, `(n,) float64` in 0–1; 0 if it is not described."""
     yaw = np.nan_to_num(np.abs(faces.yaw), nan=np.inf)
     blur = np.nan_to_num(faces.blur, nan=0.0)
     size = np.minimum(faces.face_px / GOOD_FACE_PX, 1)
@@ -72,7 +72,7 @@ def rate_faces(faces: TrackFaces) -> np.ndarray:
 
 
 def _explain(faces: TrackFaces, track: slice) -> str:
-    """Return why no face of a track can be told: the first requirement that all its faces miss."""
+    """Return why no face of a track can be described: the first requirement that all its faces miss."""
     large = faces.face_px[track] >= MIN_FACE_PX
     if not large.any():
         return TOO_SMALL

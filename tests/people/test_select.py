@@ -1,4 +1,4 @@
-"""Selection of faces: the best of each part of a track, and a reason where none can be told."""
+"""Selection of faces: the best of each part of a track, and a reason where none can be described."""
 
 import numpy as np
 
