@@ -6,7 +6,6 @@ For groups across videos, the means of persons come to this process, never to Ra
 
 import functools
 import importlib.util
-import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from fer_batch.people.describe import EXTRA_MESSAGE
 from fer_batch.people.group import VideoFile
 from fer_batch.people.number import FACES_COLUMNS, NUMBERED_SCHEMA, number_without_pictures
 from fer_batch.pipeline.child import BrokenNodeError, CallFailedError, WorkerProcess
+from fer_batch.pipeline.local_run import count_cores
 from fer_batch.pipeline.tables import MapTasks, open_task_map
 from fer_batch.run.files import find_analyzed_file
 from fer_batch.run.forget import complete_forget, find_video
@@ -247,7 +247,7 @@ def _explain_unread(rows: pa.Table, reason: str) -> pa.Table:
 
 def _map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Yield the results in order; each thread waits for a child process that uses one CPU."""
-    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), max(len(items), 1))) as pool:
+    with ThreadPoolExecutor(min(count_cores(), max(len(items), 1))) as pool:
         yield from pool.map(function, items)
 
 
