@@ -54,10 +54,10 @@ def plan_command(
     from fer_batch.inputs.listing import check_inputs_exist
 
     check_inputs_exist(videos)
-    from fer_batch.model.recognize import Recognizer
     from fer_batch.pipeline.estimate import estimate_run
+    from fer_batch.pipeline.settings import load_card
 
-    card = Recognizer(Path(config.checkpoint) if config.checkpoint else None, "cpu").card
+    card = load_card(Path(config.checkpoint) if config.checkpoint else None)
     plan = estimate_run(
         videos, config, card, nodes, cores, price=price, cpu_ms=cpu_ms, allow_query=allow_query
     )

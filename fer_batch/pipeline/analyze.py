@@ -22,7 +22,7 @@ from fer_batch.inputs.segments import (
     probe_as_needed,
     select_known,
 )
-from fer_batch.model.card import Card, is_onnx_path, read_card
+from fer_batch.model.card import is_onnx_path
 from fer_batch.model.precision import check_network_precision, check_onnx_precision
 from fer_batch.pipeline.connection import is_ray_named
 from fer_batch.pipeline.guard import list_videos_guarded, probe_guarded
@@ -35,7 +35,7 @@ from fer_batch.pipeline.local_run import (
 )
 from fer_batch.pipeline.progress import OnProgress, ProgressMeter, ignore_progress, publish_metrics
 from fer_batch.pipeline.run_precision import QueryNodes, fix_precision
-from fer_batch.pipeline.settings import RunSettings
+from fer_batch.pipeline.settings import RunSettings, load_card
 from fer_batch.run.finalize import finalize
 from fer_batch.run.forget import complete_forget
 from fer_batch.run.partial import PartialTables
@@ -117,7 +117,7 @@ def analyze(
     config, limits = config or AnalyzeConfig(), limits or Limits()
     folder = open_folder(out).absolute()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
-    card = _load_card(checkpoint)
+    card = load_card(checkpoint)
     if checkpoint and is_onnx_path(checkpoint):
         check_onnx_precision(config.precision)
     else:
@@ -158,18 +158,6 @@ def analyze(
             on_progress = publish_metrics(folder, on_progress)
             _run_pending(folder, settings, lambda segments: run_segments(segments, settings), on_progress)
             return finalize(folder, map_buckets=map_on_cluster)
-
-
-def _load_card(checkpoint: Path | None) -> Card:
-    """Return the card of a checkpoint after a check that it can be loaded, by default of the packaged one.
-
-    The packaged one needs no check, and so no import of torch.
-    """
-    if checkpoint is None:
-        return read_card()[1]
-    from fer_batch.model.recognize import Recognizer
-
-    return Recognizer(checkpoint, "cpu").card
 
 
 def _plan_run(

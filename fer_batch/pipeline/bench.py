@@ -17,7 +17,7 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import InputError
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments, split_into_bundles
-from fer_batch.model.recognize import Recognizer
+from fer_batch.pipeline.settings import load_card
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.run.results import write_bundle
 from fer_batch.schema import RESULTS_SCHEMA, pack_bundle, unpack_bundles
@@ -81,7 +81,7 @@ def benchmark_videos(
     result of each video. Raises InputError, before any measurement, where a video cannot be read.
     """
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
-    card = Recognizer(checkpoint, "cpu").card
+    card = load_card(checkpoint)
     videos = probe_videos(sources)
     bad = [f"{video['uri']} ({video['error']})" for video in videos.to_pylist() if video["status"] != "ok"]
     if bad:

@@ -18,9 +18,8 @@ from fer_batch.inputs.listing import list_videos
 from fer_batch.inputs.probe import probe_videos
 from fer_batch.inputs.segments import plan_segments
 from fer_batch.model.card import Card
-from fer_batch.model.recognize import Recognizer
 from fer_batch.pipeline.progress import OnProgress, Progress, ignore_progress
-from fer_batch.pipeline.settings import PREFETCH_FRAMES
+from fer_batch.pipeline.settings import PREFETCH_FRAMES, load_card
 from fer_batch.pipeline.stages import AnalyzeStage
 from fer_batch.run.stitch import stitch_segments
 from fer_batch.schema import PROBED_SCHEMA, RESULTS_SCHEMA, pack_bundle, tracks_schema, unpack_bundles
@@ -65,7 +64,7 @@ def analyze_video(
     """
     config = config or AnalyzeConfig()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
-    card = Recognizer(checkpoint, "cpu").card
+    card = load_card(checkpoint)
     video = _probe_one(str(path))
     uri = video.column("uri")[0].as_py()
     plan = plan_segments(video, config, card.half_window_s, card.model_id, workers=1)
@@ -90,7 +89,7 @@ def analyze_images(images: Sequence[ImageInput], config: AnalyzeConfig | None = 
     """
     config = config or AnalyzeConfig()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
-    card = Recognizer(checkpoint, "cpu").card
+    card = load_card(checkpoint)
     with tempfile.TemporaryDirectory(prefix="fer_batch_") as folder:  # only this user can read it
         for number, image in enumerate(images):
             load_image(image, "RGB").save(Path(folder) / f"{number:09}.bmp")

@@ -1,10 +1,10 @@
-"""What the stages of a run need besides the segments. This module imports neither torch nor Ray."""
+"""What the stages of a run need besides the segments. Importing this module loads neither torch nor Ray."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fer_batch.config import AnalyzeConfig, Limits
-from fer_batch.model.card import Card
+from fer_batch.model.card import Card, read_card
 from fer_batch.storage.folder import OutputFolder
 
 PREFETCH_FRAMES = 24
@@ -32,3 +32,15 @@ class RunSettings:
     def analyzer_arguments(self, prefetch: int) -> tuple[AnalyzeConfig, float, Path | None, int]:
         """Return the arguments of `stages.AnalyzeStage`."""
         return self.config, self.card.crop_scale, self.checkpoint, prefetch
+
+
+def load_card(checkpoint: Path | None) -> Card:
+    """Return the card of a checkpoint after a check that it can be loaded, by default of the packaged one.
+
+    The packaged one needs no check, and so no import of torch. Raises CheckpointError.
+    """
+    if checkpoint is None:
+        return read_card()[1]
+    from fer_batch.model.recognize import Recognizer
+
+    return Recognizer(checkpoint, "cpu").card
