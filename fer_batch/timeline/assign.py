@@ -172,10 +172,11 @@ def _assign(out: FolderLike, choose: Callable[[Database], tuple[list[str], pa.Ta
         database = database.narrow(ids)
         database.register("assigned", people)
         rows = database.sql("""
-            SELECT video_id, version, coalesce(attempt, 0)::INTEGER AS attempt, track_id::INTEGER AS track_id,
-                   assigned.person
+            SELECT video_id, videos.version, coalesce(videos.attempt, 0)::INTEGER AS attempt,
+                   track_id::INTEGER AS track_id, assigned.person
             FROM assigned JOIN videos USING (video_id) LEFT JOIN people USING (video_id, track_id)
-            WHERE number IS NULL OR assigned.person <> 'person ' || number ORDER BY ALL""").to_arrow_table()
+            WHERE people.number IS NULL OR assigned.person <> 'person ' || people.number
+            ORDER BY ALL""").to_arrow_table()
         rows = rows.select(PEOPLE_SCHEMA.names).cast(PEOPLE_SCHEMA)
         write_people(folder, rows, ids)
     return rows
