@@ -1,57 +1,33 @@
 """A web server of a run's pages, for browsers on this machine only. It writes nothing."""
 
-import secrets
-import signal
-import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
-from types import FrameType
 from typing import Unpack
 
 import duckdb
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fer_batch.errors import FerBatchError, OutputError
+from fer_batch.errors import FerBatchError
 from fer_batch.storage.folder import FolderLike
 from fer_batch.timeline.names import file_name
 from fer_batch.timeline.queries.selection import QualityFilter
 from fer_batch.timeline.viewer.catalogue import Catalogue, ListedVideo
+from fer_batch.timeline.viewer.loopback import create_token, list_middleware, serve_app
 from fer_batch.timeline.viewer.media import describe_error, find_trouble, send_video
 from fer_batch.timeline.viewer.page import SCRIPTS, STYLES, read_asset
 from fer_batch.timeline.viewer.payload import describe_classes
 from fer_batch.video.pictures import is_picture
 
-ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
-"""Host names of requests. Another name that resolves to this machine is an attack (DNS rebinding)."""
 ASSET_TYPES = {
     name: "text/css" if name.endswith(".css") else "text/javascript"
     for name in (*STYLES, *SCRIPTS, "archive.js", "video.js")
 }
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src 'self'; "
-        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-TOKEN_BYTES = 16
-"""Random bytes in the address of the pages, as other users of this machine can reach the server."""
 NOT_ANALYZED = "no frame of it was analyzed"
-WRONG_TOKEN = "open the address that `fer-batch view` has printed"
 
 
 def create_app(out: FolderLike, token: str, quality: QualityFilter | None = None) -> Starlette:
@@ -144,11 +120,7 @@ def create_app(out: FolderLike, token: str, quality: QualityFilter | None = None
             Route("/api/videos/{video_id}/state", describe_media),
             Route("/media/{video_id}", send_media),
         ],
-        middleware=[
-            Middleware(_SameSiteOnly),
-            Middleware(TrustedHostMiddleware, allowed_hosts=ALLOWED_HOSTS, www_redirect=False),
-            Middleware(_TokenOnly, token=token),
-        ],
+        middleware=list_middleware(token),
         exception_handlers={FerBatchError: report_error, duckdb.Error: report_error},
     )
 
@@ -162,30 +134,8 @@ def serve(
 
     Raises OutputError if the port is taken or `out` holds no finished run.
     """
-    token = secrets.token_urlsafe(TOKEN_BYTES)
-    app = create_app(out, token, quality)
-    try:
-        listener = socket.create_server(("127.0.0.1", port))
-    except OSError as error:
-        raise OutputError(
-            f"Cannot use --port {port}: {error.strerror}; give another, or 0 for any free port"
-        ) from error
-    on_start(f"http://127.0.0.1:{listener.getsockname()[1]}/{token}/")
-    config = uvicorn.Config(
-        app, log_level="error", lifespan="off", server_header=False, timeout_graceful_shutdown=1
-    )
-    received = signal.SIGINT
-
-    def remember_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal received
-        received = signal.Signals(number)
-
-    # The server shuts down on the signal, and then sends the signal to itself again.
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, remember_signal)
-    uvicorn.Server(config).run(sockets=[listener])
-    return 128 + received
+    token = create_token()
+    return serve_app(create_app(out, token, quality), token, port, on_start)
 
 
 class _CatalogueCache:
@@ -201,49 +151,6 @@ class _CatalogueCache:
             if self._catalogue.is_outdated():
                 self._catalogue = Catalogue(self._catalogue.out, self._quality)
             return self._catalogue
-
-
-class _SameSiteOnly:
-    """Add security headers to every response, and reject requests that another site's page makes."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope.get("headers", ()))
-        site, mode = headers.get(b"sec-fetch-site", b"none"), headers.get(b"sec-fetch-mode", b"")
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                kept = [item for item in message["headers"] if item[0] != b"content-security-policy"]
-                added = [(name.lower().encode(), text.encode()) for name, text in HEADERS.items()]
-                message = {**message, "headers": [*kept, *added]}
-            await send(message)
-
-        if site not in (b"same-origin", b"none") and mode != b"navigate":
-            refusal = Response("not for other sites", HTTPStatus.FORBIDDEN, media_type="text/plain")
-            await refusal(scope, receive, send_with_headers)
-        else:
-            await self.app(scope, receive, send_with_headers)
-
-
-class _TokenOnly:
-    """Reject requests whose path does not begin with the token, and hide the token from the routes.
-
-    The token is not in a cookie: a browser sends the cookies of one port to the servers of all other ports of
-    the machine, which may belong to other users.
-    """
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self.app, self.token = app, token
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = scope["path"].removeprefix("/").partition("/")[0]  # the path of a request may be "*"
-        if secrets.compare_digest(given.encode(errors="replace"), self.token.encode()):
-            await self.app({**scope, "root_path": f"/{given}"}, receive, send)
-        else:
-            refusal = Response(WRONG_TOKEN, HTTPStatus.FORBIDDEN, media_type="text/plain")
-            await refusal(scope, receive, send)
 
 
 def _find_video(catalogue: Catalogue, request: Request) -> ListedVideo:

@@ -262,6 +262,14 @@ def test_requests_of_other_sites_are_rejected(site: str, mode: str, status: int,
     assert get(talk, "/api/videos", headers)[0] == status
 
 
+@pytest.mark.parametrize("site", ["http://evil.example", "http://127.0.0.1:1", "https://SELF", "null"])
+def test_posts_of_other_origins_are_rejected(site: str, talk: str) -> None:
+    host = urlsplit(talk).netloc
+    origins = {site.replace("SELF", host): 403, f"http://{host}": 405}
+    for origin, status in origins.items():
+        assert get(talk, "/api/videos", {"Origin": origin}, method="POST")[0] == status
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
