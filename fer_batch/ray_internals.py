@@ -21,6 +21,8 @@ from ray.job_config import JobConfig
 
 QUERY_TIMEOUT_S = 10
 QUERY_PAUSE_S = 0.5
+NAMESPACE = b"fer_batch"
+"""Namespace of the values that processes of a job share through Ray's control plane."""
 
 
 def set_auth_mode(mode: str | None) -> None:
@@ -59,6 +61,29 @@ def is_admitted(gcs: str) -> bool:
     except AuthenticationError:
         return False
     return True
+
+
+def _control_plane() -> GcsClient:
+    """Return the client of the connected Ray's control plane."""
+    return worker.global_worker.gcs_client  # type: ignore[attr-defined]
+
+
+def put_value(key: str, value: str) -> None:
+    """Keep a short text in the control plane of the connected Ray, in place of an earlier one of that key."""
+    _control_plane().internal_kv_put(key.encode(), value.encode(), True, NAMESPACE, timeout=QUERY_TIMEOUT_S)
+
+
+def list_values(prefix: str) -> list[str]:
+    """Return the texts of `put_value` with keys that begin with `prefix`."""
+    client = _control_plane()
+    keys = client.internal_kv_keys(prefix.encode(), NAMESPACE, timeout=QUERY_TIMEOUT_S)
+    values = client.internal_kv_multi_get(keys, NAMESPACE, timeout=QUERY_TIMEOUT_S) if keys else {}
+    return [value.decode() for value in values.values()]
+
+
+def delete_values(prefix: str) -> None:
+    """Delete the texts of `put_value` with keys that begin with `prefix`."""
+    _control_plane().internal_kv_del(prefix.encode(), True, NAMESPACE, timeout=QUERY_TIMEOUT_S)
 
 
 def resolve_address(address: str) -> str:

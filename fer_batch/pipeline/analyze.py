@@ -143,12 +143,13 @@ def analyze(
             settings = plan(functools.partial(describe_machine, cores), probe_guarded, cores)
             if measure_pending_s(folder, config.segment_s) <= MAX_VIDEO_S:
                 pool = LocalPool(settings, cores)
-                _run_pending(folder, settings, pool.run_segments, on_progress, pool.count_analyzed_s)
+                _run_pending(folder, settings, pool.run_segments, on_progress, pool.measure_running_s)
                 return finalize(folder)
         on_ray()
         from fer_batch.pipeline.cluster_map import map_on_cluster
         from fer_batch.pipeline.dataflow import configure_ray_data, count_cpus, probe_on_cluster, run_segments
         from fer_batch.pipeline.placement import query_nodes
+        from fer_batch.pipeline.reports import delete_reports, measure_running_s
         from fer_batch.runtime import ray_session
 
         with ray_session(address, insecure=insecure, verbose=verbose):
@@ -156,7 +157,9 @@ def analyze(
             if not is_planned:
                 settings = plan(query_nodes, probe_on_cluster, count_cpus())
             on_progress = publish_metrics(folder, on_progress)
-            _run_pending(folder, settings, lambda segments: run_segments(segments, settings), on_progress)
+            process = functools.partial(run_segments, settings=settings)
+            with delete_reports():
+                _run_pending(folder, settings, process, on_progress, measure_running_s)
             return finalize(folder, map_buckets=map_on_cluster)
 
 
@@ -266,14 +269,14 @@ def _run_pending(
     settings: RunSettings,
     run_segments: Callable[[pa.Table], None],
     on_progress: OnProgress,
-    count_running_s: Callable[[], float] = lambda: 0.0,
+    measure_running_s: Callable[[], dict[str, float]],
 ) -> None:
     """Process all planned segments without a result, round by round.
 
-    `count_running_s` is that of `ProgressMeter`.
+    `measure_running_s` is that of `ProgressMeter`.
     """
     prepare_results(out)
-    meter = ProgressMeter(settings.results, len(read_planned_videos(out)), on_progress, count_running_s)
+    meter = ProgressMeter(settings.results, len(read_planned_videos(out)), on_progress, measure_running_s)
     done = meter.list_done()
     for segments in pending_segments(out, done, ProgressMeter.COLUMNS):
         meter.add_pending(segments)

@@ -1,6 +1,6 @@
 """Run stages on Ray Data: planned segments to result files.
 
-    segments ─GuardedWorker (decode, detect, track, crop)─▶ faces ─RecognizeWorker─▶ results
+    segments ─ReportingWorker (decode, detect, track, crop)─▶ faces ─RecognizeWorker─▶ results
 
 On CPUs one stage does both, because only crops would cross between two. With too few GPUs for all CPUs, each
 way gets a part of the bundles.
@@ -29,9 +29,10 @@ from fer_batch.pipeline.device_errors import list_causes
 from fer_batch.pipeline.guard import GuardedProbe, probe_guarded
 from fer_batch.pipeline.placement import Placement, list_nodes, plan_placement, read_gpu_gb
 from fer_batch.pipeline.rates import measure_recognition
+from fer_batch.pipeline.reports import ReportingWorker
 from fer_batch.pipeline.retries import WorkersLostError, measure_bundle_s, run_until_done
 from fer_batch.pipeline.settings import PREFETCH_FRAMES, RunSettings
-from fer_batch.pipeline.workers import GuardedWorker, RecognizeWorker
+from fer_batch.pipeline.workers import RecognizeWorker
 
 NO_RESOURCES_TIMEOUT_S = 86_400.0
 """Time that a run waits for nodes that have not joined, or for CPUs that other jobs hold."""
@@ -110,7 +111,7 @@ def _recognize_on_gpus(
     arguments = (settings.config, settings.card.crop_scale, PREFETCH_FRAMES)
     faces = map_stage(
         ray.data.from_blocks(bundles),  # from_arrow would start workers to inspect the tables
-        GuardedWorker,
+        ReportingWorker,
         ("FacesStage", arguments, settings.limits, settings.queries, settings.results, detectors),
         workers=place.faces,
         max_workers=len(bundles),
@@ -141,7 +142,7 @@ def _analyze_on_cpus(
     arguments = settings.analyzer_arguments(prefetch)
     return map_stage(
         ray.data.from_blocks(bundles),
-        GuardedWorker,
+        ReportingWorker,
         ("AnalyzeStage", arguments, settings.limits, settings.queries, settings.results, detectors),
         workers=place.analyzers,
         max_workers=len(bundles),

@@ -85,9 +85,9 @@ class LocalPool:
         """Process planned segments as `dataflow.run_segments` does, with the same results and errors."""
         run_until_done(segments, self.settings, self._run_stages, has_nodes=lambda broken: not broken)
 
-    def count_analyzed_s(self) -> float:
-        """Return the seconds of video that have been read of unfinished bundles. Any thread may call it."""
-        return sum(worker.stage.count_analyzed_s() for worker in self.workers)
+    def measure_running_s(self) -> dict[str, float]:
+        """Return the seconds of video that have been read of each bundle in work. Any thread may call it."""
+        return {bundle: s for worker in self.workers for bundle, s in worker.measure_running_s().items()}
 
     def _run_stages(self, bundles: list[pa.Table], broken: Collection[str]) -> None:
         queue = deque(sorted(bundles, key=measure_bundle_s, reverse=True))  # a long one last would delay all

@@ -52,8 +52,8 @@ class ProgressMeter:
     """Measure progress by the result files of the bundles.
 
     First `add_pending` counts all segments that have no result; then `watch` names the segments that workers
-    process now, and each `update` reports the finished bundles. `count_running_s` returns the seconds of
-    video that have been analyzed of unfinished bundles, where that is known.
+    process now, and each `update` reports the finished bundles. `measure_running_s` returns the seconds of
+    video that have been read of each bundle in work.
     """
 
     COLUMNS = ("video_id", "bundle_id", "core_start_s", "core_end_s")
@@ -64,10 +64,10 @@ class ProgressMeter:
         results: OutputFolder,
         videos: int,
         on_progress: OnProgress = ignore_progress,
-        count_running_s: Callable[[], float] = lambda: 0.0,
+        measure_running_s: Callable[[], dict[str, float]] = dict,
     ) -> None:
         self.results, self.videos, self.on_progress = results, videos, on_progress
-        self.count_running_s = count_running_s
+        self.measure_running_s = measure_running_s
         self.reported_s = 0.0
         self.interval_s = MIN_INTERVAL_S
         self.started = time.monotonic()
@@ -111,7 +111,8 @@ class ProgressMeter:
             for video in self.bundle_videos.pop(bundle_id):
                 self.bundles_of_video[video] -= 1
                 self.pending_videos -= not self.bundles_of_video[video]
-        done_s = min(self.video_s_done + self.count_running_s(), self.video_s)
+        running_s = sum(s for bundle, s in self.measure_running_s().items() if bundle in self.bundle_s)
+        done_s = min(self.video_s_done + running_s, self.video_s)
         self.reported_s = max(self.reported_s, done_s)  # a bundle that is retried starts again
         self.on_progress(
             Progress(

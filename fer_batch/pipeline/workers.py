@@ -49,6 +49,8 @@ class StageWorker:
         self.attempts = AttemptLog(results)
         self.device_failures = 0
         self.is_broken = False
+        self.bundle_id: str | None = None
+        """The bundle in work."""
 
     def __call__(self, bundles: pa.Table) -> pa.Table:
         outputs = [self.schema.empty_table()]
@@ -61,6 +63,7 @@ class StageWorker:
         bundle_id = bundle.column("bundle_id")[0].as_py()
         if self.is_broken or not self._start_child() or not self.attempts.begin(bundle_id, self.name):
             return []
+        self.bundle_id = bundle_id
         try:
             output = self.process(bundle)
         except BrokenWorkerError as error:
@@ -70,6 +73,8 @@ class StageWorker:
             if isinstance(error, BrokenNodeError) or self.device_failures == MAX_DEVICE_FAILURES:
                 self._leave_node(str(error))
             return []
+        finally:
+            self.bundle_id = None
         self.device_failures = 0
         self.attempts.finish(bundle_id, self.name)
         return [output]
@@ -130,6 +135,11 @@ class GuardedWorker(StageWorker):
             super().__init__("analyze", stage, _write_results(stage, results), FINISHED, results)
         else:
             super().__init__("faces", stage, stage, bundle_schema(FACES_SCHEMA), results)
+
+    def measure_running_s(self) -> dict[str, float]:
+        """Return the seconds of video that have been read of the bundle in work. Any thread may call it."""
+        bundle_id = self.bundle_id
+        return {bundle_id: self.stage.count_analyzed_s()} if bundle_id else {}
 
 
 class RecognizeWorker(StageWorker):

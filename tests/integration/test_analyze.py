@@ -33,6 +33,7 @@ from fer_batch.pipeline.detector import Detectors, run_detectors
 from fer_batch.pipeline.offload import encode_views
 from fer_batch.pipeline.placement import Placement
 from fer_batch.pipeline.stages import AnalyzeStage
+from fer_batch.ray_internals import list_values
 from fer_batch.run.finalize import finalize
 from fer_batch.run.plan import add_planning_round
 from fer_batch.run.record import create_run, read_run
@@ -130,6 +131,20 @@ def test_run_on_ray_gives_the_same_rows_at_once_and_continued(
     assert [(Path(failure.uri).name, failure.status) for failure in summary.failures] == [("c.mp4", "failed")]
     assert (out / "_SUCCESS.json").exists()
     assert len(pd.read_parquet(out / "tracks")) == summary.faces
+
+
+@pytest.mark.slow
+def test_progress_of_a_run_on_ray_counts_bundles_in_work(long_video, tmp_path: Path) -> None:
+    video, reports = str(long_video(2)), []
+    config = AnalyzeConfig(min_face=0.15, segment_s=600.0)
+    with ray_session(num_cpus=1):
+        analyze([video], tmp_path / "out", config, on_progress=reports.append)
+        assert not list_values("")
+    assert len(list((tmp_path / "out" / "results").glob("*.parquet"))) == 1
+    done_s = [report.video_s_done for report in reports]
+    assert done_s == sorted(done_s)
+    assert any(0 < seconds < reports[-1].video_s for seconds in done_s)
+    assert done_s[-1] == reports[-1].video_s
 
 
 @pytest.mark.slow
