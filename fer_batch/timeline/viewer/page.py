@@ -15,7 +15,7 @@ from fer_batch.timeline.names import file_name
 from fer_batch.timeline.viewer.payload import pack_video
 
 ASSETS = files("fer_batch.timeline.viewer").joinpath("assets")
-SCRIPTS = ("vendor/uPlot.iife.min.js", "data.js", "strip.js", "points.js", "lanes.js", "facts.js")
+SCRIPTS = ("vendor/uPlot.iife.min.js", "data.js", "strip.js", "points.js", "chart.js", "lanes.js", "facts.js")
 """The scripts of each page of a video, in the order in which they run."""
 STYLES = ("vendor/uPlot.min.css", "style.css")
 

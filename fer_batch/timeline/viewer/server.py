@@ -25,7 +25,7 @@ from fer_batch.video.pictures import is_picture
 
 ASSET_TYPES = {
     name: "text/css" if name.endswith(".css") else "text/javascript"
-    for name in (*STYLES, *SCRIPTS, "archive.js", "video.js")
+    for name in (*STYLES, *SCRIPTS, "archive.js", "boxes.js", "video.js")
 }
 NOT_ANALYZED = "no frame of it was analyzed"
 

@@ -1,12 +1,9 @@
 // A lane for each face with its emotions over time. All lanes have the same time axis.
 "use strict";
 (() => {
-  const { element, timeText, percent, css, pointsOf, runsOf, stacked } = fer;
+  const { element, timeText, percent, pointsOf } = fer;
   const LANES_PER_CLICK = 8;
-  const RIBBON = [1.06, 1.3]; // y range of the most probable emotion, above the probabilities from 0 to 1
   const MIN_WINDOW_S = 1;
-  const RIGHT_PX = 14; // room for half of the last time on the axis
-  const TICKS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800];
   const MIN_DRAG_PX = 5;
 
   // Draw the lanes in `parent` and call `onSeek(time_s)` when the user chooses a time. Returns an object that
@@ -51,15 +48,8 @@
       );
     }
 
-    const plotLeft = () => (innerWidth < 700 ? 34 : 44);
-
     const build = (face) => {
-      const values = video.classes.map((name, k) => {
-        const share = element("span", { className: "share" }, "");
-        const bar = element("i");
-        bar.style.background = video.colours[k];
-        return { share, bar, item: element("li", { title: name }, bar, element("span", { className: "name" }, name), share) };
-      });
+      const values = fer.values(video);
       const seen = face.rows.length;
       const best = face.counts.indexOf(Math.max(...face.counts));
       const chart = element("div", {
@@ -68,10 +58,7 @@
       });
       const box = element(
         "section", { className: "lane", "aria-label": face.name },
-        element(
-          "header", {}, element("h3", {}, face.name),
-          element("ul", { className: "values" }, ...values.map((value) => value.item)),
-        ),
+        element("header", {}, element("h3", {}, face.name), values.list),
         chart,
       );
       laneBox.append(box);
@@ -83,73 +70,13 @@
       return lane;
     };
 
-    const widthOf = (lane) => Math.max(lane.chart.clientWidth - plotLeft() - RIGHT_PX, 50);
+    const widthOf = (lane) => Math.max(lane.chart.clientWidth - fer.chartLeftPx() - fer.CHART_RIGHT_PX, 50);
 
-    const dataOf = (lane) => (lines ? [lane.points.xs, ...lane.points.ys] : stacked(lane.points));
-
-    const plotOf = (lane) => {
-      const stepped = uPlot.paths.stepped({ align: 1 });
-      const order = video.classes.map((_, k) => (lines ? k : video.classes.length - 1 - k));
-      const faint = { stroke: () => css("--grid"), width: 1 };
-      const axis = { stroke: () => css("--muted"), grid: faint, ticks: { show: false }, font: "11px system-ui, sans-serif" };
-      return new uPlot(
-        {
-          width: lane.chart.clientWidth,
-          height: Math.max(112, 17 * video.classes.length),
-          padding: [2, RIGHT_PX, 0, 0],
-          legend: { show: false },
-          select: { show: true, left: 0, top: 0, width: 0, height: 0 },
-          cursor: { y: false, points: { show: false }, drag: { setScale: false, x: true, y: false }, sync: { key: "fer" }, bind: { dblclick: () => null } },
-          scales: { x: { time: false, range: () => [from_s, to_s] }, y: { range: () => [0, RIBBON[1]] } },
-          axes: [
-            { ...axis, size: 20, gap: 2, space: 80, incrs: TICKS_S, values: (_, splits) => splits.map((t) => tickText(t, splits)) },
-            { ...axis, size: plotLeft(), gap: 3, splits: () => [0, 0.5, 1], values: () => ["", "50", innerWidth < 700 ? "100" : "100 %"] },
-          ],
-          series: [
-            {},
-            ...order.map((k) => ({
-              label: video.classes[k], paths: stepped, points: { show: false },
-              fill: lines ? undefined : video.colours[k],
-              stroke: lines ? video.colours[k] : undefined,
-              width: lines ? 2 : 0,
-              dash: lines && k % 2 ? [6, 3] : undefined,
-            })),
-          ],
-          hooks: {
-            draw: [(plot) => drawRibbon(plot, lane)],
-            setCursor: [(plot) => plot.cursor.event && trackHover(plot)],
-          },
-        },
-        dataOf(lane),
-        lane.chart,
-      );
-    };
-
-    const tickText = (time, splits) => timeText(time, splits.length > 1 && splits[1] - splits[0] < 1 ? 1 : 0);
-
-    const drawRibbon = (plot, lane) => {
-      const { ctx: context } = plot;
-      const [top, bottom] = [plot.valToPos(RIBBON[1], "y", true), plot.valToPos(RIBBON[0], "y", true)];
-      const right = plot.bbox.left + plot.bbox.width;
-      context.save();
-      context.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
-      context.textBaseline = "middle";
-      context.textAlign = "left";
-      for (const [k, start, end] of runsOf(lane.points)) {
-        if (k >= video.classes.length) continue;
-        const left = Math.max(plot.valToPos(start, "x", true), plot.bbox.left);
-        const width = Math.min(plot.valToPos(end, "x", true), right) - left;
-        if (width <= 0) continue;
-        context.fillStyle = video.colours[k];
-        context.fillRect(left, top, Math.max(width, 1), bottom - top);
-        const text = video.classes[k];
-        if (width > context.measureText(text).width + 8 * devicePixelRatio) {
-          context.fillStyle = video.inks[k];
-          context.fillText(text, left + 4 * devicePixelRatio, (top + bottom) / 2);
-        }
-      }
-      context.restore();
-    };
+    const plotOf = (lane) => fer.chart(lane.chart, video, lane, {
+      lines, range: () => [from_s, to_s],
+      cursor: { y: false, points: { show: false }, drag: { setScale: false, x: true, y: false }, sync: { key: "fer" }, bind: { dblclick: () => null } },
+      hooks: { setCursor: [(plot) => plot.cursor.event && trackHover(plot)] },
+    });
 
     const trackHover = (plot) => {
       hover_s = plot.cursor.left >= 0 ? plot.posToVal(plot.cursor.left, "x") : null;
@@ -190,12 +117,7 @@
       for (const { face, values, box } of shown) {
         const row = video.rowAt(face, moment);
         box.classList.toggle("away", row < 0);
-        values.forEach(({ share, bar, item }, k) => {
-          const value = row < 0 ? null : video.probability(k, row);
-          share.textContent = value === null ? "–" : percent(value);
-          bar.style.setProperty("--share", value ?? 0);
-          item.classList.toggle("best", row >= 0 && video.emotion[row] === k);
-        });
+        values.show((k) => (row < 0 ? null : video.probability(k, row)), row < 0 ? -1 : video.emotion[row]);
         if (row >= 0) texts.push(`${face.name} ${video.classes[video.emotion[row]] ?? ""}`);
       }
       const nothing = moment < 0 ? "not analyzed" : "no face";
@@ -217,7 +139,7 @@
       for (const lane of shown) {
         lane.points = pointsOf(video, lane.face, from_s, to_s, widthOf(lane));
         lane.plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-        lane.plot.setData(dataOf(lane));
+        lane.plot.setData(fer.chartData(lane.points, lines));
       }
       brush.style.left = toPercent(from_s, 0, video.end_s);
       brush.style.right = `calc(100% - ${toPercent(to_s, 0, video.end_s)})`;

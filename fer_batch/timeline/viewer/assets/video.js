@@ -5,7 +5,6 @@
   const SEEK_OFFSET_S = 0.001; // times are rounded: seek a little later, so that the frame before is not shown
   const POLL_MS = 15000;
   const JUMP_S = 5;
-  const [NAME_PX, EMOTION_PX, LETTERS_PX] = [70, 36, 18]; // widths of boxes with a name, an emotion, its first letters
   const main = document.querySelector("main");
   const video_id = decodeURIComponent(location.pathname.split("/").pop());
   const list = `../${sessionStorage.getItem("list") ?? ""}`;
@@ -40,39 +39,21 @@
   };
 
   // Boxes are those of the table in sampled frames, and interpolated between them.
-  const boxes = new Map();
+  const boxes = fer.boxes(layer, video);
   const interpolateBox = (row, next, part) => [0, 1, 2, 3].map((side) => {
     const here = video.box[4 * row + side];
     return (here + (next < 0 ? 0 : (video.box[4 * next + side] - here) * part)) / 65535;
   });
-  // Small boxes have short labels on one line, and the smallest have only their colour.
-  const labelOf = (name, emotion, width) => (width >= NAME_PX ? `${name} · ${emotion}` : width >= EMOTION_PX ? emotion : width >= LETTERS_PX ? emotion.slice(0, 3) : "");
   const drawBoxes = (time_s) => {
     const moment = video.momentAt(time_s);
     const next = video.momentAfter(moment);
     const part = moment < 0 ? 0 : Math.min(Math.max((time_s - video.times[moment] - SEEK_OFFSET_S) / (video.ends[moment] - video.times[moment]), 0), 1);
-    for (const face of video.faces) {
-      const row = showBoxes.checked ? video.rowAt(face, moment) : -1;
-      let box = boxes.get(face);
-      if (row < 0) { if (box) box.hidden = true; continue; }
-      if (!box) {
-        box = element("div", { className: "box" }, element("span"));
-        boxes.set(face, box);
-        layer.append(box);
-      }
-      const [x0, y0, x1, y1] = interpolateBox(row, video.rowAt(face, next), part);
-      const kind = video.emotion[row];
-      box.hidden = false;
-      box.style.left = `${100 * x0}%`;
-      box.style.top = `${100 * y0}%`;
-      box.style.width = `${100 * (x1 - x0)}%`;
-      box.style.height = `${100 * (y1 - y0)}%`;
-      box.style.setProperty("--colour", video.colours[kind] ?? "#ffffff");
-      box.style.setProperty("--ink", video.inks[kind] ?? "#000000");
-      box.firstChild.textContent = labelOf(face.name, video.classes[kind] ?? "?", (x1 - x0) * layer.clientWidth);
-      box.classList.toggle("left", x0 > 0.5);
-      box.classList.toggle("below", y0 < 0.08);
+    const shown = [];
+    for (const face of showBoxes.checked ? video.faces : []) {
+      const row = video.rowAt(face, moment);
+      if (row >= 0) shown.push({ name: face.name, kind: video.emotion[row], box: interpolateBox(row, video.rowAt(face, next), part) });
     }
+    boxes(shown);
   };
   const showBoxes = element("input", { type: "checkbox", checked: true, onchange: () => drawBoxes(lanes.time_s) });
 
