@@ -86,6 +86,7 @@ def test_images_of_the_held_out_people_are_dropped_from_other_data_sets(tmp_path
     assert counts == {"twins_dropped": 1}
 
 
+@pytest.mark.slow
 def test_the_original_muxspace(shared: Path) -> None:
     clips, counts = load_dataset("muxspace", shared / "data" / "muxspace.parquet")
     assert counts["contempt_left_out"] == 9

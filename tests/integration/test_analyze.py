@@ -108,10 +108,11 @@ def test_number_of_segments_does_not_change_the_rows(tmp_path: Path, undisturbed
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "resources",
     [
-        pytest.param({"num_cpus": 1}, id="1 CPU", marks=pytest.mark.slow),
+        pytest.param({"num_cpus": 1}, id="1 CPU"),
         pytest.param({"num_cpus": 2}, id="2 CPUs"),
     ],
 )
