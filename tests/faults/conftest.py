@@ -20,7 +20,7 @@ from tests.conftest import write_video
 
 MARK = "FER_BATCH_TEST_RUN"
 """In the environment of all that a test starts, so that it finds and kills its own processes alone."""
-WORKER, CHILD = "ray::MapWorker", "pipeline.child import serve_calls"
+WORKER, CHILD = "ray::MapWorker", "pipeline.child_main import serve_calls"
 """Parts of the command lines of Ray's workers and of their guarded processes."""
 CONTAINERS = ("mp4", "mkv", "mov", "avi", "ts")
 OPTIONS = ["--fps", "10", "--min-face", "0.2", "--segment", "2", "--bundle", "2"]

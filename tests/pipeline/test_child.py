@@ -14,13 +14,13 @@ import pytest
 
 from fer_batch.config import Limits
 from fer_batch.pipeline.child import (
-    MAX_FILE_BYTES,
     BrokenNodeError,
     BrokenWorkerError,
     CallFailedError,
     StoppedError,
     WorkerProcess,
 )
+from fer_batch.pipeline.child_main import MAX_FILE_BYTES
 from tests.pipeline.faulty import GPU_VARIABLES
 
 FAULTY = "tests.pipeline.faulty:FaultyObject"
