@@ -93,7 +93,8 @@ def analyze_command(
 def demo_command(*, out: NewRunFolder = "fer-batch-demo", use_ray: UseRay = False, ray: RayOptions) -> None:
     """Analyze the packaged sample video, and show its timeline.
 
-    The sample shows two moving portraits in the public domain for ten seconds.
+    The sample shows two moving portraits in the public domain for ten seconds. One leaves and returns, and
+    the other changes its expression for three seconds.
 
     Args:
         use_ray: Start Ray, which so short a video does not need.
@@ -104,10 +105,14 @@ def demo_command(*, out: NewRunFolder = "fer-batch-demo", use_ray: UseRay = Fals
     _analyze([str(SAMPLE)], out, AnalyzeConfig(), ray, use_ray=use_ray)
     from fer_batch.timeline.plots.text import format_ribbons
 
-    print_text("\nTwo faces, 10 seconds, from left to right (one face leaves and returns):")
+    print_text(
+        "\nTwo faces, 10 seconds, from left to right (one looks sad from 4 to 7 s, one leaves and returns):"
+    )
     print_text("\n".join(format_ribbons(fer_batch.open_timeline(out).to_pandas(), width=72)) + "\n")
     print_line(f"The tracks are in {out}/tracks. A query, for example:")
     print_line(f'  fer-batch query {out} "SELECT emotion, count(*) FROM tracks GROUP BY 1"')
+    print_line("View the video and its timeline in a browser:")
+    print_line(f"  fer-batch view {out}")
 
 
 @add_command(ANALYZE)

@@ -39,13 +39,13 @@ def main() -> None:
 
 
 def _take_screenshot(url: str, path: Path) -> None:
-    """Take a screenshot of the viewer at 2 s of the only video, in a window of 1100×900 pixels."""
+    """Take a screenshot of the viewer at 6.6 s of the only video, in a window of 1100×900 pixels."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         page.goto(url)
         page.get_by_role("link", name=CLIP).click()
-        page.locator("video").evaluate("video => { video.controls = false; video.currentTime = 2 }")
+        page.locator("video").evaluate("video => { video.controls = false; video.currentTime = 6.6 }")
         page.wait_for_timeout(1000)
         page.screenshot(path=path)
 

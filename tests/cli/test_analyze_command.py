@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from fer_batch.cli.analyze import _show_progress
+from fer_batch.cli.main import main
 from fer_batch.cli.output import ProgressLine
 from fer_batch.pipeline.progress import Progress, ProgressMeter
 from fer_batch.storage.folder import open_folder
+from fer_batch.timeline.store import open_timeline
 from tests.runs import plan_videos, write_run, write_video_results
 
 
@@ -69,3 +71,23 @@ def test_ascii_locale_finds_names_of_other_letters(tmp_path: Path, sample: Path,
     )
     assert run.returncode == 0, run.stderr.decode()
     assert "to analyze" in run.stdout.decode()
+
+
+@pytest.mark.slow
+def test_demo_has_one_change_of_expression_and_ends_with_the_viewer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "demo")
+    assert main(["demo", "--out", out]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"  fer-batch view {out}"
+    timeline = open_timeline(out)
+    changes = timeline.turning_points().project("before, after, track_id").fetchall()
+    assert changes == [("neutral", "sad", 0), ("sad", "neutral", 0)]
+    ((start_s, duration_s),) = timeline.episodes("sad").project("start_s, duration_s").fetchall()
+    assert start_s == pytest.approx(4.0, abs=0.5)
+    assert duration_s > 2.5
+    assert {emotion for (emotion,) in timeline.episodes().project("emotion").fetchall()} == {
+        "neutral",
+        "sad",
+        "happy",
+    }
