@@ -31,7 +31,7 @@ from fer_batch.pipeline.messages import (
     encode_table,
 )
 from fer_batch.storage.addresses import remember_queries
-from fer_batch.storage.archives import MAX_COPY_BYTES
+from fer_batch.storage.file_sections import MAX_COPY_BYTES
 
 MAX_FILE_BYTES = MAX_COPY_BYTES + 2**20
 """Size of a file that a child may write. It only writes temporary copies of archive members."""

@@ -3,13 +3,10 @@
 import errno
 import functools
 import gzip
-import io
 import lzma
 import posixpath
-import shutil
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,6 +15,14 @@ from typing import Any, BinaryIO
 
 from fer_batch.errors import ChangedFileError, DecodeError
 from fer_batch.storage.addresses import is_remote
+from fer_batch.storage.file_sections import (
+    MAX_MEMORY_BYTES,
+    MAX_UNPACK_RATIO,
+    TOO_LARGE,
+    FileSection,
+    LimitedFile,
+    copy_to_temporary,
+)
 from fer_batch.storage.stores import StoreFile, format_reason
 from fer_batch.storage.tar_headers import MAX_HEADERS, MAX_NAME_LENGTH, MAX_SIZE, iterate_headers, read_header
 from fer_batch.storage.user_files import open_regular
@@ -26,23 +31,11 @@ MEMBER_SEPARATOR = "!/"
 """Separates an archive's name from the member's name."""
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 MAX_SUFFIX_LENGTH = max(map(len, ARCHIVE_SUFFIXES))
-MAX_UNPACK_RATIO = 200
-"""Largest ratio of unpacked to packed size of an archive or member: video is compressed already."""
-MAX_MEMORY_BYTES = 64 * 2**20
-"""Size that may be unpacked at any ratio, and up to which an unpacked member is kept in memory."""
-MAX_INDEX_BYTES = 256 * 2**20
-"""Limit of a single read of an archive's index or a member's headers."""
-MAX_SMALL_READS, MIN_READ_BYTES = 10_000, 64
-"""Number of reads of an archive from which on they must have this mean size: Python reads gzip's headers byte
-by byte, so a long one, or millions of them, would take hours."""
-MAX_COPY_BYTES = 16 * 2**30
-"""Limit of an unpacked member: about ten hours of 1080p."""
 REGULAR_TAR_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 ZIP_LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Local header of a zip member: signature, length of name, length of extra field (APPNOTE.TXT, 4.3.7)."""
 ARCHIVE_CHANGED = "its archive has changed since it was listed: run the same command again"
 LINK = "a link in an archive, which is not followed"
-TOO_LARGE = f"it unpacks to more than {MAX_UNPACK_RATIO} times its size, which no video does"
 DAMAGE_ERRORS = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -99,7 +92,7 @@ def list_members(
     members: dict[str, ArchiveMember] = {}
     iterate = _iterate_zip if name.lower().endswith(".zip") else _iterate_tar
     try:
-        for member in iterate(_LimitedFile(file, keep_alive=keep_alive), name, size):
+        for member in iterate(LimitedFile(file, keep_alive=keep_alive), name, size):
             members[member.name] = member
     except DAMAGE_ERRORS as error:
         damage = f"cannot read the archive after {len(members)} files: {format_reason(error)}"
@@ -162,113 +155,10 @@ def open_member(archive: str, member: str, offset: int, identity: Any) -> tuple[
         raise DecodeError(f"cannot read it from its archive: {format_reason(error)}") from error
 
 
-def copy_to_temporary(file: Any, size: int | None = None) -> BinaryIO:
-    """Copy the rest of a file, of `size` bytes if known, to memory or to an unnamed temporary file.
-
-    Up to `MAX_MEMORY_BYTES` stay in memory. Raises DecodeError if the copy would exceed `MAX_COPY_BYTES` or
-    half of the free space, and EOFError if the file ends early.
-    """
-    free = shutil.disk_usage(tempfile.gettempdir()).free
-    limit = min(MAX_COPY_BYTES, max(free // 2, MAX_MEMORY_BYTES))
-    copy = tempfile.SpooledTemporaryFile(max_size=MAX_MEMORY_BYTES)  # noqa: SIM115
-    missing = limit if size is None else size
-    if missing <= limit:
-        while missing > 0 and (data := file.read(min(missing, 2**20))):
-            copy.write(data)
-            missing -= len(data)
-    if missing > limit or (missing == 0 and size is None):
-        raise DecodeError(
-            f"it must be unpacked and is larger than {limit / 1e9:.1f} GB, the smaller of half the free "
-            f"space in {tempfile.gettempdir()} (TMPDIR) and {MAX_COPY_BYTES / 1e9:.0f} GB"
-        )
-    if size is not None and missing:
-        raise EOFError(f"it ends {missing} bytes early")
-    copy.seek(0)
-    return copy  # type: ignore[return-value]
-
-
-class _LimitedFile(io.RawIOBase):
-    """An untrusted file of which the size of a read, the position and the number of small reads are limited.
-
-    `keep_alive` is called when a read ends behind all earlier ones, and thus not by an endless loop.
-    """
-
-    def __init__(
-        self, file: Any, limit: float = float("inf"), keep_alive: Callable[[], None] = lambda: None
-    ) -> None:
-        self.file, self.limit, self.keep_alive = file, limit, keep_alive
-        self.furthest = self.reads = self.read_bytes = 0
-
-    def read(self, size: int = -1) -> bytes:
-        wanted = MAX_INDEX_BYTES + 1 if size < 0 else size
-        self._check(self.file.tell() + max(size, 0))
-        data: bytes = self.file.read(min(wanted, MAX_INDEX_BYTES + 1))
-        if len(data) > MAX_INDEX_BYTES:
-            raise ValueError(f"its index has more than the allowed {MAX_INDEX_BYTES >> 20} MB")
-        self.reads += 1
-        self.read_bytes += len(data)
-        if self.reads > MAX_SMALL_READS and self.read_bytes < self.reads * MIN_READ_BYTES:
-            raise ValueError("its headers are too long or too many for its content")
-        if (position := self.file.tell()) > self.furthest:
-            self.furthest = position
-            self.keep_alive()
-        return data
-
-    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_SET:
-            self._check(position)
-        return int(self.file.seek(position, whence))
-
-    def tell(self) -> int:
-        return int(self.file.tell())
-
-    def seekable(self) -> bool:
-        return True
-
-    def _check(self, position: int) -> None:
-        if position > self.limit:
-            raise ValueError(TOO_LARGE)
-
-
-class FileSection(io.RawIOBase):
-    """`size` bytes of a file from the position `first` on."""
-
-    def __init__(self, file: BinaryIO, first: int, size: int) -> None:
-        self.file, self.first, self.size, self.position = file, first, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.position
-
-    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
-        if origin + position < 0:
-            raise ValueError(f"negative position {origin + position}")
-        self.position = origin + position
-        return self.position
-
-    def readinto(self, buffer: Any) -> int:
-        self.file.seek(self.first + self.position)
-        data = self.file.read(max(min(len(buffer), self.size - self.position), 0))
-        buffer[: len(data)] = data
-        self.position += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self.file.close()
-        super().close()
-
-
-def _iterate_tar(file: _LimitedFile, name: str, size: int) -> Iterator[ArchiveMember]:
+def _iterate_tar(file: LimitedFile, name: str, size: int) -> Iterator[ArchiveMember]:
     source = file
     if not name.lower().endswith(".tar"):
-        source = _LimitedFile(gzip.GzipFile(fileobj=file), MAX_UNPACK_RATIO * size + MAX_MEMORY_BYTES)
+        source = LimitedFile(gzip.GzipFile(fileobj=file), MAX_UNPACK_RATIO * size + MAX_MEMORY_BYTES)
     for info in iterate_headers(source):
         if not info.isdir():
             yield ArchiveMember(
@@ -280,7 +170,7 @@ def _iterate_tar(file: _LimitedFile, name: str, size: int) -> Iterator[ArchiveMe
             )
 
 
-def _iterate_zip(file: _LimitedFile, name: str, size: int) -> Iterator[ArchiveMember]:
+def _iterate_zip(file: LimitedFile, name: str, size: int) -> Iterator[ArchiveMember]:
     with _open_checked_zip(file) as archive:
         for info in archive.infolist():
             if not info.is_dir():
@@ -350,7 +240,7 @@ def _check_zip_type(info: zipfile.ZipInfo) -> str | None:
 
 
 def _find_tar_member(file: Any, member: str, offset: int) -> tarfile.TarInfo:
-    info = read_header(_LimitedFile(file), offset)
+    info = read_header(LimitedFile(file), offset)
     if info is None or posixpath.normpath(info.name) != member or info.type not in REGULAR_TAR_TYPES:
         raise ChangedFileError(ARCHIVE_CHANGED)
     return info
@@ -365,7 +255,7 @@ def _open_gzip(archive: str, identity: Any) -> gzip.GzipFile:
 @functools.lru_cache(maxsize=1)
 def _open_zip(archive: str, identity: Any) -> tuple[zipfile.ZipFile, dict[int, zipfile.ZipInfo]]:
     """Open the last used zip file once; also return its members by their offset."""
-    file = _open_checked_zip(_LimitedFile(open_seekable(archive)))
+    file = _open_checked_zip(LimitedFile(open_seekable(archive)))
     return file, {info.header_offset: info for info in file.infolist()}
 
 

@@ -11,13 +11,8 @@ from urllib.parse import unquote_to_bytes
 
 from fer_batch.errors import ChangedFileError, DecodeError
 from fer_batch.storage.addresses import is_remote
-from fer_batch.storage.archives import (
-    copy_to_temporary,
-    open_listed,
-    open_member,
-    open_seekable,
-    split_member,
-)
+from fer_batch.storage.archives import open_listed, open_member, open_seekable, split_member
+from fer_batch.storage.file_sections import copy_to_temporary
 from fer_batch.storage.stores import find_file
 
 HEAD_BYTES = 65_536

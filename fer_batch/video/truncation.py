@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import av
 
-from fer_batch.storage.archives import FileSection
+from fer_batch.storage.file_sections import FileSection
 from fer_batch.storage.media import MediaFile
 
 MAX_BOXES = 1_000_000

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.errors import DecodeError
-from fer_batch.storage import archives, tar_headers
+from fer_batch.storage import archives, file_sections, tar_headers
 from fer_batch.storage.archives import (
     ARCHIVE_CHANGED,
     ArchiveMember,
@@ -138,7 +138,7 @@ def hostile_zip(path: Path) -> Path:
         link = zipfile.ZipInfo("link.mp4")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
-        archive.writestr("bomb.mp4", bytes(archives.MAX_MEMORY_BYTES + 1_000_000_00))
+        archive.writestr("bomb.mp4", bytes(file_sections.MAX_MEMORY_BYTES + 1_000_000_00))
         archive.writestr("good.mp4", b"good")
     return path
 
@@ -231,7 +231,7 @@ def test_damaged_member_is_reported(tmp_path: Path) -> None:
 
 def test_member_too_large_to_unpack_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = pack(tmp_path / "a.tgz", FILES)
-    monkeypatch.setattr(archives, "MAX_COPY_BYTES", 1_000_000)
+    monkeypatch.setattr(file_sections, "MAX_COPY_BYTES", 1_000_000)
     with pytest.raises(DecodeError, match=r"larger than 0\.0 GB"):
         opened(path, "clips/one.mp4", list_by_name(path)[0]["clips/one.mp4"].offset)
 
