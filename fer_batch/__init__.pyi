@@ -2,7 +2,6 @@
 
 from .config import AnalyzeConfig as AnalyzeConfig
 from .config import Limits as Limits
-from .config import TrainConfig as TrainConfig
 from .errors import CheckpointError as CheckpointError
 from .errors import ConfigError as ConfigError
 from .errors import DecodeError as DecodeError
@@ -27,6 +26,7 @@ from .run.summary import RunSummary as RunSummary
 from .run.summary import VideoFailure as VideoFailure
 from .timeline.store import Timeline as Timeline
 from .timeline.store import open_timeline as open_timeline
+from .train_config import TrainConfig as TrainConfig
 from .training.export import TrainSummary as TrainSummary
 from .training.recipes import Recipe as Recipe
 from .training.recipes import list_recipes as list_recipes

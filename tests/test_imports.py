@@ -19,6 +19,7 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 
 BASE = {
     "config",
+    "train_config",
     "errors",
     "faults",
     "fields",
@@ -46,6 +47,7 @@ EDGES = {
     "schema": set(),
     "plotting": {"errors"},
     "config": {"errors", "fields"},
+    "train_config": {"config", "errors", "fields"},
     "fields": {"errors"},
     "records": set(),
     "ray_internals": set(),

@@ -2,7 +2,7 @@
 
 from fer_batch.cli.app import TRAIN, add_command
 from fer_batch.cli.output import print_table, print_text
-from fer_batch.config import BACKBONES, NETWORKS, TrainConfig
+from fer_batch.train_config import BACKBONES, NETWORKS, TrainConfig
 
 LISTED_SETTINGS = ("optimizer", "lr", "schedule", "epochs", "batch_size", "imbalance")
 

@@ -10,8 +10,8 @@ from fer_batch.cli.app import TRAIN, add_command
 from fer_batch.cli.arguments import DataSets, Gpus, NewRunFolder, RayOptions, check_data_exists, keep_text
 from fer_batch.cli.options import Settings
 from fer_batch.cli.output import ProgressLine, print_line
-from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError
+from fer_batch.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from fer_batch.training.status import StatusCallback

@@ -9,8 +9,8 @@ from fer_batch.cli.arguments import DataSets, Gpus, RayOptions
 from fer_batch.cli.options import Settings
 from fer_batch.cli.output import print_line, print_table
 from fer_batch.cli.train import JobFolder, Recipe, build_train_config, show_status
-from fer_batch.config import TrainConfig
 from fer_batch.fields import Range
+from fer_batch.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from fer_batch.training.tune.study import Study

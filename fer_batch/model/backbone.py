@@ -7,10 +7,11 @@ import safetensors.torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fer_batch.config import BACKBONES, GREY_MEAN, GREY_STD
+from fer_batch.config import GREY_MEAN, GREY_STD
 from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.model.network import CropEncoder
 from fer_batch.storage.user_files import read_bounded
+from fer_batch.train_config import BACKBONES
 
 VIT_PX, DEFAULT_PX = 224, 112
 """Sides to which a crop is scaled, for transformers (which have a fixed size) and for other networks."""

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fer_batch.config import GREY_MEAN, GREY_STD, MAX_WINDOW_S, NETWORKS
+from fer_batch.config import GREY_MEAN, GREY_STD, MAX_WINDOW_S
 from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.fields import FieldError, Range, check_value, field_types, require
 from fer_batch.model.window import SLOT_TOLERANCE
 from fer_batch.schema import find_class_problem
 from fer_batch.storage.user_files import parse_json, read_bounded
+from fer_batch.train_config import NETWORKS
 
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 CARD_VERSION = 1

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fer_batch.config import BLOCKS, CROP_SIZE_PX
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.model.network import CropEncoder, Network, run_lstm
+from fer_batch.train_config import BLOCKS
 
 
 class SequentialEncoder(CropEncoder):

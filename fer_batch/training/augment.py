@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fer_batch.config import TrainConfig
+from fer_batch.train_config import TrainConfig
 
 SHAKE = (math.radians(1.5), 0.026, 0.022, 0.022)
 """Standard deviations of a crop's shake: turn in radians, log zoom, and shifts relative to half the side."""

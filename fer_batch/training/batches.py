@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.imbalance import draw_epoch_order
 from fer_batch.training.sequences import Windows, build_windows, draw_sequences, stretch_clips
 

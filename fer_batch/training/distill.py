@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.data.labels import normalize_label
 from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.model.weights import load_checkpoint
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.predict import predict_log_probs
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips, count_classes
 from fer_batch.model.card import Card, parse_card, read_card
 from fer_batch.model.network import Network
@@ -17,6 +16,7 @@ from fer_batch.model.weights import encode_checkpoint
 from fer_batch.plotting import render_figure
 from fer_batch.storage.atomic import format_csv
 from fer_batch.storage.folder import OutputFolder
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.calibrate import fit_temperature
 from fer_batch.training.curves import plot_curves
 from fer_batch.training.predict import predict_log_probs, select_input_frames

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from fer_batch.config import TrainConfig
 from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.card import read_card
@@ -13,6 +12,7 @@ from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
 from fer_batch.model.weights import load_checkpoint
+from fer_batch.train_config import TrainConfig
 
 Architecture = dict[str, Any]
 """Keyword arguments of a network, as a card stores them."""

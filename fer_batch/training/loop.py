@@ -18,11 +18,11 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch import nn
 
-from fer_batch.config import MIXED_HEAD, TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
+from fer_batch.train_config import MIXED_HEAD, TrainConfig
 from fer_batch.training.batches import BatchSource, ClipStream
 from fer_batch.training.distill import predict_teachers
 from fer_batch.training.head_mix import mix_heads

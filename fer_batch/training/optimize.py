@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
-from fer_batch.config import TrainConfig
+from fer_batch.train_config import TrainConfig
 
 WARMUP_SHARE = 0.1
 """Share of the steps in which the rate of several workers rises from that of one worker."""

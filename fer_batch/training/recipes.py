@@ -14,9 +14,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError
 from fer_batch.storage.user_files import check_depth, read_bounded
+from fer_batch.train_config import TrainConfig
 
 PACKAGED = files("fer_batch.model") / "recipes"
 Settings = dict[str, Any]

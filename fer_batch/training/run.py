@@ -14,7 +14,7 @@ import ray.train
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from fer_batch.config import TrainConfig, difference
+from fer_batch.config import difference
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError, ResourceError
 from fer_batch.model.card import read_card
 from fer_batch.runtime import joins_cluster, ray_session
@@ -22,6 +22,7 @@ from fer_batch.storage.atomic import convert_write_error
 from fer_batch.storage.folder import OutputFolder, check_not_address, open_folder, read_folder_record
 from fer_batch.storage.lease import hold_lease
 from fer_batch.timing import call_periodically
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.checkpoints import (
     STATE_FILE,
     locate_storage,

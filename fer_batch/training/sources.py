@@ -9,7 +9,7 @@ import numpy as np
 import ray.data
 import ray.train
 
-from fer_batch.config import CROP_SIZE_PX, TrainConfig
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.data.clip_files import count_clips, load_clips, stream_clips
 from fer_batch.data.clips import Clips, concatenate_clips, count_classes, empty_clips
 from fer_batch.data.datasets import load_datasets
@@ -18,6 +18,7 @@ from fer_batch.data.videos import ClipSettings, ExtractionSummary, extract_clips
 from fer_batch.errors import ConfigError, InputError
 from fer_batch.model.card import Card, read_card
 from fer_batch.schema import find_class_problem
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.batches import ClipStream, StreamedBatch
 
 MIN_CALIBRATION_CLIPS = 50

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fer_batch.config import TrainConfig
 from fer_batch.errors import CheckpointError
 from fer_batch.model.card import shorten
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.initialize import Architecture
 
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fer_batch.config import TrainConfig
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.augment import augment_sequences, augment_stills, mix_examples
 from fer_batch.training.batches import Annotations
 from fer_batch.training.imbalance import compute_expression_loss

@@ -5,8 +5,8 @@ import torch
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import get_device, prepare_model
 
-from fer_batch.config import TrainConfig
 from fer_batch.errors import ResourceError
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.checkpoints import locate_checkpoint, name_checkpoint
 from fer_batch.training.loop import WorkerContext, train_network
 from fer_batch.training.predict import choose_training_dtype, sum_over_workers

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.loop import WorkerContext, train_network
 from fer_batch.training.state import TrainState, decode_state, encode_state
 from tests.benchmarks.gpu_setup import Measurement, Setup, peak_gpu_bytes

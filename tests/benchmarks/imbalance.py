@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fer_batch.cli.arguments import parse_named_path
-from fer_batch.config import IMBALANCE, TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.data.datasets import load_datasets
 from fer_batch.evaluation.metrics import measure
+from fer_batch.train_config import IMBALANCE, TrainConfig
 from fer_batch.training.loop import WorkerContext, train_network
 from fer_batch.training.predict import predict_log_probs
 

@@ -23,9 +23,9 @@ from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from fer_batch.cli.arguments import parse_named_path
-from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.data.datasets import load_datasets
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.loop import WorkerContext, train_network
 from tests.benchmarks.imbalance import SHORT
 

@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from fer_batch.cli.main import main
-from fer_batch.config import BACKBONES, NETWORKS
+from fer_batch.train_config import BACKBONES, NETWORKS
 from fer_batch.training.recipes import list_recipes, read_recipe
 from tests.cli.conftest import ReadError
 

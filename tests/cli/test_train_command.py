@@ -10,8 +10,8 @@ import pytest
 
 from fer_batch.cli.main import main
 from fer_batch.cli.train import DEFAULT_CHECKPOINT
-from fer_batch.config import TrainConfig
 from fer_batch.fields import Topic, field_types, split_type
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.recipes import list_recipes, read_recipe
 from tests.cli.conftest import ReadError
 

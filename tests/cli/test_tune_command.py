@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fer_batch.cli.main import main
-from fer_batch.config import TrainConfig
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.tune.space import locate_base
 from fer_batch.training.tune.study import DONE, FAILED, TrialRecord
 from tests.cli.conftest import ReadError

@@ -7,12 +7,13 @@ import safetensors.torch
 import torch
 from torchvision.models import get_model
 
-from fer_batch.config import BACKBONES, CROP_SIZE_PX, GREY_MEAN, GREY_STD
+from fer_batch.config import CROP_SIZE_PX, GREY_MEAN, GREY_STD
 from fer_batch.errors import CheckpointError, ConfigError
 from fer_batch.model.backbone import BackboneEncoder
 from fer_batch.model.card import Card
 from fer_batch.model.registry import build_network
 from fer_batch.model.weights import load_checkpoint, save_checkpoint
+from fer_batch.train_config import BACKBONES
 
 
 def test_every_backbone_exists_in_torchvision() -> None:

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fer_batch.config import BLOCKS, CROP_SIZE_PX, DROPOUTS, TrainConfig
-from fer_batch.config import NETWORKS as NAMES
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.model.card import Card
 from fer_batch.model.cost import measure_cost
 from fer_batch.model.network import Network
@@ -17,6 +16,8 @@ from fer_batch.model.published import Cnn4, Cnn4Bn, CnnLstm, DcnnBiLstm
 from fer_batch.model.recognize import Recognizer
 from fer_batch.model.registry import NETWORKS, build_network
 from fer_batch.model.weights import load_checkpoint, save_checkpoint
+from fer_batch.train_config import BLOCKS, DROPOUTS, TrainConfig
+from fer_batch.train_config import NETWORKS as NAMES
 
 SMALL: dict[str, dict[str, Any]] = {
     "cnn-bilstm": {"filters": (4, 4), "depths": (1, 1), "lstm": (4, 3)},

@@ -11,8 +11,8 @@ import ray
 import torch
 from ray.cluster_utils import Cluster
 
-from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.loop import WorkerContext
 from fer_batch.training.state import EpochResult
 from fer_batch.training.status import StatusCallback

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_batch.config import TrainConfig
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.augment import (
     augment_sequences,
     augment_stills,

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fer_batch.config import TrainConfig
 from fer_batch.errors import OutputError
 from fer_batch.evaluation.crossval.crossval import crossval
 from fer_batch.runtime import ray_session
 from fer_batch.storage.folder import LocalFolder, StoreFolder, open_folder
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.checkpoints import (
     RAY_LIST,
     find_checkpoint,

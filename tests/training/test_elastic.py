@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError
+from fer_batch.train_config import TrainConfig
 from fer_batch.training import run
 from fer_batch.training.run import train
 from tests.training.examples import (

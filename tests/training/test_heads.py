@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.errors import ConfigError, InputError
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.batches import BatchSource
 from fer_batch.training.initialize import check_initial_weights
 from fer_batch.training.loop import train_network

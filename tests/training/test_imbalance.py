@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_batch.config import IMBALANCE
+from fer_batch.train_config import IMBALANCE
 from fer_batch.training.imbalance import compute_class_weights, compute_expression_loss, draw_epoch_order
 
 COUNTS = st.lists(st.integers(0, 500), min_size=2, max_size=7).filter(any)

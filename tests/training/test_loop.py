@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fer_batch.config import IMBALANCE, OPTIMIZERS
 from fer_batch.data.clips import Clips
+from fer_batch.train_config import IMBALANCE, OPTIMIZERS
 from fer_batch.training.batches import ClipStream, StreamedBatch
 from fer_batch.training.initialize import build_initial_network, choose_architecture
 from fer_batch.training.loop import train_network

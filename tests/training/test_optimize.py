@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fer_batch.config import OPTIMIZERS, SCHEDULES, TrainConfig
+from fer_batch.train_config import OPTIMIZERS, SCHEDULES, TrainConfig
 from fer_batch.training.optimize import PhaseOptimizer
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.recipes import format_recipe, format_toml, list_recipes, read_recipe
 
 DATA = [["fer2013", "x"]]

@@ -14,9 +14,9 @@ from ray.cluster_utils import Cluster
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
-from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError, FerBatchError, OutputError, ResourceError
 from fer_batch.runtime import joins_cluster
+from fer_batch.train_config import TrainConfig
 from fer_batch.training import resources
 from fer_batch.training.resources import (
     GpuCount,

@@ -19,7 +19,6 @@ import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
-from fer_batch.config import TrainConfig
 from fer_batch.data.datasets import load_datasets
 from fer_batch.errors import CheckpointError, ConfigError, InputError, OutputError
 from fer_batch.model.card import Card
@@ -28,6 +27,7 @@ from fer_batch.model.weights import load_checkpoint, save_checkpoint
 from fer_batch.runtime import ray_session
 from fer_batch.schema import EMOTIONS
 from fer_batch.storage.folder import LocalFolder
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.calibrate import fit_temperature
 from fer_batch.training.export import TrainSummary, export_model
 from fer_batch.training.predict import predict_log_probs

@@ -15,13 +15,13 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from fer_batch.cli.main import main
-from fer_batch.config import TrainConfig
 from fer_batch.data.clip_files import VideoClips, count_clips, write_index
 from fer_batch.data.clips import empty_clips
 from fer_batch.errors import ConfigError, InputError
 from fer_batch.model.weights import load_checkpoint
 from fer_batch.runtime import ray_session
 from fer_batch.storage.atomic import write_json
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.export import TrainSummary
 from fer_batch.training.run import train
 from fer_batch.training.sources import (

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fer_batch.config import TrainConfig
 from fer_batch.evaluation.evaluate import evaluate
 from fer_batch.model.card import Card
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.weights import load_checkpoint, save_checkpoint
 from fer_batch.schema import EMOTIONS
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.run import train
 from tests.datasets import affectnet_sets, number_images, rafdb_original
 from tests.training.examples import SMALL_RECIPE

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fer_batch.config import TrainConfig, difference
+from fer_batch.config import difference
 from fer_batch.data.clips import Clips, count_classes
 from fer_batch.data.datasets import load_datasets
 from fer_batch.errors import ConfigError, InputError
@@ -40,6 +40,7 @@ from fer_batch.plotting import render_figure
 from fer_batch.storage.atomic import convert_write_error, encode_json, write_files, write_json
 from fer_batch.storage.folder import parse_local_folder, read_folder_record
 from fer_batch.storage.lease import hold_lease
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.distill import check_teachers
 from fer_batch.training.recipes import Settings
 from fer_batch.training.resources import GpuCount, check_gpus

@@ -15,7 +15,6 @@ import ray
 import torch
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
-from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.errors import ConfigError, FerBatchError, OutputError
 from fer_batch.evaluation.crossval.folds import Fold
@@ -23,6 +22,7 @@ from fer_batch.evaluation.crossval.train_fold import FoldResult, train_fold
 from fer_batch.faults import fault_point
 from fer_batch.runtime import joins_cluster, ray_session
 from fer_batch.storage.atomic import convert_write_error, write_bytes
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.resources import (
     GpuCount,
     Resources,

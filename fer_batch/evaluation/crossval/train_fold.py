@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.errors import InputError
 from fer_batch.evaluation.crossval.folds import Fold, draw_part, group_clips
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.loop import WorkerContext, train_network
 from fer_batch.training.predict import (
     frames_to_tensor,

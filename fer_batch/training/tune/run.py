@@ -17,13 +17,13 @@ from pathlib import Path
 import ray.tune
 import torch
 
-from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.errors import ConfigError
 from fer_batch.runtime import joins_cluster, ray_session
 from fer_batch.storage.atomic import convert_write_error, remove_temporary_files, write_json
 from fer_batch.storage.folder import parse_local_folder
 from fer_batch.storage.lease import hold_lease
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.distill import check_teachers
 from fer_batch.training.initialize import check_initial_weights
 from fer_batch.training.loop import WorkerContext, train_network

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from fer_batch.config import IMBALANCE, TrainConfig
 from fer_batch.model.registry import NETWORKS
+from fer_batch.train_config import IMBALANCE, TrainConfig
 from fer_batch.training.initialize import choose_architecture
 from fer_batch.training.recipes import Settings
 

@@ -12,10 +12,11 @@ import pandas as pd
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import TrialState
 
-from fer_batch.config import TrainConfig, difference
+from fer_batch.config import difference
 from fer_batch.errors import ConfigError, FerBatchError, OutputError
 from fer_batch.storage.atomic import convert_write_error, write_bytes, write_json
 from fer_batch.storage.folder import read_folder_record
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.recipes import Settings, format_recipe
 from fer_batch.training.state import EpochResult, selected_epoch
 from fer_batch.training.tune.space import PARAMETERS, Point, apply_point, build_space

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.errors import ConfigError, FerBatchError, InputError, OutputError
 from fer_batch.evaluation.crossval.crossval import CK48_CLASSES, CK48_RECIPE, crossval
@@ -19,6 +18,7 @@ from fer_batch.evaluation.metrics import measure
 from fer_batch.model.card import Card
 from fer_batch.model.registry import build_network
 from fer_batch.model.weights import save_checkpoint
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.loop import train_network
 
 FOLDS = [["S001", "S002"], ["S003"], ["S004", "S005"], ["S006"]]

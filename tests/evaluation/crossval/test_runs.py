@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from fer_batch.config import TrainConfig
 from fer_batch.data.clips import Clips
 from fer_batch.errors import FerBatchError, InputError, OutputError
 from fer_batch.evaluation.crossval.crossval import CK48_CLASSES as CLASSES
@@ -26,6 +25,7 @@ from fer_batch.evaluation.crossval.train_fold import (
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.network import Network
 from fer_batch.model.registry import build_network
+from fer_batch.train_config import TrainConfig
 from tests.clips import make_clips
 from tests.training.processes import find_children, wait_for
 

@@ -8,8 +8,8 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from fer_batch.config import TrainConfig
 from fer_batch.errors import OutputError
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.tune.plots import write_plots
 from fer_batch.training.tune.space import Point
 from fer_batch.training.tune.study import DONE, FAILED, Study, TrialRecord

@@ -10,9 +10,9 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError, FerBatchError
 from fer_batch.runtime import ray_session
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.tune.run import tune
 from fer_batch.training.tune.search import VALUE, build_scheduler
 from fer_batch.training.tune.space import Point, locate_base

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from fer_batch.config import IMBALANCE, TrainConfig
 from fer_batch.model.card import Card
 from fer_batch.model.cnn_bilstm import CnnBiLstm
 from fer_batch.model.registry import NETWORKS, build_network
 from fer_batch.model.weights import save_checkpoint
+from fer_batch.train_config import IMBALANCE, TrainConfig
 from fer_batch.training.initialize import choose_architecture
 from fer_batch.training.recipes import list_recipes
 from fer_batch.training.tune.space import AUGMENTATIONS, Point, apply_point, build_space, locate_base

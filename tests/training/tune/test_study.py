@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fer_batch.config import TrainConfig
 from fer_batch.errors import ConfigError, FerBatchError, OutputError
+from fer_batch.train_config import TrainConfig
 from fer_batch.training.state import selected_epoch
 from fer_batch.training.tune.space import apply_point, locate_base
 from fer_batch.training.tune.study import (
