@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from fer_batch.run.partial import finalize_partial
 from fer_batch.schema import EMOTIONS
 from fer_batch.timeline.store import open_timeline
-from tests.runs import Tracks, add_videos, video_id, write_run
+from tests.runs import Tracks, add_videos, plan_videos, video_id, write_run
 from tests.timeline.conftest import (
     SECONDS,
     Seen,
@@ -339,6 +340,18 @@ def test_other_origin_cannot_read(look: Callable[..., Seen], talk: str, archive:
     page.context.new_page().set_content(f"<iframe src='{talk}'></iframe><video src='{talk}'></video>")
     assert seen.troubles
     seen.troubles.clear()
+
+
+def test_pages_show_that_results_are_partial(look: Callable[..., Seen], tmp_path: Path) -> None:
+    out = write_run(tmp_path / "run", {"/a.mp4": [["happy"]]})
+    with serving(out) as url:
+        page_of_video = f"{url}/video/{video_id('/a.mp4')}"
+        assert "partial" not in look().open(page_of_video).locator("body").inner_text()
+        plan_videos(out, {"/b.mp4": [["sad"]]})
+        finalize_partial(out)
+        for address in (url, page_of_video):
+            text = look().open(address).locator("body").inner_text()
+            assert "partial results: 1 of 2 videos" in text
 
 
 def test_changed_tables_are_shown(look: Callable[..., Seen], tmp_path: Path) -> None:

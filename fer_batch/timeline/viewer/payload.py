@@ -97,6 +97,7 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
         | {"kind": number_classes(episodes.column("emotion"), database.classes).tolist()},
         "length_s": cells.length_s,
         "face_filter": database.face_filter,
+        "partial": str(database.partial or ""),
         "episodes_are": {"threshold": MIN_CONFIDENCE, "min_s": MIN_EPISODE_S},
         "arrays": {name: [array.dtype.name, array.size] for name, array in arrays.items()},
     }

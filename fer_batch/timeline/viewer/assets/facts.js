@@ -38,6 +38,9 @@
   fer.ending = (facts) =>
     element("p", { className: "ending" }, fer.badge(facts.status), ` ${fer.statusText(facts.status)}`, facts.error ? `: ${facts.error}` : "");
 
+  // A note that the run is not finished, with the number of videos and hours that are.
+  fer.partial = (text) => element("p", { className: "quiet partial", hidden: !text }, text);
+
   // A bar of shares: in how many of a face's sampled frames each emotion is the most probable one.
   const bar = (video, name, counts) => {
     const all = counts.reduce((a, b) => a + b, 0);

@@ -65,7 +65,7 @@
     element("button", { type: "button", onclick: () => fullscreen() }, "full screen"),
   );
   main.classList.add("watch");
-  main.append(element("div", { className: "player" }, fer.ending(video.facts), words, stage, controls), side, lanesBox);
+  main.append(element("div", { className: "player" }, fer.ending(video.facts), fer.partial(video.partial), words, stage, controls), side, lanesBox);
   const lanes = fer.lanes(lanesBox, video, (time_s) => seek(time_s));
   main.append(
     element("div", { className: "columns rest" }, fer.episodes(video, (time_s) => seek(time_s)), element("section", { "aria-label": "The video" }, element("h2", {}, "The video"), fer.facts(video.facts))),
