@@ -17,6 +17,7 @@ def view_command(
     /,
     *,
     port: Annotated[int, Range(at_least=0, at_most=65535)] = 0,
+    edit: bool = False,
     quality: QualityOptions,
 ) -> int:
     """View a run in a browser.
@@ -24,21 +25,24 @@ def view_command(
     The page lists all videos, and plays each with boxes on its faces and their emotions over time. Press ?
     for its keys and Ctrl-C to end. The server answers this machine only. The printed address has a random
     part, so that other users of the machine cannot guess it. The server sends only analyzed files that have
-    not changed since, and writes nothing.
+    not changed since, and writes nothing without --edit.
 
     Args:
         port: Port of the server; 0 selects a free one.
+        edit: Let users of the pages name faces, as `assign` does: click a box or the name of a lane. Everyone
+            who knows the address can then change names.
 
     Examples:
       fer-batch view results                    prints an address for a browser on this machine
       fer-batch view results --port 8000        always the same port
+      fer-batch view results --edit             name faces by clicking them
       fer-batch view results --min-confidence 0.5    only faces of which the model is sure
       fer-batch view s3://bucket/results        results in a store
       ssh -L 8000:localhost:8000 MACHINE fer-batch view results --port 8000      on another machine
     """
     from fer_batch.timeline.viewer.server import serve
 
-    return serve(out, port, lambda url: print_line(f"{url}  (Ctrl-C ends it)"), **vars(quality))
+    return serve(out, port, lambda url: print_line(f"{url}  (Ctrl-C ends it)"), edit=edit, **vars(quality))
 
 
 @add_command(LOOK)

@@ -59,7 +59,7 @@ def assign_from_csv(out: FolderLike, path: Path) -> pa.Table:
             raise InputError(f"{path} has a track twice; each track needs one row")
         return list(ids.values()), people.filter(pc.greater(pc.utf8_length(people.column("person")), 0))
 
-    return _assign(out, choose)
+    return replace_persons(out, choose)
 
 
 def assign_by_position(
@@ -119,7 +119,7 @@ def assign_by_position(
             SELECT video_id, track_id, person FROM tracked JOIN seats USING (seat) ORDER BY ALL""")
         return ids, people.to_arrow_table()
 
-    return _assign(out, choose)
+    return replace_persons(out, choose)
 
 
 def assign_by_number(
@@ -156,13 +156,19 @@ def assign_by_number(
             raise InputError(f"There is no person {unknown[0]}; `fer-batch people {out}` numbers persons")
         return ids, people.drop_columns("number")
 
-    return _assign(out, choose)
+    return replace_persons(out, choose)
 
 
-def _assign(out: FolderLike, choose: Callable[[Database], tuple[list[str], pa.Table]]) -> pa.Table:
-    """Replace the persons of videos. `choose` returns their ids, and rows of video_id, track_id, person.
+def replace_persons(
+    out: FolderLike, choose: Callable[[Database], tuple[Sequence[str], pa.Table]]
+) -> pa.Table:
+    """Replace the persons of videos and return the written rows of `PEOPLE_SCHEMA`.
 
-    The number that a track already has, such as "person 1", is no name and is not written.
+    `choose` returns the ids of the videos, and rows of video_id, track_id, person. It is called while the
+    lease is held, so no other process writes to `out` until the rows are written. The number that a track
+    already has, such as "person 1", is no name and is not written.
+
+    Raises OutputError if another process holds the lease, or if `out` holds no finished run.
     """
     folder = open_folder(out).absolute()
     Database(folder)  # fails before the lease creates anything in a folder that holds no run

@@ -144,11 +144,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
 
 
 @contextmanager
-def serving(out: Path) -> Iterator[str]:
+def serving(out: Path, *, edit: bool = False) -> Iterator[str]:
     """Serve a run; the value is the address of its pages, without a slash at the end."""
-    config = uvicorn.Config(
-        create_app(out, TOKEN), port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1
-    )
+    app = create_app(out, TOKEN, edit=edit)
+    config = uvicorn.Config(app, port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -19,10 +19,12 @@ from tests.runs import add_videos, video_id, write_run
 TWO, ONE = "/a/two.mp4", "/a/one.mp4"
 
 
-def group(out: Path, numbers: dict[tuple[str, int], int | str], across_videos: bool = False) -> None:
+def group(
+    out: Path, numbers: dict[tuple[str, int], int | str], across_videos: bool = False, version: str = "1"
+) -> None:
     """Write the number of each track, or the reason why it has none."""
     rows: list[dict[str, Any]] = [
-        {"video_id": video_id(uri), "version": "1", "attempt": 0, "track_id": track}
+        {"video_id": video_id(uri), "version": version, "attempt": 0, "track_id": track}
         | {"number" if isinstance(value, int) else "reason": value, "across_videos": across_videos}
         for (uri, track), value in numbers.items()
     ]

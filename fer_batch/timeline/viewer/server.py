@@ -1,4 +1,4 @@
-"""A web server of a run's pages, for browsers on this machine only. It writes nothing."""
+"""A web server of a run's pages, for browsers on this machine only. Without `edit`, it writes nothing."""
 
 import threading
 from collections.abc import Callable
@@ -12,11 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fer_batch.errors import FerBatchError
+from fer_batch.errors import FerBatchError, InputError
 from fer_batch.storage.folder import FolderLike
 from fer_batch.timeline.names import file_name
 from fer_batch.timeline.queries.selection import QualityFilter
 from fer_batch.timeline.viewer.catalogue import Catalogue, ListedVideo
+from fer_batch.timeline.viewer.edits import NamingHistory, create_edit_routes
 from fer_batch.timeline.viewer.loopback import create_token, list_middleware, serve_app
 from fer_batch.timeline.viewer.media import describe_error, find_trouble, send_video
 from fer_batch.timeline.viewer.page import SCRIPTS, STYLES, read_asset
@@ -25,18 +26,21 @@ from fer_batch.video.pictures import is_picture
 
 ASSET_TYPES = {
     name: "text/css" if name.endswith(".css") else "text/javascript"
-    for name in (*STYLES, *SCRIPTS, "archive.js", "boxes.js", "video.js")
+    for name in (*STYLES, *SCRIPTS, "archive.js", "boxes.js", "naming.js", "video.js")
 }
 NOT_ANALYZED = "no frame of it was analyzed"
 
 
-def create_app(out: FolderLike, token: str, quality: QualityFilter | None = None) -> Starlette:
+def create_app(
+    out: FolderLike, token: str, quality: QualityFilter | None = None, *, edit: bool = False
+) -> Starlette:
     """Create the web application of the run in `out`; raises OutputError if it holds no finished run.
 
-    Its pages have only the faces that match `quality`. All paths begin with `/token/`, and only requests that
-    know it are answered.
+    Its pages have only the faces that match `quality`. With `edit`, users of the pages can name faces. All
+    paths begin with `/token/`, and only requests that know it are answered.
     """
     open_catalogue = _CatalogueCache(out, quality)
+    history = NamingHistory(out) if edit else None
 
     def show_page(name: str) -> Callable[[Request], Response]:
         def respond(request: Request) -> Response:
@@ -91,11 +95,14 @@ def create_app(out: FolderLike, token: str, quality: QualityFilter | None = None
         return Response(catalogue.pack_video(video.video_id), media_type="application/octet-stream")
 
     def describe_media(request: Request) -> Response:
-        """Tell whether a video can be played, as far as its file shows."""
+        """Tell whether a video can be played, as far as its file shows, and what can be edited."""
         catalogue = open_catalogue()
         video = _find_video(catalogue, request)
         trouble = find_trouble(catalogue.find_file(video)) if video.moments else NOT_ANALYZED
-        return JSONResponse({"trouble": trouble, "state": catalogue.state})
+        last_change = history.describe_last(video.video_id) if history else None
+        return JSONResponse(
+            {"trouble": trouble, "state": catalogue.state, "edit": history is not None, "undo": last_change}
+        )
 
     def send_media(request: Request) -> Response:
         catalogue = open_catalogue()
@@ -105,7 +112,11 @@ def create_app(out: FolderLike, token: str, quality: QualityFilter | None = None
         return send_video(catalogue.find_file(video), request)
 
     async def report_error(request: Request, error: Exception) -> Response:
-        return Response(describe_error(error), HTTPStatus.SERVICE_UNAVAILABLE, media_type="text/plain")
+        status = HTTPStatus.BAD_REQUEST if isinstance(error, InputError) else HTTPStatus.SERVICE_UNAVAILABLE
+        return Response(describe_error(error), status, media_type="text/plain")
+
+    def check_video(request: Request) -> str:
+        return _find_video(open_catalogue(), request).video_id
 
     return Starlette(
         routes=[
@@ -119,6 +130,7 @@ def create_app(out: FolderLike, token: str, quality: QualityFilter | None = None
             Route("/api/videos/{video_id}/data", send_data),
             Route("/api/videos/{video_id}/state", describe_media),
             Route("/media/{video_id}", send_media),
+            *(create_edit_routes(history, check_video) if history else ()),
         ],
         middleware=list_middleware(token),
         exception_handlers={FerBatchError: report_error, duckdb.Error: report_error},
@@ -126,16 +138,22 @@ def create_app(out: FolderLike, token: str, quality: QualityFilter | None = None
 
 
 def serve(
-    out: FolderLike, port: int, on_start: Callable[[str], None], **quality: Unpack[QualityFilter]
+    out: FolderLike,
+    port: int,
+    on_start: Callable[[str], None],
+    *,
+    edit: bool = False,
+    **quality: Unpack[QualityFilter],
 ) -> int:
     """Serve a run to browsers on this machine until a signal comes; return 128 plus its number.
 
-    `port` 0 is any free port. `on_start` receives the address of the pages. `quality` is as in `create_app`.
+    `port` 0 is any free port. `on_start` receives the address of the pages. `edit` and `quality` are as in
+    `create_app`.
 
     Raises OutputError if the port is taken or `out` holds no finished run.
     """
     token = create_token()
-    return serve_app(create_app(out, token, quality), token, port, on_start)
+    return serve_app(create_app(out, token, quality, edit=edit), token, port, on_start)
 
 
 class _CatalogueCache:

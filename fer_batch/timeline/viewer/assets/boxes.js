@@ -9,14 +9,17 @@
 
   // Return a function that shows the boxes of the given faces in `layer`, and hides all others. A face has a
   // `name`, a `kind` (the number of its emotion) and a `box`: left, top, right and bottom as shares of the picture.
-  fer.boxes = (layer, { classes, colours, inks }) => {
+  // A click on a box calls `onClick(name)`.
+  fer.boxes = (layer, { classes, colours, inks }, onClick = null) => {
     const boxes = new Map();
+    layer.classList.toggle("clickable", Boolean(onClick));
     return (faces) => {
       for (const box of boxes.values()) box.hidden = true;
       for (const { name, kind, box: [x0, y0, x1, y1] } of faces) {
         let box = boxes.get(name);
         if (!box) {
           box = element("div", { className: "box" }, element("span"));
+          if (onClick) box.onclick = () => onClick(name);
           boxes.set(name, box);
           layer.append(box);
         }

@@ -43,7 +43,7 @@ globalThis.fer = {};
     let first = 0;
     for (const track of video.tracks) {
       const name = track.person ?? `track ${track.id}`;
-      const face = faces.get(name) ?? { name, tracks: [], parts: [] };
+      const face = faces.get(name) ?? { name, person: track.person, tracks: [], parts: [] };
       faces.set(name, face);
       face.tracks.push(track.id);
       face.parts.push([first, first + track.rows]);

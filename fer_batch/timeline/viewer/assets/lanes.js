@@ -6,9 +6,9 @@
   const MIN_WINDOW_S = 1;
   const MIN_DRAG_PX = 5;
 
-  // Draw the lanes in `parent` and call `onSeek(time_s)` when the user chooses a time. Returns an object that
-  // controls the lanes.
-  fer.lanes = (parent, video, onSeek) => {
+  // Draw the lanes in `parent` and call `onSeek(time_s)` when the user chooses a time. With `onName(face)`, the
+  // names of lanes are buttons that call it. Returns an object that controls the lanes.
+  fer.lanes = (parent, video, onSeek, onName = null) => {
     let [from_s, to_s] = [0, video.end_s];
     let now_s = 0;
     let hover_s = null;
@@ -48,6 +48,9 @@
       );
     }
 
+    const nameButton = (face) =>
+      element("button", { type: "button", className: "name", title: "name this face", onclick: () => onName(face) }, face.name);
+
     const build = (face) => {
       const values = fer.values(video);
       const seen = face.rows.length;
@@ -58,7 +61,7 @@
       });
       const box = element(
         "section", { className: "lane", "aria-label": face.name },
-        element("header", {}, element("h3", {}, face.name), values.list),
+        element("header", {}, element("h3", {}, onName ? nameButton(face) : face.name), values.list),
         chart,
       );
       laneBox.append(box);
@@ -158,15 +161,23 @@
       redraw();
     };
 
-    const showMore = () => {
-      for (const face of video.faces.slice(shown.length, shown.length + LANES_PER_CLICK)) shown.push(build(face));
+    const showMore = (count = LANES_PER_CLICK) => {
+      shown.push(...video.faces.slice(shown.length, shown.length + count).map(build));
       const left = video.faces.length - shown.length;
       more.hidden = left <= 0;
-      more.textContent = `show ${Math.min(left, LANES_PER_CLICK)} more of ${left} faces`;
+      more.textContent = `show ${Math.min(left, LANES_PER_CLICK)} more of ${video.faces.length} faces`;
       redraw();
     };
 
     const api = {
+      // Draw the faces of `video` again, after its data have changed.
+      update: () => {
+        const count = Math.max(shown.length, LANES_PER_CLICK);
+        for (const lane of shown) lane.plot.destroy();
+        laneBox.replaceChildren();
+        shown = [];
+        showMore(count);
+      },
       // Show the part of the video between two times.
       show: (start_s, end_s) => {
         const length = Math.min(Math.max(end_s - start_s, MIN_WINDOW_S), video.end_s);

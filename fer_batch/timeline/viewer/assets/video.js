@@ -15,11 +15,12 @@
     return answer;
   };
 
-  const [packed, state] = await Promise.all([
-    fetchOk(`../api/videos/${video_id}/data`).then((answer) => answer.arrayBuffer()),
-    fetchOk(`../api/videos/${video_id}/state`).then((answer) => answer.json()),
-  ]);
-  const video = fer.unpack(packed);
+  const readState = () => fetchOk(`../api/videos/${video_id}/state`).then((answer) => answer.json());
+  const readVideo = () => fetchOk(`../api/videos/${video_id}/data`).then((answer) => answer.arrayBuffer()).then(fer.unpack);
+
+  // The state is read first, so that a change while the data are read is noticed.
+  let state = await readState();
+  const video = await readVideo();
   document.title = `${video.name} – emotions over time`;
   document.querySelector("h1").textContent = video.name;
 
@@ -39,7 +40,8 @@
   };
 
   // Boxes are those of the table in sampled frames, and interpolated between them.
-  const boxes = fer.boxes(layer, video);
+  const nameFace = (face) => { if (playable) player.pause(); naming.open(face); };
+  const boxes = fer.boxes(layer, video, state.edit ? (name) => nameFace(video.faces.find((face) => face.name === name)) : null);
   const interpolateBox = (row, next, part) => [0, 1, 2, 3].map((side) => {
     const here = video.box[4 * row + side];
     return (here + (next < 0 ? 0 : (video.box[4 * next + side] - here) * part)) / 65535;
@@ -57,7 +59,27 @@
   };
   const showBoxes = element("input", { type: "checkbox", checked: true, onchange: () => drawBoxes(lanes.time_s) });
 
-  const side = element("div", { className: "side" }, fer.shares(video));
+  // Read the video again after persons have changed; the player goes on.
+  const reload = async () => {
+    state = await readState();
+    Object.assign(video, await readVideo());
+    showFaces();
+    lanes.update();
+    drawBoxes(lanes.time_s);
+    return state.undo;
+  };
+  const naming = state.edit ? fer.naming(video, state.undo, reload) : null;
+
+  const side = element("div", { className: "side" });
+  const rest = element("div", { className: "columns rest" });
+  const showFaces = () => {
+    side.replaceChildren(fer.shares(video));
+    rest.replaceChildren(
+      fer.episodes(video, (time_s) => seek(time_s)),
+      element("section", { "aria-label": "The video" }, element("h2", {}, "The video"), fer.facts(video.facts)),
+    );
+  };
+  showFaces();
   const lanesBox = element("section", { className: "timelines", "aria-label": "Emotions over time" });
   const controls = element(
     "div", { className: "controls" },
@@ -65,11 +87,11 @@
     element("button", { type: "button", onclick: () => fullscreen() }, "full screen"),
   );
   main.classList.add("watch");
-  main.append(element("div", { className: "player" }, fer.ending(video.facts), fer.partial(video.partial), words, stage, controls), side, lanesBox);
-  const lanes = fer.lanes(lanesBox, video, (time_s) => seek(time_s));
   main.append(
-    element("div", { className: "columns rest" }, fer.episodes(video, (time_s) => seek(time_s)), element("section", { "aria-label": "The video" }, element("h2", {}, "The video"), fer.facts(video.facts))),
+    element("div", { className: "player" }, fer.ending(video.facts), fer.partial(video.partial), words, stage, controls, ...(naming ? [naming.controls] : [])),
+    side, lanesBox, rest,
   );
+  const lanes = fer.lanes(lanesBox, video, (time_s) => seek(time_s), naming && nameFace);
 
   const showTime = (time_s) => { lanes.setTime(Math.max(time_s, 0)); drawBoxes(time_s); };
   // Players count from the start of the file, the tables from the first picture.
@@ -111,7 +133,7 @@
 
   const help = fer.help([
     ["space", "play, pause"], ["← →", `${JUMP_S} seconds back, forward`], [", .", "one sampled frame back, forward"], ["Home End", "beginning, end"],
-    ["+ −", "zoom in, out; or drag over a lane"], ["0", "show the whole video"], ["b", "boxes on, off"], ["f", "full screen"], ["/", "search the list"], ["?", "show these keys"],
+    ["+ −", "zoom in, out; or drag over a lane"], ["0", "show the whole video"], ["b", "boxes on, off"], ["f", "full screen"], ...(naming ? [["u", "undo the last name"]] : []), ["/", "search the list"], ["?", "show these keys"],
   ]);
   document.getElementById("help").onclick = help;
   fer.onKeys({
@@ -120,16 +142,15 @@
     ",": () => step(-1), ".": () => step(1),
     Home: () => seek(0), End: () => seek(video.end_s),
     "+": () => lanes.zoom(0.5), "=": () => lanes.zoom(0.5), "-": () => lanes.zoom(2), 0: () => lanes.show(0, video.end_s),
-    b: () => showBoxes.click(), f: fullscreen, "/": () => { location.href = `${list}#search`; }, "?": help,
+    b: () => showBoxes.click(), f: fullscreen, u: () => naming?.undoLast(), "/": () => { location.href = `${list}#search`; }, "?": help,
   });
   fer.page = { video, lanes, player };
   document.documentElement.dataset.ready = "true";
 
-  const before = JSON.stringify(state.state);
   const poll = setInterval(async () => {
     if (document.hidden) return;
-    const now = await fetchOk(`../api/videos/${video_id}/state`).then((answer) => answer.json()).catch(() => state);
-    if (JSON.stringify(now.state) === before) return;
+    const now = await readState().catch(() => state);
+    if (JSON.stringify(now.state) === JSON.stringify(state.state)) return;
     clearInterval(poll);
     words.append(" The tables have changed. ", element("button", { type: "button", onclick: () => location.reload() }, "reload"));
   }, POLL_MS);
