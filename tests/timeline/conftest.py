@@ -1,6 +1,5 @@
 """A run with known rows on a real video, its server, and a browser that records errors and requests."""
 
-import os
 import shutil
 import threading
 import time
@@ -41,8 +40,6 @@ STEP_S = 0.2
 SECONDS = 9
 PATIENCE_S = 30
 TOKEN = "token-of-the-tests"
-SCREENSHOTS = "FER_BATCH_SCREENSHOTS"
-"""Environment variable with the folder for screenshots."""
 
 
 def watched_faces(seed: int = 0) -> list[dict[str, Any]]:
@@ -216,19 +213,6 @@ def look(browser: Any) -> Iterator[Callable[..., Seen]]:
         }
 
 
-@pytest.fixture
-def keep(tmp_path: Path) -> Callable[[Any, str], None]:
-    """Save screenshots to the folder of `SCREENSHOTS`, or to a temporary one."""
-    folder = Path(os.environ.get(SCREENSHOTS) or tmp_path)
-
-    def shoot(page: Any, name: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=folder / f"{name}.png")
-        assert (folder / f"{name}.png").stat().st_size > 5_000
-
-    return shoot
-
-
 def until(page: Any, condition: str, value: Any = None) -> None:
     """Wait until an expression, or a function of `value`, is true.
 
@@ -238,7 +222,3 @@ def until(page: Any, condition: str, value: Any = None) -> None:
     while not page.evaluate(condition, value):
         assert time.monotonic() < last, f"never: {condition}"
         page.wait_for_timeout(20)
-
-
-def no_wider_than_the_window(page: Any) -> bool:
-    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))

@@ -14,13 +14,12 @@ from tests.runs import Tracks, add_videos, plan_videos, video_id, write_run
 from tests.timeline.conftest import (
     SECONDS,
     Seen,
-    no_wider_than_the_window,
     serving,
     until,
     watched_faces,
     write_watched,
 )
-from tests.timeline.viewer.test_page import HOSTILE, contrasts, hover, shares_at, shown
+from tests.timeline.viewer.test_page import HOSTILE, hover, shares_at, shown
 
 HOSTILE_FILE = """'"><img src=x onerror=window.hacked=1><script>window.hacked=1<&#47;script>.mp4"""
 ARCHIVE: dict[str, Tracks | None] = {
@@ -138,29 +137,6 @@ def test_keys_of_the_list(look: Callable[..., Seen], archive: str) -> None:
     page.wait_for_url("**/video/**")
     page.wait_for_selector("html[data-ready]")
     assert page.locator("h1").text_content() == first
-
-
-@pytest.mark.parametrize("width", [400, 1600])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_list_fits_and_has_contrast(
-    width: int, scheme: str, look: Callable[..., Seen], archive: str, keep: Callable[[Any, str], None]
-) -> None:
-    page = look(width, color_scheme=scheme).open(archive)
-    assert no_wider_than_the_window(page)
-    assert contrasts(page) >= 4.5
-    keep(page, f"list_{width}_{scheme}")
-
-
-@pytest.mark.parametrize("width", [400, 1600])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_video_page_fits_and_has_contrast(
-    width: int, scheme: str, look: Callable[..., Seen], talk: str, keep: Callable[[Any, str], None]
-) -> None:
-    page = look(width, color_scheme=scheme).open(f"{talk}#t=1.2")
-    playing(page)
-    assert no_wider_than_the_window(page)
-    assert contrasts(page) >= 4.5
-    keep(page, f"video_{width}_{scheme}")
 
 
 def playing(page: Any) -> None:

@@ -50,11 +50,12 @@
   };
 
   const newPicture = (video) => {
+    if (!video.moments) return element("span", { className: "picture missing" }); // the server does not send it
+    const hide = (event) => event.target.classList.add("missing"); // the browser cannot show all formats
     if (video.is_picture) {
-      const hide = (event) => { event.target.style.visibility = "hidden"; }; // the browser cannot show all formats
       return element("img", { className: "picture", src: `media/${video.video_id}`, alt: "", loading: "lazy", onerror: hide });
     }
-    const picture = element("video", { className: "picture", muted: true, preload: "metadata", tabIndex: -1, "aria-hidden": "true" });
+    const picture = element("video", { className: "picture", muted: true, preload: "metadata", tabIndex: -1, "aria-hidden": "true", onerror: hide });
     picture.src = `media/${video.video_id}#t=${((video.start_s ?? 0) + (video.duration_s ?? 0) * 0.2).toFixed(1)}`;
     return picture;
   };
@@ -91,7 +92,7 @@
     summary.textContent = page.total === run.videos ? "" : `${page.total} of ${countText(run.videos)}`;
     const left = page.total - first - page.videos.length;
     more.hidden = left <= 0;
-    more.textContent = `show ${Math.min(left, PAGE_VIDEOS)} more of ${left} videos`;
+    more.textContent = `show ${Math.min(left, PAGE_VIDEOS)} more of ${page.total} videos`;
     more.onclick = () => show(first + PAGE_VIDEOS);
     if (!page.videos.length) { markReady(); return; }
     const answers = await get(`api/strips?ids=${page.videos.map((video) => video.video_id).join(",")}`);

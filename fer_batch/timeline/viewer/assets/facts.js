@@ -36,7 +36,7 @@
 
   // The status of a video in words, with its error.
   fer.ending = (facts) =>
-    element("p", { className: "ending" }, fer.badge(facts.status), ` ${fer.statusText(facts.status)}`, facts.error ? `: ${facts.error}` : "");
+    element("p", { className: "ending" }, fer.badge(facts.status), ` ${fer.statusText(facts.status)}${facts.error ? `: ${facts.error}` : ""}`);
 
   // A note that the run is not finished, with the number of videos and hours that are.
   fer.partial = (text) => element("p", { className: "quiet partial", hidden: !text }, text);
@@ -90,7 +90,7 @@
           "tr", {},
           element("td", {}, element("button", { type: "button", className: "time", onclick: () => onSeek(episodes.start_s[i]) }, timeText(episodes.start_s[i]))),
           element("td", { className: "number" }, `${(episodes.end_s[i] - episodes.start_s[i]).toFixed(1)} s`),
-          element("td", {}, face(i)), element("td", {}, swatch, video.classes[kind] ?? ""),
+          element("td", {}, face(i)), element("td", { className: "kind" }, swatch, video.classes[kind] ?? ""),
           element("td", { className: "number" }, `${percent(episodes.peak[i])} at ${timeText(episodes.peak_s[i])}`),
         ));
       }

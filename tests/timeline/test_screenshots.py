@@ -1,0 +1,164 @@
+"""Pictures of all pages: light and dark, in a narrow and a wide window.
+
+The pictures stay in the folder that the environment variable `FER_BATCH_SCREENSHOTS` names, by default in a
+temporary folder of pytest. A new page needs an address in `addresses`, its name in `PAGES`, and an action in
+`ACTIONS` if something has to be opened first.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_batch.data.explore.explore import explore
+from fer_batch.data.explore.report import write_exploration
+from fer_batch.run.partial import finalize_partial
+from fer_batch.schema import EMOTIONS
+from fer_batch.timeline.naming import name_face
+from fer_batch.timeline.store import open_timeline
+from fer_batch.timeline.viewer.page import render_report
+from tests.datasets import random_images, write_images
+from tests.runs import add_videos, plan_videos, video_id
+from tests.timeline.conftest import Seen, serving, until, watched_faces, write_watched
+from tests.timeline.test_view import playing, settled
+
+SCREENSHOTS = "FER_BATCH_SCREENSHOTS"
+PAGES = ("list", "list_with_pictures", "video", "crowd", "naming", "report", "explore")
+MIN_CONTRAST = 4.5
+"""The lowest contrast of text that WCAG 2.2 allows at level AA."""
+MAX_LABEL_PX = 22
+"""Height of a label of one line."""
+
+
+def crowd_faces() -> list[dict[str, Any]]:
+    """Return rows of twelve faces of different sizes in rows, some at the edges of the picture."""
+    rows = []
+    for track in range(12):
+        size = 0.03 + 0.012 * track
+        left, top = 0.24 * (track % 4) + 0.01 * track, 0.33 * (track // 4)
+        for row in watched_faces(seed=track):
+            if row["track"] == 0:
+                box = {
+                    "box_x0": left,
+                    "box_x1": min(left + size, 1.0),
+                    "box_y0": top,
+                    "box_y1": top + 2 * size,
+                }
+                rows.append(row | box | {"track": track})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def addresses(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Iterator[dict[str, str]]:
+    """The address of each page, those of a run that is not finished."""
+    folder = tmp_path_factory.mktemp("pages")
+    videos = {
+        str(shutil.copy(sample, folder / name)): faces
+        for name, faces in {
+            "talk.mp4": watched_faces(),
+            "crowd.mp4": crowd_faces(),
+            "a video with a name that is much longer than the names that most people give to videos.mp4":
+                watched_faces(seed=2),
+        }.items()
+    }  # fmt: skip
+    out = write_watched(folder / "run", videos)
+    add_videos(
+        out,
+        {"/talks/monday.mp4": [["happy"] * 5, ["sad"] * 2], "/talks/empty.mp4": [], "/talks/torn.mp4": None},
+    )
+    plan_videos(out, {"/talks/later.mp4": [["happy"]]})
+    finalize_partial(out)
+    talk, crowd = (video_id(str(folder / name)) for name in ("talk.mp4", "crowd.mp4"))
+    name_face(out, talk, 1, "Eileen Collins", None)
+    (folder / "talk.html").write_text(render_report(open_timeline(out), talk))
+    images = {name: random_images(6 + number, number) for number, name in enumerate(EMOTIONS)}
+    images["happy"][0] = images["sad"][0]
+    write_exploration(folder / "faces", explore([("folder", str(write_images(folder / "images", images)))]))
+    with ExitStack() as stack:
+        site = stack.enter_context(serving(out))
+        editable = stack.enter_context(serving(out, edit=True))
+        yield {
+            "list": site,
+            "list_with_pictures": f"{site}/?words={folder.name}",
+            "video": f"{site}/video/{talk}#t=6.2",
+            "crowd": f"{site}/video/{crowd}#t=1.2",
+            "naming": f"{editable}/video/{talk}#t=6.2",
+            "report": (folder / "talk.html").as_uri(),
+            "explore": (folder / "faces" / "explore.html").as_uri(),
+        }
+
+
+def show_pictures(page: Any) -> None:
+    settled(page, lambda: page.locator("#pictures").check())
+    until(page, "document.querySelectorAll('video.picture').length === 3")
+    until(
+        page,
+        "[...document.querySelectorAll('video.picture')].every((v) => v.readyState >= 2 || v.error)",
+    )
+
+
+def open_naming(page: Any) -> None:
+    playing(page)
+    page.locator(".lane h3 button").first.click()
+
+
+ACTIONS: dict[str, Callable[[Any], None]] = {
+    "list_with_pictures": show_pictures,
+    "video": playing,
+    "crowd": playing,
+    "naming": open_naming,
+}
+"""What happens on a page before it is photographed."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1600])
+@pytest.mark.parametrize("name", PAGES)
+def test_page_fits_and_is_legible(
+    name: str, width: int, scheme: str, look: Callable[..., Seen], addresses: dict[str, str], tmp_path: Path
+) -> None:
+    page = look(width, color_scheme=scheme).page
+    page.goto(addresses[name])
+    until(page, "!document.scripts.length || Boolean(document.documentElement.dataset.ready)")
+    ACTIONS.get(name, lambda page: None)(page)
+    path = Path(os.environ.get(SCREENSHOTS) or tmp_path) / f"{name}_{width}_{scheme}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=path, full_page=True)
+    assert path.stat().st_size > 5_000
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert measure_contrast(page) >= MIN_CONTRAST
+    labels = page.locator(".box:visible span:visible").all()
+    assert all(label.bounding_box()["height"] <= MAX_LABEL_PX for label in labels)
+
+
+def measure_contrast(page: Any) -> float:
+    """Return the lowest contrast of text with its background, by WCAG's formula."""
+    return float(
+        page.evaluate(
+            """() => {
+            const light = (colour) => {
+                const linear = (c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+                const [r, g, b] = colour.match(/[\\d.]+/g).map((n) => linear(n / 255));
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+            };
+            const behind = (element) => {
+                for (let e = element; e; e = e.parentElement) {
+                    const colour = getComputedStyle(e).backgroundColor;
+                    if (!/, 0\\)$/.test(colour)) return colour;
+                }
+            };
+            let least = 21;
+            for (const element of document.querySelectorAll("body *")) {
+                const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+                if (!own || !element.checkVisibility()) continue;
+                const [a, b] = [getComputedStyle(element).color, behind(element)].map(light);
+                least = Math.min(least, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
+            }
+            return least;
+        }"""
+        )
+    )
