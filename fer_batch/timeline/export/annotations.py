@@ -3,6 +3,7 @@
 Times are whole milliseconds since the start of the file, as players count them; ranges are half-open.
 """
 
+import bisect
 import html
 import itertools
 import math
@@ -16,10 +17,11 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from fer_batch.storage.media import uri_to_path
-from fer_batch.timeline.sql import TIME_TOLERANCE_S
 
 UNSUPPORTED_CHARS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 """Characters that end a line or that XML does not allow."""
+ROUNDING_MS = 1
+"""Milliseconds by which rounding moves two equal times apart."""
 SUBRIP_BRACKETS = str.maketrans("<>", "‹›")
 
 
@@ -61,29 +63,65 @@ def measure_length_ms(lengths_s: Iterable[float | None], episodes: Sequence[Epis
     return length
 
 
-def build_tiers(episodes: Iterable[Episode], length_ms: int) -> dict[str, list[Interval]]:
+class FrameGrid:
+    """The sampled frames of a video in whole milliseconds, so that equal times are equal on all tiers.
+
+    Frames that adjoin share a boundary. Times are rounded once here, and never again for a face.
+    """
+
+    def __init__(self, frames_s: Sequence[tuple[float, float]]) -> None:
+        """`frames_s` has the start and end of each sampled frame in seconds of the file, in any order."""
+        frames = sorted((round(1000 * start), round(1000 * end)) for start, end in frames_s)
+        starts = [start for start, _ in frames]
+        ends = [
+            after if abs(after - end) <= ROUNDING_MS or after < end else end
+            for (_, end), after in itertools.zip_longest(frames, starts[1:], fillvalue=math.inf)
+        ]
+        self._boundaries = sorted({*starts, *map(int, ends)})
+        known = set(starts)
+        complete = [int(end - start) for start, end in zip(starts, ends, strict=True) if end in known]
+        self.shortest_ms = min((step for step in complete if step > 0), default=0)
+        """Length of the shortest sampled frame that another one follows at once, 0 if there is none."""
+
+    def snap(self, time_s: float) -> int:
+        """Return a time in milliseconds: the boundary that it means, if there is one."""
+        time_ms = round(1000 * time_s)
+        after = bisect.bisect_left(self._boundaries, time_ms - ROUNDING_MS)
+        nearest = self._boundaries[after : after + 3]
+        boundary = min(nearest, key=lambda boundary: abs(boundary - time_ms), default=time_ms)
+        return boundary if abs(boundary - time_ms) <= ROUNDING_MS else time_ms
+
+
+def build_tiers(episodes: Iterable[Episode], grid: FrameGrid, length_ms: int) -> dict[str, list[Interval]]:
     """Return the intervals of each face by its name: its person, or "track N".
 
-    An episode ends where the same track's next one begins, if that is not later, and lasts at least one
-    millisecond. If two tracks of a person overlap, the second begins where the first ends. Intervals are cut
-    at `length_ms`, and empty ones are left out.
+    An episode ends where the same track's next one begins, if that is not later. If two tracks of a person
+    overlap, the second begins where the first ends. Intervals are cut at `length_ms`, and empty ones are left
+    out. The face of a picture lasts one millisecond.
+
+    All boundaries are those of sampled frames. Intervals of a face adjoin, or are at least
+    `grid.shortest_ms` apart: shorter gaps belong to the interval before. None is shorter either, as that of a
+    last frame which the end of the video cuts: it belongs to the interval before if they adjoin, and is left
+    out otherwise.
     """
-    cut: list[Episode] = []
-    next_start_s: dict[int, float] = {}
+    cut: list[tuple[Episode, int, int]] = []
+    next_start: dict[int, int] = {}
     for episode in sorted(episodes, key=lambda e: (e.start_s, e.track_id), reverse=True):
-        end_s = next_start_s.get(episode.track_id, math.inf)
-        if end_s > episode.end_s + TIME_TOLERANCE_S:
-            end_s = episode.end_s
-        cut.append(episode._replace(end_s=end_s))
-        next_start_s[episode.track_id] = episode.start_s
+        start, end = grid.snap(episode.start_s), grid.snap(episode.end_s)
+        end = min(max(end, start + 1), next_start.get(episode.track_id, end + 1))
+        cut.append((episode, start, end))
+        next_start[episode.track_id] = start
     faces: dict[tuple[str, int], list[Interval]] = {}
-    for episode in reversed(cut):
+    for episode, start, end in reversed(cut):
         face = (episode.person or "", -1 if episode.person else episode.track_id)
         intervals = faces.setdefault(face, [])
-        start = max(round(1000 * episode.start_s), intervals[-1].end_ms if intervals else 0)
-        end = min(max(round(1000 * episode.end_s), round(1000 * episode.start_s) + 1), length_ms)
-        if start < end:
+        start, end = max(start, intervals[-1].end_ms if intervals else 0), min(end, length_ms)
+        if intervals and start < end and start - intervals[-1].end_ms < grid.shortest_ms:
+            intervals[-1] = intervals[-1]._replace(end_ms=start)
+        if end - start >= max(grid.shortest_ms, 1):
             intervals.append(Interval(start, end, clean_text(episode.emotion)))
+        elif intervals and start < end and intervals[-1].end_ms == start:
+            intervals[-1] = intervals[-1]._replace(end_ms=end)
     tiers: dict[str, list[Interval]] = {}
     for (person, track), intervals in sorted(faces.items()):
         tiers[_make_unique(clean_text(person) if person else f"track {track}", tiers)] = intervals

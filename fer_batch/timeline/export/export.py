@@ -14,6 +14,7 @@ from fer_batch.timeline.database import Database
 from fer_batch.timeline.export.annotations import (
     Annotations,
     Episode,
+    FrameGrid,
     build_tiers,
     clean_text,
     measure_length_ms,
@@ -31,6 +32,7 @@ from fer_batch.timeline.export.rows import (
 )
 from fer_batch.timeline.export.workbook import write_workbook
 from fer_batch.timeline.names import unique_file_names
+from fer_batch.timeline.sql import ROW_END_S
 from fer_batch.timeline.views import episodes_sql
 
 SUFFIXES = {
@@ -155,6 +157,10 @@ def _read_annotations(
         {"video": video.video_id, "start": video.start_s},
     ).fetchall()
     episodes = [Episode(*row) for row in rows]
+    frames = database.sql(
+        f"SELECT time_s + $start, {ROW_END_S} + $start FROM moments WHERE video_id = $video",
+        {"video": video.video_id, "start": video.start_s},
+    ).fetchall()
     lengths_s = [length_s + video.start_s for length_s in (video.duration_s, video.read_s) if length_s]
     length_ms = measure_length_ms(lengths_s, episodes)
     trouble = _describe_trouble(video)
@@ -167,7 +173,10 @@ def _read_annotations(
     if database.face_filter:
         notes.append(f"Only {database.face_filter}.")
     return Annotations(
-        uri=video.uri, length_ms=length_ms, tiers=build_tiers(episodes, length_ms), notes=notes
+        uri=video.uri,
+        length_ms=length_ms,
+        tiers=build_tiers(episodes, FrameGrid(frames), length_ms),
+        notes=notes,
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import webvtt
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from praatio import textgrid
 from pympi import Eaf
@@ -14,6 +14,7 @@ from pympi import Eaf
 from fer_batch.timeline.export.annotations import (
     Annotations,
     Episode,
+    FrameGrid,
     Interval,
     build_tiers,
     measure_length_ms,
@@ -28,6 +29,7 @@ Row = tuple[int, float, str]
 """A track, a time in seconds, and an emotion."""
 NAMES = {0: None, 1: None, 2: "Ann", 3: "Bo"}
 """The persons of tracks."""
+NO_FRAMES = FrameGrid([])
 
 
 def episodes_of(rows: list[Row], step_s: float, names: Mapping[int, str | None] = NAMES) -> list[Episode]:
@@ -60,7 +62,7 @@ def test_intervals_are_ordered_and_equal_the_rows(case: tuple[list[Row], float, 
     rows, step_s, duration_s = case
     episodes = episodes_of(rows, step_s)
     length = measure_length_ms([duration_s], episodes)
-    named = build_tiers(episodes, length)
+    named = build_tiers(episodes, NO_FRAMES, length)
     assert named.keys() == {NAMES[track] or f"track {track}" for track, *_ in rows}
     for intervals in named.values():
         edges = [time for interval in intervals for time in (interval.start_ms, interval.end_ms)]
@@ -78,7 +80,7 @@ def test_intervals_are_ordered_and_equal_the_rows(case: tuple[list[Row], float, 
 def test_captions_are_ordered_and_equal_the_intervals(case: tuple[list[Row], float, float]) -> None:
     rows, step_s, duration_s = case
     episodes = episodes_of(rows, step_s)
-    named = build_tiers(episodes, measure_length_ms([duration_s], episodes))
+    named = build_tiers(episodes, NO_FRAMES, measure_length_ms([duration_s], episodes))
     cues = merge_tiers(named)
     for one, next_one in itertools.pairwise(cues):
         assert one.end_ms <= next_one.start_ms
@@ -126,7 +128,71 @@ def test_captions_are_ordered_and_equal_the_intervals(case: tuple[list[Row], flo
     ],
 )
 def test_build_tiers(episodes: list[tuple], length: int, wanted: dict[str, list[tuple]]) -> None:
-    assert build_tiers([Episode(*episode) for episode in episodes], length) == wanted
+    assert build_tiers([Episode(*episode) for episode in episodes], NO_FRAMES, length) == wanted
+
+
+Sampled = tuple[list[tuple[float, float]], list[Episode], float]
+"""Start and end of each sampled frame, the episodes of faces, and the length of the video, in seconds."""
+
+
+@st.composite
+def sampled_videos(draw: st.DrawFn) -> Sampled:
+    """Generate videos with frame rates, pauses, a late start and an early end, and their faces' episodes."""
+    fps = draw(st.sampled_from([10, 23.976, 25, 29.97, 30, 59.94, 90, 120]))
+    every = draw(st.integers(1, max(1, round(fps / 4))))
+    start_s = draw(st.floats(0, 2))
+    counts = draw(st.lists(st.integers(1, 8), min_size=1, max_size=4))  # sampled frames before each pause
+    noise = st.floats(-1e-7, 1e-7)  # of sums in another order
+    frames: list[tuple[float, float]] = []
+    first = 0
+    for count in counts:
+        lasting = [*[every] * (count - 1), draw(st.integers(1, every))]  # frames of each sampled one
+        for k, n in enumerate(lasting):
+            begin = first + k * every
+            frames.append((begin / fps + start_s, (begin + n) / fps + start_s))
+        first += (count + draw(st.integers(3, 20))) * every
+    episodes = []
+    for track, person in NAMES.items():
+        looks = draw(
+            st.lists(st.sampled_from(["", "sad", "happy"]), min_size=len(frames), max_size=len(frames))
+        )
+        run: list[tuple[float, float]] = []
+        for k, emotion in enumerate(looks):
+            adjoins = k and emotion == looks[k - 1] and abs(frames[k - 1][1] - frames[k][0]) < 1e-6
+            if not adjoins:
+                run = []
+            if emotion and not run:
+                episodes.append(Episode(track, person, emotion, frames[k][0] + draw(noise), 0.0))
+            if emotion:
+                run.append(frames[k])
+                episodes[-1] = episodes[-1]._replace(end_s=frames[k][1] + draw(noise))
+    length_s = frames[-1][1] - draw(st.floats(0, 0.9)) * (frames[-1][1] - frames[-1][0])
+    return frames, episodes, draw(st.sampled_from([length_s, frames[-1][1], frames[-1][1] + 3]))
+
+
+@example(
+    (
+        [(0.0, 0.2), (0.2, 0.4), (0.4, 0.44)],
+        [Episode(0, None, "sad", 0.0, 0.4), Episode(0, None, "happy", 0.4, 0.44)],
+        0.44,
+    )
+)
+@given(sampled_videos())
+def test_tiers_have_no_slivers(case: Sampled) -> None:
+    """Intervals of a tier adjoin or are a step apart, and none is shorter. Tiers share their boundaries."""
+    frames, episodes, length_s = case
+    complete = [b[0] - a[0] for a, b in itertools.pairwise(frames) if abs(a[1] - b[0]) < 1e-6]
+    step_ms = round(1000 * min(complete, default=0)) - 1  # as each of two times is rounded
+    length = measure_length_ms([length_s], episodes)
+    tiers = build_tiers(episodes, FrameGrid(frames), length)
+    for intervals in tiers.values():
+        assert all(i.end_ms - i.start_ms >= max(step_ms, 1) for i in intervals)
+        gaps = [after.start_ms - before.end_ms for before, after in itertools.pairwise(intervals)]
+        assert all(gap == 0 or gap >= step_ms for gap in gaps)
+    times = sorted({time for own in tiers.values() for i in own for time in i[:2]} - {length})
+    exact = {round(1000 * time) for frame in frames for time in frame}
+    assert all(any(abs(time - e) <= 1 for e in exact) for time in times)
+    assert all(b - a > 1 for a, b in itertools.pairwise(times))
 
 
 @pytest.mark.parametrize(
@@ -231,7 +297,7 @@ def test_files_equal_intervals_with_any_names(write: Write, read: Read, tmp_path
     episodes = [
         Episode(number, name, name, number * 1.25, number * 1.25 + 1) for number, name in enumerate(HOSTILE)
     ]
-    named = build_tiers(episodes, 20_000)
+    named = build_tiers(episodes, NO_FRAMES, 20_000)
     assert len(named) == len(HOSTILE)
     assert write(tmp_path / "file", annotated(named, 20_000)) == len(HOSTILE)
     assert read(tmp_path / "file") == named
@@ -245,7 +311,7 @@ def test_files_equal_the_rows(
     path = tmp_path_factory.mktemp("files") / "file"
     episodes = episodes_of(rows, step_s)
     length = measure_length_ms([duration_s], episodes)
-    named = {name: own for name, own in build_tiers(episodes, length).items() if own}
+    named = {name: own for name, own in build_tiers(episodes, NO_FRAMES, length).items() if own}
     for write, read in FORMATS[2:]:
         path.unlink(missing_ok=True)
         assert write(path, annotated(named, length)) == sum(map(len, named.values()))
