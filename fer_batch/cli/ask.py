@@ -213,7 +213,7 @@ def join_command(
 
     Args:
         events: A .csv, .parquet or .jsonl file with start_s and end_s, or time_s, and video unless VIDEO is
-            given; or subtitles (.srt, .vtt).
+            given; subtitles (.srt, .vtt); or an export of Label Studio with labelled segments (.json).
 
     Examples:
       fer-batch ask join results talk.srt talk.mp4

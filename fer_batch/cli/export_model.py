@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fer_batch.cli.analyze import SAMPLE
 from fer_batch.cli.app import TRAIN, add_command
 from fer_batch.cli.arguments import DataSets, FileName, OutputFile, check_data_exists
+from fer_batch.cli.default_names import choose_free_name
 from fer_batch.cli.output import print_line, print_status
 from fer_batch.config import CROP_SIZE_PX, AnalyzeConfig
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @add_command(TRAIN)
 def export_model_command(
-    checkpoint: FileName, /, *, output: OutputFile, int8: bool = False, data: DataSets = ()
+    checkpoint: FileName, /, *, output: OutputFile | None = None, int8: bool = False, data: DataSets = ()
 ) -> None:
     """Write a checkpoint as an ONNX file.
 
@@ -26,7 +27,8 @@ def export_model_command(
 
     Args:
         checkpoint: A .safetensors file, the folder of a training run, or `default`.
-        output: File to write: .onnx.
+        output: File to write: .onnx. An existing file is replaced. By default CHECKPOINT.onnx in the current
+            folder, with a number if there is such a file.
         int8: Quantize the encoder, which makes it smaller and faster. The ranges come from the training split
             of --data; accuracy is measured on its selection split, or else on its test split.
 
@@ -38,16 +40,17 @@ def export_model_command(
     check_data_exists(data)
     from fer_batch.evaluation.export import export_model
 
+    target = output or choose_free_name(Path(checkpoint).resolve().stem, ".onnx")
     summary = export_model(
         None if checkpoint == "default" else Path(checkpoint),
-        output,
+        target,
         crops=_sample_crops,
         data=data,
         int8=int8,
         on_line=print_status,
     )
     source = "of the data" if data else "of the packaged sample video"
-    print_line(f"{output}: {summary.model_id}, from {summary.source_id}, {summary.size_bytes / 1e6:.1f} MB")
+    print_line(f"{target}: {summary.model_id}, from {summary.source_id}, {summary.size_bytes / 1e6:.1f} MB")
     print_line(
         f"  largest difference of a probability from PyTorch's{', before int8' * int8}: "
         f"{summary.difference:.1e}, on random crops and {summary.compared_crops} {source}"

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import fer_batch
 from fer_batch.cli.app import LOOK, UsageError, add_command
 from fer_batch.cli.arguments import OptionalVideoName, OutputFile, QualityOptions, RunFolder, VideoName
+from fer_batch.cli.default_names import choose_free_name, name_run, name_video
 from fer_batch.cli.output import ProgressLine, print_line, print_partial
 from fer_batch.fields import Range
 from fer_batch.terminal import count
@@ -51,7 +52,7 @@ def plot_command(
     video: OptionalVideoName = None,
     /,
     *,
-    output: OutputFile,
+    output: OutputFile | None = None,
     kind: Literal["ribbons", "strip", "shares"] | None = None,
     emotion: str | None = None,
     absolute: bool = False,
@@ -64,7 +65,8 @@ def plot_command(
     not analyzed. A plot with too many faces, videos or persons shows some of them, and says how many.
 
     Args:
-        output: Picture to write: .png, .svg or .pdf.
+        output: Picture to write: .png, .svg or .pdf. An existing file is replaced. By default a PNG in the
+            current folder, named after VIDEO or OUT and the kind, with a number if there is such a file.
         kind: ribbons: the faces of VIDEO over time (default with VIDEO). strip: all videos over time (default
             without VIDEO). shares: one bar per video, or per face of VIDEO.
         emotion: Draw the probability of this emotion instead of the most probable emotion (strip).
@@ -72,6 +74,7 @@ def plot_command(
         by_person: Draw one bar per person of `assign` (shares).
 
     Examples:
+      fer-batch plot results monday.mp4                               monday-ribbons.png
       fer-batch plot results monday.mp4 -o monday.png                 a lane over time for each face
       fer-batch plot results -o archive.svg                           a row over time for each video
       fer-batch plot results --emotion happy --absolute -o happy.png  probability over seconds
@@ -92,7 +95,8 @@ def plot_command(
     from fer_batch.plotting import SCREEN_DPI, save_figure
     from fer_batch.storage.folder import check_outside_run
 
-    check_outside_run(output, out)
+    if output:
+        check_outside_run(output, out)
     timeline = fer_batch.open_timeline(out).filter_faces(**vars(quality))
     print_partial(timeline)
     if kind == "strip":
@@ -101,29 +105,51 @@ def plot_command(
         figure = timeline.plot_shares(video, by_person=by_person)
     else:
         figure = timeline.plot_ribbons(video or "")
-    save_figure(figure, output, SCREEN_DPI)
+    target = output or choose_free_name(
+        f"{name_video(timeline, video) if video else name_run(timeline)}-{kind}", ".png"
+    )
+    check_outside_run(target, out)
+    save_figure(figure, target, SCREEN_DPI)
+    if output is None:
+        print_line(str(target))
 
 
 @add_command(LOOK)
 def report_command(
-    out: RunFolder, video: VideoName, /, *, output: OutputFile, quality: QualityOptions
+    out: RunFolder,
+    video: OptionalVideoName = None,
+    /,
+    *,
+    output: OutputFile | None = None,
+    quality: QualityOptions,
 ) -> None:
-    """Write a video's timeline as one HTML page.
+    """Write the timeline of a video, or a report of all videos, as one HTML page.
 
-    The page needs no network; all browsers since 2023 show it. It has the rows of the video and its address,
-    but no picture of a face.
+    With VIDEO, the page has a lane over time for each face, shares and episodes. Without VIDEO, it has the
+    shares of emotions in all videos and of each person, the videos that could not be read to their end or
+    show no face, with the reason, and a table of all videos with their emotions over time, to search and to
+    sort.
+
+    The page needs no network; all browsers since 2023 show it. It has the addresses of the videos, but no
+    picture of a face.
 
     Args:
-        output: Page to write: .html.
+        output: Page to write: .html. An existing file is replaced. By default VIDEO-report.html or
+            OUT-report.html in the current folder, with a number if there is such a file.
 
     Examples:
-      fer-batch report results talk.mp4 -o talk.html
+      fer-batch report results                                all videos, as results-report.html
+      fer-batch report results talk.mp4 -o talk.html          one video
+      fer-batch report results --min-confidence 0.5           only faces of which the model is sure
       fer-batch report s3://bucket/results 3f2a9c0d11e4b7a6 -o page.html      by video_id
     """
     timeline = fer_batch.open_timeline(out).filter_faces(**vars(quality))
     print_partial(timeline)
-    size_bytes = timeline.write_report(video, output)
-    print_line(f"{output}: {size_bytes / 1e6:.1f} MB")
+    target = output or choose_free_name(
+        f"{name_video(timeline, video) if video else name_run(timeline)}-report", ".html"
+    )
+    size_bytes = timeline.write_report(video, target) if video else timeline.write_archive_report(target)
+    print_line(f"{target}: {size_bytes / 1e6:.1f} MB")
 
 
 @add_command(LOOK)
@@ -132,7 +158,7 @@ def overlay_command(
     video: VideoName,
     /,
     *,
-    output: OutputFile,
+    output: OutputFile | None = None,
     blur_faces: bool = False,
     quality: QualityOptions,
 ) -> None:
@@ -146,7 +172,8 @@ def overlay_command(
     not hide voices, name badges and surroundings either. Check the result before you publish it.
 
     Args:
-        output: Video to write: .mp4 or .mkv.
+        output: Video to write: .mp4 or .mkv. An existing file is replaced. By default VIDEO-overlay.mp4 or
+            VIDEO-blurred.mp4 in the current folder, with a number if there is such a file.
         blur_faces: Reduce each detected face to a few large squares. It hides all faces, so it excludes the
             options of confidence and quality.
 
@@ -167,9 +194,11 @@ def overlay_command(
         speed = time_s / max(time.monotonic() - start_s, 1e-9)
         line.show(f"{time_s:.0f} of {length_s:.0f} s, {speed:.1f}× realtime")
 
-    result = timeline.write_overlay(video, output, blur_faces=blur_faces, on_progress=show_progress)
+    ending = "blurred" if blur_faces else "overlay"
+    target = output or choose_free_name(f"{name_video(timeline, video)}-{ending}", ".mp4")
+    result = timeline.write_overlay(video, target, blur_faces=blur_faces, on_progress=show_progress)
     line.close()
-    print_line(count(result.frames, "frame"))
+    print_line(f"{target}: {count(result.frames, 'frame')}")
     for sound in result.audio_streams:
         print_line(f"sound: {sound}")
     if result.error:

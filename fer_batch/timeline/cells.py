@@ -97,14 +97,25 @@ def divide_videos(
         params if faces is None else params | {"faces": list(faces)},
     ).fetchnumpy()
     means = np.stack([np.asarray(rows[column], float) for column in columns], axis=1)
+    sampled_of, rows_of = (_index_by_video(table["video_id"]) for table in (sampled, rows))
+    none = np.array([], np.int64)
     cells = {}
     for video_id, length_s, number in lengths:
         is_sampled = np.zeros(number, bool)
-        is_sampled[sampled["cell"][sampled["video_id"] == video_id]] = True
+        is_sampled[sampled["cell"][sampled_of.get(video_id, none)]] = True
         table = {name: np.full((number, len(columns)), np.nan) for name in faces or [""]}
-        of_video = rows["video_id"] == video_id
+        of_video = rows_of.get(video_id, none)
         for name, values in table.items():
-            mask = of_video & (rows["face"] == name)
-            values[rows["cell"][mask]] = means[mask]
+            of_face = of_video[rows["face"][of_video] == name]
+            values[rows["cell"][of_face]] = means[of_face]
         cells[video_id] = VideoCells(length_s=length_s, sampled=is_sampled, faces=table)
     return cells
+
+
+def _index_by_video(video_ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the indices of the rows of each video."""
+    if not len(video_ids):
+        return {}
+    order = np.argsort(video_ids, kind="stable")
+    ids, starts = np.unique(video_ids[order], return_index=True)
+    return dict(zip(ids.tolist(), np.split(order, starts[1:]), strict=True))

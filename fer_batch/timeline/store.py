@@ -132,11 +132,12 @@ class Timeline(Database):
     ) -> "list[ExportedFile]":
         """Write videos (named by id, path or file name; all by default) as files of other programs.
 
-        `target` is a file that ends in .csv, .jsonl, .vtt, .srt, .eaf, .TextGrid or .xlsx. Otherwise it
-        is a folder, which gets one file for each video in `format`: "csv", "jsonl", "vtt" (WebVTT), "srt"
-        (SubRip), "eaf" (ELAN), "textgrid" (Praat) or "xlsx". Captions, annotations and workbooks have
-        episodes with a confidence of at least `threshold` that last `min_s` seconds or longer. CSV and JSON
-        lines have the rows of `tracks`, one video after the other, in order of track and time.
+        `target` is a file that ends in .csv, .jsonl, .vtt, .srt, .eaf, .TextGrid, .xlsx or .json. Otherwise
+        it is a folder, which gets one file for each video in `format`: "csv", "jsonl", "vtt" (WebVTT), "srt"
+        (SubRip), "eaf" (ELAN), "textgrid" (Praat), "xlsx" or "label-studio" (.json: tasks with predictions
+        on the timeline). Captions, annotations, workbooks and tasks have episodes with a confidence of at
+        least `threshold` that last `min_s` seconds or longer. CSV and JSON lines have the rows of `tracks`,
+        one video after the other, in order of track and time.
 
         Raises ConfigError if the format is not clear, QueryError if a name does not match one video, and
         OutputError if `target` cannot be written or lies in the run folder.
@@ -181,6 +182,19 @@ class Timeline(Database):
         from fer_batch.timeline.viewer.page import write_report
 
         return write_report(self, video, Path(target))
+
+    def write_archive_report(self, target: str | Path) -> int:
+        """Write all videos as one HTML file that needs no network; return its size in bytes.
+
+        The page has the shares of emotions in all videos and of each person, a list of the videos with a
+        status other than "ok" and the reason, and a table of all videos that can be searched and sorted,
+        with the emotions of each over time.
+
+        Raises OutputError if `target` does not end in .html, cannot be written or lies in the run folder.
+        """
+        from fer_batch.timeline.viewer.page import write_archive_report
+
+        return write_archive_report(self, Path(target))
 
 
 def open_timeline(out: FolderLike, *, timeout_s: float = QUERY_TIMEOUT_S) -> Timeline:

@@ -58,7 +58,6 @@ def test_run_in_a_store_is_plotted(store: Store, tmp_path: Path) -> None:
         (["a.mp4", "--kind", "shares", "--min-face-px", "999", "-o", "x.png"], "no face matches the filter"),
         (["--max-yaw-deg", "-1", "-o", "x.png"], "--max-yaw-deg must be at least 0 and below 90, got -1"),
         (["-o", "x.gif"], "use one of .png, .svg"),
-        ([], "--output is missing"),
     ],
 )
 def test_invalid_arguments_are_reported_in_one_line(

@@ -32,6 +32,14 @@ def test_video_is_named_by_id_path_or_file_name(
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
 
 
+def test_report_without_a_video_has_all_videos(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(finished, "--min-confidence", "0.5", "-o", tmp_path / "page.html") == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'page.html'}: 0.0 MB\n"
+    assert "<title>run – emotions over time</title>" in (tmp_path / "page.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("video", "output", "message"),
     [
@@ -45,3 +53,5 @@ def test_invalid_report_is_reported_in_one_line(
     video: str, output: str, message: str, finished: Path, tmp_path: Path, read_error: ReadError
 ) -> None:
     assert message in read_error("report", finished, video, "-o", tmp_path / output)
+    if video == "empty.mp4":
+        assert message in read_error("report", finished, "-o", tmp_path / output)

@@ -23,6 +23,7 @@ from fer_batch.timeline.export.annotations import (
     write_textgrid,
     write_vtt,
 )
+from fer_batch.timeline.export.label_studio import write_tasks
 from fer_batch.timeline.export.rows import (
     ExportedVideo,
     list_videos,
@@ -43,6 +44,7 @@ SUFFIXES = {
     "eaf": ".eaf",
     "textgrid": ".TextGrid",
     "xlsx": ".xlsx",
+    "label-studio": ".json",
 }
 """The formats and the suffixes of their files."""
 ROW_WRITERS = {"csv": write_csv, "jsonl": write_jsonl}
@@ -56,7 +58,7 @@ class ExportedFile:
 
     path: Path
     entries: int
-    """Number of rows, captions or annotations; of videos in a workbook."""
+    """Number of rows, captions, annotations or regions; of videos in a workbook."""
     trouble: str | None
     """For a file of one video: its status and error, unless the status is "ok"."""
 
@@ -124,7 +126,7 @@ def _check_episodes(format: str, threshold: float, min_s: float) -> None:
     if format in ROW_WRITERS and (threshold or min_s):
         raise ConfigError(
             f"--threshold and --min-s select episodes, and {format} has rows: leave them out, or choose vtt, "
-            "srt, eaf, textgrid or xlsx"
+            "srt, eaf, textgrid, xlsx or label-studio"
         )
 
 
@@ -144,6 +146,10 @@ def _write(
         if format == "xlsx":
             write_workbook(temporary, database, list(partition_videos(videos)), threshold, min_s)
             return len(videos)
+        if format == "label-studio":
+            narrowed = ((video, database.narrow([video.video_id])) for video in videos)
+            tasks = ((video, _read_annotations(own, video, threshold, min_s)) for video, own in narrowed)
+            return write_tasks(temporary, tasks)
         annotations = _read_annotations(database, videos[0], threshold, min_s)
         return ANNOTATION_WRITERS[format](temporary, annotations)
 

@@ -29,6 +29,7 @@ class ExportedVideo:
     """Time of the first frame in the file, as players count it."""
     rows: int
     """Number of rows of `tracks`."""
+    fps: float | None
 
 
 def list_videos(database: Database, names: Sequence[str | Path]) -> list[ExportedVideo]:
@@ -37,7 +38,7 @@ def list_videos(database: Database, names: Sequence[str | Path]) -> list[Exporte
     database = database.narrow(ids) if ids else database
     where = _match_ids(ids) if ids else "true"
     rows = database.run_trusted(f"""
-        SELECT video_id, uri, status, error, duration_s, read_s, coalesce(start_s, 0), coalesce(n, 0)
+        SELECT video_id, uri, status, error, duration_s, read_s, coalesce(start_s, 0), coalesce(n, 0), fps
         FROM videos LEFT JOIN (SELECT video_id, count(*) AS n FROM tracks GROUP BY 1) USING (video_id)
         WHERE {where} ORDER BY video_id""")
     return [ExportedVideo(*row) for row in rows.fetchall()]

@@ -13,6 +13,7 @@ import webvtt
 from webvtt.errors import MalformedCaptionError, MalformedFileError
 
 from fer_batch.errors import InputError, QueryError
+from fer_batch.storage.label_studio import read_segments
 from fer_batch.storage.user_files import read_bounded
 from fer_batch.storage.user_tables import read_csv_table, read_json_table, read_parquet_table
 from fer_batch.timeline.database import Database
@@ -34,6 +35,16 @@ TABLE_READERS: dict[str, Callable[[Path], pa.Table]] = {
     ".ndjson": read_json_table,
 }
 SUBTITLE_FORMATS = {".vtt": "vtt", ".srt": "srt"}
+SEGMENT_SCHEMA = pa.schema(
+    [
+        pa.field("video", pa.string()),
+        pa.field("start_s", pa.float64()),
+        pa.field("end_s", pa.float64()),
+        pa.field("label", pa.string()),
+        pa.field("face", pa.string()),
+        pa.field("annotator", pa.string()),
+    ]
+)
 MAX_SUBTITLE_BYTES = 10_000_000
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -83,15 +94,19 @@ def add_faces(
 
 
 def read_events(path: Path) -> pa.Table:
-    """Read events from a CSV, Parquet or JSON lines file, or from subtitles (.vtt, .srt).
+    """Read events from a CSV, Parquet or JSON lines file, from subtitles (.vtt, .srt), or from the labelled
+    segments of an export of Label Studio (.json).
 
-    Subtitles have the columns start_s, end_s (in seconds, to the millisecond) and text.
+    Subtitles have the columns start_s, end_s (in seconds, to the millisecond) and text. Segments have
+    those of `LabelledSegment`: video, start_s, end_s, label, face and annotator.
 
     Raises InputError if the file cannot be read.
     """
     suffix = path.suffix.lower()
+    if suffix == ".json":
+        return pa.Table.from_pylist([vars(segment) for segment in read_segments(path)], SEGMENT_SCHEMA)
     if suffix not in (*TABLE_READERS, *SUBTITLE_FORMATS):
-        allowed = ", ".join([*TABLE_READERS, *SUBTITLE_FORMATS])
+        allowed = ", ".join([*TABLE_READERS, *SUBTITLE_FORMATS, ".json"])
         raise InputError(f"Cannot read events from {path}; allowed are files that end in {allowed}")
     try:
         if suffix in TABLE_READERS:

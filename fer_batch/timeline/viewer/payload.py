@@ -3,6 +3,7 @@
 import datetime
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,7 @@ NO_EMOTION = 255
 def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
     """Pack everything that a video's page shows, except for its pictures.
 
-    The result is four bytes with the length of a JSON object, the object, and arrays, all little-endian. The
-    object's `arrays` lists the arrays in order, with their type and length:
+    The result is that of `pack_arrays`, with these arrays:
 
     - `times`: times of sampled frames in ms, as differences to the one before, `(moments,) uint32`;
     - `steps`: how long each sampled frame lasts in ms, `(moments,) uint32`;
@@ -99,8 +99,18 @@ def pack_video(database: Database, video_id: str, *, boxes: bool) -> bytes:
         "face_filter": database.face_filter,
         "partial": str(database.partial or ""),
         "episodes_are": {"threshold": MIN_CONFIDENCE, "min_s": MIN_EPISODE_S},
-        "arrays": {name: [array.dtype.name, array.size] for name, array in arrays.items()},
     }
+    return pack_arrays(header, arrays)
+
+
+def pack_arrays(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Pack a JSON object and arrays, of which those of wider numbers must come first.
+
+    The result is four bytes with the length of the object, the object, and the arrays, all little-endian. The
+    object's `arrays` lists the arrays in order, with their type and length.
+    """
+    described = {name: [array.dtype.name, array.size] for name, array in arrays.items()}
+    header = {**header, "arrays": described}
     text = json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
     body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())

@@ -73,14 +73,27 @@ globalThis.fer = {};
     return low;
   };
 
-  fer.unpack = (buffer) => {
+  // Read the data that a page without a server holds in itself.
+  fer.readEmbedded = async () => {
+    const packed = Uint8Array.from(atob(document.getElementById("data").textContent), (c) => c.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Response(stream).arrayBuffer();
+  };
+
+  // Return a JSON object with its arrays, as `pack_arrays` in payload.py describes them.
+  fer.unpackArrays = (buffer) => {
     const length = new DataView(buffer).getUint32(0, true);
-    const video = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+    const unpacked = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
     let offset = 4 + length;
-    for (const [name, [kind, count]] of Object.entries(video.arrays)) {
-      video[name] = new ARRAY_TYPES[kind](buffer, offset, count);
-      offset += video[name].byteLength;
+    for (const [name, [kind, count]] of Object.entries(unpacked.arrays)) {
+      unpacked[name] = new ARRAY_TYPES[kind](buffer, offset, count);
+      offset += unpacked[name].byteLength;
     }
+    return unpacked;
+  };
+
+  fer.unpack = (buffer) => {
+    const video = fer.unpackArrays(buffer);
     video.rows = video.emotion.length;
     video.times = Float64Array.from(cumulate(video.times), (ms) => ms / 1000);
     let row = 0;

@@ -42,14 +42,15 @@
   fer.partial = (text) => element("p", { className: "quiet partial", hidden: !text }, text);
 
   // A bar of shares: in how many of a face's sampled frames each emotion is the most probable one.
-  const bar = (video, name, counts) => {
+  // `page` has the classes and their colours.
+  fer.shareBar = (page, name, counts) => {
     const all = counts.reduce((a, b) => a + b, 0);
     const order = [...counts.keys()].filter((k) => counts[k]).sort((a, b) => counts[b] - counts[a]);
-    const text = order.map((k) => `${video.classes[k]} ${percent(counts[k] / all)}`).join(", ");
+    const text = order.map((k) => `${page.classes[k]} ${percent(counts[k] / all)}`).join(", ");
     const parts = [...counts.keys()].filter((k) => counts[k]).map((k) => {
-      const part = element("span", { title: `${video.classes[k]} ${percent(counts[k] / all)}` }, counts[k] / all > 0.16 ? video.classes[k] : "");
-      part.style.background = video.colours[k];
-      part.style.color = video.inks[k];
+      const part = element("span", { title: `${page.classes[k]} ${percent(counts[k] / all)}` }, counts[k] / all > 0.16 ? page.classes[k] : "");
+      part.style.background = page.colours[k];
+      part.style.color = page.inks[k];
       part.style.flexGrow = counts[k];
       return part;
     });
@@ -64,8 +65,8 @@
     const all = new Float64Array(video.classes.length);
     for (const face of video.faces) face.counts.forEach((count, k) => { all[k] += count; });
     if (!video.rows) box.append(element("p", { className: "quiet" }, "No face was found in this video."));
-    else if (video.faces.length > 1) box.append(bar(video, `all ${video.faces.length} faces`, all));
-    for (const face of video.faces.slice(0, 5)) box.append(bar(video, face.name, face.counts));
+    else if (video.faces.length > 1) box.append(fer.shareBar(video, `all ${video.faces.length} faces`, all));
+    for (const face of video.faces.slice(0, 5)) box.append(fer.shareBar(video, face.name, face.counts));
     if (video.rows) {
       box.append(element("p", { className: "quiet" }, "Shares of the faces in sampled frames, by their most probable emotion."));
     }

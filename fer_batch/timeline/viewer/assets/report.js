@@ -3,9 +3,7 @@
 (async () => {
   const { element } = fer;
   const main = document.querySelector("main");
-  const packed = Uint8Array.from(atob(document.getElementById("data").textContent), (c) => c.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const video = fer.unpack(await new Response(stream).arrayBuffer());
+  const video = fer.unpack(await fer.readEmbedded());
 
   document.querySelector("h1").textContent = video.name;
   main.append(fer.ending(video.facts));
