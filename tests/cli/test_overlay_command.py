@@ -20,6 +20,19 @@ def test_overlay_writes_a_video(sample: Path, tmp_path: Path, capsys: pytest.Cap
     assert len(read_frames(tmp_path / "out.mp4")) == 250
 
 
+def test_overlay_without_a_given_name_is_named_after_the_video(
+    grey: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = write_run_of(tmp_path / "run", str(grey))
+    monkeypatch.chdir(tmp_path)
+    assert overlay(out, "grey.mp4", "--blur-faces") == 0
+    assert capsys.readouterr().out == "grey-blurred.mp4: 25 frames\n"
+    assert Path("grey-blurred.mp4").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -270,6 +270,8 @@ def test_empty_run_gives_empty_file_or_folder(format: str, tmp_path: Path) -> No
         assert len(target.read_text().splitlines()) == 1
     elif format == "jsonl":
         assert target.read_bytes() == b""
+    elif format == "label-studio":
+        assert json.loads(target.read_text()) == []
     else:
         assert {name: len(rows) for name, rows in sheets(target).items() if name != "about"} == {
             "videos": 0,
@@ -293,6 +295,12 @@ def test_manifest_columns_may_have_any_name(format: str, tmp_path: Path) -> None
     elif format == "xlsx":
         titles = [cell.value for cell in openpyxl.load_workbook(file.path)["videos"][1]]
         assert titles[-len(shown) :] == shown
+    elif format == "label-studio":
+        (task,) = json.loads(file.path.read_text())
+        assert {region["meta"]["text"][0] for region in task["predictions"][0]["result"]} == {
+            "track 0",
+            "track 1",
+        }
     else:
         assert READ[format](file.path).keys() == {"track 0", "track 1"}
 
