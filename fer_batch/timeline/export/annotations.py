@@ -6,7 +6,6 @@ Times are whole milliseconds since the start of the file, as players count them;
 import bisect
 import html
 import itertools
-import math
 import mimetypes
 import os
 import re
@@ -73,13 +72,13 @@ class FrameGrid:
         """`frames_s` has the start and end of each sampled frame in seconds of the file, in any order."""
         frames = sorted((round(1000 * start), round(1000 * end)) for start, end in frames_s)
         starts = [start for start, _ in frames]
-        ends = [
-            after if abs(after - end) <= ROUNDING_MS or after < end else end
-            for (_, end), after in itertools.zip_longest(frames, starts[1:], fillvalue=math.inf)
-        ]
-        self._boundaries = sorted({*starts, *map(int, ends)})
+        ends = [end for _, end in frames]
+        for number, after in enumerate(starts[1:]):
+            if ends[number] >= after - ROUNDING_MS:
+                ends[number] = after
+        self._boundaries = sorted({*starts, *ends})
         known = set(starts)
-        complete = [int(end - start) for start, end in zip(starts, ends, strict=True) if end in known]
+        complete = [end - start for start, end in zip(starts, ends, strict=True) if end in known]
         self.shortest_ms = min((step for step in complete if step > 0), default=0)
         """Length of the shortest sampled frame that another one follows at once, 0 if there is none."""
 

@@ -32,7 +32,7 @@ def write_tasks(path: Path, videos: Iterable[tuple[ExportedVideo, Annotations]])
 def build_task(video: ExportedVideo, annotations: Annotations) -> dict[str, Any]:
     """Return a video as a task with one prediction, of which each region notes the name of its face."""
     fps = video.fps or DEFAULT_FPS
-    regions = []
+    regions: list[dict[str, Any]] = []
     for name, intervals in annotations.tiers.items():
         for interval in intervals:
             first, last = number_frames(interval.start_ms / 1000, interval.end_ms / 1000, fps)
