@@ -79,7 +79,7 @@ def export_command(
         print_line(f"  and {len(notes) - MAX_LISTED_FILES} more without faces or with damage")
 
 
-def _choose_target(timeline: fer_batch.Timeline, videos: list[str], format: str | None) -> Path:
+def _choose_target(timeline: "fer_batch.Timeline", videos: list[str], format: str | None) -> Path:
     """Return the default name of a file, or of a folder for captions and annotations of several videos."""
     from fer_batch.timeline.export.export import ANNOTATION_WRITERS, SUFFIXES
 
