@@ -107,8 +107,8 @@ PLACES = {
     "xlsxwriter": ["timeline/export/workbook.py"],
     "jinja2": ["data/explore/report.py"],
     "skimage": ["sample/make_sample.py"],
-    "onnx": ["model/onnx/*.py"],
-    "onnxruntime": ["model/onnx/*.py"],
+    "onnx": ["model/onnx/*.py", "people/network.py"],
+    "onnxruntime": ["model/onnx/*.py", "people/network.py"],
     "onnxscript": ["model/onnx/*.py"],
 }
 """The only files that may import a library."""

@@ -1,16 +1,19 @@
 """Cluster described tracks into persons, under constraints."""
 
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import pdist, squareform
 
 MAX_DISTANCE = 0.42
 """Largest mean distance between the tracks of two groups that are joined, without the noise of single faces.
 It is a distance of 0.47 between the means of two faces each."""
 FACE_VARIANCE = 0.05
 """Squared distance of a face's descriptor from the mean of its person's, in one clip."""
+UNCERTAIN_MARGIN = 0.08
+"""Difference to `MAX_DISTANCE` within which the mean distance of a track and a cluster settles nothing."""
 FORBIDDEN_DISTANCE = 1e9
 """Distance of tracks of different people. The mean distance of their groups is then above any other."""
 
@@ -60,6 +63,33 @@ def cluster_tracks(
     known = np.isin(unit, units)
     labels[known] = clusters[np.searchsorted(units, unit[known])]
     return labels
+
+
+def find_uncertain(descriptors: np.ndarray, weights: np.ndarray, apart: Iterable[Pair] = ()) -> np.ndarray:
+    """Return which tracks may belong to another cluster if more of their faces are described, `(n,) bool`.
+
+    These are tracks whose mean distance to the rest of their cluster, or to a cluster without a track that is
+    in view with them, is within `UNCERTAIN_MARGIN` of `MAX_DISTANCE`. The arguments are those of
+    `cluster_tracks`.
+    """
+    apart = list(apart)
+    labels = cluster_tracks(descriptors, weights, apart=apart)
+    known = np.flatnonzero(labels >= 0)
+    is_uncertain = np.zeros(len(labels), bool)
+    if len(known) < 2:
+        return is_uncertain
+    distances = squareform(_measure_distances(descriptors[known], weights[known]))
+    member = labels[known][:, None] == np.arange(labels.max() + 1)
+    sizes = member.sum(axis=0) - member
+    with np.errstate(invalid="ignore"):
+        means = distances @ member / sizes
+    position = np.full(len(labels), -1)
+    position[known] = np.arange(len(known))
+    for a, b in itertools.chain(apart, ((b, a) for a, b in apart)):
+        if labels[a] >= 0 and labels[b] >= 0:
+            means[position[a], labels[b]] = np.inf
+    is_uncertain[known] = (np.abs(means - MAX_DISTANCE) < UNCERTAIN_MARGIN).any(axis=1)
+    return is_uncertain
 
 
 def _measure_distances(means: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -1,9 +1,6 @@
-"""Describe faces by dlib's face recognition network. Descriptors stay in the memory of the calling process.
+"""Describe faces by dlib's face recognition network. Descriptors stay in the memory of this process."""
 
-The network is that of Davis King 2017 ("High quality face recognition with deep metric learning"), a residual
-network after He et al. 2016. Its weights are in the public domain (CC0).
-"""
-
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +8,6 @@ import numpy as np
 from fer_batch.errors import ConfigError
 from fer_batch.video.planes import Picture
 
-DESCRIPTOR_SIZE = 128
-CHIP_PX = 150
-"""Side of the aligned face that the network takes."""
 CHIP_PADDING = 0.25
 """Share of the face's side that is added on each side of the chip, as in the training of the network."""
 REGION_SIDE = 2.0
@@ -35,9 +29,13 @@ class FaceDescriber:
             import face_recognition_models as models
         except ImportError as error:
             raise ConfigError(EXTRA_MESSAGE) from error
+        # onnxruntime is loaded where faces are described, and not in the process that starts the child.
+        from fer_batch.people.network import CHIP_PX, DESCRIPTOR_SIZE, DescriptorNetwork
+
+        self.size, self._chip_px = DESCRIPTOR_SIZE, CHIP_PX
         self._dlib: Any = dlib
         self._landmarks = dlib.shape_predictor(models.pose_predictor_five_point_model_location())
-        self._network = dlib.face_recognition_model_v1(models.face_recognition_model_location())
+        self._network = DescriptorNetwork(Path(models.face_recognition_model_location()))
 
     def describe(self, picture: Picture, box: np.ndarray, pixel_aspect: float = 1.0) -> np.ndarray:
         """Return the descriptor of one face, `(128,) float64`.
@@ -47,8 +45,8 @@ class FaceDescriber:
         region, face = _cut_region(picture, np.asarray(box, np.float64), pixel_aspect)
         rectangle = self._dlib.rectangle(*(round(side) for side in face))
         shape = self._landmarks(region, rectangle)
-        chip = self._dlib.get_face_chip(region, shape, size=CHIP_PX, padding=CHIP_PADDING)
-        return np.array(self._network.compute_face_descriptor(chip), np.float64)
+        chip = self._dlib.get_face_chip(region, shape, size=self._chip_px, padding=CHIP_PADDING)
+        return self._network.describe(np.asarray(chip))
 
 
 def _cut_region(picture: Picture, box: np.ndarray, pixel_aspect: float) -> tuple[np.ndarray, list[float]]:

@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from fer_batch.people.cluster import Pair, cluster_tracks
-from fer_batch.people.describe import DESCRIPTOR_SIZE, FaceDescriber
+from fer_batch.people.cluster import Pair, cluster_tracks, find_uncertain
+from fer_batch.people.describe import FaceDescriber
 from fer_batch.people.number import divide_tracks, make_numbered, read_track_faces
 from fer_batch.people.overlaps import find_continuations, find_tracks_apart
-from fer_batch.people.select import TrackFaces, select_faces
+from fer_batch.people.select import TrackFaces, mark_best, rate_faces, select_faces
 from fer_batch.storage.media import open_unchanged
 from fer_batch.video.decode import decode_first
-from fer_batch.video.key_frames import measure_decoding_s
+from fer_batch.video.key_frames import list_key_times, measure_decoding_s
 from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.planes import Frame
 from fer_batch.video.random_access import read_in_order
@@ -44,6 +44,35 @@ class VideoFile:
     """Hash of its size and time."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Video:
+    """An open video."""
+
+    source: Source
+    info: VideoInfo
+    keys_s: np.ndarray
+    """Times of key frames, as far as they are known."""
+
+
+class DescribedTracks:
+    """The sums of the descriptors of tracks, by position in their sorted ids."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self._sums = np.zeros((count, size))
+        self.counts = np.zeros(count)
+        """Number of described faces of each track."""
+
+    def add(self, track: int, descriptor: np.ndarray) -> None:
+        self._sums[track] += descriptor
+        self.counts[track] += 1
+
+    @property
+    def means(self) -> np.ndarray:
+        """The mean descriptor of each track, `(n, size) float64`, NaN without one."""
+        with np.errstate(invalid="ignore"):
+            return self._sums / self.counts[:, None]
+
+
 class PersonGrouper:
     """Groups the tracks of videos into persons. Raises ConfigError if the extra `people` is not installed."""
 
@@ -67,58 +96,67 @@ class PersonGrouper:
         source.on_packet = self.keep_alive
         with source.container:
             info = decode_first(source)
-            selected, reasons = select_faces(faces, measure_decoding_s(source, info, faces.time_s))
+            video = _Video(source=source, info=info, keys_s=list_key_times(source, info))
+            selected, reasons = select_faces(faces, measure_decoding_s(video.keys_s, faces.time_s))
             ids = np.unique(faces.track)
-            usable = np.isin(ids, faces.track[selected])
-            compared, is_person = divide_tracks(faces, usable)
+            compared, is_person = divide_tracks(faces, np.isin(ids, faces.track[selected]))
             if not with_means:
                 selected = selected[np.isin(faces.track[selected], ids[compared])]
-            descriptors, weights = self._describe_tracks(source, info, faces, selected)
-            same = self._find_same(source, info, faces, descriptors)
-        labels = cluster_tracks(descriptors, weights, same, find_tracks_apart(faces))
+            described = DescribedTracks(len(ids), self.describer.size)
+            labels = self._cluster(video, faces, selected, described)
         if with_means:
-            return make_numbered(faces, labels, reasons, descriptors, weights)
+            return make_numbered(faces, labels, reasons, described.means, described.counts)
         is_new = is_person & (labels < 0)
         labels[is_new] = labels.max(initial=-1) + 1 + np.arange(is_new.sum())
         return make_numbered(faces, labels, reasons)
 
-    def _describe_tracks(
-        self, source: Source, info: VideoInfo, faces: TrackFaces, rows: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean descriptor of each track's selected rows, NaN without one, and their number."""
-        ids = np.unique(faces.track)
-        sums, weights = np.zeros((len(ids), DESCRIPTOR_SIZE)), np.zeros(len(ids))
-        for row, frame in _read_rows(source, info, faces, rows):
-            track = np.searchsorted(ids, faces.track[row])
+    def _cluster(
+        self, video: _Video, faces: TrackFaces, selected: np.ndarray, described: DescribedTracks
+    ) -> np.ndarray:
+        """Return the clusters of tracks, and describe as many of their selected faces as that needs.
+
+        The best face of each track comes first, the others only where that does not settle the cluster.
+        """
+        track = np.searchsorted(np.unique(faces.track), faces.track[selected])
+        reach_s = measure_decoding_s(video.keys_s, faces.time_s)
+        is_first = mark_best(rate_faces(faces, reach_s)[selected], track)
+        apart = find_tracks_apart(faces)
+        self._describe(video, faces, selected[is_first], described)
+        is_uncertain = find_uncertain(described.means, described.counts, apart)
+        self._describe(video, faces, selected[~is_first & is_uncertain[track]], described)
+        labels = cluster_tracks(described.means, described.counts, apart=apart)
+        same = _find_same(video, faces, described.means, labels)
+        return cluster_tracks(described.means, described.counts, same, apart) if same else labels
+
+    def _describe(
+        self, video: _Video, faces: TrackFaces, rows: np.ndarray, described: DescribedTracks
+    ) -> None:
+        """Add the descriptors of rows of faces to those of their tracks."""
+        track = np.searchsorted(np.unique(faces.track), faces.track)
+        for row, frame in _read_rows(video, faces, rows):
             box = faces.boxes[row] * _size_of(frame)
-            sums[track] += self.describer.describe(frame.picture, box, info.pixel_aspect)
-            weights[track] += 1
+            descriptor = self.describer.describe(frame.picture, box, video.info.pixel_aspect)
+            described.add(int(track[row]), descriptor)
             self.keep_alive()
-        with np.errstate(invalid="ignore"):
-            return sums / weights[:, None], weights
-
-    def _find_same(
-        self, source: Source, info: VideoInfo, faces: TrackFaces, descriptors: np.ndarray
-    ) -> list[Pair]:
-        """Return the pairs of tracks that are one face in one place of one shot."""
-        near = [
-            found
-            for found in find_continuations(faces)
-            if np.linalg.norm(descriptors[found[0][0]] - descriptors[found[0][1]]) <= SAME_SHOT_MAX_DISTANCE
-        ]
-        rows = np.unique([row for _, pair in near for row in pair]).astype(np.int64)
-        thumbnails = {row: _make_thumbnail(frame) for row, frame in _read_rows(source, info, faces, rows)}
-        return [
-            pair for pair, (a, b) in near if _is_same_shot(thumbnails[a], thumbnails[b], faces.boxes[[a, b]])
-        ]
 
 
-def _read_rows(
-    source: Source, info: VideoInfo, faces: TrackFaces, rows: np.ndarray
-) -> Iterator[tuple[int, Frame]]:
+def _find_same(video: _Video, faces: TrackFaces, descriptors: np.ndarray, labels: np.ndarray) -> list[Pair]:
+    """Return the pairs of tracks of two clusters that are one face in one place of one shot."""
+    near = [
+        (pair, rows)
+        for pair, rows in find_continuations(faces)
+        if labels[pair[0]] != labels[pair[1]]
+        and np.linalg.norm(descriptors[pair[0]] - descriptors[pair[1]]) <= SAME_SHOT_MAX_DISTANCE
+    ]
+    rows = np.unique([row for _, pair in near for row in pair]).astype(np.int64)
+    thumbnails = {row: _make_thumbnail(frame) for row, frame in _read_rows(video, faces, rows)}
+    return [pair for pair, (a, b) in near if _is_same_shot(thumbnails[a], thumbnails[b], faces.boxes[[a, b]])]
+
+
+def _read_rows(video: _Video, faces: TrackFaces, rows: np.ndarray) -> Iterator[tuple[int, Frame]]:
     """Yield rows of faces with their frames, in order of time."""
     ordered = rows[np.argsort(faces.time_s[rows], kind="stable")].tolist()
-    frames = read_in_order(source, info, faces.time_s[ordered].tolist())
+    frames = read_in_order(video.source, video.info, faces.time_s[ordered].tolist(), video.keys_s.tolist())
     for row, (_, frame) in zip(ordered, frames, strict=True):
         yield row, frame
 

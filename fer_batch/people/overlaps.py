@@ -10,6 +10,8 @@ from fer_batch.vision.track import compute_iou
 
 MAX_PAUSE_S = 2.0
 """Longest time between two tracks of one face that was lost for a moment."""
+MIN_PAUSE_STEPS = 1.5
+"""Shortest such time in steps of sampled frames. Without a pause, a track ends where a cut is found."""
 MIN_IOU = 0.5
 """Least IoU of the last box of a track and the first one of the track that continues it."""
 
@@ -38,7 +40,8 @@ def find_continuations(faces: TrackFaces) -> list[tuple[Pair, tuple[int, int]]]:
     starts_s = faces.time_s[firsts][by_start]
     for a, last in enumerate(lasts.tolist()):
         end_s = faces.time_s[last]
-        begin, stop = np.searchsorted(starts_s, [end_s, end_s + MAX_PAUSE_S], side="right").tolist()
+        earliest_s = end_s + MIN_PAUSE_STEPS * faces.step_s[last]
+        begin, stop = np.searchsorted(starts_s, [earliest_s, end_s + MAX_PAUSE_S], side="right").tolist()
         for b in by_start[begin:stop].tolist():
             first = int(firsts[b])
             iou = float(compute_iou(faces.boxes[[last]], faces.boxes[[first]])[0, 0])

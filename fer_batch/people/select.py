@@ -13,8 +13,10 @@ MIN_BLUR = 12.0
 """Least sharpness, the column `blur` of `tracks`."""
 GOOD_FACE_PX, GOOD_BLUR = 90.0, 150.0
 """Height and sharpness beyond which a face is not easier to recognize."""
-LONGER_TRACKS_S = (0.7, 10.0)
+LONGER_TRACKS_S = (0.7, 3.0)
 """Lengths in seconds from which two and three faces of a track are described instead of one."""
+HALF_QUALITY_S = 0.5
+"""A face counts half if so many seconds of video have to be decoded to reach it."""
 TOO_SMALL, TURNED, BLURRED = "too small", "turned away", "blurred"
 """Reasons why a track has no person."""
 
@@ -37,12 +39,9 @@ class TrackFaces:
 def select_faces(faces: TrackFaces, reach_s: np.ndarray | None = None) -> tuple[np.ndarray, dict[int, str]]:
     """Select the rows of faces to describe; return them, and the reason for each track without any.
 
-    A track is divided into equal parts of time, and each part gives its best face. `reach_s` `(n,)` is how
-    many seconds of video have to be decoded to reach a face; near ones are preferred.
+    A track is divided into equal parts of time, and each part gives its best face as rated by `rate_faces`.
     """
-    quality = rate_faces(faces)
-    if reach_s is not None:
-        quality = quality / (1 + np.maximum(reach_s, 0) / 4)
+    quality = rate_faces(faces, reach_s)
     rows: list[int] = []
     reasons: dict[int, str] = {}
     edges = np.flatnonzero(np.diff(faces.track, prepend=-1, append=-1)).tolist()
@@ -60,15 +59,26 @@ def select_faces(faces: TrackFaces, reach_s: np.ndarray | None = None) -> tuple[
     return np.array(rows, np.int64), reasons
 
 
-def rate_faces(faces: TrackFaces) -> np.ndarray:
-    """Return how well each face can be recognized, `(n,) float64` in 0–1; 0 if it is not described."""
+def mark_best(rating: np.ndarray, track: np.ndarray) -> np.ndarray:
+    """Return which faces are the best of their track, `(n,) bool`, one per track, the first of equals."""
+    order = np.lexsort((-rating, track))
+    is_first = np.zeros(len(track), bool)
+    is_first[order] = np.diff(track[order], prepend=-1) != 0
+    return is_first
+
+
+def rate_faces(faces: TrackFaces, reach_s: np.ndarray | None = None) -> np.ndarray:
+    """Return how well each face can be recognized, `(n,) float64` in 0–1; 0 if it is not described.
+
+    `reach_s` `(n,)` is how many seconds of video have to be decoded to reach a face; near ones are preferred.
+    """
     yaw = np.nan_to_num(np.abs(faces.yaw), nan=np.inf)
     blur = np.nan_to_num(faces.blur, nan=0.0)
     size = np.minimum(faces.face_px / GOOD_FACE_PX, 1)
     sharpness = np.sqrt(np.clip(blur / GOOD_BLUR, 0, 1))
     usable = (faces.face_px >= MIN_FACE_PX) & (yaw <= MAX_YAW) & (blur >= MIN_BLUR)
     rating: np.ndarray = np.where(usable, size * sharpness * np.exp(-((yaw / 0.5) ** 2)), 0.0)
-    return rating
+    return rating if reach_s is None else rating / (1 + np.maximum(reach_s, 0) / HALF_QUALITY_S)
 
 
 def _explain(faces: TrackFaces, track: slice) -> str:

@@ -35,18 +35,29 @@ def find_key_times(source: Source, info: VideoInfo) -> list[float] | None:
     return times_s if max(gaps_s) > LONG_GAP_S else None
 
 
-def measure_decoding_s(source: Source, info: VideoInfo, times_s: np.ndarray) -> np.ndarray | None:
+def list_key_times(source: Source, info: VideoInfo) -> np.ndarray:
+    """Return the times of all key frames in the container's index in seconds, sorted, `(n,) float64`.
+
+    It is empty if the container has no index of key frames, or a clock that breaks.
+    """
+    if source.has_breaks:
+        return np.zeros(0)
+    entries = source.stream.index_entries
+    keys = np.array([entry.timestamp for entry in entries if entry.is_keyframe], np.float64)
+    times_s = np.sort((keys - info.first_pts) * float(source.time_base))
+    # An index has times of decoding, which begin before the first frame is shown.
+    return times_s - min(times_s[0], 0.0) if len(times_s) else times_s
+
+
+def measure_decoding_s(key_times_s: np.ndarray, times_s: np.ndarray) -> np.ndarray | None:
     """Return how many seconds of video have to be decoded to reach each time, `(n,) float64`.
 
-    None if the container has no index that lists key frames.
+    None if no key frame is known.
     """
-    entries = source.stream.index_entries
-    keys = [entry.timestamp for entry in entries if entry.is_keyframe] if len(entries) else []
-    if not keys:
+    if not len(key_times_s):
         return None
-    keys_s = np.sort((np.array(keys, np.float64) - info.first_pts) * float(source.time_base))
-    position = np.searchsorted(keys_s, times_s, side="right") - 1
-    return np.where(position >= 0, times_s - keys_s[np.maximum(position, 0)], times_s)
+    position = np.searchsorted(key_times_s, times_s, side="right") - 1
+    return np.where(position >= 0, times_s - key_times_s[np.maximum(position, 0)], times_s)
 
 
 class _Survey:

@@ -1,7 +1,8 @@
 """Random access to the frames of a video by time."""
 
 import math
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -16,6 +17,8 @@ from fer_batch.video.timestamps import TIME_TOLERANCE_S, repair_timestamps
 
 MAX_GAP_S = 5.0
 """Largest gap between two times that is decoded, where seeks do not go back. Beyond, a seek is faster."""
+MIN_SKIP_S = 0.3
+"""Least time that a seek to a known key frame has to skip. Below, decoding is faster."""
 
 
 def read_frames(path: str | Path, times_s: Iterable[float]) -> list[Frame]:
@@ -40,11 +43,14 @@ def read_frames(path: str | Path, times_s: Iterable[float]) -> list[Frame]:
     return [frames[time_s] for time_s in times]
 
 
-def read_in_order(source: Source, info: VideoInfo, times_s: Iterable[float]) -> Iterator[tuple[float, Frame]]:
+def read_in_order(
+    source: Source, info: VideoInfo, times_s: Iterable[float], key_times_s: Sequence[float] = ()
+) -> Iterator[tuple[float, Frame]]:
     """Yield each time with the frame that is shown then, one after the other.
 
-    `times_s` are in increasing order, and `info` describes the source. A picture is valid until the next one.
-    Raises DecodeError if damage leaves no frame at or before a time.
+    `times_s` are in increasing order, and `info` describes the source. `key_times_s` are the sorted times of
+    its key frames, as far as they are known: no frame is decoded that is not needed to reach the next one.
+    A picture is valid until the next one. Raises DecodeError if damage leaves no frame at or before a time.
     """
     decoded: Iterator[tuple[float, av.VideoFrame]] = iter(())
     shown: Frame | None = None
@@ -52,15 +58,17 @@ def read_in_order(source: Source, info: VideoInfo, times_s: Iterable[float]) -> 
     following: tuple[float, av.VideoFrame] | None = None
     max_gap_s = MAX_GAP_S
     for time_s in times_s:
-        if current is None or (following is not None and following[0] + max_gap_s < time_s):
-            reached_s = following[0] if following is not None else 0.0
+        reached_s = following[0] if following is not None else 0.0
+        key_s = key_times_s[bisect_right(key_times_s, time_s) - 1] if key_times_s else -math.inf
+        is_far = reached_s + max_gap_s < time_s or reached_s + MIN_SKIP_S < key_s <= time_s
+        if current is None or (following is not None and is_far):
             report = ReadReport()
             frames = decode_from(source, time_s, ALL_FRAMES, info.first_pts, report)
             repaired = repair_timestamps(frames, math.inf, info.duration_s, report)
             decoded = ((at_s, image) for at_s, image in repaired if image is not None)
             current, following = None, next(decoded, None)
             if following is not None and following[0] < reached_s:  # the seek went back
-                max_gap_s = max(max_gap_s, 2 * (time_s - following[0]))
+                max_gap_s, key_times_s = max(max_gap_s, 2 * (time_s - following[0])), ()
         while following is not None and following[0] <= time_s + TIME_TOLERANCE_S:
             current, following = following, next(decoded, None)
         if current is None:

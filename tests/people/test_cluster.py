@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_batch.people.cluster import cluster_tracks
+from fer_batch.people.cluster import MAX_DISTANCE, cluster_tracks, find_uncertain
 from fer_batch.people.number import number_persons
 
 PEOPLE = np.eye(3) * 0.6
@@ -51,6 +51,22 @@ def test_means_of_few_faces_may_be_farther_apart() -> None:
     pair = np.array([[0.0], [0.5]])
     assert len(partition(cluster_tracks(pair, np.array([1, 1])))) == 1
     assert len(partition(cluster_tracks(pair, np.array([9, 9])))) == 2
+
+
+def test_no_track_is_uncertain_among_few_or_clear_ones() -> None:
+    assert find_uncertain(np.zeros((0, 3)), np.zeros(0)).tolist() == []
+    assert find_uncertain(PEOPLE[:1], np.ones(1)).tolist() == [False]
+    assert not find_uncertain(PEOPLE[[0, 1, 0, 2]], np.full(4, 9)).any()
+    undescribed = np.full((2, 3), np.nan)
+    assert not find_uncertain(np.concatenate([PEOPLE, undescribed]), np.array([9, 9, 9, 0, 0])).any()
+
+
+def test_tracks_near_the_largest_distance_are_uncertain() -> None:
+    for offset in (-0.05, 0.05):
+        near = np.stack([PEOPLE[0], PEOPLE[0] + [0, 0, MAX_DISTANCE + offset], PEOPLE[1]])
+        weights = np.full(3, 1000)
+        assert find_uncertain(near, weights).tolist() == [True, True, False]
+        assert not find_uncertain(near, weights, apart=[(0, 1)]).any()
 
 
 @given(st.integers(1, 9), st.integers(0, 2**32 - 1))

@@ -3,7 +3,15 @@
 import numpy as np
 
 from fer_batch.people.overlaps import find_continuations, find_tracks_apart
-from fer_batch.people.select import BLURRED, TOO_SMALL, TURNED, TrackFaces, select_faces
+from fer_batch.people.select import (
+    BLURRED,
+    TOO_SMALL,
+    TURNED,
+    TrackFaces,
+    mark_best,
+    rate_faces,
+    select_faces,
+)
 
 BOX = (0.4, 0.3, 0.6, 0.7)
 
@@ -66,6 +74,16 @@ def test_track_without_a_usable_face_has_a_reason() -> None:
 def test_tracks_at_one_moment_are_apart() -> None:
     faces = make_faces({"count": 5}, {"start_s": 0.8, "x": 0.3}, {"start_s": 1.0, "x": -0.3})
     assert find_tracks_apart(faces) == [(0, 1), (1, 2)]
+
+
+def test_near_face_is_rated_higher_and_each_track_has_one_best() -> None:
+    assert rate_faces(make_faces({"count": 2}), np.array([0.0, 1.0])).argmax() == 0
+    assert mark_best(np.array([0.5, 0.9, 0.9, 0.1]), np.array([0, 0, 0, 3])).tolist() == [0, 1, 0, 1]
+    assert mark_best(np.zeros(0), np.zeros(0, np.int64)).tolist() == []
+
+
+def test_track_without_a_pause_continues_no_other() -> None:
+    assert find_continuations(make_faces({}, {"start_s": 1.0})) == []
 
 
 def test_track_in_the_place_of_an_earlier_one_may_continue_it() -> None:

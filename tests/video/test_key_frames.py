@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fer_batch.video import key_frames
 from fer_batch.video.decode import decode_first
-from fer_batch.video.key_frames import KEY_STEP_S, LONG_GAP_S, find_key_times
+from fer_batch.video.key_frames import (
+    KEY_STEP_S,
+    LONG_GAP_S,
+    find_key_times,
+    list_key_times,
+    measure_decoding_s,
+)
 from fer_batch.video.source import Source
 from tests.conftest import remux
 from tests.video.helpers import write_keyed_video
@@ -42,6 +49,18 @@ def test_one_of_near_key_frames_is_listed(tmp_path: Path, suffix: str) -> None:
     path = write_keyed_video(tmp_path / f"film.{suffix}", keys_s, SECONDS)
     assert find(path) == pytest.approx([0.0, 7.0, 30.0], abs=0.5)
     assert KEY_STEP_S > 5.0
+
+
+@pytest.mark.parametrize(("suffix", "has_index"), [("mp4", True), ("ts", False)])
+def test_all_key_frames_of_an_index_are_listed(tmp_path: Path, suffix: str, has_index: bool) -> None:
+    keys_s = [0.0, 1.0, 7.0, 9.0]
+    source = Source(write_keyed_video(tmp_path / f"film.{suffix}", keys_s, 12))
+    with source.container:
+        found_s = list_key_times(source, decode_first(source))
+    assert found_s == pytest.approx(keys_s if has_index else [])
+    reach_s = measure_decoding_s(found_s, np.array([0.5, 7.0, 8.0, 11.0]))
+    assert (reach_s is not None) == has_index
+    assert reach_s is None or reach_s == pytest.approx([0.5, 0.0, 1.0, 2.0])
 
 
 @pytest.mark.parametrize("suffix", CONTAINERS)

@@ -10,7 +10,8 @@ import pytest
 
 from fer_batch.errors import DecodeError, InputError, NoVideoError
 from fer_batch.video import decode, random_access
-from fer_batch.video.random_access import MAX_GAP_S, read_frames
+from fer_batch.video.decode import decode_first
+from fer_batch.video.random_access import MAX_GAP_S, read_frames, read_in_order
 from fer_batch.video.source import Source
 from fer_batch.video.timestamps import TimedFrame
 from tests.conftest import remux, write_video
@@ -64,6 +65,28 @@ def test_seeks_that_go_back_are_soon_left_out(tmp_path: Path, monkeypatch: pytes
     requested_s = [float(time_s) for time_s in range(0, 100, 7)]
     assert times(read_frames(path, requested_s)) == pytest.approx(requested_s)
     assert len(starts) <= 5
+
+
+def test_only_the_frames_after_known_key_frames_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys_s = [0.0, 3.0, 6.0]
+    source = Source(write_keyed_video(tmp_path / "film.mp4", keys_s, 9))
+    decoded: list[float] = []
+
+    def decode_from(source: Source, start_s: float, *arguments: Any) -> Iterator[TimedFrame]:
+        for time_s, image in decode.decode_from(source, start_s, *arguments):
+            decoded.append(time_s)
+            yield time_s, image
+
+    monkeypatch.setattr(random_access, "decode_from", decode_from)
+    with source.container:
+        info = decode_first(source)
+        frames = [frame for _, frame in read_in_order(source, info, keys_s, keys_s)]
+        assert times(frames) == pytest.approx(keys_s)
+        assert len(decoded) <= 2 * len(keys_s)
+        frames = [frame for _, frame in read_in_order(source, info, keys_s)]
+        assert times(frames) == pytest.approx(keys_s)
 
 
 def test_no_times_give_no_frames(sample: Path) -> None:
