@@ -20,14 +20,14 @@ from fer_batch.run.partial import finalize_partial
 from fer_batch.schema import EMOTIONS
 from fer_batch.timeline.naming import name_face
 from fer_batch.timeline.store import open_timeline
-from fer_batch.timeline.viewer.page import render_report
+from fer_batch.timeline.viewer.page import render_archive_report, render_report
 from tests.datasets import random_images, write_images
 from tests.runs import add_videos, plan_videos, video_id
 from tests.timeline.conftest import Seen, serving, until, watched_faces, write_watched
 from tests.timeline.test_view import playing, settled
 
 SCREENSHOTS = "FER_BATCH_SCREENSHOTS"
-PAGES = ("list", "list_with_pictures", "video", "crowd", "naming", "report", "explore")
+PAGES = ("list", "list_with_pictures", "video", "crowd", "naming", "report", "archive_report", "explore")
 MIN_CONTRAST = 4.5
 """The lowest contrast of text that WCAG 2.2 allows at level AA."""
 MAX_LABEL_PX = 22
@@ -75,6 +75,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Iterato
     talk, crowd = (video_id(str(folder / name)) for name in ("talk.mp4", "crowd.mp4"))
     name_face(out, talk, 1, "Eileen Collins", None)
     (folder / "talk.html").write_text(render_report(open_timeline(out), talk))
+    (folder / "all.html").write_text(render_archive_report(open_timeline(out)))
     images = {name: random_images(6 + number, number) for number, name in enumerate(EMOTIONS)}
     images["happy"][0] = images["sad"][0]
     write_exploration(folder / "faces", explore([("folder", str(write_images(folder / "images", images)))]))
@@ -88,6 +89,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Iterato
             "crowd": f"{site}/video/{crowd}#t=1.2",
             "naming": f"{editable}/video/{talk}#t=6.2",
             "report": (folder / "talk.html").as_uri(),
+            "archive_report": (folder / "all.html").as_uri(),
             "explore": (folder / "faces" / "explore.html").as_uri(),
         }
 

@@ -20,7 +20,7 @@ from fer_batch.timeline.viewer.archive import pack_archive
 from fer_batch.timeline.viewer.catalogue import STRIP_CELLS
 from fer_batch.timeline.viewer.page import render_archive_report
 from tests.runs import Tracks, video_id, write_run
-from tests.timeline.conftest import Seen, no_wider_than_the_window, until
+from tests.timeline.conftest import Seen, until
 from tests.timeline.viewer.test_page import HOSTILE
 
 HOSTILE_URI = f"/archive/{HOSTILE}"
@@ -175,14 +175,3 @@ def test_policy_allows_no_network_and_no_other_script(address: str, finished: Pa
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', content)
     assert policy and "default-src &#x27;none&#x27;" in policy[1] and "unsafe" not in policy[1]
     assert not re.search(r"https?://(?!www\.w3\.org)", content.partition("<header")[0])
-
-
-@pytest.mark.parametrize("width", [400, 700, 1600])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_fits_the_window(
-    width: int, scheme: str, look: Callable[..., Seen], address: str, keep: Callable[[Any, str], None]
-) -> None:
-    page = look(width, color_scheme=scheme).open(address)
-    until(page, "[...document.querySelectorAll('canvas')].some((canvas) => canvas.isDrawn)")
-    assert no_wider_than_the_window(page)
-    keep(page, f"archive-report-{width}-{scheme}")
