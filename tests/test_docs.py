@@ -1,5 +1,6 @@
 """The documentation is correct: its commands and Python run, its SQL returns rows, and its links exist."""
 
+import json
 import re
 import shlex
 import shutil
@@ -92,9 +93,34 @@ def test_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             else:
                 subprocess.run(line, shell=True, check=True)
     assert commands > 15
-    assert run_python(DOCS / "tutorial.md") == 1
     made = ("page.html", "annotated.mp4", "captions.vtt", "results.xlsx", "tracks.csv", "ribbons.png")
     assert [name for name in made if not (tmp_path / name).stat().st_size] == []
+
+
+NOTEBOOKS = {
+    "analyze_and_explore.md": ("ribbons.png", "talk.vtt", "results.xlsx", "talk.html", "annotated.mp4"),
+    "train_and_evaluate.md": (
+        "run/model.safetensors",
+        "report/metrics.json",
+        "why/explain.json",
+        "model.onnx",
+    ),
+}
+"""Pages whose Python blocks are the cells of a notebook, and files that they write."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_notebook_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_python(DOCS / page) > 9
+    assert [name for name in NOTEBOOKS[page] if not (tmp_path / name).stat().st_size] == []
+    if page == "train_and_evaluate.md":
+        metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+        assert metrics["accuracy"] > 0.8
+    else:
+        assert "sad" in (tmp_path / "talk.vtt").read_text()
 
 
 @pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)

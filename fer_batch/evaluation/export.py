@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fer_batch.config import CROP_SIZE_PX
 from fer_batch.data.clips import Clips
 from fer_batch.data.datasets import load_datasets
 from fer_batch.errors import ConfigError, InputError, OutputError
@@ -61,16 +62,17 @@ def export_model(
     checkpoint: Path | None,
     target: Path,
     *,
-    crops: Callable[[float], np.ndarray],
+    crops: Callable[[float], np.ndarray] | None = None,
     data: Sequence[tuple[str, str]] = (),
     int8: bool = False,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> ExportSummary:
     """Export a checkpoint, or the packaged one if None, to the ONNX file `target`.
 
-    The export is compared with PyTorch on crops of `data`, (name, path) of data sets. Without data, `crops`
-    returns them for the card's crop_scale, `(n, 48, 48) uint8`. With `int8` the encoder computes in int8, and
-    both precisions are measured on the data. As in `analyze`, predictions average over the mirror image.
+    The export is compared with PyTorch on random crops and on those of `data`, (name, path) of data sets.
+    Without data, `crops` returns real ones for the card's crop_scale, `(n, 48, 48) uint8`. With `int8` the
+    encoder computes in int8, and both precisions are measured on the data. As in `analyze`, predictions
+    average over the mirror image.
 
     Raises FerBatchError, and writes nothing, if the checkpoint, the data or `target` cannot be used, or if
     the predictions differ.
@@ -83,7 +85,11 @@ def export_model(
     network, card = load_checkpoint(checkpoint)
     clips = load_datasets(data, classes=card.classes, for_training=int8)[0] if data else None
     calibration, measured = _split_data(clips, data) if clips and int8 else (None, None)
-    compared = _sample(clips.frames, MAX_COMPARED_CROPS) if clips else crops(card.crop_scale)
+    compared = np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX), np.uint8)
+    if clips:
+        compared = _sample(clips.frames, MAX_COMPARED_CROPS)
+    elif crops:
+        compared = crops(card.crop_scale)
     on_line("exporting …")
     exported = export_network(network, card)
     model = join_graphs(exported)
