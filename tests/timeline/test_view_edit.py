@@ -92,6 +92,17 @@ def test_face_is_named_and_named_back(
     assert query_persons(out, capsys) == ["0\t", "1\t"]
 
 
+def test_face_is_named_with_the_keyboard(look: Callable[..., Seen], address: str) -> None:
+    page = look().open(address)
+    assert page.locator("[role=slider] button").count() == 0  # screen readers skip what is in a slider
+    page.locator("[role=slider]").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.keyboard.type("Ann")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('.lane h3').textContent === 'Ann'")
+
+
 def test_numbered_person_is_named_for_all_tracks(look: Callable[..., Seen], address: str, out: Path) -> None:
     ((version,),) = open_timeline(out).sql("SELECT version FROM videos").fetchall()
     group(out, {(str(out.parent / "talk.mp4"), track): 1 for track in (0, 1)}, version=version)

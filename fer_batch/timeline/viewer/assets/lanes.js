@@ -24,14 +24,13 @@
     const slider = element(
       "div",
       {
-        className: "timeline", tabIndex: 0, role: "slider", "aria-label": "Time in the video",
+        className: "whole", tabIndex: 0, role: "slider", "aria-label": "Time in the video",
         "aria-valuemin": "0", "aria-valuemax": video.end_s.toFixed(1), "aria-describedby": "keys",
       },
-      element("div", { className: "whole" }, overview, brush, brushNow),
-      laneBox,
+      overview, brush, brushNow,
     );
     const more = element("button", { type: "button", className: "more", onclick: () => showMore() });
-    parent.append(tools, slider, more);
+    parent.append(tools, element("div", { className: "timeline" }, slider, laneBox), more);
 
     function toolbar() {
       const button = (text, label, act) =>
@@ -206,7 +205,6 @@
       },
       get time_s() { return now_s; },
       get window_s() { return [from_s, to_s]; },
-      slider,
     };
 
     let width = 0;
