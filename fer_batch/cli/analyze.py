@@ -78,15 +78,13 @@ def analyze_command(
     if retry_failed and overwrite:
         raise UsageError("--retry-failed and --overwrite exclude each other")
     settings = {"limits": limits, "retry_failed": retry_failed, "overwrite": overwrite}
-    settings |= {"allow_query": allow_query, "use_ray": use_ray}
-    if people:
-        from fer_batch.cli.people import group_and_print
-        from fer_batch.pipeline.people import check_people_extra
-
-        check_people_extra()
+    settings |= {"allow_query": allow_query, "use_ray": use_ray, "people": people}
     _analyze(list(videos or ()), out, config, ray, **settings)
     if people:
-        group_and_print(out, limits, ray)
+        from fer_batch.cli.people import print_groups
+
+        rows = fer_batch.open_timeline(out).sql("SELECT video_id, number, reason FROM people")
+        print_groups(rows.to_arrow_table(), out)
 
 
 @add_command(ANALYZE)
@@ -155,6 +153,7 @@ def _analyze(videos: list[str], out: str, config: AnalyzeConfig, ray: RayOptions
         on_listing=_print_listing,
         on_ray=lambda: print_status("starting Ray …"),
         on_progress=lambda progress: _show_progress(line, progress),
+        on_grouped=lambda done, total: line.show(f"{done:,} of {count(total, 'video')} grouped"),
     )
     line.close(keep=True)
     print_summary(summary, out)

@@ -1,7 +1,6 @@
 """Command `people`."""
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import fer_batch
@@ -56,21 +55,14 @@ def people_command(
         raise UsageError("--across-videos groups all videos; leave VIDEOS out")
     if across_videos:
         print_status(ACROSS_WARNING)
-    group_and_print(out, limits, ray, videos or (), across_videos)
-
-
-def group_and_print(
-    out: str, limits: Limits, ray: RayOptions, videos: Sequence[str] = (), across_videos: bool = False
-) -> None:
-    """Group the tracks of videos, and print how many persons each of the first videos has."""
     line = ProgressLine()
     groups = fer_batch.group_people(
         out,
-        videos,
+        videos or (),
         across_videos=across_videos,
         limits=limits,
         **vars(ray),
-        on_progress=lambda done, total: line.show(f"{done} of {count(total, 'video')} grouped"),
+        on_progress=lambda done, total: line.show(f"{done:,} of {count(total, 'video')} grouped"),
     )
     line.close()
     print_groups(groups, out)

@@ -36,6 +36,7 @@ from fer_batch.pipeline.local_run import (
 from fer_batch.pipeline.progress import OnProgress, ProgressMeter, ignore_progress, publish_metrics
 from fer_batch.pipeline.run_precision import QueryNodes, fix_precision
 from fer_batch.pipeline.settings import RunSettings, load_card
+from fer_batch.pipeline.tables import MapTasks, open_task_map
 from fer_batch.run.finalize import finalize
 from fer_batch.run.forget import complete_forget
 from fer_batch.run.partial import PartialTables
@@ -83,6 +84,7 @@ def analyze(
     retry_failed: bool = False,
     overwrite: bool = False,
     allow_query: bool = False,
+    people: bool = False,
     use_ray: bool = False,
     address: str | None = None,
     insecure: bool = False,
@@ -90,6 +92,7 @@ def analyze(
     on_listing: Callable[[Listing, bool], None] = lambda listing, finished: None,
     on_ray: Callable[[], None] = lambda: None,
     on_progress: OnProgress = ignore_progress,
+    on_grouped: Callable[[int, int], None] = lambda done, videos: None,
 ) -> RunSummary:
     """Analyze videos and write the tables `videos`, `tracks` and `moments` to the folder `out`.
 
@@ -99,7 +102,8 @@ def analyze(
     `inputs` are files, folders, globs, archives and manifests, here or in a store, as `list_videos` takes
     them. `out` is a local folder or the URL of one in a store. `retry_failed` processes those inputs again
     that ended as "failed" or "partial". `overwrite` replaces the run in `out`, whatever its configuration.
-    `allow_query` permits queries in web addresses, as `list_videos` does.
+    `allow_query` permits queries in web addresses, as `list_videos` does. `people` also groups the tracks of
+    each video into persons, which processes biometric data, as `group_people` describes.
 
     The work runs on Ray: a connection that exists, else the cluster at `address` (HOST:PORT or "auto"), else
     that of RAY_ADDRESS or the surrounding Ray job, else a local one. Where none of these is named, this
@@ -109,12 +113,16 @@ def analyze(
 
     `on_listing` is called once with the listed videos, and whether the run is finished already. `on_ray` is
     called before Ray is started or joined. `on_progress` is called every half second, or less often, from
-    another thread.
+    another thread. `on_grouped` is the `on_progress` of `group_people`.
 
     Raises a subclass of FerBatchError, and writes nothing, where the inputs, the configuration, the
     checkpoint or `out` cannot be used.
     """
     config, limits = config or AnalyzeConfig(), limits or Limits()
+    if people:
+        from fer_batch.pipeline.people import check_people_extra, group_tracks
+
+        check_people_extra()
     folder = open_folder(out).absolute()
     checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
     card = load_card(checkpoint)
@@ -126,6 +134,13 @@ def analyze(
     settings = RunSettings(
         results=folder.subfolder("results"), config=config, card=card, checkpoint=checkpoint, limits=limits
     )
+
+    def finish(map_tasks: MapTasks = map) -> RunSummary:
+        summary = finalize(folder, map_buckets=map_tasks)
+        if people:
+            group_tracks(folder, limits=limits, map_tasks=map_tasks, on_progress=on_grouped)
+        return summary
+
     with hold_lease(folder, "analyze"):
         run = load_matching_run(folder, config, card, overwrite)
         complete_forget(folder)
@@ -134,7 +149,10 @@ def analyze(
         finished = run is not None and is_finished(folder, listing, retried)
         on_listing(listing, finished)
         if finished:
-            return finalize(folder)
+            if not people:
+                return finish()
+            with open_task_map(address, insecure, verbose) as map_tasks:
+                return finish(map_tasks)
         settings = replace(settings, queries=listing.queries)
         plan = functools.partial(_plan_run, folder, listing, retried, run, settings)
         cores = None if use_ray or is_ray_named(address) else count_free_cores()
@@ -144,7 +162,7 @@ def analyze(
             if measure_pending_s(folder, config.segment_s) <= MAX_VIDEO_S:
                 pool = LocalPool(settings, cores)
                 _run_pending(folder, settings, pool.run_segments, on_progress, pool.measure_running_s)
-                return finalize(folder)
+                return finish()
         on_ray()
         from fer_batch.pipeline.cluster_map import map_on_cluster
         from fer_batch.pipeline.dataflow import configure_ray_data, count_cpus, probe_on_cluster, run_segments
@@ -160,7 +178,7 @@ def analyze(
             process = functools.partial(run_segments, settings=settings)
             with delete_reports():
                 _run_pending(folder, settings, process, on_progress, measure_running_s)
-            return finalize(folder, map_buckets=map_on_cluster)
+            return finish(map_on_cluster)
 
 
 def _plan_run(

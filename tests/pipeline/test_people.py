@@ -7,12 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from PIL import Image
 
 import fer_batch
 from fer_batch.config import AnalyzeConfig
@@ -35,35 +33,13 @@ from fer_batch.run.results import write_bundle
 from fer_batch.run.verify import verify_run
 from fer_batch.schema import PERSON_GROUPS_SCHEMA, pack_bundle
 from fer_batch.storage.folder import open_folder
+from tests.edited import SAMPLE, SHOTS, write_edited_video
 from tests.runs import add_videos, video_id, write_run
-
-SAMPLE = Path(fer_batch.__path__[0]) / "sample" / "two_faces.mp4"
-SHOTS = (0, 1, 0, 1)
-"""The face in each shot of the edited video: the left or the right half of the sample."""
-SHOT_FRAMES = 45
 
 
 @pytest.fixture(scope="module")
 def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a video with hard cuts between close-ups of the two faces of the sample."""
-    path = tmp_path_factory.mktemp("edited") / "edited.mp4"
-    with av.open(str(SAMPLE)) as source:
-        images = [
-            frame.to_image() for frame, _ in zip(source.decode(video=0), range(SHOT_FRAMES), strict=False)
-        ]
-    width, height = images[0].size
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("libx264", rate=25, options={"preset": "veryfast", "crf": "16"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for number, side in enumerate(SHOTS):
-            left = side * width // 2
-            for image in images:
-                half = image.crop((left, 0, left + width // 2, height)).resize((width // 2, height))
-                back = Image.new("RGB", (width, height), (40 + 40 * number,) * 3)
-                back.paste(half, (width // 4, 0))
-                output.mux(stream.encode(av.VideoFrame.from_image(back)))
-        output.mux(stream.encode())
-    return path
+    return write_edited_video(tmp_path_factory.mktemp("edited") / "edited.mp4")
 
 
 def add_to_run(out: Path, *paths: Path) -> None:
