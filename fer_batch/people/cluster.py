@@ -98,10 +98,14 @@ def _measure_distances(means: np.ndarray, counts: np.ndarray) -> np.ndarray:
     The result is condensed as that of `scipy.spatial.distance.pdist`. The squared distance of two means
     contains their variances, so that means of few faces would seem to be farther apart.
     """
-    first, second = np.triu_indices(len(means), 1)
-    noise = FACE_VARIANCE * (1 / counts[first] + 1 / counts[second])
-    distances: np.ndarray = np.sqrt(np.maximum(pdist(means) ** 2 - noise, 0))
-    return distances
+    distances: np.ndarray = pdist(means, "sqeuclidean")
+    variances, place = FACE_VARIANCE / counts, 0
+    for number in range(len(means) - 1):  # row by row, because all pairs of many tracks fill the memory
+        row = distances[place : place + len(means) - 1 - number]
+        row -= variances[number] + variances[number + 1 :]
+        place += len(row)
+    np.maximum(distances, 0, out=distances)
+    return np.sqrt(distances, out=distances)
 
 
 def _join_pairs(count: int, same: Iterable[Pair], forbidden: set[frozenset[int]]) -> np.ndarray:

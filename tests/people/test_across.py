@@ -1,7 +1,10 @@
 """Persons of several videos with common numbers."""
 
 import pyarrow as pa
+import pytest
 
+from fer_batch.errors import InputError
+from fer_batch.people import across
 from fer_batch.people.across import DESCRIBED_SCHEMA, number_across_videos
 from fer_batch.schema import PERSON_GROUPS_SCHEMA
 
@@ -39,3 +42,11 @@ def test_two_persons_of_one_video_stay_two() -> None:
     )
     first, second, _ = rows.column("number").to_pylist()
     assert first != second
+
+
+def test_more_persons_than_fit_into_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(across, "MAX_PERSONS", 2)
+    tables = [described(video, (1, 1.0, [0.0]), (1, 1.0, None)) for video in "abc"]
+    assert number_across_videos(tables[:2]).column("number").to_pylist() == [1, 1, 1, 1]
+    with pytest.raises(InputError, match="3 persons, and at most 2"):
+        number_across_videos(tables)
