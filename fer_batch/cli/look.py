@@ -138,10 +138,10 @@ def report_command(
             OUT-report.html in the current folder, with a number if there is such a file.
 
     Examples:
-      fer-batch report results                                all videos, as results-report.html
-      fer-batch report results talk.mp4 -o talk.html          one video
-      fer-batch report results --min-confidence 0.5           only faces of which the model is sure
-      fer-batch report s3://bucket/results 3f2a9c0d11e4b7a6 -o page.html      by video_id
+      fer-batch report results                           results-report.html
+      fer-batch report results talk.mp4 -o talk.html     one video
+      fer-batch report results --min-confidence 0.5      only sure faces
+      fer-batch report s3://bucket/results 3f2a9c0d11e4b7a6 -o page.html
     """
     timeline = fer_batch.open_timeline(out).filter_faces(**vars(quality))
     print_partial(timeline)

@@ -44,10 +44,10 @@ INDEX_NAME = "clips.json"
 
 @dataclass(frozen=True, kw_only=True)
 class VideoClips:
-    """A labelled video in the index, and the file with its clips."""
+    """A labelled video, or a labelled part of one, in the index, and the file with its clips."""
 
     video: str
-    """Path of the video, relative to the folder of videos."""
+    """Path of the video, relative to the folder of videos, or absolute for labelled segments."""
     label: str
     """Normalized name of the class."""
     split: str
@@ -62,6 +62,9 @@ class VideoClips:
     windows: int = 0
     """Number of clips."""
     tracks: int = 0
+    start_s: float | None = None
+    end_s: float | None = None
+    """The labelled part, in seconds since the start of the file; None for the whole video."""
 
 
 def write_index(

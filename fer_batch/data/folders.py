@@ -19,13 +19,16 @@ from fer_batch.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFile:
-    """A file in a folder of classes."""
+    """A file in a folder of classes, or a labelled part of a video."""
 
     path: Path
     label: str
     """Name of the class folder, unchanged."""
     split: str
     """"train", "select", "test", or "" without split folders."""
+    start_s: float | None = None
+    end_s: float | None = None
+    """The part of a video that has the label, in seconds since the start of the file; None for all of it."""
 
 
 def read_folder(

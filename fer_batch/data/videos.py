@@ -1,4 +1,4 @@
-"""Labelled videos, in a folder for each class, to clips of face crops.
+"""Labelled videos, in a folder for each class or as segments from Label Studio, to clips of face crops.
 
 The pipeline of `analyze` detects, follows and crops the faces. Each video becomes one file, which is written
 atomically, so that a killed extraction continues with the remaining videos.
@@ -26,12 +26,12 @@ from fer_batch.config import AnalyzeConfig
 from fer_batch.data.clip_files import CLIP_SCHEMA, VideoClips, write_index
 from fer_batch.data.folders import ClassFile, list_class_files
 from fer_batch.data.labels import check_classes, normalize_label
+from fer_batch.data.segments import list_segments, locate_segment
 from fer_batch.data.splits import choose_held_out
-from fer_batch.errors import InputError, OutputError
+from fer_batch.errors import DecodeError, InputError, NoVideoError, OutputError
 from fer_batch.storage.atomic import convert_write_error, write_parquet
 from fer_batch.terminal import count
 from fer_batch.video.formats import VIDEO_SUFFIXES
-from fer_batch.video.segment import Segment
 from fer_batch.video.timestamps import TIME_TOLERANCE_S
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.faces import SegmentFaces, extract_faces
@@ -78,13 +78,16 @@ def extract_clips(
 ) -> ExtractionSummary:
     """Cut the videos of `class/…` or `split/class/…` into clips in `out`, on the connected Ray cluster.
 
+    `path` may also be an export of Label Studio (.json): then its labelled segments are cut into clips.
+
     Each track is cut into consecutive windows of `settings.length` sampled frames. Sampled frames without the
     face are left out, and windows with a single face are dropped. A repeated call processes only the
     remaining videos.
 
     The split of a video is the split of its folder. Without a folder for selection, 1 in 10 training videos
     becomes "select"; then 1 in 25 becomes "calibrate". The content hash decides, but a class keeps at least
-    one training video. Training videos with the same content as a video of another split are dropped.
+    one training video. All segments of a video have the same split. Training videos with the same content as
+    a video of another split are dropped.
 
     `on_video` receives the number of finished videos and of all videos. Raises InputError as
     `list_labelled_videos` does, and if no face is found in any video; OutputError if `out` cannot be written.
@@ -117,13 +120,16 @@ def extract_clips(
 def list_labelled_videos(
     path: Path, classes: Sequence[str] | None = None
 ) -> tuple[list[ClassFile], tuple[str, ...], Counter[str]]:
-    """List the videos of `class/…` or `split/class/…`.
+    """List the videos of `class/…` or `split/class/…`, or the labelled segments of an export of Label Studio.
 
     Returns the videos, the classes (`classes`, or by default those of the folders), and the number of videos
     "without_class". Raises InputError if there are no videos, or videos of other classes.
     """
     option, counts = f"--data clips={path}", Counter[str]()
-    files = list_class_files(option, path, VIDEO_SUFFIXES, counts)
+    if path.suffix.lower() == ".json":
+        files = list_segments(option, path)
+    else:
+        files = list_class_files(option, path, VIDEO_SUFFIXES, counts)
     labels = {normalize_label(file.label) for file in files}
     names = tuple(sorted(labels) if classes is None else classes)
     check_classes(option, labels, names)
@@ -149,14 +155,19 @@ def split_tracks(tracks: np.ndarray, times: np.ndarray, length: int, rate_hz: fl
 
 
 def _describe_video(path: Path, file: ClassFile, settings: ClipSettings) -> VideoClips:
-    name, content = str(file.path.relative_to(path)), _hash_content(file.path)
-    key = json.dumps([name, content, dataclasses.asdict(settings)])
+    is_segment = file.end_s is not None
+    name = str(file.path if is_segment else file.path.relative_to(path))
+    content = _hash_content(file.path)
+    part = [normalize_label(file.label), file.start_s, file.end_s] if is_segment else []
+    key = json.dumps([name, content, dataclasses.asdict(settings), *part])
     return VideoClips(
         video=name,
         label=normalize_label(file.label),
         split=file.split,
         file=f"videos/{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet",
         content=content,
+        start_s=file.start_s,
+        end_s=file.end_s,
     )
 
 
@@ -195,7 +206,10 @@ def _extract_all(
 def _extract_video(path: Path, out: Path, video: VideoClips, settings: ClipSettings) -> str | None:
     """Write the clips of one video; returns the reason if it cannot be read."""
     config = AnalyzeConfig(fps=settings.rate_hz)
-    segment = Segment.whole(path / video.video)
+    try:
+        segment = locate_segment(path / video.video, video.start_s, video.end_s)
+    except (DecodeError, NoVideoError) as error:
+        return str(error)
     found = extract_faces(segment, config, _load_detector(config), settings.crop_scale)
     if not found.frames:
         return found.error or "no frame could be read"
@@ -259,19 +273,22 @@ def _assign_splits(videos: Sequence[VideoClips]) -> list[VideoClips]:
 def _hold_out(videos: Sequence[VideoClips], split: str) -> list[VideoClips]:
     """Move a part of the training videos to `split`, but keep the last training video of each class."""
     training = [v for v in videos if v.split in ("", "train") and v.windows]
+    labels: dict[str, set[str]] = {}
     remaining: dict[str, set[str]] = {}
     for video in training:
+        labels.setdefault(video.content, set()).add(video.label)
         remaining.setdefault(video.label, set()).add(video.content)
-    candidates = [v for v in training if len(remaining[v.label]) > 1]
+    candidates = [
+        content for content, own in labels.items() if all(len(remaining[label]) > 1 for label in own)
+    ]
     moved = set()
-    for video, chosen in zip(
-        candidates, choose_held_out([v.content for v in candidates], split), strict=True
-    ):
-        others = remaining[video.label] - {video.content}
-        if chosen and others:
-            moved.add(video.file)
-            remaining[video.label] = others
-    return [dataclasses.replace(v, split=split) if v.file in moved else v for v in videos]
+    for content, chosen in zip(candidates, choose_held_out(candidates, split), strict=True):
+        if chosen and all(len(remaining[label]) > 1 for label in labels[content]):
+            moved.add(content)
+            for label in labels[content]:
+                remaining[label].remove(content)
+    files = {v.file for v in training if v.content in moved}
+    return [dataclasses.replace(v, split=split) if v.file in files else v for v in videos]
 
 
 def _hash_content(file: Path) -> str:

@@ -1,5 +1,6 @@
 """Labelled videos are cut into clips of faces, divided into splits, and streamed or loaded for training."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from itertools import islice
@@ -12,12 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_batch.data.clip_files import CLIP_SCHEMA, load_clips, stream_clips
-from fer_batch.data.videos import ClipSettings, ExtractionSummary, extract_clips, split_tracks
+from fer_batch.data.clip_files import CLIP_SCHEMA, load_clips, read_index, stream_clips
+from fer_batch.data.segments import locate_segment
+from fer_batch.data.videos import (
+    ClipSettings,
+    ExtractionSummary,
+    extract_clips,
+    list_labelled_videos,
+    split_tracks,
+)
 from fer_batch.errors import InputError, OutputError
 from fer_batch.runtime import ray_session
 from fer_batch.training.sources import decode_batch
 from tests.conftest import SAMPLE, remux, write_video
+from tests.video.helpers import write_with_sound
 
 SETTINGS = ClipSettings(crop_scale=0.96, length=5, rate_hz=2.0)
 SHORT = ClipSettings(crop_scale=0.96, length=3, rate_hz=1.0)
@@ -161,6 +170,80 @@ def test_splits_come_from_folders_and_training_copies_are_dropped(tmp_path: Path
     assert summary.videos == 2
     assert set(load_clips(tmp_path / "out", "train").labels) == {0}
     assert set(load_clips(tmp_path / "out", "select").labels) == {1}
+
+
+def write_labels(path: Path, *segments: tuple[str, int, int, str]) -> Path:
+    """Write an export of Label Studio with segments: video, first and last frame at 25 per second, label."""
+    tasks = [
+        {
+            "data": {"video": video, "fps": 25},
+            "annotations": [
+                {
+                    "result": [
+                        {
+                            "type": "timelinelabels",
+                            "value": {"ranges": [{"start": first, "end": last}], "timelinelabels": [label]},
+                        }
+                    ]
+                }
+            ],
+        }
+        for video, first, last, label in segments
+    ]
+    path.write_text(json.dumps(tasks))
+    return path
+
+
+def test_labelled_segments_are_cut_into_clips(tmp_path: Path, _ray: None) -> None:
+    shutil.copy(SAMPLE, tmp_path / "a.mp4")
+    remux(SAMPLE, tmp_path / "b.mkv")
+    segments = [
+        ("a.mp4", 1, 75, "Happiness"),
+        ("a.mp4", 76, 150, "bored"),
+        ("/data/local-files/?d=" + str(tmp_path / "b.mkv")[1:], 26, 100, "happy"),
+        ("/data/upload/1/0123abcd-b.mkv", 101, 175, "bored"),
+    ]
+    labels = write_labels(tmp_path / "labels.json", *segments, segments[0], ("none.mp4", 1, 9, "bored"))
+    settings = ClipSettings(crop_scale=0.96, length=3, rate_hz=2.0)
+    summary = extract_clips(labels, tmp_path / "out", settings)
+    assert (summary.videos, summary.issues) == (4, {"failed": 1})
+    videos, classes = read_index(tmp_path / "out")
+    assert classes == ["bored", "happy"]
+    for name in ("a.mp4", "b.mkv"):
+        own = [video for video in videos if video.video == str(tmp_path / name)]
+        assert {video.label for video in own} == {"happy", "bored"}
+        assert len({video.split for video in own}) == 1
+        for video in own:
+            rows = pq.read_table(tmp_path / "out" / video.file).to_pylist()
+            assert rows
+            for row in rows:
+                assert video.start_s <= row["start_s"]
+                assert row["start_s"] + (row["steps"] - 1) / settings.rate_hz < video.end_s
+    assert {video.split for video in videos if video.windows} == {"train", "select"}
+
+
+@pytest.mark.parametrize(
+    ("segments", "message"),
+    [
+        ([], "no annotation has a segment with a label"),
+        ([("s3://bucket/a.mp4", 1, 9, "sad")], "s3://bucket/a.mp4 is not a file of this machine"),
+    ],
+)
+def test_unusable_segments_are_named(
+    tmp_path: Path, segments: list[tuple[str, int, int, str]], message: str
+) -> None:
+    labels = write_labels(tmp_path / "labels.json", *segments)
+    with pytest.raises(InputError, match=message):
+        list_labelled_videos(labels)
+
+
+def test_segment_of_a_late_picture_counts_from_its_first_frame(tmp_path: Path) -> None:
+    frames = [np.full((96, 128, 3), 90, np.uint8)] * 50
+    late = write_with_sound(tmp_path / "late.mkv", frames, 2.0, 4.0)
+    segment = locate_segment(late, 3.0, 4.0)
+    assert (segment.start_s, segment.end_s) == pytest.approx((1.0, 2.0), abs=0.03)
+    assert not segment.is_last
+    assert locate_segment(late, None, None).is_last
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ ACTIONS: dict[str, Callable[[Any], None]] = {
     "video": playing,
     "crowd": playing,
     "naming": open_naming,
+    "archive_report": lambda page: page.evaluate("dispatchEvent(new Event('beforeprint'))"),
 }
 """What happens on a page before it is photographed."""
 

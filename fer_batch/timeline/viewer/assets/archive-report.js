@@ -42,11 +42,12 @@
   };
 
   // Summary
-  const hours = sum(videos.map((video) => video.length_s ?? 0)) / 3600;
+  const length_s = sum(videos.map((video) => video.length_s ?? 0));
+  const lengthText = length_s < 3600 ? `${(length_s / 60).toFixed(1)} minutes` : `${length_s < 36000 ? (length_s / 3600).toFixed(1) : Math.round(length_s / 3600).toLocaleString("en")} hours`;
   const limits = [run.partial, run.face_filter && `only ${run.face_filter}`].filter(Boolean);
   main.append(element(
     "section", { "aria-label": "Summary" },
-    element("p", { className: "ending" }, `${countText(videos.length, "video")}, ${hours < 10 ? hours.toFixed(1) : Math.round(hours).toLocaleString("en")} hours, ${countText(sum(run.shares), "face")} in sampled frames.`),
+    element("p", { className: "ending" }, `${countText(videos.length, "video")}, ${lengthText}, ${countText(sum(run.shares), "face")} in sampled frames.`),
     ...limits.map((text) => element("p", { className: "trouble ending" }, text)),
   ));
 
