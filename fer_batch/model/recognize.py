@@ -186,9 +186,18 @@ class Recognizer:
         Other rows are NaN, but their faces are part of the windows of other faces.
         """
         self.timer.restart()
-        probs = np.full((len(crops), len(self.card.classes)), np.nan, np.float32)
         embeddings = self.encode(crops)
         self.timer.record("encode")
+        probs = self.classify_tracks(embeddings, tracks, times, selected)
+        self.timer.record("window")
+        return probs
+
+    @torch.inference_mode()
+    def classify_tracks(
+        self, embeddings: Tensor, tracks: np.ndarray, times: np.ndarray, selected: np.ndarray
+    ) -> np.ndarray:
+        """Return the result of `predict_tracks` for crops whose embeddings `(n, D)` are known."""
+        probs = np.full((len(embeddings), len(self.card.classes)), np.nan, np.float32)
         rate_hz, steps = self.card.window_rate_hz, self.card.window_length
         parts = []
         order = np.lexsort((times, tracks))
@@ -199,7 +208,6 @@ class Recognizer:
             parts.append([column[chosen] for column in (members, windows, lengths, centres)])
         rows, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
         probs[rows] = self._classify(embeddings, *columns)
-        self.timer.record("window")
         return probs
 
     def _predict_crops(self, crops: list[np.ndarray]) -> list[Prediction]:

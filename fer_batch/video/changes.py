@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+from PIL import Image
 
 ROWS, COLUMNS = 36, 64
 """Points of a frame that are compared."""
@@ -101,6 +102,11 @@ def sample_points(frame: av.VideoFrame) -> np.ndarray:
     width = per_line if shift is None else frame.width
     places = _locate_points(frame.height, width, per_line)
     return (values.take(places, mode="clip") >> (shift or 0)).astype(np.int16)
+
+
+def sample_plane(luma: Image.Image) -> np.ndarray:
+    """Return the brightness of the points of `sample_points` in a plane of mode "L"."""
+    return np.asarray(luma).take(_locate_points(luma.height, luma.width, luma.width)).astype(np.int16)
 
 
 @functools.cache

@@ -33,30 +33,38 @@ def unpack_picture(media: MediaFile, max_px: int) -> MediaFile:
     FFmpeg's own decoders of pictures ignore the orientation in some formats. Of several pictures in a file
     the first one counts. Raises DecodeError if it cannot be read, or has more than `max_px` pixels.
     """
-    if not media.size:
-        raise DecodeError("the file is empty")
     if media.size > MAX_PICTURE_BYTES:
         raise DecodeError(f"the picture has {media.size:,} bytes; the limit is {MAX_PICTURE_BYTES:,} bytes")
+    picture, kind = decode_picture(media.read_head(media.size), max_px)
+    bitmap = io.BytesIO()
+    picture.save(bitmap, "BMP")
+    return dataclasses.replace(
+        media, source=bitmap, size=bitmap.tell(), picture_format=kind, is_trimmed=False
+    )
+
+
+def decode_picture(content: bytes, max_px: int) -> tuple[Image.Image, str]:
+    """Decode the bytes of a picture; return it upright in mode "RGB", and its format, such as "jpeg".
+
+    Raises DecodeError if it cannot be read, or has more than `max_px` pixels.
+    """
+    if not content:
+        raise DecodeError("the file is empty")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # `max_px` is the limit
-            with open_picture(media.read_head(media.size)) as opened:
+            with open_picture(content) as opened:
                 kind, (width, height) = opened.format or "", opened.size
                 if width * height > max_px:
                     raise DecodeError(
                         f"the picture has {width} × {height} pixels; the limit is {max_px:,} pixels in total"
                     )
-                picture = convert_picture(opened, "RGB")
+                return convert_picture(opened, "RGB"), kind.lower()
     except UnidentifiedImageError:
         raise DecodeError("not a picture that Pillow can read; save it as JPEG or PNG") from None
     except PICTURE_ERRORS as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DecodeError(f"not a readable picture ({reason})") from None
-    bitmap = io.BytesIO()
-    picture.save(bitmap, "BMP")
-    return dataclasses.replace(
-        media, source=bitmap, size=bitmap.tell(), picture_format=kind.lower(), is_trimmed=False
-    )
 
 
 def open_picture(content: bytes) -> Image.Image:
