@@ -13,6 +13,8 @@ from .errors import QueryError as QueryError
 from .errors import ResourceError as ResourceError
 from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import evaluate as evaluate
+from .live.session import LiveFace as LiveFace
+from .live.session import LiveSession as LiveSession
 from .model.recognize import Prediction as Prediction
 from .model.recognize import Recognizer as Recognizer
 from .pipeline.analyze import analyze as analyze

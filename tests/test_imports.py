@@ -64,9 +64,10 @@ EDGES = {
     "training": BASE | BELOW_PIPELINE | {"data"},
     "evaluation": BASE | BELOW_PIPELINE | {"records", "data", "training"},
     "timeline": BASE | {"private_folders", "storage", "video", "run"},
+    "live": BASE | {"storage", "video", "vision", "model", "timeline"},
     "cli": BASE
     | BELOW_PIPELINE
-    | {"__init__", "private_folders", "pipeline", "data", "training", "evaluation", "timeline"},
+    | {"__init__", "private_folders", "pipeline", "data", "training", "evaluation", "timeline", "live"},
     "sample": set(),
     "docs": set(),
 }
@@ -86,7 +87,7 @@ PLACES = {
     "optuna": ["training/tune/*.py"],
     "duckdb": ["timeline/*.py", "cli/answer.py", "cli/ask.py"],
     "deltalake": ["run/*.py", "timeline/*.py"],
-    "starlette": ["timeline/viewer/*.py"],
+    "starlette": ["timeline/viewer/*.py", "live/server.py"],
     "uvicorn": ["timeline/viewer/*.py"],
     "matplotlib": [
         "plotting.py",
@@ -270,6 +271,7 @@ def test_import_loads_no_heavy_library(module: str) -> None:
     ("module", "libraries"),
     [
         ("timeline.viewer.server", {"torch", "ray"}),
+        ("live.server", {"ray"}),
         ("pipeline.local", {"ray"}),
         ("pipeline.workers", {"torch"}),
     ],

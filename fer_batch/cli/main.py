@@ -11,7 +11,7 @@ from pathlib import Path
 # isort: off
 from fer_batch.cli import import_path  # noqa: F401
 from fer_batch.cli import analyze, plan, bench, verify  # noqa: F401
-from fer_batch.cli import query, ask, people, assign, export, look  # noqa: F401
+from fer_batch.cli import query, ask, people, assign, export, look, live  # noqa: F401
 from fer_batch.cli import explore, models, train, tune, evaluate, crossval, explain, export_model  # noqa: F401
 from fer_batch.cli import submit, completion  # noqa: F401
 

@@ -3,18 +3,22 @@
 import secrets
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fer_batch.errors import OutputError
+from fer_batch.timeline.viewer.page import read_asset
 
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 """Host names of requests. Another name that resolves to this machine is an attack (DNS rebinding)."""
@@ -30,6 +34,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+MEDIA_TYPES = {"html": "text/html; charset=utf-8", "css": "text/css", "js": "text/javascript"}
 TOKEN_BYTES = 16
 """Random bytes in the address of the pages, as other users of this machine can reach the server."""
 WRONG_TOKEN = "open the address that the command has printed"
@@ -47,6 +52,23 @@ def list_middleware(token: str) -> list[Middleware]:
         Middleware(TrustedHostMiddleware, allowed_hosts=ALLOWED_HOSTS, www_redirect=False),
         Middleware(TokenOnly, token=token),
     ]
+
+
+def create_asset_route(names: Collection[str]) -> Route:
+    """Return the route `/page/NAME` of these files in `assets/`."""
+
+    def respond(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in names:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        return send_asset(name)
+
+    return Route("/page/{name:path}", respond)
+
+
+def send_asset(name: str) -> Response:
+    """Return a file in `assets/`: a page, a style sheet or a script."""
+    return Response(read_asset(name), media_type=MEDIA_TYPES[name.rpartition(".")[2]])
 
 
 def serve_app(app: ASGIApp, token: str, port: int, on_start: Callable[[str], None], **settings: Any) -> int:

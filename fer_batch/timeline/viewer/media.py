@@ -39,7 +39,7 @@ def send_video(file: AnalyzedFile, request: Request) -> Response:
         raise HTTPException(HTTPStatus.CONFLICT, str(error)) from error
     except (OSError, FerBatchError) as error:
         raise HTTPException(HTTPStatus.NOT_FOUND, describe_error(error)) from error
-    return _send_file(content, lock, size, {"Content-Type": _guess_media_type(file.uri)}, request)
+    return _send_file(content, lock, size, {"Content-Type": guess_media_type(file.uri)}, request)
 
 
 def describe_error(error: Exception) -> str:
@@ -107,7 +107,7 @@ def _send_file(
     return StreamingResponse(read_chunks(), status, headers)
 
 
-def _guess_media_type(uri: str) -> str:
+def guess_media_type(uri: str) -> str:
     """Return a video's or picture's media type, or one that a browser neither runs nor shows by itself."""
     media_type = mimetypes.guess_type(file_name(uri))[0] or ""
     is_shown = media_type.startswith("video/") or is_picture(uri)

@@ -18,16 +18,19 @@ from fer_batch.timeline.names import file_name
 from fer_batch.timeline.queries.selection import QualityFilter
 from fer_batch.timeline.viewer.catalogue import Catalogue, ListedVideo
 from fer_batch.timeline.viewer.edits import NamingHistory, create_edit_routes
-from fer_batch.timeline.viewer.loopback import create_token, list_middleware, serve_app
+from fer_batch.timeline.viewer.loopback import (
+    create_asset_route,
+    create_token,
+    list_middleware,
+    send_asset,
+    serve_app,
+)
 from fer_batch.timeline.viewer.media import describe_error, find_trouble, send_video
-from fer_batch.timeline.viewer.page import SCRIPTS, STYLES, read_asset
+from fer_batch.timeline.viewer.page import SCRIPTS, STYLES
 from fer_batch.timeline.viewer.payload import describe_classes
 from fer_batch.video.pictures import is_picture
 
-ASSET_TYPES = {
-    name: "text/css" if name.endswith(".css") else "text/javascript"
-    for name in (*STYLES, *SCRIPTS, "archive.js", "boxes.js", "naming.js", "video.js")
-}
+ASSETS = (*STYLES, *SCRIPTS, "archive.js", "boxes.js", "naming.js", "video.js")
 NOT_ANALYZED = "no frame of it was analyzed"
 
 
@@ -46,15 +49,9 @@ def create_app(
         def respond(request: Request) -> Response:
             if "video_id" in request.path_params:
                 _find_video(open_catalogue(), request)
-            return Response(read_asset(name), media_type="text/html; charset=utf-8")
+            return send_asset(name)
 
         return respond
-
-    def show_asset(request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in ASSET_TYPES:
-            raise HTTPException(HTTPStatus.NOT_FOUND)
-        return Response(read_asset(name), media_type=ASSET_TYPES[name])
 
     def describe_run(request: Request) -> Response:
         catalogue = open_catalogue()
@@ -122,7 +119,7 @@ def create_app(
         routes=[
             Route("/", show_page("archive.html")),
             Route("/video/{video_id}", show_page("video.html")),
-            Route("/page/{name:path}", show_asset),
+            create_asset_route(ASSETS),
             Route("/api/run", describe_run),
             Route("/api/persons", list_persons),
             Route("/api/videos", list_videos),
