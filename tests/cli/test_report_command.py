@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from fer_batch.cli.main import main
+from fer_batch.storage.folder import open_folder
 from tests.cli.conftest import ReadError
 from tests.runs import video_id, write_run
+from tests.s3 import BUCKET, Store
 
 VIDEOS = {"/talks/monday.mp4": [["happy"] * 5], "/talks/old/monday.mp4": [["sad"]], "/talks/empty.mp4": []}
 
@@ -30,6 +32,17 @@ def test_video_is_named_by_id_path_or_file_name(
     streams = capsys.readouterr()
     assert (streams.out.count("\n"), streams.err) == (1, "")
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_run_in_a_store_is_reported(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = f"s3://{BUCKET}/talks"
+    write_run(open_folder(out), VIDEOS)
+    monkeypatch.chdir(tmp_path)
+    assert report(out) == 0
+    assert capsys.readouterr().out == "talks-report.html: 0.0 MB\n"
+    assert (tmp_path / "talks-report.html").exists()
 
 
 def test_report_without_a_video_has_all_videos(

@@ -21,6 +21,7 @@ from fer_batch.timeline.viewer.catalogue import STRIP_CELLS
 from fer_batch.timeline.viewer.page import render_archive_report
 from tests.runs import Tracks, video_id, write_run
 from tests.timeline.conftest import Seen, until
+from tests.timeline.test_person_numbers import group
 from tests.timeline.viewer.test_page import HOSTILE
 
 HOSTILE_URI = f"/archive/{HOSTILE}"
@@ -94,10 +95,18 @@ def test_filtered_report_has_only_matching_faces(finished: Path) -> None:
     assert set(report["strips"].tolist()) == {254, NOT_ANALYZED}
 
 
-def test_numbers_of_persons_in_several_videos_are_not_persons(finished: Path) -> None:
-    timeline = open_timeline(finished)
-    timeline.numbers_are_local = True
-    assert len(unpack(pack_archive(timeline))["persons"]) == 1  # it has a name
+def test_numbers_within_a_video_are_not_persons(tmp_path: Path) -> None:
+    """Person 1 of one video may be someone else than person 1 of another."""
+    out = write_run(tmp_path / "run", {"/a.mp4": [["happy"]], "/b.mp4": [["sad"], ["fear"]]})
+    numbers: dict[tuple[str, int], int | str] = {("/a.mp4", 0): 1, ("/b.mp4", 0): 1, ("/b.mp4", 1): 2}
+    group(out, numbers)
+    assert unpack(pack_archive(open_timeline(out)))["persons"] == []
+    group(out, numbers, across_videos=True)
+    persons = unpack(pack_archive(open_timeline(out)))["persons"]
+    assert [(person["name"], sum(person["counts"])) for person in persons] == [
+        ("person 1", 2),
+        ("person 2", 1),
+    ]
 
 
 def test_report_of_a_run_without_videos(look: Callable[..., Seen], tmp_path: Path) -> None:
@@ -158,6 +167,18 @@ def test_table_is_sorted_and_searched_by_keyboard(look: Callable[..., Seen], add
     assert names(page) == ["ten.mp4"]
     page.keyboard.press("Escape")
     until(page, "document.querySelectorAll('.archive tbody tr').length === 5")
+
+
+def test_long_table_is_shown_in_parts_and_printed_whole(look: Callable[..., Seen], tmp_path: Path) -> None:
+    out = write_run(tmp_path / "run", {f"/{'a' * n}.mp4": [["happy"]] for n in range(1, 204)})
+    (tmp_path / "a.html").write_text(render_archive_report(open_timeline(out)))
+    page = look().open((tmp_path / "a.html").as_uri())
+    assert len(names(page)) == 200
+    assert page.locator(".list > .more").text_content() == "show 3 more of 3 videos"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert len(names(page)) == 203
+    assert page.evaluate("[...document.querySelectorAll('canvas')].every((canvas) => canvas.isDrawn)")
+    assert page.locator(".list > .more").is_hidden()
 
 
 def test_partial_run_and_filter_are_named(look: Callable[..., Seen], finished: Path, tmp_path: Path) -> None:

@@ -154,11 +154,15 @@
   head.append(...headings.values());
 
   // A strip is drawn when it comes into view.
-  const draw = (canvas) => { if (fer.drawStrip(canvas, canvas.video.cells, colours)) canvas.isDrawn = true; };
+  const draw = (canvases) => {
+    const sizes = canvases.map(fer.sizeOf);
+    canvases.forEach((canvas, i) => { canvas.isDrawn = fer.drawStrip(canvas, canvas.video.cells, colours, 1, sizes[i]); });
+  };
   const observer = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) if (isIntersecting && !target.isDrawn) draw(target);
+    draw(entries.filter(({ target, isIntersecting }) => isIntersecting && !target.isDrawn).map(({ target }) => target));
   }, { rootMargin: "300px" });
-  const redraw = () => { for (const canvas of body.querySelectorAll("canvas")) if (canvas.isDrawn) draw(canvas); };
+  const strips = () => [...body.querySelectorAll("canvas")];
+  const redraw = () => draw(strips().filter((canvas) => canvas.isDrawn));
   let width = innerWidth;
   addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; redraw(); } });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
@@ -230,7 +234,7 @@
   words.addEventListener("keydown", (event) => { if (event.key === "Escape") { words.value = ""; words.blur(); state.words = ""; show(); } });
   addEventListener("beforeprint", () => {
     showMore(Infinity);
-    for (const canvas of body.querySelectorAll("canvas")) draw(canvas);
+    draw(strips());
   });
   show();
 

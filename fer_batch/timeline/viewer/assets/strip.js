@@ -22,9 +22,13 @@
     context.restore();
   };
 
+  fer.sizeOf = (canvas) => [canvas.clientWidth, canvas.clientHeight];
+
   // Draw cells in the first `share` of a canvas. Returns whether it has a size.
-  fer.drawStrip = (canvas, cells, colours, share = 1) => {
-    const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((n) => Math.round(n * devicePixelRatio));
+  // `size` is that of the canvas in CSS pixels. To draw many, measure all first: each measurement after a
+  // drawing lays out the page again.
+  fer.drawStrip = (canvas, cells, colours, share = 1, size = fer.sizeOf(canvas)) => {
+    const [width, height] = size.map((n) => Math.round(n * devicePixelRatio));
     if (!width) return false;
     [canvas.width, canvas.height] = [width, height];
     const context = canvas.getContext("2d");
