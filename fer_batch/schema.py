@@ -1,4 +1,4 @@
-"""All tables of the project. Columns are only ever added, and new columns are nullable.
+"""All tables of the project. Columns are added and, since schema 7, replaced; new columns are nullable.
 
 Times are seconds since the video's first frame. Intervals include their start and exclude their end. Boxes
 are fractions of the upright frame's width and height.
@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """1: the first version.
 2: adds `attempt` to PROBED_SCHEMA and VIDEOS_SCHEMA, and a snapshot to the tables.
 3: adds `extra` to PROBED_SCHEMA and CONTAINER_COLUMNS to RESULTS_SCHEMA; `first_pts` may be null in a plan.
 4: adds `offset` to PROBED_SCHEMA and PLAN_SCHEMA, and `bucket` to PROBED_SCHEMA.
 5: adds `start_s` to PROBED_SCHEMA, RESULTS_SCHEMA and VIDEOS_SCHEMA, `step_s` to MOMENTS_SCHEMA and `tracks`,
 and `file_version` to PROBED_SCHEMA.
-6: adds `precision` and `detected_on` to RESULTS_SCHEMA and VIDEOS_SCHEMA."""
+6: adds `precision` and `detected_on` to RESULTS_SCHEMA and VIDEOS_SCHEMA.
+7: replaces `yaw` by `yaw_deg` and `pitch_deg` in FACE_TYPE and `tracks`."""
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """The classes of the packaged model. The card of another checkpoint may have other classes."""
@@ -186,10 +187,14 @@ FACE_TYPE = pa.struct(
         face_px=pa.float32(),
         blur=pa.float32(),
         roll_deg=pa.float32(),
-        yaw=pa.float32(),
+        yaw_deg=pa.float32(),
+        pitch_deg=pa.float32(),
     )
 )
 """A face in a sampled frame, before recognition.
+
+`roll_deg`, `yaw_deg` and `pitch_deg` are estimates from five landmarks, see `fer_batch.vision.quality`. In
+results of schema 6 and older `pitch_deg` is null, and `yaw_deg` is that of an upright head.
 
 `frame_index` counts from the first frame of the segment's core and is -1 outside the core. `track` counts
 from 0 in the segment."""
@@ -292,8 +297,8 @@ _PREDICTION_FIELDS = _fields(emotion=pa.string(), confidence=pa.float32())
 
 RESERVED_COLUMNS = frozenset(
     f.name for f in (*VIDEOS_SCHEMA, *MOMENTS_SCHEMA, *FACE_TYPE, *_TRACK_FIELDS, *_PREDICTION_FIELDS)
-) | {"model_id"}
-"""Names that a manifest's own columns cannot have in the tables."""
+) | {"model_id", "yaw"}
+"""Names that a manifest's own columns cannot have in the tables. `yaw` is a column of older tables."""
 
 
 def rename_reserved(name: str) -> str:

@@ -70,7 +70,8 @@ def probed(uri: str, tracks: Tracks | None, version: str = "1", attempt: int = 0
 def face(track: int, moment: int, emotion: str) -> dict[str, Any]:
     probs = [0.9 if name == emotion else 0.1 / 6 for name in EMOTIONS]
     box = {"box_x0": 0.1 + 0.3 * track, "box_y0": 0.2, "box_x1": 0.3 + 0.3 * track, "box_y1": 0.6}
-    quality = {"face_score": 0.99, "face_px": 144.0, "blur": 0.5, "roll_deg": 0.0, "yaw": 0.0}
+    quality = {"face_score": 0.99, "face_px": 144.0, "blur": 0.5, "roll_deg": 0.0}
+    quality |= {"yaw_deg": 0.0, "pitch_deg": 0.0}
     return {
         "time_s": moment / 5,
         "frame_index": 5 * moment,

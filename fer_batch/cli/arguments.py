@@ -149,4 +149,7 @@ class QualityOptions:
     are near 0."""
     max_yaw_deg: Annotated[float | None, Range(at_least=0, below=90), QUALITY] = None
     """Use only faces that are turned to the left or right by at most this angle, in degrees. It is estimated
-    from the eyes and the nose (column yaw)."""
+    from the eyes and the nose (column yaw_deg)."""
+    max_pitch_deg: Annotated[float | None, Range(at_least=0, below=90), QUALITY] = None
+    """Use only faces that are raised or lowered by at most this angle, in degrees. It is estimated like the
+    yaw (column pitch_deg)."""

@@ -6,6 +6,7 @@ import pyarrow as pa
 from fer_batch.people.overlaps import find_tracks_apart
 from fer_batch.people.select import TrackFaces, select_faces
 from fer_batch.video.timestamps import TIME_TOLERANCE_S
+from fer_batch.vision.quality import NOSE_DEPTH
 
 FACES_COLUMNS = (
     "track_id",
@@ -17,7 +18,7 @@ FACES_COLUMNS = (
     "box_y1",
     "face_px",
     "blur",
-    "yaw",
+    "yaw_deg",
 )
 """The columns of `tracks` that grouping needs."""
 NUMBERED_SCHEMA = pa.schema(
@@ -49,7 +50,7 @@ def read_track_faces(rows: pa.Table) -> TrackFaces:
         boxes=np.stack([columns[f"box_{side}"] for side in ("x0", "y0", "x1", "y1")], axis=1),
         face_px=columns["face_px"],
         blur=columns["blur"],
-        yaw=columns["yaw"],
+        yaw=NOSE_DEPTH * np.tan(np.radians(columns["yaw_deg"])),
     )
 
 

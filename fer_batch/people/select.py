@@ -8,7 +8,7 @@ import numpy as np
 MIN_FACE_PX = 32.0
 """Least height of a face in pixels of the video."""
 MAX_YAW = 0.9
-"""Largest turn of a face, the column `yaw` of `tracks`: about 38 degrees."""
+"""Largest turn of a face, as the tangent of `yaw_deg` times `NOSE_DEPTH`: about 38 degrees."""
 MIN_BLUR = 12.0
 """Least sharpness, the column `blur` of `tracks`."""
 GOOD_FACE_PX, GOOD_BLUR = 90.0, 150.0

@@ -47,7 +47,7 @@ def analyze_video(
     - `time_s`: time in seconds since the first frame; `frame_index`: number of the frame, from 0
     - `box_x0`, `box_y0`, `box_x1`, `box_y1`: the face box, as shares of the frame's width and height
     - `face_score`: score of the detector, 0 to 1; `face_px`: height of the face in pixels
-    - `blur`, `roll_deg`, `yaw`: sharpness and pose of the face
+    - `blur`, `roll_deg`, `yaw_deg`, `pitch_deg`: sharpness and estimated pose of the face
     - `emotion`, `confidence`: the most probable class and its probability
     - `p_angry` … `p_surprise`: the probability of each class of the checkpoint
     - `model_id`: id of the checkpoint

@@ -145,7 +145,7 @@ def group_tracks(
     done = _list_done(groups)
     pending = [video for video in videos if video["tracks"] and _key_of(video) not in done]
     if pending:
-        if "step_s" not in {field.name for field in tables["tracks"].schema().fields}:
+        if "yaw_deg" not in {field.name for field in tables["tracks"].schema().fields}:
             raise OutputError(
                 f"The tables in {folder} are those of an earlier version: run `fer-batch finalize {folder}`"
             )

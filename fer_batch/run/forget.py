@@ -14,6 +14,7 @@ from fer_batch.errors import InputError, OutputError
 from fer_batch.faults import fault_point
 from fer_batch.run.buckets import commit_buckets, write_file
 from fer_batch.run.finalize import finalize
+from fer_batch.run.older_results import conform_results
 from fer_batch.run.people import drop_videos, forget_persons
 from fer_batch.run.plan import read_planned_segments, read_planned_videos
 from fer_batch.run.record import SUCCESS_FILE, TOTALS_FILE, read_run
@@ -31,7 +32,7 @@ from fer_batch.run.tables import (
     remove_stale_files,
     table_schemas,
 )
-from fer_batch.schema import RESULTS_SCHEMA, conform_table, pack_bundle
+from fer_batch.schema import pack_bundle
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 from fer_batch.storage.lease import hold_lease
 
@@ -148,7 +149,7 @@ def _strip_results(results: OutputFolder, video_ids: set[str]) -> None:
         if owners <= video_ids:
             results.remove_file(name)
         elif rows is not None:
-            rest = conform_table(drop_videos(rows, video_ids), RESULTS_SCHEMA)
+            rest = conform_results(drop_videos(rows, video_ids))
             write_bundle(results, pack_bundle(name.removesuffix(".parquet"), rest))
 
 

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from fer_batch.errors import OutputError
 from fer_batch.faults import fault_point
-from fer_batch.schema import RESULTS_SCHEMA, conform_table, unpack_bundles
+from fer_batch.run.older_results import conform_results
+from fer_batch.schema import RESULTS_SCHEMA, unpack_bundles
 from fer_batch.storage.folder import FolderLike, OutputFolder, open_folder
 
 MAX_PARALLEL_READS = 8
@@ -116,7 +117,7 @@ def read_bundle(
         raise OutputError(f"Cannot read {folder}/{name}: {error.strerror}") from error
     try:
         with decoding, pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
-            return conform_table(file.read(use_threads=False), RESULTS_SCHEMA)
+            return conform_results(file.read(use_threads=False))
     except (pa.ArrowException, OSError) as error:
         if keep_damaged:
             raise OutputError(

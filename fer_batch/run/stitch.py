@@ -73,7 +73,7 @@ def stitch_segments(segments: pa.Table, classes: tuple[str, ...]) -> Timelines:
         **{probability_column(name): probs[:, k] for k, name in enumerate(classes)},
     }
     tracks = {
-        f.name: pa.chunked_array([pa.array(columns[f.name], f.type)])
+        f.name: pa.chunked_array([pa.array(columns[f.name], f.type, from_pandas=f.name == "pitch_deg")])
         for f in tracks_schema(classes)
         if f.name not in PER_VIDEO_COLUMNS
     }

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_batch.errors import OutputError, QueryError
+from fer_batch.run.older_results import YAW_DEG_SQL
 from fer_batch.run.people import read_people, read_person_groups
 from fer_batch.run.plan import read_planned_videos
 from fer_batch.run.record import read_run
@@ -24,6 +25,8 @@ from fer_batch.timeline.views import add_step_s, episodes_sql, summary_sql
 
 MAX_NAMES_IN_MESSAGE = 10
 """Number of videos or persons that an error message lists."""
+YAW_AND_PITCH_SQL = f"{YAW_DEG_SQL} AS yaw_deg, NULL::FLOAT AS pitch_deg"
+"""The columns of schema 7 in tables that have `yaw`."""
 VIEWS = ("tracks", "moments", "videos", "episodes", "summary", "people")
 _ALL_PERSONS = "string_agg(DISTINCT person, ', ' ORDER BY person)"
 _PERSONS_SQL = {
@@ -254,22 +257,27 @@ class Database:
         return f"read_parquet([{', '.join(map(quote_text, files))}], hive_partitioning = false)"
 
     def _add_new_columns(self, sources: dict[str, str]) -> None:
-        """Add the columns of schemas 5 and 6 to sources of older tables."""
+        """Add the columns of schemas 5 to 7 to sources of older tables."""
         stored = self._columns_of(sources["videos"])
-        has_steps = "step_s" in self._columns_of(sources["tracks"])
+        in_tracks = self._columns_of(sources["tracks"])
+        has_steps = "step_s" in in_tracks
         nulls = [] if has_steps else ["NULL::DOUBLE AS start_s"]
         new = set[str]() if has_steps else {"start_s", "step_s"}
+        if "yaw_deg" not in in_tracks:
+            new |= {"yaw_deg", "pitch_deg"}
+            shown = [YAW_AND_PITCH_SQL if name == "yaw" else f'"{name}"' for name in in_tracks]
+            sources["tracks"] = f"(SELECT {', '.join(shown)} FROM {sources['tracks']})"
         for name in ("precision", "detected_on"):
             manifest_column = rename_reserved(name)
             is_manifest_column = manifest_column in self._run_columns and manifest_column not in stored
             if name not in stored or is_manifest_column:
                 nulls.append(f"NULL::VARCHAR AS {name}")
                 new.add(name)
-        if nulls:
+        if nulls or new.intersection(stored):
             # A manifest's column may have one of the new names.
             renamed = [f"{name} AS {rename_reserved(name)}" for name in sorted(new.intersection(stored))]
             columns = f"* RENAME ({', '.join(renamed)})" if renamed else "*"
-            sources["videos"] = f"(SELECT {columns}, {', '.join(nulls)} FROM {sources['videos']})"
+            sources["videos"] = f"(SELECT {', '.join([columns, *nulls])} FROM {sources['videos']})"
         if has_steps:
             return
         for name, partition in (("tracks", "video_id, track_id"), ("moments", "video_id")):

@@ -38,7 +38,8 @@ class Timeline(Database):
     Every query takes the keyword arguments `video` (id, path or file name), `person`, `track`, `start_s` and
     `end_s` (seconds of the video, `[start_s, end_s)`), and uses the rows of `tracks` that match all of them.
     It also takes `min_confidence` (0 to 1), `min_face_px` (height of the box in pixels), `min_sharpness`
-    (variance of the Laplacian) and `max_yaw_deg` (estimated turn to either side, 0 to below 90 degrees).
+    (variance of the Laplacian), `max_yaw_deg` and `max_pitch_deg` (estimated turn to either side, up or down,
+    0 to below 90 degrees).
     Rows without such a value do not match. A query raises QueryError if there is no such video or person, or
     if a bound is out of its range. A row of `tracks` is a face in a sampled frame.
     Its `emotion` is the most probable one, its `confidence` the probability of that emotion. A sampled frame

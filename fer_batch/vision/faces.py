@@ -18,7 +18,7 @@ from fer_batch.vision.continuity import FrameView
 from fer_batch.vision.crop import crop_faces
 from fer_batch.vision.detect import FaceDetector
 from fer_batch.vision.detections import Detections
-from fer_batch.vision.quality import estimate_roll_deg, estimate_yaw, measure_sharpness
+from fer_batch.vision.quality import estimate_pose_deg, measure_sharpness
 from fer_batch.vision.schedule import detect_in_frames
 from fer_batch.vision.track import Tracker
 
@@ -54,7 +54,9 @@ class TrackedFace:
     blur: float
     """Sharpness of the crop, see `quality.measure_sharpness`."""
     roll_deg: float
-    yaw: float
+    yaw_deg: float
+    pitch_deg: float
+    """The pose of the head in degrees, see `quality.estimate_pose_deg`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +174,7 @@ def _describe_faces(
         found.scores,
         (boxes[:, 3] - boxes[:, 1]) * frame.picture.shrink,
         measure_sharpness(crops),
-        estimate_roll_deg(found.landmarks),
-        estimate_yaw(found.landmarks),
+        *estimate_pose_deg(found.landmarks).T,
     )
     names = list(TrackedFace.__dataclass_fields__)[2:]
     return [

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,6 +41,7 @@ from fer_batch.schema import (
     probability_column,
 )
 from fer_batch.timeline.store import open_timeline
+from fer_batch.vision.quality import NOSE_DEPTH
 from tests.runs import (
     Tracks,
     add_videos,
@@ -480,10 +482,21 @@ def without_steps(rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     return {name: table.drop(columns=new, errors="ignore") for name, table in rows.items()}
 
 
+def read_stored_rows(out: Path, name: str) -> pd.DataFrame:
+    """Read the rows of a table as they are stored."""
+    return DeltaTable(str(out / name)).to_pandas()
+
+
 @pytest.mark.parametrize("schema", [f"schema_{number}" for number in range(1, SCHEMA_VERSION)])
 def test_run_of_older_schema_opens_and_continues(tmp_path: Path, schema: str) -> None:
     out = Path(shutil.copytree(FIXTURES / schema, tmp_path / schema))
     before = read_all_rows(out)
+    yaw = read_stored_rows(out, "tracks").sort_values(["track_id", "time_s"])["yaw"].to_numpy(np.float64)
+    yaw_deg = before["tracks"]["yaw_deg"].to_numpy()
+    assert np.abs(yaw).max() > 0.1
+    assert NOSE_DEPTH * np.tan(np.radians(yaw_deg)) == pytest.approx(yaw, abs=1e-5)
+    assert before["tracks"]["pitch_deg"].isna().all()
+    assert "yaw" not in before["tracks"]
     assert [len(before[name]) for name in TABLES] == [50, 89, 2]
     assert before["videos"][["precision", "detected_on"]].isna().all(axis=None)
     assert failed_videos(out).column("attempt").to_pylist() == [0]

@@ -84,7 +84,8 @@ def segment(video: Video, index: int, core: tuple[int, int], last: bool, names: 
         if in_core:
             moments.append({"time_s": moment * STEP_S, "frame_index": frame, "faces": len(seen)})
         for track in seen:
-            quality = {"face_score": 0.99, "face_px": 100.0, "blur": 0.5, "roll_deg": 1.0, "yaw": 0.1}
+            quality = {"face_score": 0.99, "face_px": 100.0, "blur": 0.5}
+            quality |= {"roll_deg": 1.0, "yaw_deg": 5.0, "pitch_deg": -3.0}
             faces.append(
                 {"time_s": moment * STEP_S, "frame_index": frame, "track": present.index(track)}
                 | box(video.tracks[track][0], moment)
@@ -161,7 +162,7 @@ def check(video: Video, timeline: Timelines) -> None:
 
 COLUMNS = [
     "video_id", "track_id", "time_s", "frame_index", "box_x0", "box_y0", "box_x1", "box_y1", "face_score",
-    "face_px", "blur", "roll_deg", "yaw", "emotion", "confidence",
+    "face_px", "blur", "roll_deg", "yaw_deg", "pitch_deg", "emotion", "confidence",
     *[probability_column(name) for name in EMOTIONS], "step_s",
 ]  # fmt: skip
 

@@ -175,15 +175,20 @@ def old_timeline(timeline: Timeline, tmp_path: Path) -> Timeline:
     out = tmp_path / "old"
     out.mkdir()
     run = json.loads((Path(str(timeline.out)) / "run.json").read_text())
-    columns = {"start_s": "string", "precision": "string"}
+    columns = {"start_s": "string", "precision": "string", "yaw_deg": "string"}
     (out / "run.json").write_text(json.dumps(run | {"schema_version": 4, "columns": columns}))
-    tables, new = {}, ("step_s", "start_s", "precision", "detected_on")
+    tables, new = {}, ("step_s", "start_s", "precision", "detected_on", "pitch_deg")
     for name in TABLES:
         rows = DeltaTable(f"{timeline.out}/{name}").to_pyarrow_table()
         rows = rows.select([column for column in rows.column_names if column not in new])
         if name == "videos":
             rows = rows.append_column("start_s", pa.array(["noon"] * len(rows)))
             rows = rows.append_column("precision", pa.array(["low"] * len(rows)))
+            rows = rows.append_column("yaw_deg", pa.array(["left"] * len(rows)))
+        if name == "tracks":
+            rows = rows.set_column(
+                rows.column_names.index("yaw_deg"), "yaw", pa.repeat(pa.scalar(1.17, pa.float32()), len(rows))
+            )
         write_deltalake(str(out / name), rows, partition_by=["bucket"])
         tables[name] = DeltaTable(str(out / name))
     write_snapshot(out, tables, "")
@@ -191,7 +196,9 @@ def old_timeline(timeline: Timeline, tmp_path: Path) -> Timeline:
 
 
 def test_tables_of_older_schemas_have_mean_steps(timeline: Timeline, old_timeline: Timeline) -> None:
-    assert old_timeline.manifest_columns == ["manifest_start_s", "manifest_precision"]
+    assert old_timeline.manifest_columns == ["manifest_start_s", "manifest_precision", "manifest_yaw_deg"]
+    poses = old_timeline.sql("SELECT DISTINCT yaw_deg, pitch_deg, manifest_yaw_deg FROM tracks").fetchall()
+    assert poses == [(pytest.approx(45), None, "left")]
     columns = "manifest_start_s, start_s, manifest_precision, precision"
     rows = old_timeline.sql(f"SELECT {columns} FROM videos").fetchall()
     assert rows == [("noon", None, "low", None)] * 3

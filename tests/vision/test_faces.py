@@ -165,7 +165,8 @@ def test_boxes_are_shares_of_the_frame_and_measures_are_in_range(whole_sample: S
         assert 60 < face.face_px < 200
         assert face.blur > 0
         assert abs(face.roll_deg) < 20
-        assert abs(face.yaw) < 1
+        assert abs(face.yaw_deg) < 40
+        assert abs(face.pitch_deg) < 30
 
 
 def test_crops_are_in_the_order_of_the_faces(
@@ -351,7 +352,8 @@ def test_anamorphic_video_has_the_faces_of_the_displayed_video(
     assert stack_boxes(found) == pytest.approx(stack_boxes(whole_sample)[:20], abs=0.03)
     for one, other in zip(found.faces, whole_sample.faces, strict=False):
         assert one.roll_deg == pytest.approx(other.roll_deg, abs=5)
-        assert one.yaw == pytest.approx(other.yaw, abs=0.25)
+        assert one.yaw_deg == pytest.approx(other.yaw_deg, abs=12)
+        assert one.pitch_deg == pytest.approx(other.pitch_deg, abs=12)
     assert np.abs(found.crops.astype(int) - whole_sample.crops[:20]).mean() < 16
 
 

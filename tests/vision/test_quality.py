@@ -1,4 +1,4 @@
-"""Sharpness, roll and yaw, compared with faces of known pose."""
+"""Sharpness and pose, compared with faces of known pose."""
 
 import numpy as np
 import pytest
@@ -6,32 +6,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from fer_batch.vision.quality import estimate_roll_deg, estimate_yaw, measure_sharpness
+from fer_batch.vision.detect import FaceDetector
+from fer_batch.vision.quality import NOSE_DEPTH, NOSE_DROP, estimate_pose_deg, measure_sharpness
 
-FRONTAL = np.array([[-30, -20], [30, -20], [0, 10], [-20, 40], [20, 40]], np.float64)
-"""Eyes, nose and mouth corners around the centre of a face."""
-NO_LANDMARKS = np.zeros((0, 5, 2), np.float32)
-
-
-def rotate_frontal(degrees: float) -> np.ndarray:
-    """Rotate `FRONTAL` clockwise in the picture, where y points down."""
-    angle = np.radians(degrees)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return (FRONTAL @ turn.T)[None]
+HEAD = np.array([[-1, 0, 0], [1, 0, 0], [0, NOSE_DROP, NOSE_DEPTH], [-0.8, 2.2, 0.1], [0.8, 2.2, 0.1]])
+"""Eyes, nose and mouth corners of a head of mean shape; y points down and z to the camera."""
 
 
-@pytest.mark.parametrize(
-    ("measure", "empty"),
-    [
-        (measure_sharpness, np.zeros((0, 48, 48), np.uint8)),
-        (estimate_roll_deg, NO_LANDMARKS),
-        (estimate_yaw, NO_LANDMARKS),
-    ],
-)
-def test_no_faces_give_empty_arrays(measure: object, empty: np.ndarray) -> None:
-    result = measure(empty)
-    assert result.shape == (0,)
-    assert result.dtype == np.float32
+def rotate(roll_deg: float, yaw_deg: float, pitch_deg: float, head: np.ndarray = HEAD) -> np.ndarray:
+    """Raise, turn and tilt a head; return its five points, `(5, 3)`."""
+    roll, yaw, pitch = np.radians([roll_deg, yaw_deg, pitch_deg])
+    raised = [[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]]
+    turned = [[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]]
+    tilted = [[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]]
+    rotated: np.ndarray = head @ (np.array(tilted) @ np.array(turned) @ np.array(raised)).T
+    return rotated
+
+
+def test_no_faces_give_empty_arrays() -> None:
+    for result, shape in (
+        (measure_sharpness(np.zeros((0, 48, 48), np.uint8)), (0,)),
+        (estimate_pose_deg(np.zeros((0, 5, 2), np.float32)), (0, 3)),
+    ):
+        assert result.shape == shape
+        assert result.dtype == np.float32
 
 
 @pytest.mark.parametrize("grey", [0, 128, 255])
@@ -62,47 +60,76 @@ def test_sharpness_does_not_depend_on_brightness_or_mirroring(seed: int) -> None
         assert measure_sharpness(other) == pytest.approx(value, rel=1e-4)
 
 
-@pytest.mark.parametrize("degrees", [0, 5, 30, 90, 135, -5, -45, -90])
-def test_roll_is_the_clockwise_angle(degrees: float) -> None:
-    result = estimate_roll_deg(rotate_frontal(degrees))
+@settings(deadline=None)
+@given(
+    roll_deg=st.floats(-179, 179),
+    yaw_deg=st.floats(-75, 75),
+    pitch_deg=st.floats(-27, 40),
+    size=st.floats(5, 500),
+    place=st.tuples(st.floats(-999, 999), st.floats(-999, 999)),
+)
+def test_pose_of_a_mean_head_is_exact_at_any_size_and_place(
+    roll_deg: float, yaw_deg: float, pitch_deg: float, size: float, place: tuple[float, float]
+) -> None:
+    landmarks = rotate(roll_deg, yaw_deg, pitch_deg)[:, :2] * size + place
+    result = estimate_pose_deg(landmarks[None])
     assert result.dtype == np.float32
-    assert result[0] == pytest.approx(degrees, abs=1e-3)
+    assert result[0] == pytest.approx([roll_deg, yaw_deg, pitch_deg], abs=0.1)
 
 
 @settings(deadline=None)
-@given(degrees=st.floats(-179, 179), size=st.floats(0.05, 50), x=st.floats(-999, 999), y=st.floats(-999, 999))
-def test_pose_does_not_depend_on_size_or_place(degrees: float, size: float, x: float, y: float) -> None:
-    face = rotate_frontal(degrees) * size + [x, y]
-    assert estimate_roll_deg(face)[0] == pytest.approx(degrees, abs=0.01)
-    assert estimate_yaw(face)[0] == pytest.approx(0, abs=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("nose_x", "expected"), [(0, 0), (15, 0.5), (30, 1), (-30, -1), (-45, -1.5), (900, 3), (-900, -3)]
+@given(
+    yaw_deg=st.floats(-45, 45),
+    pitch_deg=st.floats(-10, 20),
+    distance=st.floats(18, 100),
+    depth=st.floats(-0.1, 0.1),
+    drop=st.floats(-0.1, 0.1),
 )
-@pytest.mark.parametrize("degrees", [0, 40, -100])
-def test_yaw_is_the_place_of_the_nose_between_the_eyes(
-    nose_x: float, expected: float, degrees: float
+def test_pose_of_other_heads_near_the_camera_is_roughly_right(
+    yaw_deg: float, pitch_deg: float, distance: float, depth: float, drop: float
 ) -> None:
-    face = FRONTAL.copy()
-    face[2, 0] = nose_x
-    angle = np.radians(degrees)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    result = estimate_yaw((face @ turn.T)[None])
-    assert result.dtype == np.float32
-    assert result[0] == pytest.approx(expected, abs=1e-4)
+    """The unit is half the distance between the eyes: 18 are about 60 cm, and 0.1 are 3 mm."""
+    head = HEAD.copy()
+    head[2] += (0, drop, depth)
+    points = rotate(10, yaw_deg, pitch_deg, head)
+    landmarks = points[:, :2] * distance / (distance - points[:, 2:])
+    errors_deg = np.abs(estimate_pose_deg(landmarks[None])[0] - [10, yaw_deg, pitch_deg])
+    assert (errors_deg < [0.1, 10, 17]).all()
+
+
+@given(offset=st.floats(-0.1, 0.1), drop=st.floats(0, 4))
+def test_head_that_looks_down_is_not_turned(offset: float, drop: float) -> None:
+    """With the nose at its lowest place, a small offset to one side is no turn."""
+    landmarks = np.array([[[-1, 0], [1, 0], [offset, drop], [-0.8, 2], [0.8, 2]]])
+    _, yaw_deg, pitch_deg = estimate_pose_deg(landmarks)[0]
+    assert abs(yaw_deg) < 12
+    assert pitch_deg > -46
+
+
+def test_corners_of_the_mouth_do_not_change_the_pose() -> None:
+    landmarks = rotate(5, 20, -10)[None, :, :2]
+    smile = landmarks.copy()
+    smile[0, 3:, 1] -= 0.5
+    assert estimate_pose_deg(smile).tolist() == estimate_pose_deg(landmarks).tolist()
+
+
+def test_portraits_look_into_the_camera(sample_frames: list[np.ndarray]) -> None:
+    for face in FaceDetector(min_face=0.2).detect(sample_frames[0]):
+        _, yaw_deg, pitch_deg = estimate_pose_deg(np.array([face.landmarks]))[0]
+        assert abs(yaw_deg) < 8
+        assert abs(pitch_deg) < 12
 
 
 def test_mirroring_changes_the_signs_of_roll_and_yaw() -> None:
-    face = rotate_frontal(12)
-    face[0, 2] += [9, 2]
-    mirrored = (face * [-1, 1])[:, [1, 0, 2, 4, 3]]
-    assert estimate_roll_deg(mirrored)[0] == pytest.approx(-estimate_roll_deg(face)[0], abs=1e-3)
-    assert estimate_yaw(mirrored)[0] == pytest.approx(-estimate_yaw(face)[0], abs=1e-3)
+    landmarks = rotate(12, 25, 8)[None, :, :2]
+    mirrored = (landmarks * [-1, 1])[:, [1, 0, 2, 4, 3]]
+    assert estimate_pose_deg(mirrored) == pytest.approx(estimate_pose_deg(landmarks) * [-1, -1, 1], abs=1e-3)
 
 
-def test_eyes_in_one_place_give_finite_numbers() -> None:
-    face = np.zeros((1, 5, 2), np.float32)
-    face[0, 2] = [5, 5]
-    assert np.isfinite(estimate_roll_deg(face)).all()
-    assert np.isfinite(estimate_yaw(face)).all()
+@pytest.mark.parametrize("nose", [(0, 0), (5, 5), (-1e6, 0), (0, 1e6)])
+def test_eyes_in_one_place_give_finite_numbers(nose: tuple[float, float]) -> None:
+    landmarks = np.zeros((1, 5, 2), np.float32)
+    landmarks[0, 2] = nose
+    pose = estimate_pose_deg(landmarks)
+    assert np.isfinite(pose).all()
+    assert (np.abs(pose) <= [180, 90, 180]).all()

@@ -1,6 +1,5 @@
 """The rows of `tracks` that a query reads: of a video, person, track or time, and of a least quality."""
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, TypeVar, Unpack
 
@@ -8,13 +7,6 @@ from fer_batch.errors import QueryError
 from fer_batch.fields import Range, field_types, find_problem
 from fer_batch.timeline.database import MAX_NAMES_IN_MESSAGE, Database
 from fer_batch.timeline.sql import IS_NUMBERED
-
-NOSE_DEPTH = 1.17
-"""How far the tip of the nose is before the eyes, in halves of the distance between the eyes.
-
-It is that of the mean face of OpenFace's point distribution model (Baltrušaitis et al. 2018, "OpenFace 2.0:
-Facial Behavior Analysis Toolkit"): 38.4 mm with eyes 65.7 mm apart. The column `yaw` of a head that is turned
-by an angle is then `NOSE_DEPTH * tan(angle)`."""
 
 
 class QualityFilter(TypedDict, total=False):
@@ -30,11 +22,13 @@ class QualityFilter(TypedDict, total=False):
     min_sharpness: Annotated[float | None, Range(at_least=0)]
     """Lowest variance of the Laplacian of the face's 48 × 48 crop, the column `blur`."""
     max_yaw_deg: Annotated[float | None, Range(at_least=0, below=90)]
-    """Largest turn of the head to either side in degrees, 0 for a frontal face.
+    """Largest turn of the head to either side in degrees, the column `yaw_deg`: 0 for a frontal face.
 
-    It is an estimate from the landmarks of the eyes and the nose, for an upright head of mean shape, see
-    `NOSE_DEPTH`. It is too small for lowered heads: 30 for a turn of 40 degrees of a head that is lowered by
-    20. As `yaw` ends at 3, all turns above 68 degrees count as 68."""
+    It is an estimate from the landmarks of the eyes and the nose, see `fer_batch.vision.quality`."""
+    max_pitch_deg: Annotated[float | None, Range(at_least=0, below=90)]
+    """Largest angle by which the head is raised or lowered in degrees, the column `pitch_deg`.
+
+    It is an estimate as well. Results of schema 6 and older do not have it."""
 
 
 class FaceFilter(QualityFilter, total=False):
@@ -60,11 +54,14 @@ CONDITIONS = {
 }
 QUALITY_COLUMNS = {"min_confidence": "confidence", "min_face_px": "face_px", "min_sharpness": "blur"}
 """The columns of `tracks` with a lowest value."""
+ANGLE_COLUMNS = {"max_yaw_deg": "yaw_deg", "max_pitch_deg": "pitch_deg"}
+"""The columns of `tracks` with a largest deviation from 0."""
 QUALITY_TEXTS = {
     "min_confidence": "confidence ≥ {:g}",
     "min_face_px": "height ≥ {:g} pixels",
     "min_sharpness": "sharpness ≥ {:g}",
     "max_yaw_deg": "yaw ≤ {:g}°",
+    "max_pitch_deg": "pitch ≤ {:g}°",
 }
 AnyDatabase = TypeVar("AnyDatabase", bound=Database)
 
@@ -100,6 +97,7 @@ def select_faces(
         min_face_px=filters.get("min_face_px"),
         min_sharpness=filters.get("min_sharpness"),
         max_yaw_deg=filters.get("max_yaw_deg"),
+        max_pitch_deg=filters.get("max_pitch_deg"),
     )
     conditions = [*(CONDITIONS[name] for name in params), *_list_quality_conditions(quality)]
     if video is not None:
@@ -138,9 +136,11 @@ def _list_quality_conditions(quality: QualityFilter) -> list[str]:
         for name, column in QUALITY_COLUMNS.items()
         if name in bounds
     ]
-    if "max_yaw_deg" in bounds:
-        limit = NOSE_DEPTH * math.tan(math.radians(bounds["max_yaw_deg"]))
-        conditions.append(f"abs(yaw) <= {limit}::FLOAT AND NOT isnan(yaw)")
+    conditions += [
+        f"abs({column}) <= {bounds[name]}::FLOAT AND NOT isnan({column})"
+        for name, column in ANGLE_COLUMNS.items()
+        if name in bounds
+    ]
     return conditions
 
 

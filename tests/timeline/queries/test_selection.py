@@ -11,35 +11,24 @@ import pyarrow as pa
 import pytest
 
 from fer_batch.timeline.store import Timeline, open_timeline
-from fer_batch.vision.quality import estimate_yaw
 from tests.runs import VideoContent, write_tables
 from tests.timeline.queries.helpers import STEP_S
 
 GRID_S = [k * STEP_S for k in range(20)]
 CONFIDENCES = [0.3, 0.5, 0.7, 0.9]
 
-HEAD_MM = np.array([[-33, -39, -2], [33, -39, -1], [1, -8, 37], [-29, 29, 2], [29, 28, 3]])
-"""Eyes, tip of the nose and corners of the mouth of the mean face of OpenFace; z is towards the camera."""
-
-
-def project_head(yaw_deg: float, lowered_deg: float = 0) -> np.ndarray:
-    """Return the landmarks of a head that is lowered and turned, `(1, 5, 2)`."""
-    yaw, pitch = math.radians(yaw_deg), math.radians(-lowered_deg)
-    turn = [[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]]
-    nod = [[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]]
-    return (HEAD_MM @ np.array(nod).T @ np.array(turn).T)[None, :, :2]
-
 
 @pytest.fixture(scope="module")
 def qualities(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
     """One face for each combination of values that a filter treats differently."""
-    good = {"confidence": 0.9, "face_px": 80.0, "blur": 900.0, "yaw": 0.0}
+    good = {"confidence": 0.9, "face_px": 80.0, "blur": 900.0, "yaw_deg": 0.0, "pitch_deg": 0.0}
     columns = [
         good,
         *({**good, "confidence": value} for value in (0.7, 0.3, math.nan, None)),
         *({**good, "face_px": value} for value in (60.0, 59.0, math.nan, None)),
         *({**good, "blur": value} for value in (200.0, 20.0, math.nan, None)),
-        *({**good, "yaw": value} for value in (0.5, -0.5, 1.2, -3.0, math.nan, None)),
+        *({**good, "yaw_deg": value} for value in (30.0, -30.0, 45.0, -89.0, math.nan, None)),
+        *({**good, "pitch_deg": value} for value in (20.0, -21.0, None)),
     ]
     video = VideoContent(
         duration_s=1.0,
@@ -61,6 +50,7 @@ def qualities(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
         ({"min_sharpness": 20.5}, {10, 11, 12}),
         ({"max_yaw_deg": 30}, {15, 16, 17, 18}),
         ({"max_yaw_deg": 89.9}, {17, 18}),
+        ({"max_pitch_deg": 20}, {20, 21}),
         ({"min_confidence": 0.7, "min_face_px": 60, "max_yaw_deg": 30}, {2, 3, 4, 6, 7, 8, 15, 16, 17, 18}),
     ],
     ids=str,
@@ -69,31 +59,7 @@ def test_filter_leaves_out_faces_below_it_or_without_the_value(
     qualities: Timeline, filters: Any, left_out: set[int]
 ) -> None:
     tracks = set(qualities.to_pandas(**filters)["track_id"])
-    assert set(range(19)) - tracks == left_out
-
-
-def test_yaw_is_that_of_a_turned_head(tmp_path: Path) -> None:
-    turns_deg = [*range(-65, 66, 5), 85]
-    heads = [*(project_head(turn_deg) for turn_deg in turns_deg), project_head(40, lowered_deg=20)]
-    video = VideoContent(
-        duration_s=1.0,
-        moments_s=[0.0],
-        faces=[(track, 0.0, "happy", 0.9, 0.01 * track) for track in range(len(heads))],
-        columns={track: {"yaw": float(estimate_yaw(head)[0])} for track, head in enumerate(heads)},
-    )
-    timeline = open_timeline(write_tables(tmp_path / "out", {"/a.mp4": video}))
-
-    def select_turns(limit_deg: float) -> tuple[list[int], bool]:
-        """Return the turns of the upright heads, and whether the lowered head is selected."""
-        tracks = timeline.to_pandas(max_yaw_deg=limit_deg)["track_id"].tolist()
-        is_lowered_selected = len(turns_deg) in tracks
-        return [turns_deg[track] for track in tracks if track < len(turns_deg)], is_lowered_selected
-
-    for limit_deg in (2.5, 17.5, 32.5, 62.5):
-        upright = [turn_deg for turn_deg in turns_deg if abs(turn_deg) < limit_deg]
-        assert select_turns(limit_deg) == (upright, limit_deg > 30)
-    assert select_turns(68) == (turns_deg[:-1], True)
-    assert select_turns(70) == (turns_deg, True)  # `yaw` ends at 3
+    assert set(range(22)) - tracks == left_out
 
 
 QUERIES: dict[str, Callable[..., duckdb.DuckDBPyRelation]] = {
