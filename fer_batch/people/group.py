@@ -3,6 +3,7 @@
 `PersonGrouper` runs in a guarded child process, as it reads the video.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from fer_batch.video.key_frames import list_key_times, measure_decoding_s
 from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.planes import Frame
 from fer_batch.video.random_access import read_in_order
+from fer_batch.video.sampling import SampleGrid
 from fer_batch.video.source import Source
 
 SAME_SHOT_MAX_DISTANCE = 0.55
@@ -52,6 +54,8 @@ class _Video:
     info: VideoInfo
     keys_s: np.ndarray
     """Times of key frames, as far as they are known."""
+    grid: SampleGrid
+    """The grid of its sampled frames."""
 
 
 class DescribedTracks:
@@ -96,7 +100,8 @@ class PersonGrouper:
         source.on_packet = self.keep_alive
         with source.container:
             info = decode_first(source)
-            video = _Video(source=source, info=info, keys_s=list_key_times(source, info))
+            grid = SampleGrid(1 / float(np.median(faces.step_s)), 0.0, math.inf)
+            video = _Video(source=source, info=info, keys_s=list_key_times(source, info), grid=grid)
             selected, reasons = select_faces(faces, measure_decoding_s(video.keys_s, faces.time_s))
             ids = np.unique(faces.track)
             compared, is_person = divide_tracks(faces, np.isin(ids, faces.track[selected]))
@@ -156,7 +161,8 @@ def _find_same(video: _Video, faces: TrackFaces, descriptors: np.ndarray, labels
 def _read_rows(video: _Video, faces: TrackFaces, rows: np.ndarray) -> Iterator[tuple[int, Frame]]:
     """Yield rows of faces with their frames, in order of time."""
     ordered = rows[np.argsort(faces.time_s[rows], kind="stable")].tolist()
-    frames = read_in_order(video.source, video.info, faces.time_s[ordered].tolist(), video.keys_s.tolist())
+    times_s = faces.time_s[ordered].tolist()
+    frames = read_in_order(video.source, video.info, times_s, video.keys_s.tolist(), video.grid)
     for row, (_, frame) in zip(ordered, frames, strict=True):
         yield row, frame
 

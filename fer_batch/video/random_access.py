@@ -12,6 +12,7 @@ from fer_batch.video.decode import ALL_FRAMES, decode_first, decode_from
 from fer_batch.video.metadata import VideoInfo
 from fer_batch.video.planes import Frame, Picture
 from fer_batch.video.report import ReadReport
+from fer_batch.video.sampling import SampleGrid
 from fer_batch.video.source import Source
 from fer_batch.video.timestamps import TIME_TOLERANCE_S, repair_timestamps
 
@@ -44,12 +45,17 @@ def read_frames(path: str | Path, times_s: Iterable[float]) -> list[Frame]:
 
 
 def read_in_order(
-    source: Source, info: VideoInfo, times_s: Iterable[float], key_times_s: Sequence[float] = ()
+    source: Source,
+    info: VideoInfo,
+    times_s: Iterable[float],
+    key_times_s: Sequence[float] = (),
+    grid: SampleGrid = ALL_FRAMES,
 ) -> Iterator[tuple[float, Frame]]:
     """Yield each time with the frame that is shown then, one after the other.
 
     `times_s` are in increasing order, and `info` describes the source. `key_times_s` are the sorted times of
     its key frames, as far as they are known: no frame is decoded that is not needed to reach the next one.
+    Frames that are not sampled by `grid` may be left out, as if the one before them lasted longer.
     A picture is valid until the next one. Raises DecodeError if damage leaves no frame at or before a time.
     """
     decoded: Iterator[tuple[float, av.VideoFrame]] = iter(())
@@ -63,7 +69,7 @@ def read_in_order(
         is_far = reached_s + max_gap_s < time_s or reached_s + MIN_SKIP_S < key_s <= time_s
         if current is None or (following is not None and is_far):
             report = ReadReport()
-            frames = decode_from(source, time_s, ALL_FRAMES, info.first_pts, report)
+            frames = decode_from(source, time_s, grid, info.first_pts, report)
             repaired = repair_timestamps(frames, math.inf, info.duration_s, report)
             decoded = ((at_s, image) for at_s, image in repaired if image is not None)
             current, following = None, next(decoded, None)

@@ -12,6 +12,7 @@ from fer_batch.errors import DecodeError, InputError, NoVideoError
 from fer_batch.video import decode, random_access
 from fer_batch.video.decode import decode_first
 from fer_batch.video.random_access import MAX_GAP_S, read_frames, read_in_order
+from fer_batch.video.sampling import SampleGrid
 from fer_batch.video.source import Source
 from fer_batch.video.timestamps import TimedFrame
 from tests.conftest import remux, write_video
@@ -87,6 +88,17 @@ def test_only_the_frames_after_known_key_frames_are_decoded(
         assert len(decoded) <= 2 * len(keys_s)
         frames = [frame for _, frame in read_in_order(source, info, keys_s)]
         assert times(frames) == pytest.approx(keys_s)
+
+
+def test_sampled_frames_are_those_of_a_video_without_a_grid(sample: Path) -> None:
+    source, fps = Source(sample), 5.0
+    requested_s = [0.0, 0.4, 1.2, 8.0]
+    with source.container:
+        info = decode_first(source)
+        grid = SampleGrid(fps, 0.0, math.inf)
+        frames = [join_planes(frame) for _, frame in read_in_order(source, info, requested_s, grid=grid)]
+    for frame, whole in zip(frames, read_frames(sample, requested_s), strict=True):
+        assert np.array_equal(frame, join_planes(whole))
 
 
 def test_no_times_give_no_frames(sample: Path) -> None:
