@@ -34,6 +34,7 @@ from fer_batch.schema import (
     tracks_schema,
 )
 from fer_batch.timeline.viewer.server import create_app
+from tests.pages import keep_picture
 from tests.runs import CARD, face, make_segment_result, probed, video_id
 
 STEP_S = 0.2
@@ -211,6 +212,12 @@ def look(browser: Any) -> Iterator[Callable[..., Seen]]:
         assert {part.hostname for part in parts if part.scheme not in ("file", "data", "blob")} <= {
             "127.0.0.1"
         }
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Callable[[Any, str], None]:
+    """Keep a picture of a page under a name, and check that the page fits its window and is legible."""
+    return lambda page, name: keep_picture(page, name, tmp_path)
 
 
 def until(page: Any, condition: str, value: Any = None) -> None:

@@ -7,6 +7,7 @@ import pytest
 from fer_batch.errors import InputError, OutputError
 from fer_batch.run.people import PEOPLE_FILE, read_people
 from fer_batch.run.verify import verify_run
+from fer_batch.storage.folder import open_folder
 from fer_batch.storage.lease import hold_lease
 from fer_batch.timeline.assign import assign_by_position
 from fer_batch.timeline.naming import MAX_NAME_CHARS, check_name, name_face, undo_naming
@@ -126,6 +127,15 @@ def test_valid_name_is_kept(name: str) -> None:
 def test_unknown_track_is_refused(out: Path) -> None:
     with pytest.raises(InputError, match="no track 7"):
         name_face(out, video_id(TWO), 7, "Ann", None)
+
+
+@pytest.mark.usefixtures("store")
+def test_face_of_a_run_in_a_store_is_named() -> None:
+    out = write_run(open_folder("s3://archive/run"), {ONE: [["angry"] * 4]})
+    naming = name_face(out, video_id(ONE), 0, "Ann", None)
+    assert read_people(out).column("person").to_pylist() == ["Ann"]
+    undo_naming(out, naming)
+    assert len(read_people(out)) == 0
 
 
 def test_nothing_is_written_while_another_process_writes(out: Path) -> None:

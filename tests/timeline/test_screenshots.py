@@ -1,11 +1,10 @@
 """Pictures of all pages: light and dark, in a narrow and a wide window.
 
-The pictures stay in the folder that the environment variable `FER_BATCH_SCREENSHOTS` names, by default in a
-temporary folder of pytest. A new page needs an address in `addresses`, its name in `PAGES`, and an action in
-`ACTIONS` if something has to be opened first.
+See `tests.pages` for the place of pictures. A new page of a run needs an address in `addresses`, its name in
+`PAGES`, and an action in `ACTIONS` if something has to be opened first. Any other test keeps and checks pages
+with the fixture `keep`.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -26,12 +25,7 @@ from tests.runs import add_videos, plan_videos, video_id
 from tests.timeline.conftest import Seen, serving, until, watched_faces, write_watched
 from tests.timeline.test_view import playing, settled
 
-SCREENSHOTS = "FER_BATCH_SCREENSHOTS"
-PAGES = ("list", "list_with_pictures", "video", "crowd", "naming", "report", "archive_report", "explore")
-MIN_CONTRAST = 4.5
-"""The lowest contrast of text that WCAG 2.2 allows at level AA."""
-MAX_LABEL_PX = 22
-"""Height of a label of one line."""
+PAGES = ("list", "list_with_pictures", "video", "crowd", "naming", "report", "archive_report")
 
 
 def crowd_faces() -> list[dict[str, Any]]:
@@ -76,9 +70,6 @@ def addresses(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Iterato
     name_face(out, talk, 1, "Eileen Collins", None)
     (folder / "talk.html").write_text(render_report(open_timeline(out), talk))
     (folder / "all.html").write_text(render_archive_report(open_timeline(out)))
-    images = {name: random_images(6 + number, number) for number, name in enumerate(EMOTIONS)}
-    images["happy"][0] = images["sad"][0]
-    write_exploration(folder / "faces", explore([("folder", str(write_images(folder / "images", images)))]))
     with ExitStack() as stack:
         site = stack.enter_context(serving(out))
         editable = stack.enter_context(serving(out, edit=True))
@@ -90,7 +81,6 @@ def addresses(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Iterato
             "naming": f"{editable}/video/{talk}#t=6.2",
             "report": (folder / "talk.html").as_uri(),
             "archive_report": (folder / "all.html").as_uri(),
-            "explore": (folder / "faces" / "explore.html").as_uri(),
         }
 
 
@@ -122,46 +112,34 @@ ACTIONS: dict[str, Callable[[Any], None]] = {
 @pytest.mark.parametrize("width", [400, 1600])
 @pytest.mark.parametrize("name", PAGES)
 def test_page_fits_and_is_legible(
-    name: str, width: int, scheme: str, look: Callable[..., Seen], addresses: dict[str, str], tmp_path: Path
+    name: str,
+    width: int,
+    scheme: str,
+    look: Callable[..., Seen],
+    addresses: dict[str, str],
+    keep: Callable[[Any, str], None],
+) -> None:
+    page = look(width, color_scheme=scheme).open(addresses[name])
+    ACTIONS.get(name, lambda page: None)(page)
+    keep(page, f"{name}_{width}_{scheme}")
+
+
+@pytest.fixture(scope="module")
+def exploration(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of the page of `explore`."""
+    folder = tmp_path_factory.mktemp("faces")
+    images = {name: random_images(6 + number, number) for number, name in enumerate(EMOTIONS)}
+    images["happy"][0] = images["sad"][0]
+    write_exploration(folder / "out", explore([("folder", str(write_images(folder / "images", images)))]))
+    return (folder / "out" / "explore.html").as_uri()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1600])
+def test_exploration_fits_and_is_legible(
+    width: int, scheme: str, look: Callable[..., Seen], exploration: str, keep: Callable[[Any, str], None]
 ) -> None:
     page = look(width, color_scheme=scheme).page
-    page.goto(addresses[name])
-    until(page, "!document.scripts.length || Boolean(document.documentElement.dataset.ready)")
-    ACTIONS.get(name, lambda page: None)(page)
-    path = Path(os.environ.get(SCREENSHOTS) or tmp_path) / f"{name}_{width}_{scheme}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=path, full_page=True)
-    assert path.stat().st_size > 5_000
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert measure_contrast(page) >= MIN_CONTRAST
-    labels = page.locator(".box:visible span:visible").all()
-    assert all(label.bounding_box()["height"] <= MAX_LABEL_PX for label in labels)
-
-
-def measure_contrast(page: Any) -> float:
-    """Return the lowest contrast of text with its background, by WCAG's formula."""
-    return float(
-        page.evaluate(
-            """() => {
-            const light = (colour) => {
-                const linear = (c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-                const [r, g, b] = colour.match(/[\\d.]+/g).map((n) => linear(n / 255));
-                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-            };
-            const behind = (element) => {
-                for (let e = element; e; e = e.parentElement) {
-                    const colour = getComputedStyle(e).backgroundColor;
-                    if (!/, 0\\)$/.test(colour)) return colour;
-                }
-            };
-            let least = 21;
-            for (const element of document.querySelectorAll("body *")) {
-                const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-                if (!own || !element.checkVisibility()) continue;
-                const [a, b] = [getComputedStyle(element).color, behind(element)].map(light);
-                least = Math.min(least, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
-            }
-            return least;
-        }"""
-        )
-    )
+    page.goto(exploration)
+    keep(page, f"explore_{width}_{scheme}")
