@@ -178,7 +178,7 @@ def sampled_videos(draw: st.DrawFn) -> Sampled:
     )
 )
 @given(sampled_videos())
-def test_tiers_have_no_slivers(case: Sampled) -> None:
+def test_tiers_have_whole_sampled_frames(case: Sampled) -> None:
     """Intervals of a tier adjoin or are a step apart, and none is shorter. Tiers share their boundaries."""
     frames, episodes, length_s = case
     complete = [b[0] - a[0] for a, b in itertools.pairwise(frames) if abs(a[1] - b[0]) < 1e-6]
