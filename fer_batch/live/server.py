@@ -19,13 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from fer_batch.config import AnalyzeConfig
 from fer_batch.errors import ConfigError, FerBatchError, InputError
 from fer_batch.live.session import LiveSession
-from fer_batch.timeline.viewer.loopback import (
-    create_asset_route,
-    create_token,
-    list_middleware,
-    send_asset,
-    serve_app,
-)
+from fer_batch.timeline.viewer import loopback
 from fer_batch.timeline.viewer.media import guess_media_type
 from fer_batch.timeline.viewer.page import SCRIPTS, STYLES
 from fer_batch.timeline.viewer.payload import describe_classes
@@ -97,21 +91,18 @@ def create_app(session: LiveSession, token: str, file: Path | None = None) -> St
             answer = await analyze(start_session(), bytes(content), container.MAX_FRAME_PX, 0.0)
         return JSONResponse(answer, HTTPStatus.BAD_REQUEST if "error" in answer else HTTPStatus.OK)
 
-    def describe_model(request: Request) -> Response:
-        classes = describe_classes(session.recognizer.card.classes)
-        return JSONResponse({**classes, "file": file.name if file else None})
-
+    model = describe_classes(session.recognizer.card.classes) | {"file": file.name if file else None}
     routes: list[Route | WebSocketRoute] = [
-        Route("/", lambda request: send_asset("live.html")),
-        create_asset_route(ASSETS),
-        Route("/api/model", describe_model),
+        Route("/", lambda request: loopback.send_asset("live.html")),
+        loopback.create_asset_route(ASSETS),
+        Route("/api/model", lambda request: JSONResponse(model)),
         Route("/api/image", recognize_image, methods=["POST"]),
         WebSocketRoute("/api/stream", recognize_stream),
     ]
     if file:
         video = FileResponse(file, media_type=guess_media_type(file.name))
         routes.append(Route("/media", lambda request: video))
-    return Starlette(routes=routes, middleware=list_middleware(token))
+    return Starlette(routes=routes, middleware=loopback.list_middleware(token))
 
 
 def serve(config: AnalyzeConfig, port: int, on_start: Callable[[str], None], file: Path | None = None) -> int:
@@ -126,6 +117,6 @@ def serve(config: AnalyzeConfig, port: int, on_start: Callable[[str], None], fil
     if file and not file.is_file():
         raise InputError(f"{file} is not a file on this machine; give a video, or nothing for the camera")
     torch.set_num_threads(1)  # a frame is too small for more, and the browser needs a core
-    token = create_token()
+    token = loopback.create_token()
     app = create_app(LiveSession(config), token, file)
-    return serve_app(app, token, port, on_start, **WEBSOCKETS)
+    return loopback.serve_app(app, token, port, on_start, **WEBSOCKETS)

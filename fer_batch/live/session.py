@@ -28,7 +28,7 @@ BATCH_SIZE = 2
 """Images per batch: a face and its mirror image. The batches of `analyze` would be mostly empty."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LiveFace:
     """A face in a frame of a live stream."""
 
@@ -102,16 +102,11 @@ class LiveSession:
         tracks = self._tracker.update(time_s, faces.boxes / picture.height, view)
         probs = self._recognize(crop_faces(picture, faces.boxes, self.recognizer.card.crop_scale), tracks)
         shares = np.clip(faces.boxes / np.array([*picture.size, *picture.size]), 0, 1)
+        columns = (column.tolist() for column in (tracks, shares, faces.scores, probs))
+        classes = self.recognizer.card.classes
         return [
-            LiveFace(
-                track=track,
-                box=tuple(box),
-                score=score,
-                prediction=Prediction(dict(zip(self.recognizer.card.classes, row, strict=True))),
-            )
-            for track, box, score, row in zip(
-                tracks.tolist(), shares.tolist(), faces.scores.tolist(), probs.tolist(), strict=True
-            )
+            LiveFace(track, tuple(box), score, Prediction(dict(zip(classes, row, strict=True))))
+            for track, box, score, row in zip(*columns, strict=True)
         ]
 
     def _compare_with_last(self, picture: Picture, time_s: float) -> tuple[Frame, bool]:
@@ -141,22 +136,16 @@ class LiveSession:
         for track, embedding in zip(tracks.tolist(), self.recognizer.encode(crops), strict=True):
             self._windows.setdefault(track, []).append((self._time_s, embedding))
         start_s = self._time_s - card.half_window_s - 1 / card.window_rate_hz
-        self._windows = {
-            track: kept
-            for track, rows in self._windows.items()
-            if (kept := [row for row in rows if row[0] >= start_s])
-        }
+        recent = {t: [row for row in rows if row[0] >= start_s] for t, rows in self._windows.items()}
+        self._windows = {track: rows for track, rows in recent.items() if rows}
         if not len(tracks):
             return np.zeros((0, len(card.classes)), np.float32)
         rows = [(track, *row) for track in tracks.tolist() for row in self._windows[track]]
         times = np.array([time_s for _, time_s, _ in rows])
-        probs = self.recognizer.classify_tracks(
-            torch.stack([embedding for *_, embedding in rows]),
-            np.array([track for track, *_ in rows]),
-            times,
-            times == self._time_s,
-        )
-        return probs[times == self._time_s]
+        is_current = times == self._time_s
+        embeddings = torch.stack([embedding for *_, embedding in rows])
+        owners = np.array([track for track, *_ in rows])
+        return self.recognizer.classify_tracks(embeddings, owners, times, is_current)[is_current]
 
 
 def load_recognizer(config: AnalyzeConfig) -> Recognizer:

@@ -32,9 +32,8 @@
     status.className = is_problem ? "trouble" : "quiet";
   };
   const stop = (text = `Stopped. Start to show ${source}.`, is_problem = false) => {
-    const old = socket;
+    socket?.close();
     socket = null;
-    old?.close();
     player.pause();
     player.srcObject?.getTracks().forEach((track) => track.stop());
     if (!model.file) player.srcObject = null;
@@ -68,23 +67,24 @@
     faces.clear();
     answers = [];
     const opened = socket = new WebSocket(new URL("api/stream", location.href).href.replace(/^http/, "ws"));
-    opened.onopen = sendFrame;
-    opened.onmessage = ({ data }) => { if (socket === opened) showAnswer(JSON.parse(data)); };
+    opened.onopen = () => sendFrame(opened);
+    opened.onmessage = ({ data }) => {
+      setTimeout(() => sendFrame(opened), Math.max(sent_ms + FRAME_MS - performance.now(), 0));
+      if (socket === opened) showAnswer(JSON.parse(data));
+    };
     opened.onclose = ({ reason }) => { if (socket === opened) stop(reason || "The server has ended. Start `fer-batch live` again.", true); };
   };
   // The next frame is sent after the answer to the one before, so that a slow machine never lags behind.
-  const sendFrame = () => {
-    const current = socket;
-    if (!current) return;
+  const sendFrame = (opened) => {
+    if (socket !== opened) return;
     if (player.ended) return stop(model.file ? "The file has ended." : "The camera has stopped.");
     const scale = Math.min(FRAME_PX / Math.max(player.videoWidth, player.videoHeight), 1);
     [canvas.width, canvas.height] = [player.videoWidth * scale, player.videoHeight * scale];
     canvas.getContext("2d").drawImage(player, 0, 0, canvas.width, canvas.height);
     sent_ms = performance.now();
-    canvas.toBlob((blob) => { if (socket === current && current.readyState === WebSocket.OPEN) current.send(blob); }, "image/jpeg", 0.9);
+    canvas.toBlob((blob) => { if (socket === opened) opened.send(blob); }, "image/jpeg", 0.9);
   };
   const showAnswer = (answer) => {
-    setTimeout(sendFrame, Math.max(sent_ms + FRAME_MS - performance.now(), 0));
     if (answer.error) return say(answer.error, true);
     answers = [...answers.filter((time_s) => time_s > answer.time_s - RATE_S), answer.time_s];
     const rate_hz = (answers.length - 1) / (answers[answers.length - 1] - answers[0]);
@@ -99,9 +99,7 @@
       return { name: face.name, kind, box };
     });
     drawBoxes(shown);
-    if (performance.now() - drawn_ms < DRAW_MS) return;
-    drawn_ms = performance.now();
-    drawLanes(answer.time_s);
+    if (performance.now() - drawn_ms >= DRAW_MS) drawLanes(answer.time_s);
   };
   // The points of a face (see `pointsOf`) at times relative to now. A sample lasts until the next answer.
   const pointsOf = ({ samples }, now_s) => {
@@ -128,6 +126,7 @@
     new ResizeObserver(() => face.plot.setSize({ width: face.chart.clientWidth, height: face.plot.height })).observe(face.chart);
   };
   const drawLanes = (now_s) => {
+    drawn_ms = performance.now();
     for (const [track, face] of faces) {
       face.samples = face.samples.filter(([time_s]) => time_s >= now_s - WINDOW_S);
       if (!face.samples.length) { face.box?.remove(); faces.delete(track); }
@@ -137,16 +136,14 @@
     for (const face of shown) {
       face.points = pointsOf(face, now_s);
       if (!face.plot) build(face);
-      const [, probs, kind] = face.samples.at(-1);
-      const away = isAway(face);
-      face.box.classList.toggle("away", away);
-      face.values.show((k) => (away ? null : probs[k]), away ? -1 : kind);
+      const [, probs, kind] = isAway(face) ? [0, [], -1] : face.samples.at(-1);
+      face.box.classList.toggle("away", kind < 0);
+      face.values.show((k) => probs[k] ?? null, kind);
       face.plot.setData(fer.chartData(face.points));
     }
     for (const face of faces.values()) if (face.box) face.box.hidden = !shown.includes(face);
   };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => faces.forEach(({ plot }) => plot?.redraw()));
-  player.addEventListener("ended", () => sendFrame());
   stop(`Start to show ${source}.`);
   document.documentElement.dataset.ready = "true";
 })().catch((error) => {
