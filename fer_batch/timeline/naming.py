@@ -124,9 +124,9 @@ def _read_tracks(database: Database, video_ids: set[str]) -> list[TrackPerson]:
         database.narrow(video_ids)
         .sql(
             """
-            SELECT DISTINCT video_id, version, coalesce(attempt, 0), track_id, number, tracks.person
-            FROM tracks JOIN (SELECT video_id, version, attempt FROM videos) USING (video_id)
-            LEFT JOIN (SELECT video_id, track_id, number FROM people) USING (video_id, track_id)
+            SELECT DISTINCT video_id, videos.version, coalesce(videos.attempt, 0), track_id, people.number,
+                tracks.person
+            FROM tracks JOIN videos USING (video_id) LEFT JOIN people USING (video_id, track_id)
             WHERE video_id IN (SELECT unnest($ids)) ORDER BY ALL""",
             {"ids": sorted(video_ids)},
         )

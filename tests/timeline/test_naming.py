@@ -6,6 +6,7 @@ import pytest
 
 from fer_batch.errors import InputError, OutputError
 from fer_batch.run.people import PEOPLE_FILE, read_people
+from fer_batch.run.record import add_manifest_columns
 from fer_batch.run.verify import verify_run
 from fer_batch.storage.folder import open_folder
 from fer_batch.storage.lease import hold_lease
@@ -32,6 +33,16 @@ def test_track_without_a_person_is_named_alone(out: Path) -> None:
     assert verify_run(out) == []
     undo_naming(out, naming)
     assert set(people(out).values()) == {None}
+
+
+def test_manifest_columns_may_have_any_name(tmp_path: Path) -> None:
+    out = write_run(tmp_path / "out", {})
+    add_manifest_columns(out, dict.fromkeys(["number", "name", "shown"], "string"))
+    add_videos(out, {ONE: [["angry"] * 4]})
+    naming = name_face(out, video_id(ONE), 0, "Ann", None)
+    assert people(out) == {(ONE, 0): "Ann"}
+    undo_naming(out, naming)
+    assert people(out) == {(ONE, 0): None}
 
 
 def test_all_tracks_of_a_person_are_renamed_in_this_video(out: Path) -> None:
