@@ -10,9 +10,7 @@ import pytest
 from fer_batch.config import AnalyzeConfig, Limits, difference
 from fer_batch.errors import ConfigError, FerBatchError
 from fer_batch.fields import FieldError
-from fer_batch.train_config import (
-    TrainConfig,
-)
+from fer_batch.train_config import TrainConfig
 
 DATA = (("fer2013", "fer2013.csv"),)
 

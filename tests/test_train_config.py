@@ -10,14 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_batch.errors import ConfigError
-from fer_batch.train_config import (
-    BACKBONES,
-    IMBALANCE,
-    NETWORKS,
-    OPTIMIZERS,
-    SCHEDULES,
-    TrainConfig,
-)
+from fer_batch.train_config import BACKBONES, IMBALANCE, NETWORKS, OPTIMIZERS, SCHEDULES, TrainConfig
 
 DATA = (("fer2013", "fer2013.csv"),)
 NUMBERS = ["many", None, (1,), True, math.nan, math.inf]
