@@ -1,13 +1,18 @@
-"""A web server that serves files of a folder to those who know the query."""
+"""Web servers: of a folder, for those who know the query, and of an application."""
 
 import contextlib
 import functools
 import re
 import threading
+import time
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
 
 QUERY = "?jwt=S3cr3t&Key-Pair-Id=K3y#t"
 SECRETS = (b"S3cr3t", b"K3y")
@@ -61,3 +66,22 @@ def serve(folder: Path, handler: type[SimpleHTTPRequestHandler] = Signed) -> Ite
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
+
+
+@contextlib.contextmanager
+def serve_app(app: ASGIApp, **settings: Any) -> Iterator[str]:
+    """Serve an application at the address that is yielded. `settings` are those of `uvicorn.Config`."""
+    config = uvicorn.Config(
+        app, port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1, **settings
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()

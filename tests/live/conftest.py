@@ -1,7 +1,5 @@
 """A session with the packaged model, and the server of the live page."""
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
@@ -9,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
 from fer_batch.live.server import WEBSOCKETS, create_app
 from fer_batch.live.session import LiveSession
+from tests.web import serve_app
 
 TOKEN = "token-of-the-tests"
 Serving = Callable[..., AbstractContextManager[str]]
@@ -41,21 +39,8 @@ def serving(live: LiveSession) -> Serving:
     @contextmanager
     def serve(file: Path | None = None) -> Iterator[str]:
         """Serve the live page; the value is its address, without a slash at the end."""
-        app = create_app(live, TOKEN, file)
-        config = uvicorn.Config(
-            app, port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1, **WEBSOCKETS
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            while not server.started:
-                assert thread.is_alive()
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/{TOKEN}"
-        finally:
-            server.should_exit = True
-            thread.join()
+        with serve_app(create_app(live, TOKEN, file), **WEBSOCKETS) as address:
+            yield f"{address}/{TOKEN}"
 
     return serve
 

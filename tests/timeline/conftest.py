@@ -1,7 +1,6 @@
 """A run with known rows on a real video, its server, and a browser that records errors and requests."""
 
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyarrow as pa
 import pytest
-import uvicorn
 from deltalake import DeltaTable, write_deltalake
 
 from fer_batch.config import AnalyzeConfig
@@ -36,6 +34,7 @@ from fer_batch.schema import (
 from fer_batch.timeline.viewer.server import create_app
 from tests.pages import keep_picture
 from tests.runs import CARD, face, make_segment_result, probed, video_id
+from tests.web import serve_app
 
 STEP_S = 0.2
 SECONDS = 9
@@ -144,19 +143,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
 @contextmanager
 def serving(out: Path, *, edit: bool = False) -> Iterator[str]:
     """Serve a run; the value is the address of its pages, without a slash at the end."""
-    app = create_app(out, TOKEN, edit=edit)
-    config = uvicorn.Config(app, port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/{TOKEN}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with serve_app(create_app(out, TOKEN, edit=edit)) as address:
+        yield f"{address}/{TOKEN}"
 
 
 @dataclass
