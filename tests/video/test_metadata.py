@@ -93,13 +93,14 @@ def test_pixel_aspect_is_upright_and_square_if_implausible(
 
 @pytest.mark.parametrize("suffix", ["mkv", "webm", "flv", "nut", "mp4", "mov", "ts", "mpg"])
 def test_picture_that_starts_after_the_sound_is_whole(
-    tmp_path: Path, small_frames: list[np.ndarray], suffix: str
+    tmp_path: Path, sample_frames: list[np.ndarray], suffix: str
 ) -> None:
-    path = write_with_sound(tmp_path / f"video.{suffix}", small_frames[:100], 2.0, 6.0)
+    # A packet of MPEG-PS states the time of its first frame only, and would hold many smaller ones.
+    images = [np.ascontiguousarray(frame[::2, ::2]) for frame in sample_frames[:100]]
+    path = write_with_sound(tmp_path / f"video.{suffix}", images, 2.0, 6.0)
     info = read_info(path)
     assert info.start_s == pytest.approx(2.0, abs=0.03)
-    # A packet of MPEG-PS states the time of its first frame only, and holds several small ones.
-    assert info.duration_s == pytest.approx(4.0, abs=0.5 if suffix == "mpg" else 0.05)
+    assert info.duration_s == pytest.approx(4.0, abs=0.3 if suffix == "mpg" else 0.05)
     frames, report = read_segment(path, fps=None)
     assert times(frames) == pytest.approx([n / 25 for n in range(100)], abs=0.002)
     assert report.error is None
