@@ -102,13 +102,15 @@ class PersonGrouper:
             info = decode_first(source)
             grid = SampleGrid(1 / float(np.median(faces.step_s)), 0.0, math.inf)
             video = _Video(source=source, info=info, keys_s=list_key_times(source, info), grid=grid)
-            selected, reasons = select_faces(faces, measure_decoding_s(video.keys_s, faces.time_s))
+            reach_s = measure_decoding_s(video.keys_s, faces.time_s)
+            selected, reasons = select_faces(faces, reach_s)
             ids = np.unique(faces.track)
             compared, is_person = divide_tracks(faces, np.isin(ids, faces.track[selected]))
             if not with_means:
                 selected = selected[np.isin(faces.track[selected], ids[compared])]
             described = DescribedTracks(len(ids), self.describer.size)
-            labels = self._cluster(video, faces, selected, described)
+            is_best = mark_best(rate_faces(faces, reach_s)[selected], faces.track[selected])
+            labels = self._cluster(video, faces, selected, is_best, described)
         if with_means:
             return make_numbered(faces, labels, reasons, described.means, described.counts)
         is_new = is_person & (labels < 0)
@@ -116,19 +118,22 @@ class PersonGrouper:
         return make_numbered(faces, labels, reasons)
 
     def _cluster(
-        self, video: _Video, faces: TrackFaces, selected: np.ndarray, described: DescribedTracks
+        self,
+        video: _Video,
+        faces: TrackFaces,
+        selected: np.ndarray,
+        is_best: np.ndarray,
+        described: DescribedTracks,
     ) -> np.ndarray:
         """Return the clusters of tracks, and describe as many of their selected faces as that needs.
 
         The best face of each track comes first, the others only where that does not settle the cluster.
         """
         track = np.searchsorted(np.unique(faces.track), faces.track[selected])
-        reach_s = measure_decoding_s(video.keys_s, faces.time_s)
-        is_first = mark_best(rate_faces(faces, reach_s)[selected], track)
         apart = find_tracks_apart(faces)
-        self._describe(video, faces, selected[is_first], described)
+        self._describe(video, faces, selected[is_best], described)
         is_uncertain = find_uncertain(described.means, described.counts, apart)
-        self._describe(video, faces, selected[~is_first & is_uncertain[track]], described)
+        self._describe(video, faces, selected[~is_best & is_uncertain[track]], described)
         labels = cluster_tracks(described.means, described.counts, apart=apart)
         same = _find_same(video, faces, described.means, labels)
         return cluster_tracks(described.means, described.counts, same, apart) if same else labels
