@@ -16,7 +16,7 @@ ONE_LINE = ".box span, .badge, .episodes .time, .episodes .number"
 
 
 def keep_picture(page: Any, name: str, folder: Path) -> None:
-    """Save a picture of the whole page as `name`.png, and check what is on it."""
+    """Save a picture of the whole page as `name`.png, and check its width, contrast and lines."""
     path = Path(os.environ.get(SCREENSHOTS) or folder) / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=path, full_page=True)

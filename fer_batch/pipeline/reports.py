@@ -63,7 +63,7 @@ def _name_job() -> str:
 
 @contextlib.contextmanager
 def _ignore_outage() -> Iterator[None]:
-    """Ignore a control plane that does not answer: work goes on, and the next report counts as well."""
+    """Ignore a control plane that does not answer. The work continues; a later report replaces this one."""
     try:
         yield
     except ray.exceptions.RayError as error:

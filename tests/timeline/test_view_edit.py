@@ -94,7 +94,7 @@ def test_face_is_named_and_named_back(
 
 def test_face_is_named_with_the_keyboard(look: Callable[..., Seen], address: str) -> None:
     page = look().open(address)
-    assert page.locator("[role=slider] button").count() == 0  # screen readers skip what is in a slider
+    assert page.locator("[role=slider] button").count() == 0  # screen readers ignore the children of a slider
     page.locator("[role=slider]").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")

@@ -59,7 +59,7 @@
   };
   const showBoxes = element("input", { type: "checkbox", checked: true, onchange: () => drawBoxes(lanes.time_s) });
 
-  // Read the video again after persons have changed; the player goes on.
+  // Read the data of the video again after persons have changed. The playback continues.
   const reload = async () => {
     state = await readState();
     Object.assign(video, await readVideo());
